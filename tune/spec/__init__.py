@@ -1,0 +1,1 @@
+"""The typed words of a trial, and the rules between them."""

@@ -1,0 +1,42 @@
+"""Where a trial runs. Not part of a trial's identity, pinned per study."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
+
+
+class Calibration(Typed):
+    """What makes the simulated rack resemble a real one; each figure's origin stands in conf/cluster/sim.yaml."""
+
+    prefill_scale: PositiveFloat
+    decode_scale: PositiveFloat
+    ttft_overhead_s: NonNegativeFloat
+    kv_transfer_bytes_per_s: PositiveFloat
+    kv_transfer_latency_s: NonNegativeFloat
+    no_graph_overhead_s: NonNegativeFloat
+    bring_up_s: NonNegativeFloat
+
+
+class ClusterFacts(Typed):
+    """Facts of one cluster: what sbatch and the container need, and for `sim` how the rack is calibrated."""
+
+    kind: Literal["sim", "slurm"]
+    job_name: str
+    partition: str | None
+    account: str | None
+    qos: str | None
+    reservation: str | None
+    time_limit: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}(:\d{2})?$")]
+    output: str
+    container_image: str | None
+    container_mounts: tuple[str, ...]
+    container_remap_root: bool
+    container_mount_home: bool
+    model_path: str
+    extra_sbatch: tuple[str, ...]
+    calibration: Calibration | None
+    processes: PositiveInt | None

@@ -1,0 +1,24 @@
+"""The rack: nodes, GPUs, and the data sheet figures that memory and step times depend on."""
+
+from __future__ import annotations
+
+from tune.spec.typed import PositiveFloat, PositiveInt, Typed
+
+
+class Hardware(Typed):
+    """`nodes` x `gpus_per_node` GPUs are allocated, idle ones included; rates are per GPU, one way."""
+
+    name: str
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    hbm_bytes: PositiveFloat
+    hbm_bytes_per_s: PositiveFloat
+    fp4_flop_per_s: PositiveFloat
+    fp8_flop_per_s: PositiveFloat
+    bf16_flop_per_s: PositiveFloat
+    nvlink_bytes_per_s: PositiveFloat
+
+    @property
+    def gpus(self) -> int:
+        """GPUs allocated to a trial: the denominator of tokens/s/GPU."""
+        return self.nodes * self.gpus_per_node

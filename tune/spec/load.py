@@ -1,0 +1,75 @@
+"""The question that LoadGen asks: arrivals, dataset, how long."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tune.spec.typed import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Typed
+
+
+class SyntheticInputs(Typed):
+    """Prompt lengths drawn from a beta or a normal distribution, clipped to its range."""
+
+    kind: Literal["beta", "normal", "fixed"]
+    mean_tokens: PositiveFloat
+    sd_tokens: NonNegativeFloat
+    min_tokens: PositiveInt
+    max_tokens: PositiveInt
+
+
+class SyntheticOutputs(Typed):
+    """Answer lengths resampled from measured ones, scaled to a mean, a share of them at the cap."""
+
+    mean_tokens: PositiveFloat
+    cap_frac: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Dataset(Typed):
+    """`samples` prompts and answers. `path` names a CSV with input_tokens,output_tokens instead of a draw."""
+
+    name: str
+    samples: PositiveInt
+    longest_prompt_tokens: PositiveInt
+    longest_answer_tokens: PositiveInt
+    inputs: SyntheticInputs
+    outputs: SyntheticOutputs
+    path: str | None = None
+
+
+class Load(Typed):
+    """LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
+
+    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `length_seed` draws lengths and
+    their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
+    passes over the dataset.
+    """
+
+    mode: Literal["fixed"] = "fixed"
+    target_qps: PositiveFloat
+    min_duration_s: PositiveFloat
+    min_queries: PositiveInt
+    concatenate_permutation: bool
+    seed: Literal["mlperf"] | NonNegativeInt
+    length_seed: NonNegativeInt
+    client_concurrency: PositiveInt
+    request_timeout_s: PositiveFloat
+    response_timeout_s: PositiveFloat
+    dataset: Dataset
+
+    @property
+    def queries(self) -> int:
+        """Queries of the whole run. Source: LoadGen's GenerateQueries, min_duration and permutations."""
+        wanted = max(self.min_queries, math.ceil(self.target_qps * self.min_duration_s))
+        if not self.concatenate_permutation:
+            return wanted
+        return math.ceil(wanted / self.dataset.samples) * self.dataset.samples
+
+
+class Slo(Typed):
+    """Limits on 99th percentiles; None lifts one. Source: MLPerf Inference rules, mlperf.conf."""
+
+    ttft_p99_s: PositiveFloat | None
+    tpot_p99_s: PositiveFloat | None

@@ -1,0 +1,90 @@
+"""A sweep: a question and the box of configurations that may answer it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tune.spec.typed import PositiveFloat, PositiveInt, Typed
+
+Value = str | int | float | bool
+GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
+
+
+class IntDimension(Typed):
+    kind: Literal["int"]
+    path: str
+    low: int
+    high: int
+    step: PositiveInt = 1
+
+
+class FloatDimension(Typed):
+    """`step` makes it a grid; without one it is continuous and `search=grid` cannot walk it."""
+
+    kind: Literal["float"]
+    path: str
+    low: float
+    high: float
+    step: PositiveFloat | None = None
+    log: bool = False
+
+
+class OrderedDimension(Typed):
+    """Values whose order means something (powers of two): searched as an index, not as categories."""
+
+    kind: Literal["ordered"]
+    path: str
+    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+
+
+class ChoiceDimension(Typed):
+    kind: Literal["choice"]
+    path: str
+    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+
+
+class GraphFamilyDimension(Typed):
+    """A rule that gives CUDA graph sizes from the pool's max_batch_size. `path` is prefill or decode.
+
+    `listed`: the sizes the configuration lists, clipped to max_batch_size; `powers_of_two`; `steps_of_32`;
+    `none`: no CUDA graphs.
+    """
+
+    kind: Literal["graph_family"]
+    path: Literal["prefill", "decode"]
+    values: Annotated[tuple[GraphFamily, ...], Field(min_length=1)]
+
+
+Dimension = Annotated[
+    IntDimension | FloatDimension | OrderedDimension | ChoiceDimension | GraphFamilyDimension,
+    Field(discriminator="kind"),
+]
+
+
+class Sweep(Typed):
+    """`rest_to_decode`: every GPU that the prefill workers leave free goes to decode workers."""
+
+    question: str
+    n_trials: PositiveInt
+    rest_to_decode: bool = False
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+
+
+class Search(Typed):
+    """How points are proposed."""
+
+    name: Literal["tpe", "random", "grid", "gp"]
+    startup_trials: PositiveInt
+
+
+class StudySettings(Typed):
+    """`parallel` trials run at once, in batches told in number order: the result depends on it, not on cores."""
+
+    name: str | None
+    n_trials: PositiveInt | None
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    parallel: PositiveInt
+    max_gpu_hours: PositiveFloat | None
+    incumbent: bool

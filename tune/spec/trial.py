@@ -1,0 +1,35 @@
+"""A trial is a value: everything that decides its result, and nothing about where it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from tune.spec.engine import Engine
+from tune.spec.hardware import Hardware
+from tune.spec.load import Load, Slo
+from tune.spec.model import Model
+from tune.spec.split import Split
+from tune.spec.stack import Stack
+from tune.spec.typed import Typed
+
+
+class TrialSpec(Typed):
+    """Frozen and complete. The same configuration has the same `trial_id`, whoever proposes it."""
+
+    model: Model
+    hardware: Hardware
+    split: Split
+    prefill: Engine
+    decode: Engine
+    load: Load
+    slo: Slo
+    stack: Stack
+
+    @property
+    def trial_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical form (sorted keys, floats as floats)."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    def canonical(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
