@@ -1,0 +1,203 @@
+"""Hydra's configuration, composed and validated into Settings. The only module that knows Hydra."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, main
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tune.errors import FixCommand
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+
+_PACKAGE = Path(__file__).parent
+
+
+def _shipped(name: str) -> Path:
+    """`conf` or `sweeps`: beside the package in a checkout, inside it in a wheel."""
+    packaged = _PACKAGE / f"_{name}"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / name
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the command line came to. `overrides` are the user's own, as typed."""
+
+    settings: Settings
+    study_name: str
+    overrides: tuple[str, ...]
+
+
+def compose_command_line() -> Composition | None:
+    """Compose `sys.argv`; None when Hydra answered itself (`--help`, `--cfg`, shell completion).
+
+    Raises FixCommand for anything that does not compose or validate.
+    """
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise FixCommand("--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them).")
+    composed: list[Composition] = []
+
+    @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
+    def capture(config: DictConfig) -> None:
+        runtime = HydraConfig.get()
+        composed.append(
+            _composition(config, dict(runtime.runtime.choices), tuple(runtime.overrides.task))
+        )
+
+    _register_sweeps()
+    with _one_clear_error():
+        capture()
+    return composed[0] if composed else None
+
+
+def compose_overrides(overrides: Sequence[str]) -> Composition:
+    """Compose a list of Hydra overrides, as the command line would. Raises FixCommand."""
+    _register_sweeps()
+    with _one_clear_error(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
+        config = compose("config", list(overrides), return_hydra_config=True)
+        choices = dict(config.hydra.runtime.choices)
+        with_hydra = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(with_hydra, dict)
+    del with_hydra["hydra"]
+    return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides))
+
+
+def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
+    """The Hydra overrides that turn the default configuration into `spec` on the cluster of `settings`."""
+    target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
+    default = compose_overrides(()).settings.model_dump(mode="json")
+    return tuple(
+        line for key in target for line in _differences(key, default[key], target[key])
+    )
+
+
+def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tuple[str, ...]) -> Composition:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    sweep_name = choices.get("sweep")
+    if "sweep" in plain and sweep_name is None:
+        raise FixCommand(
+            f"sweep: found {plain['sweep']!r}, which names no sweep; expected +sweep=NAME with one of "
+            f"{', '.join(sorted(p.stem for p in _shipped('sweeps').glob('*.yaml')))}, or a YAML file "
+            "sweep/NAME.yaml under --config-dir."
+        )
+    try:
+        settings = Settings.model_validate_json(json.dumps(plain))
+    except ValidationError as error:
+        raise FixCommand(_explain(error, plain)) from None
+    name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
+    return Composition(settings, name, overrides)
+
+
+def _register_sweeps() -> None:
+    for path in _shipped("sweeps").glob("*.yaml"):
+        header = path.read_text(encoding="utf-8").splitlines()[0]
+        package = header.removeprefix("# @package ") if header.startswith("# @package ") else None
+        ConfigStore.instance().store(
+            group="sweep", name=path.stem, node=OmegaConf.load(path), package=package, provider="sweeps"
+        )
+
+
+@contextmanager
+def _one_clear_error() -> Iterator[None]:
+    """Hydra prints and exits on its own unless told to raise; we want one message and our exit code."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise FixCommand(_with_hint(str(error).strip())) from None
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _with_hint(message: str) -> str:
+    """Hydra proposes `+key` for every unknown key; a typing error deserves the nearest real one."""
+    if "Could not override '" not in message:
+        return message
+    key = message.split("Could not override '")[1].split("'")[0]
+    near = get_close_matches(key, _known_keys(), n=1)
+    hint = f"Did you mean {near[0]}?" if near else "python -m tune --cfg job lists every key."
+    return f"{key}: no such setting. {hint}"
+
+
+def _known_keys() -> list[str]:
+    return list(_leaves("", compose_overrides(()).settings.model_dump(mode="json")))
+
+
+def _leaves(prefix: str, node: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        yield path
+        if isinstance(value, dict):
+            yield from _leaves(f"{path}.", value)
+
+
+def _explain(error: ValidationError, config: Mapping[str, Any]) -> str:
+    lines = ["The configuration does not validate; nothing was run."]
+    lines += [f"  {_explain_one(detail, config)}" for detail in error.errors()]
+    return "\n".join(lines)
+
+
+def _explain_one(detail: ErrorDetails, config: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(path, _known_keys(), n=1)
+        return f"{path}: no such setting." + (f" Did you mean {near[0]}?" if near else "")
+    if detail["type"] == "missing":
+        return f"{path}: not set; expected a value."
+    return f"{path}: found {detail['input']!r}; {detail['msg'].removeprefix('Input ')}."
+
+
+def _differences(path: str, default: Any, target: Any) -> Iterator[str]:
+    if default == target and type(default) is type(target):
+        return
+    if not (isinstance(default, dict) and isinstance(target, dict)):
+        yield f"{path}={_grammar(target)}"
+        return
+    for key in default.keys() - target.keys():
+        yield f"~{path}.{key}"
+    for key, value in target.items():
+        if key in default:
+            yield from _differences(f"{path}.{key}", default[key], value)
+        else:
+            yield f"+{path}.{key}={_grammar(value)}"
+
+
+def _grammar(value: Any) -> str:
+    """`value` in Hydra's override grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_grammar(item) for item in value) + "]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return value if _is_plain_word(value) else f"'{escaped}'"
+    return json.dumps(value)
+
+
+def _is_plain_word(text: str) -> bool:
+    """Whether Hydra reads `text` back as the same string without quotes."""
+    return (
+        text.replace("_", "").replace("-", "").isalnum()
+        and text[0].isalpha()
+        and text.lower() not in {"null", "true", "false", "nan", "inf"}
+    )

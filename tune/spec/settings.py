@@ -1,0 +1,52 @@
+"""Everything one command says, typed: the trial, where it runs, and the study around it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.hardware import Hardware
+from tune.spec.load import Load, Slo
+from tune.spec.model import Model
+from tune.spec.space import Search, StudySettings, Sweep
+from tune.spec.split import Split
+from tune.spec.stack import Stack
+from tune.spec.trial import TrialSpec
+from tune.spec.typed import Typed
+
+Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse"]
+
+
+class Compare(Typed):
+    a: str | None
+    b: str | None
+
+
+class Settings(Typed):
+    """The composed configuration; one field a key of conf/config.yaml."""
+
+    action: Action
+    trial: str | None
+    logs: str | None
+    compare: Compare
+    rerun: bool
+    runs_dir: str
+    reports_dir: str
+    model: Model
+    hardware: Hardware
+    split: Split
+    prefill: Engine
+    decode: Engine
+    load: Load
+    slo: Slo
+    stack: Stack
+    cluster: ClusterFacts
+    search: Search
+    study: StudySettings
+    sweep: Sweep | None = None
+
+    @property
+    def trial_spec(self) -> TrialSpec:
+        """The trial as composed: the configuration before a sweep's point is bound."""
+        return TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
