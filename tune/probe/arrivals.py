@@ -1,0 +1,44 @@
+"""When LoadGen's Server scenario issues each query: known before the run, to the nanosecond."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from tune.results.requests import FloatArray, IntArray
+
+MLPERF_SCHEDULE_SEED = 18209322760996052031
+"""Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
+
+_DRAWS_32_BIT = 2.0**32
+
+
+def schedule_ns(queries: int, target_qps: float, seed: Literal["mlperf"] | int) -> IntArray:
+    """Arrival of each query since the start of the test, int64 nanoseconds, shape (queries,); the first is 0.
+
+    Source: LoadGen's `ScheduleDistribution` (MLPerf Inference, loadgen/utils.h) over libstdc++'s random.
+    """
+    gaps = _gaps_ns(queries, target_qps, seed)
+    arrivals = np.zeros(queries, np.int64)
+    np.cumsum(gaps[:-1], out=arrivals[1:])
+    return arrivals
+
+
+def generated_query_duration_ns(queries: int, target_qps: float, seed: Literal["mlperf"] | int) -> int:
+    """LoadGen's `generated_query_duration`: the sum of all gaps, one more than lie between arrivals."""
+    return int(_gaps_ns(queries, target_qps, seed).sum())
+
+
+def _gaps_ns(queries: int, target_qps: float, seed: Literal["mlperf"] | int) -> IntArray:
+    """-ln(1 - u) / qps in whole nanoseconds, shape (queries,).
+
+    u takes two draws of std::mt19937, the low word first, over 2^64. std::mt19937 keeps 32 bits of its seed.
+    """
+    if queries < 1:
+        raise ValueError(f"queries is {queries}; a schedule has at least one")
+    word = (MLPERF_SCHEDULE_SEED if seed == "mlperf" else seed) % 2**32
+    raw = np.random.RandomState(word)._bit_generator.random_raw(2 * queries).astype(np.float64)
+    uniform: FloatArray = (raw[0::2] + raw[1::2] * _DRAWS_32_BIT) / _DRAWS_32_BIT**2
+    gaps_s = -np.log(1.0 - uniform) / target_qps
+    return (gaps_s * 1e9).astype(np.int64)
