@@ -49,15 +49,15 @@ def compose_command_line() -> Composition | None:
     Raises FixCommand for anything that does not compose or validate.
     """
     if {"-m", "--multirun"} & set(sys.argv[1:]):
-        raise FixCommand("--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them).")
+        raise FixCommand(
+            "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
+        )
     composed: list[Composition] = []
 
     @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
     def capture(config: DictConfig) -> None:
         runtime = HydraConfig.get()
-        composed.append(
-            _composition(config, dict(runtime.runtime.choices), tuple(runtime.overrides.task))
-        )
+        composed.append(_composition(config, dict(runtime.runtime.choices), tuple(runtime.overrides.task)))
 
     _register_sweeps()
     with _one_clear_error():
@@ -81,9 +81,7 @@ def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
     """The Hydra overrides that turn the default configuration into `spec` on the cluster of `settings`."""
     target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
     default = compose_overrides(()).settings.model_dump(mode="json")
-    return tuple(
-        line for key in target for line in _differences(key, default[key], target[key])
-    )
+    return tuple(line for key in target for line in _differences(key, default[key], target[key]))
 
 
 def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tuple[str, ...]) -> Composition:
@@ -99,7 +97,7 @@ def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tupl
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise FixCommand(_explain(error, plain)) from None
+        raise FixCommand(_explain(error)) from None
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides)
 
@@ -132,8 +130,10 @@ def _one_clear_error() -> Iterator[None]:
 def _with_hint(message: str) -> str:
     """Hydra proposes `+key` for every unknown key; a typing error deserves the nearest real one."""
     if "Could not override '" not in message:
-        return message
-    key = message.split("Could not override '")[1].split("'")[0]
+        return "\n".join(line for line in message.splitlines() if "multirun" not in line)
+    key = message.partition("Could not override '")[2].partition("'")[0]
+    if key == "sweep":
+        return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
     near = get_close_matches(key, _known_keys(), n=1)
     hint = f"Did you mean {near[0]}?" if near else "python -m tune --cfg job lists every key."
     return f"{key}: no such setting. {hint}"
@@ -151,20 +151,20 @@ def _leaves(prefix: str, node: Mapping[str, Any]) -> Iterator[str]:
             yield from _leaves(f"{path}.", value)
 
 
-def _explain(error: ValidationError, config: Mapping[str, Any]) -> str:
+def _explain(error: ValidationError) -> str:
     lines = ["The configuration does not validate; nothing was run."]
-    lines += [f"  {_explain_one(detail, config)}" for detail in error.errors()]
+    lines += [f"  {_explain_one(detail)}" for detail in error.errors()]
     return "\n".join(lines)
 
 
-def _explain_one(detail: ErrorDetails, config: Mapping[str, Any]) -> str:
+def _explain_one(detail: ErrorDetails) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         near = get_close_matches(path, _known_keys(), n=1)
         return f"{path}: no such setting." + (f" Did you mean {near[0]}?" if near else "")
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
-    return f"{path}: found {detail['input']!r}; {detail['msg'].removeprefix('Input ')}."
+    return f"{path}: found {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}."
 
 
 def _differences(path: str, default: Any, target: Any) -> Iterator[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from tune.spec.typed import Fraction, PositiveInt, Typed
 
 KV_BLOCK_TOKENS = 32
@@ -46,7 +48,7 @@ class SchedulerConfig(Typed):
 
 
 class Engine(Typed):
-    """The settings of every worker of one pool. `extra` holds any other engine key, passed through untouched."""
+    """The settings of every worker of one pool; `extra` is any other engine key, passed through untouched."""
 
     backend: Literal["pytorch"] = "pytorch"
     tensor_parallel_size: PositiveInt
@@ -61,7 +63,7 @@ class Engine(Typed):
     cuda_graph_config: CudaGraphConfig | None
     cache_transceiver_config: CacheTransceiverConfig
     scheduler_config: SchedulerConfig | None = None
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def gpus(self) -> int:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tune.spec.typed import PositiveFloat, PositiveInt, Typed
 
 Value = str | int | float | bool
 GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
+
+Dim = TypeVar("Dim")
+
+
+def _checked_range(dimension: Dim, low: float, high: float) -> Dim:
+    if low > high:
+        raise ValueError(f"the range is empty: low {low} is above high {high}")
+    return dimension
+
+
+def _distinct(values: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("each value may stand once")
+    return values
 
 
 class IntDimension(Typed):
@@ -18,6 +32,10 @@ class IntDimension(Typed):
     low: int
     high: int
     step: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        return _checked_range(self, self.low, self.high)
 
 
 class FloatDimension(Typed):
@@ -30,19 +48,25 @@ class FloatDimension(Typed):
     step: PositiveFloat | None = None
     log: bool = False
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log scale needs low > 0 and no step")
+        return _checked_range(self, self.low, self.high)
+
 
 class OrderedDimension(Typed):
     """Values whose order means something (powers of two): searched as an index, not as categories."""
 
     kind: Literal["ordered"]
     path: str
-    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+    values: Annotated[tuple[Value, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class ChoiceDimension(Typed):
     kind: Literal["choice"]
     path: str
-    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+    values: Annotated[tuple[Value, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class GraphFamilyDimension(Typed):
@@ -54,7 +78,7 @@ class GraphFamilyDimension(Typed):
 
     kind: Literal["graph_family"]
     path: Literal["prefill", "decode"]
-    values: Annotated[tuple[GraphFamily, ...], Field(min_length=1)]
+    values: Annotated[tuple[GraphFamily, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 Dimension = Annotated[
@@ -80,7 +104,7 @@ class Search(Typed):
 
 
 class StudySettings(Typed):
-    """`parallel` trials run at once, in batches told in number order: the result depends on it, not on cores."""
+    """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores."""
 
     name: str | None
     n_trials: PositiveInt | None

@@ -1,0 +1,28 @@
+# Fresh Debian machine: python3 with venv and pip, make. Everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test quick bench clean
+
+demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
+	$(BIN)/python -m tune +sweep=pd_split
+
+test: $(STAMP)          ## lint, types, layers and every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(STAMP)         ## the tests that finish within a minute
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
+	$(BIN)/python benchmarks/search_regret.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

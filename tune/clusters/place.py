@@ -1,0 +1,35 @@
+"""A place to run a trial: submit, poll, cancel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from tune.results.outcome import AttemptRecord
+from tune.spec.trial import TrialSpec
+
+State = Literal["waiting", "running", "ended"]
+
+
+class Place(Protocol):
+    """Runs attempts of trials, each in a folder of its own.
+
+    An attempt that ended leaves `attempt.json` (AttemptRecord) in its folder, and one folder of raw records
+    a probe. An attempt that ended without `attempt.json` was lost: the world failed, not the point.
+    """
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """Start an attempt of `spec` in the folder `attempt`; the handle names it from then on."""
+
+    def poll(self, handle: str) -> State: ...
+
+    def cancel(self, handle: str) -> None:
+        """Stop an attempt if it still waits or runs. Cancelling an ended one does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release what the place holds on this machine; nothing is left running here."""

@@ -1,0 +1,105 @@
+"""The simulated rack as a place to run: each attempt is one call in a pool of worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tune.clusters.place import State
+from tune.errors import TuneError
+from tune.results.folder import PROBE_FOLDER, write_attempt
+from tune.results.loadgen_log import write_logs
+from tune.results.outcome import AttemptRecord
+from tune.results.requests import write_requests
+from tune.sim.rack import simulate
+from tune.spec.cluster import Calibration
+from tune.spec.trial import TrialSpec
+
+
+class SimulatedRack:
+    """`processes` worker processes; with one, attempts run in this process, at once, on submit."""
+
+    def __init__(self, calibration: Calibration, processes: int) -> None:
+        self._calibration = calibration
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+        self._attempts: dict[str, Future[None]] = {}
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        arguments = (spec.model_dump_json(), self._calibration.model_dump_json(), str(attempt))
+        if self._pool is None:
+            future: Future[None] = Future()
+            future.set_result(run_attempt(*arguments))
+        else:
+            future = self._pool.submit(run_attempt, *arguments)
+        self._attempts[str(attempt)] = future
+        return str(attempt)
+
+    def poll(self, handle: str) -> State:
+        future = self._attempts[handle]
+        if future.done():
+            return "ended"
+        return "running" if future.running() else "waiting"
+
+    def cancel(self, handle: str) -> None:
+        self._attempts[handle].cancel()
+
+    def __enter__(self) -> Self:
+        if self._processes > 1:
+            self._pool = ProcessPoolExecutor(
+                self._processes, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
+    """Simulate one attempt and write what a deployment would have left in the folder `attempt`.
+
+    The arguments are plain text, so that any process can run it. GPU-hours are those of a real deployment:
+    bring-up and run, by the simulated clock.
+    """
+    spec = TrialSpec.model_validate_json(spec_json)
+    calibration = Calibration.model_validate_json(calibration_json)
+    started = datetime.now(UTC)
+    held_s, error = 0.0, None
+    try:
+        held_s = calibration.bring_up_s + _simulate_probe(spec, calibration, Path(attempt) / PROBE_FOLDER)
+    except TuneError as known:
+        error = str(known)
+    except Exception:  # noqa: BLE001 - a broken simulator fails its trial, with its trace, not the study
+        error = traceback.format_exc()
+    write_attempt(
+        Path(attempt),
+        AttemptRecord(
+            started_at=started.isoformat(),
+            ended_at=(started + timedelta(seconds=held_s)).isoformat(),
+            held_s=held_s,
+            error=error,
+        ),
+    )
+
+
+def _simulate_probe(spec: TrialSpec, calibration: Calibration, folder: Path) -> float:
+    folder.mkdir(parents=True)
+    log = simulate(spec, calibration)
+    write_logs(folder, log, spec.load, spec.slo)
+    write_requests(folder / "requests.npz", log)
+    return float(log.done_ns.max()) / 1e9
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C belongs to the process that owns the study; it lets running attempts end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,144 @@
+"""A point of a sweep, bound to the configuration it varies: a new TrialSpec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from tune.errors import FixCommand
+from tune.spec.engine import Engine
+from tune.spec.space import (
+    ChoiceDimension,
+    Dimension,
+    FloatDimension,
+    GraphFamily,
+    GraphFamilyDimension,
+    IntDimension,
+    OrderedDimension,
+    Sweep,
+    Value,
+)
+from tune.spec.split import decode_workers_that_fit
+from tune.spec.trial import TrialSpec
+
+Point = Mapping[str, Value]
+
+
+def bind(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
+    """`base` with every dimension of `sweep` set to its value in `point`.
+
+    Graph families and `rest_to_decode` depend on the other values, so they are derived after them.
+    Raises FixCommand when a dimension's path is not a setting of a trial or a value does not fit it.
+    """
+    plain = base.model_dump(mode="json")
+    families: dict[str, GraphFamily] = {}
+    for name, dimension in sweep.space.items():
+        if isinstance(dimension, GraphFamilyDimension):
+            families[dimension.path] = point[name]  # type: ignore[assignment]
+        else:
+            _set(plain, name, dimension.path, point[name])
+    try:
+        spec = TrialSpec.model_validate_json(json.dumps(plain))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FixCommand(
+            f"sweep.space: {'.'.join(map(str, first['loc']))} cannot be {first['input']!r}: {first['msg']}."
+        ) from None
+    for role, family in families.items():
+        spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
+    if sweep.rest_to_decode:
+        rest = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split.prefill_workers)
+        spec = spec.model_copy(update={"split": spec.split.model_copy(update={"decode_workers": rest})})
+    return spec
+
+
+def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
+    """`engine` with the CUDA graph sizes that `family` gives for its max_batch_size."""
+    largest = engine.max_batch_size
+    match family:
+        case "none":
+            return engine.model_copy(update={"cuda_graph_config": None})
+        case "listed":
+            sizes = tuple(size for size in engine.graph_batch_sizes if size <= largest)
+        case "powers_of_two":
+            sizes = tuple(2**k for k in range(largest.bit_length()))
+        case "steps_of_32":
+            sizes = tuple(range(32, largest + 1, 32)) or (largest,)
+    if engine.cuda_graph_config is None or not sizes:
+        raise FixCommand(
+            f"sweep.space: the family {family!r} needs an engine with CUDA graphs no larger than "
+            f"max_batch_size {largest}; found {engine.cuda_graph_config!r}."
+        )
+    graphs = engine.cuda_graph_config.model_copy(update={"batch_sizes": sizes})
+    return engine.model_copy(update={"cuda_graph_config": graphs})
+
+
+def locate(spec: TrialSpec, sweep: Sweep) -> Point | None:
+    """The point of `sweep` that `spec` is, or None where it lies outside the space."""
+    plain = spec.model_dump(mode="json")
+    candidates = {
+        name: [value for value in _candidates(dimension, plain) if contains(dimension, value)]
+        for name, dimension in sweep.space.items()
+    }
+    if not all(candidates.values()):
+        return None
+    point = {name: values[0] for name, values in candidates.items()}
+    for name, dimension in sweep.space.items():
+        if isinstance(dimension, GraphFamilyDimension):
+            engine: Engine = getattr(spec, dimension.path)
+            same = [f for f in dimension.values if _gives(engine, f)]
+            if not same:
+                return None
+            point[name] = same[0]
+    return point if bind(spec, sweep, point) == spec else None
+
+
+def contains(dimension: Dimension, value: Any) -> bool:
+    """Whether `value` is one of the values that `dimension` may take."""
+    match dimension:
+        case IntDimension():
+            return (
+                isinstance(value, int)
+                and dimension.low <= value <= dimension.high
+                and (value - dimension.low) % dimension.step == 0
+            )
+        case FloatDimension():
+            if not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
+                return False
+            if dimension.step is None:
+                return True
+            steps = (value - dimension.low) / dimension.step
+            return abs(steps - round(steps)) < 1e-9
+        case OrderedDimension() | ChoiceDimension() | GraphFamilyDimension():
+            return value in dimension.values
+
+
+def _candidates(dimension: Dimension, plain: Mapping[str, Any]) -> list[Any]:
+    if isinstance(dimension, GraphFamilyDimension):
+        return list(dimension.values)
+    node: Any = plain
+    for key in dimension.path.split("."):
+        node = node[key]
+    return [node]
+
+
+def _gives(engine: Engine, family: GraphFamily) -> bool:
+    if engine.cuda_graph_config is None:
+        return family == "none"
+    return with_graph_family(engine, family) == engine
+
+
+def _set(plain: dict[str, Any], name: str, path: str, value: Value) -> None:
+    node: Any = plain
+    *parents, leaf = path.split(".")
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node:
+        raise FixCommand(
+            f"sweep.space.{name}.path: found {path!r}, which is not a setting of a trial; expected a path "
+            "such as split.prefill_workers or load.target_qps (python -m tune --cfg job lists them)."
+        )
+    node[leaf] = value

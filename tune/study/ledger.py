@@ -1,0 +1,113 @@
+"""Optuna as a ledger: proposals come out, outcomes go in. With samplers.py the only code that knows Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial, TrialState
+
+from tune.errors import FixCommand
+from tune.results.outcome import Outcome
+from tune.spec.bind import Point
+from tune.spec.space import (
+    Dimension,
+    FloatDimension,
+    IntDimension,
+    OrderedDimension,
+    Search,
+    Value,
+)
+from tune.study.samplers import grid_point, make_sampler
+
+_CONSTRAINTS = ("rules", "ttft_p99", "tpot_p99")
+"""Told for every trial in this order: samplers that model each constraint match them by position."""
+
+
+class Ledger:
+    """The optimizer's view of one study, in memory: it is rebuilt from the run folders at every start.
+
+    The objective is output tokens/s per GPU, maximized, under constraints that hold when at most 0:
+    `rules` (1 for a point that breaks a rule or that an engine rejected, which yields no tokens) and
+    ln(p99 / budget) of TTFT and TPOT.
+    """
+
+    def __init__(self, space: Mapping[str, Dimension], search: Search, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = space
+        self._search = search
+        self._seed = seed
+        self._distributions = {name: _distribution(name, dim) for name, dim in space.items()}
+        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(search, seed, 0))
+        self._open: dict[int, Trial] = {}
+        self._walked = 0
+
+    def propose(self, number: int) -> Point | None:
+        """The point to try as trial `number`, given all outcomes told; None when a grid is exhausted.
+
+        The sampler is seeded anew for every number, since its random state is not stored: a resumed study
+        proposes what an uninterrupted one would have.
+        """
+        if self._search.name == "grid":
+            point = grid_point(self._space, self._walked)
+            if point is not None:
+                self.adopt(number, point, "grid")
+            return point
+        self._study.sampler = make_sampler(self._search, self._seed, number)
+        trial = self._study.ask(self._distributions)
+        self._open[number] = trial
+        return {name: _to_value(self._space[name], raw) for name, raw in trial.params.items()}
+
+    def adopt(self, number: int, point: Point, source: str) -> None:
+        """Enter a point that was proposed before, or that comes from elsewhere, as trial `number`."""
+        self._walked += source == "grid"
+        self._study.enqueue_trial({name: _to_raw(dim, point[name]) for name, dim in self._space.items()})
+        self._open[number] = self._study.ask(self._distributions)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Record what trial `number` came to. A failed trial teaches nothing."""
+        trial = self._open.pop(number, None)
+        if trial is None:
+            return
+        if outcome.status == "failed":
+            self._study.tell(trial, state=TrialState.FAIL)
+            return
+        broken = outcome.status == "infeasible"
+        told = (
+            1.0 if broken else -1.0,
+            outcome.constraints.ttft_p99 or 0.0,
+            outcome.constraints.tpot_p99 or 0.0,
+        )
+        for key, value in zip(_CONSTRAINTS, told, strict=True):
+            trial.set_constraint(key, value)
+        self._study.tell(trial, outcome.output_tps_per_gpu or 0.0)
+
+
+def _distribution(name: str, dimension: Dimension) -> BaseDistribution:
+    match dimension:
+        case IntDimension():
+            return IntDistribution(dimension.low, dimension.high, step=dimension.step)
+        case FloatDimension():
+            return FloatDistribution(
+                dimension.low, dimension.high, log=dimension.log, step=dimension.step
+            )
+        case OrderedDimension():
+            return IntDistribution(0, len(dimension.values) - 1)
+        case _:
+            if not dimension.values:
+                raise FixCommand(f"sweep.space.{name}.values: found none; expected at least one.")
+            return CategoricalDistribution(dimension.values)
+
+
+def _to_value(dimension: Dimension, raw: Value) -> Value:
+    return dimension.values[int(raw)] if isinstance(dimension, OrderedDimension) else raw
+
+
+def _to_raw(dimension: Dimension, value: Value) -> Value:
+    return dimension.values.index(value) if isinstance(dimension, OrderedDimension) else value
