@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, Search
-from tune.spec.typed import Typed
+from tune.spec.typed import NonNegativeFloat, Typed
 
 
 class StudyRecord(Typed):
@@ -41,3 +41,18 @@ class StudyRecord(Typed):
     cluster_hash: str
     command: tuple[str, ...]
     versions: dict[str, str]
+
+
+class AttemptRecord(Typed):
+    """`raw/<attempt>/attempt.json`: how long an attempt held its GPUs. Written last, by the place that ran it.
+
+    `error` is None when all probes ran; otherwise what broke, and `cause` says what broke: the "point" (an
+    engine rejected its configuration, memory ran out) or the "world" (a node, the network, our own fault).
+    Times are ISO 8601 in UTC.
+    """
+
+    started_at: str
+    ended_at: str
+    held_s: NonNegativeFloat
+    error: str | None = None
+    cause: Literal["point", "world"] | None = None
