@@ -10,7 +10,7 @@ from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
 
 class Calibration(Typed):
-    """What makes the simulated rack resemble a real one; each figure's origin stands in conf/cluster/sim.yaml."""
+    """What makes the simulated rack resemble a real one; conf/cluster/sim.yaml says where each figure is from."""
 
     prefill_scale: PositiveFloat
     decode_scale: PositiveFloat
