@@ -150,7 +150,7 @@ def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArr
     if not least <= wanted <= most:
         raise FixCommand(
             f"load.dataset.outputs: a mean of {outputs.mean_tokens:g} tokens cannot come from "
-            f"answers of 1 to {cap} tokens with {at_cap} of {samples} at the cap; change mean_tokens or cap_frac."
+            f"answers of 1 to {cap} tokens with {at_cap} of {samples} at the cap; change one of them."
         )
     low, high = 0.0, float(cap)
     for _ in range(60):
