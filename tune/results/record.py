@@ -44,7 +44,7 @@ class StudyRecord(Typed):
 
 
 class AttemptRecord(Typed):
-    """`raw/<attempt>/attempt.json`: how long an attempt held its GPUs. Written last, by the place that ran it.
+    """`raw/<attempt>/attempt.json`: how long an attempt held its GPUs. The place that ran it writes it last.
 
     `error` is None when all probes ran; otherwise what broke, and `cause` says what broke: the "point" (an
     engine rejected its configuration, memory ran out) or the "world" (a node, the network, our own fault).

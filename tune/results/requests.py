@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tune.errors import RunAgain
+from tune.results.files import replacing
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -27,7 +30,7 @@ class Stages:
 
 @dataclass(frozen=True, eq=False)
 class PoolUse:
-    """How full each worker was between the first arrival and the last: one figure a worker, 0..1 or a batch."""
+    """How full each worker was between the first arrival and the last: one figure a worker."""
 
     prefill_busy_frac: FloatArray
     decode_batch_mean: FloatArray
@@ -58,31 +61,44 @@ class RequestLog:
 
 
 def write_requests(path: Path, log: RequestLog) -> None:
-    """Write `log` to `path` (an .npz archive), through a temporary name."""
+    """Write `log` to `path` (an .npz archive), through a temporary name. Raises FixCommand if that fails."""
     arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")}
     for part in (log.stages, log.pools):
         if part is not None:
             arrays |= {f.name: getattr(part, f.name) for f in fields(part)}
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, **arrays)
-    temporary.replace(path)
 
 
 def read_requests(path: Path) -> RequestLog:
-    """Read what `write_requests` wrote. Raises RunAgain when the file is missing, cut short or lacks arrays."""
+    """Read what `write_requests` wrote. Raises RunAgain when it is missing, torn or incomplete."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        base = {f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in ("stages", "pools")}
-        parts = {
-            name: kind(**{f.name: arrays[f.name] for f in fields(kind)})
-            for name, kind in (("stages", Stages), ("pools", PoolUse))
-            if fields(kind)[0].name in arrays
-        }
+        log = RequestLog(
+            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in ("stages", "pools")},
+            stages=_part(Stages, arrays),
+            pools=_part(PoolUse, arrays),
+        )
     except (OSError, EOFError, BadZipFile, ValueError, KeyError) as error:
-        raise RunAgain(
-            f"{path}: not a readable request record ({error}); expected the .npz that a probe writes. "
-            "Run the trial again with rerun=true."
-        ) from error
-    return RequestLog(**base, **parts)
+        raise RunAgain(_unreadable(path, str(error))) from error
+    per_request = [getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")]
+    per_request += [getattr(log.stages, f.name) for f in fields(Stages)] if log.stages else []
+    if any(array.shape != (len(log),) for array in per_request):
+        raise RunAgain(_unreadable(path, "its arrays differ in length"))
+    return log
+
+
+Part = TypeVar("Part", Stages, PoolUse)
+
+
+def _part(kind: type[Part], arrays: Mapping[str, Any]) -> Part | None:
+    names = [f.name for f in fields(kind)]
+    return kind(**{name: arrays[name] for name in names}) if names[0] in arrays else None
+
+
+def _unreadable(path: Path, found: str) -> str:
+    return (
+        f"{path}: not a readable request record ({found}); expected the .npz that a probe writes. "
+        "Run the trial again with rerun=true."
+    )

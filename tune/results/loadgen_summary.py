@@ -1,0 +1,64 @@
+"""LoadGen's summary log, read into the keys of its detail log.
+
+People read the summary and its wording drifts ("Time to Output Token", "Time per Output Token"): it is read
+only where there is no detail log.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PLAIN = {
+    "scenario": "effective_scenario",
+    "result is": "result_validity",
+    "performance constraints satisfied": "result_perf_constraints_met",
+    "min duration satisfied": "result_min_duration_met",
+    "min queries satisfied": "result_min_queries_met",
+    "early stopping satisfied": "early_stopping_met",
+    "scheduled samples per second": "result_scheduled_samples_per_sec",
+    "completed samples per second": "result_completed_samples_per_sec",
+    "completed tokens per second": "result_completed_tokens_per_second",
+    "samples per second": "result_samples_per_second",
+    "tokens per second": "result_tokens_per_second",
+    "target_qps": "effective_target_qps",
+    "ttft_latency (ns)": "requested_server_ttft_latency",
+    "tpot_latency (ns)": "requested_server_tpot_latency",
+    "min_duration (ms)": "effective_min_duration_ms",
+    "min_query_count": "effective_min_query_count",
+}
+_LATENCY = re.compile(
+    r"(?:(min|max|mean)|(\d+\.\d+) percentile) "
+    r"(first token latency|time (?:to|per) output token|latency) \(ns\)"
+)
+_STEMS = {"first": "result_first_token_", "time": "result_time_per_output_token_", "late": "result_"}
+_NOTES = re.compile(r"^(TTFT|TPOT) Early Stopping Result:\n((?: .*\n)*)", re.MULTILINE)
+_ADVICE = re.compile(r"^Recommendations:\n((?: .*\n)*)", re.MULTILINE)
+_ERRORS = re.compile(r"^(No|\d+) errors encountered", re.MULTILINE | re.IGNORECASE)
+
+
+def read_summary(text: str) -> dict[str, str]:
+    """The figures of a summary log, as text under the keys of the detail log; unknown lines are left out."""
+    values = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and (key := _key(" ".join(name.lower().split()))):
+            values[key] = value.strip()
+    for kind, note in _NOTES.findall(text):
+        values[f"early_stopping_{kind.lower()}_result"] = note.replace("\n", " ")
+    if advice := _ADVICE.search(text):
+        values["result_invalid_reason"] = " ".join(advice[1].replace(" * ", " ").split())
+    if errors := _ERRORS.search(text):
+        values["num_errors"] = "0" if errors[1].lower() == "no" else errors[1]
+    return values
+
+
+def _key(name: str) -> str | None:
+    if not (latency := _LATENCY.fullmatch(name)):
+        return _PLAIN.get(name)
+    extreme, share, word = latency.groups()
+    end = {"first": "_latency_ns", "late": "_latency_ns", "time": "_ns"}[_kind(word)]
+    return _STEMS[_kind(word)] + (extreme or f"{share}_percentile") + end
+
+
+def _kind(word: str) -> str:
+    return "first" if word.startswith("first") else word[:4]
