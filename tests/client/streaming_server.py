@@ -1,0 +1,163 @@
+"""The GPU side as the client sees it: a real HTTP server, with its own stamps and faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+MODEL = "llama"
+FAULTS = (
+    "http", "drop", "empty", "half", "cut", "garbage", "not_json", "no_usage", "zero_usage", "error_event",
+    "error_object", "hang", "stall",
+)  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """One request as the server saw it, monotonic ns; -1 where it did not come to that."""
+
+    arrived_ns: int
+    body: dict[str, Any]
+    fault: str | None
+    first_write_ns: int = -1
+    end_write_ns: int = -1
+
+    @property
+    def start_of_prompt(self) -> tuple[int, ...]:
+        return tuple(self.body["prompt"][:32])
+
+
+@dataclass
+class StreamingServer:
+    """Serves on loopback from a thread of its own while entered.
+
+    `fault_of(n)` names what goes wrong with the n-th request, None for nothing.
+    """
+
+    first_token_s: float = 0.01
+    token_s: float = 0.001
+    tokens_per_event: int = 1
+    fault_of: Callable[[int], str | None] = lambda _: None
+    models: tuple[str, ...] = (MODEL,)
+    seen: list[Seen] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    port: int = 0
+
+    def __enter__(self) -> Self:
+        ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def _serve(self, ready: threading.Event) -> None:
+        self._loop.run_until_complete(self._main(ready))
+        self._loop.close()
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/completions", self._completions)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name} for name in self.models]})
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        arrived_ns = time.monotonic_ns()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            seen = Seen(arrived_ns, await request.json(), self.fault_of(len(self.seen)))
+            self.seen.append(seen)
+            return await self._answer(request, seen)
+        except ConnectionError:
+            return web.Response()  # the client hung up first, as it does after a time-out
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, request: web.Request, seen: Seen) -> web.StreamResponse:
+        if seen.fault == "http":
+            return web.Response(status=503, text="no worker left\nfor this model")
+        if seen.fault == "drop":
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await self._stream(request, response, seen)
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse, seen: Seen) -> None:
+        tokens = int(seen.body["max_tokens"])
+        if seen.fault == "hang":
+            await asyncio.sleep(3600)
+        if seen.fault != "empty":
+            await response.write(b": keep-alive\n\n" + _event("", None))
+            await asyncio.sleep(self.first_token_s)
+            for sent in range(0, tokens, self.tokens_per_event):
+                if sent:
+                    await asyncio.sleep(self.token_s * self.tokens_per_event)
+                else:
+                    seen.first_write_ns = time.monotonic_ns()
+                count = min(self.tokens_per_event, tokens - sent)
+                await response.write(_event(" token" * count, None))
+                if sent >= tokens // 2 and seen.fault and await self._break(request, response, seen.fault):
+                    return
+        usage = {"prompt_tokens": len(seen.body["prompt"]), "completion_tokens": tokens}
+        if seen.fault == "zero_usage":
+            usage["completion_tokens"] = 0
+        seen.end_write_ns = time.monotonic_ns()
+        await response.write((b"" if seen.fault == "no_usage" else _event(None, usage)) + b"data: [DONE]\n\n")
+
+    async def _break(self, request: web.Request, response: web.StreamResponse, fault: str) -> bool:
+        """Do what `fault` says in the middle of a stream; True where nothing more comes."""
+        if fault == "half":
+            assert request.transport
+            await asyncio.sleep(0.01)
+            request.transport.abort()
+        elif fault == "stall":
+            await asyncio.sleep(3600)
+        elif fault == "garbage":
+            await response.write(b"<html>502 Bad Gateway</html>\n")
+        elif fault == "not_json":
+            await response.write(b"data: {not json}\n\n")
+        elif fault == "error_event":
+            await response.write(b"event: error\n: worker lost\n\n")
+        elif fault == "error_object":
+            await response.write(b'data: {"error":{"message":"worker lost"}}\n\n')
+        return fault in ("half", "cut")
+
+
+def _event(text: str | None, usage: dict[str, int] | None) -> bytes:
+    choices = [] if text is None else [{"index": 0, "text": text, "finish_reason": None}]
+    event = {"id": "cmpl-1", "object": "text_completion", "model": MODEL, "choices": choices, "usage": usage}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"

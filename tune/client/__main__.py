@@ -1,0 +1,56 @@
+"""`python -m tune.client CLIENT_JSON --out FOLDER`: the load side of one deployment.
+
+Exit codes: 0 the run completed; 2 the settings are wrong, nothing was run; 3 the endpoint does not serve the
+model, every request failed, or our own fault; 130 interrupted, with requests.npz of what was known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from tune.client.run import run_client
+from tune.client.settings import read_settings
+from tune.errors import TuneError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the client and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tune.client", description="Load a deployment.")
+    parser.add_argument("client_json", type=Path, help="the client settings of a rendered plan")
+    parser.add_argument("--out", type=Path, required=True, help="folder for LoadGen's logs and requests.npz")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        run_client(read_settings(options.client_json), options.out, time.monotonic_ns, _say)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what is known so far is in {options.out}")
+        return 130
+    except TuneError as error:
+        _say(str(error))
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 3
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # LoadGen's thread cannot be stopped, and ending under it crashes the interpreter

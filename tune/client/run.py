@@ -1,0 +1,130 @@
+"""One run of the load client, from the check of the endpoint to the record in its folder."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tune.client.endpoint import Clock, check_endpoint
+from tune.client.ledger import Ledger
+from tune.client.loadgen import LoadGenReports, run_loadgen
+from tune.client.prompts import Prompts
+from tune.client.schedule import Schedule, draw_schedule
+from tune.client.settings import ClientSettings
+from tune.client.streams import Streams
+from tune.errors import FixCommand, RunAgain
+from tune.results.requests import write_requests
+
+Say = Callable[[str], None]
+
+_PROGRESS_EVERY_S = 5.0
+_OTHER_FILES = 64
+
+
+def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -> None:
+    """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
+
+    `requests.npz` is also written when the run is interrupted (KeyboardInterrupt goes on to the caller).
+    LoadGen cannot be stopped, so after an exception the caller must end the process.
+    Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
+    model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
+    """
+    schedule = draw_schedule(settings)
+    _allow_open_files(settings.client_concurrency + _OTHER_FILES)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FixCommand(f"--out {folder}: no folder and none can be made ({error.strerror}).") from error
+    asyncio.run(check_endpoint(settings))
+    drive = _Drive(settings, schedule, folder, clock)
+    say(f"{len(schedule)} queries over {schedule.arrival_ns[-1] * 1e-9:.1f} s at {settings.target_qps:g}/s")
+    try:
+        drive.watch(say)
+    finally:
+        write_requests(folder / "requests.npz", drive.ledger.to_log())
+    drive.judge()
+
+
+class _Drive:
+    """LoadGen in one thread, the streams in another, their shared ledger."""
+
+    def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
+        self.ledger = Ledger(schedule)
+        self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
+        self._reports = LoadGenReports()
+        prompts = Prompts(settings, int(schedule.input_tokens.max()))
+        self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
+        self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
+        self._error: BaseException | None = None
+        self._unscheduled = 0
+
+    def watch(self, say: Say) -> None:
+        """Run to the end, with a line of progress every few seconds."""
+        gc.collect()
+        gc.freeze()  # a full collection that walks the imports and the ledger would delay first tokens
+        self._streams.start()
+        self._thread.start()
+        began_ns = self._clock()
+        while self._thread.is_alive():
+            self._thread.join(_PROGRESS_EVERY_S)
+            say(self._progress(began_ns))
+        if self._error:
+            raise self._error
+        self._streams.stop()
+        say(f"LoadGen issued its queries at most {self.ledger.issue_delay_ns().max() * 1e-6:.1f} ms late")
+
+    def judge(self) -> None:
+        """Raises RunAgain when the run says nothing about the deployment."""
+        expected, issued = len(self._schedule), self.ledger.issued + self._unscheduled
+        if issued != expected:
+            raise RunAgain(
+                f"LoadGen issued {issued} queries, its published rules say {expected}: requests.npz and the "
+                "logs disagree. Install the mlcommons-loadgen release that pyproject.toml names."
+            )
+        errors = [answer.error for answer in self.ledger.answers if answer.error]
+        if len(errors) == expected:
+            kinds, counts = np.unique(np.array(errors), return_counts=True)
+            raise RunAgain(
+                f"all {expected} requests failed, {counts.max()} of them with: {kinds[counts.argmax()]}. "
+                f"Expected answers from {self._settings.endpoint_url}. See the workers' logs and run again."
+            )
+
+    def _run_loadgen(self) -> None:
+        try:
+            run_loadgen(self._settings, self._schedule, self._folder, self._issue)
+        except BaseException as error:
+            self._error = error
+
+    def _issue(self, response_id: int) -> None:
+        if self.ledger.issued < len(self._schedule):
+            self._streams.submit(self.ledger.note_issue(self._clock()), response_id)
+        else:
+            self._unscheduled += 1
+            self._reports.first_token(response_id)
+            self._reports.complete(response_id, 0)
+
+    def _progress(self, began_ns: int) -> str:
+        now_ns = self._clock()
+        p = self.ledger.progress(now_ns, self._settings.ttft_limit_s)
+        return (
+            f"{(now_ns - began_ns) * 1e-9:6.0f} s  issued {p.issued}/{len(self._schedule)}  "
+            f"done {p.answered}  in flight {p.in_flight}  late {p.late}  errors {p.errors}"
+        )
+
+
+def _allow_open_files(needed: int) -> None:
+    """Raise the soft limit of open files to `needed`. Raises FixCommand when the hard limit is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise FixCommand(
+            f"this process may open {hard} files, client_concurrency needs {needed}; raise the limit "
+            f"(ulimit -Hn {needed}) or set load.client_concurrency to {max(1, hard - _OTHER_FILES)}."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

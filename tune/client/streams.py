@@ -1,0 +1,115 @@
+"""The streaming thread: takes queries from LoadGen's thread and keeps all of them in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Protocol
+
+from tune.client.endpoint import Clock, Endpoint
+from tune.client.ledger import Ledger
+from tune.client.prompts import Prompts
+from tune.client.settings import ClientSettings
+
+_PAST_LIMIT_S = 1e-3
+_FEWEST_TOKENS = 2
+"""Fewer are an error and make a negative TPOT. Source: RecordSampleCompletion, loadgen/logging.cc."""
+
+
+class Reports(Protocol):
+    """Where LoadGen hears what became of a query; it times both calls itself."""
+
+    def first_token(self, response_id: int) -> None:
+        """The first token came. Must be called before `complete`, once."""
+
+    def complete(self, response_id: int, output_tokens: int) -> None:
+        """Nothing more comes of this query."""
+
+
+class Streams:
+    """An event loop in a thread of its own; at most `client_concurrency` requests are sent at once.
+
+    A query that waits for its turn does not slow the arrivals, and its wait counts in its latency.
+    LoadGen has no word for a failed query, so it hears of one only when it must count it as late, never as a
+    fast success: of one without a first token after the TTFT limit, with no tokens (an error in its log); of
+    one that broke off after its first token when a second token would break the TPOT limit, as two tokens,
+    the fewest that LoadGen takes. With a limit lifted the record in requests.npz alone tells of it.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, ledger: Ledger, prompts: Prompts, reports: Reports, clock: Clock
+    ) -> None:
+        self._settings, self._ledger, self._prompts = settings, ledger, prompts
+        self._reports, self._clock = reports, clock
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._slots = asyncio.Semaphore(settings.client_concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and wait until it takes queries."""
+        self._thread.start()
+        self._ready.wait()
+
+    def submit(self, position: int, response_id: int) -> None:
+        """Take the query at `position`; returns at once. Called by LoadGen's thread."""
+        self._loop.call_soon_threadsafe(self._begin, position, response_id)
+
+    def stop(self) -> None:
+        """End the thread; every query must have been reported."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._endpoint = Endpoint(self._settings, self._clock)
+        self._ready.set()
+        await self._stop.wait()
+        await self._endpoint.close()
+
+    def _begin(self, position: int, response_id: int) -> None:
+        task = self._loop.create_task(self._answer(position, response_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, position: int, response_id: int) -> None:
+        answer = self._ledger.answers[position]
+        first_told_ns = -1
+
+        def tell_first() -> None:
+            nonlocal first_told_ns
+            first_told_ns = self._clock()
+            self._reports.first_token(response_id)
+
+        try:
+            async with self._slots:
+                await self._endpoint.ask(self._body(position), answer, tell_first)
+        except Exception as error:
+            answer.fail(f"client: {error!r}")
+        if not answer.error:
+            self._reports.complete(response_id, answer.output_tokens)
+        elif first_told_ns < 0:
+            await self._wait_past(self._settings.ttft_limit_s, int(self._ledger.issued_ns[position]))
+            self._reports.first_token(response_id)
+            self._reports.complete(response_id, 0)
+        else:
+            await self._wait_past(self._settings.tpot_limit_s, first_told_ns)
+            self._reports.complete(response_id, _FEWEST_TOKENS)
+
+    def _body(self, position: int) -> bytes:
+        schedule = self._ledger.schedule
+        return self._prompts.body(
+            position, int(schedule.input_tokens[position]), int(schedule.output_tokens[position])
+        )
+
+    async def _wait_past(self, limit_s: float | None, since_ns: int) -> None:
+        if limit_s is not None:
+            waited_s = (self._clock() - since_ns) * 1e-9
+            await asyncio.sleep(max(0.0, limit_s + _PAST_LIMIT_S - waited_s))
