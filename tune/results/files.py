@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pydantic import ValidationError
+
 from tune.errors import FixCommand
 
 
@@ -38,3 +40,13 @@ def unwritable(path: Path, error: OSError) -> FixCommand:
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "
         "free space. Make it so, or name another one with runs_dir=... or reports_dir=..."
     )
+
+
+def first_fault(error: OSError | ValidationError) -> str:
+    """What is wrong with a record that was read, and where in it."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    faults = error.errors(include_url=False, include_input=False)
+    place = ".".join(str(part) for part in faults[0]["loc"])
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{place + ': ' if place else ''}{faults[0]['msg']}{more}"

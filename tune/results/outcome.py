@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tune.spec.typed import Typed
 
@@ -72,6 +72,10 @@ class Probe(Typed):
 
 
 class Attempt(Typed):
+    """One try at a trial; times are ISO 8601 in UTC."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     started_at: str
     ended_at: str
     gpu_hours: float
@@ -80,6 +84,8 @@ class Attempt(Typed):
 
 class Outcome(Typed):
     """The record of a trial. Absent figures are None; `reason` says why, for people."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     schema_: Literal[1] = Field(1, alias="schema")
     trial_id: str

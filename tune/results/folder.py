@@ -1,0 +1,126 @@
+"""The run folder: where each record of a study lies, and how it is written and read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tune.errors import RunAgain
+from tune.results.files import first_fault, write_text
+from tune.results.outcome import Outcome
+from tune.results.proposals import Proposal, append_proposal, read_proposals
+from tune.results.record import AttemptRecord, StudyRecord
+from tune.spec.trial import TrialSpec
+
+PROBE_FOLDER = "probe-1"
+"""Where an attempt of a trial with one rate leaves the raw records of its probe."""
+
+_ATTEMPT_FILE = "attempt.json"
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """runs/<study>/<trial_id>: spec.json, plan/, raw/<attempt>/, outcome.json.
+
+    Writing raises FixCommand where the folder cannot be written; reading raises RunAgain, naming the file,
+    where it is torn or of another shape, and returns None where there is none.
+    """
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan"
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    def read_spec(self) -> TrialSpec | None:
+        return _read(self.root / "spec.json", TrialSpec)
+
+    def write_spec(self, spec: TrialSpec) -> None:
+        _write(self.root / "spec.json", spec)
+
+    def read_outcome(self) -> Outcome | None:
+        return _read(self.root / "outcome.json", Outcome)
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        _write(self.root / "outcome.json", outcome)
+
+    def attempts(self) -> tuple[Path, ...]:
+        """Folders of the attempts so far, in order: raw/1, raw/2, ..."""
+        if not self.raw.is_dir():
+            return ()
+        numbers = sorted(int(path.name) for path in self.raw.iterdir() if path.name.isdecimal())
+        return tuple(self.raw / str(number) for number in numbers)
+
+    def last_attempt(self) -> Path | None:
+        return self.attempts()[-1] if self.attempts() else None
+
+    def new_attempt(self) -> Path:
+        """The folder of the next attempt; it does not exist yet."""
+        last = self.last_attempt()
+        return self.raw / str(int(last.name) + 1 if last else 1)
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """runs/<study>: study.json, proposals.jsonl, and one folder a trial. Errors as in TrialFolder."""
+
+    root: Path
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        return TrialFolder(self.root / trial_id)
+
+    def trials(self) -> tuple[TrialFolder, ...]:
+        """Every trial that has a spec.json, by trial_id."""
+        return tuple(TrialFolder(path.parent) for path in sorted(self.root.glob("*/spec.json")))
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Every outcome on record, by number."""
+        found = (TrialFolder(path.parent).read_outcome() for path in sorted(self.root.glob("*/outcome.json")))
+        return tuple(sorted((outcome for outcome in found if outcome), key=lambda outcome: outcome.number))
+
+    def read_study(self) -> StudyRecord | None:
+        return _read(self.root / "study.json", StudyRecord)
+
+    def write_study(self, record: StudyRecord) -> None:
+        _write(self.root / "study.json", record)
+
+    def read_proposals(self) -> tuple[Proposal, ...]:
+        """Every proposal, in order of writing. A last line that a kill tore off is left out."""
+        return read_proposals(self.root / "proposals.jsonl")
+
+    def append_proposal(self, proposal: Proposal) -> None:
+        append_proposal(self.root / "proposals.jsonl", proposal)
+
+
+def write_attempt(attempt: Path, record: AttemptRecord) -> None:
+    """Write attempt.json into the folder `attempt`: the last file of an attempt."""
+    _write(attempt / _ATTEMPT_FILE, record)
+
+
+def read_attempt(attempt: Path) -> AttemptRecord | None:
+    """The record of the attempt in the folder `attempt`; None for one that runs or was lost."""
+    return _read(attempt / _ATTEMPT_FILE, AttemptRecord)
+
+
+def _write(path: Path, record: BaseModel) -> None:
+    write_text(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def _read(path: Path, kind: type[_Record]) -> _Record | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RunAgain(
+            f"{path}: not a readable {path.name} ({first_fault(error)}); expected what tune wrote. Move the "
+            "file away, or run the trial again with rerun=true: nothing is deleted."
+        ) from error

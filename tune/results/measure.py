@@ -1,0 +1,169 @@
+"""From one probe's folder to its measurement."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.errors import RunAgain
+from tune.results.latencies import Latencies, answered, latencies, percentiles_s
+from tune.results.loadgen_figures import LoadGenFigures, read_logs
+from tune.results.outcome import Breakdown, Constraints, Percentiles, Probe
+from tune.results.requests import FloatArray, PoolUse, RequestLog, Stages, read_requests
+from tune.results.trust import broken_slo, distrust
+from tune.spec.load import Load, Slo
+from tune.spec.trial import TrialSpec
+
+REQUESTS_FILE = "requests.npz"
+
+FULL_LENGTH_S = 600.0
+FULL_LENGTH_QUERIES = 100
+"""A run that counts for the benchmark lasts 600 s and 100 queries. Source: MLPerf Inference, mlperf.conf."""
+
+
+def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
+    """Judge the probe that left requests.npz and LoadGen's logs in `folder`; the record calls it `raw`.
+
+    The rate is the one in LoadGen's log, or that of `spec` where no log tells. Percentiles are those of the
+    answered requests. Output tokens/s is the mean tokens of an answer times the rate of completions between
+    warm-up and the last arrival, so it is what the rack did, not what it was offered; per GPU it is over all
+    allocated GPUs. Raises RunAgain when requests.npz is missing, torn or has no request.
+    """
+    log = read_requests(folder / REQUESTS_FILE)
+    if not len(log):
+        raise RunAgain(
+            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
+        )
+    loadgen = _loadgen(folder)
+    target_qps = (loadgen and loadgen.target_qps) or spec.load.target_qps
+    good = answered(log)
+    times = latencies(log, good)
+    ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    full = is_full_length(log, spec.load)
+    verdict = loadgen.result if loadgen else None
+    broken = broken_slo(log, good, times, spec.slo)
+    reason = distrust(log, good, times, target_qps, late=bool(broken))
+    if reason is None and full and verdict is None:
+        reason = "LoadGen's logs hold no verdict; expected one of a run of full length"
+    valid = reason is None
+    if valid and not broken and full and verdict == "INVALID":
+        broken = f"LoadGen calls the run INVALID: {_why(loadgen)}"
+    completed_qps = completion_qps(log, times, good)
+    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    return Probe(
+        target_qps=target_qps,
+        queries=len(log),
+        valid=valid,
+        feasible=valid and not broken,
+        output_tps_per_gpu=None if output_tps is None else output_tps / spec.hardware.gpus,
+        output_tps=output_tps,
+        loadgen_tps=loadgen.tps if loadgen and full else None,
+        completed_qps=completed_qps,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        latency_s=latency,
+        constraints=_constraints(ttft, tpot, spec.slo),
+        breakdown=_breakdown(log, good),
+        loadgen_result=verdict,
+        reason=reason or broken,
+        raw=raw,
+    )
+
+
+def is_full_length(log: RequestLog, load: Load) -> bool:
+    """Whether the benchmark counts the run: 600 s of arrivals, 100 queries, whole passes over the dataset.
+
+    Source: MLPerf Inference, mlperf.conf: min_duration, min_query_count, sample_concatenate_permutation.
+    """
+    n = len(log)
+    lasts_s = int(log.scheduled_ns[-1]) / 1e9
+    return (
+        load.concatenate_permutation
+        and n % load.dataset.samples == 0
+        and n >= FULL_LENGTH_QUERIES
+        and lasts_s >= FULL_LENGTH_S
+    )
+
+
+def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -> float | None:
+    """Answers completed per second between warm-up and the last arrival; None where no answer ended there.
+
+    The rack starts empty: completions reach the rate of arrivals only as fast as the latency distribution
+    fills. Warm-up ends after the 99th percentile of latency, when 1 % of that rate is missing, but never
+    later than half of the time to the last arrival: an overloaded rack, whose latencies grow without end,
+    works at its capacity long before.
+    """
+    last_ns = int(log.scheduled_ns[-1])
+    if not len(times.latency_ns):
+        return None
+    warm_ns = min(float(np.quantile(times.latency_ns, 0.99)), last_ns / 2)
+    done = log.done_ns[good]
+    completed = int(((done > warm_ns) & (done <= last_ns)).sum())
+    return completed / ((last_ns - warm_ns) / 1e9) if completed else None
+
+
+def _loadgen(folder: Path) -> LoadGenFigures | None:
+    """LoadGen's figures; None for a probe that ended before LoadGen wrote any."""
+    try:
+        return read_logs(folder)
+    except RunAgain:
+        return None
+
+
+def _why(loadgen: LoadGenFigures | None) -> str:
+    if loadgen and loadgen.invalid_reason:
+        return loadgen.invalid_reason
+    notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft) if loadgen else ()
+    return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
+
+
+def _constraints(ttft: Percentiles | None, tpot: Percentiles | None, slo: Slo) -> Constraints:
+    def miss(measured: Percentiles | None, limit_s: float | None) -> float | None:
+        if measured is None or limit_s is None or measured.p99 <= 0:
+            return None
+        return math.log(measured.p99 / limit_s)
+
+    return Constraints(ttft_p99=miss(ttft, slo.ttft_p99_s), tpot_p99=miss(tpot, slo.tpot_p99_s))
+
+
+def _breakdown(log: RequestLog, good: NDArray[np.bool_]) -> Breakdown | None:
+    stages, pools = log.stages, log.pools
+    if stages is None and pools is None:
+        return None
+    return Breakdown(**_stage_means(log, stages, good), **_pool_means(pools))
+
+
+def _stage_means(log: RequestLog, stages: Stages | None, good: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Mean seconds of the answered requests whose stages are all known; the five sum to the mean TTFT."""
+    names = ("queue_s", "prefill_s", "transfer_s", "slot_s", "first_step_s")
+    if stages is None:
+        return dict.fromkeys(names)
+    marks = np.stack(
+        [
+            log.scheduled_ns,
+            stages.prefill_start_ns,
+            stages.prefill_done_ns,
+            stages.kv_arrived_ns,
+            stages.decode_start_ns,
+            log.first_token_ns,
+        ]
+    )
+    known = good & (marks >= 0).all(axis=0)
+    if not known.any():
+        return dict.fromkeys(names)
+    means = np.diff(marks[:, known], axis=0).mean(axis=1) / 1e9
+    return {name: float(mean) for name, mean in zip(names, means, strict=True)}
+
+
+def _pool_means(pools: PoolUse | None) -> dict[str, float | None]:
+    def mean(of_workers: FloatArray | None) -> float | None:
+        return float(of_workers.mean()) if of_workers is not None and len(of_workers) else None
+
+    return {
+        "prefill_utilisation": mean(pools.prefill_busy_frac if pools else None),
+        "decode_batch": mean(pools.decode_batch_mean if pools else None),
+        "kv_used_frac": mean(pools.decode_kv_used_frac if pools else None),
+    }

@@ -1,0 +1,73 @@
+"""`proposals.jsonl`: every point that was proposed, one JSON object a line, in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tune.errors import RunAgain
+from tune.results.files import first_fault, unwritable
+from tune.spec.space import Value
+from tune.spec.typed import NonNegativeInt, Typed
+
+
+class Proposal(Typed):
+    """`params` are raw: what the sampler said, before it is bound to a configuration."""
+
+    number: NonNegativeInt
+    params: dict[str, Value]
+    source: str
+    trial_id: str
+
+
+def read_proposals(path: Path) -> tuple[Proposal, ...]:
+    """Every proposal in `path`, () where there is no file.
+
+    The last line may lack its end: a killed study was writing it. It counts if it is whole and is left out
+    otherwise. Raises RunAgain, with the line's number, for any other line that is no proposal.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise RunAgain(f"{path}: cannot be read ({first_fault(error)}); expected the proposals.") from error
+    proposals = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            proposals.append(Proposal.model_validate_json(line))
+        except ValidationError as error:
+            if number < len(lines):
+                raise RunAgain(
+                    f"{path}, line {number}: not a proposal ({first_fault(error)}); expected an object with "
+                    "number, params, source and trial_id. Repair the line or move the file away: the study "
+                    "then proposes anew and reuses every outcome on record."
+                ) from error
+    return tuple(proposals)
+
+
+def append_proposal(path: Path, proposal: Proposal) -> None:
+    """Add one line to `path`, after removing a last line that a kill tore off.
+
+    Raises FixCommand when the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole, _, tail = file.read().rpartition(b"\n")
+            if tail and not _is_proposal(tail):
+                file.truncate(len(whole) + bool(whole))
+                tail = b""
+            file.write((b"\n" if tail else b"") + proposal.model_dump_json().encode() + b"\n")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _is_proposal(line: bytes) -> bool:
+    try:
+        Proposal.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True
