@@ -128,9 +128,9 @@ plain = scalars | st.lists(scalars, max_size=3) | st.dictionaries(texts, scalars
 @given(extra=st.dictionaries(st.text(alphabet="abcxyz_", min_size=1, max_size=8), plain, max_size=4))
 def test_extra_passes_through_untouched(extra: dict[str, Any]) -> None:
     for generation in ("flat", "nested"):
-        written = yaml.safe_load(engine_yaml(engine(DECODE, extra=extra), generation))  # type: ignore[arg-type]
+        written = yaml.safe_load(engine_yaml(engine(DECODE, extra=extra), generation))
         assert {key: written[key] for key in extra} == extra
-        assert written.keys() - extra.keys() == engine_keys(engine(DECODE), generation).keys()  # type: ignore[arg-type]
+        assert written.keys() - extra.keys() == engine_keys(engine(DECODE), generation).keys()
 
 
 @hypothesis_settings(max_examples=50, deadline=None)

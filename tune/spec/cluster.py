@@ -10,7 +10,10 @@ from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
 
 class Calibration(Typed):
-    """What makes the simulated rack resemble a real one; conf/cluster/sim.yaml says where each figure is from."""
+    """What makes the simulated rack resemble a real one. Origins: conf/cluster/sim.yaml.
+
+    `last_decode_worker_scale` slows the steps of the last decode worker only; 1 leaves all alike.
+    """
 
     prefill_scale: PositiveFloat
     decode_scale: PositiveFloat
@@ -18,6 +21,8 @@ class Calibration(Typed):
     kv_transfer_bytes_per_s: PositiveFloat
     kv_transfer_latency_s: NonNegativeFloat
     no_graph_overhead_s: NonNegativeFloat
+    no_overlap_overhead_s: NonNegativeFloat
+    last_decode_worker_scale: PositiveFloat
     bring_up_s: NonNegativeFloat
 
 

@@ -44,12 +44,17 @@ def reserved_tokens(prompt_tokens: int, answer_tokens: int, max_seq_len: int) ->
     return -(-tokens // KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS
 
 
-def reachable_decode_batch(model: Model, hardware: Hardware, engine: Engine, dataset: Dataset) -> int:
-    """The most sequences of mean length that decode at once: KV cache and max_batch_size bound it."""
+def decode_batch_that_kv_holds(model: Model, hardware: Hardware, engine: Engine, dataset: Dataset) -> int:
+    """The most sequences of mean length whose KV cache one decode worker holds at once."""
     answer = (
         float(dataset.longest_answer_tokens)
         if engine.capacity_policy == "GUARANTEED_NO_EVICT"
         else dataset.outputs.mean_tokens / 2
     )
     mean_tokens = dataset.inputs.mean_tokens + answer
-    return min(engine.max_batch_size, int(kv_capacity_tokens(model, hardware, engine) // mean_tokens))
+    return int(kv_capacity_tokens(model, hardware, engine) // mean_tokens)
+
+
+def reachable_decode_batch(model: Model, hardware: Hardware, engine: Engine, dataset: Dataset) -> int:
+    """The most sequences of mean length that decode at once: KV cache and max_batch_size bound it."""
+    return min(engine.max_batch_size, decode_batch_that_kv_holds(model, hardware, engine, dataset))

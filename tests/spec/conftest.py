@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tune.config import compose_overrides
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+
+MakeSpec = Callable[..., TrialSpec]
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Settings:
+    """The configuration as shipped."""
+    return compose_overrides(()).settings
+
+
+@pytest.fixture(scope="session")
+def make_spec(shipped: Settings) -> MakeSpec:
+    """The shipped trial with changes: a keyword is a dotted path, `__` for the dot."""
+
+    def make(**changes: Any) -> TrialSpec:
+        tree = shipped.trial_spec.model_dump(mode="json")
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            node: dict[str, Any] = tree
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+        return TrialSpec.model_validate_json(json.dumps(tree))
+
+    return make

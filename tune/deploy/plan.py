@@ -1,0 +1,121 @@
+"""A trial rendered: everything that its launch writes and starts, as text. Nothing is launched here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune.deploy.job_script import job_script
+from tune.deploy.process import HEAD_NODE_IP, PLAN_DIR, Process
+from tune.deploy.processes import client, common_env, frontend, services, workers
+from tune.deploy.shell import commands_text, environment_text, reject_unbindable
+from tune.engines import engine_yaml
+from tune.spec.cluster import ClusterFacts
+from tune.spec.trial import TrialSpec
+
+_READY_PY = Path(__file__).with_name("ready.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """`files`: relative path -> text. `processes`: in the order in which they start, the client last.
+    `ready`: the command that exits 0 once every worker is registered (tune/deploy/ready.py).
+
+    Node indices count from 0, the head node. Placeholders: tune.deploy.process.PLACEHOLDERS.
+    """
+
+    files: Mapping[str, str]
+    processes: tuple[Process, ...]
+    ready: tuple[str, ...]
+
+
+def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
+    """The launch of `spec` on the cluster of `facts`; a function of its arguments alone.
+
+    Raises FixCommand for what cannot be launched: a rack too small, an engine setting that the stack has no
+    word for, a value that no command line or directive can hold.
+    """
+    reject_unbindable("cluster.model_path", facts.model_path)
+    reject_unbindable("model.served_name", spec.model.served_name)
+    exported = common_env(spec, facts)
+    ports = {"etcd": spec.stack.etcd_client_port, "nats": spec.stack.nats_port}
+    first = services(spec)
+    deployment = (frontend(spec, facts), *workers(spec, facts))
+    load = client()
+    ready = _ready(spec)
+    processes = (*first, *deployment, load)
+    waits = tuple((service, ports[service.name]) for service in first)
+    files = {
+        "prefill.yaml": engine_yaml(spec.prefill, spec.stack.engine_yaml),
+        "decode.yaml": engine_yaml(spec.decode, spec.stack.engine_yaml),
+        "client.json": client_json(spec),
+        "environment": environment_text(exported),
+        "commands": commands_text(processes),
+        "ready.py": _READY_PY,
+        "job.sbatch": job_script(
+            facts=facts,
+            nodes=spec.hardware.nodes,
+            services=waits,
+            deployment=deployment,
+            client=load,
+            ready=ready,
+            exported=exported,
+        ),
+    }
+    return LaunchPlan(files, processes, ready)
+
+
+def client_json(spec: TrialSpec) -> str:
+    """What `tune.client` is asked. The endpoint is on loopback: the client runs beside the frontend."""
+    load, dataset = spec.load, spec.load.dataset
+    asked = {
+        "endpoint_url": f"http://127.0.0.1:{spec.stack.frontend_port}/v1",
+        "served_model_name": spec.model.served_name,
+        "target_qps": load.target_qps,
+        "min_duration_s": load.min_duration_s,
+        "min_queries": load.min_queries,
+        "concatenate_permutation": load.concatenate_permutation,
+        "schedule_seed": load.seed,
+        "length_seed": load.length_seed,
+        "ttft_limit_s": spec.slo.ttft_p99_s,
+        "tpot_limit_s": spec.slo.tpot_p99_s,
+        "max_output_tokens": dataset.longest_answer_tokens,
+        "samples": dataset.samples,
+        "client_concurrency": load.client_concurrency,
+        "request_timeout_s": load.request_timeout_s,
+        "response_timeout_s": load.response_timeout_s,
+        "dataset_path": dataset.path,
+        "dataset": dataset.model_dump(mode="json"),
+    }
+    return json.dumps(asked, indent=2) + "\n"
+
+
+def _ready(spec: TrialSpec) -> tuple[str, ...]:
+    """Components that workers register as: by who answers first in dynamo_v0, by role in dynamo_v1.
+
+    Source: Dynamo, components/backends/trtllm/src/dynamo/trtllm/utils/trtllm_utils.py (mid 2025);
+    components/src/dynamo/trtllm/args.py (1.x; decode was tensorrt_llm before it was backend).
+    """
+    stack, split = spec.stack, spec.split
+    argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
+    argv += ["--frontend", f"http://{HEAD_NODE_IP}:{stack.frontend_port}"]
+    if stack.name == "dynamo_v0":
+        argv += ["--etcd", f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"]
+        prefill, decode = "tensorrt_llm", "tensorrt_llm_next"
+        if split.disaggregation_strategy == "decode_first":
+            prefill, decode = decode, prefill
+    else:
+        prefill, decode = "prefill", "backend,tensorrt_llm"
+    argv += ["--expect", f"{prefill}={split.prefill_workers}", "--expect", f"{decode}={split.decode_workers}"]
+    return tuple(argv)
+
+
+def write_plan(plan: LaunchPlan, folder: Path) -> None:
+    """Write the plan's files into `folder`, each under a temporary name first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in plan.files.items():
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)

@@ -1,0 +1,48 @@
+"""One process of a deployment, on nodes that are only numbers until the job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
+
+HEAD_NODE, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
+PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
+PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR)
+"""What a plan leaves open: host name and address of node 0, the plan's folder, the attempt's folder. They
+occur in `Process.env`, `Process.argv`, `LaunchPlan.ready` and the shell texts; `bind_text` fills them."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """`gpus`: (node index, GPU id) of each rank, rank 0 first; empty without GPUs. One task a rank.
+
+    `env` is complete: what the process needs beyond the job's own environment. `log` is relative to RAW_DIR.
+    """
+
+    name: str
+    role: ProcessRole
+    node_index: int
+    gpus: tuple[tuple[int, int], ...]
+    env: Mapping[str, str]
+    argv: tuple[str, ...]
+    log: str
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Indices of its nodes, in rank order."""
+        return tuple(dict.fromkeys(node for node, _ in self.gpus)) or (self.node_index,)
+
+    @property
+    def tasks(self) -> int:
+        """Ranks of one srun step."""
+        return max(1, len(self.gpus))
+
+
+def bind_text(text: str, values: Mapping[str, str]) -> str:
+    """`text` with every placeholder replaced; `values` maps the four names without `${}` to their values."""
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, values[placeholder[2:-1]])
+    return text

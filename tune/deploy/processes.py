@@ -1,0 +1,118 @@
+"""Which processes a deployment is made of, in both generations of Dynamo.
+
+dynamo_v0 (mid 2025): etcd for discovery, NATS with JetStream for requests; the worker that answers first
+relays the other's stream, and a flag says which one that is.
+dynamo_v1 (1.x): etcd for discovery, requests over TCP, events over ZeroMQ, so NATS is not needed; the
+frontend routes, and there is no such flag.
+Source: Dynamo, components/backends/trtllm/multinode (f9b1757, 4593479); components/src/dynamo/frontend/
+frontend_args.py and components/src/dynamo/trtllm/backend_args.py (1.x).
+"""
+
+from __future__ import annotations
+
+from tune.deploy.process import HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Process
+from tune.errors import FixCommand
+from tune.spec.cluster import ClusterFacts
+from tune.spec.split import Placed, place
+from tune.spec.trial import TrialSpec
+
+HEAD = 0
+
+START_ETCD = 'exec etcd --data-dir "$(mktemp -d)" "$@"'
+"""A fresh data directory on local disk: what a killed job registered must not answer for the next one."""
+
+
+def common_env(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+    """The environment that frontend and workers share."""
+    env = {
+        "HEAD_NODE": HEAD_NODE,
+        "HEAD_NODE_IP": HEAD_NODE_IP,
+        "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
+        "MODEL_PATH": facts.model_path,
+        "SERVED_MODEL_NAME": spec.model.served_name,
+    }
+    if spec.stack.name == "dynamo_v0":
+        return env | {
+            "NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}",
+            "DISAGGREGATION_STRATEGY": spec.split.disaggregation_strategy,
+            # srun sets nothing for the KV transceiver; start_trtllm_worker.sh chooses UCX.
+            "TRTLLM_USE_UCX_KVCACHE": "1",
+        }
+    return env | {
+        "DYN_DISCOVERY_BACKEND": "etcd",
+        "DYN_REQUEST_PLANE": "tcp",
+        "DYN_EVENT_PLANE": "zmq",
+    }
+
+
+def services(spec: TrialSpec) -> tuple[Process, ...]:
+    """What must answer before anything of Dynamo starts."""
+    stack = spec.stack
+    peer = f"http://127.0.0.1:{stack.etcd_peer_port}"
+    etcd = (
+        "--listen-client-urls",
+        f"http://0.0.0.0:{stack.etcd_client_port}",
+        "--advertise-client-urls",
+        f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}",
+        "--listen-peer-urls",
+        peer,
+        "--initial-advertise-peer-urls",
+        peer,
+        "--initial-cluster",
+        f"default={peer}",
+    )
+    started = (_on_head("etcd", {}, ("bash", "-c", START_ETCD, "etcd", *etcd)),)
+    if stack.name != "dynamo_v0":
+        return started
+    return (_on_head("nats", {}, ("nats-server", "-js", "-p", str(stack.nats_port))), *started)
+
+
+def frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
+    """Dynamo's OpenAI endpoint on the head node."""
+    stack = spec.stack
+    argv = ("python3", "-m", "dynamo.frontend", "--router-mode", stack.router_mode)
+    return _on_head("frontend", common_env(spec, facts), (*argv, "--http-port", str(stack.frontend_port)))
+
+
+def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+    """Every prefill worker, then every decode worker. Raises FixCommand when the rack is too small."""
+    placed = place(spec.hardware, spec.prefill, spec.decode, spec.split)
+    if placed is None:
+        raise FixCommand(
+            f"split: found {spec.split.label} with {spec.prefill.gpus} and {spec.decode.gpus} GPUs a worker, "
+            f"expected workers that fit {spec.hardware.nodes} nodes x {spec.hardware.gpus_per_node} GPUs. "
+            "Use fewer or smaller workers, or more nodes."
+        )
+    common = common_env(spec, facts)
+    return tuple(_worker(spec, facts, worker, common) for worker in placed)
+
+
+def client() -> Process:
+    """The load client. It runs beside the frontend, outside any container, and reaches it over loopback."""
+    argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json", "--out", RAW_DIR)
+    return _on_head("client", {}, argv)
+
+
+def _on_head(role: str, env: dict[str, str], argv: tuple[str, ...]) -> Process:
+    return Process(role, role, HEAD, (), env, argv, _log(HEAD, role))  # type: ignore[arg-type]
+
+
+def _log(node: int, name: str) -> str:
+    return f"logs/node{node:02d}_{name}.out"
+
+
+def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[str, str]) -> Process:
+    name, node = f"{placed.role}_w{placed.index}", placed.nodes[0]
+    config = f"{PLAN_DIR}/{placed.role}.yaml"
+    env = common | {"DISAGGREGATION_MODE": placed.role, "ENGINE_CONFIG": config}
+    visible = placed.gpus_on(node)
+    if len(visible) < spec.hardware.gpus_per_node:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in visible)
+    argv: tuple[str, ...] = (
+        *("trtllm-llmapi-launch", "python3", "-m", "dynamo.trtllm"),
+        *("--model-path", facts.model_path, "--served-model-name", spec.model.served_name),
+        *("--extra-engine-args", config, "--disaggregation-mode", placed.role),
+    )
+    if spec.stack.name == "dynamo_v0":
+        argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
+    return Process(name, placed.role, node, placed.gpus, env, argv, _log(node, name))

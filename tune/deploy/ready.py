@@ -1,0 +1,91 @@
+"""Ask a deployment once whether every worker is registered. Runs by itself: only the standard library.
+
+    python3 ready.py --model NAME --frontend URL [--etcd URL] --expect COMPONENT[,COMPONENT]=COUNT ...
+
+Exit 0 when the frontend lists the model and every expected count is reached, 1 while it is not; the state is
+printed in one line. A frontend calls itself healthy with no prefill worker at all, so components are counted:
+in etcd where `--etcd` is given (mid 2025: the frontend lists only endpoints that clients may call; keys are
+instances/dynamo/<component>/generate:<lease>), else among the instances of the frontend's /health.
+Source: Dynamo, lib/runtime/src/component.rs (mid 2025); lib/llm/src/http/service/health.rs (1.x).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import urllib.request
+from typing import Any
+
+_TIMEOUT_S = 5.0
+
+
+def expectation(text: str) -> tuple[tuple[str, ...], int]:
+    """`prefill=14` or `backend,decode=4`: names one component may carry, and how many instances."""
+    names, _, count = text.rpartition("=")
+    if not names or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected COMPONENT[,COMPONENT]=COUNT")
+    return tuple(names.split(",")), int(count)
+
+
+def count_in_etcd(url: str, component: str) -> int:
+    """Instances of a component's `generate` endpoint, by etcd's JSON gateway. Raises OSError, ValueError."""
+    prefix = f"instances/dynamo/{component}/generate:"
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    question = {"key": _base64(prefix), "range_end": _base64(end), "count_only": True}
+    return int(_fetch(f"{url}/v3/kv/range", json.dumps(question).encode()).get("count", 0))
+
+
+def count_in_health(health: dict[str, Any], component: str) -> int:
+    """Instances of a component's `generate` endpoint among those of the frontend's /health."""
+    return sum(
+        instance.get("component") == component and instance.get("endpoint") == "generate"
+        for instance in health.get("instances", [])
+    )
+
+
+def lists_model(models: dict[str, Any], name: str) -> bool:
+    """Whether the frontend's /v1/models offers `name`."""
+    return any(model.get("id") == name for model in models.get("data", []))
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--frontend", required=True)
+    parser.add_argument("--etcd")
+    parser.add_argument("--expect", required=True, action="append", type=expectation)
+    asked = parser.parse_args(arguments)
+    try:
+        listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
+        health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
+        counts = [
+            sum(count_in_etcd(asked.etcd, n) if asked.etcd else count_in_health(health, n) for n in names)
+            for names, _ in asked.expect
+        ]
+    except (OSError, ValueError) as error:
+        print(f"not answering yet: {error}")
+        return 1
+    states = [f"{'/'.join(names)} {n} of {k}" for (names, k), n in zip(asked.expect, counts, strict=True)]
+    print(", ".join([*states, f"model {'listed' if listed else 'not listed'}"]))
+    return 0 if listed and all(n >= k for (_, k), n in zip(asked.expect, counts, strict=True)) else 1
+
+
+def _fetch(url: str, body: bytes | None = None) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, body), timeout=_TIMEOUT_S) as answer:
+        found = json.load(answer)
+    if not isinstance(found, dict):
+        raise ValueError(f"{url}: found {type(found).__name__}, expected a JSON object")  # noqa: TRY004
+    return found
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Plan values as shell words. Nothing reaches a shell unquoted but the four placeholders."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from tune.deploy.process import PLACEHOLDERS, Process
+from tune.errors import FixCommand
+
+_SPLIT = re.compile("(" + "|".join(re.escape(placeholder) for placeholder in PLACEHOLDERS) + ")")
+
+
+def word(text: str) -> str:
+    """`text` as one shell word: quoted throughout, placeholders expanded by the shell."""
+    if text not in PLACEHOLDERS and not _SPLIT.search(text):
+        return shlex.quote(text)
+    parts = (part for part in _SPLIT.split(text) if part)
+    return "".join(f'"{part}"' if part in PLACEHOLDERS else shlex.quote(part) for part in parts)
+
+
+def words(texts: Sequence[str]) -> str:
+    return " ".join(word(text) for text in texts)
+
+
+def with_env(env: Mapping[str, str], argv: Sequence[str]) -> str:
+    """The command under `env`, which sets its variables inside the step, whatever srun or an image set."""
+    prefix = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
+    return words([*prefix, *argv])
+
+
+def environment_text(env: Mapping[str, str]) -> str:
+    """`export` lines for the variables that frontend and workers share."""
+    return "".join(f"export {name}={word(value)}\n" for name, value in env.items())
+
+
+def commands_text(processes: Sequence[Process]) -> str:
+    """One process a line: node indices, GPU ids, name, command, between tabs; `-` without GPUs."""
+    lines = ["# nodes\tgpus\tname\tcommand\n"]
+    for process in processes:
+        nodes = ",".join(str(node) for node in process.nodes)
+        gpus = ",".join(str(gpu) for node, gpu in process.gpus if node == process.node_index) or "-"
+        lines.append(f"{nodes}\t{gpus}\t{process.name}\t{with_env(process.env, process.argv)}\n")
+    return "".join(lines)
+
+
+def reject_unbindable(path: str, value: str) -> None:
+    """Raise FixCommand where `value` holds what no process can be given, or a placeholder of the plan."""
+    found = _SPLIT.search(value)
+    if found or "\0" in value:
+        name = found.group() if found else "a NUL character"
+        raise FixCommand(
+            f"{path}: found {value!r}, expected a text without {name}, which "
+            f"{'the job fills in itself' if found else 'no command line can hold'}. Change {path}."
+        )
+
+
+def reject_line_break(path: str, value: str) -> None:
+    """Raise FixCommand where `value` would leave its `#SBATCH` line and become a command of the job."""
+    if any(character in value for character in "\n\r\0"):
+        raise FixCommand(
+            f"{path}: found {value!r}, expected one line, as an #SBATCH directive is. Change {path}."
+        )

@@ -1,0 +1,266 @@
+"""The rules of one pool's engine against model, hardware, stack and load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from tune.spec.engine import CUDA_GRAPH_BYTES, KV_BLOCK_TOKENS, Engine
+from tune.spec.engine_extra import extra_clashes
+from tune.spec.findings import Finding
+from tune.spec.memory import (
+    decode_batch_that_kv_holds,
+    kv_bytes_per_token,
+    kv_capacity_tokens,
+    reserved_tokens,
+    weight_bytes_per_gpu,
+)
+from tune.spec.model import Model
+from tune.spec.split import Role
+from tune.spec.trial import TrialSpec
+
+_ARGS = "TensorRT-LLM, llm_args.py"
+_PREFILL_ANSWER_TOKENS = 1
+_error, _warning = partial(Finding, "error"), partial(Finding, "warning")
+
+
+def check_engine(spec: TrialSpec, role: Role) -> Iterator[Finding]:
+    """Every broken rule of `spec.prefill` or `spec.decode`; paths begin with the role."""
+    engine = spec.prefill if role == "prefill" else spec.decode
+    yield from _parallelism(spec.model, engine, role)
+    yield from _lengths(spec, engine, role)
+    yield from _token_budget(spec, engine, role)
+    yield from _transceiver(spec, engine, role)
+    yield from _graphs(engine, role)
+    yield from _memory(spec, engine, role)
+    yield from _extra(spec, engine, role)
+
+
+def _parallelism(model: Model, engine: Engine, role: Role) -> Iterator[Finding]:
+    tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
+    if model.attention_heads % tp:
+        yield _error(
+            f"{role}.tensor_parallel_size",
+            str(tp),
+            f"a divisor of the model's {model.attention_heads} attention heads",
+            "every rank holds the same number of heads",
+            "TensorRT-LLM, _torch/modules/attention.py",
+        )
+    elif tp > model.kv_heads:
+        yield _warning(
+            f"{role}.tensor_parallel_size",
+            str(tp),
+            f"at most the model's {model.kv_heads} KV heads",
+            f"KV heads are replicated {tp / model.kv_heads:g} times: a token's KV cache takes that much more "
+            "memory over the worker",
+            "TensorRT-LLM, _torch/modules/attention.py",
+        )
+    if pp > model.layers:
+        yield _error(
+            f"{role}.pipeline_parallel_size",
+            str(pp),
+            f"at most the model's {model.layers} layers",
+            "every stage holds a layer",
+            "TensorRT-LLM, mapping.py",
+        )
+
+
+def _lengths(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+    prompt, answer = spec.load.dataset.longest_prompt_tokens, spec.load.dataset.longest_answer_tokens
+    room = engine.max_seq_len - prompt
+    if room < 1:
+        yield _error(
+            f"{role}.max_seq_len",
+            str(engine.max_seq_len),
+            f"more than the longest prompt, {prompt} tokens",
+            "a longer prompt is rejected: those requests fail",
+            f"{_ARGS}: prompt and answer together stay within max_seq_len",
+        )
+    elif role == "decode" and room < answer:
+        yield _warning(
+            f"{role}.max_seq_len",
+            str(engine.max_seq_len),
+            f"{prompt + answer}: the longest prompt, {prompt}, and the longest answer, {answer}",
+            f"the longest prompts are answered with {room} tokens, cut short",
+            f"{_ARGS}: prompt and answer together stay within max_seq_len",
+        )
+
+
+def _token_budget(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+    budget, prompt = engine.max_num_tokens, spec.load.dataset.longest_prompt_tokens
+    path = f"{role}.max_num_tokens"
+    if role == "decode":
+        if budget < engine.max_batch_size:
+            yield _error(
+                path,
+                str(budget),
+                f"at least decode.max_batch_size, {engine.max_batch_size}",
+                "a step generates one token for every sequence of the batch",
+                _ARGS,
+            )
+    elif not engine.enable_chunked_prefill:
+        if budget < prompt:
+            yield _error(
+                path,
+                f"{budget}, with prefill.enable_chunked_prefill off",
+                f"at least the longest prompt, {prompt} tokens, or prefill.enable_chunked_prefill=true",
+                "without chunking a prompt runs in one step",
+                _ARGS,
+            )
+    elif budget < KV_BLOCK_TOKENS:
+        yield _error(
+            path,
+            str(budget),
+            f"at least a KV block, {KV_BLOCK_TOKENS} tokens",
+            "a chunk is made of whole blocks: a smaller budget never starts a prompt that needs two",
+            "TensorRT-LLM, py_executor_creator.py: chunk_unit_size = tokens_per_block",
+        )
+    elif budget % KV_BLOCK_TOKENS:
+        yield _warning(
+            path,
+            str(budget),
+            f"a multiple of a KV block, {KV_BLOCK_TOKENS} tokens",
+            f"chunks are made of whole blocks: {budget % KV_BLOCK_TOKENS} tokens of a full step stay empty",
+            "TensorRT-LLM, py_executor_creator.py: chunk_unit_size = tokens_per_block",
+        )
+
+
+def _transceiver(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+    tokens, prompt = (
+        engine.cache_transceiver_config.max_tokens_in_buffer,
+        spec.load.dataset.longest_prompt_tokens,
+    )
+    path = f"{role}.cache_transceiver_config.max_tokens_in_buffer"
+    if tokens % KV_BLOCK_TOKENS:
+        yield _error(
+            path,
+            str(tokens),
+            f"a multiple of a KV block, {KV_BLOCK_TOKENS} tokens",
+            "the KV cache travels in whole blocks",
+            "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
+        )
+    if tokens < prompt:
+        yield _error(
+            path,
+            str(tokens),
+            f"at least the longest prompt, {prompt} tokens",
+            "a prompt's KV cache passes through the buffer whole",
+            "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
+        )
+
+
+def _graphs(engine: Engine, role: Role) -> Iterator[Finding]:
+    sizes, path = engine.graph_batch_sizes, f"{role}.cuda_graph_config.batch_sizes"
+    if engine.cuda_graph_config is None:
+        return
+    if not sizes:
+        yield _error(
+            path,
+            "an empty list",
+            f"at least one batch size, or {role}.cuda_graph_config=null",
+            "the engine fills an empty list with sizes of its own: not what was asked for",
+            _ARGS,
+        )
+        return
+    if list(sizes) != sorted(set(sizes)):
+        yield _error(
+            path,
+            _listed(sizes),
+            "each size once, smallest first",
+            "the engine sorts the list; one spelling keeps the same configuration the same trial",
+            _ARGS,
+        )
+    above = [size for size in sizes if size > engine.max_batch_size]
+    if above:
+        yield _error(
+            path,
+            _listed(above),
+            f"no size above {role}.max_batch_size, {engine.max_batch_size}",
+            "such a batch never runs",
+            _ARGS,
+        )
+    if role == "prefill":
+        yield _warning(
+            path,
+            f"{len(sizes)} sizes",
+            "prefill.cuda_graph_config=null",
+            "graphs run decode-only batches, which a prefill worker never has: they cost up to "
+            f"{len(sizes) * CUDA_GRAPH_BYTES / 1e9:.1f} GB a GPU and start-up time",
+            _ARGS,
+        )
+
+
+def _memory(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+    weights, dataset = weight_bytes_per_gpu(spec.model, engine), spec.load.dataset
+    if weights >= spec.hardware.hbm_bytes:
+        yield _error(
+            f"{role}.tensor_parallel_size",
+            f"{weights / 1e9:.1f} GB of weights a GPU ({engine.gpus} GPUs a worker)",
+            f"less than the {spec.hardware.hbm_bytes / 1e9:.0f} GB of a {spec.hardware.name} GPU",
+            "the weights do not fit",
+            "the checkpoint's size over the GPUs that share it",
+        )
+        return
+    capacity = kv_capacity_tokens(spec.model, spec.hardware, engine)
+    answer = dataset.longest_answer_tokens if role == "decode" else _PREFILL_ANSWER_TOKENS
+    longest = reserved_tokens(dataset.longest_prompt_tokens, answer, engine.max_seq_len)
+    if capacity < longest:
+        yield _error(
+            f"{role}.kv_cache_config.free_gpu_memory_fraction",
+            f"a KV cache of {capacity} tokens a worker",
+            f"at least one longest sequence, {longest} tokens",
+            "a sequence that never fits waits for ever",
+            "tune/spec/memory.py: free_gpu_memory_fraction of what weights and CUDA graphs leave",
+        )
+    elif role == "decode":
+        batch = decode_batch_that_kv_holds(spec.model, spec.hardware, engine, dataset)
+        yield from _reach(spec.model, engine, batch)
+
+
+def _reach(model: Model, engine: Engine, batch: int) -> Iterator[Finding]:
+    limit, sizes = engine.max_batch_size, engine.graph_batch_sizes
+    source = "tune/spec/memory.py: KV cache over what a sequence of mean length reserves"
+    if limit > batch:
+        yield _warning(
+            "decode.max_batch_size",
+            str(limit),
+            f"about {batch}",
+            f"the KV cache holds about {batch} sequences of mean length under {engine.capacity_policy}: "
+            f"the other {limit - batch} slots never fill, and a higher limit changes nothing",
+            source,
+        )
+    idle = [size for size in sizes if size > batch][1:]
+    if idle:
+        lost_bytes = len(idle) * CUDA_GRAPH_BYTES
+        share = engine.kv_cache_config.free_gpu_memory_fraction * lost_bytes * engine.gpus
+        yield _warning(
+            "decode.cuda_graph_config.batch_sizes",
+            _listed(idle),
+            f"nothing beyond the first size above the reachable batch, about {batch}",
+            f"{len(idle)} graphs are captured and never run: up to {lost_bytes / 1e9:.1f} GB a GPU, or "
+            f"{share / kv_bytes_per_token(model, engine):.0f} tokens of KV cache, and start-up time",
+            f"{_ARGS}: a graph costs up to 200 MB",
+        )
+    if sizes and max(sizes) < min(batch, limit):
+        yield _warning(
+            "decode.cuda_graph_config.batch_sizes",
+            f"largest size {max(sizes)}",
+            f"a size of at least {min(batch, limit)}, the reachable batch",
+            "a batch above the largest size runs without a CUDA graph, and slower",
+            _ARGS,
+        )
+
+
+def _extra(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+    for key, reason in extra_clashes(engine.extra, spec.stack.engine_yaml).items():
+        yield _error(
+            f"{role}.extra.{key}",
+            repr(engine.extra[key]),
+            "no such key in extra",
+            reason,
+            _ARGS,
+        )
+
+
+def _listed(sizes: tuple[int, ...] | list[int]) -> str:
+    return "[" + ", ".join(str(size) for size in sizes) + "]"

@@ -1,0 +1,183 @@
+"""The rules between the words of a trial. All that are broken are told at once, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.engine_rules import check_engine
+from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.split import Role, place
+from tune.spec.trial import TrialSpec
+
+__all__ = ["Finding", "check", "check_cluster", "errors", "render_findings"]
+
+LEAST_QUERIES_FOR_P99 = 459
+"""Source: LoadGen's early stopping (loadgen/early_stopping.cc): with fewer queries even none over the limit
+does not show, at 99 % confidence, that 99 % of all are under it."""
+
+_LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
+_ARGS = "TensorRT-LLM, llm_args.py"
+
+
+def check(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Every broken rule of `spec` (errors) and every choice that costs something (warnings)."""
+    return (
+        *_split(spec),
+        *_stack(spec),
+        *_pools_agree(spec),
+        *check_engine(spec, "prefill"),
+        *check_engine(spec, "decode"),
+        *_load(spec),
+    )
+
+
+def _pools(spec: TrialSpec) -> tuple[tuple[Role, Engine, int], ...]:
+    return (
+        ("prefill", spec.prefill, spec.split.prefill_workers),
+        ("decode", spec.decode, spec.split.decode_workers),
+    )
+
+
+def _split(spec: TrialSpec) -> Iterator[Finding]:
+    hardware = spec.hardware
+    whole = True
+    for role, engine, workers in _pools(spec):
+        if workers < 1:
+            yield Finding(
+                "error",
+                f"split.{role}_workers",
+                str(workers),
+                "at least 1",
+                "a request passes through one prefill and one decode worker",
+                _LAUNCH,
+            )
+        if hardware.gpus_per_node % engine.gpus and engine.gpus % hardware.gpus_per_node:
+            whole = False
+            yield Finding(
+                "error",
+                f"{role}.tensor_parallel_size",
+                f"{engine.gpus} GPUs a worker (TP{engine.tensor_parallel_size} x "
+                f"PP{engine.pipeline_parallel_size})",
+                f"a divisor or a multiple of the {hardware.gpus_per_node} GPUs of a node",
+                "every node of a worker runs the same number of ranks, and nodes are shared evenly",
+                _LAUNCH,
+            )
+    if whole:
+        yield from _room(spec)
+
+
+def _room(spec: TrialSpec) -> Iterator[Finding]:
+    hardware = spec.hardware
+    used = sum(engine.gpus * workers for _, engine, workers in _pools(spec))
+    layout = " + ".join(f"{workers} {role} x {engine.gpus}" for role, engine, workers in _pools(spec))
+    rack = f"{hardware.nodes} nodes x {hardware.gpus_per_node}"
+    if place(hardware, spec.prefill, spec.decode, spec.split) is None:
+        yield Finding(
+            "error",
+            "split",
+            f"{spec.split.label}: {layout} = {used} GPUs",
+            f"workers that fit {rack} = {hardware.gpus} GPUs",
+            "a worker smaller than a node stays inside one; a larger one takes whole, adjacent nodes",
+            _LAUNCH,
+        )
+    elif used < hardware.gpus:
+        idle = hardware.gpus - used
+        yield Finding(
+            "warning",
+            "split",
+            f"{spec.split.label}: {layout} = {used} GPUs, {idle} idle",
+            f"all {hardware.gpus} GPUs of {rack} at work",
+            f"tokens/s/GPU divides by every allocated GPU, and {idle / hardware.gpus:.1%} of them do nothing",
+            "the metric's definition: tokens/s / GPUs allocated",
+        )
+
+
+def _stack(spec: TrialSpec) -> Iterator[Finding]:
+    stack = spec.stack
+    if stack.name != "dynamo_v0" and spec.split.disaggregation_strategy != "prefill_first":
+        yield Finding(
+            "error",
+            "split.disaggregation_strategy",
+            f"{spec.split.disaggregation_strategy} with stack {stack.name}",
+            "prefill_first, or stack=dynamo_v0",
+            "today's frontend routes by itself and has no word for who answers first",
+            "Dynamo: the strategy flag of dynamo.trtllm was removed on 2025-11-04",
+        )
+    if stack.name == "dynamo_v1" and stack.engine_yaml == "flat":
+        yield Finding(
+            "error",
+            "stack.engine_yaml",
+            "flat with stack dynamo_v1",
+            "nested",
+            "Dynamo 1.x runs a TensorRT-LLM that rejects the flat keys as unknown",
+            _ARGS,
+        )
+    for role, engine, _ in _pools(spec):
+        backend = engine.cache_transceiver_config.backend
+        if stack.engine_yaml == "flat" and backend != "DEFAULT":
+            yield Finding(
+                "error",
+                f"{role}.cache_transceiver_config.backend",
+                backend,
+                "DEFAULT, or a stack with nested engine YAML",
+                "the flat generation has no key for the backend and would silently ignore one",
+                "TensorRT-LLM 1.0.0rc3, llm_args.py",
+            )
+
+
+def _pools_agree(spec: TrialSpec) -> Iterator[Finding]:
+    prefill, decode = (engine.kv_cache_config.dtype for _, engine, _ in _pools(spec))
+    if prefill != decode:
+        yield Finding(
+            "error",
+            "decode.kv_cache_config.dtype",
+            f"{decode}, with {prefill} in prefill.kv_cache_config.dtype",
+            "the same in both pools",
+            "decode reads the KV blocks that prefill wrote, byte for byte",
+            "TensorRT-LLM, disaggregated serving: the cache transceiver copies blocks unconverted",
+        )
+    backends = [engine.cache_transceiver_config.backend for _, engine, _ in _pools(spec)]
+    if backends[0] != backends[1]:
+        yield Finding(
+            "error",
+            "decode.cache_transceiver_config.backend",
+            f"{backends[1]}, with {backends[0]} in prefill.cache_transceiver_config.backend",
+            "the same in both pools",
+            "both ends of a KV transfer speak one protocol",
+            "TensorRT-LLM, disaggregated serving",
+        )
+
+
+def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
+    """What `facts` say of the container and would not work."""
+    if facts.container_image is None or facts.container_mount_home or not facts.model_path.startswith("/"):
+        return ()
+    inside = [mount.split(":")[1] if ":" in mount else mount for mount in facts.container_mounts]
+    if any(PurePosixPath(facts.model_path).is_relative_to(folder) for folder in inside):
+        return ()
+    return (
+        Finding(
+            "warning",
+            "cluster.model_path",
+            facts.model_path,
+            f"a path below a folder of cluster.container_mounts: {', '.join(inside) or 'none'}",
+            "workers run in the image and see only its own files and what is mounted",
+            "pyxis, --container-mounts",
+        ),
+    )
+
+
+def _load(spec: TrialSpec) -> Iterator[Finding]:
+    queries = spec.load.queries
+    if queries < LEAST_QUERIES_FOR_P99:
+        yield Finding(
+            "warning",
+            "load.min_queries",
+            f"{queries} queries (load.target_qps x load.min_duration_s, load.min_queries)",
+            f"at least {LEAST_QUERIES_FOR_P99}",
+            "fewer queries cannot show that the 99th percentile holds: such a run has no verdict",
+            "LoadGen, early stopping",
+        )
