@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def compose_overrides(overrides: Sequence[str]) -> Composition:
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
     """The Hydra overrides that turn the default configuration into `spec` on the cluster of `settings`."""
     target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
-    default = compose_overrides(()).settings.model_dump(mode="json")
+    default = _defaults()
     return tuple(line for key in target for line in _differences(key, default[key], target[key]))
 
 
@@ -139,8 +140,14 @@ def _with_hint(message: str) -> str:
     return f"{key}: no such setting. {hint}"
 
 
+@cache
+def _defaults() -> dict[str, Any]:
+    """The configuration without overrides."""
+    return compose_overrides(()).settings.model_dump(mode="json")
+
+
 def _known_keys() -> list[str]:
-    return list(_leaves("", compose_overrides(()).settings.model_dump(mode="json")))
+    return list(_leaves("", _defaults()))
 
 
 def _leaves(prefix: str, node: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from tune.results.outcome import AttemptRecord
 from tune.spec.trial import TrialSpec
 
 State = Literal["waiting", "running", "ended"]

@@ -15,7 +15,8 @@ from tune.clusters.place import State
 from tune.errors import TuneError
 from tune.results.folder import PROBE_FOLDER, write_attempt
 from tune.results.loadgen_log import write_logs
-from tune.results.outcome import AttemptRecord
+from tune.results.measure import REQUESTS_FILE
+from tune.results.record import AttemptRecord
 from tune.results.requests import write_requests
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
@@ -35,7 +36,8 @@ class SimulatedRack:
         arguments = (spec.model_dump_json(), self._calibration.model_dump_json(), str(attempt))
         if self._pool is None:
             future: Future[None] = Future()
-            future.set_result(run_attempt(*arguments))
+            run_attempt(*arguments)
+            future.set_result(None)
         else:
             future = self._pool.submit(run_attempt, *arguments)
         self._attempts[str(attempt)] = future
@@ -73,13 +75,14 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
     """
     spec = TrialSpec.model_validate_json(spec_json)
     calibration = Calibration.model_validate_json(calibration_json)
+    folder = Path(attempt) / PROBE_FOLDER
     started = datetime.now(UTC)
     held_s, error = 0.0, None
     try:
-        held_s = calibration.bring_up_s + _simulate_probe(spec, calibration, Path(attempt) / PROBE_FOLDER)
+        held_s = calibration.bring_up_s + _simulate_probe(spec, calibration, folder)
     except TuneError as known:
         error = str(known)
-    except Exception:  # noqa: BLE001 - a broken simulator fails its trial, with its trace, not the study
+    except Exception:  # a broken simulator fails its trial, with its trace, not the whole study
         error = traceback.format_exc()
     write_attempt(
         Path(attempt),
@@ -88,6 +91,7 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
             ended_at=(started + timedelta(seconds=held_s)).isoformat(),
             held_s=held_s,
             error=error,
+            cause="world" if error else None,
         ),
     )
 
@@ -96,7 +100,7 @@ def _simulate_probe(spec: TrialSpec, calibration: Calibration, folder: Path) -> 
     folder.mkdir(parents=True)
     log = simulate(spec, calibration)
     write_logs(folder, log, spec.load, spec.slo)
-    write_requests(folder / "requests.npz", log)
+    write_requests(folder / REQUESTS_FILE, log)
     return float(log.done_ns.max()) / 1e9
 
 

@@ -1,4 +1,4 @@
-"""Optuna as a ledger: proposals come out, outcomes go in. With samplers.py the only code that knows Optuna."""
+"""Optuna as a ledger: proposals come out, outcomes go in. Beside samplers.py, nothing else knows Optuna."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ def _distribution(name: str, dimension: Dimension) -> BaseDistribution:
         case IntDimension():
             return IntDistribution(dimension.low, dimension.high, step=dimension.step)
         case FloatDimension():
-            return FloatDistribution(
-                dimension.low, dimension.high, log=dimension.log, step=dimension.step
-            )
+            return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
         case OrderedDimension():
             return IntDistribution(0, len(dimension.values) - 1)
         case _:

@@ -1,0 +1,79 @@
+"""Two trials, or two studies by their best trial, side by side: settings and results that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tune.errors import FixCommand
+from tune.report.words import figure, milliseconds, seconds, signed_percent
+from tune.results.folder import StudyFolder
+from tune.results.frame import rank
+from tune.results.outcome import Outcome
+from tune.spec.trial import TrialSpec
+
+_Row = tuple[str, str, str, str]
+
+
+def compare(runs: Path, a: str, b: str) -> str:
+    """Compare what `a` and `b` name below `runs`: STUDY/TRIAL_ID, or STUDY for the best trial of a study.
+
+    Raises FixCommand when one of them names nothing.
+    """
+    (spec_a, outcome_a), (spec_b, outcome_b) = _find(runs, a), _find(runs, b)
+    settings = list(_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
+    rows = [
+        ("", f"{a}", f"{b}", ""),
+        ("trial", spec_a.trial_id, spec_b.trial_id, ""),
+        *((path, str(left), str(right), "") for path, left, right in settings),
+        *_results(outcome_a, outcome_b),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
+    study, _, trial_id = name.partition("/")
+    folder = StudyFolder(runs / study)
+    if not trial_id:
+        ranked = rank(folder.outcomes())
+        trial_id = ranked[0]["trial_id"] if ranked else "-"
+    trial = folder.trial(trial_id)
+    spec, outcome = trial.read_spec(), trial.read_outcome()
+    if spec is None or outcome is None:
+        studies = ", ".join(sorted(path.parent.name for path in runs.glob("*/study.json"))) or "none"
+        raise FixCommand(
+            f"{name}: no measured trial of that name in {runs}; expected STUDY or STUDY/TRIAL_ID. "
+            f"Studies there: {studies}."
+        )
+    return spec, outcome
+
+
+def _differences(
+    a: Mapping[str, Any], b: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in [*a, *(key for key in b if key not in a)]:
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            yield from _differences(left, right, f"{path}{key}.")
+        elif left != right:
+            yield f"{path}{key}", left, right
+
+
+def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
+    def row(name: str, left: float | None, right: float | None, show: Callable[[float | None], str]) -> _Row:
+        change = signed_percent(right / left - 1) if left and right else ""
+        return name, show(left), show(right), change
+
+    yield "status", _status(a), _status(b), ""
+    yield row("output tokens/s/GPU", a.output_tps_per_gpu, b.output_tps_per_gpu, figure)
+    yield row("p99 TTFT", a.ttft_s and a.ttft_s.p99, b.ttft_s and b.ttft_s.p99, seconds)
+    yield row("p99 TPOT", a.tpot_s and a.tpot_s.p99, b.tpot_s and b.tpot_s.p99, milliseconds)
+    yield row("p99 latency", a.latency_s and a.latency_s.p99, b.latency_s and b.latency_s.p99, seconds)
+    yield row("GPU-hours", a.gpu_hours, b.gpu_hours, figure)
+
+
+def _status(outcome: Outcome) -> str:
+    return "holds its SLO" if outcome.feasible else (outcome.reason or outcome.status)

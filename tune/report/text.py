@@ -1,0 +1,75 @@
+"""Outcomes and studies as text for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tune.report.words import figure, milliseconds, seconds
+from tune.results.frame import rank
+from tune.results.outcome import Outcome, Percentiles
+from tune.results.proposals import Proposal
+from tune.results.record import StudyRecord
+from tune.spec.load import Slo
+
+_PLACES = {"sim": "simulated rack", "slurm": "Slurm"}
+
+
+def render_outcome(outcome: Outcome, slo: Slo, place: str) -> str:
+    """One trial in a few aligned lines; `place` is the kind of cluster it ran on."""
+    split = outcome.provenance.get("split", "")
+    head = f"{split}  {outcome.target_qps:g} queries/s  {_PLACES[place]}  trial {outcome.trial_id}"
+    if outcome.status != "measured":
+        return f"{head}\n{outcome.status:<9} {outcome.reason}"
+    lines = [
+        head.strip(),
+        f"output    {figure(outcome.output_tps_per_gpu, 4)} tokens/s/GPU "
+        f"({figure(outcome.output_tps, 5)} tokens/s over {outcome.gpus} GPUs)",
+        f"TTFT      {_latency(outcome.ttft_s, in_ms=False)}{_limit(outcome.ttft_s, slo.ttft_p99_s, False)}",
+        f"TPOT      {_latency(outcome.tpot_s, in_ms=True)}{_limit(outcome.tpot_s, slo.tpot_p99_s, True)}",
+        f"latency   {_latency(outcome.latency_s, in_ms=False)}",
+    ]
+    lines += [f"LoadGen   {probe.loadgen_result}" for probe in outcome.probes if probe.loadgen_result]
+    verdict = "holds its SLO" if outcome.feasible else f"does not count: {outcome.reason}"
+    return "\n".join([*lines, f"verdict   {verdict}"])
+
+
+def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> str:
+    """What a study has done, what waits, what it spent, and the best so far."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    recorded = {outcome.trial_id for outcome in outcomes}
+    unfinished = len({p.trial_id for p in proposals} - recorded)
+    spent = sum(outcome.gpu_hours for outcome in outcomes)
+    budget = "" if study.max_gpu_hours is None else f" of {study.max_gpu_hours:g}"
+    told = sum(proposal.trial_id in recorded for proposal in proposals)
+    lines = [
+        f"study     {study.name}: {study.question}",
+        f"place     {_PLACES[study.place]}, {study.nodes} nodes x {study.gpus_per_node} {study.hardware}",
+        f"trials    {told} of {study.n_trials} done, {unfinished} begun and not recorded; "
+        + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
+        f"spent     {spent:.0f}{budget} GPU-hours",
+    ]
+    best = next((row for row in rank(outcomes) if row["feasible"]), None)
+    if best:
+        lines.append(
+            f"best      {figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
+            f"{seconds(best['ttft_p99_s'])}: trial {best['number']} ({best['trial_id']})"
+        )
+    else:
+        lines.append("best      none holds the SLO yet")
+    return "\n".join(lines)
+
+
+def _latency(measured: Percentiles | None, in_ms: bool) -> str:
+    if measured is None:
+        return "not measured"
+    show = milliseconds if in_ms else seconds
+    names = ("mean", "p50", "p90", "p99")
+    return "  ".join(f"{name} {show(getattr(measured, name)):>8}" for name in names)
+
+
+def _limit(measured: Percentiles | None, limit_s: float | None, in_ms: bool) -> str:
+    if measured is None or limit_s is None:
+        return ""
+    show = milliseconds if in_ms else seconds
+    return f"  limit {show(limit_s)}, {measured.p99 / limit_s:.0%} used"

@@ -1,0 +1,199 @@
+"""The ask/tell loop: fixed batches of proposals, run, recorded and told in number order."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tune.clusters.place import Place
+from tune.errors import FixCommand, RunAgain
+from tune.results.files import unwritable
+from tune.results.folder import StudyFolder
+from tune.results.outcome import Outcome
+from tune.results.proposals import Proposal
+from tune.results.record import StudyRecord
+from tune.spec.bind import Point, bind, locate
+from tune.spec.settings import Settings
+from tune.spec.space import Sweep
+from tune.spec.trial import TrialSpec
+from tune.study.batch import Batch, Job
+from tune.study.ledger import Ledger
+from tune.study.question import require_same_question
+
+Overrides = Callable[[TrialSpec], Sequence[str]]
+Recorded = Callable[[Outcome], None]
+
+
+@contextmanager
+def opened(root: Path, asked: StudyRecord) -> Iterator[StudyFolder]:
+    """The folder of the study `asked`, held by this process alone and pinned to its question.
+
+    Raises FixCommand when the folder cannot be written, another process runs the study, or the study on
+    record asks something else; RunAgain when study.json is damaged.
+    """
+    folder = StudyFolder(root)
+    with _held(root):
+        recorded = folder.read_study()
+        if recorded:
+            require_same_question(recorded, asked)
+        if recorded != asked:
+            folder.write_study(asked)
+        yield folder
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[None]:
+    path = root / ".lock"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FixCommand(
+                f"{root}: another process is running this study; expected to be the only one. Wait for it, "
+                "or give this study a name of its own (study.name=NAME)."
+            ) from None
+        yield
+
+
+def run_trial(
+    folder: StudyFolder,
+    settings: Settings,
+    place: Place,
+    overrides: Overrides,
+) -> tuple[Outcome, bool]:
+    """Measure the configuration as composed; the flag is False when its outcome was already on record."""
+    spec = settings.trial_spec
+    fresh: list[Outcome] = []
+    batch = Batch(folder, settings.cluster, place, fresh.append)
+    known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
+    proposal = known.get(spec.trial_id) or Proposal(
+        number=len(known), params={}, source="command", trial_id=spec.trial_id
+    )
+    if spec.trial_id not in known:
+        folder.append_proposal(proposal)
+    outcome = batch.run([_job(proposal, spec, overrides)], settings.rerun)[proposal.number]
+    return outcome, bool(fresh)
+
+
+def run_study(
+    folder: StudyFolder,
+    settings: Settings,
+    place: Place,
+    overrides: Overrides,
+    recorded: Recorded,
+) -> list[Outcome]:
+    """Run the study to its last trial, from wherever it stands; outcomes by number.
+
+    `recorded` hears of every trial, also of those on record, in the order in which they are told. Raises
+    RunAgain when the GPU-hours would go beyond the budget or when a whole batch fails.
+    """
+    study, sweep = folder.read_study(), settings.sweep
+    assert study is not None
+    assert sweep is not None
+    loop = _Loop(folder, settings, sweep, study, overrides)
+    batch = Batch(folder, settings.cluster, place, lambda outcome: None)
+    outcomes: dict[int, Outcome] = {}
+    for start in range(0, study.n_trials, study.parallel):
+        jobs = loop.jobs(range(start, min(start + study.parallel, study.n_trials)))
+        if not jobs:
+            break
+        _within_budget(study, jobs, list(outcomes.values()), settings)
+        done = batch.run(jobs, settings.rerun)
+        for number in sorted(done):
+            loop.ledger.tell(number, done[number])
+            recorded(done[number])
+        outcomes |= done
+        if all(outcome.status == "failed" for outcome in done.values()):
+            raise RunAgain(
+                f"Every trial of a batch failed, so something is broken that another trial would meet too: "
+                f"{done[jobs[0].number].reason}\nMend it and run the same command again."
+            )
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+class _Loop:
+    """Proposals of one study, those on record first, and the ledger they are entered in."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        settings: Settings,
+        sweep: Sweep,
+        study: StudyRecord,
+        overrides: Overrides,
+    ) -> None:
+        self.ledger = Ledger(study.space, study.search, study.seed)
+        self._folder = folder
+        self._base = settings.trial_spec
+        self._sweep = sweep
+        self._study = study
+        self._overrides = overrides
+        self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
+
+    def jobs(self, numbers: Sequence[int]) -> list[Job]:
+        """The jobs of one batch; fewer than asked when a grid is exhausted."""
+        proposed = [self._recall(n) if n in self._known else self._propose(n) for n in numbers]
+        return [
+            _job(proposal, self._bind(proposal.params), self._overrides) for proposal in proposed if proposal
+        ]
+
+    def _recall(self, number: int) -> Proposal:
+        proposal = self._known[number]
+        if proposal.params:
+            self.ledger.adopt(number, proposal.params, proposal.source)
+        return proposal
+
+    def _propose(self, number: int) -> Proposal | None:
+        if number == 0 and self._study.incumbent:
+            point, source = locate(self._base, self._sweep) or {}, "incumbent"
+            if point:
+                self.ledger.adopt(number, point, source)
+        else:
+            proposed, source = self.ledger.propose(number), self._study.search.name
+            if proposed is None:
+                return None
+            point = proposed
+        proposal = Proposal(
+            number=number, params=dict(point), source=source, trial_id=self._bind(point).trial_id
+        )
+        self._folder.append_proposal(proposal)
+        return proposal
+
+    def _bind(self, point: Point) -> TrialSpec:
+        return bind(self._base, self._sweep, point) if point else self._base
+
+
+def _job(proposal: Proposal, spec: TrialSpec, overrides: Overrides) -> Job:
+    provenance = {
+        "params": dict(proposal.params),
+        "overrides": list(overrides(spec)),
+        "split": spec.split.label,
+    }
+    return Job(proposal.number, proposal.source, spec, provenance)
+
+
+def _within_budget(
+    study: StudyRecord, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
+) -> None:
+    if study.max_gpu_hours is None:
+        return
+    spent = sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
+    calibration = settings.cluster.calibration
+    bring_up_s = calibration.bring_up_s if calibration else 0.0
+    ahead = sum(
+        job.spec.hardware.gpus * (bring_up_s + job.spec.load.queries / job.spec.load.target_qps) / 3600
+        for job in jobs
+    )
+    if spent + ahead > study.max_gpu_hours:
+        raise RunAgain(
+            f"The budget of {study.max_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
+            f"{len(done)} trials: {spent:.0f} are spent and the next {len(jobs)} need about {ahead:.0f}. "
+            "Everything is on record; run the same command with a larger budget to go on."
+        )
