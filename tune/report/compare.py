@@ -10,7 +10,7 @@ from tune.errors import FixCommand
 from tune.report.words import figure, milliseconds, seconds, signed_percent
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
-from tune.results.outcome import Outcome
+from tune.results.outcome import Outcome, Percentiles
 from tune.spec.trial import TrialSpec
 
 _Row = tuple[str, str, str, str]
@@ -69,10 +69,14 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
 
     yield "status", _status(a), _status(b), ""
     yield row("output tokens/s/GPU", a.output_tps_per_gpu, b.output_tps_per_gpu, figure)
-    yield row("p99 TTFT", a.ttft_s and a.ttft_s.p99, b.ttft_s and b.ttft_s.p99, seconds)
-    yield row("p99 TPOT", a.tpot_s and a.tpot_s.p99, b.tpot_s and b.tpot_s.p99, milliseconds)
-    yield row("p99 latency", a.latency_s and a.latency_s.p99, b.latency_s and b.latency_s.p99, seconds)
+    yield row("p99 TTFT", _p99(a.ttft_s), _p99(b.ttft_s), seconds)
+    yield row("p99 TPOT", _p99(a.tpot_s), _p99(b.tpot_s), milliseconds)
+    yield row("p99 latency", _p99(a.latency_s), _p99(b.latency_s), seconds)
     yield row("GPU-hours", a.gpu_hours, b.gpu_hours, figure)
+
+
+def _p99(measured: Percentiles | None) -> float | None:
+    return measured.p99 if measured else None
 
 
 def _status(outcome: Outcome) -> str:
