@@ -98,7 +98,7 @@ def _container(facts: ClusterFacts, exported: Mapping[str, str]) -> Iterator[str
     if facts.container_image is None:
         return
     mounts = "".join(f",{mount}" for mount in facts.container_mounts)
-    yield '[[ $PLAN_DIR != *[:,]* ]] || fail "$PLAN_DIR: found a colon or comma, which --container-mounts splits"'
+    yield '[[ $PLAN_DIR != *[:,]* ]] || fail "$PLAN_DIR holds a colon or comma, which mounts are split at"'
     yield f"CONTAINER+=({shlex.quote(f'--container-image={facts.container_image}')})"
     yield f'CONTAINER+=(--container-mounts="$PLAN_DIR:$PLAN_DIR"{shlex.quote(mounts) if mounts else ""})'
     yield f"CONTAINER+=(--container-env={','.join(exported)})"

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import difflib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import tune.deploy
+from tune.client.settings import read_settings
+from tune.deploy.plan import LaunchPlan, render, write_plan
+from tune.deploy.process import PLACEHOLDERS, Process, bind_text
+from tune.errors import FixCommand
+from tune.spec.cluster import ClusterFacts
+from tune.spec.trial import TrialSpec
+
+MakeSpec = Callable[..., TrialSpec]
+MakeFacts = Callable[..., ClusterFacts]
+
+GOLDEN = Path(__file__).parent / "golden"
+JOB_SH = (Path(tune.deploy.__file__).parent / "job.sh").read_text()
+READY_PY = (Path(tune.deploy.__file__).parent / "ready.py").read_text()
+
+CASES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "dynamo_v1": {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"},
+    "tp8_decode": {
+        "decode__tensor_parallel_size": 8,
+        "split__prefill_workers": 14,
+        "split__decode_workers": 2,
+    },
+    "tp2_sharing": {
+        "prefill__tensor_parallel_size": 2,
+        "split__prefill_workers": 5,
+        "split__decode_workers": 2,
+        "hardware__nodes": 5,
+    },
+}
+
+
+def workers_of(plan: LaunchPlan) -> list[Process]:
+    return [process for process in plan.processes if process.gpus]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(
+    case: str, make_spec: MakeSpec, make_facts: MakeFacts, request: pytest.FixtureRequest
+) -> None:
+    files = dict(render(make_spec(**CASES[case]), make_facts()).files)
+    assert files.pop("ready.py") == READY_PY
+    assert JOB_SH in files["job.sbatch"]
+    files["job.sbatch"] = files["job.sbatch"].replace(JOB_SH, "<tune/deploy/job.sh>\n")
+    folder = GOLDEN / case
+    if request.config.getoption("--regenerate-golden", default=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    assert kept.keys() == files.keys()
+    changed = [
+        line
+        for name, text in files.items()
+        for line in difflib.unified_diff(
+            kept[name].splitlines(), text.splitlines(), f"golden/{case}/{name}", "rendered", lineterm="", n=1
+        )
+    ]
+    if changed:
+        pytest.fail(
+            "\n".join([*changed, "", "if meant: pytest tests/deploy --regenerate-golden"]), pytrace=False
+        )
+
+
+def test_the_default_header_is_the_published_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    script = render(make_spec(), make_facts()).files["job.sbatch"]
+    assert [line for line in script.splitlines() if line.startswith("#SBATCH")] == [
+        "#SBATCH --job-name=mlperf_405B_test",
+        "#SBATCH --nodes=18",
+        "#SBATCH --partition=36x2-a01r",
+        "#SBATCH --account=gtc_inference",
+        "#SBATCH --time=4:00:00",
+        "#SBATCH --output=./slurm_llama405b_dynamo_disagg_18node_a01r_%j.txt",
+        "#SBATCH --container-remap-root",
+        "#SBATCH --container-mount-home",
+    ]
+    assert script.startswith("#!/bin/bash\n#SBATCH")
+
+
+def test_absent_facts_leave_no_line_and_extra_passes_through(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    facts = make_facts(
+        partition=None,
+        account=None,
+        qos="high prio",
+        reservation="maint",
+        container_remap_root=False,
+        container_mount_home=False,
+        extra_sbatch=["--exclusive", "--gpus-per-node=4"],
+    )
+    script = render(make_spec(), facts).files["job.sbatch"]
+    options = [line.split()[1].split("=")[0] for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert options == [
+        *("--job-name", "--nodes", "--qos", "--reservation", "--time", "--output"),
+        *("--exclusive", "--gpus-per-node"),
+    ]
+    assert "#SBATCH --qos='high prio'\n" in script
+
+
+@pytest.mark.parametrize("field", ["job_name", "partition", "account", "qos", "reservation", "output"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\0"])
+def test_a_directive_cannot_become_a_command(
+    field: str, end: str, make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    with pytest.raises(FixCommand, match=f"cluster.{field}"):
+        render(make_spec(), make_facts(**{field: f"x{end}touch pwned"}))
+
+
+@pytest.mark.parametrize("directive", ["--exclusive\ntouch pwned", "exclusive", ""])
+def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    with pytest.raises(FixCommand, match="cluster.extra_sbatch"):
+        render(make_spec(), make_facts(extra_sbatch=[directive]))
+
+
+@pytest.mark.parametrize("bad", [*PLACEHOLDERS, "a\0b"])
+def test_values_that_the_job_would_fill_in_are_rejected(
+    bad: str, make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    with pytest.raises(FixCommand, match="cluster.model_path"):
+        render(make_spec(), make_facts(model_path=f"/models/{bad}"))
+    with pytest.raises(FixCommand, match="model.served_name"):
+        render(make_spec(model__served_name=bad), make_facts())
+
+
+def test_a_rack_too_small_is_refused(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    with pytest.raises(FixCommand, match="found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"):
+        render(make_spec(split__prefill_workers=15), make_facts())
+
+
+def test_a_transceiver_backend_is_refused_in_flat_yaml(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    with pytest.raises(FixCommand, match="found UCX, expected DEFAULT"):
+        render(make_spec(decode__cache_transceiver_config__backend="UCX"), make_facts())
+
+
+def test_dynamo_v0_starts_what_the_published_launch_starts(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    plan = render(make_spec(), make_facts())
+    assert [p.name for p in plan.processes[:3]] == ["nats", "etcd", "frontend"]
+    assert plan.processes[-1].name == "client"
+    assert [p.node_index for p in workers_of(plan)] == list(range(18))
+    worker = plan.processes[3]
+    assert worker.tasks == 4
+    assert {
+        *("ETCD_ENDPOINTS", "NATS_SERVER", "HEAD_NODE", "HEAD_NODE_IP", "DISAGGREGATION_MODE"),
+        *("DISAGGREGATION_STRATEGY", "ENGINE_CONFIG", "MODEL_PATH", "SERVED_MODEL_NAME"),
+    } <= worker.env.keys()
+    assert "CUDA_VISIBLE_DEVICES" not in worker.env
+    assert worker.argv[-2:] == ("--disaggregation-strategy", "prefill_first")
+
+
+def test_dynamo_v1_has_no_nats_and_no_strategy(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    plan = render(make_spec(**CASES["dynamo_v1"]), make_facts())
+    assert [p.name for p in plan.processes[:2]] == ["etcd", "frontend"]
+    for process in plan.processes:
+        assert "--disaggregation-strategy" not in process.argv
+        assert not {"NATS_SERVER", "DISAGGREGATION_STRATEGY"} & process.env.keys()
+    assert plan.processes[1].env["DYN_EVENT_PLANE"] == "zmq"
+
+
+def test_decode_first_swaps_what_workers_register_as(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    plan = render(make_spec(split__disaggregation_strategy="decode_first"), make_facts())
+    assert {"tensorrt_llm_next=14", "tensorrt_llm=4"} <= set(plan.ready)
+
+
+def test_tp8_spans_two_nodes_and_tp2_shares_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    wide = workers_of(render(make_spec(**CASES["tp8_decode"]), make_facts()))
+    assert [p.nodes for p in wide if p.role == "decode"] == [(14, 15), (16, 17)]
+    assert wide[-1].tasks == 8
+    narrow = workers_of(render(make_spec(**CASES["tp2_sharing"]), make_facts()))
+    seen = [(p.nodes, p.env.get("CUDA_VISIBLE_DEVICES")) for p in narrow]
+    assert seen[:5] == [((0,), "0,1"), ((0,), "2,3"), ((1,), "0,1"), ((1,), "2,3"), ((2,), "0,1")]
+    assert seen[5:] == [((3,), None), ((4,), None)]
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    prefill_workers=st.integers(1, 12),
+    decode_workers=st.integers(1, 6),
+    prefill_tp=st.sampled_from([1, 2, 4, 8]),
+    decode_tp=st.sampled_from([1, 2, 4, 8]),
+    stack=st.sampled_from([("dynamo_v0", "flat"), ("dynamo_v1", "nested")]),
+)
+def test_no_gpu_is_given_twice_and_every_worker_is_whole(  # noqa: PLR0917
+    make_spec: MakeSpec,
+    make_facts: MakeFacts,
+    prefill_workers: int,
+    decode_workers: int,
+    prefill_tp: int,
+    decode_tp: int,
+    stack: tuple[str, str],
+) -> None:
+    spec = make_spec(
+        split__prefill_workers=prefill_workers,
+        split__decode_workers=decode_workers,
+        prefill__tensor_parallel_size=prefill_tp,
+        decode__tensor_parallel_size=decode_tp,
+        stack__name=stack[0],
+        stack__engine_yaml=stack[1],
+        hardware__nodes=36,
+    )
+    plan = render(spec, make_facts())
+    placed = workers_of(plan)
+    gpus = [gpu for process in placed for gpu in process.gpus]
+    assert len(gpus) == len(set(gpus)) == prefill_workers * prefill_tp + decode_workers * decode_tp
+    assert (
+        len({p.log for p in plan.processes}) == len({p.name for p in plan.processes}) == len(plan.processes)
+    )
+    for process in placed:
+        per_node = [sum(node == at for at, _ in process.gpus) for node in process.nodes]
+        assert len(set(per_node)) == 1
+    assert plan == render(spec, make_facts())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scripts_parse_and_files_are_readable(
+    case: str, make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
+) -> None:
+    spec = make_spec(**CASES[case])
+    facts = make_facts(container_image="/images/a b.sqsh", container_mounts=["/lustre:/lustre"])
+    write_plan(render(spec, facts), tmp_path / "plan")
+    for name in ("job.sbatch", "environment"):
+        subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
+    asked = read_settings(tmp_path / "plan" / "client.json")
+    assert asked.target_qps == spec.load.target_qps
+    assert asked.dataset == spec.load.dataset
+    assert (asked.ttft_limit_s, asked.tpot_limit_s) == (spec.slo.ttft_p99_s, spec.slo.tpot_p99_s)
+    assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
+    assert not list((tmp_path / "plan").glob("*.tmp"))
+
+
+def test_writing_again_replaces(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+    write_plan(render(make_spec(), make_facts()), tmp_path)
+    write_plan(render(make_spec(load__target_qps=3.0), make_facts()), tmp_path)
+    assert json.loads((tmp_path / "client.json").read_text())["target_qps"] == 3.0
+
+
+def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    plan = render(make_spec(), make_facts())
+    rows = [line.split("\t") for line in plan.files["commands"].splitlines()[1:]]
+    assert [row[2] for row in rows] == [process.name for process in plan.processes]
+    assert {len(row) for row in rows} == {4}
+
+
+def test_bind_text_fills_every_placeholder() -> None:
+    values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "PLAN_DIR": "/p", "RAW_DIR": "/r"}
+    assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 /p /r"
+    with pytest.raises(KeyError):
+        bind_text("x", {})
