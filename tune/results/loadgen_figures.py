@@ -154,7 +154,7 @@ def _figures(values: dict[str, Any]) -> LoadGenFigures:
         loadgen_version=first(_string, "loadgen_version"),
         scenario=first(_string, "effective_scenario", "requested_scenario"),
         result=result if result in ("VALID", "INVALID") else None,  # type: ignore[arg-type]
-        invalid_reason=first(_string, "result_invalid_reason"),
+        invalid_reason=first(_string, "result_invalid_reason") or None,
         perf_constraints_met=first(_flag, "result_perf_constraints_met"),
         min_duration_met=first(_flag, "result_min_duration_met"),
         min_queries_met=first(_flag, "result_min_queries_met"),

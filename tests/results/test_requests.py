@@ -1,0 +1,82 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from request_logs import make_log, with_stages
+
+from tune.errors import FixCommand, RunAgain
+from tune.results.requests import RequestLog, read_requests, write_requests
+
+
+def arrays(log: RequestLog) -> dict[str, np.ndarray]:
+    parts = [log, log.stages, log.pools]
+    return {
+        f.name: getattr(p, f.name) for p in parts if p for f in fields(p) if f.name not in ("stages", "pools")
+    }
+
+
+@pytest.mark.parametrize("log", [make_log(50), with_stages(make_log(50))], ids=["client", "simulated"])
+def test_what_is_written_is_what_is_read(log, tmp_path):
+    write_requests(tmp_path / "requests.npz", log)
+    read = read_requests(tmp_path / "requests.npz")
+    assert arrays(read).keys() == arrays(log).keys()
+    for name, array in arrays(log).items():
+        np.testing.assert_array_equal(arrays(read)[name], array, strict=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["requests.npz"]
+
+
+def damaged(tmp_path, kind):
+    path = tmp_path / "requests.npz"
+    log = with_stages(make_log(50))
+    write_requests(path, log)
+    kept = arrays(log)
+    match kind:
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "torn":
+            path.write_bytes(path.read_bytes()[:-300])
+        case "text":
+            path.write_text("not an archive")
+        case "lacks an array":
+            del kept["done_ns"]
+            np.savez(path, **kept)
+        case "lacks a stage":
+            del kept["decode_start_ns"]
+            np.savez(path, **kept)
+        case "uneven":
+            np.savez(path, **kept | {"done_ns": kept["done_ns"][:-1]})
+        case "uneven stages":
+            np.savez(path, **kept | {"kv_arrived_ns": kept["kv_arrived_ns"][:-1]})
+        case "pickled":
+            np.savez(path, **kept | {"error": np.array([None] * 50, dtype=object)}, allow_pickle=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "empty",
+        "torn",
+        "text",
+        "lacks an array",
+        "lacks a stage",
+        "uneven",
+        "uneven stages",
+        "pickled",
+    ],
+)
+def test_a_damaged_record_says_to_run_again(kind, tmp_path):
+    path = damaged(tmp_path, kind)
+    with pytest.raises(RunAgain) as raised:
+        read_requests(path)
+    assert str(raised.value).startswith(f"{path}: not a readable request record (")
+    assert "rerun=true" in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FixCommand, match="cannot be written"):
+        write_requests(tmp_path / "file" / "requests.npz", make_log(5))
