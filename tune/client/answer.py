@@ -82,7 +82,8 @@ class Answer:
         if choice.get("finish_reason") == "error":
             self._fail("server: the answer finished with finish_reason error")
             return
-        if self.first_token_ns < 0 and choice.get("text"):
+        text = choice.get("text")
+        if self.first_token_ns < 0 and isinstance(text, str) and text:
             self.first_token_ns = read_ns
         usage = event.get("usage")
         if isinstance(usage, dict):

@@ -12,15 +12,12 @@ from tune.client.schedule import Schedule
 from tune.client.settings import ClientSettings
 from tune.errors import RunAgain
 from tune.probe.arrivals import MLPERF_SCHEDULE_SEED
+from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
+from tune.results.verdict import limit_ns
 
 QSL_SEED = 1780908523862526354
 SAMPLE_INDEX_SEED = 14771362308971278857
 """Source: `qsl_rng_seed` and `sample_index_rng_seed` in mlperf.conf of MLPerf Inference v5.1."""
-
-LIFTED_NS = 2**62
-"""A limit no latency reaches, in nanoseconds: LoadGen has no word for none."""
-
-LOGS = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
 
 
 class LoadGenReports:
@@ -57,18 +54,22 @@ def run_loadgen(
     sut = mlperf_loadgen.ConstructSUT(issue_each, lambda: None)
     qsl = mlperf_loadgen.ConstructQSL(settings.samples, settings.samples, lambda _: None, lambda _: None)
     mlperf_loadgen.StartTestWithLogSettings(
-        sut, qsl, test_settings(settings, schedule), _log_settings(partial), str(partial / "no_audit.config")
+        sut,
+        qsl,
+        loadgen_settings(settings, schedule),
+        _log_settings(partial),
+        str(partial / "no_audit.config"),
     )
     mlperf_loadgen.DestroyQSL(qsl)
     mlperf_loadgen.DestroySUT(sut)
-    for name in LOGS:
+    for name in (DETAIL_LOG, SUMMARY_LOG):
         if not (partial / name).is_file():
             raise RunAgain(f"LoadGen left no {name} in {partial}; is the disk full? Run the trial again.")
         (partial / name).replace(folder / name)
     shutil.rmtree(partial)
 
 
-def test_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loadgen.TestSettings:
+def loadgen_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loadgen.TestSettings:
     """LoadGen's words for this run. Source: mlperf.conf, llama3_1-405b-interactive, Server."""
     test = mlperf_loadgen.TestSettings()
     test.scenario = mlperf_loadgen.TestScenario.Server
@@ -77,8 +78,8 @@ def test_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loadge
     test.server_target_latency_ns = 0
     test.server_target_latency_percentile = 0.99
     test.use_token_latencies = True
-    test.ttft_latency = _limit_ns(settings.ttft_limit_s)
-    test.tpot_latency = _limit_ns(settings.tpot_limit_s)
+    test.ttft_latency = limit_ns(settings.ttft_limit_s)
+    test.tpot_latency = limit_ns(settings.tpot_limit_s)
     test.min_duration_ms = schedule.min_duration_ms
     test.min_query_count = schedule.min_queries
     test.performance_sample_count_override = settings.samples
@@ -88,10 +89,6 @@ def test_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loadge
     mlperf = settings.schedule_seed == "mlperf"
     test.schedule_rng_seed = MLPERF_SCHEDULE_SEED if mlperf else settings.schedule_seed
     return test
-
-
-def _limit_ns(limit_s: float | None) -> int:
-    return LIFTED_NS if limit_s is None else min(round(limit_s * 1e9), LIFTED_NS)
 
 
 def _log_settings(folder: Path) -> mlperf_loadgen.LogSettings:

@@ -60,9 +60,12 @@ def _whole_passes(settings: ClientSettings) -> IntArray:
 
     Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc, with sample_concatenate_permutation.
     """
-    passes = math.ceil(settings.min_queries / settings.samples)
+    fewest = math.ceil(settings.min_queries / settings.samples)
+    passes = max(fewest, math.ceil(settings.target_qps * settings.min_duration_s / settings.samples))
     while True:
         arrival_ns = schedule_ns(passes * settings.samples, settings.target_qps, settings.schedule_seed)
-        if arrival_ns[-1] >= settings.min_duration_ms * 1_000_000:
-            return arrival_ns
-        passes += 1
+        pass_ends_ns = arrival_ns[settings.samples - 1 :: settings.samples]
+        lasts = np.searchsorted(pass_ends_ns, settings.min_duration_ms * 1_000_000) + 1
+        if lasts <= passes:
+            return arrival_ns[: max(fewest, int(lasts)) * settings.samples]
+        passes *= 2

@@ -10,6 +10,7 @@ from tune.client.endpoint import Clock, Endpoint
 from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
 from tune.client.settings import ClientSettings
+from tune.errors import RunAgain
 
 _PAST_LIMIT_S = 1e-3
 _FEWEST_TOKENS = 2
@@ -46,12 +47,15 @@ class Streams:
         self._slots = asyncio.Semaphore(settings.client_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
 
     def start(self) -> None:
-        """Start the thread and wait until it takes queries."""
+        """Start the thread and wait until it takes queries. Raises RunAgain when it cannot."""
         self._thread.start()
         self._ready.wait()
+        if self._failed:
+            raise RunAgain(f"the streaming thread did not start: {self._failed!r}. Run the trial again.")
 
     def submit(self, position: int, response_id: int) -> None:
         """Take the query at `position`; returns at once. Called by LoadGen's thread."""
@@ -65,7 +69,10 @@ class Streams:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
+        except Exception as error:
+            self._failed = error
         finally:
+            self._ready.set()
             self._loop.close()
 
     async def _serve(self) -> None:
