@@ -84,10 +84,8 @@ def main():
     temporary.write_text(json.dumps(record))
     temporary.replace(temporary.with_suffix(".json"))
     if name in BEHAVIOUR["ends"]:
-        print(
-            "out of memory, says the engine",
-            file=open(dict(o.split("=", 1) for o in options if "=" in o)["--output"], "w"),
-        )
+        log = next(option for option in options if option.startswith("--output=")).partition("=")[2]
+        Path(log).write_text("out of memory, says the engine\n")
         return 0
     if name == "client" and not BEHAVIOUR["client_waits"]:
         return BEHAVIOUR["client_status"]

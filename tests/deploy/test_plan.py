@@ -44,6 +44,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 
+# The plan must not change when the shape of the synthetic lengths is fitted anew.
+LENGTHS = {"load__dataset__inputs__sd_tokens": 3800.0, "load__dataset__outputs__cap_frac": 0.006}
+
 
 def workers_of(plan: LaunchPlan) -> list[Process]:
     return [process for process in plan.processes if process.gpus]
@@ -53,7 +56,7 @@ def workers_of(plan: LaunchPlan) -> list[Process]:
 def test_golden(
     case: str, make_spec: MakeSpec, make_facts: MakeFacts, request: pytest.FixtureRequest
 ) -> None:
-    files = dict(render(make_spec(**CASES[case]), make_facts()).files)
+    files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
     assert JOB_SH in files["job.sbatch"]
     files["job.sbatch"] = files["job.sbatch"].replace(JOB_SH, "<tune/deploy/job.sh>\n")
@@ -124,7 +127,7 @@ def test_a_directive_cannot_become_a_command(
 
 @pytest.mark.parametrize("directive", ["--exclusive\ntouch pwned", "exclusive", ""])
 def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    with pytest.raises(FixCommand, match="cluster.extra_sbatch"):
+    with pytest.raises(FixCommand, match=r"cluster.extra_sbatch"):
         render(make_spec(), make_facts(extra_sbatch=[directive]))
 
 
@@ -132,14 +135,14 @@ def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, ma
 def test_values_that_the_job_would_fill_in_are_rejected(
     bad: str, make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(FixCommand, match="cluster.model_path"):
+    with pytest.raises(FixCommand, match=r"cluster.model_path"):
         render(make_spec(), make_facts(model_path=f"/models/{bad}"))
-    with pytest.raises(FixCommand, match="model.served_name"):
+    with pytest.raises(FixCommand, match=r"model.served_name"):
         render(make_spec(model__served_name=bad), make_facts())
 
 
 def test_a_rack_too_small_is_refused(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    with pytest.raises(FixCommand, match="found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"):
+    with pytest.raises(FixCommand, match=r"found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"):
         render(make_spec(split__prefill_workers=15), make_facts())
 
 

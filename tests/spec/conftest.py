@@ -34,3 +34,7 @@ def make_spec(shipped: Settings) -> MakeSpec:
         return TrialSpec.model_validate_json(json.dumps(tree))
 
     return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate-findings", action="store_true", help="write tests/spec/golden anew")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tune.deploy.ready import count_in_health, expectation, lists_model, main
+
+MODELS = json.dumps({"data": [{"id": "llama"}]})
+HEALTH = json.dumps(
+    {
+        "instances": [
+            *({"component": "prefill", "endpoint": "generate"} for _ in range(2)),
+            {"component": "prefill", "endpoint": "clear_kv_blocks"},
+            {"component": "backend", "endpoint": "generate"},
+        ]
+    }
+)
+
+
+class Server:
+    """Answers each path with a status and a text, as told."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, str]] = {"/v1/models": (200, MODELS), "/health": (200, HEALTH)}
+        answers = self.answers
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, text = answers.get(self.path, (404, ""))
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def ask(self, *expect: str, etcd: bool = False) -> int:
+        arguments = ["--model", "llama", "--frontend", self.url, *(("--etcd", self.url) if etcd else ())]
+        return main(arguments + [part for text in expect for part in ("--expect", text)])
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    yield (made := Server())
+    made.http.shutdown()
+    made.http.server_close()
+
+
+def test_ready_when_model_and_counts_are_there(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert server.ask("prefill=2", "backend,tensorrt_llm=1") == 0
+    assert capsys.readouterr().out == "prefill 2 of 2, backend/tensorrt_llm 1 of 1, model listed\n"
+
+
+@pytest.mark.parametrize("expect", ["prefill=3", "backend=2", "decode=1", "clear_kv_blocks=1"])
+def test_not_ready_while_one_is_missing(expect: str, server: Server) -> None:
+    assert server.ask("prefill=2", expect) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/v1/models", 200, '{"data": []}'),
+        ("/v1/models", 200, '{"data": [{"id": "llama2"}]}'),
+        ("/v1/models", 200, "{}"),
+        ("/v1/models", 200, "[]"),
+        ("/v1/models", 200, ""),
+        ("/v1/models", 200, "<html>"),
+        ("/v1/models", 503, MODELS),
+        ("/health", 200, '{"status": "healthy", "instances": []}'),
+        ("/health", 200, '{"message": "No endpoints available", "status": "unhealthy"}'),
+        ("/health", 503, HEALTH),
+    ],
+)
+def test_not_ready_on_a_poor_answer(path: str, status: int, text: str, server: Server) -> None:
+    server.answers[path] = (status, text)
+    assert server.ask("prefill=2") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code"),
+    [(200, '{"count": "14"}', 0), (200, '{"count": "13"}', 1), (200, '{"header": {}}', 1), (500, "{}", 1)],
+)
+def test_etcd_is_asked_where_it_is_given(status: int, text: str, code: int, server: Server) -> None:
+    server.answers["/v3/kv/range"] = (status, text)
+    server.answers["/health"] = (503, "")
+    assert server.ask("tensorrt_llm=14", etcd=True) == code
+
+
+def test_nobody_there_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "llama", "--frontend", "http://127.0.0.1:1", "--expect", "prefill=1"]) == 1
+    assert "not answering yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "prefill", "=3", "prefill=", "prefill=x", "prefill=-1", "prefill=1.5"])
+def test_expectations_are_read_strictly(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected COMPONENT"):
+        expectation(text)
+
+
+def test_empty_answers_count_nothing() -> None:
+    assert count_in_health({}, "prefill") == 0
+    assert not lists_model({}, "llama")

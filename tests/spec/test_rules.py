@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tune.spec.cluster import ClusterFacts
+from tune.spec.findings import Finding
+from tune.spec.rules import LEAST_QUERIES_FOR_P99, check, check_cluster, errors, render_findings
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+
+MakeSpec = Callable[..., TrialSpec]
+GOLDEN = Path(__file__).parent / "golden" / "findings.txt"
+V1 = {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"}
+GRAPHS = "decode__cuda_graph_config__batch_sizes"
+
+
+def found(spec: TrialSpec) -> set[tuple[str, str]]:
+    return {(finding.severity, finding.path) for finding in check(spec)}
+
+
+def the(spec: TrialSpec, severity: str, path: str) -> Finding:
+    (finding,) = [f for f in check(spec) if (f.severity, f.path) == (severity, path)]
+    return finding
+
+
+def test_the_shipped_trial_runs_and_its_costs_are_told(make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    assert found(spec) == {
+        ("warning", "decode.max_seq_len"),
+        ("warning", "decode.max_batch_size"),
+        ("warning", "decode.cuda_graph_config.batch_sizes"),
+    }
+    assert "answered with 182 tokens" in the(spec, "warning", "decode.max_seq_len").why
+    reach = the(spec, "warning", "decode.max_batch_size")
+    assert reach.found == "512"
+    assert 150 <= int(reach.expected.removeprefix("about ")) <= 175
+
+
+def test_a_trial_that_asks_for_what_it_gets_has_no_finding(make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        decode__max_seq_len=22016,
+        decode__max_batch_size=128,
+        **{GRAPHS: [1, 2, 4, 8, 16, 32, 64, 96, 128]},
+    )
+    assert check(spec) == ()
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no prefill": ({"split__prefill_workers": 0}, "split.prefill_workers"),
+    "no decode": ({"split__decode_workers": 0}, "split.decode_workers"),
+    "one worker too many": ({"split__decode_workers": 5}, "split"),
+    "two TP8 too many": (
+        {"decode__tensor_parallel_size": 8, "split__prefill_workers": 15, "split__decode_workers": 2},
+        "split",
+    ),
+    "TP3": ({"decode__tensor_parallel_size": 3}, "decode.tensor_parallel_size"),
+    "six GPUs a worker": (
+        {"prefill__tensor_parallel_size": 2, "prefill__pipeline_parallel_size": 3},
+        "prefill.tensor_parallel_size",
+    ),
+    "more stages than layers": ({"decode__pipeline_parallel_size": 128}, "decode.pipeline_parallel_size"),
+    "prompt does not fit prefill": ({"prefill__max_seq_len": 20010}, "prefill.max_seq_len"),
+    "prompt does not fit decode": ({"decode__max_seq_len": 20010}, "decode.max_seq_len"),
+    "fewer tokens than sequences": ({"decode__max_num_tokens": 511}, "decode.max_num_tokens"),
+    "unchunked prefill": ({"prefill__enable_chunked_prefill": False}, "prefill.max_num_tokens"),
+    "prefill unchunked by default": ({"prefill__enable_chunked_prefill": None}, "prefill.max_num_tokens"),
+    "chunk below a block": ({"prefill__max_num_tokens": 31}, "prefill.max_num_tokens"),
+    "buffer of part blocks": (
+        {"prefill__cache_transceiver_config__max_tokens_in_buffer": 20193},
+        "prefill.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "buffer below the prompt": (
+        {"decode__cache_transceiver_config__max_tokens_in_buffer": 19968},
+        "decode.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "no graph size": ({GRAPHS: []}, "decode.cuda_graph_config.batch_sizes"),
+    "unsorted graph sizes": ({GRAPHS: [2, 1, 512]}, "decode.cuda_graph_config.batch_sizes"),
+    "a graph size twice": ({GRAPHS: [1, 1, 512]}, "decode.cuda_graph_config.batch_sizes"),
+    "a graph above the batch": ({GRAPHS: [1, 513]}, "decode.cuda_graph_config.batch_sizes"),
+    "a prefill graph above the batch": (
+        {"prefill__cuda_graph_config": {"batch_sizes": [129]}},
+        "prefill.cuda_graph_config.batch_sizes",
+    ),
+    "KV of two kinds": ({"decode__kv_cache_config__dtype": "bfloat16"}, "decode.kv_cache_config.dtype"),
+    "weights do not fit": (
+        {"decode__tensor_parallel_size": 1, "split__decode_workers": 16},
+        "decode.tensor_parallel_size",
+    ),
+    "KV cache too small": (
+        {"decode__kv_cache_config__free_gpu_memory_fraction": 0.01},
+        "decode.kv_cache_config.free_gpu_memory_fraction",
+    ),
+    "backend in flat YAML": (
+        {
+            "prefill__cache_transceiver_config__backend": "UCX",
+            "decode__cache_transceiver_config__backend": "UCX",
+        },
+        "decode.cache_transceiver_config.backend",
+    ),
+    "two backends": (
+        V1 | {"decode__cache_transceiver_config__backend": "UCX"},
+        "decode.cache_transceiver_config.backend",
+    ),
+    "strategy without a flag": (
+        V1 | {"split__disaggregation_strategy": "decode_first"},
+        "split.disaggregation_strategy",
+    ),
+    "flat YAML for today's stack": ({"stack__name": "dynamo_v1"}, "stack.engine_yaml"),
+    "typed key in extra": ({"decode__extra": {"max_batch_size": 1}}, "decode.extra.max_batch_size"),
+    "flat spelling in extra": ({"decode__extra": {"use_cuda_graph": True}}, "decode.extra.use_cuda_graph"),
+    "today's key in flat YAML": ({"prefill__extra": {"moe_config": {}}}, "prefill.extra.moe_config"),
+    "flat key in today's YAML": (
+        V1 | {"prefill__extra": {"torch_compile_enabled": True}},
+        "prefill.extra.torch_compile_enabled",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_rule_is_an_error_at_its_path(case: str, make_spec: MakeSpec) -> None:
+    changes, path = BROKEN[case]
+    assert ("error", path) in found(make_spec(**changes))
+
+
+COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "idle node": ({"split__decode_workers": 3}, "split", "5.6% of them do nothing"),
+    "replicated KV heads": (
+        {"decode__tensor_parallel_size": 16, "split__decode_workers": 1},
+        "decode.tensor_parallel_size",
+        "replicated 2 times",
+    ),
+    "part of a block": (
+        {"prefill__max_num_tokens": 4100},
+        "prefill.max_num_tokens",
+        "4 tokens of a full step",
+    ),
+    "graphs too small": ({GRAPHS: [1, 2, 4]}, "decode.cuda_graph_config.batch_sizes", "without a CUDA graph"),
+    "graphs in prefill": (
+        {"prefill__cuda_graph_config": {"batch_sizes": [1, 2]}},
+        "prefill.cuda_graph_config.batch_sizes",
+        "decode-only batches",
+    ),
+    "short run": (
+        {"load__concatenate_permutation": False, "load__min_duration_s": 1.0},
+        "load.min_queries",
+        "no verdict",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COSTLY)
+def test_a_costly_choice_is_a_warning_that_says_the_cost(case: str, make_spec: MakeSpec) -> None:
+    changes, path, cost = COSTLY[case]
+    spec = make_spec(**changes)
+    assert cost in the(spec, "warning", path).why
+    assert errors(check(spec)) == ()
+
+
+NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
+    "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
+    "TP8 over two nodes": (
+        {"decode__tensor_parallel_size": 8, "split__decode_workers": 2},
+        "decode.tensor_parallel_size",
+    ),
+    "two TP2 on a node": (
+        {"prefill__tensor_parallel_size": 2, "split__prefill_workers": 28},
+        "split",
+    ),
+    "one token of answer": ({"prefill__max_seq_len": 20011}, "prefill.max_seq_len"),
+    "room for all": ({"decode__max_seq_len": 22010}, "decode.max_seq_len"),
+    "unchunked, big enough": (
+        {"prefill__enable_chunked_prefill": False, "prefill__max_num_tokens": 20010},
+        "prefill.max_num_tokens",
+    ),
+    "one block": ({"prefill__max_num_tokens": 32}, "prefill.max_num_tokens"),
+    "least buffer": (
+        {"decode__cache_transceiver_config__max_tokens_in_buffer": 20032},
+        "decode.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "strategy with a flag": (
+        {"split__disaggregation_strategy": "decode_first"},
+        "split.disaggregation_strategy",
+    ),
+    "an unknown key": ({"decode__extra": {"print_iter_log": True}}, "decode.extra.print_iter_log"),
+    "least queries": (
+        {
+            "load__concatenate_permutation": False,
+            "load__min_duration_s": 1.0,
+            "load__min_queries": LEAST_QUERIES_FOR_P99,
+        },
+        "load.min_queries",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NEIGHBOURS)
+def test_the_nearest_good_value_has_no_finding(case: str, make_spec: MakeSpec) -> None:
+    changes, path = NEIGHBOURS[case]
+    assert path not in {finding.path for finding in check(make_spec(**changes))}
+
+
+def test_459_queries_without_a_late_one_are_the_first_that_convince() -> None:
+    assert 0.99**LEAST_QUERIES_FOR_P99 <= 0.01 < 0.99 ** (LEAST_QUERIES_FOR_P99 - 1)
+
+
+def test_all_findings_come_at_once_and_read_as_kept(
+    make_spec: MakeSpec, request: pytest.FixtureRequest
+) -> None:
+    spec = make_spec(
+        split__decode_workers=9,
+        decode__max_num_tokens=256,
+        decode__kv_cache_config__dtype="auto",
+        prefill__extra={"kv_cache_dtype": "fp8"},
+        prefill__cache_transceiver_config__max_tokens_in_buffer=20000,
+    )
+    text = render_findings(check(spec))
+    if request.config.getoption("--regenerate-findings", default=False):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text)
+    changed = difflib.unified_diff(
+        GOLDEN.read_text().splitlines(), text.splitlines(), "golden", "rendered", lineterm=""
+    )
+    assert "\n".join(changed) == "", "if meant: pytest tests/spec --regenerate-findings"
+
+
+def test_no_finding_is_no_text() -> None:
+    assert render_findings(()) == ""
+
+
+def facts(shipped: Settings, **changes: Any) -> ClusterFacts:
+    return shipped.cluster.model_copy(
+        update={"container_image": "/a.sqsh", "container_mount_home": False} | changes
+    )
+
+
+@pytest.mark.parametrize("mounts", [(), ("/models:/elsewhere",), ("/model:/model",), ("/models/405b-old",)])
+def test_a_model_outside_every_mount_is_told(mounts: tuple[str, ...], shipped: Settings) -> None:
+    (finding,) = check_cluster(facts(shipped, model_path="/models/405b", container_mounts=mounts))
+    assert finding.path == "cluster.model_path"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"container_mounts": ("/models",)},
+        {"container_mounts": ("/lustre:/x", "/lustre/models:/models:ro")},
+        {"container_image": None},
+        {"container_mount_home": True},
+        {"model_path": "nvidia/Llama-3.1-405B-Instruct-FP4"},
+    ],
+)
+def test_a_model_that_workers_can_see_is_not(changes: dict[str, Any], shipped: Settings) -> None:
+    assert check_cluster(facts(shipped, **{"model_path": "/models/405b"} | changes)) == ()
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(
+    prefill_tp=st.integers(1, 300),
+    decode_tp=st.integers(1, 300),
+    decode_pp=st.integers(1, 130),
+    workers=st.tuples(st.integers(0, 80), st.integers(0, 80)),
+    nodes=st.integers(1, 20),
+    sizes=st.none() | st.lists(st.integers(1, 600), max_size=5),
+    max_seq_len=st.integers(1, 40000),
+    fraction=st.floats(0.001, 1.0),
+)
+def test_any_typed_trial_can_be_checked_and_errors_forbid_placement(  # noqa: PLR0917
+    make_spec: MakeSpec,
+    prefill_tp: int,
+    decode_tp: int,
+    decode_pp: int,
+    workers: tuple[int, int],
+    nodes: int,
+    sizes: list[int] | None,
+    max_seq_len: int,
+    fraction: float,
+) -> None:
+    spec = make_spec(
+        prefill__tensor_parallel_size=prefill_tp,
+        decode__tensor_parallel_size=decode_tp,
+        decode__pipeline_parallel_size=decode_pp,
+        split__prefill_workers=workers[0],
+        split__decode_workers=workers[1],
+        hardware__nodes=nodes,
+        decode__cuda_graph_config=None if sizes is None else {"batch_sizes": sizes},
+        decode__max_seq_len=max_seq_len,
+        decode__kv_cache_config__free_gpu_memory_fraction=fraction,
+    )
+    findings = check(spec)
+    needed = workers[0] * prefill_tp + workers[1] * decode_tp * decode_pp
+    if needed > spec.hardware.gpus or 0 in workers:
+        assert errors(findings)
+    for finding in findings:
+        assert all((finding.path, finding.found, finding.expected, finding.why, finding.source))
+    assert render_findings(findings).count("  found") == len(findings)
