@@ -52,8 +52,9 @@ def run(folder: Path, server: StreamingServer, **changes: Any) -> Run:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with StreamingServer(first_token_s=0.03, tokens_per_event=3) as server:
         yield run(
-            tmp_path_factory.mktemp("whole"), server, target_qps=250.0, min_queries=470, min_duration_s=1.5
-        )
+            tmp_path_factory.mktemp("whole"), server, target_qps=250.0, min_queries=470, min_duration_s=1.5,
+            ttft_limit_s=20.0, tpot_limit_s=5.0,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
