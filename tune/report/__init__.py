@@ -1,0 +1,1 @@
+"""What people read of a study: one HTML page, and lines for a terminal."""

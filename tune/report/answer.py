@@ -1,0 +1,239 @@
+"""The answer of a study: the best feasible configuration, or how far the closest one missed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tune.report import words
+from tune.report.verdict import incumbent, tightest, used
+from tune.results.outcome import Breakdown, Outcome
+from tune.results.record import StudyRecord
+from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
+
+SLACK_FRAC = 0.9
+"""Below this share of every limit, the SLO is not what holds a configuration back; our choice."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large type. `share` of a limit is drawn as a bar; None draws none."""
+
+    label: str
+    value: str
+    unit: str
+    note: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A sentence, its figures, what to know beside it, and the command that measures it again."""
+
+    found: bool
+    sentence: str
+    tiles: tuple[Tile, ...]
+    notes: tuple[str, ...]
+    command: str | None
+
+
+def answer(study: StudyRecord, outcomes: Sequence[Outcome], ranked: Sequence[str]) -> Answer:
+    """`outcomes` holds each trial once; `ranked` are the ids of the ranked ones, best first."""
+    by_id = {outcome.trial_id: outcome for outcome in outcomes}
+    measured = [by_id[trial_id] for trial_id in ranked]
+    if not measured:
+        return _nothing_measured(study, outcomes)
+    if measured[0].feasible:
+        return _best(study, outcomes, measured[0])
+    return _closest(study, next((o for o in measured if o.valid), measured[0]))
+
+
+def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Answer:
+    sentence = (
+        f"{words.describe(best, study.space)} at {words.figure(best.target_qps, 4)} QPS: "
+        f"{words.figure(best.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, best)}."
+    )
+    notes = [_binding(best), *_against_incumbent(study, outcomes, best), *_edges(study, best)]
+    if study.space and len(outcomes) < study.n_trials:
+        notes.append(
+            f"The study is not finished: {len(outcomes):,} of {study.n_trials:,} trials are recorded, "
+            "so a better one may follow."
+        )
+    if len(outcomes) > 1:
+        notes.append(
+            "The winner of many trials is partly the luckiest: measure it again, with other seeds, "
+            "before relying on small differences."
+        )
+    return Answer(True, sentence, _tiles(study, outcomes, best), tuple(notes), _command(best))
+
+
+def _closest(study: StudyRecord, top: Outcome) -> Answer:
+    missed = {name: share - 1 for name, share in used(top).items() if share > 1}
+    how = ", ".join(f"{name} by {words.figure(share * 100)} %" for name, share in missed.items())
+    if not how:
+        how = top.reason or "the verdict needs more queries than were measured"
+    sentence = (
+        f"No configuration held every limit. The closest, {words.describe(top, study.space)} at "
+        f"{words.figure(top.target_qps, 4)} QPS, missed: {how} ({_latencies(study, top)})."
+    )
+    return Answer(False, sentence, _tiles(study, [top], top), tuple(_advice(missed, top)), _command(top))
+
+
+def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer:
+    if not outcomes:
+        sentence = f"No trial is recorded yet, of {study.n_trials:,} planned."
+        return Answer(False, sentence, (), ("Run the study: the command stands under Provenance.",), None)
+    reasons = Counter(o.reason or "no reason recorded" for o in outcomes)
+    reason, count = reasons.most_common(1)[0]
+    failed = sum(o.status == "failed" for o in outcomes)
+    sentence = (
+        f"Nothing was measured: {words.plural(failed, 'trial')} failed and "
+        f"{words.plural(len(outcomes) - failed, 'configuration')} could not run."
+    )
+    notes = [f"The most frequent reason, {count:,} of {len(outcomes):,}: {reason}"]
+    if failed:
+        notes.append(
+            "Failed trials say nothing of their configurations: mend the cause, run the study again."
+        )
+    if failed < len(outcomes):
+        notes.append("Configurations that cannot run need another space or other fixed settings.")
+    return Answer(False, sentence, (), tuple(notes), None)
+
+
+def _latencies(study: StudyRecord, outcome: Outcome) -> str:
+    text = f"p99 TTFT {words.seconds(words.p99_s(outcome.ttft_s))}"
+    if study.slo.ttft_p99_s is not None:
+        text += f" of {study.slo.ttft_p99_s:g} s"
+    text += f", p99 TPOT {words.milliseconds(words.p99_s(outcome.tpot_s))}"
+    if study.slo.tpot_p99_s is not None:
+        text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
+    return text
+
+
+def _binding(best: Outcome) -> str:
+    tight = tightest(best)
+    if tight is None:
+        return "No limit was set, so none binds: the ranking is by tokens/s/GPU alone."
+    name, share = tight
+    others = "".join(f", {n} uses {s * 100:.0f} %" for n, s in used(best).items() if n != name)
+    if share < SLACK_FRAC:
+        return (
+            f"No limit binds: {name}, the closest, uses {share * 100:.0f} % of its limit{others}. "
+            "A higher request rate may still hold."
+        )
+    return f"Binding constraint: {name}, at {share * 100:.0f} % of its limit{others}."
+
+
+def _against_incumbent(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
+    start = incumbent(study, outcomes)
+    if start is None:
+        return []
+    if start.trial_id == best.trial_id:
+        return ["This is the incumbent: no other trial beat it."] if len(outcomes) > 1 else []
+    if start.output_tps_per_gpu is None:
+        return [f"The incumbent (trial {start.number}) was not measured: {start.reason or start.status}."]
+    held = "held every limit" if start.feasible else "broke the SLO"
+    change = (best.output_tps_per_gpu or 0.0) / start.output_tps_per_gpu - 1
+    notes = [
+        f"{abs(change) * 100:.1f} % {'more' if change >= 0 else 'fewer'} output tokens/s/GPU than the "
+        f"incumbent, {words.describe(start, study.space)} at {words.figure(start.target_qps, 4)} QPS, which {held}: "
+        f"{words.figure(start.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, start)}."
+    ]
+    before, after = words.params(start), words.params(best)
+    changed = [
+        f"{name} {words.setting(before[name])} → {words.setting(value)}"
+        for name, value in after.items()
+        if name in before and before[name] != value
+    ]
+    return [*notes, f"Changed from the incumbent: {', '.join(changed)}."] if changed else notes
+
+
+def _edges(study: StudyRecord, best: Outcome) -> list[str]:
+    edges = []
+    for name, value in words.params(best).items():
+        dimension = study.space.get(name)
+        ends = _ends(dimension)
+        if ends and value in ends and ends[0] != ends[1]:
+            edges.append(f"{name} = {words.setting(value)} ({'lowest' if value == ends[0] else 'highest'})")
+    return (
+        [f"At the edge of the space, where a wider one may hold more: {', '.join(edges)}."] if edges else []
+    )
+
+
+def _ends(dimension: Dimension | None) -> tuple[Value, Value] | None:
+    """Lowest and highest value; None where the values have no order."""
+    if isinstance(dimension, IntDimension | FloatDimension):
+        return dimension.low, dimension.high
+    return (dimension.values[0], dimension.values[-1]) if isinstance(dimension, OrderedDimension) else None
+
+
+def _advice(missed: dict[str, float], top: Outcome) -> list[str]:
+    lines = []
+    if "p99 TTFT" in missed:
+        lines.append(_ttft_advice(top.breakdown))
+    if "p99 TPOT" in missed:
+        lines.append("For TPOT: a lower rate, more decode workers, or a smaller decode max_batch_size.")
+    if not missed:
+        lines.append(
+            "Run it longer: a short run must hold a limit with room to spare to prove that it holds."
+        )
+    return lines
+
+
+_STAGE_ADVICE = {
+    "queue_s": ("waiting for a prefill worker", "a lower rate or more prefill workers"),
+    "prefill_s": ("prefill itself", "a larger prefill max_num_tokens or more GPUs a prefill worker"),
+    "transfer_s": ("the KV transfer", "a faster cache transceiver backend or a larger buffer"),
+    "slot_s": ("waiting for a decode slot", "a lower rate, more decode workers, or a larger decode batch"),
+}
+
+
+def _ttft_advice(breakdown: Breakdown | None) -> str:
+    times = {name: getattr(breakdown, name, None) for name in _STAGE_ADVICE}
+    known = {name: time_s for name, time_s in times.items() if time_s is not None}
+    if not known:
+        return "For TTFT: a lower rate, more prefill workers, or a larger prefill max_num_tokens."
+    name, time_s = max(known.items(), key=lambda item: item[1])
+    stage, advice = _STAGE_ADVICE[name]
+    return f"The largest part of its mean TTFT is {stage} ({words.seconds(time_s)}): try {advice}."
+
+
+def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tuple[Tile, ...]:
+    start = incumbent(study, outcomes)
+    note = f"{words.figure(top.output_tps, 4)} tokens/s over {top.gpus} GPUs"
+    if start and start is not top and start.output_tps_per_gpu and top.output_tps_per_gpu:
+        change = top.output_tps_per_gpu / start.output_tps_per_gpu - 1
+        note = f"{words.signed_percent(change)} against the incumbent"
+    shares = used(top)
+    ttft, tpot = study.slo.ttft_p99_s, study.slo.tpot_p99_s
+    ttft_p99, tpot_p99 = words.p99_s(top.ttft_s), words.p99_s(top.tpot_s)
+    return (
+        Tile("Output throughput", words.figure(top.output_tps_per_gpu, 4), "tokens/s/GPU", note),
+        Tile(
+            "p99 TTFT",
+            words.figure(ttft_p99),
+            "s",
+            f"limit {ttft:g} s" if ttft else "no limit",
+            shares.get("p99 TTFT"),
+        ),
+        Tile(
+            "p99 TPOT",
+            words.figure(tpot_p99 and tpot_p99 * 1e3),
+            "ms",
+            f"limit {tpot * 1e3:g} ms" if tpot else "no limit",
+            shares.get("p99 TPOT"),
+        ),
+        Tile(
+            "Request rate",
+            words.figure(top.target_qps, 4),
+            "QPS offered",
+            f"{words.figure(top.completed_qps, 4)} QPS completed",
+        ),
+    )
+
+
+def _command(outcome: Outcome) -> str | None:
+    """The command of one configuration at its rate; None where its overrides were not recorded."""
+    texts = words.overrides(outcome)
+    return words.command(texts) if texts else None

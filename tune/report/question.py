@@ -1,0 +1,90 @@
+"""The question a study asks and the rules it was asked under, as rows of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tune.report import words
+from tune.report.verdict import VERDICT_WORDS, VERDICTS, verdict
+from tune.results.outcome import Outcome
+from tune.results.record import StudyRecord
+from tune.spec.load import Slo
+
+PLACE = {
+    "sim": (
+        "Simulated",
+        "No GPU ran. Every figure on this page comes from the simulated rack, a model of the hardware, "
+        "and stands for no measurement on it.",
+    ),
+    "slurm": (
+        "Measured on Slurm",
+        "Every figure on this page was measured by LoadGen on the allocated GPUs of a Slurm cluster.",
+    ),
+}
+"""How loudly each place is named: a title, and what it means for the reader."""
+
+SEARCHES = {"tpe": "TPE", "random": "random", "grid": "grid", "gp": "Gaussian process"}
+
+
+def limits(slo: Slo) -> str:
+    """The limits in a phrase; says so where one is lifted."""
+    ttft = "p99 TTFT without limit" if slo.ttft_p99_s is None else f"p99 TTFT within {slo.ttft_p99_s:g} s"
+    tpot = (
+        "p99 TPOT without limit" if slo.tpot_p99_s is None else f"p99 TPOT within {slo.tpot_p99_s * 1e3:g} ms"
+    )
+    return f"{ttft}, {tpot}"
+
+
+def rules(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """(what, value) rows; `outcomes` holds each trial once."""
+    rack = (
+        f"{study.hardware}: {study.nodes} nodes × {study.gpus_per_node} GPUs = {study.gpus} GPUs, "
+        "all of them counted, idle ones included"
+    )
+    rows = [
+        ("Maximise", "output tokens/s per allocated GPU"),
+        ("Subject to", limits(study.slo)),
+        ("Rack", rack),
+        ("Model", study.model),
+        ("Serving stack", study.stack),
+        ("Search", _search(study)),
+        ("Trials", _trials(study, outcomes)),
+        ("GPU-hours", _gpu_hours(study, outcomes)),
+    ]
+    times = [(a.started_at, a.ended_at) for o in outcomes for a in o.attempts]
+    if times:
+        rows.append(("Ran", f"{min(t[0] for t in times)} to {max(t[1] for t in times)}"))
+    return rows
+
+
+def space(study: StudyRecord) -> list[dict[str, str]]:
+    """One row a dimension of the space: name, path, range, unit."""
+    return [
+        {"name": name, "path": d.path, "extent": words.extent(d), "unit": words.unit(d) or words.NOTHING}
+        for name, d in study.space.items()
+    ]
+
+
+def _search(study: StudyRecord) -> str:
+    name = SEARCHES[study.search.name]
+    if not study.space:
+        return "none: a single configuration"
+    if study.search.name in ("tpe", "gp"):
+        name += f" after {words.plural(study.search.startup_trials, 'random trial')}"
+    start = ", starting from the incumbent" if study.incumbent else ""
+    return f"{name}{start}; seed {study.seed}; {study.parallel} at a time"
+
+
+def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
+    counts = Counter(verdict(outcome) for outcome in outcomes)
+    parts = [f"{counts[v]:,} {VERDICT_WORDS[v]}" for v in VERDICTS if counts[v]]
+    done = f"{len(outcomes):,} of {study.n_trials:,}" if study.space else f"{len(outcomes):,}"
+    return f"{done}: {', '.join(parts)}" if parts else done
+
+
+def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
+    spent = words.figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
+    budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
+    what = "that the simulated trials would have cost" if study.place == "sim" else "spent"
+    return f"{spent} {what}, {budget}"

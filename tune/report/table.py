@@ -1,0 +1,95 @@
+"""The ranked table as data: what every row shows, and what it unfolds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune.report import words
+from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, VERDICTS, verdict
+from tune.results.outcome import Breakdown, Outcome, Percentiles
+from tune.results.record import StudyRecord
+
+PERCENTILES = tuple(Percentiles.model_fields)
+STAGES = tuple(Breakdown.model_fields)
+
+
+def table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, int]) -> dict[str, Any]:
+    """JSON of the table. `outcomes` holds each trial once, `ranks` the place of every ranked trial by its id.
+
+    Each override is written once, quoted for a shell, and rows refer to it by index: thousands of rows share
+    most of theirs. Figures keep five significant digits.
+    """
+    names = _param_names(study, outcomes)
+    pool: dict[str, int] = {}
+    order = {v: place for place, v in enumerate(VERDICTS)}
+    last = len(outcomes) + 1
+    ordered = sorted(outcomes, key=lambda o: (ranks.get(o.trial_id, last), order[verdict(o)], o.number))
+    rows = [_row(o, names, ranks.get(o.trial_id), study, pool) for o in ordered]
+    return {
+        "params": [_column(name, study) for name in names],
+        "verdicts": [{"key": v, "word": VERDICT_WORDS[v], "meaning": VERDICT_MEANING[v]} for v in VERDICTS],
+        "percentiles": [name.replace("p99_9", "p99.9") for name in PERCENTILES],
+        "limits": {"ttft_s": study.slo.ttft_p99_s, "tpot_s": study.slo.tpot_p99_s},
+        "command": words.COMMAND,
+        "fields": list(rows[0]) if rows else [],
+        "rows": [list(row.values()) for row in rows],
+        "overrides": list(pool),
+    }
+
+
+def _param_names(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[str]:
+    """The dimensions of the space, except the rate and the split, which have columns of their own."""
+    seen = dict.fromkeys([*study.space, *(name for o in outcomes for name in words.params(o))])
+    own = ("load.target_qps", *words.SPLIT_PATHS)
+    return [n for n in seen if n not in study.space or study.space[n].path not in own]
+
+
+def _column(name: str, study: StudyRecord) -> dict[str, str]:
+    dimension = study.space.get(name)
+    if dimension is None:
+        return {"title": name, "unit": ""}
+    return {"title": words.setting_name(name, dimension), "unit": words.unit(dimension)}
+
+
+def _row(
+    outcome: Outcome, names: Sequence[str], rank: int | None, study: StudyRecord, pool: dict[str, int]
+) -> dict[str, Any]:
+    point = words.params(outcome)
+    return {
+        "rank": rank,
+        "number": outcome.number,
+        "id": outcome.trial_id,
+        "source": outcome.source,
+        "verdict": verdict(outcome),
+        "split": words.split_label(outcome),
+        "label": words.describe(outcome, study.space),
+        "reason": outcome.reason,
+        "tps_gpu": short(outcome.output_tps_per_gpu),
+        "qps": short(outcome.target_qps),
+        "ttft_s": _percentiles(outcome.ttft_s),
+        "tpot_s": _percentiles(outcome.tpot_s),
+        "latency_s": _percentiles(outcome.latency_s),
+        "completed_qps": short(outcome.completed_qps),
+        "loadgen_tps": short(outcome.loadgen_tps),
+        "hours": short(outcome.gpu_hours),
+        "attempts": len(outcome.attempts),
+        "params": [point.get(name) for name in names],
+        "overrides": [pool.setdefault(words.quoted(text), len(pool)) for text in words.overrides(outcome)],
+        "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
+        "capacity": _capacity(outcome),
+    }
+
+
+def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
+    return [short(getattr(percentiles, name)) for name in PERCENTILES] if percentiles else None
+
+
+def _capacity(outcome: Outcome) -> list[float | None] | None:
+    bracket = outcome.capacity_qps
+    return [short(bracket.low), short(bracket.high)] if len(outcome.probes) > 1 else None
+
+
+def short(value: float | None) -> float | None:
+    """Five significant digits, which is more than a run can repeat, in as few characters as they need."""
+    return None if value is None else float(f"{value:.5g}")

@@ -1,0 +1,64 @@
+"use strict";
+const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}`]));
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+/* Colours are written as names of style variables; here they get the value of the scheme in force. */
+function coloured(value, style) {
+  if (typeof value === "string") {
+    return value.replace(/^var\((--[\w-]+)\)$/, (_, name) => style.getPropertyValue(name).trim());
+  }
+  if (Array.isArray(value)) return value.map((item) => coloured(item, style));
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+}
+
+function layout(given, style) {
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { gridcolor: colour("--grid"), linecolor: colour("--rule"), tickcolor: colour("--rule"), showline: true, ticks: "outside" };
+  const page = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--text") },
+    hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--rule"), font: { color: colour("--text") }, align: "left" },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--quiet"), activecolor: colour("--link") },
+    autosize: true,
+  };
+  const axes = Object.entries(given).filter(([key]) => /^[xy]axis\d*$/.test(key)).map(([key, own]) => [key, { ...axis, ...own }]);
+  return { ...given, ...page, ...Object.fromEntries(axes) };
+}
+
+/* plotly ships arrays as base64; trial numbers are needed here as numbers. */
+function numbersOf(packed) {
+  if (Array.isArray(packed)) return packed;
+  const kinds = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
+  const bytes = Uint8Array.from(atob(packed.bdata), (c) => c.charCodeAt(0));
+  return Array.from(new kinds[packed.dtype](bytes.buffer));
+}
+
+async function drawFigure(element) {
+  const style = getComputedStyle(document.documentElement);
+  const spec = coloured(JSON.parse(document.getElementById(`spec-${element.dataset.figure}`).textContent), style);
+  for (const trace of spec.data) {
+    if (!trace.customdata) continue;
+    trace.customdata = numbersOf(trace.customdata);
+    trace.text = trace.customdata.map((number) => LABELS.get(number));
+  }
+  const first = !element.dataset.drawn;
+  await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displayModeBar: "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  if (first) element.on("plotly_click", (event) => { if (event.points[0].customdata !== undefined) openTrial(event.points[0].customdata); });
+  element.dataset.drawn = "yes";
+}
+
+const drawings = [...document.querySelectorAll("[data-figure]")];
+const redraw = () => drawings.filter((e) => e.dataset.drawn).forEach(drawFigure);
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((e) => e.isIntersecting)) {
+    watcher.unobserve(entry.target);
+    drawFigure(entry.target);
+  }
+}, { rootMargin: "300px" });
+drawings.forEach((element) => watcher.observe(element));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+matchMedia("print").addEventListener("change", redraw);
+addEventListener("beforeprint", () => drawings.forEach(drawFigure));

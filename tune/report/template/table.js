@@ -1,0 +1,221 @@
+"use strict";
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const TRIALS = DATA.rows.map((row) => Object.fromEntries(DATA.fields.map((name, i) => [name, row[i]])));
+const VERDICTS = Object.fromEntries(DATA.verdicts.map((v) => [v.key, v]));
+const PAGE_ROWS = 25;
+
+const dash = "–";
+const isNumber = (value) => typeof value === "number";
+function digits(value, significant) {
+  if (!isNumber(value)) return dash;
+  return value.toLocaleString("en", { minimumSignificantDigits: significant, maximumSignificantDigits: significant });
+}
+function plain(value) {
+  if (value === null || value === undefined) return dash;
+  return isNumber(value) ? String(Number(value.toPrecision(6))) : String(value);
+}
+const P99 = DATA.percentiles.indexOf("p99");
+const p99 = (figures) => (figures ? figures[P99] : null);
+
+/* A column: what it sorts by and shows, whether only a measured trial fills it, and whether the most is best. */
+const COLUMNS = [
+  { title: "Rank", value: (t) => t.rank },
+  { title: "Trial", value: (t) => t.number, open: true },
+  { title: "Split", value: (t) => t.split, text: true },
+  { title: "Verdict", value: (t) => VERDICTS[t.verdict].word, text: true, chip: true },
+  { title: "Output", unit: "tokens/s/GPU", best: "most", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
+  { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => digits(v, 4), measured: true },
+  { title: "p99 TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true },
+  { title: "p99 TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true },
+  ...DATA.params.map((param, i) => ({
+    title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain,
+    text: DATA.rows.some((_, r) => typeof TRIALS[r].params[i] === "string"),
+  })),
+  { title: "Source", value: (t) => t.source, text: true },
+];
+const MEASURED = COLUMNS.filter((c) => c.measured).length;
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const HAYSTACKS = TRIALS.map((t) =>
+  [`#${t.number}`, t.id, t.source, t.label, t.reason, VERDICTS[t.verdict].word,
+    ...t.overrides.map((i) => DATA.overrides[i])].join(" ").toLowerCase());
+const table = document.getElementById("trials");
+const state = { column: 0, down: false, find: "", verdicts: new Set(Object.keys(VERDICTS)), rows: PAGE_ROWS, open: new Set() };
+
+function compare(a, b) {
+  const [x, y] = [a, b].map((i) => COLUMNS[state.column].value(TRIALS[i]));
+  const [noX, noY] = [x, y].map((v) => v === null || v === undefined);
+  if (noX || noY) return noX - noY || a - b;
+  const order = isNumber(x) && isNumber(y) ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+  return (state.down ? -order : order) || a - b;
+}
+
+function chosen() {
+  const wanted = state.find.toLowerCase().split(/\s+/).filter(Boolean);
+  const rows = [];
+  TRIALS.forEach((t, i) => {
+    if (state.verdicts.has(t.verdict) && wanted.every((word) => HAYSTACKS[i].includes(word))) rows.push(i);
+  });
+  return rows.sort(compare);
+}
+
+function cell(trial, column) {
+  const value = column.value(trial);
+  const shown = column.show ? column.show(value) : plain(value);
+  const over = isNumber(column.limit) && isNumber(value) && value > column.limit;
+  const td = make("td", { class: [column.text && "text", over && "over"].filter(Boolean).join(" ") || null });
+  if (column.chip) td.append(make("span", { class: `chip ${trial.verdict}`, title: VERDICTS[trial.verdict].meaning }, shown));
+  else if (column.open) td.append(make("button", { type: "button", class: "open", "data-trial": trial.number, "aria-expanded": String(state.open.has(trial.number)), "aria-label": `Trial ${trial.number}, details` }, shown));
+  else td.append(shown);
+  return td;
+}
+
+function row(trial) {
+  const tr = make("tr", { class: "row", id: `trial-${trial.number}` });
+  let told = false;
+  for (const column of COLUMNS) {
+    if (column.measured && trial.tps_gpu === null) {
+      if (!told) tr.append(make("td", { class: "text reason", colspan: MEASURED }, trial.reason || "no reason recorded"));
+      told = true;
+    } else tr.append(cell(trial, column));
+  }
+  return tr;
+}
+
+function grid(caption, head, lines) {
+  const body = lines.map(([name, ...values]) => make("tr", {}, make("th", { class: "text", scope: "row" }, name), ...values.map((v) => make("td", {}, v))));
+  const top = head && make("thead", {}, make("tr", {}, make("td"), ...head.map((h) => make("th", { scope: "col" }, h))));
+  return make("table", {}, make("caption", {}, caption), top, make("tbody", {}, ...body));
+}
+
+const STAGES = [
+  ["wait for prefill", "s"], ["prefill", "s"], ["KV transfer", "s"], ["wait for a decode slot", "s"], ["first decode step", "s"],
+  ["prefill workers busy", "%"], ["decode batch, mean", ""], ["KV cache used", "%"],
+];
+function stage(value, unit) {
+  if (!isNumber(value)) return dash;
+  return unit === "%" ? `${digits(value * 100, 3)} %` : `${digits(value, 3)}${unit && " " + unit}`;
+}
+
+function details(trial) {
+  const cells = make("div", { class: "cells" });
+  const params = DATA.params.map((p, i) => [p.title, plain(trial.params[i]) + (p.unit && ` ${p.unit}`)]);
+  if (params.length) cells.append(grid("Settings of the space", null, params));
+  const measured = [["TTFT, s", trial.ttft_s, 1], ["TPOT, ms", trial.tpot_s, 1e3], ["Latency, s", trial.latency_s, 1]].filter(([, f]) => f);
+  if (measured.length) {
+    cells.append(grid("Percentiles over requests", DATA.percentiles, measured.map(([name, f, scale]) => [name, ...f.map((v) => digits(isNumber(v) ? v * scale : v, 3))])));
+  }
+  if (trial.stages) cells.append(grid("Where time goes, and how full the pools are", null, STAGES.map(([name, unit], i) => [name, stage(trial.stages[i], unit)])));
+  const run = [
+    ["Trial id", trial.id], ["Rate completed", `${digits(trial.completed_qps, 4)} queries/s`],
+    ["LoadGen's tokens/s", digits(trial.loadgen_tps, 5)], ["Attempts", String(trial.attempts)], ["GPU-hours", digits(trial.hours, 3)],
+  ];
+  if (trial.capacity) run.push(["Highest rate that holds", `${digits(trial.capacity[0], 4)} to ${digits(trial.capacity[1], 4)} queries/s`]);
+  cells.append(grid("The run", null, run));
+  const td = make("td", { colspan: COLUMNS.length });
+  if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
+  td.append(cells);
+  if (trial.overrides.length) {
+    const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");
+    td.append(make("div", { class: "command" }, make("pre", { tabindex: "0" }, make("code", {}, text)), make("button", { type: "button", "data-copy": true }, "Copy")));
+  }
+  return make("tr", { class: "details" }, td);
+}
+
+/* Setting names may wrap after an underscore. */
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+}
+
+function head() {
+  const tr = make("tr");
+  COLUMNS.forEach((column, i) => {
+    const sorted = i === state.column ? (state.down ? "descending" : "ascending") : null;
+    const button = make("button", { type: "button", "data-column": i }, ...breakable(column.title));
+    if (column.unit) button.append(make("span", { class: "unit" }, column.unit));
+    tr.append(make("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": sorted }, button));
+  });
+  table.tHead.replaceChildren(tr);
+}
+
+function draw() {
+  const rows = chosen();
+  const body = document.createDocumentFragment();
+  for (const i of rows.slice(0, state.rows)) {
+    body.append(row(TRIALS[i]));
+    if (state.open.has(TRIALS[i].number)) body.append(details(TRIALS[i]));
+  }
+  table.tBodies[0].replaceChildren(body);
+  const shown = Math.min(rows.length, state.rows);
+  document.getElementById("shown").textContent = `${shown.toLocaleString("en")} of ${TRIALS.length.toLocaleString("en")} shown` + (rows.length > shown ? `, ${(rows.length - shown).toLocaleString("en")} more match` : "");
+  document.getElementById("more").hidden = rows.length <= shown;
+}
+
+function sortBy(column) {
+  state.down = state.column === column ? !state.down : Boolean(COLUMNS[column].best);
+  state.column = column;
+  head();
+  draw();
+  table.tHead.querySelector(`[data-column="${column}"]`).focus();
+}
+
+function toggle(number) {
+  if (!state.open.delete(number)) state.open.add(number);
+  draw();
+  table.querySelector(`[data-trial="${number}"]`).focus();
+}
+
+/* Called by a click on a mark: show that trial's row, unfolded, whatever was filtered before. */
+function openTrial(number) {
+  Object.assign(state, { find: "", verdicts: new Set(Object.keys(VERDICTS)) });
+  document.getElementById("find").value = "";
+  document.querySelectorAll("#verdicts input").forEach((box) => { box.checked = true; });
+  const place = chosen().findIndex((i) => TRIALS[i].number === number);
+  state.rows = Math.max(state.rows, place + 1);
+  state.open.add(number);
+  draw();
+  document.getElementById(`trial-${number}`).scrollIntoView({ block: "center" });
+}
+
+async function copy(button) {
+  const code = button.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(code);
+    button.textContent = "Selected: press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.column !== undefined) sortBy(Number(button.dataset.column));
+  else if (button.dataset.trial !== undefined) toggle(Number(button.dataset.trial));
+  else if (button.dataset.copy !== undefined) copy(button);
+  else if (button.id === "more") { state.rows += 4 * PAGE_ROWS; draw(); }
+});
+
+if (table) {
+  const counts = {};
+  for (const t of TRIALS) counts[t.verdict] = (counts[t.verdict] || 0) + 1;
+  for (const v of DATA.verdicts.filter((v) => counts[v.key])) {
+    const box = make("input", { type: "checkbox", checked: true, value: v.key });
+    box.addEventListener("change", () => { state.verdicts[box.checked ? "add" : "delete"](v.key); draw(); });
+    document.getElementById("verdicts").append(make("label", { title: v.meaning }, box, ` ${v.word} (${counts[v.key].toLocaleString("en")})`));
+  }
+  document.getElementById("find").addEventListener("input", (event) => { state.find = event.target.value; state.rows = PAGE_ROWS; draw(); });
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  head();
+  draw();
+}
