@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from tune.config import compose_overrides
 from tune.results.requests import FloatArray
 from tune.sim.rack import simulate
+from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 PUBLISHED = {
@@ -40,12 +41,10 @@ START = (
 LENGTH_SEEDS = range(10)
 
 
-def measure(overrides: tuple[str, ...], length_seed: int) -> dict[str, FloatArray]:
+def measure(spec: TrialSpec, calibration: Calibration, length_seed: int) -> dict[str, FloatArray]:
     """Latencies in seconds of every request and the output tokens/s over the schedule, of one run."""
-    settings = compose_overrides((*overrides, f"load.length_seed={length_seed}")).settings
-    spec = TrialSpec(**{name: getattr(settings, name) for name in TrialSpec.model_fields})
-    assert settings.cluster.calibration is not None
-    log = simulate(spec, settings.cluster.calibration)
+    load = spec.load.model_copy(update={"length_seed": length_seed})
+    log = simulate(spec.model_copy(update={"load": load}), calibration)
     after_first = (log.done_ns - log.first_token_ns)[log.output_tokens > 1]
     return {
         "ttft_s": (log.first_token_ns - log.scheduled_ns) / 1e9,
@@ -61,7 +60,10 @@ def figure(values: FloatArray, name: str) -> float:
 
 def table(overrides: tuple[str, ...]) -> dict[tuple[str, str], FloatArray]:
     """Each published figure as simulated, one value a length seed."""
-    runs = [measure(overrides, seed) for seed in LENGTH_SEEDS]
+    settings = compose_overrides(overrides).settings
+    spec = TrialSpec(**{name: getattr(settings, name) for name in TrialSpec.model_fields})
+    assert settings.cluster.calibration is not None
+    runs = [measure(spec, settings.cluster.calibration, seed) for seed in LENGTH_SEEDS]
     return {
         (quantity, name): np.array([figure(run[quantity], name) for run in runs])
         for quantity, names in PUBLISHED.items()

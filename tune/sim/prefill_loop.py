@@ -79,8 +79,10 @@ def prefill(worker: PrefillWorker, prompts: Prompts, start_s: FloatArray, done_s
         _release(prompts, state, done_s)
         _admit(worker, prompts, state, start_s)
         if number[_BATCH] > 0:
-            _plan(worker, state)
-            _finish(state, done_s, worker.fill_steps, _step(worker, prompts, state))
+            planned = _plan(worker, state)
+            ended, duration_s = _step(worker, prompts, state, planned)
+            if ended:
+                _finish(state, done_s, worker.fill_steps * duration_s)
         elif prompts.arrival_s[number[_HEAD]] > clock_s[_NOW]:
             clock_s[_NOW] = prompts.arrival_s[number[_HEAD]]
         else:
@@ -119,46 +121,49 @@ def _admit(worker: PrefillWorker, prompts: Prompts, state: _State, start_s: Floa
 
 
 @compiled
-def _plan(worker: PrefillWorker, state: _State) -> None:
-    """Tokens of each active prompt in the next step: at most max_num_tokens together.
+def _plan(worker: PrefillWorker, state: _State) -> int:
+    """Tokens of the active prompts in the next step, within max_num_tokens; returns how many take part.
 
     EQUAL_PROGRESS deals every prompt the same share first; what is left over goes in order of arrival.
     """
     batch, budget = state.number[_BATCH], worker.max_num_tokens
-    state.chunk[:batch] = 0
-    if worker.chunked and worker.equal_progress:
-        share = budget // batch
-        for slot in range(batch):
-            state.chunk[slot] = min(state.left[state.active[slot]], share)
-            budget -= state.chunk[slot]
+    share = budget // batch if worker.chunked and worker.equal_progress else 0
+    dealt = 0
+    for slot in range(batch if share > 0 else 0):
+        state.chunk[slot] = min(state.left[state.active[slot]], share)
+        dealt += state.chunk[slot]
+    budget -= dealt
     for slot in range(batch):
-        wanted = state.left[state.active[slot]] - state.chunk[slot]
-        if wanted > budget and not worker.chunked:
-            return
+        given = state.chunk[slot] if share > 0 else 0
+        wanted = state.left[state.active[slot]] - given
+        if share == 0 and (budget == 0 or (wanted > budget and not worker.chunked)):
+            return slot
         taken = min(wanted, budget)
-        state.chunk[slot] += taken
+        state.chunk[slot] = given + taken
         budget -= taken
+    return int(batch)
 
 
 @compiled
-def _step(worker: PrefillWorker, prompts: Prompts, state: _State) -> float:
-    """Run the planned step; returns its seconds."""
-    total, pairs = 0, 0.0
-    for slot in range(state.number[_BATCH]):
+def _step(worker: PrefillWorker, prompts: Prompts, state: _State, planned: int) -> tuple[bool, float]:
+    """Run the step of the `planned` oldest prompts; returns whether any of them ended, and its seconds."""
+    total, pairs, ended = 0, 0.0, False
+    for slot in range(planned):
         new, prompt = state.chunk[slot], state.active[slot]
         total += new
         pairs += new * (prompts.tokens[prompt] - state.left[prompt] + new / 2)
         state.left[prompt] -= new
+        ended = ended or state.left[prompt] == 0
     duration_s = worker.step_s + worker.token_s * total + worker.pair_s * pairs
     now_s = state.clock_s[_NOW]
     state.clock_s[_BUSY] += max(0.0, min(now_s + duration_s, worker.window_s) - now_s)
     state.clock_s[_NOW] = now_s + duration_s
-    return duration_s
+    return ended, duration_s
 
 
 @compiled
-def _finish(state: _State, done_s: FloatArray, fill_steps: int, duration_s: float) -> None:
-    """Take out prompts that are done; the others keep their order."""
+def _finish(state: _State, done_s: FloatArray, fill_s: float) -> None:
+    """Take out prompts that are done, `fill_s` from now; the others keep their order."""
     number = state.number
     kept = 0
     for slot in range(number[_BATCH]):
@@ -167,7 +172,7 @@ def _finish(state: _State, done_s: FloatArray, fill_steps: int, duration_s: floa
             state.active[kept] = prompt
             kept += 1
             continue
-        done_s[prompt] = state.clock_s[_NOW] + fill_steps * duration_s
+        done_s[prompt] = state.clock_s[_NOW] + fill_s
         state.ended[number[_ENDED]] = prompt
         number[_ENDED] += 1
     number[_BATCH] = kept

@@ -15,11 +15,12 @@ from tune.errors import FixCommand
 from tune.probe.arrivals import schedule_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import FloatArray, IntArray, PoolUse, RequestLog, Stages
+from tune.sim.admission import answers, refusals, reserved
 from tune.sim.decode_loop import Requests, Served, decode
 from tune.sim.prefill_loop import Prompts, prefill
 from tune.sim.workers import decode_worker, prefill_worker
 from tune.spec.cluster import Calibration
-from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens, reserved_tokens
+from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
 from tune.spec.trial import TrialSpec
 
 BoolArray = NDArray[np.bool_]
@@ -41,8 +42,8 @@ def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
         )
     scheduled_ns = schedule_ns(load.queries, load.target_qps, load.seed)
     prompt, answer = draw_lengths(load.dataset, load.queries, load.concatenate_permutation, load.length_seed)
-    answer = np.clip(answer, 1, np.maximum(spec.decode.max_seq_len - prompt, 1))
-    error = _refusals(spec, prompt)
+    answer = answers(spec, prompt, answer)
+    error = refusals(spec, prompt)
     taken = error == ""
     window_s = float(scheduled_ns[-1]) / 1e9
     lengths = prompt[taken], answer[taken]
@@ -118,7 +119,7 @@ def _run_decode(
     prompt, answer = lengths
     count, workers = len(prompt), spec.split.decode_workers
     start_s, first_s, done_s = np.zeros(count), np.zeros(count), np.zeros(count)
-    reserved = _reserved(spec, prompt)
+    promised = reserved(spec, prompt)
     by_prefill = np.argsort(prefilled.done_s, kind="stable")
     prefill_first = spec.split.disaggregation_strategy == "prefill_first"
     worker = _route(spec, "decode", by_prefill if prefill_first else np.arange(count))
@@ -129,7 +130,7 @@ def _run_decode(
         limits, batch_s = decode_worker(spec, calibration, scale, window_s)
         mine = by_arrival[worker[by_arrival] == index]
         served = Served(np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine)), use[index])
-        requests = Requests(prefilled.kv_arrived_s[mine], prompt[mine], answer[mine], reserved[mine])
+        requests = Requests(prefilled.kv_arrived_s[mine], prompt[mine], answer[mine], promised[mine])
         decode(limits, batch_s, requests, served)
         start_s[mine], first_s[mine], done_s[mine] = served.start_s, served.first_s, served.done_s
     kv_tokens = max(kv_capacity_tokens(spec.model, spec.hardware, spec.decode), 1)
@@ -153,36 +154,6 @@ def _route(spec: TrialSpec, pool: Literal["prefill", "decode"], order: IntArray)
     worker = np.empty(len(order), np.int64)
     worker[order] = dealt
     return worker
-
-
-def _refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
-    """Why no engine would accept a request, shape (n,); empty where they do."""
-    prefill_engine, decode_engine = spec.prefill, spec.decode
-    longest = min(prefill_engine.max_seq_len, decode_engine.max_seq_len) - 1
-    prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, prefill_engine)
-    decode_kv = kv_capacity_tokens(spec.model, spec.hardware, decode_engine)
-    whole = prefill_engine.enable_chunked_prefill is not True
-    budget = prefill_engine.max_num_tokens
-    reasons = (
-        (prompt > longest, f"prompt exceeds max_seq_len: more than {longest} tokens"),
-        (
-            whole & (prompt > budget),
-            f"prompt exceeds prefill.max_num_tokens {budget} without chunked prefill",
-        ),
-        (prompt > prefill_kv, f"prompt exceeds the prefill worker's KV cache of {prefill_kv} tokens"),
-        (
-            _reserved(spec, prompt) > decode_kv,
-            f"request exceeds the decode worker's KV cache of {decode_kv} tokens",
-        ),
-    )
-    return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
-
-
-def _reserved(spec: TrialSpec, prompt: IntArray) -> IntArray:
-    """KV tokens that the longest answer to each prompt takes, shape (n,)."""
-    longest, limit = spec.load.dataset.longest_answer_tokens, spec.decode.max_seq_len
-    unique, where = np.unique(prompt, return_inverse=True)
-    return np.array([reserved_tokens(int(tokens), longest, limit) for tokens in unique], np.int64)[where]
 
 
 def _mean(integral: FloatArray, window_s: float) -> FloatArray:

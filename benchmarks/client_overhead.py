@@ -1,0 +1,204 @@
+"""What the load client adds to p99 TTFT, at 1, 2 and 4 times the token rate of the published run.
+
+    python benchmarks/client_overhead.py [--duration-s 30]
+
+A server on loopback streams one token an event, as an engine with stream_interval 1 does, and stamps when each
+request came and when it wrote the first token. Added = what the client recorded, less what the server saw:
+LoadGen's wake-up, sending, and the way of the first token up to the stamp. Client and server share this
+machine, so a figure holds for its cores and load: compare ratios, and take the best of several runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from tune.client.prompts import Prompts
+from tune.client.schedule import draw_schedule
+from tune.client.settings import ClientSettings
+from tune.results.requests import read_requests
+
+DEFAULT_TPS = 9900.0
+"""Output tokens/s of the published run at 15.75 QPS. Source: MLPerf Inference v5.1, GB200-NVL72 (Dynamo)."""
+
+ANSWER_TOKENS = 630
+FIRST_TOKEN_S, TOKEN_S, TICK_S = 0.2, 0.02, 0.001
+_EVENT = json.dumps(
+    {"id": "cmpl-0", "object": "text_completion", "created": 0, "model": "m", "usage": None,
+     "choices": [{"index": 0, "text": " token", "logprobs": None, "finish_reason": None}]}
+).encode()  # fmt: skip
+
+
+def _chunk(event: bytes) -> bytes:
+    data = b"data: " + event + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_TOKEN = _chunk(_EVENT)
+
+
+class Answerer(asyncio.Protocol):
+    """One connection, one request: as little Python a token as can be, so that the client is what is measured."""
+
+    stamps: dict[bytes, tuple[int, int]]
+
+    def __init__(self, stamps: dict[bytes, tuple[int, int]]) -> None:
+        self.stamps, self._got, self._length = stamps, bytearray(), -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if self._length < 0 and b"\r\n\r\n" in self._got:
+            head, _, _ = bytes(self._got).partition(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                body = b'{"data":[{"id":"m"}]}'
+                self._transport.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                    % (len(body), body)
+                )
+                return
+            found = re.search(rb"(?i)content-length: *(\d+)", head)
+            assert found, head
+            self._length = len(head) + 4 + int(found[1])
+        if 0 <= self._length <= len(self._got):
+            self._begin(time.monotonic_ns())
+
+    def _begin(self, arrived_ns: int) -> None:
+        body = bytes(self._got)
+        tokens = int(re.search(rb'"max_tokens":(\d+)', body)[1])  # type: ignore[index]
+        prompt = body[body.index(b'"prompt":[') + 10 :][:60]
+        self._transport.write(_HEAD)
+        loop = asyncio.get_running_loop()
+        loop.call_later(FIRST_TOKEN_S, self._first, prompt, arrived_ns, tokens)
+
+    def _first(self, prompt: bytes, arrived_ns: int, tokens: int) -> None:
+        self.stamps[prompt] = (arrived_ns, time.monotonic_ns())
+        self._transport.write(_TOKEN)
+        self._next(asyncio.get_running_loop().time() + TOKEN_S, tokens - 1, tokens)
+
+    def _next(self, due_s: float, left: int, tokens: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(due_s, self._token, due_s, left, tokens)
+
+    def _token(self, due_s: float, left: int, tokens: int) -> None:
+        if self._transport.is_closing():
+            return
+        if left > 0:
+            self._transport.write(_TOKEN)
+            self._next(due_s + TOKEN_S, left - 1, tokens)
+            return
+        usage = b'{"choices":[],"usage":{"completion_tokens":%d}}' % tokens
+        self._transport.write(_chunk(usage) + _chunk(b"[DONE]") + b"0\r\n\r\n")
+
+
+def serve(pipe: Connection) -> None:
+    """Serve until a line comes through the pipe; then send the stamps and the CPU seconds used."""
+    stamps: dict[bytes, tuple[int, int]] = {}
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Answerer(stamps), "127.0.0.1", 0, backlog=4096)
+        pipe.send(server.sockets[0].getsockname()[1])
+        stop = loop.create_future()
+        loop.add_reader(pipe.fileno(), stop.set_result, None)
+        await stop
+
+    asyncio.run(main())
+    pipe.send((stamps, time.process_time()))
+
+
+def client_settings(port: int, times: float, duration_s: float) -> ClientSettings:
+    lengths = {"kind": "fixed", "mean_tokens": 9400.0, "sd_tokens": 0.0, "min_tokens": 1, "max_tokens": 20000}
+    dataset = {
+        "name": "benchmark", "samples": 1000, "longest_prompt_tokens": 20000, "longest_answer_tokens": 2000,
+        "inputs": lengths, "outputs": {"mean_tokens": float(ANSWER_TOKENS), "cap_frac": 0.0}, "path": None,
+    }  # fmt: skip
+    return ClientSettings.model_validate(
+        {
+            "endpoint_url": f"http://127.0.0.1:{port}/v1", "served_model_name": "m",
+            "target_qps": times * DEFAULT_TPS / ANSWER_TOKENS, "min_duration_s": duration_s, "min_queries": 1,
+            "concatenate_permutation": False, "schedule_seed": "mlperf", "length_seed": 0, "ttft_limit_s": 4.5,
+            "tpot_limit_s": 0.08, "max_output_tokens": 2000, "samples": 1000, "client_concurrency": 2048,
+            "request_timeout_s": 600.0, "response_timeout_s": 600.0, "dataset_path": None, "dataset": dataset,
+        }
+    )  # fmt: skip
+
+
+def measure(times: float, duration_s: float) -> str:
+    """One run; a line of the table."""
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    settings = client_settings(ours.recv(), times, duration_s)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "client.json")
+        path.write_text(settings.model_dump_json())
+        began = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "tune.client", str(path), "--out", folder],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        wall_s = time.monotonic() - began
+        log = read_requests(Path(folder, "requests.npz"))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    client_cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    ours.send("stop")
+    stamps, server_cpu_s = ours.recv()
+    server.join()
+    prompts, schedule = Prompts(settings, 9400), draw_schedule(settings)
+    seen = [stamps[_key(prompts.body(i, int(n), 1))] for i, n in enumerate(schedule.input_tokens)]
+    server_ns = np.array([wrote - arrived for arrived, wrote in seen])
+    recorded_ns = log.first_token_ns - log.scheduled_ns
+    added_ms = (recorded_ns - server_ns) * 1e-6
+    p99 = (np.percentile(recorded_ns, 99) - np.percentile(server_ns, 99)) * 1e-6
+    rate = log.output_tokens.sum() / log.done_ns.max() * 1e9
+    return (
+        f"{times:4.0f}x {settings.target_qps:8.2f} {rate:10.0f} {int((log.error != '').sum()):7d} "
+        f"{np.median(added_ms):10.2f} {np.percentile(added_ms, 99):10.2f} {p99:14.2f} "
+        f"{client_cpu_s / wall_s:8.2f} {server_cpu_s / wall_s:8.2f}"
+    )
+
+
+def _key(body: bytes) -> bytes:
+    return body[body.index(b'"prompt":[') + 10 :][:60]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--duration-s", type=float, default=30.0, help="how long queries arrive")
+    parser.add_argument("--times", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    options = parser.parse_args()
+    print(
+        f"{os.cpu_count()} CPUs, {ANSWER_TOKENS} tokens an answer, {TOKEN_S * 1e3:g} ms a token", flush=True
+    )
+    print(
+        " rate      qps   tokens/s  errors  p50 +ms    p99 +ms   p99 less p99  client  server cores",
+        flush=True,
+    )
+    for times in options.times:
+        print(measure(times, options.duration_s), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Which requests the engines accept at all, and how much cache each may come to need."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.results.requests import IntArray
+from tune.spec.memory import kv_capacity_tokens, reserved_tokens
+from tune.spec.trial import TrialSpec
+
+
+def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
+    """Why no engine would accept a request, shape (n,); empty where they do."""
+    longest = min(spec.prefill.max_seq_len, spec.decode.max_seq_len) - 1
+    prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.prefill)
+    decode_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
+    budget = spec.prefill.max_num_tokens
+    whole = spec.prefill.enable_chunked_prefill is not True
+    reasons = (
+        (prompt > longest, f"prompt over {longest} tokens, which max_seq_len leaves for it"),
+        (whole & (prompt > budget), f"prompt over prefill.max_num_tokens {budget} without chunked prefill"),
+        (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
+        (
+            reserved(spec, prompt) > decode_kv,
+            f"request over the {decode_kv} tokens of a decode worker's KV cache",
+        ),
+    )
+    return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
+
+
+def reserved(spec: TrialSpec, prompt: IntArray) -> IntArray:
+    """KV tokens that the longest answer to each prompt takes in a decode worker, shape (n,)."""
+    longest, limit = spec.load.dataset.longest_answer_tokens, spec.decode.max_seq_len
+    lengths, where = np.unique(prompt, return_inverse=True)
+    tokens = np.array([reserved_tokens(int(length), longest, limit) for length in lengths], np.int64)
+    return tokens[where]
+
+
+def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:
+    """Tokens really answered, shape (n,): max_seq_len ends an answer early, but its first token comes."""
+    return np.clip(answer, 1, np.maximum(spec.decode.max_seq_len - prompt, 1))
