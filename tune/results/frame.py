@@ -32,15 +32,16 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
     {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
     probes and attempts; and param.<name> for every parameter in a provenance. Absent numbers are NaN, absent
-    texts missing. A parameter of whole numbers is Int64, absent in some rows or not.
+    texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or not, and
+    object where they mix.
     """
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
     data = {name: pd.Series(values, dtype=_dtype(name)) for name, values in columns.items()}
     names = dict.fromkeys(name for outcome in outcomes for name in _params(outcome))
     for name in names:
-        raw = pd.Series([_params(outcome).get(name) for outcome in outcomes], dtype=object)
-        data[f"param.{name}"] = raw.convert_dtypes(convert_floating=False)
+        values = [_params(outcome).get(name) for outcome in outcomes]
+        data[f"param.{name}"] = pd.Series(values, dtype=_param_dtype(values))
     return pd.DataFrame(data)
 
 
@@ -140,3 +141,11 @@ def _dtype(column: str) -> str:
     if column in _FLAGS:
         return "bool"
     return "int64" if column in _COUNTS else "float64"
+
+
+def _param_dtype(values: Sequence[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    for allowed, dtype in (({bool}, "boolean"), ({int}, "Int64"), ({int, float}, "float64"), ({str}, "str")):
+        if kinds <= allowed:
+            return dtype
+    return "object"
