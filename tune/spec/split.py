@@ -77,8 +77,6 @@ def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, i
 def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, prefill_workers: int) -> int:
     """The most decode workers that fit beside `prefill_workers`; 0 when not even those fit."""
     count = 0
-    while place(
-        hardware, prefill, decode, Split(prefill_workers=prefill_workers, decode_workers=count + 1)
-    ):
+    while place(hardware, prefill, decode, Split(prefill_workers=prefill_workers, decode_workers=count + 1)):
         count += 1
     return count
