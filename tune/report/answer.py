@@ -51,7 +51,7 @@ def answer(study: StudyRecord, outcomes: Sequence[Outcome], ranked: Sequence[str
 
 def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Answer:
     sentence = (
-        f"{words.describe(best, study.space)} at {words.figure(best.target_qps, 4)} QPS: "
+        f"{words.describe(best, study.space)} at {words.rate(best.target_qps)}: "
         f"{words.figure(best.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, best)}."
     )
     notes = [_binding(best), *_against_incumbent(study, outcomes, best), *_edges(study, best)]
@@ -75,7 +75,7 @@ def _closest(study: StudyRecord, top: Outcome) -> Answer:
         how = top.reason or "the verdict needs more queries than were measured"
     sentence = (
         f"No configuration held every limit. The closest, {words.describe(top, study.space)} at "
-        f"{words.figure(top.target_qps, 4)} QPS, missed: {how} ({_latencies(study, top)})."
+        f"{words.rate(top.target_qps)}, missed: {how} ({_latencies(study, top)})."
     )
     return Answer(False, sentence, _tiles(study, [top], top), tuple(_advice(missed, top)), _command(top))
 
@@ -87,10 +87,9 @@ def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer
     reasons = Counter(o.reason or "no reason recorded" for o in outcomes)
     reason, count = reasons.most_common(1)[0]
     failed = sum(o.status == "failed" for o in outcomes)
-    sentence = (
-        f"Nothing was measured: {words.plural(failed, 'trial')} failed and "
-        f"{words.plural(len(outcomes) - failed, 'configuration')} could not run."
-    )
+    parts = {"failed": failed, "could not run as configured": len(outcomes) - failed}
+    told = " and ".join(f"{words.plural(n, 'trial')} {what}" for what, n in parts.items() if n)
+    sentence = f"Nothing was measured: {told}."
     notes = [f"The most frequent reason, {count:,} of {len(outcomes):,}: {reason}"]
     if failed:
         notes.append(
@@ -137,8 +136,8 @@ def _against_incumbent(study: StudyRecord, outcomes: Sequence[Outcome], best: Ou
     change = (best.output_tps_per_gpu or 0.0) / start.output_tps_per_gpu - 1
     notes = [
         f"{abs(change) * 100:.1f} % {'more' if change >= 0 else 'fewer'} output tokens/s/GPU than the "
-        f"incumbent, {words.describe(start, study.space)} at {words.figure(start.target_qps, 4)} QPS, which {held}: "
-        f"{words.figure(start.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, start)}."
+        f"incumbent, {words.describe(start, study.space)} at {words.rate(start.target_qps)}, which {held}: "
+        f"{words.figure(start.output_tps_per_gpu, 4)} tokens/s/GPU, {_latencies(study, start)}."
     ]
     before, after = words.params(start), words.params(best)
     changed = [
@@ -226,7 +225,7 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
         ),
         Tile(
             "Request rate",
-            words.figure(top.target_qps, 4),
+            f"{top.target_qps:.4g}",
             "QPS offered",
             f"{words.figure(top.completed_qps, 4)} QPS completed",
         ),

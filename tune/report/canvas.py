@@ -119,6 +119,4 @@ def limit_line(drawn: go.Figure, axis: str, value: float, text: str, log: bool =
     else:
         across = f"x{number} domain"
         drawn.add_shape(**line, xref=across, yref=axis, x0=0, x1=1, y0=value, y1=value)
-        drawn.add_annotation(
-            **label, xref=across, yref=axis, x=0, y=at, xanchor="left", yanchor="bottom", xshift=4
-        )
+        drawn.add_annotation(**label, xref=across, yref=axis, x=1, y=at, xanchor="right", yanchor="bottom")

@@ -175,8 +175,13 @@ def _coloured(drawn: go.Figure, rows: pd.DataFrame, x: str, y: str) -> None:
                 "line": {"width": 0 if many else 0.5, "color": TEXT},
             }
             hover = f"%{{text}}<br>%{{marker.color:.4g}} tokens/s/GPU<extra>{name}</extra>"
-            named = f"{name} (n = {len(some):,})"
-            drawn.add_trace(points(some, x, y, name=named, marker=marker, hovertemplate=hover, many=many))
+            drawn.add_trace(
+                points(some, x, y, marker=marker, hovertemplate=hover, many=many, showlegend=False)
+            )
+            key = {"symbol": symbol, "size": 10, "color": TEXT}
+            drawn.add_trace(
+                go.Scatter(x=[None], y=[None], mode="markers", marker=key, name=f"{name} (n = {len(some):,})")
+            )
     bar = {"title": {"text": "tokens/s/GPU"}, "thickness": 14, "outlinewidth": 0}
     drawn.update_layout(coloraxis={"colorscale": "Cividis", "colorbar": bar})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tune.report import words
 from tune.report.verdict import VERDICT_WORDS, VERDICTS, verdict
 from tune.results.outcome import Outcome
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
+from tune.spec.space import Dimension, GraphFamilyDimension
 
 PLACE = {
     "sim": (
@@ -52,18 +54,28 @@ def rules(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, st
         ("Trials", _trials(study, outcomes)),
         ("GPU-hours", _gpu_hours(study, outcomes)),
     ]
-    times = [(a.started_at, a.ended_at) for o in outcomes for a in o.attempts]
-    if times:
-        rows.append(("Ran", f"{min(t[0] for t in times)} to {max(t[1] for t in times)}"))
+    attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
+    if attempts:
+        began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
+        rows.append(("Ran", f"{_minute(began)} to {_minute(ended)}"))
     return rows
+
+
+def _minute(stamp: str) -> str:
+    return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def space(study: StudyRecord) -> list[dict[str, str]]:
     """One row a dimension of the space: name, path, range, unit."""
     return [
-        {"name": name, "path": d.path, "extent": words.extent(d), "unit": words.unit(d) or words.NOTHING}
+        {"name": name, "path": _setting(d), "extent": words.extent(d), "unit": words.unit(d) or words.NOTHING}
         for name, d in study.space.items()
     ]
+
+
+def _setting(dimension: Dimension) -> str:
+    """What an override would name; a rule for CUDA graph sizes sets a whole section."""
+    return dimension.path + (".cuda_graph_config" if isinstance(dimension, GraphFamilyDimension) else "")
 
 
 def _search(study: StudyRecord) -> str:

@@ -49,8 +49,8 @@ def stages(good: pd.DataFrame) -> Figure:
     drawn.update_xaxes(title="mean over requests, s")
     drawn.update_yaxes(autorange="reversed", title="rank and trial")
     caption = (
-        f"The best ranked trials that record it, n = {len(known)}; stages are means over requests and together "
-        "make the mean TTFT."
+        f"The best ranked trials that record it, n = {len(known)}; stages are means over requests and "
+        "together make the mean TTFT."
         if len(known) > 1
         else "The trial's stages, n = 1, are means over requests; together they make its mean TTFT."
     )

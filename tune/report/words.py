@@ -49,6 +49,11 @@ def milliseconds(value_s: float | None) -> str:
     return NOTHING if value_s is None else f"{figure(value_s * 1e3)} ms"
 
 
+def rate(value_qps: float) -> str:
+    """A request rate as it was set, up to four significant digits."""
+    return f"{value_qps:.4g} QPS"
+
+
 def p99_s(latency: Percentiles | None) -> float | None:
     """The 99th percentile of a latency, None where it was not measured."""
     return latency.p99 if latency else None

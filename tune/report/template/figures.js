@@ -45,7 +45,7 @@ async function drawFigure(element) {
     trace.text = trace.customdata.map((number) => LABELS.get(number));
   }
   const first = !element.dataset.drawn;
-  await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displayModeBar: "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
   if (first) element.on("plotly_click", (event) => { if (event.points[0].customdata !== undefined) openTrial(event.points[0].customdata); });
   element.dataset.drawn = "yes";
 }

@@ -24,9 +24,9 @@ const COLUMNS = [
   { title: "Split", value: (t) => t.split, text: true },
   { title: "Verdict", value: (t) => VERDICTS[t.verdict].word, text: true, chip: true },
   { title: "Output", unit: "tokens/s/GPU", best: "most", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
-  { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => digits(v, 4), measured: true },
-  { title: "p99 TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true },
-  { title: "p99 TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true },
+  { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
+  { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true },
+  { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true },
   ...DATA.params.map((param, i) => ({
     title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain,
     text: DATA.rows.some((_, r) => typeof TRIALS[r].params[i] === "string"),
