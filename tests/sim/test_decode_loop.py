@@ -1,0 +1,219 @@
+"""One decode worker, alone: against a step-by-step rewrite, queueing theory and steps counted by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune.probe.arrivals import schedule_ns
+from tune.results.requests import FloatArray
+from tune.sim.decode_loop import (
+    GUARANTEED_NO_EVICT,
+    MAX_UTILIZATION,
+    STATIC_BATCH,
+    DecodeWorker,
+    Requests,
+    Served,
+    decode,
+)
+
+WORKER = DecodeWorker(
+    policy=GUARANTEED_NO_EVICT,
+    slots=4,
+    kv_tokens=10_000,
+    context_token_s=0.0,
+    max_num_tokens=64,
+    recompute_step_s=0.5,
+    recompute_token_s=0.01,
+    recompute_pair_s=0.0001,
+    window_s=1e12,
+)
+STEP_S, SEQUENCE_S, BLOCK = 1.0, 0.1, 32
+
+
+def run(
+    answer: list[int],
+    ready_s: list[float] | None = None,
+    prompt: list[int] | None = None,
+    sequence_s: float = 0.0,
+    step_s: float = STEP_S,
+    **limits: Any,
+) -> tuple[Served, int]:
+    """What happened to each request, and the peak of the cache."""
+    count = len(answer)
+    worker = WORKER._replace(**limits)
+    prompts = np.array(prompt or [1] * count, np.int64)
+    requests = Requests(
+        np.zeros(count) if ready_s is None else np.array(ready_s),
+        prompts,
+        np.array(answer, np.int64),
+        -(-(prompts + max(answer)) // BLOCK) * BLOCK,
+    )
+    served = Served(np.full(count, -1.0), np.full(count, -1.0), np.full(count, -1.0), np.zeros(2))
+    batch_s = step_s + sequence_s * np.arange(worker.slots + 1)
+    return served, decode(worker, batch_s, requests, served)
+
+
+def step_by_step(
+    answer: list[int], ready_s: list[float], prompt: list[int], worker: DecodeWorker
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The same policies written again as plainly as can be: one step at a time, nothing in closed form."""
+    most = max(answer)
+    reserve = [-(-(p + most) // BLOCK) * BLOCK for p in prompt]
+    start, first, done = (np.full(len(answer), -1.0) for _ in range(3))
+    made = [0] * len(answer)
+    queue, paused, running = list(range(len(answer))), list[int](), list[int]()
+    now = 0.0
+
+    def fits(request: int) -> bool:
+        others = [*running, request]
+        if len(others) > worker.slots:
+            return False
+        if worker.policy == MAX_UTILIZATION:
+            return sum(prompt[r] + made[r] + BLOCK for r in others) <= worker.kv_tokens
+        return sum(reserve[r] for r in others) <= worker.kv_tokens
+
+    while queue or running or paused:
+        while paused and fits(paused[-1]):
+            request = paused.pop()
+            tokens = prompt[request] + made[request]
+            now += 0.5 * -(-tokens // worker.max_num_tokens) + 0.01 * tokens + 0.0001 * tokens * tokens / 2
+            running.append(request)
+        may_join = not paused and not (worker.policy == STATIC_BATCH and running)
+        while may_join and queue and ready_s[queue[0]] <= now and fits(queue[0]):
+            start[queue[0]] = now
+            running.append(queue.pop(0))
+        if not running:
+            now = ready_s[queue[0]]
+            continue
+        if worker.policy == MAX_UTILIZATION:
+            while sum(prompt[r] + made[r] + BLOCK for r in running) > worker.kv_tokens:
+                paused.append(running.pop())
+        now += STEP_S + SEQUENCE_S * len(running)
+        now += worker.context_token_s * sum(prompt[r] + made[r] for r in running)
+        for request in running:
+            made[request] += 1
+            if made[request] == 1:
+                first[request] = now
+            if made[request] == answer[request]:
+                done[request] = now
+        running = [r for r in running if made[r] < answer[r]]
+    return start, first, done
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=25),
+    gap_s=st.floats(0, 20),
+    policy=st.sampled_from([GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH]),
+    slots=st.integers(1, 5),
+    kv_tokens=st.integers(400, 1500),
+    context_token_s=st.sampled_from([0.0, 0.001, 0.013]),
+)
+def test_closed_form_equals_one_step_at_a_time(
+    lengths: list[tuple[int, int]], gap_s: float, **limits: Any
+) -> None:
+    answer, prompt = [a for a, _ in lengths], [p for _, p in lengths]
+    # an odd fraction of a step: no arrival meets a boundary exactly, where rounding would decide
+    ready_s = [index * gap_s * 1.0007 + index * 0.0123456789 for index in range(len(lengths))]
+    served, peak = run(answer, ready_s, prompt, SEQUENCE_S, **limits)
+    start, first, done = step_by_step(answer, ready_s, prompt, WORKER._replace(**limits))
+    np.testing.assert_allclose(served.start_s, start, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(served.first_s, first, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(served.done_s, done, rtol=1e-9, atol=1e-9)
+    assert peak <= limits["kv_tokens"]
+
+
+def test_a_sequence_slows_as_its_context_grows() -> None:
+    served, _ = run([3], prompt=[100], context_token_s=0.01)
+    assert served.first_s[0] == pytest.approx(2.0)
+    assert served.done_s[0] == pytest.approx(2.0 + 2.01 + 2.02)
+
+
+def test_arrivals_join_at_the_next_step() -> None:
+    served, _ = run([10, 10], [0.0, 2.5])
+    assert served.start_s == pytest.approx([0.0, 3.0])
+    assert served.first_s == pytest.approx([1.0, 4.0])
+
+
+def test_an_arrival_on_a_boundary_joins_there() -> None:
+    assert run([10, 10], [0.0, 3.0])[0].start_s[1] == 3.0
+
+
+def test_the_batch_size_sets_the_step() -> None:
+    served, _ = run([4, 2], sequence_s=0.5)
+    assert served.done_s == pytest.approx([2 * 2.0 + 2 * 1.5, 2 * 2.0])
+
+
+def test_guaranteed_waits_for_the_promise() -> None:
+    """Each request is promised 128 tokens; 255 hold one of them at a time."""
+    served, peak = run([10, 10], prompt=[100, 100], kv_tokens=255)
+    assert served.start_s == pytest.approx([0.0, 10.0])
+    assert peak == 128
+
+
+def test_max_utilization_admits_on_present_use() -> None:
+    served, peak = run([10, 10], prompt=[100, 100], kv_tokens=290, policy=MAX_UTILIZATION)
+    assert served.start_s == pytest.approx([0.0, 0.0])
+    assert 128 < peak <= 290
+
+
+def test_max_utilization_pauses_the_youngest_and_computes_its_cache_again() -> None:
+    """266 tokens hold two sequences of 100 + 31 for two steps, growing by two a step."""
+    served, _ = run([10, 10], prompt=[100, 100], kv_tokens=266, policy=MAX_UTILIZATION)
+    assert served.done_s[0] == pytest.approx(10.0)
+    recompute_s = 2 * 0.5 + 0.01 * 102 + 0.0001 * 102**2 / 2
+    assert served.first_s[1] == pytest.approx(1.0)
+    assert served.done_s[1] == pytest.approx(10.0 + recompute_s + 8.0)
+
+
+def test_static_batch_waits_for_an_empty_engine() -> None:
+    served, _ = run([5, 20, 5], [0.0, 0.0, 1.0], policy=STATIC_BATCH)
+    assert served.start_s == pytest.approx([0.0, 0.0, 20.0])
+
+
+def test_slots_bound_the_batch() -> None:
+    served, _ = run([5] * 6, slots=4)
+    assert served.start_s == pytest.approx([0.0] * 4 + [5.0] * 2)
+
+
+def test_use_counts_inside_the_window_only() -> None:
+    served, _ = run([10], [5.0], window_s=8.0)
+    assert served.use[0] == pytest.approx(3.0)
+    assert run([10], [5.0], window_s=5.0)[0].use[0] == 0.0
+
+
+def test_integral_of_the_batch_is_the_time_in_slots() -> None:
+    """Little's law without the averages: what the worker counts is what the requests spend."""
+    answer = np.random.RandomState(3).randint(1, 50, size=500).tolist()
+    ready_s = (schedule_ns(500, 0.15, 4) / 1e9).tolist()
+    served, _ = run(answer, ready_s, sequence_s=0.01)
+    assert served.use[0] == pytest.approx((served.done_s - served.start_s).sum())
+
+
+@pytest.mark.parametrize("utilisation", [0.4, 0.8])
+def test_waiting_time_of_m_d_1(utilisation: float) -> None:
+    """One slot, answers of ten steps. Source: Pollaczek-Khinchine formula for fixed service times."""
+    count, service_s = 200_000, 10.0
+    ready_s = (schedule_ns(count, utilisation / service_s, 5) / 1e9).tolist()
+    served, _ = run([10] * count, ready_s, slots=1)
+    wait_s = served.start_s - np.array(ready_s)
+    assert wait_s.mean() == pytest.approx(utilisation * service_s / (2 * (1 - utilisation)), rel=0.05)
+
+
+def test_waiting_time_of_m_m_c() -> None:
+    """Four slots and geometric answers of 200 short steps on average. Source: Erlang's C formula."""
+    count, slots, mean_s, rate_qps = 300_000, 4, 1.0, 3.2
+    answer = np.random.RandomState(6).geometric(1 / 200, size=count)
+    ready_s = schedule_ns(count, rate_qps, 7) / 1e9
+    served, _ = run(answer.tolist(), ready_s.tolist(), step_s=mean_s / 200, kv_tokens=10**9, slots=slots)
+    load = rate_qps * mean_s
+    terms = np.cumprod([1.0, *(load / k for k in range(1, slots + 1))])
+    last = terms[slots] * slots / (slots - load)
+    waits_frac = last / (terms[:slots].sum() + last)
+    expected_s = waits_frac * mean_s / (slots - load)
+    assert (served.start_s - ready_s).mean() == pytest.approx(expected_s, rel=0.08)
