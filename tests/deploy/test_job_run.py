@@ -169,7 +169,7 @@ def test_steps_are_called_as_planned(rack: Rack, make_facts: Callable[..., Clust
         }
         options = set(called["options"])
         hosts = ",".join(NODES[node] for node in process.nodes)
-        assert {f"--nodelist={hosts}", f"--ntasks={process.tasks}", "--overlap"} <= options
+        assert {f"--nodelist={hosts}", f"--ntasks={process.tasks}", "--overlap", "--overcommit"} <= options
         assert {"--kill-on-bad-exit=1", f"--output={rack.raw / process.log}"} <= options
         assert ("--mpi=pmix" in options) == bool(process.gpus)
         assert f"--ntasks-per-node={process.tasks // len(process.nodes)}" in options

@@ -59,6 +59,7 @@ forget_batch_step() {
 }
 
 # launch NAME LOG NODE_INDICES TASKS [srun options] -- COMMAND...
+# --overlap: steps share nodes; --overcommit: where the job was given fewer CPUs than a worker has ranks.
 launch() {
   local name=$1 log=$RAW_DIR/$2 tasks=$4 options=() hosts='' index indices
   IFS=, read -ra indices <<<"$3"
@@ -71,7 +72,7 @@ launch() {
   for index in "${indices[@]}"; do
     hosts+=${hosts:+,}${NODES[index]}
   done
-  srun --overlap --job-name="$name" --nodes="${#indices[@]}" --nodelist="$hosts" --ntasks="$tasks" \
+  srun --overlap --overcommit --job-name="$name" --nodes="${#indices[@]}" --nodelist="$hosts" --ntasks="$tasks" \
     --ntasks-per-node="$((tasks / ${#indices[@]}))" --kill-on-bad-exit=1 --output="$log" \
     ${options[@]+"${options[@]}"} "$@" &
   LAUNCHED=$!
