@@ -40,9 +40,8 @@ class Figure:
 def figure(name: str, title: str, caption: str, drawn: go.Figure, height_px: int = 420) -> Figure:
     """Take the drawn traces and layout; the page sets size, fonts and colours."""
     drawn.update_layout(template="none", margin={"l": 64, "r": 24, "t": 28, "b": 56}, hovermode="closest")
-    drawn.update_layout(
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    )
+    place = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    drawn.update_layout(legend={**place, "itemsizing": "constant"})
     drawn.update_xaxes(automargin=True, zeroline=False, title_standoff=8)
     drawn.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
     return Figure(name, title, caption, drawn.to_plotly_json(), height_px)

@@ -39,7 +39,7 @@ LATENCIES = {
 
 def figures(study: StudyRecord, rows: pd.DataFrame) -> list[Figure]:
     """Every figure of the page, in order; `rows` is the frame of all trials with its report columns."""
-    good = rows[rows["verdict"].isin(["feasible", "slo_broken"])].copy()
+    good = rows[rows["verdict"].isin(["feasible", "slo_broken"])].dropna(subset=[TPS])
     if good.empty:
         return [left_out("none", "Figures", "No trial has a valid measurement, so there is nothing to draw.")]
     drawn = [_trade_off(study, good, "ttft"), _trade_off(study, good, "tpot")]
@@ -97,15 +97,10 @@ def _history(study: StudyRecord, rows: pd.DataFrame, good: pd.DataFrame) -> Figu
         steps = steps[steps["running"] > steps["running"].shift(fill_value=0.0)]
         x = [*steps["number"].tolist(), int(rows["number"].max())]
         y = [*steps["running"].tolist(), float(steps["running"].iloc[-1])]
+        line = {"shape": "hv", "width": 2, "color": TEXT}
+        kind = go.Scattergl if len(good) > MANY_POINTS else go.Scatter
         drawn.add_trace(
-            go.Scatter(
-                x=x,
-                y=y,
-                mode="lines",
-                line={"shape": "hv", "width": 2, "color": TEXT},
-                name="best feasible so far",
-                hoverinfo="skip",
-            )
+            kind(x=x, y=y, mode="lines", line=line, name="best feasible so far", hoverinfo="skip")
         )
     start = good[good["incumbent"] & good["feasible"]]
     if len(start):
