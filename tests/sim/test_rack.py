@@ -1,0 +1,295 @@
+"""The whole simulated rack: conservation, the parts of TTFT, determinism, and the published run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sim_trials import make_trial, short_trial
+
+from tune.errors import FixCommand
+from tune.results.requests import FloatArray, RequestLog, Stages
+from tune.sim.rack import simulate
+
+POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
+VARIANTS = [
+    (),
+    ("split.decode_workers=1", POLICY.format("MAX_UTILIZATION"), "load.target_qps=40"),
+    ("split.decode_workers=1", POLICY.format("STATIC_BATCH")),
+    ("prefill.scheduler_config.context_chunking_policy=EQUAL_PROGRESS", "load.target_qps=60"),
+    ("prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=20192"),
+    ("stack.router_mode=random", "split.disaggregation_strategy=decode_first"),
+    ("prefill.tensor_parallel_size=2", "prefill.pipeline_parallel_size=2", "decode.cuda_graph_config=null"),
+]
+
+
+def run(*overrides: str) -> RequestLog:
+    return simulate(*short_trial(*overrides))
+
+
+def ttft_s(log: RequestLog) -> FloatArray:
+    return (log.first_token_ns - log.scheduled_ns) / 1e9
+
+
+def tpot_s(log: RequestLog) -> FloatArray:
+    several = log.output_tokens > 1
+    return (log.done_ns - log.first_token_ns)[several] / (log.output_tokens[several] - 1) / 1e9
+
+
+def digest(log: RequestLog) -> str:
+    """Of every bit of a log."""
+    assert log.stages is not None
+    assert log.pools is not None
+    found = hashlib.sha256()
+    for part in (log, log.stages, log.pools):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, np.ndarray):
+                found.update(value.tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_every_request_is_answered_in_order_of_its_stages(overrides: tuple[str, ...]) -> None:
+    spec, calibration = short_trial(*overrides)
+    log = simulate(spec, calibration)
+    stages = log.stages
+    assert stages is not None
+    assert len(log) == 400
+    assert (log.error == "").all()
+    assert (log.output_tokens >= 1).all()
+    assert (log.input_tokens + log.output_tokens <= spec.decode.max_seq_len).all()
+    times = [log.scheduled_ns, stages.prefill_start_ns, stages.prefill_done_ns, stages.kv_arrived_ns]
+    times += [stages.decode_start_ns, log.first_token_ns, log.done_ns]
+    for earlier, later in pairwise(times):
+        assert (later >= earlier).all()
+    assert ((log.done_ns > log.first_token_ns) == (log.output_tokens > 1)).all()
+    assert set(log.prefill_worker) == set(range(spec.split.prefill_workers))
+    assert set(log.decode_worker) == set(range(spec.split.decode_workers))
+    for field in fields(Stages):
+        assert getattr(stages, field.name).dtype == np.int64
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_pools_are_between_empty_and_full(overrides: tuple[str, ...]) -> None:
+    spec, calibration = short_trial(*overrides)
+    pools = simulate(spec, calibration).pools
+    assert pools is not None
+    assert pools.prefill_busy_frac.shape == (spec.split.prefill_workers,)
+    assert pools.decode_batch_mean.shape == (spec.split.decode_workers,)
+    for used_frac in (pools.prefill_busy_frac, pools.decode_kv_used_frac):
+        assert (used_frac > 0).all()
+        assert (used_frac <= 1).all()
+    assert (pools.decode_batch_mean <= spec.decode.max_batch_size).all()
+
+
+def test_compiled_and_plain_python_agree_to_the_bit() -> None:
+    """In another process, since numba decides when it is imported."""
+    code = (
+        "from test_rack import VARIANTS, digest, run\n"
+        "for overrides in VARIANTS: print(digest(run(*overrides, 'load.min_queries=150')))"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == [digest(run(*overrides, "load.min_queries=150")) for overrides in VARIANTS]
+
+
+def test_same_trial_same_bits_and_seeds_matter() -> None:
+    assert digest(run()) == digest(run())
+    assert len({digest(run(f"load.length_seed={seed}")) for seed in range(3)}) == 3
+    assert len({digest(run(f"load.seed={seed}")) for seed in range(3)}) == 3
+
+
+def test_ttft_without_load_is_the_sum_of_its_parts() -> None:
+    """One request every hundred seconds, one prompt length: every request is alone on the rack."""
+    overrides = ("load.dataset.inputs.kind=fixed", "load.min_queries=50", "load.target_qps=0.01")
+    spec, calibration = short_trial(*overrides)
+    log = simulate(spec, calibration)
+    assert log.stages is not None
+    queue_s = (log.stages.prefill_start_ns - log.scheduled_ns) / 1e9
+    transfer_s = (log.stages.kv_arrived_ns - log.stages.prefill_done_ns) / 1e9
+    slot_s = (log.stages.decode_start_ns - log.stages.kv_arrived_ns) / 1e9
+    prefill_s = (log.stages.prefill_done_ns - log.stages.prefill_start_ns) / 1e9
+    assert queue_s == pytest.approx(calibration.ttft_overhead_s, abs=1e-8)
+    assert transfer_s == pytest.approx(0.005 + 9400 * 258_048 / 100e9, abs=1e-8)
+    assert np.median(slot_s) == 0
+    assert np.ptp(prefill_s) < 1e-8
+    parts_s = queue_s + prefill_s + transfer_s + slot_s
+    assert (ttft_s(log) > parts_s + 0.02).all()
+
+
+@pytest.mark.parametrize("overrides", [(), ("load.target_qps=12",), ("load.seed=4", "load.length_seed=9")])
+def test_littles_law(overrides: tuple[str, ...]) -> None:
+    """Requests in decode slots = rate x time in a slot, over the window. Source: Little 1961."""
+    log = simulate(*make_trial(*overrides))
+    assert log.stages is not None
+    assert log.pools is not None
+    last_ns = log.scheduled_ns[-1]
+    start, done = (np.minimum(times, last_ns) for times in (log.stages.decode_start_ns, log.done_ns))
+    assert log.pools.decode_batch_mean.sum() == pytest.approx((done - start).sum() / last_ns, rel=1e-6)
+
+
+def test_promised_cache_never_exceeds_a_worker() -> None:
+    spec, calibration = short_trial("load.target_qps=60", "split.decode_workers=2", "load.min_queries=1500")
+    log = simulate(spec, calibration)
+    assert log.stages is not None
+    context = np.minimum(log.input_tokens + 2000, spec.decode.max_seq_len)
+    fullest = 0
+    for worker in range(2):
+        mine = log.decode_worker == worker
+        start, done = log.stages.decode_start_ns[mine], log.done_ns[mine]
+        held = [(context[mine][(start <= at) & (done > at)]).sum() for at in start]
+        fullest = max(fullest, *held)
+    assert 1.7e6 < fullest < 1.9e6
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("load.target_qps=12", "load.target_qps=16"),
+        ("split.prefill_workers=14", "split.prefill_workers=12"),
+        ("prefill.tensor_parallel_size=8", "prefill.tensor_parallel_size=4"),
+        ("cluster.calibration.prefill_scale=0.8", "cluster.calibration.prefill_scale=1.0"),
+        (
+            "cluster.calibration.kv_transfer_bytes_per_s=100.0e+9",
+            "cluster.calibration.kv_transfer_bytes_per_s=1.0e+9",
+        ),
+        ("prefill.disable_overlap_scheduler=false", "prefill.disable_overlap_scheduler=true"),
+        ("load.dataset.inputs.mean_tokens=8000.0", "load.dataset.inputs.mean_tokens=9400.0"),
+    ],
+)
+def test_mean_ttft_worsens(better: str, worse: str) -> None:
+    more = "load.min_queries=3000"
+    assert ttft_s(run(better, more)).mean() < ttft_s(run(worse, more)).mean()
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("split.decode_workers=4", "split.decode_workers=3"),
+        ("decode.tensor_parallel_size=8", "decode.tensor_parallel_size=4"),
+        ("decode.disable_overlap_scheduler=false", "decode.disable_overlap_scheduler=true"),
+        ("decode.cuda_graph_config.enable_padding=true", "decode.cuda_graph_config.enable_padding=false"),
+        ("decode.cuda_graph_config.batch_sizes=[128,256]", "decode.cuda_graph_config.batch_sizes=[512]"),
+        (
+            "cluster.calibration.last_decode_worker_scale=1.0",
+            "cluster.calibration.last_decode_worker_scale=1.1",
+        ),
+        ("decode.kv_cache_config.dtype=fp8", "decode.kv_cache_config.dtype=bfloat16"),
+    ],
+)
+def test_mean_tpot_worsens(better: str, worse: str) -> None:
+    more = "load.min_queries=3000"
+    assert tpot_s(run(better, more)).mean() < tpot_s(run(worse, more)).mean()
+
+
+def test_streaming_interval_moves_neither_first_nor_last_token() -> None:
+    assert digest(run("decode.stream_interval=20")) == digest(run())
+
+
+def test_round_robin_deals_prefill_by_arrival_and_decode_by_prefill_completion() -> None:
+    log = run()
+    assert log.stages is not None
+    assert np.array_equal(log.prefill_worker, np.arange(400) % 14)
+    by_prefill = np.argsort(log.stages.prefill_done_ns, kind="stable")
+    assert np.array_equal(log.decode_worker[by_prefill], np.arange(400) % 4)
+
+
+def test_decode_first_deals_decode_workers_by_arrival() -> None:
+    log = run("split.disaggregation_strategy=decode_first")
+    assert np.array_equal(log.decode_worker, np.arange(400) % 4)
+
+
+def test_random_routing_is_uneven_and_worse() -> None:
+    even, uneven = run("load.min_queries=3000"), run("load.min_queries=3000", "stack.router_mode=random")
+    assert np.ptp(np.bincount(even.prefill_worker)) <= 1
+    assert np.ptp(np.bincount(uneven.prefill_worker)) > 10
+    assert ttft_s(uneven).mean() > ttft_s(even).mean()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("prefill.max_seq_len=8000", "prompt over 7999 tokens, which max_seq_len leaves"),
+        ("decode.max_seq_len=8000", "prompt over 7999 tokens, which max_seq_len leaves"),
+        ("prefill.enable_chunked_prefill=false", "prompt over prefill.max_num_tokens 4096 without chunked"),
+        ("prefill.kv_cache_config.free_gpu_memory_fraction=0.004", "of a prefill worker's KV cache"),
+        ("decode.kv_cache_config.free_gpu_memory_fraction=0.004", "of a decode worker's KV cache"),
+    ],
+)
+def test_refused_requests_take_no_time_and_say_why(override: str, reason: str) -> None:
+    log = run(override)
+    refused = log.error != ""
+    assert 0 < refused.sum() < 400
+    assert all(reason in text for text in log.error[refused])
+    for times in (log.first_token_ns, log.done_ns, log.prefill_worker, log.decode_worker):
+        assert (times[refused] == -1).all()
+        assert (times[~refused] >= 0).all()
+    assert (log.output_tokens[refused] == 0).all()
+
+
+def test_a_model_that_does_not_fit_refuses_everything() -> None:
+    log = run("decode.tensor_parallel_size=1")
+    assert (log.error != "").all()
+    assert log.pools is not None
+    assert (log.pools.decode_batch_mean == 0).all()
+
+
+def test_answers_end_at_max_seq_len() -> None:
+    spec, calibration = short_trial("decode.max_seq_len=9500", "load.dataset.inputs.kind=fixed")
+    log = simulate(spec, calibration)
+    assert log.output_tokens.max() == 100
+    assert (log.output_tokens < 100).any()
+
+
+def test_a_single_query_has_no_window() -> None:
+    log = run("load.min_queries=1", "load.target_qps=0.5")
+    assert len(log) == 1
+    assert log.done_ns[0] > log.first_token_ns[0] > 0
+    assert log.pools is not None
+    assert (log.pools.prefill_busy_frac == 0).all()
+
+
+@pytest.mark.parametrize("override", ["split.prefill_workers=0", "split.decode_workers=0"])
+def test_an_empty_pool_is_an_error(override: str) -> None:
+    with pytest.raises(FixCommand, match="leaves a pool empty"):
+        run(override)
+
+
+def test_reference_trial_holds_its_slo() -> None:
+    log = simulate(*make_trial())
+    assert len(log) == 16_626
+    assert np.percentile(ttft_s(log), 99) <= 4.5
+    assert np.percentile(tpot_s(log), 99) <= 0.080
+
+
+def test_twice_the_rate_saturates() -> None:
+    log = simulate(*make_trial("load.target_qps=31.5"))
+    ttft = ttft_s(log)
+    assert np.percentile(ttft, 50) > 60
+    assert ttft[-1000:].mean() > 5 * ttft[1000:2000].mean()
+
+
+def test_published_run_is_met_over_ten_orders_of_lengths() -> None:
+    """Source: LoadGen's summary of NVIDIA's MLPerf Inference v5.1 run of this configuration."""
+    logs = [simulate(*make_trial(f"load.length_seed={seed}")) for seed in range(10)]
+
+    def mean(percentile: float) -> float:
+        return float(np.mean([np.percentile(ttft_s(log), percentile) for log in logs]))
+
+    assert mean(50) == pytest.approx(1.3899, rel=0.05)
+    assert mean(90) == pytest.approx(2.5083, rel=0.05)
+    assert mean(99) == pytest.approx(4.2158, rel=0.05)
+    assert np.mean([tpot_s(log).mean() for log in logs]) == pytest.approx(0.04834, rel=0.05)
+    assert np.mean([np.percentile(tpot_s(log), 99) for log in logs]) == pytest.approx(0.05902, rel=0.05)
+    rate_tps = np.mean([log.output_tokens.sum() for log in logs]) / 1055.028977942
+    assert rate_tps == pytest.approx(9917.58, rel=0.01)

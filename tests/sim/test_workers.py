@@ -1,0 +1,89 @@
+"""Engine settings and calibration as the serving loops see them: CUDA graph padding, host time, pipelines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sim_trials import make_trial
+
+from tune.results.requests import FloatArray
+from tune.sim.step_times import StepTimes
+from tune.sim.workers import decode_worker, prefill_worker
+
+PLAIN = ("cluster.calibration.decode_scale=1.0", "cluster.calibration.no_graph_overhead_s=0.5")
+
+
+def batch_s(*overrides: str) -> FloatArray:
+    return decode_worker(*make_trial(*PLAIN, *overrides), 1.0, 0.0)[1]
+
+
+def unpadded_s(batch: int) -> float:
+    spec, _ = make_trial()
+    return float(
+        StepTimes.of(spec.model, spec.hardware, spec.decode).decode_batch_s(np.array([float(batch)]))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "computed"), [(1, 1), (3, 4), (33, 64), (128, 128), (129, 150), (512, 512)]
+)
+def test_batches_are_padded_to_the_next_captured_size(batch: int, computed: int) -> None:
+    assert batch_s()[batch] == pytest.approx(unpadded_s(computed))
+
+
+def test_order_of_captured_sizes_does_not_matter() -> None:
+    sizes = "decode.cuda_graph_config.batch_sizes"
+    assert np.array_equal(batch_s(f"{sizes}=[512,1,64]"), batch_s(f"{sizes}=[1,64,512]"))
+
+
+def test_above_the_largest_size_no_graph_runs() -> None:
+    step_s = batch_s("decode.cuda_graph_config.batch_sizes=[1,64]")
+    assert step_s[64] == pytest.approx(unpadded_s(64))
+    assert step_s[65] == pytest.approx(unpadded_s(65) + 0.5)
+
+
+def test_without_padding_only_exact_sizes_run_a_graph() -> None:
+    step_s = batch_s("decode.cuda_graph_config.enable_padding=false")
+    assert step_s[64] == pytest.approx(unpadded_s(64))
+    assert step_s[63] == pytest.approx(unpadded_s(63) + 0.5)
+
+
+def test_without_graphs_every_step_launches_its_kernels() -> None:
+    step_s = batch_s("decode.cuda_graph_config=null")
+    assert step_s[1:] == pytest.approx([unpadded_s(batch) + 0.5 for batch in range(1, 513)])
+
+
+def test_tokens_in_a_step_bound_the_slots() -> None:
+    assert decode_worker(*make_trial("decode.max_num_tokens=100"), 1.0, 0.0)[0].slots == 100
+    assert decode_worker(*make_trial("decode.max_batch_size=100"), 1.0, 0.0)[0].slots == 100
+
+
+def test_scales_multiply_steps_and_host_time_is_added() -> None:
+    one, other = (
+        prefill_worker(*make_trial(f"cluster.calibration.prefill_scale={scale}"), 0.0) for scale in (1.0, 2.0)
+    )
+    host_s = make_trial()[1].no_overlap_overhead_s
+    assert other.step_s - host_s == pytest.approx(2 * (one.step_s - host_s))
+    assert other.token_s == pytest.approx(2 * one.token_s)
+    overlapped = prefill_worker(
+        *make_trial("cluster.calibration.prefill_scale=1.0", "prefill.disable_overlap_scheduler=false"), 0.0
+    )
+    assert one.step_s - overlapped.step_s == pytest.approx(host_s)
+
+
+def test_a_slower_worker_is_slower_in_every_part() -> None:
+    trial = make_trial()
+    (base, base_s), (slow, slow_s) = (decode_worker(*trial, scale, 0.0) for scale in (1.0, 1.5))
+    assert slow_s == pytest.approx(1.5 * base_s)
+    assert slow.context_token_s == pytest.approx(1.5 * base.context_token_s)
+
+
+def test_pipeline_stages_share_prefill_steps_and_split_decode_batches() -> None:
+    pipeline = ("prefill.pipeline_parallel_size=2", "decode.pipeline_parallel_size=2")
+    single, double = (prefill_worker(*make_trial(*overrides), 0.0) for overrides in ((), pipeline))
+    assert double.token_s == pytest.approx(single.token_s / 2)
+    assert (single.fill_steps, double.fill_steps) == (0, 1)
+    graphs = ("decode.cuda_graph_config.batch_sizes=[512]", "decode.cuda_graph_config.enable_padding=false")
+    halves = batch_s(*pipeline, *graphs)
+    assert halves[100] == pytest.approx(unpadded_s(50) + 0.5)
+    assert halves[101] == pytest.approx(unpadded_s(51) + 0.5)
