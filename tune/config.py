@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,7 +120,7 @@ def _one_clear_error() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise FixCommand(_with_hint(str(error).strip())) from None
     finally:
         if before is None:
@@ -196,15 +197,22 @@ def _grammar(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_grammar(item) for item in value) + "]"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return value if _is_plain_word(value) else f"'{escaped}'"
+        return value if _is_plain_word(value) else _quote(value)
     return json.dumps(value)
+
+
+def _quote(text: str) -> str:
+    """`text` in quotes. A backslash is itself unless it stands before a quote or an interpolation."""
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+    text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
+    return "'" + re.sub(r"(\\+)\Z", lambda found: found[1] * 2, text) + "'"
 
 
 def _is_plain_word(text: str) -> bool:
     """Whether Hydra reads `text` back as the same string without quotes."""
     return (
-        text.replace("_", "").replace("-", "").isalnum()
+        text.isascii()
+        and text.replace("_", "").replace("-", "").isalnum()
         and text[0].isalpha()
         and text.lower() not in {"null", "true", "false", "nan", "inf"}
     )

@@ -1,0 +1,184 @@
+"""The composed configuration: the reference, every shipped file, and what must not pass silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tune.config import compose_overrides, trial_overrides
+from tune.errors import FixCommand
+from tune.spec.bind import bind, locate
+from tune.spec.rules import check
+
+ROOT = Path(__file__).parents[2]
+GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
+OPTIONS = [
+    f"{group}={path.stem}"
+    for group in GROUPS
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+    if path.stem != "gb200_rack"
+]
+SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
+
+
+def test_the_default_is_the_published_configuration() -> None:
+    composed = compose_overrides([]).settings
+    assert (composed.model.name, composed.model.layers) == ("llama3.1-405b-fp4", 126)
+    assert (composed.hardware.nodes, composed.hardware.gpus_per_node, composed.hardware.gpus) == (18, 4, 72)
+    assert composed.split.label == "14P4D"
+    assert composed.split.disaggregation_strategy == "prefill_first"
+    assert (composed.prefill.tensor_parallel_size, composed.decode.tensor_parallel_size) == (4, 4)
+    assert composed.load.target_qps == 15.75
+    assert (composed.slo.ttft_p99_s, composed.slo.tpot_p99_s) == (4.5, 0.080)
+    assert composed.load.min_duration_s == 600
+    assert composed.load.dataset.samples == 8313
+    assert (composed.load.request_timeout_s, composed.load.response_timeout_s) == (7200, 7200)
+    assert composed.load.queries == 16626, "two passes over the dataset, as the published run"
+    assert composed.stack.name == "dynamo_v0"
+    assert composed.cluster.kind == "sim"
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_shipped_option_composes(option: str) -> None:
+    assert compose_overrides([option]).settings.trial_spec.trial_id
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> None:
+    composition = compose_overrides([f"+sweep={sweep}"])
+    composed = composition.settings
+    assert composition.study_name == f"{sweep}-sim"
+    assert composed.sweep is not None
+    assert composed.sweep.question.endswith("?")
+    point = locate(composed.trial_spec, composed.sweep)
+    if sweep != "target_qps":
+        assert point is not None
+        assert bind(composed.trial_spec, composed.sweep, point) == composed.trial_spec
+
+
+def test_a_sweep_chooses_its_search_and_the_command_line_has_the_last_word() -> None:
+    assert compose_overrides(["+sweep=target_qps"]).settings.search.name == "grid"
+    assert compose_overrides(["+sweep=target_qps", "search=random"]).settings.search.name == "random"
+
+
+BAD = [
+    (["load.target_qpss=3"], "load.target_qpss: no such setting. Did you mean load.target_qps?"),
+    (["+load.target_qpss=3"], "load.target_qpss: no such setting. Did you mean load.target_qps?"),
+    (["prefill.max_num_token=4096"], "Did you mean prefill.max_num_tokens?"),
+    (["decode.kv_cache_config.dtyp=fp8"], "Did you mean decode.kv_cache_config.dtype?"),
+    (["hardwre=gb200_nvl72"], "hardwre: no such setting. Did you mean hardware?"),
+    (["hardware=gb2000"], "Could not find 'hardware/gb2000'"),
+    (["+sweep=pd_splt"], "Could not find 'sweep/pd_splt'"),
+    (["+sweeep=pd_split"], "sweeep: no such setting. Did you mean sweep?"),
+    (["sweep=pd_split"], "expected +sweep=NAME"),
+    (["++sweep=pd_split"], "++sweep"),
+    (["+sweep.question=hm"], "expected +sweep=NAME with one of parallelism, pd_split, target_qps"),
+    (["load.target_qps=fast"], "load.target_qps: found 'fast'; expected a valid number"),
+    (["load.target_qps=-1"], "load.target_qps: found -1; expected greater than 0"),
+    (["load.target_qps=0"], "load.target_qps: found 0; expected greater than 0"),
+    (["load.target_qps=nan"], "load.target_qps"),
+    (["load.target_qps=inf"], "load.target_qps"),
+    (["load.target_qps=null"], "load.target_qps: found None; expected a valid number"),
+    (["load.target_qps=14,15"], "Ambiguous value for argument 'load.target_qps=14,15'"),
+    (["load.target_qps"], "missing EQUAL"),
+    (["load.seed=mlprf"], "load.seed"),
+    (["load.mode=closed"], "load.mode: found 'closed'; expected 'fixed'"),
+    (["decode.max_batch_size=1.5"], "decode.max_batch_size: found 1.5; expected a valid integer"),
+    (["decode.max_batch_size='512'"], "decode.max_batch_size: found '512'; expected a valid integer"),
+    (["decode.disable_overlap_scheduler=1"], "decode.disable_overlap_scheduler: found 1"),
+    (["decode.cuda_graph_config.batch_sizes=32"], "decode.cuda_graph_config.batch_sizes: found 32"),
+    (["decode.kv_cache_config.free_gpu_memory_fraction=1.2"], "expected less than or equal to 1"),
+    (["prefill=null"], "Config group override must be a string or a list. Got NoneType"),
+    (["split.prefill_workers=-1"], "split.prefill_workers: found -1"),
+    (["slo.ttft_p99_s=0"], "slo.ttft_p99_s: found 0; expected greater than 0"),
+    (["study.parallel=0"], "study.parallel: found 0"),
+    (["study.seed=-3"], "study.seed: found -3"),
+    (["cluster.time_limit=soon"], "cluster.time_limit: found 'soon'"),
+    (["cluster.kind=local"], "cluster.kind: found 'local'; expected 'sim' or 'slurm'"),
+    (["cluster=local"], "Could not find 'cluster/local'"),
+    (["action=rn"], "action: found 'rn'; expected 'run'"),
+    (["search=anneal"], "Could not find 'search/anneal'"),
+    (["~load"], "load: not set; expected a value"),
+    (["+sweep=pd_split", "~sweep.space.target_qps", "~sweep.space.nothing"], "nothing"),
+    (["+sweep=pd_split", "sweep.n_trials=0"], "sweep.n_trials: found 0"),
+    (
+        ["+sweep=pd_split", "sweep.space.prefill_workers.low=18"],
+        "the range is empty: low 18 is above high 17",
+    ),
+    (["+sweep=pd_split", "sweep.space.prefill_workers.hgh=18"], "hgh"),
+    (["+sweep=pd_split", "sweep.space.target_qps.kind=double"], "sweep.space.target_qps"),
+    (["+sweep=pd_split", "sweep.space.decode_max_batch_size.values=[]"], "at least 1 item"),
+    (["+sweep=pd_split", "sweep.space.decode_max_batch_size.values=[64,64]"], "each value may stand once"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(o) for o, _ in BAD])
+def test_bad_configurations_are_one_clear_error(overrides: list[str], message: str) -> None:
+    with pytest.raises(FixCommand) as caught:
+        compose_overrides(overrides)
+    assert message in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert "multirun" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_all_invalid_values_are_reported_at_once() -> None:
+    with pytest.raises(FixCommand) as caught:
+        compose_overrides(["load.target_qps=fast", "decode.max_batch_size=x", "+study.nam=1"])
+    for path in ("load.target_qps", "decode.max_batch_size", "study.nam"):
+        assert f"  {path}: " in str(caught.value)
+
+
+CONFIGURATIONS = [
+    [],
+    ["split.prefill_workers=13", "split.decode_workers=5", "load.target_qps=14"],
+    ["hardware=gb300_nvl72", "model=llama3_1_70b_fp4", "stack=dynamo_v1", "slo=server"],
+    ["decode.cuda_graph_config=null", "prefill.kv_cache_config.enable_block_reuse=true"],
+    ["prefill.cuda_graph_config={enable_padding:true,batch_sizes:[1,2,4]}"],
+    ["+decode.extra.moe_config={backend: CUTLASS, sizes: [1, 2.5, null, true, '1'], deep: {a: {}}}"],
+    ["load.dataset.path='/data/a b.csv'"],
+    ["cluster=slurm", "cluster.partition='a, b'", "cluster.extra_sbatch=['--comment=\"x y\"']"],
+    ["cluster.calibration.prefill_scale=0.123456789012345"],
+    ["decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}"],
+]
+
+
+@pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=[" ".join(o) or "default" for o in CONFIGURATIONS])
+def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]) -> None:
+    composed = compose_overrides(overrides).settings
+    again = compose_overrides(trial_overrides(composed.trial_spec, composed)).settings
+    assert again.trial_spec == composed.trial_spec
+    assert again.trial_spec.trial_id == composed.trial_spec.trial_id
+    assert again.cluster == composed.cluster
+
+
+HARD_TEXTS = [
+    "${x}", "${oc.env:HOME}", "$(date)", "'", '"', "\\'", "a\\", "a\\b", "\\${x}", "\\\\${x}\\", "???", "null", "1e3",
+    "True", "é", "a,b", "[a]", "{a:b}", "=", " ", "#", "~x", "+y", "/a b:/c",
+]  # fmt: skip
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    texts=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), min_size=1, max_size=20)
+    ),
+    number=st.floats(1e-3, 1e6),
+)
+@example(texts=HARD_TEXTS, number=1 / 3)
+def test_any_text_and_number_survive_the_override_grammar(texts: list[str], number: float) -> None:
+    composed = compose_overrides([]).settings
+    cluster = composed.cluster.model_copy(update={"container_mounts": tuple(texts)})
+    load = composed.load.model_copy(update={"target_qps": number})
+    spec = composed.trial_spec.model_copy(update={"load": load})
+    overrides = trial_overrides(spec, composed.model_copy(update={"cluster": cluster}))
+    again = compose_overrides(overrides).settings
+    assert again.cluster.container_mounts == tuple(texts)
+    assert again.trial_spec == spec
+
+
+def test_the_reference_breaks_no_rule() -> None:
+    assert not [f for f in check(compose_overrides([]).settings.trial_spec) if f.severity == "error"]
