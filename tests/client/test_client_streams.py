@@ -10,7 +10,7 @@ import pytest
 from right_client import make_settings
 from streaming_server import FAULTS, StreamingServer
 
-from tune.client.endpoint import check_endpoint
+from tune.client.endpoint import _Stamped, check_endpoint
 from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
 from tune.client.schedule import draw_schedule
@@ -157,3 +157,18 @@ def test_a_wrong_path_is_refused() -> None:
 def test_a_frontend_without_workers_is_refused() -> None:
     with StreamingServer(models=()) as server, pytest.raises(RunAgain, match="serves no model"):
         asyncio.run(check_endpoint(make_settings(endpoint_url=server.url)))
+
+
+def test_only_a_read_that_brought_something_is_stamped() -> None:
+    """aiohttp also calls without data, when it resumes reading: long after the socket was read."""
+    ticks = iter(range(100))
+
+    async def read() -> list[int]:
+        protocol = _Stamped(asyncio.get_running_loop(), lambda: next(ticks))
+        stamps = []
+        for data in (b"a", b"", b"", b"b", b""):
+            protocol.data_received(data)
+            stamps.append(protocol.read_ns)
+        return stamps
+
+    assert asyncio.run(read()) == [0, 0, 0, 1, 1]

@@ -30,7 +30,8 @@ class _Stamped(ResponseHandler):
         self.read_ns = -1
 
     def data_received(self, data: bytes) -> None:
-        self.read_ns = self._clock()
+        if data:  # aiohttp calls without any when it resumes reading
+            self.read_ns = self._clock()
         super().data_received(data)
 
 
