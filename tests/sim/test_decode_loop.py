@@ -187,6 +187,10 @@ def test_use_counts_inside_the_window_only() -> None:
     assert run([10], [5.0], window_s=5.0)[0].use[0] == 0.0
 
 
+def test_cache_in_use_counts_the_token_of_the_step() -> None:
+    assert run([3], prompt=[100])[0].use[1] == pytest.approx(101 + 102 + 103)
+
+
 def test_integral_of_the_batch_is_the_time_in_slots() -> None:
     """Little's law without the averages: what the worker counts is what the requests spend."""
     answer = np.random.RandomState(3).randint(1, 50, size=500).tolist()
