@@ -86,8 +86,10 @@ def test_a_best_at_the_edge_of_the_space_is_pointed_out() -> None:
     assert not any("edge" in note for note in answered([measured(4, prefill=16)]).notes)
 
 
-def test_an_unfinished_study_says_so() -> None:
-    assert any("2 of 12 trials" in note for note in answered([measured(0), measured(1)]).notes)
+def test_fewer_trials_than_planned_are_accounted_for() -> None:
+    assert any(
+        "2 of 12 planned trials are listed" in note for note in answered([measured(0), measured(1)]).notes
+    )
 
 
 def test_none_feasible_names_the_closest_by_how_much_it_missed_and_what_to_try() -> None:

@@ -40,7 +40,7 @@ def rate_sweep(count: int = 20) -> list[Outcome]:
 def values(packed: Any) -> list[Any]:
     """The numbers of a trace's array, which plotly may have packed as base64."""
     if isinstance(packed, dict):
-        return np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"]).tolist()
+        return list(np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"]))
     return list(packed)
 
 

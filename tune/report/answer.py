@@ -57,8 +57,8 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
     notes = [_binding(best), *_against_incumbent(study, outcomes, best), *_edges(study, best)]
     if study.space and len(outcomes) < study.n_trials:
         notes.append(
-            f"The study is not finished: {len(outcomes):,} of {study.n_trials:,} trials are recorded, "
-            "so a better one may follow."
+            f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one of these "
+            "again, or have not run."
         )
     if len(outcomes) > 1:
         notes.append(

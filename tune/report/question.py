@@ -91,7 +91,7 @@ def _search(study: StudyRecord) -> str:
 def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     counts = Counter(verdict(outcome) for outcome in outcomes)
     parts = [f"{counts[v]:,} {VERDICT_WORDS[v]}" for v in VERDICTS if counts[v]]
-    done = f"{len(outcomes):,} of {study.n_trials:,}" if study.space else f"{len(outcomes):,}"
+    done = f"{len(outcomes):,} different, {study.n_trials:,} planned" if study.space else f"{len(outcomes):,}"
     return f"{done}: {', '.join(parts)}" if parts else done
 
 

@@ -1,0 +1,69 @@
+"""The page in a real browser: figures are drawn, the table sorts, filters and unfolds, nothing is logged."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_study import mixed, study
+
+from tune.report.page import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--no-first-run"),
+    *("--disable-sync", "--disable-background-networking", "--disable-component-update", "--disable-quic"),
+    *("--virtual-time-budget=20000", "--enable-logging=stderr", "--window-size=1280,4000", "--dump-dom"),
+]
+SCRIPT = Path(__file__).parent / "work_the_page.js"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
+def test_a_browser_draws_the_figures_and_works_the_table(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", study(n_trials=40), mixed(40))
+    act = f'<pre id="seen"></pre><script>{SCRIPT.read_text()}</script></body>'
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", act), encoding="utf-8")
+    run = subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in run.stderr, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    seen = _seen(run.stdout)
+    _assert_table_works(seen)
+    assert {name for name, _ in seen["drawn"]} == {"ttft", "tpot", "history", "map", "stages"}
+    assert all(marks > 5 for _, marks in seen["drawn"])
+    line_px, expected_px, axis = seen["limit"]
+    assert axis == "log"
+    assert line_px == pytest.approx(expected_px, abs=1)
+
+
+def _seen(dom: str) -> dict[str, Any]:
+    found = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
+    assert found
+    assert found[1], "the script in the page did not reach its end"
+    seen: dict[str, Any] = json.loads(html.unescape(found[1]))
+    return seen
+
+
+def _assert_table_works(seen: dict[str, Any]) -> None:
+    assert seen["byRank"] == [str(n) for n in range(1, 26)]
+    most, least = ([float(text) for text in seen[key] if text[0].isdigit()] for key in ("most", "least"))
+    assert len(most) > 20
+    assert most == sorted(most, reverse=True)
+    assert least == sorted(least)
+    assert least[0] < most[-1]
+    assert seen["sorted"] == "ascending"
+    assert seen["notFeasible"]
+    assert "feasible" not in seen["notFeasible"]
+    failed = sum(o.status == "failed" for o in mixed(40))
+    assert failed
+    assert seen["found"] == f"{failed} of 40 shown"
+    assert seen["unfolded"].startswith("python -m tune split.prefill_workers=")
+    assert seen["opened"]

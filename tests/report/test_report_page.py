@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from functools import cached_property
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+
+from tune.errors import FixCommand
+from tune.report.page import write_report
+from tune.results.outcome import Outcome
+from tune.results.record import StudyRecord
+from tune.spec.load import Slo
+
+GOLDEN = Path(__file__).parent / "golden_page.html"
+LIFTED = Slo(ttft_p99_s=None, tpot_p99_s=None)
+NASTY = """</script><script>alert("1")</script><!-- 'it' & <b>"quotes"</b> \u2028 ${x} {{ y }}"""
+
+Cases = dict[str, tuple[StudyRecord, list[Outcome]]]
+CASES: Cases = {
+    "no outcomes": (study(), []),
+    "one trial": (study(name="single-sim", space={}, incumbent=False, command=()), [measured(0)]),
+    "none feasible": (study(), [measured(i, ttft_p99_s=5.0 + i) for i in range(6)]),
+    "all failed": (study(), [unmeasured(i, "failed", "gb07 went down") for i in range(4)]),
+    "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
+    "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
+    "load curve": (study(space=RATE_SPACE, place="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
+    "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
+    "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
+    "2,500 trials": (study(n_trials=2500), mixed(2500)),
+}
+
+
+class Page(HTMLParser):
+    """The page as a browser splits it: scripts by id or order, visible text, what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: dict[str, str] = {}
+        self.loads: list[str] = []
+        self.text = ""
+        self._script: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.loads += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag in ("script", "style"):
+            self._script = named.get("id") or f"{tag} {len(self.scripts)}"
+            self.scripts[self._script] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.text += data
+        else:
+            self.scripts[self._script] += data
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.scripts["data"])
+        return data
+
+    @cached_property
+    def trials(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.table["fields"], row, strict=True)) for row in self.table["rows"]]
+
+
+def page_of(folder: Path, record: StudyRecord, outcomes: list[Outcome]) -> Page:
+    return Page(write_report(folder, record, outcomes).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_study_has_a_page_that_loads_nothing_and_whose_data_parse(case: str, tmp_path: Path) -> None:
+    record, outcomes = CASES[case]
+    page = page_of(tmp_path / "reports" / record.name, record, outcomes)
+    assert all(load.startswith("#") or load in ("ranking.csv", "ranking.json") for load in page.loads)
+    assert len(page.trials) == len(outcomes)
+    for name, text in page.scripts.items():
+        if name.startswith("spec-"):
+            assert json.loads(text)["data"]
+    assert ("Simulated" in page.text) == (record.place == "sim")
+    assert "None" not in page.text
+    assert "nan" not in page.text.lower().split()
+    assert sorted(p.name for p in (tmp_path / "reports" / record.name).iterdir()) == [
+        "index.html",
+        "ranking.csv",
+        "ranking.json",
+    ]
+
+
+def test_plotly_is_embedded_once(tmp_path: Path) -> None:
+    text = write_report(tmp_path, study(), mixed(20)).read_text(encoding="utf-8")
+    assert text.count("* plotly.js v") == 1
+    assert len(text) < 6e6
+
+
+def test_the_same_outcomes_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    outcomes = mixed(40)
+    first = write_report(tmp_path / "a", study(), outcomes).read_bytes()
+    assert write_report(tmp_path / "b", study(), outcomes[::-1]).read_bytes() == first
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    point = {"prefill_workers": 14, "note": NASTY}
+    outcomes = [
+        measured(0, provenance={"params": point, "overrides": [f"x={NASTY}"], "split": NASTY}),
+        unmeasured(1, "infeasible", NASTY, source=NASTY),
+        unmeasured(2, "failed", NASTY),
+    ]
+    record = study(name=NASTY, question=NASTY, model=NASTY, command=(NASTY,), versions={NASTY: NASTY})
+    plain = page_of(tmp_path / "plain", study(), [measured(0), *mixed(3)[1:]])
+    page = page_of(tmp_path / "nasty", record, outcomes)
+    assert not any(
+        "alert(" in text for name, text in page.scripts.items() if not name.startswith(("data", "spec-"))
+    )
+    assert len([n for n in page.scripts if n.startswith("script ")]) == len(
+        [n for n in plain.scripts if n.startswith("script ")]
+    )
+    assert NASTY in page.text
+    assert [trial["reason"] for trial in page.trials] == [None, NASTY, NASTY]
+    assert shlex.split(page.table["overrides"][0]) == [f"x={NASTY}"]
+
+
+def test_a_trial_proposed_twice_is_listed_once(tmp_path: Path) -> None:
+    outcomes = [measured(0), measured(1, prefill=13), measured(5, trial_id=f"{1:012x}", prefill=13)]
+    page = page_of(tmp_path, study(), outcomes)
+    assert [trial["number"] for trial in page.trials] == [0, 1]
+    assert len(json.loads((tmp_path / "ranking.json").read_text())) == 2
+
+
+def test_the_table_lists_ranked_trials_first_and_every_other_with_its_reason(tmp_path: Path) -> None:
+    outcomes = mixed(60)
+    page = page_of(tmp_path, study(), outcomes)
+    ranking = json.loads((tmp_path / "ranking.json").read_text())
+    assert [t["id"] for t in page.trials[: len(ranking)]] == [row["trial_id"] for row in ranking]
+    rest = page.trials[len(ranking) :]
+    assert {t["verdict"] for t in rest} == {"infeasible", "failed"}
+    assert all(t["reason"] and t["rank"] is None for t in rest)
+
+
+def test_a_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
+    outcomes = mixed(30)
+    page = page_of(tmp_path, study(), outcomes)
+    recorded = {o.trial_id: o.provenance["overrides"] for o in outcomes}
+    for trial in page.trials:
+        line = " ".join(page.table["overrides"][i] for i in trial["overrides"])
+        assert shlex.split(line) == recorded[trial["id"]]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(FixCommand, match="cannot be written"):
+        write_report(tmp_path / "reports", study(), [])
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("in the way")
+    with pytest.raises(FixCommand, match="reports_dir="):
+        write_report(tmp_path / "reports", study(), [measured(0)])
+
+
+def test_an_older_page_is_replaced_whole(tmp_path: Path) -> None:
+    write_report(tmp_path, study(), mixed(40))
+    page = page_of(tmp_path, study(), [measured(0)])
+    assert len(page.trials) == 1
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_page_without_figures_and_scripts_is_the_golden_one(tmp_path: Path) -> None:
+    outcomes = [
+        measured(0),
+        measured(1, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593),
+        measured(2, prefill=12, qps=18.0, ttft_p99_s=31.0),
+        measured(3, valid=False, reason="completed 61 % of the queries; expected all"),
+        unmeasured(4, "infeasible", "17 prefill workers leave no GPU for decode", prefill=17),
+        unmeasured(5, "failed", "gb07 went down"),
+    ]
+    text = write_report(tmp_path, study(), outcomes).read_text(encoding="utf-8")
+    kept = re.sub(r"(<(script|style)(?! [^>]*id=\"data\")[^>]*>).*?(</\2>)", r"\1\3", text, flags=re.DOTALL)
+    (tmp_path / GOLDEN.name).write_text(kept, encoding="utf-8")
+    assert kept == GOLDEN.read_text(encoding="utf-8"), (
+        f"if the change is meant: cp {tmp_path / GOLDEN.name} {GOLDEN}"
+    )
