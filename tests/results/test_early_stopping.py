@@ -31,6 +31,7 @@ def test_queries_that_late_ones_need(late, queries):
 def test_no_query_shows_nothing():
     assert MIN_QUERIES == 459
     assert not holds(0, 0)
+    assert not holds(0, 1)
     assert not holds(5, 5)
 
 

@@ -76,6 +76,11 @@ def test_feasible_by_tokens_then_the_nearest_misses():
     assert [row["feasible"] for row in rows] == [True] * 3 + [False] * 3
 
 
+def test_however_few_tokens_feasible_comes_first():
+    rows = rank([measured(0, feasible=False, ttft=-0.2), measured(1, tps=0.72)])
+    assert [row["number"] for row in rows] == [1, 0]
+
+
 def test_a_row_of_the_ranking():
     (row,) = rank([measured(7, params={"prefill_workers": 14}, overrides=["split.prefill_workers=14"])])
     assert row == {

@@ -139,6 +139,19 @@ def test_too_short_is_invalid(overrides, queries, reason, tmp_path):
     assert figures.early_stopping_met
 
 
+def test_exactly_enough_is_enough(tmp_path):
+    figures = written(tmp_path, make_log(1000), "load.min_queries=1000", *SHORT)
+    assert (figures.result, figures.min_queries_met) == ("VALID", True)
+
+
+def test_a_request_exactly_at_the_limit_is_in_time(tmp_path):
+    log = with_late_first_tokens(make_log(1000), 500, 4.5)
+    assert written(tmp_path, log).result == "VALID"
+    log.first_token_ns[:500] += 1
+    figures = written(tmp_path, log)
+    assert (figures.result, figures.early_stopping_met) == ("INVALID", False)
+
+
 def test_both_limits_missed_are_both_named(tmp_path):
     figures = written(tmp_path, make_log(1000, ttft_s=5.0, tpot_s=0.1))
     assert figures.invalid_reason.count("constrain not met") == 2

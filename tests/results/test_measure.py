@@ -9,6 +9,7 @@ from request_logs import make_log, ns, spec, with_errors, with_late_first_tokens
 
 from tune.errors import RunAgain
 from tune.results.latencies import percentiles_s
+from tune.results.loadgen_figures import read_logs
 from tune.results.loadgen_log import write_logs
 from tune.results.measure import measure
 from tune.results.requests import write_requests
@@ -56,10 +57,30 @@ def test_loadgens_figures_count_at_full_length(tmp_path):
     )  # the last query's end is in one only
 
 
-@pytest.mark.parametrize("queries", [16_000, 8313], ids=["no whole passes", "under 600 s"])
-def test_a_run_short_of_full_length_has_no_official_figure(queries, tmp_path):
-    probe = measured(tmp_path, make_log(queries), "load.target_qps=15.75")
+@pytest.mark.parametrize(
+    ("queries", "passes"),
+    [(16_000, "true"), (8313, "true"), (16_626, "false")],
+    ids=["no whole passes", "under 600 s", "no permutation"],
+)
+def test_a_run_short_of_full_length_has_no_official_figure(queries, passes, tmp_path):
+    probe = measured(tmp_path, make_log(queries), f"load.concatenate_permutation={passes}")
     assert (probe.valid, probe.feasible, probe.loadgen_tps) == (True, True, None)
+
+
+def test_percentiles_are_those_of_the_log(tmp_path):
+    probe = measured(tmp_path, make_log(3000))
+    log = read_logs(tmp_path)
+    for name in ("p50", "p90", "p95", "p97", "p99", "p99_9", "max"):
+        for kind in ("ttft_s", "tpot_s", "latency_s"):
+            assert getattr(getattr(probe, kind), name) == getattr(getattr(log, kind), name)
+    assert probe.tpot_s.mean == pytest.approx(0.045, rel=0.01)
+
+
+def test_a_request_exactly_at_the_limit_is_in_time(tmp_path):
+    log = with_late_first_tokens(make_log(3000), 1500, 4.5)
+    assert measured(tmp_path / "at", log).feasible
+    log.first_token_ns[:1500] += 1
+    assert not measured(tmp_path / "over", log).feasible
 
 
 def test_late_requests_beyond_the_bound_break_the_slo(tmp_path):

@@ -36,8 +36,6 @@ def log_binomial_cdf(successes: int, trials: int, chance: float) -> float:
 
 def holds(late: int, queries: int) -> bool:
     """Whether `late` of `queries` requests over a limit still show that its p99 holds."""
-    if queries <= 0 or late >= queries:
-        return False
     return log_binomial_cdf(late, queries, 1 - PERCENTILE) < math.log(1 - CONFIDENCE)
 
 
