@@ -138,6 +138,7 @@ def test_loadgen_ran_with_the_benchmarks_settings(whole: Run) -> None:
     assert whole.figures.result == "VALID"
 
 
+@pytest.mark.slow
 def test_faults_are_errors_and_no_success_is_fast(faulty: Run) -> None:
     assert faulty.process.returncode == 0, faulty.process.stderr
     log, figures = faulty.log, faulty.figures
@@ -154,6 +155,7 @@ def test_faults_are_errors_and_no_success_is_fast(faulty: Run) -> None:
     assert figures.ttft_s.p99 > 0.4
 
 
+@pytest.mark.slow
 def test_a_run_with_its_limits_lifted_and_its_own_seed(tmp_path: Path) -> None:
     with StreamingServer() as server:
         done = run(
@@ -176,10 +178,13 @@ def test_when_every_request_fails_the_run_is_to_be_repeated(tmp_path: Path) -> N
     assert len(done.log) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_leaves_what_is_known(tmp_path: Path, sent: signal.Signals) -> None:
     with StreamingServer(first_token_s=0.05, fault_of=lambda n: "hang" if n % 2 else None) as server:
         command = client_command(tmp_path, endpoint_url=server.url, min_duration_s=600.0)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mlperf_log_summary.txt").write_text("of an earlier run")
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: len(server.seen) > 40)
         process.send_signal(sent)
@@ -224,6 +229,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert "--out" in process.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["client.json"], ["a", "b", "--out", "c"]])
 def test_a_wrong_command_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     command = client_command(tmp_path)[:3]

@@ -19,9 +19,12 @@ from tune.client.schedule import Schedule, draw_schedule
 from tune.client.settings import ClientSettings
 from tune.client.streams import Streams
 from tune.errors import FixCommand, RunAgain
+from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
 from tune.results.requests import write_requests
 
 Say = Callable[[str], None]
+
+RECORD = "requests.npz"
 
 _PROGRESS_EVERY_S = 5.0
 _OTHER_FILES = 64
@@ -42,12 +45,14 @@ def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -
     except OSError as error:
         raise FixCommand(f"--out {folder}: no folder and none can be made ({error.strerror}).") from error
     asyncio.run(check_endpoint(settings))
+    for name in (DETAIL_LOG, SUMMARY_LOG, RECORD):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
     drive = _Drive(settings, schedule, folder, clock)
     say(f"{len(schedule)} queries over {schedule.arrival_ns[-1] * 1e-9:.1f} s at {settings.target_qps:g}/s")
     try:
         drive.watch(say)
     finally:
-        write_requests(folder / "requests.npz", drive.ledger.to_log())
+        write_requests(folder / RECORD, drive.ledger.to_log())
     drive.judge()
 
 
