@@ -142,3 +142,8 @@ def test_no_trial_at_all_points_to_the_command() -> None:
 def test_a_trial_that_was_proposed_again_counts_once_under_its_first_number() -> None:
     first, again = measured(2), measured(7, trial_id=f"{2:012x}")
     assert once([again, first]) == [first]
+
+
+def test_the_configuration_as_shipped_has_a_command_without_overrides() -> None:
+    assert answered([measured(0, provenance={"overrides": []})]).command == "python -m tune"
+    assert answered([measured(0, provenance={})]).command is None

@@ -57,8 +57,8 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
     notes = [_binding(best), *_against_incumbent(study, outcomes, best), *_edges(study, best)]
     if study.space and len(outcomes) < study.n_trials:
         notes.append(
-            f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one of these "
-            "again, or have not run."
+            f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one "
+            "of these again, or have not run."
         )
     if len(outcomes) > 1:
         notes.append(
@@ -235,4 +235,4 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
 def _command(outcome: Outcome) -> str | None:
     """The command of one configuration at its rate; None where its overrides were not recorded."""
     texts = words.overrides(outcome)
-    return words.command(texts) if texts else None
+    return None if texts is None else words.command(texts)

@@ -57,7 +57,8 @@ def rules(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, st
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
     if attempts:
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
-        rows.append(("Ran", f"{_minute(began)} to {_minute(ended)}"))
+        when = "Simulated time" if study.place == "sim" else "Ran"
+        rows.append((when, f"{_minute(began)} to {_minute(ended)}"))
     return rows
 
 

@@ -75,10 +75,14 @@ def _row(
         "hours": short(outcome.gpu_hours),
         "attempts": len(outcome.attempts),
         "params": [point.get(name) for name in names],
-        "overrides": [pool.setdefault(words.quoted(text), len(pool)) for text in words.overrides(outcome)],
+        "overrides": _indices(words.overrides(outcome), pool),
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
         "capacity": _capacity(outcome),
     }
+
+
+def _indices(texts: list[str] | None, pool: dict[str, int]) -> list[int] | None:
+    return None if texts is None else [pool.setdefault(words.quoted(text), len(pool)) for text in texts]
 
 
 def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:

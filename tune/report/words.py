@@ -120,9 +120,13 @@ def params(outcome: Outcome) -> dict[str, Value]:
     return dict(outcome.provenance.get("params", {}))
 
 
-def overrides(outcome: Outcome) -> list[str]:
-    """The Hydra overrides that measure this configuration again."""
-    return [str(text) for text in outcome.provenance.get("overrides", [])]
+def overrides(outcome: Outcome) -> list[str] | None:
+    """The Hydra overrides that measure this configuration again: none for the configuration as shipped.
+
+    None where they were not recorded.
+    """
+    texts = outcome.provenance.get("overrides")
+    return None if texts is None else [str(text) for text in texts]
 
 
 def describe(outcome: Outcome, space: dict[str, Dimension]) -> str:

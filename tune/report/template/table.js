@@ -46,7 +46,7 @@ function make(tag, attributes = {}, ...children) {
 
 const HAYSTACKS = TRIALS.map((t) =>
   [`#${t.number}`, t.id, t.source, t.label, t.reason, VERDICTS[t.verdict].word,
-    ...t.overrides.map((i) => DATA.overrides[i])].join(" ").toLowerCase());
+    ...(t.overrides || []).map((i) => DATA.overrides[i])].join(" ").toLowerCase());
 const table = document.getElementById("trials");
 const state = { column: 0, down: false, find: "", verdicts: new Set(Object.keys(VERDICTS)), rows: PAGE_ROWS, open: new Set() };
 
@@ -123,7 +123,7 @@ function details(trial) {
   const td = make("td", { colspan: COLUMNS.length });
   if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
   td.append(cells);
-  if (trial.overrides.length) {
+  if (trial.overrides) {
     const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");
     td.append(make("div", { class: "command" }, make("pre", { tabindex: "0" }, make("code", {}, text)), make("button", { type: "button", "data-copy": true }, "Copy")));
   }
