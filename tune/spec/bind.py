@@ -77,7 +77,7 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
 
 
 def locate(spec: TrialSpec, sweep: Sweep) -> Point | None:
-    """The point of `sweep` that `spec` is, or None where it lies outside the space."""
+    """The point that leaves `spec` as it is when bound to it; None where `spec` lies outside the space."""
     plain = spec.model_dump(mode="json")
     candidates = {
         name: [value for value in _candidates(dimension, plain) if contains(dimension, value)]

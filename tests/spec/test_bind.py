@@ -1,0 +1,134 @@
+"""Binding a point of a sweep to the configuration, and finding the point a configuration is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.config import compose_overrides
+from tune.errors import FixCommand
+from tune.spec.bind import bind, contains, locate, with_graph_family
+from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
+
+PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
+PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings
+BASE = PD_SPLIT.trial_spec
+DECODE = BASE.decode
+
+points = st.fixed_dictionaries(
+    {
+        "prefill_workers": st.integers(1, 17),
+        "prefill_max_num_tokens": st.sampled_from([1024, 2048, 4096, 8192, 16384]),
+        "decode_max_batch_size": st.sampled_from([64, 96, 128, 192, 256, 384, 512]),
+        "decode_cuda_graphs": st.sampled_from(["listed", "powers_of_two", "steps_of_32", "none"]),
+        "target_qps": st.floats(6, 26),
+    }
+)
+
+
+@given(points)
+def test_a_bound_point_is_found_again(point: dict[str, object]) -> None:
+    assert PD_SPLIT.sweep is not None
+    spec = bind(BASE, PD_SPLIT.sweep, point)
+    found = locate(spec, PD_SPLIT.sweep)
+    assert found is not None
+    assert bind(spec, PD_SPLIT.sweep, found) == spec
+    same = {name: value for name, value in point.items() if name != "decode_cuda_graphs"}
+    assert same.items() <= found.items()
+
+
+@given(points)
+def test_the_rack_is_divided_without_rest(point: dict[str, object]) -> None:
+    assert PD_SPLIT.sweep is not None
+    split = bind(BASE, PD_SPLIT.sweep, point).split
+    assert split.prefill_workers == point["prefill_workers"]
+    assert split.prefill_workers + split.decode_workers == 18
+
+
+@pytest.mark.parametrize(
+    ("prefill_tp", "decode_tp", "prefill_workers", "decode_workers"),
+    [(4, 4, 14, 4), (4, 8, 14, 2), (2, 4, 28, 4), (2, 4, 27, 4), (2, 2, 27, 9), (8, 8, 9, 0), (8, 4, 8, 2)],
+)
+def test_decode_gets_the_rest_at_any_parallelism(
+    prefill_tp: int, decode_tp: int, prefill_workers: int, decode_workers: int
+) -> None:
+    assert PARALLELISM.sweep is not None
+    point = {
+        "prefill_tensor_parallel_size": prefill_tp,
+        "decode_tensor_parallel_size": decode_tp,
+        "prefill_workers": prefill_workers,
+        "target_qps": 10.0,
+    }
+    assert bind(BASE, PARALLELISM.sweep, point).split.decode_workers == decode_workers
+
+
+@pytest.mark.parametrize(
+    ("family", "max_batch_size", "sizes"),
+    [
+        ("listed", 512, DECODE.graph_batch_sizes),
+        ("listed", 100, (1, 2, 4, 8, 16, 32, 64, 96)),
+        ("listed", 1, (1,)),
+        ("powers_of_two", 512, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
+        ("powers_of_two", 100, (1, 2, 4, 8, 16, 32, 64)),
+        ("steps_of_32", 100, (32, 64, 96)),
+        ("steps_of_32", 20, (20,)),
+        ("none", 512, ()),
+    ],
+)
+def test_graph_families(family: str, max_batch_size: int, sizes: tuple[int, ...]) -> None:
+    engine = DECODE.model_copy(update={"max_batch_size": max_batch_size})
+    assert with_graph_family(engine, family).graph_batch_sizes == sizes  # type: ignore[arg-type]
+
+
+def test_a_family_of_sizes_needs_an_engine_with_graphs() -> None:
+    with pytest.raises(FixCommand, match=r"needs an engine with CUDA graphs"):
+        with_graph_family(BASE.prefill, "powers_of_two")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("split.prefill_worker", 3, "which is not a setting of a trial"),
+        ("load", 3, "sweep.space: load cannot be 3"),
+        ("load.target_qps.x", 3, "which is not a setting of a trial"),
+        ("cluster.partition", "a", "which is not a setting of a trial"),
+        ("load.target_qps", -3.0, "load.target_qps cannot be -3.0"),
+        ("decode.max_batch_size", 1.5, "decode.max_batch_size cannot be 1.5"),
+    ],
+)
+def test_a_dimension_that_fits_no_setting_is_one_clear_error(path: str, value: object, message: str) -> None:
+    sweep = Sweep(
+        question="?", n_trials=1, space={"x": OrderedDimension(kind="ordered", path=path, values=(1, 2))}
+    )
+    with pytest.raises(FixCommand, match=message):
+        bind(BASE, sweep, {"x": value})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"load": BASE.load.model_copy(update={"target_qps": 40.0})},
+        {"split": BASE.split.model_copy(update={"decode_workers": 3})},
+        {"split": BASE.split.model_copy(update={"prefill_workers": 18, "decode_workers": 0})},
+        {"decode": BASE.decode.model_copy(update={"max_batch_size": 100})},
+        {"prefill": BASE.prefill.model_copy(update={"max_num_tokens": 4097})},
+    ],
+)
+def test_a_configuration_outside_the_space_has_no_point(changed: dict[str, object]) -> None:
+    assert PD_SPLIT.sweep is not None
+    assert locate(BASE.model_copy(update=changed), PD_SPLIT.sweep) is None
+
+
+@pytest.mark.parametrize(
+    ("dimension", "inside", "outside"),
+    [
+        (IntDimension(kind="int", path="a.b", low=2, high=8, step=3), [2, 5, 8], [1, 3, 9, 2.5, "2"]),
+        (FloatDimension(kind="float", path="a.b", low=1.0, high=2.0), [1, 1.3, 2.0], [0.9, 2.1, "1"]),
+        (FloatDimension(kind="float", path="a.b", low=0.0, high=1.0, step=0.1), [0.3, 0.7], [0.25]),
+        (GraphFamilyDimension(kind="graph_family", path="decode", values=("none",)), ["none"], ["listed"]),
+    ],
+)
+def test_what_a_dimension_contains(dimension: object, inside: list[object], outside: list[object]) -> None:
+    assert all(contains(dimension, value) for value in inside)  # type: ignore[arg-type]
+    assert not any(contains(dimension, value) for value in outside)  # type: ignore[arg-type]
