@@ -1,0 +1,90 @@
+"""What every place to run owes the study, run against each of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tune.clusters.place import Place
+from tune.clusters.simulated import SimulatedRack
+from tune.config import compose_overrides
+from tune.results.folder import PROBE_FOLDER, read_attempt
+from tune.results.measure import measure
+from tune.spec.trial import TrialSpec
+
+SETTINGS = compose_overrides(["load.min_duration_s=40.0", "load.concatenate_permutation=false"]).settings
+SPEC = SETTINGS.trial_spec
+assert SETTINGS.cluster.calibration is not None
+
+
+@pytest.fixture(params=[1, 2], ids=["sim in this process", "sim in two processes"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    assert SETTINGS.cluster.calibration is not None
+    with SimulatedRack(SETTINGS.cluster.calibration, processes=request.param) as rack:
+        yield rack
+
+
+def wait(place: Place, handle: str) -> None:
+    deadline_s = time.monotonic() + 60
+    while place.poll(handle) != "ended":
+        assert time.monotonic() < deadline_s, "the attempt never ended"
+        time.sleep(0.01)
+
+
+def test_an_attempt_leaves_its_record_and_its_probe(place: Place, tmp_path: Path) -> None:
+    attempt = tmp_path / "raw" / "1"
+    wait(place, place.submit(SPEC, attempt))
+    record = read_attempt(attempt)
+    assert record is not None
+    assert record.error is None
+    probe = measure(attempt / PROBE_FOLDER, SPEC, PROBE_FOLDER)
+    assert probe.queries == SPEC.load.queries
+    assert record.held_s > 1200 + probe.queries / probe.target_qps
+
+
+def test_attempts_of_several_trials_keep_apart(place: Place, tmp_path: Path) -> None:
+    specs = [
+        SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"target_qps": qps})})
+        for qps in (12.0, 13.0, 14.0)
+    ]
+    handles = {place.submit(spec, tmp_path / str(number)): number for number, spec in enumerate(specs)}
+    for handle, number in handles.items():
+        wait(place, handle)
+        probe = measure(tmp_path / str(number) / PROBE_FOLDER, specs[number], PROBE_FOLDER)
+        assert probe.target_qps == specs[number].load.target_qps
+
+
+def test_a_trial_that_cannot_run_is_recorded_with_its_error(place: Place, tmp_path: Path) -> None:
+    dataset = SPEC.load.dataset.model_copy(update={"path": "/nowhere/lengths.csv"})
+    spec = SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"dataset": dataset})})
+    wait(place, place.submit(spec, tmp_path))
+    record = read_attempt(tmp_path)
+    assert record is not None
+    assert "/nowhere/lengths.csv" in (record.error or "")
+
+
+def test_cancelling_what_ended_does_nothing(place: Place, tmp_path: Path) -> None:
+    handle = place.submit(SPEC, tmp_path)
+    wait(place, handle)
+    place.cancel(handle)
+    assert place.poll(handle) == "ended"
+    assert read_attempt(tmp_path) is not None
+
+
+def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    assert SETTINGS.cluster.calibration is not None
+    with SimulatedRack(SETTINGS.cluster.calibration, processes=2) as rack:
+        for number in range(6):
+            rack.submit(_seeded(number), tmp_path / str(number))
+    assert set(multiprocessing.active_children()) <= before
+    begun = [path for path in tmp_path.iterdir() if (path / PROBE_FOLDER).exists()]
+    assert all(read_attempt(path) for path in begun), "what had begun was ended, not torn"
+
+
+def _seeded(seed: int) -> TrialSpec:
+    return SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"length_seed": seed})})

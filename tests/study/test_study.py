@@ -1,0 +1,324 @@
+"""Studies on the simulated rack: told in order, resumed from any point, honest about what went wrong."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from tune.clusters.place import Place, State
+from tune.clusters.simulated import SimulatedRack
+from tune.config import Composition, compose_overrides, trial_overrides
+from tune.errors import FixCommand, RunAgain
+from tune.results.folder import StudyFolder, write_attempt
+from tune.results.frame import rank
+from tune.results.outcome import Outcome
+from tune.results.record import AttemptRecord
+from tune.spec.trial import TrialSpec
+from tune.study.question import pin
+from tune.study.study import opened, run_study, run_trial
+
+SHORT = ("load.min_duration_s=40.0", "load.concatenate_permutation=false", "study.parallel=4")
+SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
+
+
+class Wrapped:
+    """A simulated rack that counts what it runs; `before` is called with the number of each submission."""
+
+    def __init__(self, composition: Composition, before: Callable[[int], None], processes: int = 1) -> None:
+        calibration = composition.settings.cluster.calibration
+        assert calibration is not None
+        self._rack: Place = SimulatedRack(calibration, processes)
+        self._before = before
+        self.submitted = 0
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        self._before(self.submitted)
+        self.submitted += 1
+        return self._rack.submit(spec, attempt)
+
+    def poll(self, handle: str) -> State:
+        return self._rack.poll(handle)
+
+    def cancel(self, handle: str) -> None:
+        self._rack.cancel(handle)
+
+    def __enter__(self) -> Self:
+        self._rack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rack.__exit__(kind, error, trace)
+
+
+class Broken(Wrapped):
+    """A world in which every attempt fails."""
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        self.submitted += 1
+        stamp = "2026-01-01T00:00:00+00:00"
+        write_attempt(
+            attempt,
+            AttemptRecord(
+                started_at=stamp, ended_at=stamp, held_s=36.0, error="node gb07 is down", cause="world"
+            ),
+        )
+        return str(attempt)
+
+    def poll(self, handle: str) -> State:
+        return "ended"
+
+
+def nothing(number: int) -> None:
+    pass
+
+
+def play(
+    runs: Path, overrides: tuple[str, ...], place: Wrapped | None = None, told: list[int] | None = None
+) -> list[Outcome]:
+    composition = compose_overrides(overrides)
+    settings = composition.settings
+    asked = pin(settings, composition.study_name, overrides)
+    heard: list[int] = [] if told is None else told
+    with (
+        opened(runs / composition.study_name, asked) as folder,
+        place or Wrapped(composition, nothing) as running,
+    ):
+        return run_study(
+            folder,
+            settings,
+            running,
+            lambda spec: trial_overrides(spec, settings),
+            lambda o: heard.append(o.number),
+        )
+
+
+def figures(outcomes: list[Outcome]) -> list[object]:
+    """Everything that must not change from run to run."""
+    changing = {"attempts", "wall_s"}
+    return [outcome.model_dump(exclude=changing) for outcome in outcomes]
+
+
+def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_path: Path) -> None:
+    one = play(tmp_path / "one", SPLIT)
+    two = play(tmp_path / "two", SPLIT, Wrapped(compose_overrides(SPLIT), nothing, processes=2))
+    assert figures(one) == figures(two)
+    assert rank(one) == rank(two)
+    names = [StudyFolder(tmp_path / n / "pd_split-sim").read_proposals() for n in ("one", "two")]
+    assert names[0] == names[1]
+
+
+def test_trial_0_is_the_incumbent_and_can_be_left_out(tmp_path: Path) -> None:
+    reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
+    first = play(tmp_path / "with", SPLIT)[0]
+    assert (first.number, first.source, first.trial_id) == (0, "incumbent", reference)
+    without = play(tmp_path / "without", (*SPLIT, "study.incumbent=false"))
+    assert {outcome.source for outcome in without} == {"tpe"}
+
+
+def test_a_finished_study_runs_nothing_again(tmp_path: Path) -> None:
+    first = play(tmp_path, SPLIT)
+    again = Wrapped(compose_overrides(SPLIT), nothing)
+    told: list[int] = []
+    assert figures(play(tmp_path, SPLIT, again, told)) == figures(first)
+    assert again.submitted == 0
+    assert told == list(range(10))
+
+
+@pytest.mark.parametrize("killed_at", [0, 3, 5, 9])
+def test_an_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
+    def interrupt(number: int) -> None:
+        if number == killed_at:
+            raise KeyboardInterrupt
+
+    whole = play(tmp_path / "whole", SPLIT)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "cut", SPLIT, Wrapped(compose_overrides(SPLIT), interrupt))
+    resumed = Wrapped(compose_overrides(SPLIT), nothing)
+    assert figures(play(tmp_path / "cut", SPLIT, resumed)) == figures(whole)
+    assert resumed.submitted <= 10 - killed_at, "what was recorded before is not run again"
+
+
+def test_a_proposal_torn_by_a_kill_is_made_again(tmp_path: Path) -> None:
+    whole = play(tmp_path, SPLIT)
+    proposals = tmp_path / "pd_split-sim" / "proposals.jsonl"
+    lines = proposals.read_bytes()
+    proposals.write_bytes(lines[: lines.rindex(b'"params"')])
+    assert figures(play(tmp_path, SPLIT)) == figures(whole)
+    assert proposals.read_bytes() == lines
+
+
+def test_an_attempt_that_ended_unjudged_is_judged_not_run(tmp_path: Path) -> None:
+    whole = play(tmp_path, SPLIT)
+    lost = tmp_path / "pd_split-sim" / whole[6].trial_id / "outcome.json"
+    lost.unlink()
+    again = Wrapped(compose_overrides(SPLIT), nothing)
+    assert figures(play(tmp_path, SPLIT, again)) == figures(whole)
+    assert again.submitted == 0
+    assert lost.exists()
+
+
+def test_an_attempt_torn_by_a_kill_is_run_again_beside_it(tmp_path: Path) -> None:
+    whole = play(tmp_path, SPLIT)
+    trial = tmp_path / "pd_split-sim" / whole[6].trial_id
+    (trial / "outcome.json").unlink()
+    (trial / "raw" / "1" / "attempt.json").unlink()
+    again = Wrapped(compose_overrides(SPLIT), nothing)
+    assert rank(play(tmp_path, SPLIT, again)) == rank(whole)
+    assert again.submitted == 1
+    assert sorted(path.name for path in (trial / "raw").iterdir()) == ["1", "2"]
+
+
+def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:
+    play(tmp_path, SPLIT)
+    longer = Wrapped(compose_overrides(SPLIT), nothing)
+    assert len(play(tmp_path, (*SPLIT, "study.n_trials=12"), longer)) == 12
+    assert longer.submitted == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("study.seed=1", "study.seed: the study has 0, this command says 1"),
+        ("study.parallel=2", "study.parallel"),
+        ("study.incumbent=false", "study.incumbent"),
+        ("search=random", "search"),
+        ("sweep.space.target_qps.high=20.0", "sweep.space"),
+        ("slo.ttft_p99_s=6.0", "the configuration before the sweep varies it"),
+        ("stack=dynamo_v1", "stack"),
+        ("cluster.calibration.decode_scale=1.5", "cluster.calibration"),
+    ],
+)
+def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
+    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+    before = (tmp_path / "pd_split-sim" / "study.json").read_text()
+    with pytest.raises(FixCommand) as caught:
+        play(tmp_path, (*SPLIT, changed))
+    assert message in str(caught.value)
+    assert "study.name=NAME" in str(caught.value)
+    assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
+
+
+def test_one_process_a_study(tmp_path: Path) -> None:
+    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+    with (tmp_path / "pd_split-sim" / ".lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(FixCommand, match="another process is running this study"):
+            play(tmp_path, SPLIT)
+
+
+def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
+    outcome = play(tmp_path, SPLIT)[4]
+    damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
+    damaged.write_text('{"schema": 1, "trial_id": ')
+    with pytest.raises(RunAgain) as caught:
+        play(tmp_path, SPLIT)
+    assert str(damaged) in str(caught.value)
+    assert damaged.read_text() == '{"schema": 1, "trial_id": '
+
+
+def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(FixCommand, match="cannot be written"):
+        play(blocked, SPLIT)
+
+
+def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> None:
+    overrides = ("+sweep=parallelism", "study.n_trials=12", "search=random", *SHORT)
+    place = Wrapped(compose_overrides(overrides), nothing)
+    outcomes = play(tmp_path, overrides, place)
+    broken = [outcome for outcome in outcomes if outcome.status == "infeasible"]
+    assert broken, "a box of parallelism and workers holds splits that do not fit"
+    assert place.submitted == len(outcomes) - len(broken)
+    assert all("split" in (outcome.reason or "") for outcome in broken)
+    assert all(outcome.gpu_hours == 0 for outcome in broken)
+
+
+def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path) -> None:
+    broken = Broken(compose_overrides(SPLIT), nothing)
+    with pytest.raises(RunAgain, match=r"node gb07 is down[\s\S]*run the same command again"):
+        play(tmp_path, SPLIT, broken)
+    assert broken.submitted == 4, "the first batch, no more"
+    mended = play(tmp_path, SPLIT)
+    assert {outcome.status for outcome in mended} == {"measured"}
+    assert [attempt.class_ for attempt in mended[0].attempts] == ["failed", "measured"]
+    assert mended[0].gpu_hours > 72 * 36 / 3600
+
+
+def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path) -> None:
+    with pytest.raises(RunAgain, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
+        play(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
+    folder = StudyFolder(tmp_path / "pd_split-sim")
+    assert sum(outcome.gpu_hours for outcome in folder.outcomes()) <= 200
+    assert len(play(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
+
+
+def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Path) -> None:
+    outcomes = play(tmp_path, SPLIT)
+    for row in rank(outcomes)[:3]:
+        composition = compose_overrides(row["overrides"])
+        settings = composition.settings
+        with (
+            opened(tmp_path / f"again-{row['rank']}", pin(settings, "again", ())) as folder,
+            Wrapped(composition, nothing) as place,
+        ):
+            outcome, fresh = run_trial(folder, settings, place, lambda spec: ())
+        assert fresh
+        assert outcome.trial_id == row["trial_id"]
+        first = next(o for o in outcomes if o.trial_id == row["trial_id"])
+        same = {"output_tps_per_gpu", "ttft_s", "tpot_s", "latency_s", "probes", "breakdown", "constraints"}
+        assert outcome.model_dump(include=same) == first.model_dump(include=same)
+
+
+def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) -> None:
+    def measure_once(*more: str) -> tuple[Outcome, bool]:
+        composition = compose_overrides([*SHORT, *more])
+        settings = composition.settings
+        with (
+            opened(tmp_path / "single-sim", pin(settings, "single-sim", ())) as folder,
+            Wrapped(composition, nothing) as place,
+        ):
+            return run_trial(folder, settings, place, lambda spec: ())
+
+    first, fresh = measure_once()
+    assert fresh
+    second, fresh = measure_once()
+    assert not fresh
+    assert second == first
+    other, fresh = measure_once("load.target_qps=12.0")
+    assert (other.number, fresh) == (1, True)
+    third, fresh = measure_once("rerun=true")
+    assert fresh
+    assert third.number == 0
+    assert len(third.attempts) == 2
+    assert third.output_tps_per_gpu == first.output_tps_per_gpu
+    with pytest.raises(FixCommand, match=r"cluster.calibration"):
+        measure_once("cluster.calibration.prefill_scale=2.0")
+
+
+def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:
+    outcomes = play(tmp_path, (*SPLIT, "study.n_trials=2"))
+    study = tmp_path / "pd_split-sim"
+    assert json.loads((study / "study.json").read_text())["schema"] == 1
+    proposals = [json.loads(line) for line in (study / "proposals.jsonl").read_text().splitlines()]
+    assert [set(p) for p in proposals] == [{"number", "params", "source", "trial_id"}] * 2
+    trial = study / outcomes[1].trial_id
+    assert {path.name for path in trial.iterdir()} == {"spec.json", "plan", "raw", "outcome.json"}
+    assert {"prefill.yaml", "decode.yaml", "environment", "commands", "job.sbatch"} <= {
+        path.name for path in (trial / "plan").iterdir()
+    }
+    probe = trial / json.loads((trial / "outcome.json").read_text())["probes"][0]["raw"]
+    assert {path.name for path in probe.iterdir()} == {
+        "mlperf_log_summary.txt",
+        "mlperf_log_detail.txt",
+        "requests.npz",
+    }
+    assert TrialSpec.model_validate_json((trial / "spec.json").read_text()).trial_id == outcomes[1].trial_id
