@@ -58,7 +58,10 @@ const watcher = new IntersectionObserver((entries) => {
     drawFigure(entry.target);
   }
 }, { rootMargin: "300px" });
-drawings.forEach((element) => watcher.observe(element));
+for (const element of drawings) {
+  if (element.getBoundingClientRect().top < innerHeight) drawFigure(element);
+  else watcher.observe(element);
+}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 addEventListener("beforeprint", () => drawings.forEach(drawFigure));
