@@ -35,7 +35,7 @@ def main() -> None:
     default_s = best_s(spec, calibration)
     print(f"{'queries':>10}{'seconds':>10}{'queries/s':>12}{'us/query':>10}")
     print(
-        f"{spec.load.queries:10}{default_s:10.4f}{spec.load.queries / default_s:12.0f}{'':10}  default trial"
+        f"{spec.load.expected_queries:10}{default_s:10.4f}{spec.load.expected_queries / default_s:12.0f}{'':10}  default trial"
     )
     for count in COUNTS:
         change = {"min_queries": count, "min_duration_s": 1.0, "concatenate_permutation": False}

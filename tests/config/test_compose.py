@@ -36,7 +36,7 @@ def test_the_default_is_the_published_configuration() -> None:
     assert composed.load.min_duration_s == 600
     assert composed.load.dataset.samples == 8313
     assert (composed.load.request_timeout_s, composed.load.response_timeout_s) == (7200, 7200)
-    assert composed.load.queries == 16626, "two passes over the dataset, as the published run"
+    assert composed.load.expected_queries == 16626, "two passes over the dataset, as the published run"
     assert composed.stack.name == "dynamo_v0"
     assert composed.cluster.kind == "sim"
 

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 
 from tune.results.requests import FloatArray, IntArray
+from tune.spec.load import Load
 
 MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
 
 _DRAWS_32_BIT = 2.0**32
+
+
+def arrivals_ns(load: Load) -> IntArray:
+    """Arrivals of the whole run that `load` asks for, int64 nanoseconds, shape (queries,).
+
+    With permutations, LoadGen issues whole passes over the dataset until one ends at or after the minimum
+    duration. Without, it would stop at a random count; the load client pins it to rate x duration.
+    Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
+    """
+    if not load.concatenate_permutation:
+        return schedule_ns(load.expected_queries, load.target_qps, load.seed)
+    samples = load.dataset.samples
+    fewest = math.ceil(load.min_queries / samples)
+    passes = load.expected_queries // samples
+    while True:
+        arrivals = schedule_ns(passes * samples, load.target_qps, load.seed)
+        pass_ends_ns = arrivals[samples - 1 :: samples]
+        lasting = int(np.searchsorted(pass_ends_ns, math.ceil(load.min_duration_s * 1e3) * 10**6)) + 1
+        if lasting <= passes:
+            return arrivals[: max(fewest, lasting) * samples]
+        passes = lasting
 
 
 def schedule_ns(queries: int, target_qps: float, seed: Literal["mlperf"] | int) -> IntArray:

@@ -31,7 +31,7 @@ def draw_lengths(
     if concatenate_permutation and queries % dataset.samples:
         raise ValueError(
             f"{queries} queries are no whole number of passes over {dataset.samples} samples; "
-            "take Load.queries, or turn concatenate_permutation off for a short probe"
+            "take Load.expected_queries, or turn concatenate_permutation off for a short probe"
         )
     # RandomState's streams are frozen between NumPy releases, Generator's are not.
     draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))

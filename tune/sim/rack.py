@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.errors import FixCommand
-from tune.probe.arrivals import schedule_ns
+from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import FloatArray, IntArray, PoolUse, RequestLog, Stages
 from tune.sim.admission import answers, refusals, reserved
@@ -40,8 +40,10 @@ def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
             f"split: {split.label} leaves a pool empty; the simulated rack needs split.prefill_workers and "
             "split.decode_workers of at least 1."
         )
-    scheduled_ns = schedule_ns(load.queries, load.target_qps, load.seed)
-    prompt, answer = draw_lengths(load.dataset, load.queries, load.concatenate_permutation, load.length_seed)
+    scheduled_ns = arrivals_ns(load)
+    prompt, answer = draw_lengths(
+        load.dataset, len(scheduled_ns), load.concatenate_permutation, load.length_seed
+    )
     answer = answers(spec, prompt, answer)
     error = refusals(spec, prompt)
     taken = error == ""

@@ -60,8 +60,8 @@ class Load(Typed):
     dataset: Dataset
 
     @property
-    def queries(self) -> int:
-        """Queries of the whole run. Source: LoadGen's GenerateQueries, min_duration and permutations."""
+    def expected_queries(self) -> int:
+        """Queries of the whole run; where arrivals lag at the end of a pass, LoadGen issues another pass."""
         wanted = max(self.min_queries, math.ceil(self.target_qps * self.min_duration_s))
         if not self.concatenate_permutation:
             return wanted

@@ -171,7 +171,7 @@ def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
 
 
 def _load(spec: TrialSpec) -> Iterator[Finding]:
-    queries = spec.load.queries
+    queries = spec.load.expected_queries
     if queries < LEAST_QUERIES_FOR_P99:
         yield Finding(
             "warning",

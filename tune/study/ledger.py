@@ -26,7 +26,7 @@ from tune.spec.space import (
 )
 from tune.study.samplers import grid_point, make_sampler
 
-_CONSTRAINTS = ("rules", "ttft_p99", "tpot_p99")
+_CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
 """Told for every trial in this order: samplers that model each constraint match them by position."""
 
 
@@ -34,8 +34,9 @@ class Ledger:
     """The optimizer's view of one study, in memory: it is rebuilt from the run folders at every start.
 
     The objective is output tokens/s per GPU, maximized, under constraints that hold when at most 0:
-    `rules` (1 for a point that breaks a rule or that an engine rejected, which yields no tokens) and
-    ln(p99 / budget) of TTFT and TPOT.
+    ln(p99 / budget) of TTFT and TPOT, and `counts`, which is 1 where those do not say why a trial does not
+    count: a broken rule, an engine that rejected the point, a run that LoadGen or the binomial bound turned
+    down by a hair.
     """
 
     def __init__(self, space: Mapping[str, Dimension], search: Search, seed: int) -> None:
@@ -78,13 +79,9 @@ class Ledger:
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        broken = outcome.status == "infeasible"
-        told = (
-            1.0 if broken else -1.0,
-            outcome.constraints.ttft_p99 or 0.0,
-            outcome.constraints.tpot_p99 or 0.0,
-        )
-        for key, value in zip(_CONSTRAINTS, told, strict=True):
+        misses = (outcome.constraints.ttft_p99 or 0.0, outcome.constraints.tpot_p99 or 0.0)
+        unexplained = not outcome.feasible and max(misses) <= 0
+        for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):
             trial.set_constraint(key, value)
         self._study.tell(trial, outcome.output_tps_per_gpu or 0.0)
 

@@ -188,7 +188,9 @@ def _within_budget(
     calibration = settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     ahead = sum(
-        job.spec.hardware.gpus * (bring_up_s + job.spec.load.queries / job.spec.load.target_qps) / 3600
+        job.spec.hardware.gpus
+        * (bring_up_s + job.spec.load.expected_queries / job.spec.load.target_qps)
+        / 3600
         for job in jobs
     )
     if spent + ahead > study.max_gpu_hours:
