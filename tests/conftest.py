@@ -1,21 +1,56 @@
-"""What several rooms' tests share: short runs that are real in everything but their length."""
+"""What the tests of several rooms share."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-SHORT = ("load.min_duration_s=40.0", "load.concatenate_permutation=false", "study.parallel=4")
-"""Overrides for runs of some 600 queries: long enough for a p99 verdict, over in milliseconds."""
+from tune.config import compose_overrides
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+
+MakeSpec = Callable[..., TrialSpec]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden", action="store_true", help="write golden files anew; read the diff"
+    )
 
 
 @pytest.fixture
-def short() -> tuple[str, ...]:
-    return SHORT
+def regenerate_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--regenerate-golden"))
 
 
 @pytest.fixture
 def root() -> Path:
     """The checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Settings:
+    """The configuration as shipped."""
+    return compose_overrides(()).settings
+
+
+@pytest.fixture(scope="session")
+def make_spec(shipped: Settings) -> MakeSpec:
+    """The shipped trial with changes: a keyword is a dotted path, `__` for the dot."""
+
+    def make(**changes: Any) -> TrialSpec:
+        tree = shipped.trial_spec.model_dump(mode="json")
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            node: dict[str, Any] = tree
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+        return TrialSpec.model_validate_json(json.dumps(tree))
+
+    return make

@@ -156,8 +156,8 @@ def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]
 
 
 HARD_TEXTS = [
-    "${x}", "${oc.env:HOME}", "$(date)", "'", '"', "\\'", "a\\", "a\\b", "\\${x}", "\\\\${x}\\", "???", "null",
-    "1e3", "True", "é", "a,b", "[a]", "{a:b}", "=", " ", "#", "~x", "+y", "/a b:/c",
+    "${x}", "${oc.env:HOME}", "$(date)", "'", '"', "\\'", "a\\", "a\\b", "\\${x}", "\\\\${x}\\", "???",
+    "null", "1e3", "True", "é", "a,b", "[a]", "{a:b}", "=", " ", "#", "~x", "+y", "/a b:/c",
 ]  # fmt: skip
 
 

@@ -8,42 +8,16 @@ import pytest
 
 from tune.config import compose_overrides
 from tune.spec.cluster import ClusterFacts
-from tune.spec.settings import Settings
-from tune.spec.trial import TrialSpec
 
-MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regenerate-golden", action="store_true", help="write tests/deploy/golden anew")
-
-
 @pytest.fixture(scope="session")
-def shipped() -> Settings:
-    return compose_overrides(["cluster=slurm"]).settings
+def make_facts() -> MakeFacts:
+    """The shipped facts of a Slurm cluster, with changes."""
+    slurm = compose_overrides(["cluster=slurm"]).settings.cluster.model_dump(mode="json")
 
-
-@pytest.fixture(scope="session")
-def make_spec(shipped: Settings) -> MakeSpec:
-    """The shipped trial with changes: a keyword is a dotted path, `__` for the dot."""
-
-    def make(**changes: Any) -> TrialSpec:
-        tree = shipped.trial_spec.model_dump(mode="json")
-        for path, value in changes.items():
-            *parents, last = path.split("__")
-            node: dict[str, Any] = tree
-            for parent in parents:
-                node = node[parent]
-            node[last] = value
-        return TrialSpec.model_validate_json(json.dumps(tree))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_facts(shipped: Settings) -> MakeFacts:
     def make(**changes: Any) -> ClusterFacts:
-        return ClusterFacts.model_validate_json(json.dumps(shipped.cluster.model_dump(mode="json") | changes))
+        return ClusterFacts.model_validate_json(json.dumps(slurm | changes))
 
     return make

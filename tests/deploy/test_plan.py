@@ -53,15 +53,13 @@ def workers_of(plan: LaunchPlan) -> list[Process]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden(
-    case: str, make_spec: MakeSpec, make_facts: MakeFacts, request: pytest.FixtureRequest
-) -> None:
+def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
     assert JOB_SH in files["job.sbatch"]
     files["job.sbatch"] = files["job.sbatch"].replace(JOB_SH, "<tune/deploy/job.sh>\n")
     folder = GOLDEN / case
-    if request.config.getoption("--regenerate-golden", default=False):
+    if regenerate_golden:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text)
@@ -75,9 +73,7 @@ def test_golden(
         )
     ]
     if changed:
-        pytest.fail(
-            "\n".join([*changed, "", "if meant: pytest tests/deploy --regenerate-golden"]), pytrace=False
-        )
+        pytest.fail("\n".join([*changed, "", "if meant: pytest --regenerate-golden"]), pytrace=False)
 
 
 def test_the_default_header_is_the_published_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

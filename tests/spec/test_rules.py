@@ -211,9 +211,7 @@ def test_459_queries_without_a_late_one_are_the_first_that_convince() -> None:
     assert 0.99**LEAST_QUERIES_FOR_P99 <= 0.01 < 0.99 ** (LEAST_QUERIES_FOR_P99 - 1)
 
 
-def test_all_findings_come_at_once_and_read_as_kept(
-    make_spec: MakeSpec, request: pytest.FixtureRequest
-) -> None:
+def test_all_findings_come_at_once_and_read_as_kept(make_spec: MakeSpec, regenerate_golden: bool) -> None:
     spec = make_spec(
         split__decode_workers=9,
         decode__max_num_tokens=256,
@@ -222,13 +220,13 @@ def test_all_findings_come_at_once_and_read_as_kept(
         prefill__cache_transceiver_config__max_tokens_in_buffer=20000,
     )
     text = render_findings(check(spec))
-    if request.config.getoption("--regenerate-findings", default=False):
+    if regenerate_golden:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(text)
     changed = difflib.unified_diff(
         GOLDEN.read_text().splitlines(), text.splitlines(), "golden", "rendered", lineterm=""
     )
-    assert "\n".join(changed) == "", "if meant: pytest tests/spec --regenerate-findings"
+    assert "\n".join(changed) == "", "if meant: pytest --regenerate-golden"
 
 
 def test_no_finding_is_no_text() -> None:
