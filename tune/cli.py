@@ -69,7 +69,7 @@ def _run_trial(composition: Composition) -> None:
         raise FixCommand(
             f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was run."
         )
-    _note(render_findings(findings))
+    _warn(findings)
     root = _study_root(composition)
     asked = pin(settings, composition.study_name, ())
     with opened(root, asked) as folder, _place(settings, processes=1) as place:
@@ -85,11 +85,13 @@ def _run_trial(composition: Composition) -> None:
 
 
 def _run_study(composition: Composition) -> None:
+    from tune.report.text import render_outcome
+    from tune.results.frame import rank
     from tune.study.question import pin
     from tune.study.study import opened, run_study
 
     settings = composition.settings
-    _note(render_findings(check(settings.trial_spec)))
+    _warn(check(settings.trial_spec))
     root = _study_root(composition)
     asked = pin(settings, composition.study_name, composition.overrides)
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
@@ -97,8 +99,13 @@ def _run_study(composition: Composition) -> None:
         with place as running, _progress(asked.n_trials, asked.name) as recorded:
             run_study(folder, settings, running, partial(trial_overrides, settings=settings), recorded)
         outcomes = folder.outcomes()
+    best = next((row["trial_id"] for row in rank(outcomes) if row["feasible"]), None)
+    for outcome in outcomes:
+        if outcome.trial_id == best:
+            print(render_outcome(outcome, settings.slo, asked.place))
+            print(f"again     {_command(outcome)}")
     _write_report(composition)
-    if not any(outcome.feasible for outcome in outcomes):
+    if best is None:
         raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")
 
 
@@ -113,7 +120,7 @@ def _plan(composition: Composition) -> None:
         raise FixCommand(
             f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was written."
         )
-    _note(render_findings(findings))
+    _warn(findings)
     folder = StudyFolder(_study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
     plan = render(spec, settings.cluster)
@@ -146,7 +153,7 @@ def _status(composition: Composition) -> None:
         known = ", ".join(trial.root.name for trial in folder.trials()) or "none"
         raise FixCommand(f"trial={trial_id}: no such outcome in {folder.root}; expected one of: {known}.")
     print(render_outcome(outcome, spec.slo, record.place))
-    print(f"again     {shlex.join(['python', '-m', 'tune', *outcome.provenance['overrides']])}")
+    print(f"again     {_command(outcome)}")
 
 
 def _report(composition: Composition) -> None:
@@ -198,6 +205,10 @@ def _write_report(composition: Composition) -> None:
     print(f"report    {write_report(reports, record, folder.outcomes())}")
 
 
+def _command(outcome: Outcome) -> str:
+    return shlex.join(["python", "-m", "tune", *outcome.provenance["overrides"]])
+
+
 def _place(settings: Settings, processes: int) -> Place:
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack
@@ -233,9 +244,11 @@ def _broken(findings: Sequence[Finding]) -> FixCommand:
     )
 
 
-def _note(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr)
+def _warn(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        print(f"{finding.severity}: {finding.path}: {finding.why}", file=sys.stderr)
+    if findings:
+        print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
 
 
 _ACTIONS: dict[str, Callable[[Composition], None]] = {

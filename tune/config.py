@@ -54,17 +54,17 @@ def compose_command_line() -> Composition | None:
         raise FixCommand(
             "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
         )
-    composed: list[Composition] = []
+    captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...]]] = []
 
     @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
     def capture(config: DictConfig) -> None:
         runtime = HydraConfig.get()
-        composed.append(_composition(config, dict(runtime.runtime.choices), tuple(runtime.overrides.task)))
+        captured.append((config, dict(runtime.runtime.choices), tuple(runtime.overrides.task)))
 
     _register_sweeps()
     with _one_clear_error():
         capture()
-    return composed[0] if composed else None
+    return _composition(*captured[0]) if captured else None
 
 
 def compose_overrides(overrides: Sequence[str]) -> Composition:

@@ -16,7 +16,7 @@ from tune.results.folder import PROBE_FOLDER, read_attempt
 from tune.results.measure import measure
 from tune.spec.trial import TrialSpec
 
-SETTINGS = compose_overrides(["load.min_duration_s=40.0", "load.concatenate_permutation=false"]).settings
+SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
 SPEC = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration is not None
 

@@ -23,7 +23,7 @@ from tune.spec.trial import TrialSpec
 from tune.study.question import pin
 from tune.study.study import opened, run_study, run_trial
 
-SHORT = ("load.min_duration_s=40.0", "load.concatenate_permutation=false", "study.parallel=4")
+SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 
 

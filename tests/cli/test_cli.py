@@ -1,0 +1,275 @@
+"""The command line as a user meets it: real processes, exit codes, what is printed and what lies on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false")
+PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
+
+Tune = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def tune(tmp_path: Path) -> Tune:
+    """`python -m tune` in a folder of its own."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tune", *words],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def written(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:
+    done = tune()
+    assert done.returncode == 0, done.stderr
+    assert "14P4D" in done.stdout
+    assert "tokens/s/GPU" in done.stdout
+    assert "LoadGen   VALID" in done.stdout
+    assert "holds its SLO" in done.stdout
+    assert "decode.max_seq_len" in done.stderr, "the reference cuts its longest answers: a warning"
+    assert written(tmp_path) == {"runs"}
+    again = tune()
+    assert again.returncode == 0
+    assert "on record" in again.stdout
+    assert again.stdout.splitlines()[:5] == done.stdout.splitlines()[:5]
+
+
+def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
+    done = tune("load.target_qps=31.5", *SHORT)
+    assert done.returncode == 0
+    assert "does not count" in done.stdout
+
+
+def test_overrides_of_the_interface(tune: Tune) -> None:
+    done = tune(
+        "split.prefill_workers=13",
+        "split.decode_workers=5",
+        "load.target_qps=14",
+        "prefill.max_num_tokens=8192",
+        "runs_dir=elsewhere",
+        "study.name=mine",
+        *SHORT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "13P5D  14 queries/s" in done.stdout
+    assert "elsewhere/mine/" in done.stdout
+
+
+def test_a_study_its_report_its_status_and_its_trials(tune: Tune, tmp_path: Path) -> None:
+    study = ("+sweep=pd_split", "study.n_trials=6", *SHORT)
+    done = tune(*study)
+    assert done.returncode == 0, done.stderr
+    assert "reports/pd_split-sim/index.html" in done.stdout
+    assert "tokens/s/GPU" in done.stdout
+    assert written(tmp_path) == {"runs", "reports"}
+    assert written(tmp_path / "reports" / "pd_split-sim") == {"index.html", "ranking.csv", "ranking.json"}
+    ranking = json.loads((tmp_path / "reports" / "pd_split-sim" / "ranking.json").read_text())
+    assert [row["rank"] for row in ranking] == list(range(1, len(ranking) + 1))
+
+    (tmp_path / "reports" / "pd_split-sim" / "index.html").unlink()
+    again = tune(*study)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "reports" / "pd_split-sim" / "ranking.json").read_text()) == ranking
+    assert (tmp_path / "reports" / "pd_split-sim" / "index.html").exists()
+
+    status = tune("action=status", "study.name=pd_split-sim")
+    assert "6 of 6 done" in status.stdout
+    one = tune("action=status", "study.name=pd_split-sim", f"trial={ranking[0]['trial_id']}")
+    assert ranking[0]["trial_id"] in one.stdout
+    assert "again     python -m tune" in one.stdout
+    report = tune("action=report", "study.name=pd_split-sim", "reports_dir=other")
+    assert report.returncode == 0
+    assert (tmp_path / "other" / "pd_split-sim" / "index.html").exists()
+    both = [f"pd_split-sim/{row['trial_id']}" for row in ranking[:2]]
+    compared = tune("action=compare", f"compare.a={both[0]}", f"compare.b={both[1]}")
+    assert compared.returncode == 0, compared.stderr
+    assert "load.target_qps" in compared.stdout
+    assert "output tokens/s/GPU" in compared.stdout
+
+    other = tune(*study, "study.seed=4")
+    assert other.returncode == 2
+    assert "study.seed: the study has 0, this command says 4" in other.stderr
+
+
+def test_a_study_without_a_feasible_configuration_says_no(tune: Tune) -> None:
+    done = tune("+sweep=pd_split", "study.n_trials=4", "slo.ttft_p99_s=0.05", *SHORT)
+    assert done.returncode == 1
+    assert "No configuration of this study holds its SLO" in done.stderr
+    assert "index.html" in done.stdout
+
+
+def test_the_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
+    done = tune("action=plan", "cluster=slurm", "cluster.partition=batch", "cluster.account=foo")
+    assert done.returncode == 0, done.stderr
+    (plan,) = tmp_path.glob("runs/*/*/plan")
+    assert {"prefill.yaml", "decode.yaml", "environment", "commands", "job.sbatch"} <= written(plan)
+    assert "#SBATCH --partition=batch" in (plan / "job.sbatch").read_text()
+    assert written(plan.parent) == {"plan", "spec.json"}
+    assert "prefill_13" in done.stdout or "prefill_w13" in done.stdout
+
+
+def test_slurm_is_not_run_silently(tune: Tune) -> None:
+    done = tune("cluster=slurm")
+    assert done.returncode == 2
+    assert "action=plan" in done.stderr
+
+
+def test_preflight_says_every_finding_at_once(tune: Tune, tmp_path: Path) -> None:
+    good = tune("action=preflight")
+    assert good.returncode == 0
+    assert "decode.max_seq_len" in good.stdout
+    bad = tune(
+        "action=preflight",
+        "split.decode_workers=5",
+        "decode.max_num_tokens=256",
+        "decode.kv_cache_config.dtype=auto",
+    )
+    assert bad.returncode == 1
+    for path in ("split", "decode.max_num_tokens", "kv_cache_config.dtype"):
+        assert path in bad.stdout
+    assert written(tmp_path) == set()
+
+
+def test_a_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
+    done = tune("split.decode_workers=5")
+    assert done.returncode == 2
+    assert "found" in done.stderr
+    assert "expected" in done.stderr
+    assert written(tmp_path) == set()
+
+
+def test_parse_reads_logs_from_anywhere(tune: Tune) -> None:
+    done = tune("action=parse", f"logs='{PUBLISHED}'")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["loadgen_tps"] == pytest.approx(9897.52, abs=0.005)
+    assert figures["ttft_s"]["p99"] == pytest.approx(4.21581796)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["load.target_qpss=14"], 2, "Did you mean load.target_qps?"),
+        (["+sweep=pd_splt"], 2, "Could not find 'sweep/pd_splt'"),
+        (["+sweeep=pd_split"], 2, "Did you mean sweep?"),
+        (["hardware=gb2000"], 2, "Could not find 'hardware/gb2000'"),
+        (["--multirun", "load.target_qps=1,2"], 2, "+sweep=NAME"),
+        (["action=status", "study.name=nothing"], 2, "no study there"),
+        (["action=report"], 2, "no study there"),
+        (["action=parse"], 2, "needs logs=DIR"),
+        (["action=parse", "logs=/nowhere"], 3, "/nowhere"),
+        (["action=compare", "compare.a=x"], 2, "compare.b"),
+        (["action=compare", "compare.a=x", "compare.b=y"], 2, "x: no measured trial"),
+        (["runs_dir=/dev/null/x"], 2, "/dev/null/x"),
+        (["load.dataset.path=/nowhere.csv"], 3, "/nowhere.csv"),
+        (["+sweep=pd_split", "search=grid", "study.n_trials=2"], 2, "sweep.space.target_qps"),
+        (["+sweep=pd_split", "study.max_gpu_hours=1"], 3, "The budget of 1 GPU-hours"),
+        (["--no-such-flag"], 2, "unrecognized arguments"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    tune: Tune, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    done = tune(*words)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_help_and_cfg_work_as_hydra_users_expect(tune: Tune, tmp_path: Path) -> None:
+    text = tune("--help")
+    assert text.returncode == 0
+    assert "+sweep=pd_split" in text.stdout
+    assert "hardware: gb200_nvl72, gb300_nvl72" in text.stdout
+    assert "Exit codes" in text.stdout
+    job = tune("--cfg", "job", "load.target_qps=14")
+    assert "target_qps: 14" in job.stdout
+    assert written(tmp_path) == set()
+
+
+def test_a_sweep_and_options_from_a_config_dir(tune: Tune, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "slo").mkdir()
+    (tmp_path / "mine" / "sweep" / "rate.yaml").write_text(
+        "question: How far does it go?\nn_trials: 3\nrest_to_decode: false\n"
+        "space:\n  qps: {kind: ordered, path: load.target_qps, values: [8.0, 10.0, 12.0]}\n"
+    )
+    (tmp_path / "mine" / "slo" / "loose.yaml").write_text("ttft_p99_s: 10.0\ntpot_p99_s: null\n")
+    done = tune("--config-dir", "mine", "+sweep=rate", "slo=loose", "search=grid", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "rate-sim" / "index.html").exists()
+    (tmp_path / "mine" / "sweep" / "empty.yaml").write_text("question: Nothing?\nn_trials: 3\nspace: {}\n")
+    empty = tune("--config-dir", "mine", "+sweep=empty")
+    assert empty.returncode == 2
+    assert "sweep.space" in empty.stderr
+
+
+def test_ctrl_c_leaves_a_study_that_the_same_command_finishes(tmp_path: Path) -> None:
+    study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=200", "study.parallel=2"]
+    running = subprocess.Popen(
+        study, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    recorded = tmp_path / "runs" / "pd_split-sim"
+    deadline_s = time.monotonic() + 60
+    while len(list(recorded.glob("*/outcome.json"))) < 3:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    _, text = running.communicate(timeout=30)
+    assert running.returncode == 130, text
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
+    before = {path: path.read_bytes() for path in recorded.glob("*/outcome.json")}
+    assert 3 <= len(before) < 200
+    done = subprocess.run(
+        [*study, f"study.n_trials={len(before) + 4}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_killed_study_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=12", *SHORT]
+    running = subprocess.Popen(
+        study, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    recorded = tmp_path / "runs" / "pd_split-sim"
+    deadline_s = time.monotonic() + 60
+    while len(list(recorded.glob("*/outcome.json"))) < 2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait(timeout=30)
+    done = subprocess.run(study, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    subprocess.run(study, cwd=whole, capture_output=True, check=True)
+    rankings = [base / "reports" / "pd_split-sim" / "ranking.json" for base in (tmp_path, whole)]
+    assert rankings[0].read_text() == rankings[1].read_text()
