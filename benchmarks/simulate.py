@@ -29,14 +29,13 @@ def best_s(spec: TrialSpec, calibration: Calibration) -> float:
 
 def main() -> None:
     settings = compose_overrides(()).settings
-    spec = TrialSpec(**{name: getattr(settings, name) for name in TrialSpec.model_fields})
+    spec = settings.trial_spec
     calibration = settings.cluster.calibration
     assert calibration is not None
     default_s = best_s(spec, calibration)
     print(f"{'queries':>10}{'seconds':>10}{'queries/s':>12}{'us/query':>10}")
-    print(
-        f"{spec.load.expected_queries:10}{default_s:10.4f}{spec.load.expected_queries / default_s:12.0f}{'':10}  default trial"
-    )
+    queries = spec.load.expected_queries
+    print(f"{queries:10}{default_s:10.4f}{queries / default_s:12.0f}{'':10}  default trial")
     for count in COUNTS:
         change = {"min_queries": count, "min_duration_s": 1.0, "concatenate_permutation": False}
         longer = spec.model_copy(update={"load": spec.load.model_copy(update=change)})

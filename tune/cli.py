@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain, TuneError
 from tune.spec.findings import Finding, errors, render_findings
-from tune.spec.rules import check
+from tune.spec.rules import check, check_cluster
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _run_trial(composition: Composition) -> None:
     from tune.study.study import opened, run_trial
 
     settings = composition.settings
-    findings = check(settings.trial_spec)
+    findings = _check(settings)
     if errors(findings):
         raise FixCommand(
             f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was run."
@@ -91,7 +91,7 @@ def _run_study(composition: Composition) -> None:
     from tune.study.study import opened, run_study
 
     settings = composition.settings
-    _warn(check(settings.trial_spec))
+    _warn(_check(settings))
     root = _study_root(composition)
     asked = pin(settings, composition.study_name, composition.overrides)
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
@@ -115,7 +115,7 @@ def _plan(composition: Composition) -> None:
 
     settings = composition.settings
     spec = settings.trial_spec
-    findings = check(spec)
+    findings = _check(settings)
     if errors(findings):
         raise FixCommand(
             f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was written."
@@ -132,7 +132,7 @@ def _plan(composition: Composition) -> None:
 
 
 def _preflight(composition: Composition) -> None:
-    findings = check(composition.settings.trial_spec)
+    findings = _check(composition.settings)
     print(render_findings(findings) or "No findings.")
     broken = errors(findings)
     if broken:
@@ -203,6 +203,11 @@ def _write_report(composition: Composition) -> None:
     folder, record = _recorded_study(composition)
     reports = Path(composition.settings.reports_dir) / composition.study_name
     print(f"report    {write_report(reports, record, folder.outcomes())}")
+
+
+def _check(settings: Settings) -> tuple[Finding, ...]:
+    findings = check(settings.trial_spec)
+    return findings if settings.cluster.kind == "sim" else (*findings, *check_cluster(settings.cluster))
 
 
 def _command(outcome: Outcome) -> str:

@@ -16,10 +16,7 @@ from tune.spec.rules import check
 ROOT = Path(__file__).parents[2]
 GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
 OPTIONS = [
-    f"{group}={path.stem}"
-    for group in GROUPS
-    for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
-    if path.stem != "gb200_rack"
+    f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
 SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 
