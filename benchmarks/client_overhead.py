@@ -134,11 +134,13 @@ def client_settings(port: int, times: float, duration_s: float) -> ClientSetting
     return ClientSettings.model_validate(
         {
             "endpoint_url": f"http://127.0.0.1:{port}/v1", "served_model_name": "m",
-            "target_qps": times * DEFAULT_TPS / ANSWER_TOKENS, "min_duration_s": duration_s, "min_queries": 1,
-            "concatenate_permutation": False, "schedule_seed": "mlperf", "length_seed": 0,
-            "ttft_limit_s": 4.5, "tpot_limit_s": 0.08, "max_output_tokens": 2000, "samples": 1000,
-            "client_concurrency": 2048, "request_timeout_s": 600.0, "response_timeout_s": 600.0,
-            "dataset_path": None, "dataset": dataset,
+            "load": {
+                "target_qps": times * DEFAULT_TPS / ANSWER_TOKENS, "min_duration_s": duration_s,
+                "min_queries": 1, "concatenate_permutation": False, "seed": "mlperf", "length_seed": 0,
+                "client_concurrency": 2048, "request_timeout_s": 600.0, "response_timeout_s": 600.0,
+                "dataset": dataset,
+            },
+            "slo": {"ttft_p99_s": 4.5, "tpot_p99_s": 0.08},
         }
     )  # fmt: skip
 
@@ -164,7 +166,7 @@ def measure(times: float, duration_s: float) -> str:
     ours.send("stop")
     stamps, server_cpu_s = ours.recv()
     server.join()
-    prompts, schedule = Prompts(settings, 9400), draw_schedule(settings)
+    prompts, schedule = Prompts(settings, 9400), draw_schedule(settings.load)
     seen = [stamps[_key(prompts.body(i, int(n), 1))] for i, n in enumerate(schedule.input_tokens)]
     server_ns = np.array([wrote - arrived for arrived, wrote in seen])
     recorded_ns = log.first_token_ns - log.scheduled_ns
@@ -172,7 +174,7 @@ def measure(times: float, duration_s: float) -> str:
     p99 = (np.percentile(recorded_ns, 99) - np.percentile(server_ns, 99)) * 1e-6
     tokens = int(log.output_tokens.sum())
     return (
-        f"{times:4g}x {settings.target_qps:8.2f} {tokens / log.done_ns.max() * 1e9:9.0f} "
+        f"{times:4g}x {settings.load.target_qps:8.2f} {tokens / log.done_ns.max() * 1e9:9.0f} "
         f"{int((log.error != '').sum()):7d} {np.median(added_ms):10.2f} {np.percentile(added_ms, 99):10.2f} "
         f"{p99:13.2f} {client_cpu_s / tokens * 1e6:10.1f} {server_cpu_s / tokens * 1e6:10.1f}"
     )

@@ -6,8 +6,9 @@ from tune.client.answer import Answer
 from tune.client.ledger import Ledger
 from tune.client.schedule import draw_schedule
 from tune.results.latencies import answered
+from tune.results.loadgen_settings import LIFTED_LIMIT_NS
 
-SCHEDULE = draw_schedule(make_settings())
+SCHEDULE = draw_schedule(make_settings().load)
 START_NS, DELAYS_NS = 5_000_000, (900, 300, 4000, 700)
 
 
@@ -51,11 +52,13 @@ def test_nothing_issued_is_an_empty_record() -> None:
     assert ledger.start_ns == 0
 
 
-@pytest.mark.parametrize(("limit_s", "late"), [(None, 0), (9e-6, 4), (25e-6, 2), (1.0, 1), (1e6, 0)])
-def test_progress_counts(limit_s: float | None, late: int) -> None:
+@pytest.mark.parametrize(
+    ("limit_ns", "late"), [(9_999, 4), (10_000, 3), (25_000, 2), (10**9, 1), (LIFTED_LIMIT_NS, 0)]
+)
+def test_progress_counts(limit_ns: int, late: int) -> None:
     ledger = four_issued()
     much_later = START_NS + int(SCHEDULE.arrival_ns[3]) + 2 * 10**9
-    progress = ledger.progress(much_later, limit_s)
+    progress = ledger.progress(much_later, limit_ns)
     assert (progress.issued, progress.answered, progress.in_flight, progress.errors) == (4, 1, 2, 1)
     assert progress.late == late
 

@@ -28,7 +28,7 @@ def test_no_two_prompts_begin_alike() -> None:
 
 
 def test_the_seed_decides_the_prompts() -> None:
-    same, other = (Prompts(make_settings(length_seed=seed), LONGEST) for seed in (3, 4))
+    same, other = (Prompts(make_settings(load__length_seed=seed), LONGEST) for seed in (3, 4))
     assert same.body(5, 100, 7) == PROMPTS.body(5, 100, 7) != other.body(5, 100, 7)
 
 

@@ -17,9 +17,11 @@ from streaming_server import FAULTS, Seen, StreamingServer
 
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
+from tune.probe.arrivals import generated_query_duration_ns
 from tune.results.latencies import answered
 from tune.results.loadgen_figures import LoadGenFigures, read_logs
 from tune.results.requests import RequestLog, read_requests
+from tune.spec.load import MLPERF_SCHEDULE_SEED
 
 
 @dataclass
@@ -45,15 +47,15 @@ class Run:
 def run(folder: Path, server: StreamingServer, **changes: Any) -> Run:
     settings = make_settings(endpoint_url=server.url, **changes)
     process = run_command(client_command(folder, endpoint_url=server.url, **changes))
-    return Run(process, folder / "out", draw_schedule(settings), server.seen)
+    return Run(process, folder / "out", draw_schedule(settings.load), server.seen)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with StreamingServer(first_token_s=0.03, tokens_per_event=3) as server:
         yield run(
-            tmp_path_factory.mktemp("whole"), server, target_qps=250.0, min_queries=470, min_duration_s=1.5,
-            ttft_limit_s=20.0, tpot_limit_s=5.0,
+            tmp_path_factory.mktemp("whole"), server, load__target_qps=250.0, load__min_queries=470,
+            load__min_duration_s=1.5, slo__ttft_p99_s=20.0, slo__tpot_p99_s=5.0,
         )  # fmt: skip
 
 
@@ -61,7 +63,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A third of the requests go wrong, each kind of fault in turn."""
     with StreamingServer(fault_of=lambda n: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as server:
-        yield run(tmp_path_factory.mktemp("faulty"), server, request_timeout_s=0.5, response_timeout_s=1.5)
+        yield run(
+            tmp_path_factory.mktemp("faulty"),
+            server,
+            load__request_timeout_s=0.5,
+            load__response_timeout_s=1.5,
+        )
 
 
 def test_a_run_ends_well_and_leaves_its_records_and_nothing_else(whole: Run) -> None:
@@ -75,8 +82,8 @@ def test_a_run_ends_well_and_leaves_its_records_and_nothing_else(whole: Run) -> 
 
 def test_loadgen_issues_the_schedule_that_was_drawn(whole: Run) -> None:
     assert whole.detail("generated_query_count") == len(whole.schedule) == 480
-    last_gap = draw_schedule(make_settings(target_qps=250.0, min_queries=481, concatenate_permutation=False))
-    assert whole.detail("generated_query_duration") == pytest.approx(last_gap.arrival_ns[480], abs=480)
+    gaps_ns = generated_query_duration_ns(480, 250.0, MLPERF_SCHEDULE_SEED)
+    assert whole.detail("generated_query_duration") == pytest.approx(gaps_ns, abs=480)
     assert whole.detail("result_scheduled_samples_per_sec") == pytest.approx(
         479 / whole.schedule.arrival_ns[-1] * 1e9, rel=1e-5
     )
@@ -159,8 +166,9 @@ def test_faults_are_errors_and_no_success_is_fast(faulty: Run) -> None:
 def test_a_run_with_its_limits_lifted_and_its_own_seed(tmp_path: Path) -> None:
     with StreamingServer() as server:
         done = run(
-            tmp_path, server, ttft_limit_s=None, tpot_limit_s=None, schedule_seed=7, target_qps=300.0,
-            concatenate_permutation=False, min_duration_s=0.5, min_queries=50,
+            tmp_path, server, slo__ttft_p99_s=None, slo__tpot_p99_s=None, load__seed=7,
+            load__target_qps=300.0, load__concatenate_permutation=False, load__min_duration_s=0.5,
+            load__min_queries=50,
         )  # fmt: skip
     assert done.process.returncode == 0, done.process.stderr
     assert len(done.log) == len(done.schedule) == 150
@@ -171,7 +179,14 @@ def test_a_run_with_its_limits_lifted_and_its_own_seed(tmp_path: Path) -> None:
 
 def test_when_every_request_fails_the_run_is_to_be_repeated(tmp_path: Path) -> None:
     with StreamingServer(fault_of=lambda _: "http") as server:
-        done = run(tmp_path, server, ttft_limit_s=0.01, target_qps=500.0, min_queries=40, min_duration_s=0.01)
+        done = run(
+            tmp_path,
+            server,
+            slo__ttft_p99_s=0.01,
+            load__target_qps=500.0,
+            load__min_queries=40,
+            load__min_duration_s=0.01,
+        )
     assert done.process.returncode == 3
     assert "all 40 requests failed, 40 of them with: http 503: no worker left" in done.process.stderr
     assert not answered(done.log).any()
@@ -182,7 +197,7 @@ def test_when_every_request_fails_the_run_is_to_be_repeated(tmp_path: Path) -> N
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_leaves_what_is_known(tmp_path: Path, sent: signal.Signals) -> None:
     with StreamingServer(first_token_s=0.05, fault_of=lambda n: "hang" if n % 2 else None) as server:
-        command = client_command(tmp_path, endpoint_url=server.url, min_duration_s=600.0)
+        command = client_command(tmp_path, endpoint_url=server.url, load__min_duration_s=600.0)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mlperf_log_summary.txt").write_text("of an earlier run")
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -208,9 +223,9 @@ def wait_until(true: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({"target_qps": "fast"}, 2, "target_qps"),
-        ({"dataset_path": "/nowhere.csv"}, 2, r"nowhere\.csv"),
-        ({"client_concurrency": 2**40}, 2, "client_concurrency needs"),
+        ({"load__target_qps": "fast"}, 2, "load.target_qps"),
+        ({"load__dataset__path": "/nowhere.csv"}, 2, r"nowhere\.csv"),
+        ({"load__client_concurrency": 2**40}, 2, "client_concurrency needs"),
         ({"endpoint_url": "http://127.0.0.1:9/v1"}, 3, "expected the model 'llama' at http://127.0.0.1:9/v1"),
     ],
 )

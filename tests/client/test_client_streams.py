@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import threading
 import time
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from right_client import make_settings
 from streaming_server import FAULTS, StreamingServer
 
-from tune.client.endpoint import _Stamped, check_endpoint
+from tune.client.answer import Answer
+from tune.client.endpoint import Endpoint, _Stamped, check_endpoint
 from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
 from tune.client.schedule import draw_schedule
+from tune.client.settings import ClientSettings
 from tune.client.streams import Streams
 from tune.errors import RunAgain
 
@@ -55,7 +58,7 @@ class Heard:
 def stream(server: StreamingServer, queries: int, **changes: Any) -> tuple[Ledger, Heard]:
     """Issue `queries` all at once and wait for the last report; the id of each is its position + 1000."""
     settings = make_settings(endpoint_url=server.url, **changes)
-    schedule = draw_schedule(settings)
+    schedule = draw_schedule(settings.load)
     ledger, heard = Ledger(schedule), Heard(queries)
     streams = Streams(settings, ledger, Prompts(settings, 400), heard, time.monotonic_ns)
     streams.start()
@@ -68,9 +71,9 @@ def stream(server: StreamingServer, queries: int, **changes: Any) -> tuple[Ledge
 
 
 def test_every_fault_is_an_error_told_once_and_late() -> None:
-    limits = {"ttft_limit_s": 0.4, "tpot_limit_s": 0.2, "request_timeout_s": 0.5, "response_timeout_s": 1.5}
+    time_outs = {"load__request_timeout_s": 0.5, "load__response_timeout_s": 1.5}
     with StreamingServer(first_token_s=0.0, fault_of=lambda n: (*FAULTS, None)[n % 14]) as server:
-        ledger, heard = stream(server, 28, client_concurrency=28, **limits)
+        ledger, heard = stream(server, 28, load__client_concurrency=28, **time_outs)
     fault_of = {seen.start_of_prompt: seen.fault for seen in server.seen}
     prompts = Prompts(make_settings(), 400)
     told = []
@@ -85,10 +88,10 @@ def test_every_fault_is_an_error_told_once_and_late() -> None:
         assert re.match(ERRORS[fault], answer.error), fault
         if answer.first_token_ns < 0:
             assert tokens == 0
-            assert first_ns - ledger.issued_ns[position] > limits["ttft_limit_s"] * 1e9
+            assert first_ns - ledger.issued_ns[position] > 0.4e9
         else:
             assert tokens == 2
-            assert complete_ns - first_ns > limits["tpot_limit_s"] * 1e9
+            assert complete_ns - first_ns > 0.2e9
     assert sorted(map(str, told)) == sorted([*map(str, (*FAULTS, None))] * 2)
 
 
@@ -100,13 +103,13 @@ def start_of_prompt(prompts: Prompts, ledger: Ledger, position: int) -> tuple[in
 
 def test_a_lifted_limit_delays_no_report() -> None:
     with StreamingServer(fault_of=lambda _: "http") as server:
-        _, heard = stream(server, 4, ttft_limit_s=None, tpot_limit_s=None)
+        _, heard = stream(server, 4, slo__ttft_p99_s=None, slo__tpot_p99_s=None)
     assert [[what for what, _ in reports] for reports in heard.of.values()] == [["first", 0]] * 4
 
 
 def test_concurrency_is_bounded_and_waiting_counts_as_latency() -> None:
     with StreamingServer(first_token_s=0.02) as server:
-        ledger, _ = stream(server, 24, client_concurrency=3)
+        ledger, _ = stream(server, 24, load__client_concurrency=3)
     assert server.most_in_flight == 3
     assert all(answer.error == "" for answer in ledger.answers[:24])
     last = max(ledger.answers[:24], key=lambda answer: answer.first_token_ns)
@@ -172,3 +175,24 @@ def test_only_a_read_that_brought_something_is_stamped() -> None:
         return stamps
 
     assert asyncio.run(read()) == [0, 0, 0, 1, 1]
+
+
+def test_every_time_is_stamped_where_aiohttp_reads_its_socket() -> None:
+    """The stamps hang on a private hook of aiohttp: without it times would be those of a later task."""
+    callers: list[str] = []
+
+    def clock() -> int:
+        callers.append(sys._getframe(1).f_code.co_qualname)
+        return len(callers)
+
+    async def ask(settings: ClientSettings) -> Answer:
+        answer, endpoint = Answer(), Endpoint(settings, clock)
+        await endpoint.ask(Prompts(settings, 9).body(0, 9, 5), answer, lambda: None)
+        await endpoint.close()
+        return answer
+
+    with StreamingServer() as server:
+        answer = asyncio.run(ask(make_settings(endpoint_url=server.url)))
+    assert answer.error == ""
+    assert 0 < answer.first_token_ns < answer.done_ns
+    assert set(callers) == {"_Stamped.data_received"}

@@ -2,31 +2,78 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.probe.arrivals import MLPERF_SCHEDULE_SEED, generated_query_duration_ns, schedule_ns
+from tune.probe.arrivals import arrivals_ns, generated_query_duration_ns, schedule_ns
+from tune.spec.load import MLPERF_SCHEDULE_SEED, Dataset, Load, SyntheticInputs, SyntheticOutputs
+
+
+def make_load(samples: int = 40, **changes: Any) -> Load:
+    fixed = SyntheticInputs(kind="fixed", mean_tokens=9.0, sd_tokens=0.0, min_tokens=1, max_tokens=9)
+    dataset = Dataset(
+        name="small",
+        samples=samples,
+        longest_prompt_tokens=9,
+        longest_answer_tokens=9,
+        inputs=fixed,
+        outputs=SyntheticOutputs(mean_tokens=5.0, cap_frac=0.0),
+    )
+    load = {"target_qps": 15.75, "min_duration_s": 600.0, "min_queries": 100, "concatenate_permutation": True}
+    seeds = {"seed": "mlperf", "length_seed": 0}
+    client = {"client_concurrency": 1, "request_timeout_s": 1.0, "response_timeout_s": 1.0}
+    return Load(dataset=dataset, **load | seeds | client | changes)
+
+
+def mt19937(seed: int) -> Iterator[int]:
+    """The 32-bit Mersenne Twister. Source: Matsumoto and Nishimura, mt19937ar.c, 2002."""
+    state = [seed % 2**32]
+    for i in range(1, 624):
+        state.append((1812433253 * (state[-1] ^ state[-1] >> 30) + i) % 2**32)
+    while True:
+        for i in range(624):
+            y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7FFFFFFF)
+            state[i] = state[(i + 397) % 624] ^ y >> 1 ^ (0x9908B0DF if y & 1 else 0)
+        for word in state:
+            y = word ^ word >> 11
+            y ^= y << 7 & 0x9D2C5680
+            y ^= y << 15 & 0xEFC60000
+            yield y ^ y >> 18
 
 
 def test_published_schedule_to_the_nanosecond() -> None:
     """`generated_query_duration` of the published run: 16,626 queries at 15.75 QPS."""
-    assert generated_query_duration_ns(16_626, 15.75, "mlperf") == 1_055_028_977_942
-    assert schedule_ns(16_626, 15.75, "mlperf")[-1] == 1_055_026_213_943
+    assert generated_query_duration_ns(16_626, 15.75, MLPERF_SCHEDULE_SEED) == 1_055_028_977_942
+    assert schedule_ns(16_626, 15.75, MLPERF_SCHEDULE_SEED)[-1] == 1_055_026_213_943
 
 
 def test_seed_is_taken_modulo_32_bits() -> None:
     """std::mt19937 keeps 32 bits of its seed."""
-    by_name = schedule_ns(50, 2.0, "mlperf")
-    assert np.array_equal(by_name, schedule_ns(50, 2.0, MLPERF_SCHEDULE_SEED))
-    assert np.array_equal(by_name, schedule_ns(50, 2.0, MLPERF_SCHEDULE_SEED % 2**32))
+    whole, low_word = (
+        schedule_ns(50, 2.0, seed) for seed in (MLPERF_SCHEDULE_SEED, MLPERF_SCHEDULE_SEED % 2**32)
+    )
+    assert np.array_equal(whole, low_word)
 
 
-def test_first_gap_comes_from_two_words_of_mt19937_low_word_first() -> None:
-    """The first draws of std::mt19937 with its default seed 5489 are 3499211612 and 581869302."""
-    uniform = (3499211612 + 581869302 * 2**32) / 2**64
-    assert schedule_ns(2, 1.0, 5489)[1] == int(-np.log(1 - uniform) * 1e9)
+def test_the_first_words_of_mt19937_are_the_published_ones() -> None:
+    words = mt19937(5489)
+    assert [next(words), next(words)] == [3499211612, 581869302]
+
+
+@pytest.mark.parametrize("seed", [0, 5489, 2**40 + 5, MLPERF_SCHEDULE_SEED])
+def test_a_gap_comes_from_two_words_of_mt19937_low_word_first(seed: int) -> None:
+    words = mt19937(seed)
+    expected = [0]
+    for _ in range(999):
+        uniform = (next(words) + next(words) * 2.0**32) / 2.0**64
+        expected.append(expected[-1] + int(-math.log(1.0 - uniform) / 900.0 * 1e9))
+    assert np.abs(schedule_ns(1000, 900.0, seed) - np.array(expected)).max() <= 1
 
 
 @given(queries=st.integers(2, 300), seed=st.integers(0, 2**64), target_qps=st.floats(0.01, 1e4))
@@ -60,3 +107,43 @@ def test_seeds_differ() -> None:
 def test_no_queries_is_an_error(queries: int) -> None:
     with pytest.raises(ValueError, match=f"queries is {queries}"):
         schedule_ns(queries, 1.0, 0)
+
+
+def test_the_published_run_is_two_passes() -> None:
+    arrivals = arrivals_ns(make_load(samples=8313))
+    assert len(arrivals) == 16_626
+    assert arrivals[-1] == 1_055_026_213_943
+
+
+@given(
+    duration_s=st.floats(0.01, 20),
+    queries=st.integers(1, 300),
+    qps=st.floats(1, 100),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_whole_passes_are_the_fewest_that_last(
+    duration_s: float, queries: int, qps: float, seed: int
+) -> None:
+    load = make_load(min_duration_s=duration_s, min_queries=queries, target_qps=qps, seed=seed)
+    arrivals = arrivals_ns(load)
+    assert len(arrivals) % 40 == 0
+    assert len(arrivals) >= queries
+    assert lasts(load, arrivals)
+    one_less = len(arrivals) - 40
+    assert one_less < queries or not lasts(load, arrivals[:one_less])
+
+
+def lasts(load: Load, arrivals: np.ndarray) -> bool:
+    return bool(arrivals[-1] >= load.min_duration_s * 1e9)
+
+
+@given(duration_s=st.floats(0.01, 5), queries=st.integers(1, 300), qps=st.floats(1, 100))
+def test_without_permutations_the_count_is_rate_times_duration(
+    duration_s: float, queries: int, qps: float
+) -> None:
+    load = make_load(
+        concatenate_permutation=False, min_duration_s=duration_s, min_queries=queries, target_qps=qps
+    )
+    arrivals = arrivals_ns(load)
+    assert len(arrivals) == max(queries, math.ceil(qps * duration_s))
+    assert np.array_equal(arrivals, schedule_ns(len(arrivals), qps, MLPERF_SCHEDULE_SEED))

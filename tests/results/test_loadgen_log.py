@@ -18,6 +18,7 @@ from tune.spec.load import Slo
 LOGS = Path(__file__).parents[1] / "data" / "loadgen"
 DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
 LIMITS = Slo(ttft_p99_s=4.5, tpot_p99_s=0.080)
+GAPS_NS = 63_500_000_000
 SHORT = ("load.min_duration_s=10.0", "load.concatenate_permutation=false")
 
 
@@ -28,7 +29,7 @@ def entries(path: Path) -> dict[str, object]:
 
 
 def written(folder, log, *overrides, slo=LIMITS):
-    write_logs(folder, log, spec(*(overrides or SHORT)).load, slo)
+    write_logs(folder, log, spec(*(overrides or SHORT)).load, slo, GAPS_NS)
     return read_logs(folder)
 
 
@@ -164,14 +165,44 @@ def test_lifted_limits_are_never_missed(tmp_path):
     assert (figures.result, figures.ttft_limit_s, figures.tpot_limit_s) == ("VALID", None, None)
 
 
-def test_requests_without_an_answer_are_errors_and_wait_for_the_timeout(tmp_path):
+def test_the_schedule_is_stated_as_it_was_asked_for(tmp_path):
+    write_logs(tmp_path, make_log(1000), spec("load.seed=7", *SHORT).load, LIMITS, GAPS_NS)
+    entry = entries(tmp_path / DETAIL)
+    assert (entry["generated_query_count"], entry["generated_query_duration"]) == (1000, GAPS_NS)
+    seeds = [entry[f"effective_{name}_rng_seed"] for name in ("qsl", "sample_index", "schedule")]
+    theirs = entries(LOGS / "v5.0.25_published" / DETAIL)
+    assert seeds[:2] == [theirs["effective_qsl_rng_seed"], theirs["effective_sample_index_rng_seed"]]
+    assert seeds[2] == 7
+
+
+@pytest.mark.parametrize(("limit_s", "told_s"), [(4.5, 4.501), (None, 0.0)])
+def test_requests_without_a_first_token_are_errors_told_once_late(limit_s, told_s, tmp_path):
     log = with_errors(make_log(1000), slice(0, 30), 'HTTP 503: "busy"')
-    figures = written(tmp_path, log, "load.response_timeout_s=50.0", *SHORT)
-    assert (figures.result, figures.errors) == ("INVALID", 30)
-    assert figures.latency_s.max == figures.ttft_s.max == 50.0
+    figures = written(tmp_path, log, slo=Slo(ttft_p99_s=limit_s, tpot_p99_s=0.08))
+    assert (figures.result, figures.errors) == ("VALID" if limit_s is None else "INVALID", 30)
+    assert (figures.ttft_s.max == told_s) == (limit_s is not None)
+    assert (figures.ttft_s.min == told_s) == (limit_s is None)
+    assert figures.tpot_s.min == 0.0
     text = (tmp_path / DETAIL).read_text()
     assert 'HTTP 503: \\"busy\\"' in text
     assert "30 ERRORS encountered" in (tmp_path / SUMMARY).read_text()
+
+
+@pytest.mark.parametrize(("limit_s", "told_s"), [(0.08, 0.081), (None, 0.0)])
+def test_requests_that_broke_off_are_two_tokens_told_once_late(limit_s, told_s, tmp_path):
+    log = make_log(1000)
+    broken = np.arange(1000) < 30
+    log = replace(
+        log,
+        done_ns=np.where(broken, -1, log.done_ns),
+        output_tokens=np.where(broken, 0, log.output_tokens),
+        error=np.where(broken, "cut", ""),
+    )
+    figures = written(tmp_path, log, slo=Slo(ttft_p99_s=4.5, tpot_p99_s=limit_s))
+    assert (figures.result, figures.errors) == ("VALID" if limit_s is None else "INVALID", 0)
+    assert told_s == (figures.tpot_s.min if limit_s is None else figures.tpot_s.max)
+    tokens = log.output_tokens.sum() + 30 * 2
+    assert figures.tps * (log.done_ns[-1] / 1e9) == pytest.approx(tokens, rel=1e-5)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -185,10 +216,10 @@ def test_requests_without_an_answer_are_errors_and_wait_for_the_timeout(tmp_path
 )
 def test_what_is_written_is_what_is_read(tmp_path, queries, failed, **shape):
     log = with_errors(make_log(queries, **shape), slice(0, failed), "timeout")
-    figures = written(tmp_path, log, "load.response_timeout_s=400.0", *SHORT)
+    figures = written(tmp_path, log)
     good = answered(log)
-    latency = np.where(good, log.done_ns - log.scheduled_ns, 400 * 10**9) / 1e9
-    ttft = np.where(good, log.first_token_ns - log.scheduled_ns, 400 * 10**9) / 1e9
+    latency = np.where(good, log.done_ns - log.scheduled_ns, 4501 * 10**6) / 1e9
+    ttft = np.where(good, log.first_token_ns - log.scheduled_ns, 4501 * 10**6) / 1e9
     for values, read in ((latency, figures.latency_s), (ttft, figures.ttft_s)):
         assert read.min == pytest.approx(values.min(), abs=1e-9)
         assert read.max == pytest.approx(values.max(), abs=1e-9)
@@ -224,7 +255,7 @@ def test_one_query_has_no_rate(tmp_path):
 
 def test_no_query_at_all_is_a_mistake(tmp_path):
     with pytest.raises(ValueError, match="a record without requests"):
-        write_logs(tmp_path, make_log(1).__class__(*[np.array([])] * 8), spec().load, LIMITS)
+        write_logs(tmp_path, make_log(1).__class__(*[np.array([])] * 8), spec().load, LIMITS, GAPS_NS)
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
@@ -232,4 +263,4 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     with pytest.raises(
         FixCommand, match=r"mlperf_log_detail.txt: cannot be written \(.*\); expected a folder"
     ):
-        write_logs(tmp_path / "file", make_log(5), spec().load, LIMITS)
+        write_logs(tmp_path / "file", make_log(5), spec().load, LIMITS, GAPS_NS)

@@ -22,7 +22,7 @@ def measured(folder, log, *overrides, logs=True):
     folder.mkdir(exist_ok=True, parents=True)
     write_requests(folder / "requests.npz", log)
     if logs:
-        write_logs(folder, log, trial.load, trial.slo)
+        write_logs(folder, log, trial.load, trial.slo, int(log.scheduled_ns[-1]))
     return measure(folder, trial, "raw/1/probe-1")
 
 

@@ -13,6 +13,7 @@ from aiohttp.client_proto import ResponseHandler
 from tune.client.answer import Answer
 from tune.client.settings import ClientSettings
 from tune.errors import RunAgain
+from tune.spec.load import Load
 
 Clock = Callable[[], int]
 """Nanoseconds of a monotonic clock."""
@@ -89,10 +90,10 @@ class Endpoint:
 
         `on_first_token` is called once, when the first non-empty delta was read.
         """
-        settings, sent_s = self._settings, asyncio.get_running_loop().time()
-        last_s = sent_s + settings.response_timeout_s
+        load, sent_s = self._settings.load, asyncio.get_running_loop().time()
+        last_s = sent_s + load.response_timeout_s
         try:
-            async with asyncio.timeout_at(min(sent_s + settings.request_timeout_s, last_s)) as limit:
+            async with asyncio.timeout_at(min(sent_s + load.request_timeout_s, last_s)) as limit:
 
                 def begin() -> None:
                     limit.reschedule(last_s)
@@ -104,7 +105,7 @@ class Endpoint:
                     else:
                         answer.fail(f"http {response.status}: {_line(await response.content.read(400))}")
         except TimeoutError:
-            answer.fail(_timed_out(settings, answer))
+            answer.fail(_timed_out(load, answer))
         except aiohttp.ClientPayloadError as error:
             answer.fail(f"cut: {_named(error)}")
         except (aiohttp.ClientError, OSError) as error:
@@ -125,10 +126,10 @@ class Endpoint:
         answer.close()
 
 
-def _timed_out(settings: ClientSettings, answer: Answer) -> str:
-    if answer.first_token_ns < 0 and settings.request_timeout_s <= settings.response_timeout_s:
-        return f"time-out: no first token within request_timeout_s {settings.request_timeout_s:g}"
-    return f"time-out: no end within response_timeout_s {settings.response_timeout_s:g}"
+def _timed_out(load: Load, answer: Answer) -> str:
+    if answer.first_token_ns < 0 and load.request_timeout_s <= load.response_timeout_s:
+        return f"time-out: no first token within request_timeout_s {load.request_timeout_s:g}"
+    return f"time-out: no end within response_timeout_s {load.response_timeout_s:g}"
 
 
 def _named(error: BaseException) -> str:

@@ -62,17 +62,15 @@ class Ledger:
         issued = self.issued
         return self.issued_ns[:issued] - self.schedule.arrival_ns[:issued] - self.start_ns
 
-    def progress(self, now_ns: int, ttft_limit_s: float | None) -> Progress:
+    def progress(self, now_ns: int, ttft_limit_ns: int) -> Progress:
         """Counts at `now_ns`, of the queries issued so far."""
         issued = self.issued
         answers = self.answers[:issued]
         errors = sum(1 for answer in answers if answer.error)
         answered = sum(1 for answer in answers if answer.done_ns >= 0)
-        late = 0
-        if ttft_limit_s is not None:
-            first = np.array([answer.first_token_ns for answer in answers], np.int64)
-            waited = np.where(first >= 0, first, now_ns) - self.start_ns - self.schedule.arrival_ns[:issued]
-            late = int((waited > ttft_limit_s * 1e9).sum())
+        first = np.array([answer.first_token_ns for answer in answers], np.int64)
+        waited = np.where(first >= 0, first, now_ns) - self.start_ns - self.schedule.arrival_ns[:issued]
+        late = int((waited > ttft_limit_ns).sum())
         return Progress(issued, answered, issued - answered - errors, late, errors)
 
     def to_log(self) -> RequestLog:

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import mlperf_loadgen
 
-from tune.client.schedule import Schedule
-from tune.client.settings import ClientSettings
 from tune.errors import RunAgain
-from tune.probe.arrivals import MLPERF_SCHEDULE_SEED
 from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
-from tune.results.verdict import limit_ns
-
-QSL_SEED = 1780908523862526354
-SAMPLE_INDEX_SEED = 14771362308971278857
-"""Source: `qsl_rng_seed` and `sample_index_rng_seed` in mlperf.conf of MLPerf Inference v5.1."""
+from tune.results.loadgen_settings import QSL_SEED, SAMPLE_INDEX_SEED, LoadGenSettings
 
 
 class LoadGenReports:
@@ -35,9 +28,7 @@ class LoadGenReports:
         mlperf_loadgen.QuerySamplesComplete([response])
 
 
-def run_loadgen(
-    settings: ClientSettings, schedule: Schedule, folder: Path, issue: Callable[[int], None]
-) -> None:
+def run_loadgen(settings: LoadGenSettings, folder: Path, issue: Callable[[int], None]) -> None:
     """Run one test; returns when every query is complete, with LoadGen's logs in `folder`.
 
     `issue` is called in this thread with each query's response id, when it is due, and must not block or
@@ -56,7 +47,7 @@ def run_loadgen(
     mlperf_loadgen.StartTestWithLogSettings(
         sut,
         qsl,
-        loadgen_settings(settings, schedule),
+        _test_settings(settings),
         _log_settings(partial),
         str(partial / "no_audit.config"),
     )
@@ -69,7 +60,7 @@ def run_loadgen(
     shutil.rmtree(partial)
 
 
-def loadgen_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loadgen.TestSettings:
+def _test_settings(settings: LoadGenSettings) -> mlperf_loadgen.TestSettings:
     """LoadGen's words for this run. Source: mlperf.conf, llama3_1-405b-interactive, Server."""
     test = mlperf_loadgen.TestSettings()
     test.scenario = mlperf_loadgen.TestScenario.Server
@@ -78,16 +69,15 @@ def loadgen_settings(settings: ClientSettings, schedule: Schedule) -> mlperf_loa
     test.server_target_latency_ns = 0
     test.server_target_latency_percentile = 0.99
     test.use_token_latencies = True
-    test.ttft_latency = limit_ns(settings.ttft_limit_s)
-    test.tpot_latency = limit_ns(settings.tpot_limit_s)
-    test.min_duration_ms = schedule.min_duration_ms
-    test.min_query_count = schedule.min_queries
+    test.ttft_latency = settings.ttft_limit_ns
+    test.tpot_latency = settings.tpot_limit_ns
+    test.min_duration_ms = settings.min_duration_ms
+    test.min_query_count = settings.min_queries
     test.performance_sample_count_override = settings.samples
     test.sample_concatenate_permutation = settings.concatenate_permutation
     test.qsl_rng_seed = QSL_SEED
     test.sample_index_rng_seed = SAMPLE_INDEX_SEED
-    mlperf = settings.schedule_seed == "mlperf"
-    test.schedule_rng_seed = MLPERF_SCHEDULE_SEED if mlperf else settings.schedule_seed
+    test.schedule_rng_seed = settings.schedule_seed
     return test
 
 

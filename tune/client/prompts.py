@@ -26,9 +26,9 @@ class Prompts:
     """
 
     def __init__(self, settings: ClientSettings, longest_tokens: int) -> None:
-        ids = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(settings.length_seed))).randint(
-            _LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens
-        )
+        ids = np.random.RandomState(
+            np.random.MT19937(np.random.SeedSequence(settings.load.length_seed))
+        ).randint(_LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens)
         self._text = (",".join(map(str, ids.tolist())) + ",").encode()
         head = {
             "model": settings.served_model_name,

@@ -20,11 +20,11 @@ from tune.client.settings import ClientSettings
 from tune.client.streams import Streams
 from tune.errors import FixCommand, RunAgain
 from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
+from tune.results.loadgen_settings import loadgen_settings
+from tune.results.measure import REQUESTS_FILE
 from tune.results.requests import write_requests
 
 Say = Callable[[str], None]
-
-RECORD = "requests.npz"
 
 _PROGRESS_EVERY_S = 5.0
 _OTHER_FILES = 64
@@ -38,21 +38,22 @@ def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -
     Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
     model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
     """
-    schedule = draw_schedule(settings)
-    _allow_open_files(settings.client_concurrency + _OTHER_FILES)
+    schedule = draw_schedule(settings.load)
+    _allow_open_files(settings.load.client_concurrency + _OTHER_FILES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FixCommand(f"--out {folder}: no folder and none can be made ({error.strerror}).") from error
     asyncio.run(check_endpoint(settings))
-    for name in (DETAIL_LOG, SUMMARY_LOG, RECORD):
+    for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
     drive = _Drive(settings, schedule, folder, clock)
-    say(f"{len(schedule)} queries over {schedule.arrival_ns[-1] * 1e-9:.1f} s at {settings.target_qps:g}/s")
+    lasts_s = schedule.arrival_ns[-1] * 1e-9
+    say(f"{len(schedule)} queries over {lasts_s:.1f} s at {settings.load.target_qps:g}/s")
     try:
         drive.watch(say)
     finally:
-        write_requests(folder / RECORD, drive.ledger.to_log())
+        write_requests(folder / REQUESTS_FILE, drive.ledger.to_log())
     drive.judge()
 
 
@@ -62,6 +63,7 @@ class _Drive:
     def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
         self.ledger = Ledger(schedule)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
+        self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
         self._reports = LoadGenReports()
         prompts = Prompts(settings, int(schedule.input_tokens.max()))
         self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
@@ -102,7 +104,7 @@ class _Drive:
 
     def _run_loadgen(self) -> None:
         try:
-            run_loadgen(self._settings, self._schedule, self._folder, self._issue)
+            run_loadgen(self._loadgen, self._folder, self._issue)
         except BaseException as error:
             self._error = error
 
@@ -116,7 +118,7 @@ class _Drive:
 
     def _progress(self, began_ns: int) -> str:
         now_ns = self._clock()
-        p = self.ledger.progress(now_ns, self._settings.ttft_limit_s)
+        p = self.ledger.progress(now_ns, self._loadgen.ttft_limit_ns)
         return (
             f"{(now_ns - began_ns) * 1e-9:6.0f} s  issued {p.issued}/{len(self._schedule)}  "
             f"done {p.answered}  in flight {p.in_flight}  late {p.late}  errors {p.errors}"

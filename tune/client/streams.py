@@ -11,10 +11,8 @@ from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
 from tune.client.settings import ClientSettings
 from tune.errors import RunAgain
-
-_PAST_LIMIT_S = 1e-3
-_FEWEST_TOKENS = 2
-"""Fewer are an error and make a negative TPOT. Source: RecordSampleCompletion, loadgen/logging.cc."""
+from tune.results.loadgen_settings import limit_ns
+from tune.results.verdict import FEWEST_TOKENS, told_after_ns
 
 
 class Reports(Protocol):
@@ -31,10 +29,7 @@ class Streams:
     """An event loop in a thread of its own; at most `client_concurrency` requests are sent at once.
 
     A query that waits for its turn does not slow the arrivals, and its wait counts in its latency.
-    LoadGen has no word for a failed query, so it hears of one only when it must count it as late, never as a
-    fast success: of one without a first token after the TTFT limit, with no tokens (an error in its log); of
-    one that broke off after its first token when a second token would break the TPOT limit, as two tokens,
-    the fewest that LoadGen takes. With a limit lifted the record in requests.npz alone tells of it.
+    How LoadGen hears of one that failed, tune.results.verdict.told_after_ns says.
     """
 
     def __init__(
@@ -44,7 +39,7 @@ class Streams:
         self._reports, self._clock = reports, clock
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._slots = asyncio.Semaphore(settings.client_concurrency)
+        self._slots = asyncio.Semaphore(settings.load.client_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
         self._failed: Exception | None = None
@@ -103,12 +98,12 @@ class Streams:
         if not answer.error:
             self._reports.complete(response_id, answer.output_tokens)
         elif first_told_ns < 0:
-            await self._wait_past(self._settings.ttft_limit_s, int(self._ledger.issued_ns[position]))
+            await self._wait_past(self._settings.slo.ttft_p99_s, int(self._ledger.issued_ns[position]))
             self._reports.first_token(response_id)
             self._reports.complete(response_id, 0)
         else:
-            await self._wait_past(self._settings.tpot_limit_s, first_told_ns)
-            self._reports.complete(response_id, _FEWEST_TOKENS)
+            await self._wait_past(self._settings.slo.tpot_p99_s, first_told_ns)
+            self._reports.complete(response_id, FEWEST_TOKENS)
 
     def _body(self, position: int) -> bytes:
         schedule = self._ledger.schedule
@@ -117,6 +112,5 @@ class Streams:
         )
 
     async def _wait_past(self, limit_s: float | None, since_ns: int) -> None:
-        if limit_s is not None:
-            waited_s = (self._clock() - since_ns) * 1e-9
-            await asyncio.sleep(max(0.0, limit_s + _PAST_LIMIT_S - waited_s))
+        left_ns = told_after_ns(limit_ns(limit_s)) - (self._clock() - since_ns)
+        await asyncio.sleep(max(0.0, left_ns * 1e-9))

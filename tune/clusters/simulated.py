@@ -13,6 +13,7 @@ from typing import Self
 
 from tune.clusters.place import State
 from tune.errors import TuneError
+from tune.probe.arrivals import generated_query_duration_ns
 from tune.results.folder import PROBE_FOLDER, write_attempt
 from tune.results.loadgen_log import write_logs
 from tune.results.measure import REQUESTS_FILE
@@ -99,7 +100,9 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
 def _simulate_probe(spec: TrialSpec, calibration: Calibration, folder: Path) -> float:
     folder.mkdir(parents=True)
     log = simulate(spec, calibration)
-    write_logs(folder, log, spec.load, spec.slo)
+    load = spec.load
+    duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
     return float(log.done_ns.max()) / 1e9
 

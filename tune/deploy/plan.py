@@ -69,25 +69,11 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
 
 def client_json(spec: TrialSpec) -> str:
     """What `tune.client` is asked. The endpoint is on loopback: the client runs beside the frontend."""
-    load, dataset = spec.load, spec.load.dataset
     asked = {
         "endpoint_url": f"http://127.0.0.1:{spec.stack.frontend_port}/v1",
         "served_model_name": spec.model.served_name,
-        "target_qps": load.target_qps,
-        "min_duration_s": load.min_duration_s,
-        "min_queries": load.min_queries,
-        "concatenate_permutation": load.concatenate_permutation,
-        "schedule_seed": load.seed,
-        "length_seed": load.length_seed,
-        "ttft_limit_s": spec.slo.ttft_p99_s,
-        "tpot_limit_s": spec.slo.tpot_p99_s,
-        "max_output_tokens": dataset.longest_answer_tokens,
-        "samples": dataset.samples,
-        "client_concurrency": load.client_concurrency,
-        "request_timeout_s": load.request_timeout_s,
-        "response_timeout_s": load.response_timeout_s,
-        "dataset_path": dataset.path,
-        "dataset": dataset.model_dump(mode="json"),
+        "load": spec.load.model_dump(mode="json"),
+        "slo": spec.slo.model_dump(mode="json"),
     }
     return json.dumps(asked, indent=2) + "\n"
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from tune.errors import RunAgain
 from tune.results.loadgen_log import DETAIL_LOG, PREFIX, SUMMARY_LOG
+from tune.results.loadgen_settings import LIFTED_LIMIT_NS
 from tune.results.loadgen_summary import read_summary
-from tune.results.verdict import LIFTED_LIMIT_NS
 from tune.spec.typed import Typed
 
 
@@ -33,8 +33,8 @@ class LogLatency(Typed):
 class LoadGenFigures(Typed):
     """What LoadGen's logs say; None where they do not. `tps` is LoadGen's official output tokens/s.
 
-    `scheduled_tps` divides by the time of the last arrival instead of the last-issued query's end. A limit
-    is None too where it was lifted. `errors` counts what LoadGen calls errors.
+    `scheduled_tps` divides by the time at which the last query was issued instead of the one of its end. A
+    limit is None too where it was lifted. `errors` counts what LoadGen calls errors.
     """
 
     loadgen_version: str | None

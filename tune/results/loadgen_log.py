@@ -1,7 +1,7 @@
 """LoadGen's summary and detail logs, written from a request record with LoadGen's own rules.
 
 Source: loadgen/results.cc, LogSummary and LogDetail, and logs of LoadGen 5.0.25 and 6.0.17. Left out are its
-file hashes, lists of queries, counters of its logger and random seeds.
+file hashes, lists of queries and counters of its logger.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from tune.results.early_stopping import PERCENTILE
 from tune.results.files import write_text
 from tune.results.latencies import commonest, percentile
+from tune.results.loadgen_settings import QSL_SEED, SAMPLE_INDEX_SEED, LoadGenSettings, loadgen_settings
 from tune.results.requests import IntArray, RequestLog
-from tune.results.verdict import Samples, Verdict, limit_ns, loadgen_samples, loadgen_verdict
+from tune.results.verdict import Samples, Verdict, loadgen_samples, loadgen_verdict
 from tune.spec.load import Load, Slo
 
 SUMMARY_LOG = "mlperf_log_summary.txt"
@@ -30,24 +31,26 @@ _TPOT = ("result_time_to_output_token_{}", "result_time_per_output_token_{}_perc
 _VERSION = "6.0.17 rules, written by tune"
 
 
-def write_logs(folder: Path, log: RequestLog, load: Load, slo: Slo) -> None:
+def write_logs(folder: Path, log: RequestLog, load: Load, slo: Slo, generated_query_duration_ns: int) -> None:
     """Write mlperf_log_detail.txt and mlperf_log_summary.txt into `folder`.
 
-    Tokens/s is the sum of output tokens over the time until the last-issued query is done; "with LoadGen
-    overhead" it is over the time of the last arrival. Raises ValueError for a record without requests,
-    FixCommand when the folder cannot be written.
+    `generated_query_duration_ns` is the sum of all gaps that LoadGen draws. Tokens/s is the sum of output
+    tokens over the time until the last-issued query is done; "with LoadGen overhead" it is over the time at
+    which that query was issued: here its scheduled arrival, as nothing delays a simulated LoadGen.
+    Raises ValueError for a record without requests, FixCommand when the folder cannot be written.
     """
     if not len(log):
         raise ValueError("a record without requests; LoadGen issues at least one")
-    samples = loadgen_samples(log, load)
-    verdict = loadgen_verdict(log, samples, load, slo)
-    settings = _settings(log, load, slo)
+    asked = loadgen_settings(load, slo, int(log.scheduled_ns[-1]))
+    samples = loadgen_samples(log, asked)
+    verdict = loadgen_verdict(log, samples, asked)
+    settings = _settings(asked, len(log), generated_query_duration_ns)
     results = _results(log, samples, verdict)
-    end_ms = int(log.scheduled_ns.max() + samples.latency_ns.max()) / 1e6
+    end_ms = int((log.scheduled_ns + samples.latency_ns).max()) / 1e6
     lines = [_line(key, value, 0.0) for key, value in settings.items()]
     if samples.errors:
         text = f"{samples.errors} requests without a countable answer; the commonest error: "
-        reason = commonest(log.error) or "no answer of two or more tokens"
+        reason = commonest(log.error[log.first_token_ns < 0]) or "no answer of two or more tokens"
         lines.append(_line("error_runtime", text + reason, end_ms, is_error=True))
     lines += [_line(key, value, end_ms) for key, value in results.items()]
     write_text(folder / DETAIL_LOG, "\n".join(lines) + "\n")
@@ -66,36 +69,39 @@ def _line(key: str, value: Any, time_ms: float, is_error: bool = False) -> str:
     return PREFIX + json.dumps(record)
 
 
-def _settings(log: RequestLog, load: Load, slo: Slo) -> dict[str, Any]:
+def _settings(asked: LoadGenSettings, queries: int, generated_query_duration_ns: int) -> dict[str, Any]:
     return {
         "loadgen_version": _VERSION,
         "sut_name": "tune",
         "requested_scenario": "Server",
         "requested_test_mode": "PerformanceOnly",
-        "requested_server_target_qps": load.target_qps,
+        "requested_server_target_qps": asked.target_qps,
         "requested_use_token_latencies": True,
-        "requested_server_ttft_latency": limit_ns(slo.ttft_p99_s),
-        "requested_server_tpot_latency": limit_ns(slo.tpot_p99_s),
+        "requested_server_ttft_latency": asked.ttft_limit_ns,
+        "requested_server_tpot_latency": asked.tpot_limit_ns,
         "effective_scenario": "Server",
         "effective_test_mode": "PerformanceOnly",
         "effective_samples_per_query": 1,
-        "effective_target_qps": load.target_qps,
+        "effective_target_qps": asked.target_qps,
         "effective_target_latency_percentile": PERCENTILE,
-        "effective_min_duration_ms": round(load.min_duration_s * 1e3),
+        "effective_min_duration_ms": asked.min_duration_ms,
         "effective_max_duration_ms": 0,
-        "effective_min_query_count": load.min_queries,
+        "effective_min_query_count": asked.min_queries,
         "effective_max_query_count": 0,
-        "effective_performance_sample_count": load.dataset.samples,
-        "effective_sample_concatenate_permutation": load.concatenate_permutation,
-        "generated_query_count": len(log),
+        "effective_qsl_rng_seed": QSL_SEED,
+        "effective_sample_index_rng_seed": SAMPLE_INDEX_SEED,
+        "effective_schedule_rng_seed": asked.schedule_seed,
+        "effective_performance_sample_count": asked.samples,
+        "effective_sample_concatenate_permutation": asked.concatenate_permutation,
+        "generated_query_count": queries,
         "generated_samples_per_query": 1,
+        "generated_query_duration": generated_query_duration_ns,
     }
 
 
 def _results(log: RequestLog, samples: Samples, verdict: Verdict) -> dict[str, Any]:
-    last = int(np.argmax(log.scheduled_ns))
-    scheduled_s = int(log.scheduled_ns[last]) / 1e9
-    done_s = scheduled_s + int(samples.latency_ns[last]) / 1e9
+    scheduled_s = int(log.scheduled_ns[-1]) / 1e9
+    done_s = scheduled_s + int(samples.latency_ns[-1]) / 1e9
     tokens = int(samples.tokens.sum())
     met = {
         "result_validity": verdict.result,

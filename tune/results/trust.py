@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tune.results.early_stopping import MIN_QUERIES, holds, late_allowed
 from tune.results.latencies import Latencies, commonest
+from tune.results.loadgen_settings import limit_ns
 from tune.results.requests import IntArray, RequestLog
-from tune.results.verdict import limit_ns
 from tune.spec.load import Slo
 
 MAX_UNANSWERED_FRAC = 0.01

@@ -12,20 +12,21 @@ import numpy as np
 
 from tune.results.early_stopping import PERCENTILE, holds, queries_needed
 from tune.results.latencies import answered, percentile
+from tune.results.loadgen_settings import LIFTED_LIMIT_NS, LoadGenSettings
 from tune.results.requests import IntArray, RequestLog
-from tune.spec.load import Load, Slo
 
-LIFTED_LIMIT_NS = 10**18
-"""What stands in LoadGen's settings where a limit is lifted: 31 years."""
+FEWEST_TOKENS = 2
+"""Fewer are an error and make a negative time per token. Source: RecordSampleCompletion."""
+
+_PAST_LIMIT_NS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """What LoadGen recorded: int64 arrays of shape (n,), times in ns; `errors` counts its error messages.
 
-    A request without an answer is one that the client reports complete with no tokens: when it failed, or
-    when `response_timeout_s` ended the wait. LoadGen books answers of one token as errors without tokens too,
-    and gives both a time per token of (latency - TTFT) / (0 - 1).
+    LoadGen books an answer of one token as an error without tokens, as one of none, and gives both a time per
+    token of (latency - TTFT) / (0 - 1).
     """
 
     latency_ns: IntArray
@@ -61,27 +62,36 @@ class Verdict:
         return "VALID" if met else "INVALID"
 
 
-def limit_ns(limit_s: float | None) -> int:
-    """A limit as LoadGen's settings hold it."""
-    return LIFTED_LIMIT_NS if limit_s is None else round(limit_s * 1e9)
+def told_after_ns(limit_ns: int) -> int:
+    """How long after its begin LoadGen hears of a failure, at the earliest: just late, at once if lifted.
+
+    LoadGen has no word for a failed request. One without a first token is told, once the TTFT limit passed,
+    as an answer without tokens: an error. One that broke off after its first token is told, once the limit of
+    a second token passed, as an answer of two tokens, the fewest that LoadGen takes. So each is late under
+    the limit that it missed, and never a fast success; with that limit lifted, requests.npz alone tells.
+    """
+    return 0 if limit_ns >= LIFTED_LIMIT_NS else limit_ns + _PAST_LIMIT_NS
 
 
-def loadgen_samples(log: RequestLog, load: Load) -> Samples:
-    """The record as LoadGen would have kept it. `log` has at least one request."""
-    timeout_ns = log.scheduled_ns + round(load.response_timeout_s * 1e9)
-    done = np.where(log.done_ns >= 0, log.done_ns, timeout_ns)
-    first = np.where(log.first_token_ns >= 0, log.first_token_ns, done)
-    counted = answered(log) & (log.output_tokens > 1)
-    tokens = np.where(counted, log.output_tokens, 0)
-    latency, ttft = done - log.scheduled_ns, first - log.scheduled_ns
-    tpot = np.where(counted, (latency - ttft) // np.where(counted, tokens - 1, 1), ttft - latency)
-    return Samples(latency, ttft, tpot, tokens, int((~counted).sum()))
+def loadgen_samples(log: RequestLog, settings: LoadGenSettings) -> Samples:
+    """The record as LoadGen would have kept it. `log` has at least one request.
+
+    The record does not say when a request failed: LoadGen is taken to hear of it as soon as it may.
+    """
+    whole, began = answered(log), log.first_token_ns >= 0
+    ttft = np.where(began, log.first_token_ns - log.scheduled_ns, told_after_ns(settings.ttft_limit_ns))
+    broke_off_ns = np.where(began, told_after_ns(settings.tpot_limit_ns), 0)
+    rest = np.where(whole, log.done_ns - log.first_token_ns, broke_off_ns)
+    told = np.where(whole, log.output_tokens, np.where(began, FEWEST_TOKENS, 0))
+    counted = told >= FEWEST_TOKENS
+    tokens = np.where(counted, told, 0)
+    return Samples(ttft + rest, ttft, rest // (tokens - 1), tokens, int((~counted).sum()))
 
 
-def loadgen_verdict(log: RequestLog, samples: Samples, load: Load, slo: Slo) -> Verdict:
+def loadgen_verdict(log: RequestLog, samples: Samples, settings: LoadGenSettings) -> Verdict:
     """LoadGen's judgement of `samples`."""
     n = len(log)
-    ttft_limit, tpot_limit = limit_ns(slo.ttft_p99_s), limit_ns(slo.tpot_p99_s)
+    ttft_limit, tpot_limit = settings.ttft_limit_ns, settings.tpot_limit_ns
     advice = [
         f"{name} constrain not met: Reduce target QPS to improve latency."
         for name, values, limit in (
@@ -91,10 +101,10 @@ def loadgen_verdict(log: RequestLog, samples: Samples, load: Load, slo: Slo) -> 
         if percentile(np.sort(values), PERCENTILE) > limit
     ]
     perf_met = not advice
-    duration_met = int(log.scheduled_ns[-1]) >= round(load.min_duration_s * 1e9)
+    duration_met = int(log.scheduled_ns[-1]) >= settings.min_duration_ms * 10**6
     if not duration_met:
         advice.append("Increase the target QPS so the loadgen pre-generates more queries.")
-    queries_met = n >= load.min_queries
+    queries_met = n >= settings.min_queries
     if not queries_met:
         advice.append("The test exited early, before enough queries were issued.")
     tpot_stops, tpot_note = _early_stopping(samples.tpot_ns, tpot_limit)

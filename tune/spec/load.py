@@ -9,6 +9,12 @@ from pydantic import Field
 
 from tune.spec.typed import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Typed
 
+MLPERF_SCHEDULE_SEED = 18209322760996052031
+"""Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
+
+LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
+"""LoadGen keeps a seed in 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
+
 
 class SyntheticInputs(Typed):
     """Prompt lengths drawn from a beta or a normal distribution, clipped to its range."""
@@ -44,7 +50,8 @@ class Load(Typed):
 
     `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `length_seed` draws lengths and
     their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
-    passes over the dataset.
+    passes over the dataset. `request_timeout_s` bounds the time from sending a request to its first token,
+    `response_timeout_s` the time from sending it to its last.
     """
 
     mode: Literal["fixed"] = "fixed"
@@ -52,12 +59,21 @@ class Load(Typed):
     min_duration_s: PositiveFloat
     min_queries: PositiveInt
     concatenate_permutation: bool
-    seed: Literal["mlperf"] | NonNegativeInt
+    seed: Literal["mlperf"] | LoadGenSeed
     length_seed: NonNegativeInt
     client_concurrency: PositiveInt
     request_timeout_s: PositiveFloat
     response_timeout_s: PositiveFloat
     dataset: Dataset
+
+    @property
+    def schedule_seed(self) -> int:
+        return MLPERF_SCHEDULE_SEED if self.seed == "mlperf" else self.seed
+
+    @property
+    def min_duration_ms(self) -> int:
+        """LoadGen counts whole milliseconds; a part of one is rounded up."""
+        return math.ceil(self.min_duration_s * 1e3)
 
     @property
     def expected_queries(self) -> int:

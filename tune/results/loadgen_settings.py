@@ -1,0 +1,55 @@
+"""What LoadGen is told of a run: the settings that its real run takes and its log states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tune.spec.load import Load, Slo
+
+QSL_SEED = 1780908523862526354
+SAMPLE_INDEX_SEED = 14771362308971278857
+"""Source: `qsl_rng_seed` and `sample_index_rng_seed` in mlperf.conf of MLPerf Inference v5.1."""
+
+LIFTED_LIMIT_NS = 10**18
+"""What stands in LoadGen's settings where a limit is lifted: 31 years."""
+
+
+@dataclass(frozen=True)
+class LoadGenSettings:
+    """Server scenario with token latencies, in LoadGen's own units."""
+
+    target_qps: float
+    min_duration_ms: int
+    min_queries: int
+    samples: int
+    concatenate_permutation: bool
+    ttft_limit_ns: int
+    tpot_limit_ns: int
+    schedule_seed: int
+
+
+def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSettings:
+    """The settings that make LoadGen issue the arrivals of `load`, the last one at `last_arrival_ns`.
+
+    With permutations those are the benchmark's. Without, LoadGen would issue queries until it reaches the
+    minimum duration, so the count is pinned and the duration lowered to the last arrival where that is
+    earlier. Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
+    """
+    min_queries, min_duration_ms = load.min_queries, load.min_duration_ms
+    if not load.concatenate_permutation:
+        min_queries, min_duration_ms = load.expected_queries, min(min_duration_ms, last_arrival_ns // 10**6)
+    return LoadGenSettings(
+        target_qps=load.target_qps,
+        min_duration_ms=min_duration_ms,
+        min_queries=min_queries,
+        samples=load.dataset.samples,
+        concatenate_permutation=load.concatenate_permutation,
+        ttft_limit_ns=limit_ns(slo.ttft_p99_s),
+        tpot_limit_ns=limit_ns(slo.tpot_p99_s),
+        schedule_seed=load.schedule_seed,
+    )
+
+
+def limit_ns(limit_s: float | None) -> int:
+    """A limit as LoadGen's settings hold it."""
+    return LIFTED_LIMIT_NS if limit_s is None else round(limit_s * 1e9)
