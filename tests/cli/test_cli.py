@@ -184,7 +184,7 @@ def test_parse_reads_logs_from_anywhere(tune: Tune) -> None:
         (["action=compare", "compare.a=x", "compare.b=y"], 2, "x: no measured trial"),
         (["runs_dir=/dev/null/x"], 2, "/dev/null/x"),
         (["load.dataset.path=/nowhere.csv"], 3, "/nowhere.csv"),
-        (["+sweep=pd_split", "search=grid", "study.n_trials=2"], 2, "sweep.space.target_qps"),
+        (["+sweep=pd_split", "search=grid", "sweep.space.target_qps.step=null"], 2, "sweep.space.target_qps"),
         (["+sweep=pd_split", "study.max_gpu_hours=1"], 3, "The budget of 1 GPU-hours"),
         (["--no-such-flag"], 2, "unrecognized arguments"),
     ],

@@ -39,11 +39,13 @@ class Seen:
 class StreamingServer:
     """Serves on loopback from a thread of its own while entered.
 
-    `fault_of(n)` names what goes wrong with the n-th request, None for nothing.
+    `fault_of(n)` names what goes wrong with the n-th request, None for nothing: one of FAULTS, or "late" for
+    a good answer that begins after `late_s`.
     """
 
     first_token_s: float = 0.01
     token_s: float = 0.001
+    late_s: float = 0.0
     tokens_per_event: int = 1
     fault_of: Callable[[int], str | None] = lambda _: None
     models: tuple[str, ...] = (MODEL,)
@@ -122,7 +124,7 @@ class StreamingServer:
             await asyncio.sleep(3600)
         if seen.fault != "empty":
             await response.write(b": keep-alive\n\n" + _event("", None))
-            await asyncio.sleep(self.first_token_s)
+            await asyncio.sleep(self.late_s if seen.fault == "late" else self.first_token_s)
             for sent in range(0, tokens, self.tokens_per_event):
                 if sent:
                     await asyncio.sleep(self.token_s * self.tokens_per_event)

@@ -22,7 +22,7 @@ points = st.fixed_dictionaries(
         "prefill_max_num_tokens": st.sampled_from([1024, 2048, 4096, 8192, 16384]),
         "decode_max_batch_size": st.sampled_from([64, 96, 128, 192, 256, 384, 512]),
         "decode_cuda_graphs": st.sampled_from(["listed", "powers_of_two", "steps_of_32", "none"]),
-        "target_qps": st.floats(6, 26),
+        "target_qps": st.integers(0, 400).map(lambda k: round(6 + 0.05 * k, 12)),
     }
 )
 

@@ -146,8 +146,9 @@ def test_an_incumbent_in_the_grid_shifts_nothing() -> None:
 
 
 def test_a_grid_over_a_continuous_range_is_one_clear_error() -> None:
+    space = {"target_qps": FloatDimension(kind="float", path="load.target_qps", low=6.0, high=26.0)}
     with pytest.raises(FixCommand, match=r"sweep.space.target_qps: found a continuous range"):
-        Ledger(SPACE, search("grid"), seed=0).propose(0)
+        Ledger(space, search("grid"), seed=0).propose(0)
 
 
 def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def _figures(values: dict[str, Any]) -> LoadGenFigures:
         loadgen_version=first(_string, "loadgen_version"),
         scenario=first(_string, "effective_scenario", "requested_scenario"),
         result=result if result in ("VALID", "INVALID") else None,  # type: ignore[arg-type]
-        invalid_reason=first(_string, "result_invalid_reason") or None,
+        invalid_reason=_unlisted(first(_string, "result_invalid_reason") or "") or None,
         perf_constraints_met=first(_flag, "result_perf_constraints_met"),
         min_duration_met=first(_flag, "result_min_duration_met"),
         min_queries_met=first(_flag, "result_min_queries_met"),
@@ -211,6 +211,11 @@ def _flag(value: Any) -> bool | None:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
         str(value).lower()
     )
+
+
+def _unlisted(text: str) -> str:
+    """LoadGen puts a list's points into one line."""
+    return " ".join(text.replace(" * ", " ").split())
 
 
 def _string(value: Any) -> str | None:

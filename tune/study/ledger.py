@@ -101,6 +101,8 @@ def _distribution(name: str, dimension: Dimension) -> BaseDistribution:
 
 
 def _to_value(dimension: Dimension, raw: Value) -> Value:
+    if isinstance(dimension, FloatDimension) and dimension.step is not None:
+        return round(float(raw), 12)
     return dimension.values[int(raw)] if isinstance(dimension, OrderedDimension) else raw
 
 

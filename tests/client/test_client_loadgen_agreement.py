@@ -1,0 +1,121 @@
+"""The real LoadGen and the writer of its logs, on the same requests: a run of the client, and its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from right_client import client_command, make_settings, run_command
+from streaming_server import StreamingServer
+
+from tune.probe.arrivals import generated_query_duration_ns
+from tune.results.loadgen_figures import LoadGenFigures, read_logs
+from tune.results.loadgen_log import write_logs
+from tune.results.requests import RequestLog, read_requests
+
+MEASURED = {"loadgen_version", "completed_qps", "tps", "scheduled_tps", "ttft_s", "tpot_s", "latency_s"}
+"""What depends on the moment at which LoadGen hears of a token; both logs must agree in all else."""
+
+PROBE: dict[str, Any] = {
+    "load__concatenate_permutation": False,
+    "load__target_qps": 400.0,
+    "slo__ttft_p99_s": 1.0,
+    "slo__tpot_p99_s": 0.5,
+}
+
+
+@dataclass
+class Both:
+    log: RequestLog
+    theirs: Path
+    ours: Path
+
+    @property
+    def figures(self) -> tuple[LoadGenFigures, LoadGenFigures]:
+        return read_logs(self.theirs), read_logs(self.ours)
+
+
+def both(folder: Path, faults: Mapping[int, str], **changes: Any) -> Both:
+    """Run the client on a server whose n-th request meets `faults[n]`; write logs from its record."""
+    settings = make_settings(**changes)
+    late_s = 1.2 * (settings.slo.ttft_p99_s or 0.0)
+    with StreamingServer(fault_of=faults.get, late_s=late_s) as server:
+        process = run_command(client_command(folder, endpoint_url=server.url, **changes))
+    assert process.returncode == 0, process.stderr
+    load, log = settings.load, read_requests(folder / "out" / "requests.npz")
+    gaps_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    (folder / "ours").mkdir()
+    write_logs(folder / "ours", log, load, settings.slo, gaps_ns)
+    return Both(log, folder / "out", folder / "ours")
+
+
+def assert_same(runs: Both) -> LoadGenFigures:
+    theirs, ours = (figures.model_dump(exclude=MEASURED) for figures in runs.figures)
+    queries = len(runs.log)
+    drawn_s = theirs.pop("generated_query_duration_s"), ours.pop("generated_query_duration_s")
+    assert drawn_s[0] == pytest.approx(drawn_s[1], abs=queries * 1e-9)
+    assert ours == theirs
+    stated, written = (stated_settings(folder) for folder in (runs.theirs, runs.ours))
+    assert written == {key: stated[key] for key in written}
+    real, simulated = runs.figures
+    assert tokens(simulated, queries) == pytest.approx(tokens(real, queries), rel=1e-5)
+    assert real.scheduled_tps <= simulated.scheduled_tps * (1 + 1e-5)
+    return simulated
+
+
+def stated_settings(folder: Path) -> dict[str, Any]:
+    lines = (folder / "mlperf_log_detail.txt").read_text().splitlines()
+    records = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
+    return {r["key"]: r["value"] for r in records if r["key"].startswith(("requested_", "effective_"))}
+
+
+def tokens(figures: LoadGenFigures, queries: int) -> float:
+    return figures.tps / figures.completed_qps * (queries - 1)
+
+
+def test_a_short_probe_with_a_late_a_failed_and_a_broken_off_request(tmp_path: Path) -> None:
+    faults = {100: "late", 200: "http", 300: "half"}
+    runs = both(tmp_path, faults, **PROBE, load__min_duration_s=1.2, load__min_queries=1)
+    figures = assert_same(runs)
+    assert len(runs.log) == 480
+    assert runs.log.scheduled_ns[-1] < 1.2e9
+    assert figures.min_duration_met is True
+    assert figures.min_queries_met is True
+    assert figures.early_stopping_met is False
+    assert figures.errors == 1
+    assert figures.early_stopping_tpot.startswith("* Run unsuccessful.")
+
+
+@pytest.mark.slow
+def test_enough_requests_forgive_them(tmp_path: Path) -> None:
+    faults = {100: "late", 200: "http", 300: "half", 400: "no_usage"}
+    runs = both(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": 4.0, "slo__tpot_p99_s": 3.0},
+                load__seed=3, load__min_duration_s=2.25, load__min_queries=1)  # fmt: skip
+    figures = assert_same(runs)
+    assert runs.log.scheduled_ns[-1] > 2.25e9
+    assert figures.min_duration_s == 2.25
+    assert (figures.result, figures.errors) == ("VALID", 1)
+
+
+@pytest.mark.slow
+def test_whole_passes_that_miss_both_limits(tmp_path: Path) -> None:
+    faults = {n: ("http", "late", "half", "zero_usage")[n % 4] for n in range(0, 480, 5)}
+    runs = both(tmp_path, faults, load__target_qps=250.0, load__min_duration_s=1.5, load__min_queries=470)
+    figures = assert_same(runs)
+    assert len(runs.log) == 480
+    assert figures.invalid_reason.count("constrain not met") == 2
+    assert figures.early_stopping_ttft == ""
+
+
+@pytest.mark.slow
+def test_lifted_limits_forgive_every_failure(tmp_path: Path) -> None:
+    faults = {n: ("http", "half")[n % 2] for n in range(0, 480, 5)}
+    runs = both(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": None, "slo__tpot_p99_s": None},
+                load__min_duration_s=1.2, load__min_queries=1)  # fmt: skip
+    figures = assert_same(runs)
+    assert (figures.ttft_limit_s, figures.tpot_limit_s) == (None, None)
+    assert (figures.result, figures.errors) == ("VALID", 48)

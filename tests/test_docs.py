@@ -1,0 +1,89 @@
+"""Every command in the documents runs, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCUMENTS = ("README.md", "docs/sweeps.md", "docs/benchmarks.md", "DESIGN.md")
+BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def commands(root: Path, document: str) -> list[str]:
+    lines = "\n".join(BLOCK.findall((root / document).read_text(encoding="utf-8"))).splitlines()
+    return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, root: Path) -> Path:
+    """An empty folder that sees the checkout's test data and benchmarks under their documented paths."""
+    for name in ("tests", "benchmarks"):
+        (tmp_path / name).symlink_to(root / name)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(root: Path, elsewhere: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = 0
+    for command in commands(root, "README.md"):
+        if command.startswith("make "):
+            continue
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=elsewhere,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        ran += 1
+    assert ran >= 8
+
+
+def test_the_make_targets_of_the_documents_exist(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for document in DOCUMENTS:
+        text = (root / document).read_text(encoding="utf-8")
+        assert set(re.findall(r"`?make ([a-z]+)", text)) <= targets, document
+
+
+def test_python_commands_of_the_other_documents_name_files_that_exist(root: Path) -> None:
+    for document in DOCUMENTS[1:]:
+        for command in commands(root, document):
+            words = shlex.split(command)
+            assert words[0] in {"python", "make"}, command
+            if words[0] == "python" and words[1] != "-m":
+                assert (root / words[1]).exists(), command
+
+
+def test_links_between_documents_lead_somewhere(root: Path) -> None:
+    for document in DOCUMENTS:
+        base = (root / document).parent
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / document).read_text(encoding="utf-8")):
+            assert (base / target).exists(), f"{document}: {target}"
+
+
+@pytest.mark.slow
+def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
+    example = YAML.findall((root / "docs" / "sweeps.md").read_text(encoding="utf-8"))[0]
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "chunks.yaml").write_text(example, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "tune", "--config-dir", str(tmp_path), "+sweep=chunks", "study.n_trials=6"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "chunks-sim" / "index.html").exists()

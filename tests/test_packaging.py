@@ -1,0 +1,71 @@
+"""The package as others get it: a wheel in another directory, a fresh checkout on a fresh machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_another_directory(root: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run(
+        [*build, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(root)], check=True
+    )
+    (wheel,) = tmp_path.glob("tune-*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*build, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def tune(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tune", *words],
+            cwd=elsewhere,
+            env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import tune; print(tune.__file__)"],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(site) in where.stdout
+    done = tune("+sweep=pd_split", "study.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "reports" / "pd_split-sim" / "index.html").exists()
+    plan = tune("action=plan", "cluster=slurm")
+    assert plan.returncode == 0, plan.stderr
+    assert {path.name for path in elsewhere.iterdir()} == {"runs", "reports"}
+
+
+@pytest.mark.slow
+def test_make_demo_on_a_fresh_checkout(root: Path, tmp_path: Path) -> None:
+    """Takes only what git tracks and an empty virtual environment; needs a package index."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("this is no git checkout, so nothing says which files belong to it")
+    for name in tracked.stdout.split("\0"):
+        if name and (root / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, tmp_path / name)
+    clean = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    done = subprocess.run(
+        ["make", "demo"], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+    if done.returncode and "No matching distribution" in done.stderr and not os.environ.get("CI"):
+        pytest.skip("no package index is reachable from here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reports/pd_split-sim/index.html" in done.stdout
+    assert (tmp_path / "reports" / "pd_split-sim" / "index.html").exists()
