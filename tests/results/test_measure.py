@@ -141,6 +141,9 @@ def test_a_saturated_pool_shows_its_capacity(offered_qps, tmp_path):
     assert probe.valid
     assert probe.completed_qps == pytest.approx(10.0, rel=0.01)
     assert not probe.feasible
+    assert probe.reason is not None
+    assert f"of {offered_qps:g} queries/s" in probe.reason
+    assert probe.reason.startswith(("saturated at 10.0", "saturated at 9.9"))
 
 
 def test_warm_up_does_not_count(tmp_path):
