@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test quick bench clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
-	$(BIN)/python -m tune +sweep=pd_split study.n_trials=120
+	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
 
 test: $(STAMP)          ## lint, types, layers and every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
