@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from tune.config import compose_overrides
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
+
+hypothesis_settings.register_profile("no deadline", deadline=None)  # no test asserts wall-clock time
+hypothesis_settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
