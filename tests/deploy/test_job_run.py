@@ -201,7 +201,7 @@ def test_a_server_that_ends_fails_the_job_though_it_ended_with_0(
     name: str, rack: Rack, make_facts: Callable[..., ClusterFacts]
 ) -> None:
     rack.render(make_facts())
-    status, printed = rack.run(ends=[name])
+    status, printed = rack.run(ends=[name], unregistered=[name])
     assert status == 3
     assert f"{name} ended before the client did" in printed
     assert "out of memory, says the engine" in printed
