@@ -87,11 +87,8 @@ serve() {
   LOGS+=("$RAW_DIR/$2")
 }
 
-running() {
-  local pids
-  pids=$(jobs -rp)
-  [[ $'\n'$pids$'\n' == *$'\n'"$1"$'\n'* ]]
-}
+# Not `jobs -r`: after a signal has cut a `wait` short, bash may list an ended job as running for ever.
+running() { kill -0 "$@" 2>/dev/null; }
 
 # Slurm reports exit code 0 for a step whose node died under --no-kill: any step that ended has failed.
 all_serve() {
@@ -151,11 +148,12 @@ stop() {
   if [[ -n $pids ]]; then
     # shellcheck disable=SC2086
     kill -TERM $pids 2>/dev/null || true
-    while [[ -n $(jobs -rp) ]] && ((SECONDS < deadline)); do
+    # shellcheck disable=SC2086
+    while running $pids && ((SECONDS < deadline)); do
       sleep 0.2
     done
-    # shellcheck disable=SC2046
-    kill -KILL $(jobs -rp) 2>/dev/null || true
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null || true
   fi
   say "stopped, exit code $status"
   exit "$status"
