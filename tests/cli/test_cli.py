@@ -78,6 +78,7 @@ def test_overrides_of_the_interface(tune: Tune) -> None:
     assert "elsewhere/mine/" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_study_its_report_its_status_and_its_trials(tune: Tune, tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=6", *SHORT)
     done = tune(*study)
@@ -114,6 +115,7 @@ def test_a_study_its_report_its_status_and_its_trials(tune: Tune, tmp_path: Path
     assert "study.seed: the study has 0, this command says 4" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_study_without_a_feasible_configuration_says_no(tune: Tune) -> None:
     done = tune("+sweep=pd_split", "study.n_trials=4", "slo.ttft_p99_s=0.05", *SHORT)
     assert done.returncode == 1
@@ -210,6 +212,7 @@ def test_help_and_cfg_work_as_hydra_users_expect(tune: Tune, tmp_path: Path) -> 
     assert written(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_sweep_and_options_from_a_config_dir(tune: Tune, tmp_path: Path) -> None:
     (tmp_path / "mine" / "sweep").mkdir(parents=True)
     (tmp_path / "mine" / "slo").mkdir()
@@ -227,6 +230,7 @@ def test_a_sweep_and_options_from_a_config_dir(tune: Tune, tmp_path: Path) -> No
     assert "sweep.space" in empty.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_study_that_the_same_command_finishes(tmp_path: Path) -> None:
     study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=200", "study.parallel=2"]
     running = subprocess.Popen(
@@ -255,6 +259,7 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_finishes(tmp_path: Path) ->
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.slow
 def test_a_killed_study_is_finished_by_the_same_command(tmp_path: Path) -> None:
     study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=12", *SHORT]
     running = subprocess.Popen(
