@@ -270,8 +270,13 @@ def test_a_killed_study_is_finished_by_the_same_command(tmp_path: Path) -> None:
     while len(list(recorded.glob("*/outcome.json"))) < 2:
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
-    os.killpg(running.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    running.kill()
     running.wait(timeout=30)
+    assert workers
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline_s, "its workers outlive a killed study"
+        time.sleep(0.05)
     done = subprocess.run(study, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     whole = tmp_path / "whole"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -56,7 +58,7 @@ class SimulatedRack:
     def __enter__(self) -> Self:
         if self._processes > 1:
             self._pool = ProcessPoolExecutor(
-                self._processes, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt
+                self._processes, multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
         return self
 
@@ -107,6 +109,14 @@ def _simulate_probe(spec: TrialSpec, calibration: Calibration, folder: Path) -> 
     return float(log.done_ns.max()) / 1e9
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C belongs to the process that owns the study; it lets running attempts end."""
+def _begin_worker() -> None:
+    """Ctrl-C belongs to the process that owns the study; a worker ends with that process, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
