@@ -64,20 +64,17 @@ def _run_trial(composition: Composition) -> None:
     from tune.study.study import opened, run_trial
 
     settings = composition.settings
-    findings = _check(settings)
-    if errors(findings):
+    if settings.study.n_trials is not None:
         raise FixCommand(
-            f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was run."
+            "study.n_trials: without a sweep there is one trial; expected +sweep=NAME beside it."
         )
-    _warn(findings)
+    _require_runnable(settings)
     root = _study_root(composition)
-    asked = pin(settings, composition.study_name, ())
-    with opened(root, asked) as folder, _place(settings, processes=1) as place:
-        outcome, fresh = run_trial(folder, settings, place, partial(trial_overrides, settings=settings))
-    print(render_outcome(outcome, settings.slo, asked.place))
-    print(
-        f"record    {root / outcome.trial_id}" + ("" if fresh else "  (on record; rerun=true measures again)")
-    )
+    place = _place(settings, processes=1)
+    with opened(root, pin(settings, composition.study_name, ())) as folder, place as running:
+        outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
+    print(render_outcome(outcome, settings.slo, settings.cluster.kind))
+    print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":
         raise AnswerIsNo(f"The configuration cannot run: {outcome.reason}")
     if outcome.status == "failed":
@@ -85,28 +82,19 @@ def _run_trial(composition: Composition) -> None:
 
 
 def _run_study(composition: Composition) -> None:
-    from tune.report.text import render_outcome
-    from tune.results.frame import rank
     from tune.study.question import pin
-    from tune.study.study import opened, run_study
+    from tune.study.study import opened, require_search, run_study
 
     settings = composition.settings
+    require_search(settings)
     _warn(_check(settings))
-    root = _study_root(composition)
     asked = pin(settings, composition.study_name, composition.overrides)
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
-    with opened(root, asked) as folder:
-        with place as running, _progress(asked.n_trials, asked.name) as recorded:
+    with opened(_study_root(composition), asked) as folder, place as running:
+        n_trials = settings.study.n_trials or _recorded_study(composition)[1].n_trials
+        with _progress(n_trials, asked.name) as recorded:
             run_study(folder, settings, running, partial(trial_overrides, settings=settings), recorded)
-        outcomes = folder.outcomes()
-    best = next((row["trial_id"] for row in rank(outcomes) if row["feasible"]), None)
-    for outcome in outcomes:
-        if outcome.trial_id == best:
-            print(render_outcome(outcome, settings.slo, asked.place))
-            print(f"again     {_command(outcome)}")
-    _write_report(composition)
-    if best is None:
-        raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")
+    _report(composition)
 
 
 def _plan(composition: Composition) -> None:
@@ -115,19 +103,14 @@ def _plan(composition: Composition) -> None:
 
     settings = composition.settings
     spec = settings.trial_spec
-    findings = _check(settings)
-    if errors(findings):
-        raise FixCommand(
-            f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was written."
-        )
-    _warn(findings)
+    _require_runnable(settings)
     folder = StudyFolder(_study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
     plan = render(spec, settings.cluster)
     write_plan(plan, folder.plan)
     for process in plan.processes:
-        nodes = f"node {process.node_index:>2}"
-        print(f"{nodes}  {process.name:<12}  {shlex.join(process.argv)}")
+        gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"
+        print(f"node {process.node_index:>2}  {process.name:<12}  node:gpu {gpus}")
     print(f"\nplan      {folder.plan}")
 
 
@@ -136,29 +119,46 @@ def _preflight(composition: Composition) -> None:
     print(render_findings(findings) or "No findings.")
     broken = errors(findings)
     if broken:
-        raise AnswerIsNo(f"{len(broken)} broken rules, {len(findings) - len(broken)} warnings.")
-    print(f"The configuration can run; {len(findings)} warnings.")
+        raise AnswerIsNo(f"The configuration cannot run. Errors: {len(broken)} of {len(findings)} findings.")
+    print(f"The configuration can run. Warnings: {len(findings)}.")
 
 
 def _status(composition: Composition) -> None:
     from tune.report.text import render_outcome, render_status
 
     folder, record = _recorded_study(composition)
-    trial_id = composition.settings.trial
-    if trial_id is None:
+    trial = composition.settings.trial
+    if trial is None:
         print(render_status(record, folder.read_proposals(), folder.outcomes()))
         return
+    by_number = {proposal.number: proposal.trial_id for proposal in folder.read_proposals()}
+    trial_id = by_number.get(trial, "-") if isinstance(trial, int) else trial
     outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
     if outcome is None or spec is None:
-        known = ", ".join(trial.root.name for trial in folder.trials()) or "none"
-        raise FixCommand(f"trial={trial_id}: no such outcome in {folder.root}; expected one of: {known}.")
+        raise FixCommand(
+            f"trial={trial}: no such outcome in {folder.root}; expected the number or the trial_id of one of "
+            f"its {len(folder.outcomes())} trials, as the report and ranking.json list them."
+        )
     print(render_outcome(outcome, spec.slo, record.place))
     print(f"again     {_command(outcome)}")
 
 
 def _report(composition: Composition) -> None:
-    _recorded_study(composition)
-    _write_report(composition)
+    from tune.report.page import write_report
+    from tune.report.text import render_outcome
+    from tune.results.frame import rank
+
+    folder, record = _recorded_study(composition)
+    outcomes = folder.outcomes()
+    ranked = rank(outcomes)
+    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    if best:
+        print(render_outcome(best, record.slo, record.place))
+        print(f"again     {_command(best)}")
+    reports = Path(composition.settings.reports_dir) / composition.study_name
+    print(f"report    {write_report(reports, record, outcomes)}")
+    if best is None:
+        raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")
 
 
 def _compare(composition: Composition) -> None:
@@ -177,7 +177,11 @@ def _parse(composition: Composition) -> None:
 
     if composition.settings.logs is None:
         raise FixCommand("action=parse needs logs=DIR, a folder that holds mlperf_log_detail.txt.")
-    print(json.dumps(figures(Path(composition.settings.logs)), indent=1))
+    try:
+        found = figures(Path(composition.settings.logs))
+    except RunAgain as error:
+        raise FixCommand(str(error)) from None
+    print(json.dumps(found, indent=1))
 
 
 def _study_root(composition: Composition) -> Path:
@@ -197,17 +201,18 @@ def _recorded_study(composition: Composition) -> tuple[StudyFolder, StudyRecord]
     return StudyFolder(root), record
 
 
-def _write_report(composition: Composition) -> None:
-    from tune.report.page import write_report
-
-    folder, record = _recorded_study(composition)
-    reports = Path(composition.settings.reports_dir) / composition.study_name
-    print(f"report    {write_report(reports, record, folder.outcomes())}")
-
-
 def _check(settings: Settings) -> tuple[Finding, ...]:
     findings = check(settings.trial_spec)
     return findings if settings.cluster.kind == "sim" else (*findings, *check_cluster(settings.cluster))
+
+
+def _require_runnable(settings: Settings) -> None:
+    """Raises FixCommand with every broken rule; says what the rest costs."""
+    findings = _check(settings)
+    broken = errors(findings)
+    if broken:
+        raise FixCommand(f"{render_findings(broken)}\nThe configuration breaks rules; nothing was run.")
+    _warn(findings)
 
 
 def _command(outcome: Outcome) -> str:

@@ -131,6 +131,8 @@ def _one_clear_error() -> Iterator[None]:
 
 def _with_hint(message: str) -> str:
     """Hydra proposes `+key` for every unknown key; a typing error deserves the nearest real one."""
+    if "Available options in '" in message:
+        return _nearest_option(message)
     if "Could not override '" not in message:
         return "\n".join(line for line in message.splitlines() if "multirun" not in line)
     key = message.partition("Could not override '")[2].partition("'")[0]
@@ -139,6 +141,16 @@ def _with_hint(message: str) -> str:
     near = get_close_matches(key, _known_keys(), n=1)
     hint = f"Did you mean {near[0]}?" if near else "python -m tune --cfg job lists every key."
     return f"{key}: no such setting. {hint}"
+
+
+def _nearest_option(message: str) -> str:
+    """Hydra lists every option and where it searched; say the nearest first."""
+    missing, _, listed = message.partition("Available options in '")
+    group, _, option = missing.partition("Could not find '")[2].partition("'")[0].rpartition("/")
+    options = [line.strip() for line in listed.splitlines()[1:] if line.startswith("\t") and "=" not in line]
+    near = get_close_matches(option, options, n=1)
+    hint = f" Did you mean {group}={near[0]}?" if near else ""
+    return f"{group}={option}: no such option.{hint} There are: {', '.join(options)}."
 
 
 @cache

@@ -66,7 +66,7 @@ def test_trial_zero_of_a_study_without_an_incumbent_is_no_incumbent() -> None:
     [
         (4.41, 0.04, "Binding constraint: p99 TTFT, at 98 % of its limit, p99 TPOT uses 50 %."),
         (1.8, 0.0792, "Binding constraint: p99 TPOT, at 99 % of its limit, p99 TTFT uses 40 %."),
-        (1.8, 0.04, "No limit binds: p99 TPOT, the closest, uses 50 % of its limit"),
+        (1.8, 0.04, "No limit is near: p99 TPOT, the closest, uses 50 % of its limit"),
     ],
 )
 def test_the_binding_constraint_is_named(ttft_s: float, tpot_s: float, begins: str) -> None:

@@ -227,7 +227,7 @@ def test_nothing_usable_is_one_clear_error(files, found, tmp_path):
     assert message.startswith(f"{tmp_path}: no figures of LoadGen found")
     assert found in message
     assert "expected the logs of a run" in message
-    assert "rerun=true" in message
+    assert "Name the folder" in message
 
 
 def test_a_folder_in_the_place_of_a_log(tmp_path):

@@ -183,6 +183,15 @@ def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:
     assert longer.submitted == 2
 
 
+def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
+    play(tmp_path, SPLIT)
+    assert len(play(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
+    record = StudyFolder(tmp_path / "pd_split-sim").read_study()
+    assert record is not None
+    assert record.n_trials == 10
+    assert "study.n_trials=10" in record.command
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -191,9 +200,9 @@ def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:
         ("study.incumbent=false", "study.incumbent"),
         ("search=random", "search"),
         ("sweep.space.target_qps.high=20.0", "sweep.space"),
-        ("slo.ttft_p99_s=6.0", "the configuration before the sweep varies it"),
-        ("stack=dynamo_v1", "stack"),
-        ("cluster.calibration.decode_scale=1.5", "cluster.calibration"),
+        ("slo.ttft_p99_s=6.0", "slo.ttft_p99_s: the study has 4.5, this command says 6.0"),
+        ("stack=dynamo_v1", "stack.engine_yaml: the study has 'flat', this command says 'nested'"),
+        ("cluster.calibration.decode_scale=1.5", "cluster.calibration.decode_scale: the study has"),
     ],
 )
 def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
@@ -302,6 +311,13 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
     assert third.output_tps_per_gpu == first.output_tps_per_gpu
     with pytest.raises(FixCommand, match=r"cluster.calibration"):
         measure_once("cluster.calibration.prefill_scale=2.0")
+    record = StudyFolder(tmp_path / "single-sim").read_study()
+    assert record is not None
+    assert (record.n_trials, record.hardware) == (2, "gb200-nvl72")
+    measure_once("hardware=gb300_nvl72")
+    record = StudyFolder(tmp_path / "single-sim").read_study()
+    assert record is not None
+    assert (record.n_trials, record.hardware) == (3, "several, each trial its own")
 
 
 def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:

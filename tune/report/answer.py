@@ -60,10 +60,10 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one "
             "of these again, or have not run."
         )
-    if len(outcomes) > 1:
+    if study.search.name != "grid" and len(outcomes) > 1:
         notes.append(
-            "The winner of many trials is partly the luckiest: measure it again, with other seeds, "
-            "before relying on small differences."
+            "The winner of many trials is partly the luckiest: before relying on a small difference, measure "
+            "it again with other orders of lengths, load.length_seed=1, 2, 3."
         )
     return Answer(True, sentence, _tiles(study, outcomes, best), tuple(notes), _command(best))
 
@@ -118,8 +118,8 @@ def _binding(best: Outcome) -> str:
     others = "".join(f", {n} uses {s * 100:.0f} %" for n, s in used(best).items() if n != name)
     if share < SLACK_FRAC:
         return (
-            f"No limit binds: {name}, the closest, uses {share * 100:.0f} % of its limit{others}. "
-            "A higher request rate may still hold."
+            f"No limit is near: {name}, the closest, uses {share * 100:.0f} % of its limit{others}. Whether "
+            "a higher rate holds is for a trial to say: at the edge of saturation latency leaps."
         )
     return f"Binding constraint: {name}, at {share * 100:.0f} % of its limit{others}."
 

@@ -55,10 +55,9 @@ def rules(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, st
         ("GPU-hours", _gpu_hours(study, outcomes)),
     ]
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
-    if attempts:
+    if attempts and study.place != "sim":
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
-        when = "Simulated time" if study.place == "sim" else "Ran"
-        rows.append((when, f"{_minute(began)} to {_minute(ended)}"))
+        rows.append(("Ran", f"{_minute(began)} to {_minute(ended)}"))
     return rows
 
 

@@ -29,8 +29,14 @@ def render_outcome(outcome: Outcome, slo: Slo, place: str) -> str:
         f"TPOT      {_latency(outcome.tpot_s, in_ms=True)}{_limit(outcome.tpot_s, slo.tpot_p99_s, True)}",
         f"latency   {_latency(outcome.latency_s, in_ms=False)}",
     ]
-    lines += [f"LoadGen   {probe.loadgen_result}" for probe in outcome.probes if probe.loadgen_result]
-    verdict = "holds its SLO" if outcome.feasible else f"does not count: {outcome.reason}"
+    lines += [
+        f"LoadGen   {probe.loadgen_result}"
+        + (f", {figure(probe.loadgen_tps, 5)} tokens/s by its own count" if probe.loadgen_tps else "")
+        for probe in outcome.probes
+        if probe.loadgen_result
+    ]
+    missed = "SLO broken" if outcome.valid else "not valid"
+    verdict = "holds its SLO" if outcome.feasible else f"{missed}: {outcome.reason}"
     return "\n".join([*lines, f"verdict   {verdict}"])
 
 
@@ -45,8 +51,13 @@ def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: S
     lines = [
         f"study     {study.name}: {study.question}",
         f"place     {_PLACES[study.place]}, {study.nodes} nodes x {study.gpus_per_node} {study.hardware}",
-        f"trials    {told} of {study.n_trials} done, {unfinished} begun and not recorded; "
-        + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())),
+        ", ".join(
+            [
+                f"trials    {told} of {study.n_trials} done",
+                *(f"{count} {status}" for status, count in sorted(counts.items())),
+                *([f"{unfinished} proposed and not recorded"] if unfinished else []),
+            ]
+        ),
         f"spent     {spent:.0f}{budget} GPU-hours",
     ]
     best = next((row for row in rank(outcomes) if row["feasible"]), None)

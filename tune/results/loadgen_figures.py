@@ -95,8 +95,7 @@ def read_logs(folder: Path) -> LoadGenFigures:
             return _figures(values)
     raise RunAgain(
         f"{folder}: no figures of LoadGen found ({', '.join(found)}); expected the logs of a run, "
-        f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them, "
-        "or run the trial again with rerun=true."
+        f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from tune.spec.typed import NonNegativeFloat, Typed
 
 class StudyRecord(Typed):
     """`base_hash`: the configuration before a point is bound; `cluster_hash`: settings that change results.
+    `base` holds both as plain values, so that a difference can be named.
 
     `command` holds the Hydra overrides that started the study: the same command resumes it. `space` is empty
     for a single trial. `versions` names what ran it; a difference there is no conflict.
@@ -38,6 +39,7 @@ class StudyRecord(Typed):
     max_gpu_hours: float | None
     incumbent: bool
     base_hash: str
+    base: dict[str, Any] = Field(default_factory=dict)
     cluster_hash: str
     command: tuple[str, ...]
     versions: dict[str, str]

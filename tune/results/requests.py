@@ -63,6 +63,7 @@ class RequestLog:
 def write_requests(path: Path, log: RequestLog) -> None:
     """Write `log` to `path` (an .npz archive), through a temporary name. Raises FixCommand if that fails."""
     arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")}
+    arrays["error"] = _narrow(log.error)
     for part in (log.stages, log.pools):
         if part is not None:
             arrays |= {f.name: getattr(part, f.name) for f in fields(part)}
@@ -102,3 +103,9 @@ def _unreadable(path: Path, found: str) -> str:
         f"{path}: not a readable request record ({found}); expected the .npz that a probe writes. "
         "Run the trial again with rerun=true."
     )
+
+
+def _narrow(texts: NDArray[np.str_]) -> NDArray[np.str_]:
+    """`texts` no wider than the longest of them: NumPy pads every text of an array to one width."""
+    width = int(np.strings.str_len(texts).max(initial=1))
+    return texts.astype(f"<U{width}")

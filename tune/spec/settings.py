@@ -13,7 +13,7 @@ from tune.spec.space import Search, StudySettings, Sweep
 from tune.spec.split import Split
 from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
-from tune.spec.typed import Typed
+from tune.spec.typed import NonNegativeInt, Typed
 
 Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse"]
 
@@ -27,7 +27,7 @@ class Settings(Typed):
     """The composed configuration; one field a key of conf/config.yaml."""
 
     action: Action
-    trial: str | None
+    trial: str | NonNegativeInt | None
     logs: str | None
     compare: Compare
     rerun: bool

@@ -28,8 +28,11 @@ class TrialSpec(Typed):
 
     @property
     def trial_id(self) -> str:
-        """First 12 hex digits of the SHA-256 of the canonical form (sorted keys, floats as floats)."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+        """`t` and 12 hex digits of the SHA-256 of the canonical form (sorted keys, floats as floats).
+
+        The letter keeps Hydra from reading an id such as 1234567e9012 as a number.
+        """
+        return "t" + hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
     def canonical(self) -> str:
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

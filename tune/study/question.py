@@ -6,18 +6,19 @@ import hashlib
 import json
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from pydantic import BaseModel
 
 from tune.errors import FixCommand
 from tune.results.record import StudyRecord
+from tune.spec.load import Slo
 from tune.spec.settings import Settings
 
 _PINNED = {
     "place": "cluster",
-    "cluster_hash": "cluster.calibration",
     "stack": "stack",
     "space": "sweep.space",
     "rest_to_decode": "sweep.rest_to_decode",
@@ -25,9 +26,10 @@ _PINNED = {
     "seed": "study.seed",
     "parallel": "study.parallel",
     "incumbent": "study.incumbent",
-    "base_hash": "the configuration before the sweep varies it",
 }
 """Field of StudyRecord -> what the user would have changed. n_trials and max_gpu_hours may be raised."""
+
+_SEVERAL = "several, each trial its own"
 
 _VERSIONED = ("tune", "optuna", "numpy", "numba")
 
@@ -55,6 +57,7 @@ def pin(settings: Settings, name: str, command: Sequence[str]) -> StudyRecord:
         max_gpu_hours=settings.study.max_gpu_hours,
         incumbent=settings.study.incumbent,
         base_hash=spec.trial_id if sweep else "",
+        base=_base(settings, bool(sweep)),
         cluster_hash=_hash(settings.cluster.calibration),
         command=tuple(command),
         versions={package: version(package) for package in _VERSIONED}
@@ -62,21 +65,65 @@ def pin(settings: Settings, name: str, command: Sequence[str]) -> StudyRecord:
     )
 
 
-def require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
-    """Raises FixCommand, naming every difference, when `asked` is not the question that was recorded."""
-    fields = _PINNED if asked.space else {name: _PINNED[name] for name in ("place", "cluster_hash")}
+def resumed(recorded: StudyRecord, asked: StudyRecord) -> StudyRecord:
+    """The record of a study that goes on: the larger n_trials and its command, the new budget and versions.
+
+    A study of single trials is described by what its trials share. Raises FixCommand, naming every
+    difference, when `asked` is not the question that was recorded.
+    """
+    _require_same_question(recorded, asked)
+    larger = asked if asked.n_trials > recorded.n_trials else recorded
+    record = larger.model_copy(
+        update={"max_gpu_hours": asked.max_gpu_hours, "versions": asked.versions, "name": asked.name}
+    )
+    if asked.space:
+        return record
+    shared = {
+        name: getattr(asked, name) if getattr(asked, name) == getattr(recorded, name) else _SEVERAL
+        for name in ("stack", "model", "hardware")
+    }
+    slo = asked.slo if asked.slo == recorded.slo else Slo(ttft_p99_s=None, tpot_p99_s=None)
+    return record.model_copy(update={**shared, "slo": slo})
+
+
+def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
+    fields = _PINNED if asked.space or recorded.space else {"place": _PINNED["place"]}
     different = [
-        f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
+        (setting, was, now)
         for field, setting in fields.items()
         if (was := getattr(recorded, field)) != (now := getattr(asked, field))
     ]
+    if (recorded.base_hash, recorded.cluster_hash) != (asked.base_hash, asked.cluster_hash):
+        different += _differences(recorded.base, asked.base)
     if different:
         began = shlex.join(["python", "-m", "tune", *recorded.command])
-        raise FixCommand(
-            f"The study {recorded.name!r} asked another question; nothing was run.\n"
-            + "\n".join(different)
-            + f"\nGive this one a name of its own (study.name=NAME), or go on with the first: {began}"
+        listed = "\n".join(
+            f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
+            for setting, was, now in different
         )
+        raise FixCommand(
+            f"The study {recorded.name!r} asked another question; nothing was run.\n{listed}\n"
+            f"Give this one a name of its own (study.name=NAME), or go on with the first: {began}"
+        )
+
+
+def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
+    calibration = settings.cluster.calibration
+    cluster = {"cluster": {"calibration": calibration.model_dump(mode="json") if calibration else None}}
+    return (settings.trial_spec.model_dump(mode="json") if with_trial else {}) | cluster
+
+
+def _differences(
+    was: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found = []
+    for key in {**was, **now}:
+        left, right = was.get(key), now.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right, f"{path}{key}.")
+        elif left != right:
+            found.append((f"{path}{key}", left, right))
+    return found
 
 
 def _hash(settings: BaseModel | None) -> str:

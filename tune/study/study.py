@@ -20,7 +20,7 @@ from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
 from tune.study.batch import Batch, Job
 from tune.study.ledger import Ledger
-from tune.study.question import require_same_question
+from tune.study.question import resumed
 
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
@@ -36,10 +36,9 @@ def opened(root: Path, asked: StudyRecord) -> Iterator[StudyFolder]:
     folder = StudyFolder(root)
     with _held(root):
         recorded = folder.read_study()
-        if recorded:
-            require_same_question(recorded, asked)
-        if recorded != asked:
-            folder.write_study(asked)
+        record = resumed(recorded, asked) if recorded else asked
+        if record != recorded:
+            folder.write_study(record)
         yield folder
 
 
@@ -62,6 +61,14 @@ def _held(root: Path) -> Iterator[None]:
         yield
 
 
+def require_search(settings: Settings) -> None:
+    """Raises FixCommand when the search cannot walk the space or a point of it fits no trial."""
+    assert settings.sweep is not None
+    point = Ledger(settings.sweep.space, settings.search, settings.study.seed).propose(0)
+    if point:
+        bind(settings.trial_spec, settings.sweep, point)
+
+
 def run_trial(
     folder: StudyFolder,
     settings: Settings,
@@ -78,7 +85,10 @@ def run_trial(
     )
     if spec.trial_id not in known:
         folder.append_proposal(proposal)
-    outcome = batch.run([_job(proposal, spec, overrides)], settings.rerun)[proposal.number]
+    study = folder.read_study()
+    assert study is not None
+    outcome = batch.run([_job(proposal, spec, overrides, study)], settings.rerun)[proposal.number]
+    folder.write_study(study.model_copy(update={"n_trials": len(folder.read_proposals())}))
     return outcome, bool(fresh)
 
 
@@ -100,8 +110,9 @@ def run_study(
     loop = _Loop(folder, settings, sweep, study, overrides)
     batch = Batch(folder, settings.cluster, place, lambda outcome: None)
     outcomes: dict[int, Outcome] = {}
-    for start in range(0, study.n_trials, study.parallel):
-        jobs = loop.jobs(range(start, min(start + study.parallel, study.n_trials)))
+    n_trials = settings.study.n_trials or study.n_trials
+    for start in range(0, n_trials, study.parallel):
+        jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)))
         if not jobs:
             break
         _within_budget(study, jobs, list(outcomes.values()), settings)
@@ -141,7 +152,9 @@ class _Loop:
         """The jobs of one batch; fewer than asked when a grid is exhausted."""
         proposed = [self._recall(n) if n in self._known else self._propose(n) for n in numbers]
         return [
-            _job(proposal, self._bind(proposal.params), self._overrides) for proposal in proposed if proposal
+            _job(proposal, self._bind(proposal.params), self._overrides, self._study)
+            for proposal in proposed
+            if proposal
         ]
 
     def _recall(self, number: int) -> Proposal:
@@ -170,11 +183,14 @@ class _Loop:
         return bind(self._base, self._sweep, point) if point else self._base
 
 
-def _job(proposal: Proposal, spec: TrialSpec, overrides: Overrides) -> Job:
+def _job(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:
     provenance = {
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),
         "split": spec.split.label,
+        "place": study.place,
+        "calibration": study.cluster_hash,
+        "versions": study.versions,
     }
     return Job(proposal.number, proposal.source, spec, provenance)
 
