@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides, trial_overrides
 from tune.errors import FixCommand
 from tune.spec.bind import bind, locate
-from tune.spec.rules import check
+from tune.spec.rules import check, check_cluster
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
@@ -54,6 +54,13 @@ def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> Non
     if sweep != "target_qps":
         assert point is not None
         assert bind(composed.trial_spec, composed.sweep, point) == composed.trial_spec
+
+
+def test_facts_of_ones_own_cluster_replace_the_reference() -> None:
+    (finding,) = check_cluster(compose_overrides(["cluster=slurm"]).settings.cluster)
+    assert (finding.path, finding.severity) == ("cluster.model_path", "warning")
+    named = compose_overrides(["cluster=slurm", "cluster/facts@cluster=gb200_rack"]).settings.cluster
+    assert named == compose_overrides(["cluster=slurm"]).settings.cluster
 
 
 def test_a_sweep_chooses_its_search_and_the_command_line_has_the_last_word() -> None:

@@ -152,7 +152,26 @@ def _pools_agree(spec: TrialSpec) -> Iterator[Finding]:
 
 
 def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
-    """What `facts` say of the container and would not work."""
+    """What `facts` say of the cluster and would not work."""
+    return (*_placeholder(facts), *_unmounted(facts))
+
+
+def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
+    if not facts.model_path.startswith("/your/"):
+        return ()
+    return (
+        Finding(
+            "warning",
+            "cluster.model_path",
+            facts.model_path,
+            "the folder of the checkpoint on your cluster",
+            "the reference facts name no real path: copy them and make path, partition and account yours",
+            "conf/cluster/facts/gb200_rack.yaml",
+        ),
+    )
+
+
+def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
     if facts.container_image is None or facts.container_mount_home or not facts.model_path.startswith("/"):
         return ()
     inside = [mount.split(":")[1] if ":" in mount else mount for mount in facts.container_mounts]
