@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain, TuneError
 from tune.spec.findings import Finding, errors, render_findings
-from tune.spec.rules import check, check_cluster
+from tune.spec.rules import check, check_cluster, check_simulated
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -202,8 +202,13 @@ def _recorded_study(composition: Composition) -> tuple[StudyFolder, StudyRecord]
 
 
 def _check(settings: Settings) -> tuple[Finding, ...]:
-    findings = check(settings.trial_spec)
-    return findings if settings.cluster.kind == "sim" else (*findings, *check_cluster(settings.cluster))
+    """Every finding on the trial and its place. Raises FixCommand for a dataset that cannot be."""
+    from tune.probe.lengths import draw_lengths
+
+    spec = settings.trial_spec
+    draw_lengths(spec.load.dataset, 1, False, spec.load.length_seed)
+    place = check_simulated(spec) if settings.cluster.kind == "sim" else check_cluster(settings.cluster)
+    return (*check(spec), *place)
 
 
 def _require_runnable(settings: Settings) -> None:

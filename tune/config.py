@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -50,7 +51,7 @@ def compose_command_line() -> Composition | None:
 
     Raises FixCommand for anything that does not compose or validate.
     """
-    if {"-m", "--multirun"} & set(sys.argv[1:]):
+    if any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in sys.argv[1:]):
         raise FixCommand(
             "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
         )
@@ -100,8 +101,31 @@ def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tupl
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         raise FixCommand(_explain(error)) from None
+    settings = _with_dataset(settings)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides)
+
+
+def _with_dataset(settings: Settings) -> Settings:
+    """`settings` with the dataset's file by its absolute path and content. Raises FixCommand without it."""
+    dataset = settings.load.dataset
+    if dataset.path is None:
+        return settings
+    path = Path(dataset.path).absolute()
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FixCommand(
+            f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
+            "input_tokens,output_tokens."
+        ) from None
+    if dataset.sha256 not in (None, found):
+        raise FixCommand(
+            f"load.dataset.sha256: {path} has {found}, expected {dataset.sha256}: the file is not the one "
+            "that was measured. Restore it, or leave sha256 out to measure this one."
+        )
+    pinned = dataset.model_copy(update={"path": str(path), "sha256": found})
+    return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": pinned})})
 
 
 def _register_sweeps() -> None:

@@ -86,5 +86,18 @@ def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
     assert all(read_attempt(path) for path in begun), "what had begun was ended, not torn"
 
 
+def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
+    assert SETTINGS.cluster.calibration is not None
+    with SimulatedRack(SETTINGS.cluster.calibration, processes=1 + 1) as rack:
+        wait(rack, rack.submit(SPEC, tmp_path / "before"))
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        handle = rack.submit(_seeded(1), tmp_path / "during")
+        wait(rack, handle)
+        wait(rack, rack.submit(_seeded(2), tmp_path / "after"))
+    assert read_attempt(tmp_path / "before") is not None
+    assert read_attempt(tmp_path / "after") is not None
+
+
 def _seeded(seed: int) -> TrialSpec:
     return SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"length_seed": seed})})

@@ -89,6 +89,11 @@ BAD = [
     (["load.target_qps=14,15"], "Ambiguous value for argument 'load.target_qps=14,15'"),
     (["load.target_qps"], "missing EQUAL"),
     (["load.seed=mlprf"], "load.seed"),
+    (["load.dataset.path=/nowhere.csv"], "load.dataset.path: /nowhere.csv cannot be read"),
+    (["study.name=../outside"], "study.name: found '../outside'"),
+    (["cluster.calibration=null"], "the simulated rack needs its calibration"),
+    (["+sweep=pd_split", "sweep.space.prefill_workers.path=split.decode_workers"], "already decides"),
+    (["+sweep=pd_split", "sweep.space.prefill_workers.path=load.target_qps"], "two dimensions set the same"),
     (["load.mode=closed"], "load.mode: found 'closed'; expected 'fixed'"),
     (["decode.max_batch_size=1.5"], "decode.max_batch_size: found 1.5; expected a valid integer"),
     (["decode.max_batch_size='512'"], "decode.max_batch_size: found '512'; expected a valid integer"),
@@ -143,7 +148,6 @@ CONFIGURATIONS = [
     ["decode.cuda_graph_config=null", "prefill.kv_cache_config.enable_block_reuse=true"],
     ["prefill.cuda_graph_config={enable_padding:true,batch_sizes:[1,2,4]}"],
     ["+decode.extra.moe_config={backend: CUTLASS, sizes: [1, 2.5, null, true, '1'], deep: {a: {}}}"],
-    ["load.dataset.path='/data/a b.csv'"],
     ["cluster=slurm", "cluster.partition='a, b'", "cluster.extra_sbatch=['--comment=\"x y\"']"],
     ["cluster.calibration.prefill_scale=0.123456789012345"],
     ["decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}"],
@@ -157,6 +161,20 @@ def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]
     assert again.trial_spec == composed.trial_spec
     assert again.trial_spec.trial_id == composed.trial_spec.trial_id
     assert again.cluster == composed.cluster
+
+
+def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
+    lengths = tmp_path / "my lengths.csv"
+    lengths.write_text("input_tokens,output_tokens\n" + "100,10\n" * 8313)
+    override = f"load.dataset.path='{lengths}'"
+    first = compose_overrides([override]).settings
+    again = compose_overrides(trial_overrides(first.trial_spec, first)).settings.trial_spec
+    assert again.trial_id == first.trial_spec.trial_id
+    overrides = trial_overrides(first.trial_spec, first)
+    lengths.write_text("input_tokens,output_tokens\n" + "200,10\n" * 8313)
+    assert compose_overrides([override]).settings.trial_spec.trial_id != again.trial_id
+    with pytest.raises(FixCommand, match=r"load.dataset.sha256: .* is not the one that was measured"):
+        compose_overrides(overrides)
 
 
 HARD_TEXTS = [

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides
 from tune.errors import FixCommand
 from tune.spec.bind import bind, contains, locate, with_graph_family
+from tune.spec.engine import CudaGraphConfig
 from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
@@ -81,9 +82,13 @@ def test_graph_families(family: str, max_batch_size: int, sizes: tuple[int, ...]
     assert with_graph_family(engine, family).graph_batch_sizes == sizes  # type: ignore[arg-type]
 
 
-def test_a_family_of_sizes_needs_an_engine_with_graphs() -> None:
-    with pytest.raises(FixCommand, match=r"needs an engine with CUDA graphs"):
-        with_graph_family(BASE.prefill, "powers_of_two")
+def test_a_family_gives_graphs_to_an_engine_without_and_none_where_none_fit() -> None:
+    assert with_graph_family(BASE.prefill, "powers_of_two").graph_batch_sizes[-1] == 128
+    assert with_graph_family(BASE.prefill, "listed").cuda_graph_config is None
+    large = DECODE.model_copy(update={"cuda_graph_config": CudaGraphConfig(batch_sizes=(128, 256))})
+    assert (
+        with_graph_family(large.model_copy(update={"max_batch_size": 64}), "listed").cuda_graph_config is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "more stages than layers": ({"decode__pipeline_parallel_size": 128}, "decode.pipeline_parallel_size"),
     "prompt does not fit prefill": ({"prefill__max_seq_len": 20010}, "prefill.max_seq_len"),
     "prompt does not fit decode": ({"decode__max_seq_len": 20010}, "decode.max_seq_len"),
-    "fewer tokens than sequences": ({"decode__max_num_tokens": 511}, "decode.max_num_tokens"),
+    "prompts longer than the longest": (
+        {"load__dataset__inputs__max_tokens": 20011},
+        "load.dataset.inputs.max_tokens",
+    ),
+    "more queries than memory": ({"load__target_qps": 1e12}, "load.target_qps"),
+    "a run of years": ({"load__target_qps": 1e-8}, "load.target_qps"),
     "unchunked prefill": ({"prefill__enable_chunked_prefill": False}, "prefill.max_num_tokens"),
     "prefill unchunked by default": ({"prefill__enable_chunked_prefill": None}, "prefill.max_num_tokens"),
     "chunk below a block": ({"prefill__max_num_tokens": 31}, "prefill.max_num_tokens"),
@@ -141,6 +146,11 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         {"prefill__max_num_tokens": 4100},
         "prefill.max_num_tokens",
         "4 tokens of a full step",
+    ),
+    "fewer tokens than sequences": (
+        {"decode__max_num_tokens": 511},
+        "decode.max_num_tokens",
+        "no more than 511 decode at once",
     ),
     "graphs too small": ({GRAPHS: [1, 2, 4]}, "decode.cuda_graph_config.batch_sizes", "without a CUDA graph"),
     "graphs in prefill": (

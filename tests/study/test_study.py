@@ -102,7 +102,7 @@ def play(
 
 def figures(outcomes: list[Outcome]) -> list[object]:
     """Everything that must not change from run to run."""
-    changing = {"attempts", "wall_s"}
+    changing = {"attempts": True, "wall_s": True, "probes": {"__all__": {"raw"}}}
     return [outcome.model_dump(exclude=changing) for outcome in outcomes]
 
 
@@ -174,6 +174,50 @@ def test_an_attempt_torn_by_a_kill_is_run_again_beside_it(tmp_path: Path) -> Non
     assert rank(play(tmp_path, SPLIT, again)) == rank(whole)
     assert again.submitted == 1
     assert sorted(path.name for path in (trial / "raw").iterdir()) == ["1", "2"]
+
+
+class Losing(Wrapped):
+    """A world in which every attempt ends without a record."""
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        self.submitted += 1
+        return str(attempt)
+
+    def poll(self, handle: str) -> State:
+        return "ended"
+
+
+def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -> None:
+    lost = Losing(compose_overrides(SPLIT), nothing)
+    with pytest.raises(RunAgain, match="was lost"):
+        play(tmp_path, SPLIT, lost)
+    assert lost.submitted == 4
+    assert {outcome.status for outcome in play(tmp_path, SPLIT)} == {"measured"}
+    with pytest.raises(RunAgain, match="was lost"):
+        play(tmp_path, (*SPLIT, "rerun=true"), Losing(compose_overrides(SPLIT), nothing))
+
+
+def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
+    play(tmp_path, SPLIT)
+    before = (tmp_path / "pd_split-sim" / "study.json").read_text()
+    settings = compose_overrides(SHORT).settings
+    with (
+        pytest.raises(FixCommand, match=r"sweep.space: the study has \{"),
+        opened(tmp_path / "pd_split-sim", pin(settings, "pd_split-sim", ())),
+    ):
+        pass
+    assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
+
+
+def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
+    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+    composition = compose_overrides(SPLIT)
+    sweep = composition.settings.sweep
+    assert sweep is not None
+    turned = sweep.model_copy(update={"space": dict(reversed(sweep.space.items()))})
+    asked = pin(composition.settings.model_copy(update={"sweep": turned}), "pd_split-sim", SPLIT)
+    with pytest.raises(FixCommand, match=r"sweep.space"), opened(tmp_path / "pd_split-sim", asked):
+        pass
 
 
 def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -42,9 +43,30 @@ class SimulatedRack:
             run_attempt(*arguments)
             future.set_result(None)
         else:
-            future = self._pool.submit(run_attempt, *arguments)
+            future = self._submit(arguments)
         self._attempts[str(attempt)] = future
         return str(attempt)
+
+    def _submit(self, arguments: tuple[str, str, str]) -> Future[None]:
+        """Hand one attempt to the pool, and to a new one where a worker was killed.
+
+        Ctrl-C waits meanwhile: the pool counts a worker as its own only after it has started it.
+        """
+        assert self._pool is not None
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(run_attempt, *arguments)
+        except BrokenProcessPool:
+            self._pool.shutdown(wait=False)
+            self._pool = self._new_pool()
+            return self._pool.submit(run_attempt, *arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self._processes, multiprocessing.get_context("spawn"), initializer=_begin_worker
+        )
 
     def poll(self, handle: str) -> State:
         future = self._attempts[handle]
@@ -57,9 +79,7 @@ class SimulatedRack:
 
     def __enter__(self) -> Self:
         if self._processes > 1:
-            self._pool = ProcessPoolExecutor(
-                self._processes, multiprocessing.get_context("spawn"), initializer=_begin_worker
-            )
+            self._pool = self._new_pool()
         return self
 
     def __exit__(

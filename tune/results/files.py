@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from tune.errors import FixCommand
+from tune.errors import FixCommand, RunAgain, TuneError
 
 
 @contextmanager
@@ -34,9 +35,18 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def unwritable(path: Path, error: OSError) -> FixCommand:
-    """The one message for a place that takes no records."""
-    return FixCommand(
+def make_folder(path: Path) -> None:
+    """Make `path` and what is missing above it. Raises as `unwritable` says."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> TuneError:
+    """The one message for a place that takes no records: FixCommand, or RunAgain where the disk is full."""
+    kind = RunAgain if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else FixCommand
+    return kind(
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "
         "free space. Make it so, or name another one with runs_dir=... or reports_dir=..."
     )

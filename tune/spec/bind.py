@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune.errors import FixCommand
-from tune.spec.engine import Engine
+from tune.spec.engine import CudaGraphConfig, Engine
 from tune.spec.space import (
     ChoiceDimension,
     Dimension,
@@ -56,23 +56,21 @@ def bind(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
 
 
 def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
-    """`engine` with the CUDA graph sizes that `family` gives for its max_batch_size."""
+    """`engine` with the CUDA graph sizes that `family` gives for its max_batch_size; none where none fit.
+
+    Padding is kept as it is, and on where the engine had no graphs.
+    """
     largest = engine.max_batch_size
+    sizes: tuple[int, ...] = ()
     match family:
-        case "none":
-            return engine.model_copy(update={"cuda_graph_config": None})
         case "listed":
             sizes = tuple(size for size in engine.graph_batch_sizes if size <= largest)
         case "powers_of_two":
             sizes = tuple(2**k for k in range(largest.bit_length()))
         case "steps_of_32":
             sizes = tuple(range(32, largest + 1, 32)) or (largest,)
-    if engine.cuda_graph_config is None or not sizes:
-        raise FixCommand(
-            f"sweep.space: the family {family!r} needs an engine with CUDA graphs no larger than "
-            f"max_batch_size {largest}; found {engine.cuda_graph_config!r}."
-        )
-    graphs = engine.cuda_graph_config.model_copy(update={"batch_sizes": sizes})
+    padding = engine.cuda_graph_config is None or engine.cuda_graph_config.enable_padding
+    graphs = CudaGraphConfig(batch_sizes=sizes, enable_padding=padding) if sizes else None
     return engine.model_copy(update={"cuda_graph_config": graphs})
 
 
@@ -89,7 +87,7 @@ def locate(spec: TrialSpec, sweep: Sweep) -> Point | None:
     for name, dimension in sweep.space.items():
         if isinstance(dimension, GraphFamilyDimension):
             engine: Engine = getattr(spec, dimension.path)
-            same = [f for f in dimension.values if _gives(engine, f)]
+            same = [f for f in dimension.values if with_graph_family(engine, f) == engine]
             if not same:
                 return None
             point[name] = same[0]
@@ -123,12 +121,6 @@ def _candidates(dimension: Dimension, plain: Mapping[str, Any]) -> list[Any]:
     for key in dimension.path.split("."):
         node = node[key]
     return [node]
-
-
-def _gives(engine: Engine, family: GraphFamily) -> bool:
-    if engine.cuda_graph_config is None:
-        return family == "none"
-    return with_graph_family(engine, family) == engine
 
 
 def _set(plain: dict[str, Any], name: str, path: str, value: Value) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
@@ -45,3 +45,9 @@ class ClusterFacts(Typed):
     extra_sbatch: tuple[str, ...]
     calibration: Calibration | None
     processes: PositiveInt | None
+
+    @model_validator(mode="after")
+    def _simulated_as_calibrated(self) -> Self:
+        if self.kind == "sim" and self.calibration is None:
+            raise ValueError("the simulated rack needs its calibration (conf/cluster/sim.yaml)")
+        return self

@@ -91,11 +91,11 @@ def _token_budget(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Findi
     path = f"{role}.max_num_tokens"
     if role == "decode":
         if budget < engine.max_batch_size:
-            yield _error(
+            yield _warning(
                 path,
                 str(budget),
                 f"at least decode.max_batch_size, {engine.max_batch_size}",
-                "a step generates one token for every sequence of the batch",
+                f"a step generates one token for every sequence: no more than {budget} decode at once",
                 _ARGS,
             )
     elif not engine.enable_chunked_prefill:

@@ -34,7 +34,10 @@ class SyntheticOutputs(Typed):
 
 
 class Dataset(Typed):
-    """`samples` prompts and answers. `path` names a CSV with input_tokens,output_tokens instead of a draw."""
+    """`samples` prompts and answers. `path` names a CSV with input_tokens,output_tokens instead of a draw.
+
+    `sha256` is that of the file at `path`: other lengths are another trial. Composing fills it in.
+    """
 
     name: str
     samples: PositiveInt
@@ -43,6 +46,7 @@ class Dataset(Typed):
     inputs: SyntheticInputs
     outputs: SyntheticOutputs
     path: str | None = None
+    sha256: str | None = None
 
 
 class Load(Typed):

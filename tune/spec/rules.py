@@ -14,6 +14,10 @@ from tune.spec.trial import TrialSpec
 
 __all__ = ["Finding", "check", "check_cluster", "errors", "render_findings"]
 
+MOST_QUERIES = 20_000_000
+LONGEST_RUN_S = 1e6
+"""Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
+
 LEAST_QUERIES_FOR_P99 = 459
 """Source: LoadGen's early stopping (loadgen/early_stopping.cc): with fewer queries even none over the limit
 does not show, at 99 % confidence, that 99 % of all are under it."""
@@ -189,8 +193,51 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
     )
 
 
+def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Settings of `spec` that a real rack follows and the simulated one passes over."""
+    return tuple(
+        Finding(
+            "warning",
+            f"{role}.extra",
+            ", ".join(engine.extra),
+            "keys that the simulated rack knows",
+            "the plan passes them to the engine; here they change nothing, and a misspelt one is not noticed",
+            "tune/sim",
+        )
+        for role, engine in (("prefill", spec.prefill), ("decode", spec.decode))
+        if engine.extra
+    )
+
+
 def _load(spec: TrialSpec) -> Iterator[Finding]:
-    queries = spec.load.expected_queries
+    queries, dataset = spec.load.expected_queries, spec.load.dataset
+    if queries > MOST_QUERIES:
+        yield Finding(
+            "error",
+            "load.target_qps",
+            f"{queries} queries (load.target_qps x load.min_duration_s)",
+            f"at most {MOST_QUERIES}",
+            "a run keeps a record of every query in memory",
+            "tune/results/requests.py",
+        )
+    if queries / spec.load.target_qps > LONGEST_RUN_S:
+        yield Finding(
+            "error",
+            "load.target_qps",
+            f"{queries} queries at {spec.load.target_qps:g}/s: {queries / spec.load.target_qps:.3g} s",
+            f"at most {LONGEST_RUN_S:.3g} s",
+            "nobody waits longer, and times are kept in nanoseconds",
+            "tune/results/requests.py",
+        )
+    if dataset.path is None and dataset.inputs.max_tokens > dataset.longest_prompt_tokens:
+        yield Finding(
+            "error",
+            "load.dataset.inputs.max_tokens",
+            str(dataset.inputs.max_tokens),
+            f"at most load.dataset.longest_prompt_tokens, {dataset.longest_prompt_tokens}",
+            "the rules hold buffers and sequence lengths against the longest prompt",
+            "tune/spec/load.py",
+        )
     if queries < LEAST_QUERIES_FOR_P99:
         yield Finding(
             "warning",

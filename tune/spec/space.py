@@ -95,6 +95,15 @@ class Sweep(Typed):
     rest_to_decode: bool = False
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _one_dimension_a_setting(self) -> Self:
+        paths = [(dimension.kind == "graph_family", dimension.path) for dimension in self.space.values()]
+        if len(set(paths)) < len(paths):
+            raise ValueError("two dimensions set the same path")
+        if self.rest_to_decode and (False, "split.decode_workers") in paths:
+            raise ValueError("rest_to_decode already decides split.decode_workers")
+        return self
+
 
 class Search(Typed):
     """How points are proposed."""
@@ -106,7 +115,7 @@ class Search(Typed):
 class StudySettings(Typed):
     """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores."""
 
-    name: str | None
+    name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None
     n_trials: PositiveInt | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     parallel: PositiveInt

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tune.clusters.place import Place
 from tune.deploy.plan import render, write_plan
+from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
 from tune.results.judge import judge, judge_failed, judge_infeasible
 from tune.results.measure import measure
@@ -51,18 +53,19 @@ class Batch:
         """
         distinct = {job.spec.trial_id: job for job in reversed(jobs)}
         outcomes: dict[str, Outcome] = {}
-        running: dict[str, Job] = {}
+        running: dict[str, tuple[Job, Path]] = {}
         try:
             for trial_id, job in reversed(distinct.items()):
                 known = self._known(job, rerun)
                 if known:
                     outcomes[trial_id] = known
                 else:
-                    running[self._start(job)] = job
+                    attempt = self._prepare(job)
+                    running[self._place.submit(job.spec, attempt)] = job, attempt
             while running:
                 for handle in [h for h in running if self._place.poll(h) == "ended"]:
-                    job = running.pop(handle)
-                    outcomes[job.spec.trial_id] = self._record(self._collect(job))
+                    job, attempt = running.pop(handle)
+                    outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt))
                 time.sleep(_POLL_S if running else 0)
         finally:
             for handle in running:
@@ -74,7 +77,7 @@ class Batch:
         recorded = None if rerun else folder.read_outcome()
         last = folder.last_attempt()
         if recorded is None and not rerun and last and read_attempt(last):
-            recorded = self._record(self._collect(job))
+            recorded = self._record(self._collect(job, last))
         if recorded and recorded.status != "failed":
             return recorded
         broken = errors(check(job.spec))
@@ -93,34 +96,36 @@ class Batch:
             )
         )
 
-    def _start(self, job: Job) -> str:
+    def _prepare(self, job: Job) -> Path:
+        """Write what the trial is and would launch; the folder of its new attempt, made and empty."""
         folder = self._study.trial(job.spec.trial_id)
         folder.write_spec(job.spec)
         write_plan(render(job.spec, self._facts), folder.plan)
-        return self._place.submit(job.spec, folder.new_attempt())
+        attempt = folder.new_attempt()
+        make_folder(attempt)
+        return attempt
 
-    def _collect(self, job: Job) -> Outcome:
-        """Judge the last attempt by what it left in its folder, and count what all attempts cost."""
+    def _collect(self, job: Job, attempt: Path) -> Outcome:
+        """Judge `attempt` by what it left in its folder, and count what all attempts cost."""
         folder = self._study.trial(job.spec.trial_id)
-        attempts = folder.attempts()
-        records = [read_attempt(attempt) for attempt in attempts]
+        records = [read_attempt(path) for path in folder.attempts()]
         identity: dict[str, Any] = {
             "number": job.number,
             "source": job.source,
             "attempts": [_count(record, job.spec.hardware.gpus) for record in records if record],
             "provenance": job.provenance,
         }
-        last = records[-1]
+        last = read_attempt(attempt)
         if last is None:
             return judge_failed(
-                job.spec, reason=f"{attempts[-1]} was lost: it ended without its record", **identity
+                job.spec, reason=f"{attempt} was lost: it ended without its record", **identity
             )
         if last.error:
             judge_broken = judge_infeasible if last.cause == "point" else judge_failed
             return judge_broken(job.spec, reason=last.error, **identity)
         probes = [
             measure(probe, job.spec, str(probe.relative_to(folder.root)))
-            for probe in sorted(attempts[-1].glob("probe-*"))
+            for probe in sorted(attempt.glob("probe-*"))
         ]
         return judge(job.spec, probes, **identity)
 

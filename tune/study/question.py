@@ -91,7 +91,7 @@ def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
     different = [
         (setting, was, now)
         for field, setting in fields.items()
-        if (was := getattr(recorded, field)) != (now := getattr(asked, field))
+        if _ordered(was := getattr(recorded, field)) != _ordered(now := getattr(asked, field))
     ]
     if (recorded.base_hash, recorded.cluster_hash) != (asked.base_hash, asked.cluster_hash):
         different += _differences(recorded.base, asked.base)
@@ -131,9 +131,18 @@ def _hash(settings: BaseModel | None) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _ordered(value: object) -> object:
+    """The order of a space is part of it: a grid is walked in that order."""
+    return list(value.items()) if isinstance(value, dict) else value
+
+
 def _show(value: object) -> str:
     if isinstance(value, BaseModel):
         return value.model_dump_json()
     if isinstance(value, dict):
-        return json.dumps({k: v.model_dump(mode="json", exclude_defaults=True) for k, v in value.items()})
+        plain = {
+            key: item.model_dump(mode="json", exclude_defaults=True) if isinstance(item, BaseModel) else item
+            for key, item in value.items()
+        }
+        return json.dumps(plain)
     return repr(value)

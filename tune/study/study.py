@@ -203,15 +203,16 @@ def _within_budget(
     spent = sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
     calibration = settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
-    ahead = sum(
-        job.spec.hardware.gpus
-        * (bring_up_s + job.spec.load.expected_queries / job.spec.load.target_qps)
-        / 3600
-        for job in jobs
-    )
+    dearest = max((outcome.gpu_hours for outcome in done), default=0.0)
+    ahead = sum(max(dearest, _least_gpu_hours(job.spec, bring_up_s)) for job in jobs)
     if spent + ahead > study.max_gpu_hours:
         raise RunAgain(
             f"The budget of {study.max_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
             f"{len(done)} trials: {spent:.0f} are spent and the next {len(jobs)} need about {ahead:.0f}. "
             "Everything is on record; run the same command with a larger budget to go on."
         )
+
+
+def _least_gpu_hours(spec: TrialSpec, bring_up_s: float) -> float:
+    """What a trial costs if its queue drains at once; a saturated one holds its GPUs for longer."""
+    return spec.hardware.gpus * (bring_up_s + spec.load.expected_queries / spec.load.target_qps) / 3600
