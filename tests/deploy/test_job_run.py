@@ -91,7 +91,7 @@ class Rack:
 
     def run(self, **behaviour: Any) -> tuple[int, str]:
         with self.start(**behaviour) as job:
-            printed, _ = job.communicate(timeout=60)
+            printed = finish(job)
         return job.returncode, printed
 
     def call(self, name: str) -> dict[str, Any]:
@@ -109,6 +109,15 @@ class Rack:
     @property
     def alive(self) -> set[str]:
         return {name for name in self.called if Path(f"/proc/{self.call(name)['pid']}").exists()}
+
+
+def finish(job: subprocess.Popen[str]) -> str:
+    """What the job printed; one that does not end is killed, or leaving its context would wait for ever."""
+    try:
+        return job.communicate(timeout=60)[0]
+    except subprocess.TimeoutExpired:
+        job.kill()
+        raise
 
 
 def free_ports() -> dict[str, int]:
@@ -216,7 +225,7 @@ def test_a_worker_that_dies_under_load_stops_the_client(
     with rack.start(client_waits=True) as job:
         wait_for(lambda: "client" in rack.called)
         os.kill(rack.call("prefill_w0")["pid"], signal.SIGKILL)
-        printed, _ = job.communicate(timeout=60)
+        printed = finish(job)
     assert job.returncode == 3
     assert "prefill_w0 ended before the client did" in printed
     assert "client" in rack.stopped
@@ -244,7 +253,7 @@ def test_a_signal_stops_everything(
     with rack.start(client_waits=True) as job:
         wait_for(lambda: "client" in rack.called)
         job.send_signal(sent)
-        printed, _ = job.communicate(timeout=60)
+        printed = finish(job)
     assert job.returncode == status, printed
     assert rack.stopped == SERVERS | {"client"}
     assert not rack.alive
