@@ -34,7 +34,7 @@ def regenerate_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_reach_children() -> Iterator[None]:
-    """A runner in the background (`nohup`, `&`) hands down ignored signals; the tests send them to children."""
+    """A runner in the background (`nohup`) hands down ignored signals; the tests send them to children."""
     wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
