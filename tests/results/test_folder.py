@@ -163,6 +163,6 @@ def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "rename", disk_full)
     monkeypatch.setattr(os, "replace", disk_full)
-    with pytest.raises(FixCommand, match=r"outcome\.json: cannot be written \(No space left on device\)"):
+    with pytest.raises(RunAgain, match=r"outcome\.json: cannot be written \(No space left on device\)"):
         folder.write_outcome(measured(2))
     assert folder.read_outcome().number == 1
