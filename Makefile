@@ -10,10 +10,10 @@ demo: $(STAMP)          ## the main job on the simulated rack, ending with a ran
 	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
 
 test: $(STAMP)          ## lint, types, layers and every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-quick: $(STAMP)         ## the tests that finish within a minute
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+quick: $(STAMP)         ## the tests without the slow ones, about a minute
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
 	$(BIN)/python benchmarks/search_regret.py

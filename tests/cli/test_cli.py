@@ -56,6 +56,7 @@ def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:
     assert again.stdout.splitlines()[:5] == done.stdout.splitlines()[:5]
 
 
+@pytest.mark.slow
 def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
     done = tune("load.target_qps=31.5")
     assert done.returncode == 0
@@ -63,6 +64,7 @@ def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
     assert "of 31.5 queries/s" in done.stdout
 
 
+@pytest.mark.slow
 def test_overrides_of_the_interface(tune: Tune) -> None:
     done = tune(
         "split.prefill_workers=13",
@@ -173,6 +175,7 @@ def test_parse_reads_logs_from_anywhere(tune: Tune) -> None:
     assert figures["ttft_s"]["p99"] == pytest.approx(4.21581796)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -207,6 +210,7 @@ def test_bad_input_is_one_clear_error(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_help_and_cfg_work_as_hydra_users_expect(tune: Tune, tmp_path: Path) -> None:
     text = tune("--help")
     assert text.returncode == 0

@@ -132,6 +132,7 @@ def test_a_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     assert told == list(range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [0, 3, 5, 9])
 def test_an_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
     def interrupt(number: int) -> None:
