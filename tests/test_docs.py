@@ -87,3 +87,26 @@ def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "chunks-sim" / "index.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "words", "says"),
+    [
+        ("simulate.py", [], "default trial"),
+        ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
+        ("calibrate_published_run.py", [], "output_tps    mean   9917.58"),
+        ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
+        ("client_overhead.py", ["--duration-s", "2", "--times", "1"], "added to TTFT"),
+    ],
+)
+def test_the_documented_benchmarks_run(root: Path, script: str, words: list[str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{script}", *words],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout, done.stdout
