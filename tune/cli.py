@@ -253,12 +253,6 @@ def _progress(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
         yield recorded
 
 
-def _broken(findings: Sequence[Finding]) -> FixCommand:
-    return FixCommand(
-        f"{render_findings(errors(findings))}\nThe configuration breaks rules; nothing was run."
-    )
-
-
 def _warn(findings: Sequence[Finding]) -> None:
     for finding in findings:
         print(f"{finding.severity}: {finding.path}: {finding.why}", file=sys.stderr)

@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 through a temporary name. Raises FixCommand when the folder cannot be written."""
+    """Write `text` as UTF-8 through a temporary name. Raises as `unwritable` says."""
     with replacing(path) as file:
         file.write(text.encode())
 

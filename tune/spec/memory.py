@@ -53,8 +53,3 @@ def decode_batch_that_kv_holds(model: Model, hardware: Hardware, engine: Engine,
     )
     mean_tokens = dataset.inputs.mean_tokens + answer
     return int(kv_capacity_tokens(model, hardware, engine) // mean_tokens)
-
-
-def reachable_decode_batch(model: Model, hardware: Hardware, engine: Engine, dataset: Dataset) -> int:
-    """The most sequences of mean length that decode at once: KV cache and max_batch_size bound it."""
-    return min(engine.max_batch_size, decode_batch_that_kv_holds(model, hardware, engine, dataset))
