@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,13 @@ class Job:
 
 
 class Batch:
-    """Runs jobs on `place` and records their outcomes in `study`; `recorded` hears of each as it comes."""
+    """Runs jobs on `place` and records outcomes in `study`; `recorded` names the trials that were new."""
 
-    def __init__(
-        self, study: StudyFolder, facts: ClusterFacts, place: Place, recorded: Callable[[Outcome], None]
-    ) -> None:
+    def __init__(self, study: StudyFolder, facts: ClusterFacts, place: Place) -> None:
         self._study = study
         self._facts = facts
         self._place = place
-        self._recorded = recorded
+        self.recorded: set[str] = set()
 
     def run(self, jobs: Sequence[Job], rerun: bool = False) -> dict[int, Outcome]:
         """Outcomes by trial number. Jobs that are one configuration share one outcome.
@@ -131,7 +129,7 @@ class Batch:
 
     def _record(self, outcome: Outcome) -> Outcome:
         self._study.trial(outcome.trial_id).write_outcome(outcome)
-        self._recorded(outcome)
+        self.recorded.add(outcome.trial_id)
         return outcome
 
 

@@ -77,8 +77,7 @@ def run_trial(
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed; the flag is False when its outcome was already on record."""
     spec = settings.trial_spec
-    fresh: list[Outcome] = []
-    batch = Batch(folder, settings.cluster, place, fresh.append)
+    batch = Batch(folder, settings.cluster, place)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -89,7 +88,7 @@ def run_trial(
     assert study is not None
     outcome = batch.run([_job(proposal, spec, overrides, study)], settings.rerun)[proposal.number]
     folder.write_study(study.model_copy(update={"n_trials": len(folder.read_proposals())}))
-    return outcome, bool(fresh)
+    return outcome, outcome.trial_id in batch.recorded
 
 
 def run_study(
@@ -108,7 +107,7 @@ def run_study(
     assert study is not None
     assert sweep is not None
     loop = _Loop(folder, settings, sweep, study, overrides)
-    batch = Batch(folder, settings.cluster, place, lambda outcome: None)
+    batch = Batch(folder, settings.cluster, place)
     outcomes: dict[int, Outcome] = {}
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
