@@ -34,24 +34,32 @@ def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
     A request that no engine would accept carries an error and takes no time. Raises FixCommand where a pool
     has no workers or the dataset is wrong.
     """
-    split, load = spec.split, spec.load
+    scheduled_ns = arrivals_ns(spec.load)
+    lengths = draw_lengths(
+        spec.load.dataset, len(scheduled_ns), spec.load.concatenate_permutation, spec.load.length_seed
+    )
+    return serve(spec, calibration, scheduled_ns, lengths)
+
+
+def serve(
+    spec: TrialSpec, calibration: Calibration, scheduled_ns: IntArray, lengths: tuple[IntArray, IntArray]
+) -> RequestLog:
+    """What `simulate` does, of known arrivals and known prompt and answer tokens, int64, shape (n,) each."""
+    split = spec.split
     if not (split.prefill_workers and split.decode_workers):
         raise FixCommand(
             f"split: {split.label} leaves a pool empty; the simulated rack needs split.prefill_workers and "
             "split.decode_workers of at least 1."
         )
-    scheduled_ns = arrivals_ns(load)
-    prompt, answer = draw_lengths(
-        load.dataset, len(scheduled_ns), load.concatenate_permutation, load.length_seed
-    )
+    prompt, answer = lengths
     answer = answers(spec, prompt, answer)
     error = refusals(spec, prompt)
     taken = error == ""
     window_s = float(scheduled_ns[-1]) / 1e9
-    lengths = prompt[taken], answer[taken]
+    accepted = prompt[taken], answer[taken]
     arrival_s = scheduled_ns[taken] / 1e9 + calibration.ttft_overhead_s
-    prefilled = _run_prefill(spec, calibration, arrival_s, lengths[0], window_s)
-    decoded = _run_decode(spec, calibration, prefilled, lengths, window_s)
+    prefilled = _run_prefill(spec, calibration, arrival_s, accepted[0], window_s)
+    decoded = _run_decode(spec, calibration, prefilled, accepted, window_s)
     return RequestLog(
         scheduled_ns=scheduled_ns,
         first_token_ns=_all_ns(decoded.first_s, taken),
