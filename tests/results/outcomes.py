@@ -3,13 +3,36 @@
 from request_logs import spec
 
 from tune.results.judge import judge, judge_failed, judge_infeasible
-from tune.results.outcome import Attempt, Breakdown, Constraints, Outcome, Percentiles, Probe
+from tune.results.outcome import (
+    Attempt,
+    Binding,
+    Breakdown,
+    Constraints,
+    Outcome,
+    Percentiles,
+    Probe,
+    Relief,
+    Spread,
+    SpreadOf,
+)
 
 ATTEMPT = Attempt(
     started_at="2026-01-02T03:04:05+00:00",
     ended_at="2026-01-02T03:34:05+00:00",
     gpu_hours=36.0,
     class_="measured",
+)
+
+SPREAD = Spread(
+    orders=5,
+    slo_held=3,
+    ttft_p99_s=SpreadOf(mean=3.5, sd=0.5, min=3.0, max=4.25),
+    tpot_p99_s=None,
+)
+BINDING = Binding(
+    binds="prefill",
+    evidence="p99 TTFT uses 90 % of its limit",
+    relief=(Relief(text="a lower rate", overrides=("load.target_qps=15",)),),
 )
 
 
@@ -41,10 +64,13 @@ def probe(qps=15.75, tps=9000.0, *, feasible=True, valid=True, ttft=-0.1, tpot=-
             prefill_utilisation=0.85,
             decode_batch=119.0,
             kv_used_frac=0.6,
+            tail_queue_s=2.0,
         ),
         loadgen_result="VALID" if feasible else "INVALID",
         reason=reason,
         raw="raw/1/probe-1",
+        spread=SPREAD,
+        binding=BINDING,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tune.report import words
 from tune.report.verdict import incumbent, tightest, used
+from tune.results.latencies import p99_s
 from tune.results.outcome import Breakdown, Outcome
 from tune.results.record import StudyRecord
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
@@ -101,10 +102,10 @@ def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer
 
 
 def _latencies(study: StudyRecord, outcome: Outcome) -> str:
-    text = f"p99 TTFT {words.seconds(words.p99_s(outcome.ttft_s))}"
+    text = f"p99 TTFT {words.seconds(p99_s(outcome.ttft_s))}"
     if study.slo.ttft_p99_s is not None:
         text += f" of {study.slo.ttft_p99_s:g} s"
-    text += f", p99 TPOT {words.milliseconds(words.p99_s(outcome.tpot_s))}"
+    text += f", p99 TPOT {words.milliseconds(p99_s(outcome.tpot_s))}"
     if study.slo.tpot_p99_s is not None:
         text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
     return text
@@ -206,7 +207,7 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
         note = f"{words.signed_percent(change)} against the incumbent"
     shares = used(top)
     ttft, tpot = study.slo.ttft_p99_s, study.slo.tpot_p99_s
-    ttft_p99, tpot_p99 = words.p99_s(top.ttft_s), words.p99_s(top.tpot_s)
+    ttft_p99, tpot_p99 = p99_s(top.ttft_s), p99_s(top.tpot_s)
     return (
         Tile("Output throughput", words.figure(top.output_tps_per_gpu, 4), "tokens/s/GPU", note),
         Tile(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from tune.results.outcome import Outcome, Percentiles
+from tune.results.outcome import Binds, Outcome, Spread, SpreadOf
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
 NOTHING = "–"
@@ -54,9 +54,26 @@ def rate(value_qps: float) -> str:
     return f"{value_qps:.4g} QPS"
 
 
-def p99_s(latency: Percentiles | None) -> float | None:
-    """The 99th percentile of a latency, None where it was not measured."""
-    return latency.p99 if latency else None
+BINDS: dict[Binds, str] = {
+    "prefill": "prefill",
+    "decode_slots": "decode slots",
+    "decode_kv": "decode KV cache",
+    "decode_step_time": "decode step time",
+    "kv_transfer": "KV transfer",
+    "frontend": "front end",
+    "rate": "nothing but the rate",
+    "unknown": "not recorded",
+}
+
+
+def held_in_orders(spread: Spread) -> str:
+    """How certain a verdict is: in how many orders of prompt lengths the SLO held."""
+    return f"the SLO holds in {spread.slo_held} of {spread.orders} orders of prompt lengths"
+
+
+def spread_of(of: SpreadOf, show: Callable[[float | None], str]) -> str:
+    """Mean, standard deviation and extremes over the orders, each written by `show`."""
+    return f"{show(of.mean)} ± {show(of.sd)} (sd), {show(of.min)} to {show(of.max)}"
 
 
 def signed_percent(share: float) -> str:

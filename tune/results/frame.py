@@ -14,16 +14,21 @@ from typing import Any
 import pandas as pd
 
 from tune.results.files import write_text
-from tune.results.outcome import Breakdown, Outcome, Percentiles
+from tune.results.outcome import Breakdown, Outcome, Percentiles, SpreadOf
 
 _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
     "output_tps", "loadgen_tps", "gpus", "target_qps", "completed_qps", "gpu_hours", "wall_s",
 )  # fmt: skip
-_TEXTS = ("trial_id", "source", "status", "reason")
+_TEXTS = ("trial_id", "source", "status", "reason", "binds")
 _FLAGS = ("valid", "feasible", "censored")
 _COUNTS = ("number", "gpus", "probes", "attempts")
 _LATENCIES = ("ttft", "tpot", "latency")
+_CERTAINTY = (
+    "orders", "slo_held_orders",
+    *(f"{kind}_p99_orders_{name}_s" for kind in ("ttft", "tpot") for name in SpreadOf.model_fields),
+    "binds",
+)  # fmt: skip
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -31,9 +36,10 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
     {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
-    probes and attempts; and param.<name> for every parameter in a provenance. Absent numbers are NaN, absent
-    texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or not, and
-    object where they mix.
+    probes and attempts; over orders of lengths, orders, slo_held_orders and {ttft,tpot}_p99_orders_
+    {mean,sd,min,max}_s; binds; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
+    absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
+    not, and object where they mix.
     """
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
@@ -62,6 +68,7 @@ def rank(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
             "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
             "target_qps": outcome.target_qps,
+            **_certainty(outcome),
             "params": _params(outcome),
             "overrides": list(outcome.provenance.get("overrides", [])),
         }
@@ -85,6 +92,7 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         "ttft_p99_s",
         "tpot_p99_s",
         "target_qps",
+        *_CERTAINTY,
     )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -109,11 +117,28 @@ def _params(outcome: Outcome) -> dict[str, Any]:
     return dict(outcome.provenance.get("params", {}))
 
 
+def _certainty(outcome: Outcome) -> dict[str, float | str | None]:
+    """How sure the p99 figures are, by name of _CERTAINTY, and what binds; None where not measured."""
+    spread, binding = outcome.spread, outcome.binding
+    return {
+        "orders": spread.orders if spread else None,
+        "slo_held_orders": spread.slo_held if spread else None,
+        **_over_orders("ttft", spread.ttft_p99_s if spread else None),
+        **_over_orders("tpot", spread.tpot_p99_s if spread else None),
+        "binds": binding.binds if binding else None,
+    }
+
+
+def _over_orders(kind: str, of: SpreadOf | None) -> dict[str, float | None]:
+    names = SpreadOf.model_fields
+    return {f"{kind}_p99_orders_{name}_s": getattr(of, name) if of else None for name in names}
+
+
 def _columns() -> list[str]:
     latencies = [f"{kind}_{name}_s" for kind in _LATENCIES for name in Percentiles.model_fields]
     return [
         *_PLAIN, "capacity_low_qps", "capacity_high_qps", "censored", *latencies, "ttft_p99_constraint",
-        "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts",
+        "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts", *_CERTAINTY,
     ]  # fmt: skip
 
 
@@ -132,6 +157,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tpot_p99_constraint": outcome.constraints.tpot_p99,
         "probes": len(outcome.probes),
         "attempts": len(outcome.attempts),
+        **_certainty(outcome),
     }
 
 

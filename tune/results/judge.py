@@ -70,7 +70,7 @@ def judge_failed(
 
 _FIGURES = (
     "output_tps_per_gpu", "output_tps", "loadgen_tps", "completed_qps", "ttft_s", "tpot_s", "latency_s",
-    "breakdown",
+    "breakdown", "spread", "binding",
 )  # fmt: skip
 _OF_BEST = ("target_qps", "valid", "feasible", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.errors import RunAgain
+from tune.results.binding import SATURATED_FRAC, binding, found
+from tune.results.breakdown import breakdown
 from tune.results.latencies import Latencies, answered, latencies, percentiles_s
 from tune.results.loadgen_figures import LoadGenFigures, read_logs
-from tune.results.outcome import Breakdown, Constraints, Percentiles, Probe
-from tune.results.requests import FloatArray, PoolUse, RequestLog, Stages, read_requests
+from tune.results.orders import read_orders, spread
+from tune.results.outcome import Constraints, Percentiles, Probe
+from tune.results.requests import RequestLog, read_requests
 from tune.results.trust import broken_slo, distrust
 from tune.spec.load import Load, Slo
 from tune.spec.trial import TrialSpec
@@ -22,11 +25,6 @@ REQUESTS_FILE = "requests.npz"
 FULL_LENGTH_S = 600.0
 FULL_LENGTH_QUERIES = 100
 """A run that counts for the benchmark lasts 600 s and 100 queries. Source: MLPerf Inference, mlperf.conf."""
-
-
-SATURATED_FRAC = 0.97
-"""A run that broke its SLO and completed less than this share of the offered rate is called saturated. Our
-choice: over a full-length run the rate of Poisson arrivals strays from its target by under 1 %."""
 
 
 def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
@@ -60,6 +58,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if broken and completed_qps and completed_qps < SATURATED_FRAC * target_qps:
         broken = f"saturated at {completed_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    constraints, use = _constraints(ttft, tpot, spec.slo), breakdown(log, good, spec.decode)
     return Probe(
         target_qps=target_qps,
         queries=len(log),
@@ -72,11 +71,13 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         ttft_s=ttft,
         tpot_s=tpot,
         latency_s=latency,
-        constraints=_constraints(ttft, tpot, spec.slo),
-        breakdown=_breakdown(log, good),
+        constraints=constraints,
+        breakdown=use,
         loadgen_result=verdict,
         reason=reason or broken,
         raw=raw,
+        spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
+        binding=binding(spec, found(target_qps, completed_qps, constraints, use)) if valid else None,
     )
 
 
@@ -134,43 +135,3 @@ def _constraints(ttft: Percentiles | None, tpot: Percentiles | None, slo: Slo) -
         return math.log(measured.p99 / limit_s)
 
     return Constraints(ttft_p99=miss(ttft, slo.ttft_p99_s), tpot_p99=miss(tpot, slo.tpot_p99_s))
-
-
-def _breakdown(log: RequestLog, good: NDArray[np.bool_]) -> Breakdown | None:
-    stages, pools = log.stages, log.pools
-    if stages is None and pools is None:
-        return None
-    return Breakdown(**_stage_means(log, stages, good), **_pool_means(pools))
-
-
-def _stage_means(log: RequestLog, stages: Stages | None, good: NDArray[np.bool_]) -> dict[str, float | None]:
-    """Mean seconds of the answered requests whose stages are all known; the five sum to the mean TTFT."""
-    names = ("queue_s", "prefill_s", "transfer_s", "slot_s", "first_step_s")
-    if stages is None:
-        return dict.fromkeys(names)
-    marks = np.stack(
-        [
-            log.scheduled_ns,
-            stages.prefill_start_ns,
-            stages.prefill_done_ns,
-            stages.kv_arrived_ns,
-            stages.decode_start_ns,
-            log.first_token_ns,
-        ]
-    )
-    known = good & (marks >= 0).all(axis=0)
-    if not known.any():
-        return dict.fromkeys(names)
-    means = np.diff(marks[:, known], axis=0).mean(axis=1) / 1e9
-    return {name: float(mean) for name, mean in zip(names, means, strict=True)}
-
-
-def _pool_means(pools: PoolUse | None) -> dict[str, float | None]:
-    def mean(of_workers: FloatArray | None) -> float | None:
-        return float(of_workers.mean()) if of_workers is not None and len(of_workers) else None
-
-    return {
-        "prefill_utilisation": mean(pools.prefill_busy_frac if pools else None),
-        "decode_batch": mean(pools.decode_batch_mean if pools else None),
-        "kv_used_frac": mean(pools.decode_kv_used_frac if pools else None),
-    }

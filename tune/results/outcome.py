@@ -38,7 +38,14 @@ class Constraints(Typed):
 
 
 class Breakdown(Typed):
-    """Means over requests of where time goes (s) and over workers of how full the pools are."""
+    """Where time goes (s) and how full the pools are; None where not recorded.
+
+    The five stages are means over requests and sum to the mean TTFT; with `tail_` they are means over the
+    slowest first tokens, which make the p99. `frontend_s` is the part of `queue_s` before the request
+    reached a prefill worker, `tail_prefill_alone_s` the part of `tail_prefill_s` that the prompts would take
+    on idle workers. Pool figures are means over workers and time; `_most` is the fullest worker's.
+    `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold at once.
+    """
 
     queue_s: float | None
     prefill_s: float | None
@@ -48,6 +55,57 @@ class Breakdown(Typed):
     prefill_utilisation: float | None
     decode_batch: float | None
     kv_used_frac: float | None
+    tail_queue_s: float | None = None
+    tail_prefill_s: float | None = None
+    tail_transfer_s: float | None = None
+    tail_slot_s: float | None = None
+    tail_first_step_s: float | None = None
+    frontend_s: float | None = None
+    tail_frontend_s: float | None = None
+    tail_prefill_alone_s: float | None = None
+    decode_slots_frac: float | None = None
+    prefill_utilisation_most: float | None = None
+    decode_batch_most: float | None = None
+    kv_used_frac_most: float | None = None
+
+
+class SpreadOf(Typed):
+    """Of one p99 over several orders of prompt lengths, in seconds."""
+
+    mean: float
+    sd: float
+    min: float
+    max: float
+
+
+class Spread(Typed):
+    """The probe under `orders` orders of prompt lengths, its own among them: in `slo_held` the SLO held."""
+
+    orders: int
+    slo_held: int
+    ttft_p99_s: SpreadOf | None
+    tpot_p99_s: SpreadOf | None
+
+
+Binds = Literal[
+    "prefill", "decode_slots", "decode_kv", "decode_step_time", "kv_transfer", "frontend", "rate", "unknown"
+]
+"""What keeps a probe from more tokens/s under its SLO; "rate": nothing but the rate that was offered."""
+
+
+class Relief(Typed):
+    """One thing to try, in words and as overrides; without overrides where no setting does it alone."""
+
+    text: str
+    overrides: tuple[str, ...] = ()
+
+
+class Binding(Typed):
+    """What binds, the figures that say so, and what would relieve it."""
+
+    binds: Binds
+    evidence: str
+    relief: tuple[Relief, ...]
 
 
 class Probe(Typed):
@@ -69,6 +127,8 @@ class Probe(Typed):
     loadgen_result: Literal["VALID", "INVALID"] | None
     reason: str | None
     raw: str
+    spread: Spread | None = None
+    binding: Binding | None = None
 
 
 class Attempt(Typed):
@@ -112,3 +172,5 @@ class Outcome(Typed):
     gpu_hours: float
     wall_s: float
     provenance: dict[str, Any]
+    spread: Spread | None = None
+    binding: Binding | None = None

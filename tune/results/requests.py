@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -20,12 +20,16 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """Where the time of each request went; int64 nanoseconds on the clock of `RequestLog`, shape (n,)."""
+    """Where the time of each request went; int64 nanoseconds on the clock of `RequestLog`, shape (n,).
+
+    `prefill_queued_ns`: when the request had passed the front end; None where that is not recorded.
+    """
 
     prefill_start_ns: IntArray
     prefill_done_ns: IntArray
     kv_arrived_ns: IntArray
     decode_start_ns: IntArray
+    prefill_queued_ns: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,9 @@ def write_requests(path: Path, log: RequestLog) -> None:
     arrays["error"] = _narrow(log.error)
     for part in (log.stages, log.pools):
         if part is not None:
-            arrays |= {f.name: getattr(part, f.name) for f in fields(part)}
+            arrays |= {
+                f.name: getattr(part, f.name) for f in fields(part) if getattr(part, f.name) is not None
+            }
     with replacing(path) as file:
         np.savez(file, **arrays)
 
@@ -85,7 +91,7 @@ def read_requests(path: Path) -> RequestLog:
         raise RunAgain(_unreadable(path, str(error))) from error
     per_request = [getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")]
     per_request += [getattr(log.stages, f.name) for f in fields(Stages)] if log.stages else []
-    if any(array.shape != (len(log),) for array in per_request):
+    if any(array is not None and array.shape != (len(log),) for array in per_request):
         raise RunAgain(_unreadable(path, "its arrays differ in length"))
     return log
 
@@ -94,7 +100,8 @@ Part = TypeVar("Part", Stages, PoolUse)
 
 
 def _part(kind: type[Part], arrays: Mapping[str, Any]) -> Part | None:
-    names = [f.name for f in fields(kind)]
+    """The arrays of `kind`, None where its first is absent; those with a default may be absent alone."""
+    names = [f.name for f in fields(kind) if f.default is MISSING or f.name in arrays]
     return kind(**{name: arrays[name] for name in names}) if names[0] in arrays else None
 
 
