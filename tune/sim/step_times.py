@@ -1,11 +1,12 @@
 """How long one engine step takes: a roofline over model, hardware and parallelism, fitted to measured steps.
 
 Every term is linear in what a step does, so a step costs a few multiplications inside the serving loops.
+Prefill and decode are one formula: the same weights, GEMMs, activations, all-reduces and layers at the same
+price; only attention differs, which computes in prefill and reads the KV cache in decode.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -20,23 +21,34 @@ from tune.spec.model import Model
 from tune.spec.typed import NonNegativeFloat, Typed
 
 GEMM_TILE_SEQUENCES = 256
-"""Decode batches are computed in tiles of this many rows, the weights read again for each.
+"""Decode batches are computed in tiles of this many rows, partly whether filled or not.
 
 Source: the measured decode steps (benchmarks/data/step_times), which jump between batch 256 and 288.
 """
 
-PREFILL_TERMS = ("weights", "gemm", "attention", "activations", "layers", "layers_log2_tp")
-DECODE_TERMS = ("weights", "weight_tiles", "gemm", "kv", "all_reduce", "layers", "layers_log2_tp")
+TERMS = (
+    "weights",
+    "gemm",
+    "gemm_tiles",
+    "activations",
+    "all_reduce",
+    "attention",
+    "kv",
+    "layers",
+    "all_reduces",
+)
+"""The rows of `step_terms`, in order."""
 
 _BF16_BYTES = 2
+_FP4_BYTES = 9 / 16
+"""Four bits and an 8-bit scale for every 16 elements. Source: the NVFP4 format."""
 
 
 class Coefficients(Typed):
-    """How many times its roofline each term costs (`layers` terms: seconds); `source` says how fitted."""
+    """How many times its roofline each term costs (`layers`, `all_reduces`: seconds); `source` of the fit."""
 
     source: str
-    prefill: dict[str, NonNegativeFloat]
-    decode: dict[str, NonNegativeFloat]
+    coefficients: dict[str, NonNegativeFloat]
 
 
 @dataclass(frozen=True)
@@ -58,13 +70,9 @@ class StepTimes:
     @classmethod
     def of(cls, model: Model, hardware: Hardware, engine: Engine) -> StepTimes:
         """Step times of one tensor-parallel group that holds every layer."""
-        fitted = _coefficients()
-        prefill = np.array([fitted.prefill[name] for name in PREFILL_TERMS])
-        decode = np.array([fitted.decode[name] for name in DECODE_TERMS])
-        return cls(
-            *(prefill @ prefill_terms(model, hardware, engine)).tolist(),
-            *(decode @ decode_terms(model, hardware, engine)).tolist(),
-        )
+        fitted = _coefficients().coefficients
+        coefficients = np.array([fitted[name] for name in TERMS])
+        return cls(*(coefficients @ step_terms(model, hardware, engine)).tolist())
 
     def decode_batch_s(self, batch: FloatArray) -> FloatArray:
         """The part of a decode step that does not depend on the context, for each batch size."""
@@ -72,56 +80,53 @@ class StepTimes:
         return self.decode_step_s + self.decode_tile_s * tiles + self.decode_sequence_s * batch
 
 
-def prefill_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
-    """Roofline seconds of PREFILL_TERMS per (step, new token, attended pair); shape (6, 3).
+def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
+    """Roofline seconds of TERMS per field of StepTimes; shape (9, 7).
 
-    Weights and activations move through HBM, GEMMs take 2 FLOPs a parameter and token, attention 4 FLOPs a
-    head element and pair; activations (read and written in BF16, by every rank) also stand for the
-    all-reduce, which grows the same way. Source: roofline model, Williams, Waterman and Patterson 2009.
+    A step reads the weights once. A row (a new token) takes 2 FLOPs a parameter; the tiles term pays them for
+    whole tiles, which prefill chunks fill. Attention takes 4 FLOPs a head element and pair in prefill, and
+    reads the KV cache in decode. Two all-reduces a layer each cost a fixed time and their bytes, both
+    2 (tp - 1) / tp times. Source: roofline model, Williams, Waterman and Patterson 2009; ring all-reduce,
+    Patarasuk and Yuan 2009; time of a message as a start and a rate, Hockney 1994.
     """
     tp, layers = engine.tensor_parallel_size, model.layers
-    flop_per_s = (
-        hardware.fp8_flop_per_s if engine.kv_cache_config.dtype == "fp8" else hardware.bf16_flop_per_s
-    )
+    fp8 = engine.kv_cache_config.dtype == "fp8"
+    attention_flop_per_s = hardware.fp8_flop_per_s if fp8 else hardware.bf16_flop_per_s
     weights_s = model.checkpoint_bytes / tp / hardware.hbm_bytes_per_s
     gemm_s = 2 * model.linear_parameters / tp / hardware.fp4_flop_per_s
-    attention_s = 4 * layers * model.attention_heads * model.head_size / tp / flop_per_s
-    activations_s = layers * model.hidden_size * _BF16_BYTES / hardware.hbm_bytes_per_s
-    return np.array(
-        [
-            [weights_s, 0, 0],
-            [0, gemm_s, 0],
-            [0, 0, attention_s],
-            [0, activations_s, 0],
-            [layers, 0, 0],
-            [layers * math.log2(tp), 0, 0],
-        ]
-    )
-
-
-def decode_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
-    """Roofline seconds of DECODE_TERMS per (step, tile, sequence, context token); shape (7, 4).
-
-    Each step reads the weights and the KV cache of every sequence, and sums two BF16 activations a layer
-    over the ranks: a ring all-reduce moves 2 (tp - 1) / tp of them. Source: roofline model as above.
-    """
-    tp, layers = engine.tensor_parallel_size, model.layers
-    weights_s = model.checkpoint_bytes / tp / hardware.hbm_bytes_per_s
-    gemm_s = 2 * model.linear_parameters / tp / hardware.fp4_flop_per_s
+    activations_s = layers * _activation_bytes(model, tp) / hardware.hbm_bytes_per_s
+    steps = 2 * (tp - 1) / tp
+    all_reduce_s = steps * 2 * layers * model.hidden_size * _BF16_BYTES / hardware.nvlink_bytes_per_s
+    attention_s = 4 * layers * model.attention_heads * model.head_size / tp / attention_flop_per_s
     kv_s = kv_bytes_per_token(model, engine) / tp / hardware.hbm_bytes_per_s
-    reduced_bytes = 2 * layers * model.hidden_size * _BF16_BYTES
-    all_reduce_s = reduced_bytes * 2 * (tp - 1) / tp / hardware.nvlink_bytes_per_s
     return np.array(
         [
-            [weights_s, 0, 0, 0],
-            [0, weights_s, 0, 0],
-            [0, 0, gemm_s, 0],
-            [0, 0, 0, kv_s],
-            [0, 0, all_reduce_s, 0],
-            [layers, 0, 0, 0],
-            [layers * math.log2(tp), 0, 0, 0],
+            [weights_s, 0, 0, weights_s, 0, 0, 0],
+            [0, gemm_s, 0, 0, 0, gemm_s, 0],
+            [0, gemm_s, 0, 0, gemm_s * GEMM_TILE_SEQUENCES, 0, 0],
+            [0, activations_s, 0, 0, 0, activations_s, 0],
+            [0, all_reduce_s, 0, 0, 0, all_reduce_s, 0],
+            [0, 0, attention_s, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0, kv_s],
+            [layers, 0, 0, layers, 0, 0, 0],
+            [layers * steps, 0, 0, layers * steps, 0, 0, 0],
         ]
     )
+
+
+def _activation_bytes(model: Model, tp: int) -> float:
+    """Bytes a row moves through the HBM of each rank in a layer: BF16 values, quantised before each GEMM.
+
+    Every rank holds whole rows around its two norms (GEMM output written and read, residual read and written,
+    FP4 written and read). The rest is shared out: QKV and attention's output, the FFN's gate, up and product.
+    """
+    quantised = 2 * _FP4_BYTES
+    heads = model.attention_heads * model.head_size / tp
+    kv_heads = 2 * max(model.kv_heads, tp) * model.head_size / tp
+    whole = 2 * (4 * _BF16_BYTES + quantised) * model.hidden_size
+    attention = 2 * _BF16_BYTES * (heads + kv_heads) + (2 * _BF16_BYTES + quantised) * heads
+    ffn = (4 * _BF16_BYTES + quantised) * model.ffn_size / tp
+    return whole + attention + ffn
 
 
 @lru_cache(maxsize=1)
