@@ -7,8 +7,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from tune.results.folder import StudyFolder
     from tune.results.outcome import Outcome
     from tune.results.record import StudyRecord
+    from tune.spec.trial import TrialSpec
 
 # What only some actions need (optuna, pandas, plotly, numba) is imported by them: --help stays quick.
 
@@ -82,6 +82,7 @@ def _run_trial(composition: Composition) -> None:
 
 
 def _run_study(composition: Composition) -> None:
+    from tune.progress import trials
     from tune.study.question import pin
     from tune.study.study import opened, require_search, run_study
 
@@ -91,8 +92,8 @@ def _run_study(composition: Composition) -> None:
     asked = pin(settings, composition.study_name, composition.overrides)
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
     with opened(_study_root(composition), asked) as folder, place as running:
-        n_trials = settings.study.n_trials or _recorded_study(composition)[1].n_trials
-        with _progress(n_trials, asked.name) as recorded:
+        n_trials = settings.study.n_trials or _recorded_study(_study_root(composition))[1].n_trials
+        with trials(n_trials, asked.name) as recorded:
             run_study(folder, settings, running, partial(trial_overrides, settings=settings), recorded)
     _report(composition)
 
@@ -126,7 +127,7 @@ def _preflight(composition: Composition) -> None:
 def _status(composition: Composition) -> None:
     from tune.report.text import render_outcome, render_status
 
-    folder, record = _recorded_study(composition)
+    folder, record = _recorded_study(_study_root(composition))
     trial = composition.settings.trial
     if trial is None:
         print(render_status(record, folder.read_proposals(), folder.outcomes()))
@@ -148,7 +149,7 @@ def _report(composition: Composition) -> None:
     from tune.report.text import render_outcome
     from tune.results.frame import rank
 
-    folder, record = _recorded_study(composition)
+    folder, record = _recorded_study(_study_root(composition))
     outcomes = folder.outcomes()
     ranked = rank(outcomes)
     best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
@@ -184,19 +185,45 @@ def _parse(composition: Composition) -> None:
     print(json.dumps(found, indent=1))
 
 
+def _calibrate(composition: Composition) -> None:
+    from tune.calibrate.calibrate import calibrate, check_asked, measured_runs
+    from tune.config import compose_overrides, shipped_options
+    from tune.progress import evaluations
+
+    def described(overrides: Sequence[str]) -> TrialSpec:
+        words = (*composition.overrides, *overrides)
+        settings = compose_overrides(words, composition.config_dirs).settings
+        _require_runnable(settings)
+        return settings.trial_spec
+
+    asked = composition.settings.calibrate
+    calibration = check_asked(composition.settings, shipped_options("cluster"))
+    study = None
+    if asked.study is not None:
+        root = Path(composition.settings.runs_dir) / asked.study
+        study, _ = _recorded_study(root, "calibrate.study")
+    try:
+        runs = measured_runs(asked, study, described)
+    except RunAgain as error:
+        raise FixCommand(str(error)) from None
+    with evaluations() as progress:
+        found = calibrate(asked, calibration, runs, progress)
+    print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.words])}")
+
+
 def _study_root(composition: Composition) -> Path:
     return Path(composition.settings.runs_dir) / composition.study_name
 
 
-def _recorded_study(composition: Composition) -> tuple[StudyFolder, StudyRecord]:
+def _recorded_study(root: Path, key: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
+    """The study in `root`, which the setting `key` named."""
     from tune.results.folder import StudyFolder
 
-    root = _study_root(composition)
     record = StudyFolder(root).read_study()
     if record is None:
         studies = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/study.json"))) or "none"
         raise FixCommand(
-            f"{root}: no study there; expected study.name=NAME with one of those in {root.parent}: {studies}."
+            f"{root}: no study there; expected {key}=NAME with one of those in {root.parent}: {studies}."
         )
     return StudyFolder(root), record
 
@@ -236,23 +263,6 @@ def _place(settings: Settings, processes: int) -> Place:
     )
 
 
-@contextmanager
-def _progress(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
-    from tqdm import tqdm
-
-    best = 0.0
-    with tqdm(total=n_trials, desc=name, unit="trial", file=sys.stderr) as bar:
-
-        def recorded(outcome: Outcome) -> None:
-            nonlocal best
-            if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > best:
-                best = outcome.output_tps_per_gpu or 0.0
-                bar.set_postfix_str(f"best {best:.1f} tokens/s/GPU, trial {outcome.number}")
-            bar.update()
-
-        yield recorded
-
-
 def _warn(findings: Sequence[Finding]) -> None:
     for finding in findings:
         print(f"{finding.severity}: {finding.path}: {finding.why}", file=sys.stderr)
@@ -268,4 +278,5 @@ _ACTIONS: dict[str, Callable[[Composition], None]] = {
     "report": _report,
     "compare": _compare,
     "parse": _parse,
+    "calibrate": _calibrate,
 }

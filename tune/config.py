@@ -39,11 +39,13 @@ def _shipped(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Composition:
-    """What the command line came to. `overrides` are the user's own, as typed."""
+    """What the command line came to. `overrides` are the user's own, as typed, and `config_dirs` the places
+    of configurations that they added to the shipped ones."""
 
     settings: Settings
     study_name: str
     overrides: tuple[str, ...]
+    config_dirs: tuple[str, ...] = ()
 
 
 def compose_command_line() -> Composition | None:
@@ -55,12 +57,15 @@ def compose_command_line() -> Composition | None:
         raise FixCommand(
             "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
         )
-    captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...]]] = []
+    captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...], tuple[str, ...]]] = []
 
     @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
     def capture(config: DictConfig) -> None:
         runtime = HydraConfig.get()
-        captured.append((config, dict(runtime.runtime.choices), tuple(runtime.overrides.task)))
+        sources = [found for found in runtime.runtime.config_sources if "command-line" in found.provider]
+        own = tuple(f"{source.schema}://{source.path}" for source in sources)
+        choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
+        captured.append((config, choices, overrides, own))
 
     _register_sweeps()
     with _one_clear_error():
@@ -68,16 +73,17 @@ def compose_command_line() -> Composition | None:
     return _composition(*captured[0]) if captured else None
 
 
-def compose_overrides(overrides: Sequence[str]) -> Composition:
+def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
     """Compose a list of Hydra overrides, as the command line would. Raises FixCommand."""
     _register_sweeps()
+    where = [f"hydra.searchpath={_grammar(list(config_dirs))}"] if config_dirs else []
     with _one_clear_error(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
-        config = compose("config", list(overrides), return_hydra_config=True)
+        config = compose("config", [*overrides, *where], return_hydra_config=True)
         choices = dict(config.hydra.runtime.choices)
         with_hydra = OmegaConf.to_container(config, resolve=False)
     assert isinstance(with_hydra, dict)
     del with_hydra["hydra"]
-    return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides))
+    return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
@@ -87,7 +93,17 @@ def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
     return tuple(line for key in target for line in _differences(key, default[key], target[key]))
 
 
-def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tuple[str, ...]) -> Composition:
+def shipped_options(group: str) -> tuple[str, ...]:
+    """Names of the options of `group` that come with tune."""
+    return tuple(sorted(path.stem for path in (_shipped("conf") / group).glob("*.yaml")))
+
+
+def _composition(
+    config: DictConfig,
+    choices: Mapping[str, str],
+    overrides: tuple[str, ...],
+    config_dirs: tuple[str, ...],
+) -> Composition:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     sweep_name = choices.get("sweep")
@@ -103,7 +119,7 @@ def _composition(config: DictConfig, choices: Mapping[str, str], overrides: tupl
         raise FixCommand(_explain(error)) from None
     settings = _with_dataset(settings)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
-    return Composition(settings, name, overrides)
+    return Composition(settings, name, overrides, config_dirs)
 
 
 def _with_dataset(settings: Settings) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tune.spec.calibrate import Calibrate
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
@@ -15,7 +16,7 @@ from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 from tune.spec.typed import NonNegativeInt, Typed
 
-Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse"]
+Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse", "calibrate"]
 
 
 class Compare(Typed):
@@ -30,6 +31,7 @@ class Settings(Typed):
     trial: str | NonNegativeInt | None
     logs: str | None
     compare: Compare
+    calibrate: Calibrate
     rerun: bool
     runs_dir: str
     reports_dir: str

@@ -1,0 +1,77 @@
+"""The figures that a measured and a simulated run have in common, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tune.results.latencies import answered, latencies, percentiles_s
+from tune.results.loadgen_figures import LoadGenFigures, LogLatency
+from tune.results.measure import completion_qps
+from tune.results.outcome import Percentiles, Probe
+from tune.results.requests import RequestLog
+
+Figure = tuple[str, str]
+"""A quantity under its name in outcome.json, in its unit, and a statistic of it: ("ttft_s", "p99")."""
+
+Figures = Mapping[Figure, float]
+"""Positive values; a figure that a run does not have is left out."""
+
+FITTED: tuple[Figure, ...] = (("ttft_s", "mean"), ("ttft_s", "p99"), ("tpot_s", "mean"), ("tpot_s", "p90"))
+"""The figures of a run that decide the fit. All others are predictions."""
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p97", "p99")
+
+ALL: tuple[Figure, ...] = (
+    *((quantity, name) for quantity in ("ttft_s", "tpot_s", "latency_s") for name in _STATISTICS),
+    ("output_tps", "mean"),
+    ("loadgen_tps", "mean"),
+)
+"""Every figure that is compared, in the order of the table."""
+
+
+def of_probe(probe: Probe) -> Figures:
+    """The figures of a recorded probe. `output_tps` is the rate of tune.results.measure."""
+    return {
+        **_latencies(probe.ttft_s, probe.tpot_s, probe.latency_s),
+        **_rates(probe.output_tps, probe.loadgen_tps),
+    }
+
+
+def of_logs(found: LoadGenFigures) -> Figures:
+    """The figures of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
+    return {**_latencies(found.ttft_s, found.tpot_s, found.latency_s), **_rates(None, found.tps)}
+
+
+def of_requests(log: RequestLog) -> Figures:
+    """The figures of a request record, by the rules of tune.results.measure and of LoadGen.
+
+    `loadgen_tps` is all output tokens over the time until the last-issued query is done. Source: LoadGen,
+    loadgen/results.cc.
+    """
+    good = answered(log)
+    times = latencies(log, good)
+    completed_qps = completion_qps(log, times, good)
+    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    loadgen_tps = float(log.output_tokens[good].sum()) / (int(log.done_ns[-1]) / 1e9) if good[-1] else None
+    spread = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    return {**_latencies(*spread), **_rates(output_tps, loadgen_tps)}
+
+
+def _latencies(
+    ttft: Percentiles | LogLatency | None,
+    tpot: Percentiles | LogLatency | None,
+    latency: Percentiles | LogLatency | None,
+) -> Figures:
+    measured = (("ttft_s", ttft), ("tpot_s", tpot), ("latency_s", latency))
+    values = {
+        (quantity, name): getattr(of_run, name)
+        for quantity, of_run in measured
+        if of_run
+        for name in _STATISTICS
+    }
+    return {figure: value for figure, value in values.items() if value is not None and value > 0}
+
+
+def _rates(output_tps: float | None, loadgen_tps: float | None) -> Figures:
+    rates = {("output_tps", "mean"): output_tps, ("loadgen_tps", "mean"): loadgen_tps}
+    return {figure: rate for figure, rate in rates.items() if rate}

@@ -1,0 +1,84 @@
+"""A calibration as a Hydra option of the group `cluster`, found with --config-dir."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tune.calibrate.comparison import Row
+from tune.calibrate.fit import FittedParameter, values_of
+from tune.calibrate.parameters import with_values
+from tune.calibrate.runs import MeasuredRun
+from tune.calibrate.text import describe, describe_seeds, verdict
+from tune.errors import FixCommand
+from tune.spec.cluster import Calibration
+
+_MARK = "# A simulated rack, written by action=calibrate."
+
+
+def check_target(path: Path, shipped: Sequence[str]) -> None:
+    """Raises FixCommand where `path` is no DIR/cluster/NAME.yaml that may be written.
+
+    NAME must differ from the options `shipped`, which Hydra finds first. A file that action=calibrate did
+    not write stays.
+    """
+    if (
+        path.suffix != ".yaml"
+        or path.absolute().parent.name != "cluster"
+        or not re.fullmatch(r"\w+", path.stem)
+    ):
+        raise FixCommand(
+            f"calibrate.to: found {path}; expected DIR/cluster/NAME.yaml, NAME of letters, digits and _, so "
+            "that --config-dir DIR cluster=NAME finds it."
+        )
+    if path.stem in shipped:
+        raise FixCommand(
+            f"calibrate.to: found {path}, but cluster={path.stem} is shipped with tune and would hide it; "
+            "expected another name."
+        )
+    if path.is_dir() or (path.exists() and _first_line(path) != _MARK):
+        raise FixCommand(
+            f"calibrate.to: {path} is there and action=calibrate did not write it; expected a new name, or a "
+            "file of its own to replace. Name another one."
+        )
+
+
+def render_settings(
+    calibration: Calibration,
+    runs: Sequence[MeasuredRun],
+    tables: Sequence[Sequence[Row]],
+    fitted: Sequence[FittedParameter],
+) -> str:
+    """The YAML text: what it was fitted to, how near it comes, and every value of the calibration."""
+    lines = [_MARK, "# Fitted to TTFT mean and p99, TPOT mean and p90 of:"]
+    for run, rows in zip(runs, tables, strict=True):
+        lines.append(f"#   {describe(run)}")
+        residuals = [f"{row.figure[0]} {row.figure[1]} {row.error_frac:+.1%}" for row in rows if row.fitted]
+        lines.append(f"#     simulated against measured: {', '.join(residuals)}")
+    lines.append(f"# {describe_seeds(runs).capitalize()}.")
+    if any(one.parameter.of_dataset for one in fitted):
+        lines.append("# Fitted with it, and no part of a cluster; give them on the command line:")
+        lines += [f"#   {_line(one)}" for one in fitted if one.parameter.of_dataset]
+    lines += ["defaults:", "  - sim", "  - _self_", "calibration:"]
+    by_name = {one.parameter.name: one for one in fitted}
+    final = with_values(calibration, values_of(fitted))
+    for name, value in final.model_dump(mode="json").items():
+        note = f"  # {_note(by_name[name])}" if name in by_name else ""
+        lines.append(f"  {name}: {json.dumps(value)}{note}")
+    return "\n".join(lines) + "\n"
+
+
+def _line(one: FittedParameter) -> str:
+    return f"{one.parameter.override}={one.value!r}  # {_note(one)}"
+
+
+def _note(one: FittedParameter) -> str:
+    bounds = one.parameter.bounds
+    allowed = f"{bounds.low:g} .. {bounds.high:g}"
+    return f"fitted: 95 % {one.low:.4g} .. {one.high:.4g}, bounds {allowed}, {verdict(one)}"
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]

@@ -1,0 +1,41 @@
+"""Progress bars of long actions, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from tune.results.outcome import Outcome
+
+
+@contextmanager
+def trials(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
+    """A bar of a study; call what it yields with every outcome that is recorded."""
+    best = 0.0
+    with tqdm(total=n_trials, desc=name, unit="trial", file=sys.stderr) as bar:
+
+        def recorded(outcome: Outcome) -> None:
+            nonlocal best
+            if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > best:
+                best = outcome.output_tps_per_gpu or 0.0
+                bar.set_postfix_str(f"best {best:.1f} tokens/s/GPU, trial {outcome.number}")
+            bar.update()
+
+        yield recorded
+
+
+@contextmanager
+def evaluations() -> Iterator[Callable[[float], None]]:
+    """A count of a fit's evaluations, on a terminal; call what it yields with the misfit of each."""
+    with tqdm(desc="calibrate", unit=" evaluations", file=sys.stderr, disable=None) as bar:
+
+        def evaluated(misfit_frac: float) -> None:
+            bar.set_postfix_str(f"{misfit_frac:.1%} from the fitted figures", refresh=False)
+            bar.update()
+
+        yield evaluated

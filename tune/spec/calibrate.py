@@ -1,0 +1,23 @@
+"""What action=calibrate is asked: which measured runs, which parameters, where the answer goes."""
+
+from __future__ import annotations
+
+from tune.spec.typed import NonNegativeInt, Typed
+
+
+class LogsOf(Typed):
+    """LoadGen's logs in the folder `logs`, of a run that differs by `overrides` from the command line."""
+
+    logs: str
+    overrides: tuple[str, ...] = ()
+
+
+class Calibrate(Typed):
+    """The settings `calibrate.*`; runs named in several ways are fitted together."""
+
+    study: str | None
+    trials: tuple[str | NonNegativeInt, ...] | None
+    logs: str | None
+    runs: tuple[LogsOf, ...]
+    parameters: tuple[str, ...]
+    to: str | None
