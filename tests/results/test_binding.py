@@ -44,8 +44,9 @@ def test_the_longest_stage_of_the_slowest_first_tokens_binds_ttft(stage, binds):
 
 
 def test_the_front_end_binds_where_its_part_of_the_wait_is_the_longest():
-    assert bound(use(tail_queue_s=3.0, tail_frontend_s=2.9)).binds == "frontend"
-    assert bound(use(tail_queue_s=3.0, tail_frontend_s=0.1)).binds == "prefill"
+    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).binds == "frontend"
+    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).binds == "prefill"
+    assert bound(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).binds == "frontend"
 
 
 def test_a_prefill_shared_with_other_prompts_is_a_wait_and_wants_more_workers():

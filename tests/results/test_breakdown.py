@@ -77,14 +77,17 @@ def test_slots_are_what_batch_and_tokens_of_a_step_allow():
     assert decode_slots(spec().decode) == 512
 
 
-def test_the_front_ends_part_of_the_wait_is_told_where_it_is_recorded():
+def test_the_front_ends_parts_are_told_where_they_are_recorded():
     log = with_stages(make_log(600))
-    assert broken_down(log).frontend_s is None
-    queued = log.scheduled_ns + 250_000_000
-    told = broken_down(replace(log, stages=replace(log.stages, prefill_queued_ns=queued)))
-    assert (told.frontend_s, told.tail_frontend_s) == (0.25, 0.25)
+    nothing = broken_down(log)
+    assert (nothing.frontend_in_s, nothing.frontend_out_s) == (None, None)
+    queued, made = log.scheduled_ns + 250_000_000, log.first_token_ns - 10_000_000
+    stages = replace(log.stages, prefill_queued_ns=queued, first_made_ns=made)
+    told = broken_down(replace(log, stages=stages))
+    assert (told.frontend_in_s, told.tail_frontend_in_s) == (0.25, 0.25)
+    assert (told.frontend_out_s, told.tail_frontend_out_s) == (0.01, 0.01)
     queued[3] = -1
-    assert broken_down(replace(log, stages=replace(log.stages, prefill_queued_ns=queued))).frontend_s is None
+    assert broken_down(replace(log, stages=stages)).frontend_in_s is None
 
 
 def test_nothing_recorded_is_no_breakdown():

@@ -12,7 +12,7 @@ from outcomes import failed, infeasible, measured
 from tune.errors import FixCommand
 from tune.results.frame import frame, rank, write_ranking
 
-COLUMNS = 15 + 3 + 3 * 8 + 2 + 20 + 2 + 2 + 2 * 4 + 1
+COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
 
 
 def test_a_row_an_outcome_in_order():

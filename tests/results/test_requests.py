@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,11 +11,25 @@ from tune.results.requests import RequestLog, read_requests, write_requests
 def arrays(log: RequestLog) -> dict[str, np.ndarray]:
     parts = [log, log.stages, log.pools]
     return {
-        f.name: getattr(p, f.name) for p in parts if p for f in fields(p) if f.name not in ("stages", "pools")
+        f.name: getattr(part, f.name)
+        for part in parts
+        if part
+        for f in fields(part)
+        if f.name not in ("stages", "pools") and getattr(part, f.name) is not None
     }
 
 
-@pytest.mark.parametrize("log", [make_log(50), with_stages(make_log(50))], ids=["client", "simulated"])
+def with_front_end(log: RequestLog) -> RequestLog:
+    """The marks of the front end too: 1 ms on the way in, none on the way out."""
+    queued, made = log.scheduled_ns + 1_000_000, log.first_token_ns
+    return replace(log, stages=replace(log.stages, prefill_queued_ns=queued, first_made_ns=made))
+
+
+@pytest.mark.parametrize(
+    "log",
+    [make_log(50), with_stages(make_log(50)), with_front_end(with_stages(make_log(50)))],
+    ids=["client", "stages", "front end"],
+)
 def test_what_is_written_is_what_is_read(log, tmp_path):
     write_requests(tmp_path / "requests.npz", log)
     read = read_requests(tmp_path / "requests.npz")
@@ -49,6 +63,8 @@ def damaged(tmp_path, kind):
             np.savez(path, **kept | {"done_ns": kept["done_ns"][:-1]})
         case "uneven stages":
             np.savez(path, **kept | {"kv_arrived_ns": kept["kv_arrived_ns"][:-1]})
+        case "uneven front end":
+            np.savez(path, **kept | {"first_made_ns": kept["kv_arrived_ns"][:-1]})
         case "pickled":
             np.savez(path, **kept | {"error": np.array([None] * 50, dtype=object)}, allow_pickle=True)
     return path
@@ -65,6 +81,7 @@ def damaged(tmp_path, kind):
         "lacks a stage",
         "uneven",
         "uneven stages",
+        "uneven front end",
         "pickled",
     ],
 )

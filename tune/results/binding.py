@@ -32,7 +32,7 @@ UNEVEN_FRAC = 0.1
 """How far the fullest worker lies above the mean before that is worth a word; our choice."""
 
 _STAGE_WORDS = {
-    "frontend": "is in front of the prefill queue",
+    "frontend": "is the front end's",
     "queue": "is waiting for a prefill worker or sharing it with other prompts",
     "prefill": "is the prefill of their own prompts",
     "transfer": "is the KV transfer",
@@ -86,15 +86,16 @@ def _largest_stage(use: Breakdown | None) -> tuple[str | None, float]:
     """The stage that takes most of the slowest first tokens, and its share of them; None where unknown."""
     if use is None or use.tail_queue_s is None:
         return None, 0.0
-    frontend_s, prefill_s = use.tail_frontend_s or 0.0, use.tail_prefill_s or 0.0
+    before_s, after_s = use.tail_frontend_in_s or 0.0, use.tail_frontend_out_s or 0.0
+    prefill_s = use.tail_prefill_s or 0.0
     alone_s = prefill_s if use.tail_prefill_alone_s is None else use.tail_prefill_alone_s
     times = {
-        "frontend": frontend_s,
-        "queue": use.tail_queue_s - frontend_s + prefill_s - alone_s,
+        "frontend": before_s + after_s,
+        "queue": use.tail_queue_s - before_s + prefill_s - alone_s,
         "prefill": alone_s,
         "transfer": use.tail_transfer_s or 0.0,
         "slot": use.tail_slot_s or 0.0,
-        "first_step": use.tail_first_step_s or 0.0,
+        "first_step": (use.tail_first_step_s or 0.0) - after_s,
     }
     stage = max(times, key=lambda name: times[name])
     return stage, times[stage] / max(sum(times.values()), 1e-9)

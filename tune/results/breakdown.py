@@ -49,7 +49,8 @@ def _stages(log: RequestLog, stages: Stages, good: NDArray[np.bool_]) -> dict[st
     for prefix, which in (("", known), ("tail_", tail)):
         seconds = np.diff(marks[:, which], axis=0).mean(axis=1) / 1e9
         means |= {prefix + name: float(mean) for name, mean in zip(_STAGES, seconds, strict=True)}
-        means[f"{prefix}frontend_s"] = _frontend_s(log.scheduled_ns, stages.prefill_queued_ns, which)
+        means[f"{prefix}frontend_in_s"] = _mean_s(log.scheduled_ns, stages.prefill_queued_ns, which)
+        means[f"{prefix}frontend_out_s"] = _mean_s(stages.first_made_ns, log.first_token_ns, which)
     prefill_ns = stages.prefill_done_ns - stages.prefill_start_ns
     alone_ns = _alone_ns(log.input_tokens[known], prefill_ns[known])
     means["tail_prefill_alone_s"] = float(alone_ns[tail[known]].mean()) / 1e9
@@ -67,10 +68,11 @@ def _alone_ns(tokens: IntArray, prefill_ns: IntArray) -> IntArray:
     return alone_ns
 
 
-def _frontend_s(scheduled_ns: IntArray, queued_ns: IntArray | None, which: NDArray[np.bool_]) -> float | None:
-    if queued_ns is None or bool((queued_ns[which] < 0).any()):
+def _mean_s(from_ns: IntArray | None, to_ns: IntArray | None, which: NDArray[np.bool_]) -> float | None:
+    """Mean seconds between two marks, None where one of them is not recorded for all of `which`."""
+    if from_ns is None or to_ns is None or bool((np.minimum(from_ns, to_ns)[which] < 0).any()):
         return None
-    return float((queued_ns - scheduled_ns)[which].mean()) / 1e9
+    return float((to_ns - from_ns)[which].mean()) / 1e9
 
 
 def _pools(pools: PoolUse | None, decode: Engine) -> dict[str, float | None]:

@@ -41,10 +41,10 @@ class Breakdown(Typed):
     """Where time goes (s) and how full the pools are; None where not recorded.
 
     The five stages are means over requests and sum to the mean TTFT; with `tail_` they are means over the
-    slowest first tokens, which make the p99. `frontend_s` is the part of `queue_s` before the request
-    reached a prefill worker, `tail_prefill_alone_s` the part of `tail_prefill_s` that the prompts would take
-    on idle workers. Pool figures are means over workers and time; `_most` is the fullest worker's.
-    `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold at once.
+    slowest first tokens, which make the p99. The front end's parts: `frontend_in_s` of `queue_s`,
+    `frontend_out_s` of `first_step_s`. `tail_prefill_alone_s` is the part of `tail_prefill_s` that the
+    prompts would take on idle workers. Pool figures are means over workers and time, with `_most` those of
+    the fullest worker; `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold.
     """
 
     queue_s: float | None
@@ -60,8 +60,10 @@ class Breakdown(Typed):
     tail_transfer_s: float | None = None
     tail_slot_s: float | None = None
     tail_first_step_s: float | None = None
-    frontend_s: float | None = None
-    tail_frontend_s: float | None = None
+    frontend_in_s: float | None = None
+    frontend_out_s: float | None = None
+    tail_frontend_in_s: float | None = None
+    tail_frontend_out_s: float | None = None
     tail_prefill_alone_s: float | None = None
     decode_slots_frac: float | None = None
     prefill_utilisation_most: float | None = None

@@ -22,7 +22,8 @@ FloatArray = NDArray[np.float64]
 class Stages:
     """Where the time of each request went; int64 nanoseconds on the clock of `RequestLog`, shape (n,).
 
-    `prefill_queued_ns`: when the request had passed the front end; None where that is not recorded.
+    `prefill_queued_ns`: when the front end had passed the request on; `first_made_ns`: when the decode worker
+    had made its first token, before the front end passed that on. None where not recorded.
     """
 
     prefill_start_ns: IntArray
@@ -30,6 +31,7 @@ class Stages:
     kv_arrived_ns: IntArray
     decode_start_ns: IntArray
     prefill_queued_ns: IntArray | None = None
+    first_made_ns: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
