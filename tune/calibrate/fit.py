@@ -26,9 +26,10 @@ prior's."""
 
 _ROUNDS = 2
 _STEP_U = 0.1
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-3
 _MOST_STEPS = 25
 _AT_BOUND_U = 1e-3
+_INSIDE_U = 1e-6
 
 Progress = Callable[[float], None]
 """Told after every evaluation: the root mean square of ln(simulated / measured) over the fitted figures."""
@@ -75,39 +76,64 @@ def fit(
     rack answers nothing.
     """
     _require_effect(runs, parameters)
-    low = np.array([parameter.u(parameter.bounds.low) for parameter in parameters])
-    high = np.array([parameter.u(parameter.bounds.high) for parameter in parameters])
-
-    def log_ratios(u: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, variance = _log_ratios(runs, calibration, values_at(parameters, u))
-        progress(float(np.sqrt(np.mean(np.square(mean)))))
-        return mean, variance
-
-    def slopes(u: FloatArray) -> FloatArray:
-        columns = []
-        for index in range(len(u)):
-            below, above = u.copy(), u.copy()
-            below[index] = max(u[index] - _STEP_U, low[index])
-            above[index] = min(u[index] + _STEP_U, high[index])
-            rise = log_ratios(above)[0] - log_ratios(below)[0]
-            columns.append(rise / (above[index] - below[index]))
-        return np.stack(columns, axis=1)
-
+    problem = _Problem(runs, calibration, parameters, progress)
     u = np.zeros(len(parameters))
     for _ in range(_ROUNDS):
-        expected = np.sqrt(MODEL_ERROR_FRAC**2 + log_ratios(u)[1])
+        expected = np.sqrt(MODEL_ERROR_FRAC**2 + problem.log_ratios(u)[1])
+        u, slopes, residuals = problem.solve(u, expected)
+    sd_u = _posterior_sd(slopes, residuals)
+    return tuple(_fitted(*each) for each in zip(parameters, u, sd_u, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The misfit as a function of u, shape (parameters,)."""
+
+    runs: Sequence[MeasuredRun]
+    calibration: Calibration
+    parameters: Sequence[Parameter]
+    progress: Progress
+
+    def solve(self, u: FloatArray, expected: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The best u from `u` on, and there the slopes and the log ratios, both over `expected`."""
+        low, high = self._ends()
         found = least_squares(
-            lambda at, e=expected: np.concatenate([log_ratios(at)[0] / e, at]),
-            np.clip(u, low + 1e-6, high - 1e-6),
-            jac=lambda at, e=expected: np.concatenate([slopes(at) / e[:, None], np.eye(len(at))]),
+            lambda at: np.concatenate([self.log_ratios(at)[0] / expected, at]),
+            np.clip(u, low + _INSIDE_U, high - _INSIDE_U),
+            jac=lambda at: np.concatenate([self._slopes(at) / expected[:, None], np.eye(len(at))]),
             bounds=(low, high),
             xtol=_TOLERANCE,
             ftol=_TOLERANCE,
             max_nfev=_MOST_STEPS,
         )
-        u = found.x
-    sd_u = _posterior_sd(found.jac[: -len(u)], found.fun[: -len(u)])
-    return tuple(_fitted(*each) for each in zip(parameters, u, sd_u, strict=True))
+        return found.x, found.jac[: len(expected)], found.fun[: len(expected)]
+
+    def log_ratios(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """ln(simulated / measured) of every run and fitted figure, shape (runs x figures,), as a mean over
+        seeds, and the variance of one measured run about it: 0 where requests are on record."""
+        values = values_at(self.parameters, u)
+        each = [_log_ratios(run, self.calibration, values) for run in self.runs]
+        means, variances = (np.concatenate(part) for part in zip(*each, strict=True))
+        self.progress(float(np.sqrt(np.mean(np.square(means)))))
+        return means, variances
+
+    def _slopes(self, u: FloatArray) -> FloatArray:
+        """Central differences of the log ratios, shape (runs x figures, parameters), inside the bounds."""
+        low, high = self._ends()
+        columns = []
+        for index in range(len(u)):
+            below, above = u.copy(), u.copy()
+            below[index] = max(u[index] - _STEP_U, low[index])
+            above[index] = min(u[index] + _STEP_U, high[index])
+            rise = self.log_ratios(above)[0] - self.log_ratios(below)[0]
+            columns.append(rise / (above[index] - below[index]))
+        return np.stack(columns, axis=1)
+
+    def _ends(self) -> tuple[FloatArray, FloatArray]:
+        low, high = (
+            np.array([p.u(getattr(p.bounds, end)) for p in self.parameters]) for end in ("low", "high")
+        )
+        return low, high
 
 
 def values_at(parameters: Sequence[Parameter], u: FloatArray) -> Values:
@@ -118,20 +144,12 @@ def values_of(fitted: Sequence[FittedParameter]) -> Values:
     return {one.parameter.name: one.value for one in fitted}
 
 
-def _log_ratios(
-    runs: Sequence[MeasuredRun], calibration: Calibration, values: Values
-) -> tuple[FloatArray, FloatArray]:
-    """ln(simulated / measured) of every run and fitted figure, shape (runs x figures,), as a mean over seeds,
-    and the variance of one measured run about that mean: 0 where requests are on record."""
-    means, variances = [], []
-    for run in runs:
-        orders = simulated(run, calibration, values, FIT_SEEDS)
-        ratios = np.log([[_figure(run, order, figure) for figure in FITTED] for order in orders])
-        means.append(ratios.mean(axis=0) - np.log([run.figures[figure] for figure in FITTED]))
-        several = len(orders) > 1
-        of_order = ratios.var(axis=0, ddof=1) if several else np.zeros(len(FITTED))
-        variances.append(of_order * (1 + 1 / len(orders)))
-    return np.concatenate(means), np.concatenate(variances)
+def _log_ratios(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[FloatArray, FloatArray]:
+    orders = simulated(run, calibration, values, FIT_SEEDS)
+    logs = np.log([[_figure(run, order, figure) for figure in FITTED] for order in orders])
+    measured = np.log([run.figures[figure] for figure in FITTED])
+    of_order = logs.var(axis=0, ddof=1) if len(orders) > 1 else np.zeros(len(FITTED))
+    return logs.mean(axis=0) - measured, of_order * (1 + 1 / len(orders))
 
 
 def _figure(run: MeasuredRun, found: Mapping[tuple[str, str], float], figure: tuple[str, str]) -> float:

@@ -1,0 +1,134 @@
+"""Measured runs from records and from logs; every way in which they are not what the command says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measured_studies import SHORT, logs_of, measure_trial, settings_of
+
+from tune.calibrate.figures import ALL, FITTED, of_requests
+from tune.calibrate.parameters import Values
+from tune.calibrate.runs import run_of_logs, runs_of_study
+from tune.calibrate.simulated import simulated
+from tune.errors import FixCommand, RunAgain
+from tune.results.folder import StudyFolder
+from tune.results.measure import REQUESTS_FILE
+from tune.results.requests import read_requests
+from tune.spec.settings import Settings
+
+NOTHING: Values = {}
+PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """A measured trial and one that is infeasible."""
+    root = tmp_path_factory.mktemp("runs") / "s"
+    measure_trial(root, *SHORT)
+    return measure_trial(root, *SHORT, "prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=256")
+
+
+def test_a_recorded_trial_is_its_own_requests(study: StudyFolder) -> None:
+    (run,) = runs_of_study(study, None)
+    log = read_requests(logs_of(study) / REQUESTS_FILE)
+    assert run.asked is not None
+    np.testing.assert_array_equal(run.asked.scheduled_ns, log.scheduled_ns)
+    np.testing.assert_array_equal(run.asked.input_tokens, log.input_tokens)
+    assert set(FITTED) < set(run.figures) <= set(ALL)
+    assert run.label.startswith("trial 0 (t")
+
+
+def test_the_figures_of_a_record_are_those_of_its_requests(study: StudyFolder) -> None:
+    (run,) = runs_of_study(study, [0])
+    again = of_requests(read_requests(logs_of(study) / REQUESTS_FILE))
+    assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
+
+
+def test_the_rack_that_measured_a_trial_gives_its_figures_back(study: StudyFolder, shipped: Settings) -> None:
+    (run,) = runs_of_study(study, None)
+    assert shipped.cluster.calibration is not None
+    (again,) = simulated(run, shipped.cluster.calibration, NOTHING, (5, 6))
+    assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
+
+
+def test_a_trial_by_its_number_and_by_its_id(study: StudyFolder) -> None:
+    (outcome,) = [outcome for outcome in study.outcomes() if outcome.status == "measured"]
+    assert runs_of_study(study, [0])[0].label == runs_of_study(study, [outcome.trial_id])[0].label
+
+
+def test_without_its_requests_a_trial_is_simulated_in_several_orders(tmp_path: Path) -> None:
+    study = measure_trial(tmp_path / "s", *SHORT)
+    (logs_of(study) / REQUESTS_FILE).unlink()
+    (run,) = runs_of_study(study, None)
+    assert run.asked is None
+    settings = settings_of()
+    assert settings.cluster.calibration is not None
+    first, second = simulated(run, settings.cluster.calibration, NOTHING, (1, 2))
+    assert first["ttft_s", "p99"] != second["ttft_s", "p99"]
+
+
+def test_a_torn_record_is_named(tmp_path: Path) -> None:
+    study = measure_trial(tmp_path / "s", *SHORT)
+    path = logs_of(study) / REQUESTS_FILE
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunAgain, match=r"requests\.npz"):
+        runs_of_study(study, None)
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        ([7], "found 7, which has no outcome"),
+        (["t000000000000"], "t000000000000, which has no outcome"),
+        ([1], "1 is infeasible"),
+        ([], "no measured trial among 2"),
+    ],
+)
+def test_trials_that_cannot_be_fitted(study: StudyFolder, trials: list[str | int], says: str) -> None:
+    with pytest.raises(FixCommand) as error:
+        runs_of_study(study, trials)
+    assert says in str(error.value)
+
+
+def test_a_trial_without_its_configuration(tmp_path: Path) -> None:
+    study = measure_trial(tmp_path / "s", *SHORT)
+    (study.trials()[0].root / "spec.json").unlink()
+    with pytest.raises(FixCommand, match=r"spec\.json is missing"):
+        runs_of_study(study, None)
+
+
+def test_the_published_logs(shipped: Settings) -> None:
+    run = run_of_logs(PUBLISHED, shipped.trial_spec)
+    assert run.asked is None
+    assert run.figures["ttft_s", "p99"] == pytest.approx(4.2158, abs=1e-4)
+    assert run.figures["loadgen_tps", "mean"] == 9897.52
+    assert ("output_tps", "mean") not in run.figures
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["load.target_qps=14"], "Add load.target_qps=15.75"),
+        (["load.min_duration_s=500"], "a run of 16626 queries, but the configuration gives 8313"),
+        (["load.dataset.samples=8000"], "but the configuration gives 16000"),
+    ],
+)
+def test_logs_of_another_configuration(overrides: list[str], says: str) -> None:
+    with pytest.raises(FixCommand) as error:
+        run_of_logs(PUBLISHED, settings_of(*overrides).trial_spec)
+    assert says in str(error.value)
+
+
+def test_logs_without_latencies_of_tokens(shipped: Settings, tmp_path: Path) -> None:
+    lines = (PUBLISHED / "mlperf_log_detail.txt").read_text().splitlines()
+    kept = [line for line in lines if "first_token" not in line]
+    (tmp_path / "mlperf_log_detail.txt").write_text("\n".join(kept))
+    with pytest.raises(FixCommand, match="found no mean of ttft_s, p99 of ttft_s"):
+        run_of_logs(tmp_path, shipped.trial_spec)
+
+
+def test_a_folder_without_logs(shipped: Settings, tmp_path: Path) -> None:
+    with pytest.raises(RunAgain, match=r"mlperf_log_detail\.txt is missing"):
+        run_of_logs(tmp_path, shipped.trial_spec)
