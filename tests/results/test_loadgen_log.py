@@ -81,8 +81,10 @@ def test_every_key_is_loadgens_and_of_its_type(tmp_path):
     assert results - set(ours) == {"result_overlatency_query_count", "result_token_throughput"}
 
 
-def test_summary_and_detail_agree(tmp_path):
-    detail = written(tmp_path, with_late_first_tokens(make_log(700), 9, 9.0))
+@pytest.mark.parametrize("fewest", [1, 701])
+def test_summary_and_detail_agree(fewest, tmp_path):
+    late = with_late_first_tokens(make_log(700), 9, 9.0)
+    detail = written(tmp_path, late, f"load.min_queries={fewest}", *SHORT)
     (tmp_path / DETAIL).unlink()
     summary = read_logs(tmp_path)
     assert summary.tps == pytest.approx(detail.tps, rel=1e-4)

@@ -145,6 +145,7 @@ def _latencies(values_ns: IntArray, of_range: str, of_percentile: str) -> dict[s
 
 
 _NO_ERRORS = "No errors encountered during test."
+_SEE_DETAIL = "   See the detailed log for why this may have occurred.\n"
 
 _SUMMARY = """\
 {rule}
@@ -189,6 +190,8 @@ No warnings encountered during test.
 
 def _summary(settings: dict[str, Any], results: dict[str, Any], verdict: Verdict) -> str:
     advice = "".join(f" * {text}\n" for text in verdict.advice)
+    if not verdict.min_queries_met:
+        advice += _SEE_DETAIL
     errors = results["num_errors"]
     words = {key: _words(value) for key, value in (settings | results).items()}
     return _SUMMARY.format(

@@ -46,7 +46,8 @@ def read_summary(text: str) -> dict[str, str]:
     for kind, note in _NOTES.findall(text):
         values[f"early_stopping_{kind.lower()}_result"] = note.replace("\n", " ")
     if advice := _ADVICE.search(text):
-        values["result_invalid_reason"] = " ".join(advice[1].replace(" * ", " ").split())
+        points = [line.removeprefix(" * ") for line in advice[1].splitlines() if line.startswith(" * ")]
+        values["result_invalid_reason"] = " ".join(points)
     if errors := _ERRORS.search(text):
         values["num_errors"] = "0" if errors[1].lower() == "no" else errors[1]
     return values
