@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from measured_studies import SHORT, WHOLE_PASS, calibration_of, logs_of, measure_trial, settings_of
 
+from tune.calibrate.calibrate import calibrate
 from tune.calibrate.comparison import Row, compare, rms_error_frac
 from tune.calibrate.figures import FITTED
 from tune.calibrate.fit import FittedParameter, fit, values_of
@@ -85,6 +86,15 @@ def test_lengths_on_record_leave_nothing_to_fit_in_the_dataset(recorded: tuple[M
         fitted(recorded, ("prefill_scale", "load.dataset.inputs.sd_tokens"))
 
 
+def test_a_parameter_of_the_dataset_needs_one_dataset(shipped: Settings) -> None:
+    figures = dict.fromkeys(FITTED, 1.0)
+    run = MeasuredRun("a", shipped.trial_spec, figures, None)
+    other = MeasuredRun("b", settings_of("load.dataset.inputs.sd_tokens=3000").trial_spec, figures, None)
+    asked = shipped.calibrate.model_copy(update={"parameters": ("load.dataset.inputs.sd_tokens",)})
+    with pytest.raises(FixCommand, match="runs of different datasets"):
+        calibrate(asked, calibration_of(shipped), (run, other), lambda _: None)
+
+
 def test_a_rack_that_answers_nothing_cannot_be_fitted(recorded: tuple[MeasuredRun, ...]) -> None:
     (run,) = recorded
     tiny = run.spec.model_copy(update={"decode": run.spec.decode.model_copy(update={"max_seq_len": 64})})
@@ -108,6 +118,7 @@ def test_errors_of_fitted_and_predicted_figures_are_apart() -> None:
     rows = [Row(("ttft_s", "p99"), 2.0, 2.2, None), Row(("ttft_s", "p50"), 1.0, 0.7, None)]
     assert rms_error_frac([rows], fitted=True) == pytest.approx(0.1)
     assert rms_error_frac([rows, rows], fitted=False) == pytest.approx(0.3)
+    assert rms_error_frac([rows[:1]], fitted=False) is None
 
 
 def test_no_seed_is_both_fitted_and_reported() -> None:

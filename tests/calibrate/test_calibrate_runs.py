@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from measured_studies import SHORT, logs_of, measure_trial, settings_of
 
+from tune.calibrate.calibrate import read_listed
 from tune.calibrate.figures import ALL, FITTED, of_requests
 from tune.calibrate.parameters import Values
 from tune.calibrate.runs import run_of_logs, runs_of_study
@@ -16,6 +17,7 @@ from tune.errors import FixCommand, RunAgain
 from tune.results.folder import StudyFolder
 from tune.results.measure import REQUESTS_FILE
 from tune.results.requests import read_requests
+from tune.spec.calibrate import ListedRun
 from tune.spec.settings import Settings
 
 NOTHING: Values = {}
@@ -132,3 +134,33 @@ def test_logs_without_latencies_of_tokens(shipped: Settings, tmp_path: Path) -> 
 def test_a_folder_without_logs(shipped: Settings, tmp_path: Path) -> None:
     with pytest.raises(RunAgain, match=r"mlperf_log_detail\.txt is missing"):
         run_of_logs(tmp_path, shipped.trial_spec)
+
+
+def test_a_list_of_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.yaml"
+    path.write_text("- logs: a\n- {logs: b, overrides: [split.prefill_workers=13, stack=dynamo_v1]}\n")
+    expected = (
+        ListedRun(logs="a"),
+        ListedRun(logs="b", overrides=("split.prefill_workers=13", "stack=dynamo_v1")),
+    )
+    assert read_listed(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "should be a valid array"),
+        ("[]", "at least 1 item"),
+        ("logs: a", "should be a valid array"),
+        ("- log: a", "0.logs: Field required"),
+        ("- {logs: a, overrides: [1]}", "0.overrides.0: Input should be a valid string"),
+        ("- {logs: a", "expected ',' or '}'"),
+        ("- logs: 2026-01-02", "not JSON serializable"),
+    ],
+)
+def test_a_list_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "runs.yaml"
+    path.write_text(text)
+    with pytest.raises(FixCommand, match=r"runs\.yaml cannot be read") as error:
+        read_listed(path)
+    assert says in str(error.value)

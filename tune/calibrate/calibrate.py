@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tune.calibrate.comparison import compare
 from tune.calibrate.fit import FittedParameter, Progress, fit, values_of
@@ -13,12 +18,14 @@ from tune.calibrate.runs import MeasuredRun, run_of_logs, runs_of_study
 from tune.calibrate.settings_file import check_target, render_settings
 from tune.calibrate.text import describe_seeds, render_parameters, render_runs
 from tune.errors import FixCommand
-from tune.results.files import write_text
+from tune.results.files import first_fault, write_text
 from tune.results.folder import StudyFolder
-from tune.spec.calibrate import Calibrate
+from tune.spec.calibrate import Calibrate, ListedRun
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
+
+_LISTED = TypeAdapter(Annotated[tuple[ListedRun, ...], Field(min_length=1)])
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,10 @@ def check_asked(settings: Settings, shipped: Sequence[str]) -> Calibration:
         )
     if asked.trials is not None and asked.study is None:
         raise FixCommand("calibrate.trials names trials of a study; expected calibrate.study=NAME beside it.")
-    if asked.study is None and asked.logs is None and not asked.runs:
+    if asked.study is None and asked.logs is None and asked.runs is None:
         raise FixCommand(
             "action=calibrate needs measured runs: calibrate.study=NAME, calibrate.logs=DIR with the "
-            "settings of that run, or calibrate.runs=[{logs: DIR, overrides: [...]},...]."
+            "settings of that run, or calibrate.runs=FILE.yaml with a list of {logs: DIR, overrides: [...]}."
         )
     if asked.to is not None:
         check_target(Path(asked.to), shipped)
@@ -57,13 +64,32 @@ def measured_runs(
 ) -> tuple[MeasuredRun, ...]:
     """Every run that `asked` names, those of `study` first; `described` composes the overrides of a log.
 
-    Raises as tune.calibrate.runs says.
+    Raises as tune.calibrate.runs and read_listed say.
     """
     runs = list(runs_of_study(study, asked.trials)) if study else []
     if asked.logs is not None:
         runs.append(run_of_logs(Path(asked.logs), described(())))
-    runs += [run_of_logs(Path(entry.logs), described(entry.overrides)) for entry in asked.runs]
+    if asked.runs is not None:
+        path = Path(asked.runs)
+        runs += [
+            run_of_logs(path.parent / entry.logs, described(entry.overrides)) for entry in read_listed(path)
+        ]
     return tuple(runs)
+
+
+def read_listed(path: Path) -> tuple[ListedRun, ...]:
+    """The runs that the YAML file `path` lists; their folders are relative to its own. Raises FixCommand."""
+    try:
+        found = yaml.safe_load(path.read_bytes())
+        return _LISTED.validate_json(json.dumps(found))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        fault = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    except ValidationError as error:
+        fault = first_fault(error)
+    raise FixCommand(
+        f"calibrate.runs: {path} cannot be read ({fault}); expected a YAML list with a line for each run, "
+        "such as - {logs: DIR, overrides: [split.prefill_workers=13]}."
+    )
 
 
 def calibrate(

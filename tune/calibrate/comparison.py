@@ -46,7 +46,8 @@ def compare(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple
     return tuple(rows)
 
 
-def rms_error_frac(tables: Sequence[Sequence[Row]], fitted: bool) -> float:
-    """Root mean square of the relative errors of the fitted figures of all runs, or of the predicted ones."""
+def rms_error_frac(tables: Sequence[Sequence[Row]], fitted: bool) -> float | None:
+    """Root mean square of the relative errors of the fitted figures of all runs, or of the predicted ones;
+    None of no figures."""
     errors = [row.error_frac for rows in tables for row in rows if row.fitted == fitted]
-    return float(np.sqrt(np.mean(np.square(errors))))
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else None

@@ -21,10 +21,9 @@ _NAMES = {
 def render_runs(runs: Sequence[MeasuredRun], tables: Sequence[Sequence[Row]]) -> str:
     """One table a run: each figure measured, simulated, its spread over orders of lengths, its error."""
     blocks = [_render_run(run, rows) for run, rows in zip(runs, tables, strict=True)]
-    fitted, predicted = (rms_error_frac(tables, fitted) for fitted in (True, False))
-    return "\n\n".join(
-        [*blocks, f"root mean square error: fitted figures {fitted:.1%}, predicted {predicted:.1%}"]
-    )
+    errors = {kind: rms_error_frac(tables, kind == "fitted") for kind in ("fitted", "predicted")}
+    told = ", ".join(f"{error:.1%} {kind}" for kind, error in errors.items() if error is not None)
+    return "\n\n".join([*blocks, f"root mean square error of the figures: {told}"])
 
 
 def render_parameters(fitted: Sequence[FittedParameter]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tune.spec.typed import NonNegativeInt, Typed
 
 
-class LogsOf(Typed):
+class ListedRun(Typed):
     """LoadGen's logs in the folder `logs`, of a run that differs by `overrides` from the command line."""
 
     logs: str
@@ -13,11 +13,14 @@ class LogsOf(Typed):
 
 
 class Calibrate(Typed):
-    """The settings `calibrate.*`; runs named in several ways are fitted together."""
+    """The settings `calibrate.*`; runs named in several ways are fitted together.
+
+    `runs` is a YAML file with a list of ListedRun.
+    """
 
     study: str | None
     trials: tuple[str | NonNegativeInt, ...] | None
     logs: str | None
-    runs: tuple[LogsOf, ...]
+    runs: str | None
     parameters: tuple[str, ...]
     to: str | None
