@@ -8,12 +8,16 @@ from typing import Any
 
 from tune.results.outcome import (
     Attempt,
+    Binding,
     Breakdown,
     CapacityQps,
     Constraints,
     Outcome,
     Percentiles,
     Probe,
+    Relief,
+    Spread,
+    SpreadOf,
 )
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
@@ -90,6 +94,30 @@ def percentiles(p99: float) -> Percentiles:
     return Percentiles(**{name: share * p99 for name, share in shares.items()})
 
 
+def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 0.059) -> Spread:
+    """Five orders around a p99 TTFT, in `held` of which the SLO held."""
+    return Spread(
+        orders=5,
+        slo_held=held,
+        ttft_p99_s=SpreadOf(mean=ttft_p99_s, sd=sd_s, min=ttft_p99_s - sd_s, max=ttft_p99_s + 2 * sd_s),
+        tpot_p99_s=SpreadOf(mean=tpot_p99_s, sd=0.001, min=tpot_p99_s, max=tpot_p99_s + 0.002),
+    )
+
+
+BINDING = Binding(
+    binds="prefill",
+    evidence="p99 TTFT uses 94 % of its limit; 76 % of the slowest 2 % of first tokens is waiting for a "
+    "prefill worker or sharing it with other prompts; prefill workers are busy 86 % of the time",
+    relief=(
+        Relief(
+            text="one more prefill worker, 15P3D",
+            overrides=("split.prefill_workers=15", "split.decode_workers=3"),
+        ),
+        Relief(text="more GPUs a prefill worker (prefill.tensor_parallel_size)"),
+    ),
+)
+
+
 def measured(
     number: int,
     *,
@@ -132,12 +160,28 @@ def measured(
             prefill_utilisation=0.85,
             decode_batch=119.0,
             kv_used_frac=0.61,
+            tail_queue_s=0.5 * ttft_p99_s,
+            tail_prefill_s=1.8,
+            tail_transfer_s=0.04,
+            tail_slot_s=0.02,
+            tail_first_step_s=0.05,
+            decode_batch_most=130.0,
         ),
+        "binding": BINDING if valid else None,
+        "spread": _spread_near(ttft_p99_s, held, slo) if valid else None,
     }
     probe = Probe(
         **figures, queries=16626, loadgen_result="VALID" if held else "INVALID", reason=reason, raw="raw/1/0"
     )
     return outcome(number, "measured", reason, prefill=prefill, **{**figures, "probes": (probe,), **changes})
+
+
+def _spread_near(ttft_p99_s: float, held: bool, slo: Slo) -> Spread | None:
+    """Orders where p99 TTFT is near its limit; the share that held is the one the distance suggests."""
+    if slo.ttft_p99_s is None or abs(ttft_p99_s / slo.ttft_p99_s - 1) > 0.25:
+        return None
+    slack = 1 - ttft_p99_s / slo.ttft_p99_s
+    return spread(min(5, max(int(held), round(2.5 + 20 * slack))), ttft_p99_s)
 
 
 def unmeasured(number: int, status: str, reason: str | None, **changes: Any) -> Outcome:
@@ -177,6 +221,8 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "tpot_s",
             "latency_s",
             "breakdown",
+            "spread",
+            "binding",
         )
     )
     return Outcome(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from synthetic_study import measured, study, unmeasured
+from synthetic_study import measured, spread, study, unmeasured
 
 from tune.report.answer import Answer, answer
+from tune.report.certainty import uncertain
 from tune.report.verdict import once
 from tune.results.frame import rank
 from tune.results.outcome import Outcome
@@ -22,7 +23,9 @@ def answered(outcomes: Sequence[Outcome], record: StudyRecord | None = None, **c
 
 
 def test_the_answer_names_configuration_rate_throughput_and_both_percentiles_with_their_limits() -> None:
-    best = measured(3, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593)
+    best = measured(
+        3, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593, spread=None
+    )
     found = answered([measured(0, ttft_p99_s=5.0), best])
     assert found.found
     assert found.sentence == (
@@ -70,7 +73,61 @@ def test_trial_zero_of_a_study_without_an_incumbent_is_no_incumbent() -> None:
     ],
 )
 def test_the_binding_constraint_is_named(ttft_s: float, tpot_s: float, begins: str) -> None:
-    assert answered([measured(0, ttft_p99_s=ttft_s, tpot_p99_s=tpot_s)]).notes[0].startswith(begins)
+    trial = measured(0, ttft_p99_s=ttft_s, tpot_p99_s=tpot_s, spread=None)
+    assert answered([trial]).notes[0].startswith(begins)
+
+
+def test_what_binds_and_what_to_try_stand_behind_the_limit() -> None:
+    notes = answered([measured(0)]).notes
+    assert (
+        "What binds it: prefill. 76 % of the slowest 2 % of first tokens is waiting for a prefill worker or "
+        "sharing it with other prompts; prefill workers are busy 86 % of the time." in notes
+    )
+    assert (
+        "To try: one more prefill worker, 15P3D (split.prefill_workers=15 split.decode_workers=3); "
+        "more GPUs a prefill worker (prefill.tensor_parallel_size)." in notes
+    )
+
+
+def test_a_record_without_what_binds_names_the_limit_alone() -> None:
+    notes = answered([measured(0, binding=None, spread=None)]).notes
+    assert not any(note.startswith(("What binds", "To try", "Over ")) for note in notes)
+
+
+def test_an_answer_in_doubt_says_so_in_its_sentence_and_names_the_surest() -> None:
+    doubtful = measured(3, tps_gpu=140.0, ttft_p99_s=4.2, spread=spread(3, 4.4))
+    sure = measured(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
+    slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
+    found = answered([doubtful, sure, slow])
+    assert found.sentence.endswith(
+        "It is within its spread of breaking the SLO: the SLO holds in 3 of 5 orders of prompt lengths."
+    )
+    assert found.notes[0] == (
+        "Over 5 orders of prompt lengths the SLO holds in 3; p99 TTFT 4.40 s ± 0.300 s (sd), 4.10 s to "
+        "5.00 s; p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms."
+    )
+    assert found.notes[1].startswith("The fastest that no order of lengths puts in doubt: 13P5D")
+    assert found.notes[1].endswith("(trial 4), 133.0 tokens/s/GPU, -5.0 %.")
+    assert found.tiles[1].note == "limit 4.5 s, sd 0.300 s over orders"
+
+
+@pytest.mark.parametrize(
+    ("held", "mean_s", "sd_s", "doubt"),
+    [(5, 4.0, 0.3, False), (5, 4.3, 0.3, True), (4, 4.0, 0.3, True)],
+    ids=["clear", "one sd away", "one order breaks it"],
+)
+def test_an_answer_is_in_doubt_where_an_order_breaks_it_or_one_sd_would(
+    held: int, mean_s: float, sd_s: float, doubt: bool
+) -> None:
+    trial = measured(0, ttft_p99_s=4.0, spread=spread(held, mean_s, sd_s))
+    assert uncertain(trial, study().slo) == doubt
+    assert ("within its spread" in answered([trial]).sentence) == doubt
+
+
+def test_a_broken_slo_is_in_doubt_where_an_order_holds_it() -> None:
+    assert uncertain(measured(0, ttft_p99_s=4.6, spread=spread(2, 4.6)), study().slo)
+    assert not uncertain(measured(0, ttft_p99_s=4.6, spread=spread(0, 4.6)), study().slo)
+    assert not uncertain(measured(0, ttft_p99_s=46.0), study().slo)
 
 
 def test_lifted_limits_bind_nothing_and_are_not_quoted() -> None:
@@ -97,17 +154,9 @@ def test_none_feasible_names_the_closest_by_how_much_it_missed_and_what_to_try()
     assert not found.found
     assert found.sentence.startswith("No configuration held every limit. The closest, 14P4D")
     assert "missed: p99 TTFT by 12.0 % (p99 TTFT 5.04 s of 4.5 s" in found.sentence
-    assert found.notes == (
-        "The largest part of its mean TTFT is waiting for a prefill worker (1.01 s): "
-        "try a lower rate or more prefill workers.",
-    )
-
-
-@pytest.mark.parametrize("without", [{"breakdown": None}])
-def test_advice_needs_no_breakdown(without: dict[str, Any]) -> None:
-    found = answered([measured(0, ttft_p99_s=6.0, tpot_p99_s=0.1, **without)])
-    assert found.notes[0].startswith("For TTFT:")
-    assert found.notes[1].startswith("For TPOT:")
+    assert found.notes[0].startswith("Over 5 orders of prompt lengths the SLO holds in 0")
+    assert found.notes[1].startswith("What binds it: prefill.")
+    assert found.notes[2].startswith("To try: one more prefill worker")
 
 
 def test_a_trial_that_cannot_be_trusted_is_not_the_closest() -> None:

@@ -66,4 +66,10 @@ def _assert_table_works(seen: dict[str, Any]) -> None:
     assert failed
     assert seen["found"] == f"{failed} of 40 shown"
     assert seen["unfolded"].startswith("python -m tune split.prefill_workers=")
+    assert seen["binding"].startswith("What binds: prefill. p99 TTFT uses 94 % of its limit")
+    assert (
+        "one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3" in seen["binding"]
+    )
+    assert {"Where the time to first token goes", "How full the pools are"} <= set(seen["tables"])
+    assert {"–", "5 of 5"} <= set(seen["held"])
     assert seen["opened"]

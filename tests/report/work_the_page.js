@@ -14,7 +14,10 @@ async function act() {
   box.click(); seen.notFeasible = cells(column("Verdict")); box.click();
   find("gb07"); seen.found = document.getElementById("shown").textContent; find("");
   document.querySelector("[data-trial]").click();
-  seen.unfolded = document.querySelector("tr.details code").textContent;
+  seen.unfolded = document.querySelector("tr.details .command code").textContent;
+  seen.binding = document.querySelector("tr.details .binding").textContent;
+  seen.tables = [...document.querySelectorAll("tr.details caption")].map((caption) => caption.textContent);
+  seen.held = cells(column("SLO"));
   await Promise.all(drawings.map(drawFigure));
   seen.drawn = drawings.map((d) => [d.dataset.figure, d.querySelectorAll(".point, .scatterlayer path").length]);
   const gd = document.querySelector("[data-figure=ttft]");

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune.report import words
+from tune.report.certainty import certainty, sd, uncertain, verdict_over_orders
 from tune.report.verdict import incumbent, tightest, used
 from tune.results.latencies import p99_s
-from tune.results.outcome import Breakdown, Outcome
+from tune.results.orders import NEAR_FRAC
+from tune.results.outcome import Outcome
 from tune.results.record import StudyRecord
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
-
-SLACK_FRAC = 0.9
-"""Below this share of every limit, the SLO is not what holds a configuration back; our choice."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,15 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
         f"{words.describe(best, study.space)} at {words.rate(best.target_qps)}: "
         f"{words.figure(best.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, best)}."
     )
-    notes = [_binding(best), *_against_incumbent(study, outcomes, best), *_edges(study, best)]
+    if uncertain(best, study.slo):
+        sentence += f" It is {verdict_over_orders(best, study.slo)}."
+    notes = [
+        *certainty(outcomes, best, study.slo, study.space),
+        _tightest(best),
+        *_binding(best),
+        *_against_incumbent(study, outcomes, best),
+        *_edges(study, best),
+    ]
     if study.space and len(outcomes) < study.n_trials:
         notes.append(
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one "
@@ -64,7 +71,7 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
     if study.search.name != "grid" and len(outcomes) > 1:
         notes.append(
             "The winner of many trials is partly the luckiest: before relying on a small difference, measure "
-            "it again with other orders of lengths, load.length_seed=1, 2, 3."
+            "it again with orders of lengths that it was not chosen by, load.length_seed=10, 11, 12."
         )
     return Answer(True, sentence, _tiles(study, outcomes, best), tuple(notes), _command(best))
 
@@ -78,7 +85,12 @@ def _closest(study: StudyRecord, top: Outcome) -> Answer:
         f"No configuration held every limit. The closest, {words.describe(top, study.space)} at "
         f"{words.rate(top.target_qps)}, missed: {how} ({_latencies(study, top)})."
     )
-    return Answer(False, sentence, _tiles(study, [top], top), tuple(_advice(missed, top)), _command(top))
+    notes = [*certainty([], top, study.slo, study.space), *_binding(top)]
+    if not missed:
+        notes.append(
+            "Run it longer: a short run must hold a limit with room to spare to prove that it holds."
+        )
+    return Answer(False, sentence, _tiles(study, [top], top), tuple(notes), _command(top))
 
 
 def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer:
@@ -111,13 +123,26 @@ def _latencies(study: StudyRecord, outcome: Outcome) -> str:
     return text
 
 
-def _binding(best: Outcome) -> str:
+def _binding(top: Outcome) -> list[str]:
+    """What makes the tightest limit tight and what to try; nothing where that was not derived."""
+    if top.binding is None:
+        return []
+    tried = "; ".join(
+        f"{relief.text} ({' '.join(relief.overrides)})" if relief.overrides else relief.text
+        for relief in top.binding.relief
+    )
+    _, *evidence = top.binding.evidence.split("; ")
+    behind = [f"What binds it: {words.BINDS[top.binding.binds]}. " + "; ".join(evidence)] if evidence else []
+    return [*(f"{text}." for text in behind), f"To try: {tried}."]
+
+
+def _tightest(best: Outcome) -> str:
     tight = tightest(best)
     if tight is None:
         return "No limit was set, so none binds: the ranking is by tokens/s/GPU alone."
     name, share = tight
     others = "".join(f", {n} uses {s * 100:.0f} %" for n, s in used(best).items() if n != name)
-    if share < SLACK_FRAC:
+    if share < 1 - NEAR_FRAC:
         return (
             f"No limit is near: {name}, the closest, uses {share * 100:.0f} % of its limit{others}. Whether "
             "a higher rate holds is for a trial to say: at the edge of saturation latency leaps."
@@ -168,37 +193,6 @@ def _ends(dimension: Dimension | None) -> tuple[Value, Value] | None:
     return (dimension.values[0], dimension.values[-1]) if isinstance(dimension, OrderedDimension) else None
 
 
-def _advice(missed: dict[str, float], top: Outcome) -> list[str]:
-    lines = []
-    if "p99 TTFT" in missed:
-        lines.append(_ttft_advice(top.breakdown))
-    if "p99 TPOT" in missed:
-        lines.append("For TPOT: a lower rate, more decode workers, or a smaller decode max_batch_size.")
-    if not missed:
-        lines.append(
-            "Run it longer: a short run must hold a limit with room to spare to prove that it holds."
-        )
-    return lines
-
-
-_STAGE_ADVICE = {
-    "queue_s": ("waiting for a prefill worker", "a lower rate or more prefill workers"),
-    "prefill_s": ("prefill itself", "a larger prefill max_num_tokens or more GPUs a prefill worker"),
-    "transfer_s": ("the KV transfer", "a faster cache transceiver backend or a larger buffer"),
-    "slot_s": ("waiting for a decode slot", "a lower rate, more decode workers, or a larger decode batch"),
-}
-
-
-def _ttft_advice(breakdown: Breakdown | None) -> str:
-    times = {name: getattr(breakdown, name, None) for name in _STAGE_ADVICE}
-    known = {name: time_s for name, time_s in times.items() if time_s is not None}
-    if not known:
-        return "For TTFT: a lower rate, more prefill workers, or a larger prefill max_num_tokens."
-    name, time_s = max(known.items(), key=lambda item: item[1])
-    stage, advice = _STAGE_ADVICE[name]
-    return f"The largest part of its mean TTFT is {stage} ({words.seconds(time_s)}): try {advice}."
-
-
 def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tuple[Tile, ...]:
     start = incumbent(study, outcomes)
     note = f"{words.figure(top.output_tps, 4)} tokens/s over {top.gpus} GPUs"
@@ -208,20 +202,23 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
     shares = used(top)
     ttft, tpot = study.slo.ttft_p99_s, study.slo.tpot_p99_s
     ttft_p99, tpot_p99 = p99_s(top.ttft_s), p99_s(top.tpot_s)
+    over = top.spread
     return (
         Tile("Output throughput", words.figure(top.output_tps_per_gpu, 4), "tokens/s/GPU", note),
         Tile(
             "p99 TTFT",
             words.figure(ttft_p99),
             "s",
-            f"limit {ttft:g} s" if ttft else "no limit",
+            (f"limit {ttft:g} s" if ttft else "no limit")
+            + sd(over.ttft_p99_s if over else None, words.seconds),
             shares.get("p99 TTFT"),
         ),
         Tile(
             "p99 TPOT",
             words.figure(tpot_p99 and tpot_p99 * 1e3),
             "ms",
-            f"limit {tpot * 1e3:g} ms" if tpot else "no limit",
+            (f"limit {tpot * 1e3:g} ms" if tpot else "no limit")
+            + sd(over.tpot_p99_s if over else None, words.milliseconds),
             shares.get("p99 TPOT"),
         ),
         Tile(

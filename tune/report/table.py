@@ -7,7 +7,7 @@ from typing import Any
 
 from tune.report import words
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, VERDICTS, verdict
-from tune.results.outcome import Breakdown, Outcome, Percentiles
+from tune.results.outcome import Binding, Breakdown, Outcome, Percentiles, Spread, SpreadOf
 from tune.results.record import StudyRecord
 
 PERCENTILES = tuple(Percentiles.model_fields)
@@ -30,6 +30,7 @@ def table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, i
         "params": [_column(name, study) for name in names],
         "verdicts": [{"key": v, "word": VERDICT_WORDS[v], "meaning": VERDICT_MEANING[v]} for v in VERDICTS],
         "percentiles": [name.replace("p99_9", "p99.9") for name in PERCENTILES],
+        "stages": STAGES,
         "limits": {"ttft_s": study.slo.ttft_p99_s, "tpot_s": study.slo.tpot_p99_s},
         "command": words.COMMAND,
         "fields": list(rows[0]) if rows else [],
@@ -78,6 +79,8 @@ def _row(
         "overrides": _indices(words.overrides(outcome), pool),
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
         "capacity": _capacity(outcome),
+        "spread": outcome.spread and _spread(outcome.spread),
+        "binding": outcome.binding and _binding(outcome.binding),
     }
 
 
@@ -87,6 +90,21 @@ def _indices(texts: list[str] | None, pool: dict[str, int]) -> list[int] | None:
 
 def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
     return [short(getattr(percentiles, name)) for name in PERCENTILES] if percentiles else None
+
+
+def _spread(spread: Spread) -> list[Any]:
+    """Orders, those that held the SLO, then mean, sd, min and max of p99 TTFT and p99 TPOT in seconds."""
+    return [spread.orders, spread.slo_held, _spread_of(spread.ttft_p99_s), _spread_of(spread.tpot_p99_s)]
+
+
+def _spread_of(of: SpreadOf | None) -> list[float | None] | None:
+    return [short(of.mean), short(of.sd), short(of.min), short(of.max)] if of else None
+
+
+def _binding(binding: Binding) -> list[Any]:
+    """What binds, the evidence, and what to try with its overrides as words of a shell."""
+    tried = [[r.text, " ".join(words.quoted(text) for text in r.overrides)] for r in binding.relief]
+    return [words.BINDS[binding.binds], binding.evidence, tried]
 
 
 def _capacity(outcome: Outcome) -> list[float | None] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from tune.report.words import BINDS, figure, held_in_orders, milliseconds, quoted, seconds, spread_of
+from tune.report.certainty import figures_over_orders, verdict_over_orders
+from tune.report.words import BINDS, figure, milliseconds, quoted, seconds
 from tune.results.frame import rank
-from tune.results.outcome import Outcome, Percentiles, Relief, Spread
+from tune.results.outcome import Outcome, Percentiles, Relief
 from tune.results.proposals import Proposal
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
@@ -39,20 +40,14 @@ def render_outcome(outcome: Outcome, slo: Slo, place: str) -> str:
     verdict = "holds its SLO" if outcome.feasible else f"{missed}: {outcome.reason}"
     lines.append(f"verdict   {verdict}")
     if outcome.spread:
-        lines += [f"orders    {line}" for line in _orders(outcome.spread)]
+        lines.append(f"orders    {verdict_over_orders(outcome, slo)}")
+        lines += [f"          {line}" for line in figures_over_orders(outcome.spread)]
     if outcome.binding:
         first, *more = outcome.binding.evidence.split("; ")
         lines.append(f"binds     {BINDS[outcome.binding.binds]}: {first}")
         lines += [f"          {line}" for line in more]
         lines += [f"try       {_try(relief)}" for relief in outcome.binding.relief]
     return "\n".join(lines)
-
-
-def _orders(spread: Spread) -> Iterator[str]:
-    yield held_in_orders(spread)
-    for name, of, show in (("TTFT", spread.ttft_p99_s, seconds), ("TPOT", spread.tpot_p99_s, milliseconds)):
-        if of:
-            yield f"p99 {name} {spread_of(of, show)}"
 
 
 def _try(relief: Relief) -> str:

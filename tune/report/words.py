@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from tune.results.outcome import Binds, Outcome, Spread, SpreadOf
+from tune.results.outcome import Binds, Outcome
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
 NOTHING = "–"
@@ -64,16 +64,6 @@ BINDS: dict[Binds, str] = {
     "rate": "nothing but the rate",
     "unknown": "not recorded",
 }
-
-
-def held_in_orders(spread: Spread) -> str:
-    """How certain a verdict is: in how many orders of prompt lengths the SLO held."""
-    return f"the SLO holds in {spread.slo_held} of {spread.orders} orders of prompt lengths"
-
-
-def spread_of(of: SpreadOf, show: Callable[[float | None], str]) -> str:
-    """Mean, standard deviation and extremes over the orders, each written by `show`."""
-    return f"{show(of.mean)} ± {show(of.sd)} (sd), {show(of.min)} to {show(of.max)}"
 
 
 def signed_percent(share: float) -> str:

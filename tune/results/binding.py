@@ -78,7 +78,8 @@ def binding(spec: TrialSpec, probe: Found) -> Binding:
         stage, share = _largest_stage(probe.breakdown)
         binds = _of_stage(spec, stage, probe.breakdown)
         evidence = [_tight(probe, limit), *_stage_figures(spec, binds, stage, share, probe.breakdown)]
-    bound = Bound(binds, stage, probe.target_qps, probe.used, probe.breakdown)
+    broken = probe.saturated or any(share > 1 for share in probe.used.values())
+    bound = Bound(binds, stage, probe.target_qps, probe.used, broken, probe.breakdown)
     return Binding(binds=binds, evidence="; ".join(evidence), relief=relief(spec, bound))
 
 

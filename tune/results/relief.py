@@ -25,20 +25,27 @@ BATCH_STEP = 1.5
 
 @dataclass(frozen=True)
 class Bound:
-    """What binds, at which stage of a request, and the figures around it; `used` as shares of the limits."""
+    """What binds, at which stage of a request, and the figures around it; `used` as shares of the limits.
+
+    `broken`: a limit is broken or the rack is saturated.
+    """
 
     binds: Binds
     stage: str | None
     target_qps: float
     used: dict[str, float]
+    broken: bool
     breakdown: Breakdown | None
 
 
 def relief(spec: TrialSpec, bound: Bound) -> tuple[Relief, ...]:
-    """What to try, the likeliest first. Overrides are for the configuration of `spec`."""
+    """What to try, the likeliest first. Overrides are for the configuration of `spec`.
+
+    A lower rate relieves everything: it is named where a limit is broken, or where nothing else is known.
+    """
     if bound.binds == "rate":
         return (_rate(bound, 1 + RATE_STEP_FRAC, "a higher rate"),)
-    tried = {
+    settings = {
         "prefill": _for_prefill,
         "decode_slots": _for_slots,
         "decode_kv": _for_kv,
@@ -47,7 +54,8 @@ def relief(spec: TrialSpec, bound: Bound) -> tuple[Relief, ...]:
         "frontend": _for_frontend,
         "unknown": _for_unknown,
     }[bound.binds](spec, bound)
-    return (*tried, _rate(bound, 1 - RATE_STEP_FRAC, "a lower rate"))
+    tried = tuple(settings)
+    return tried if tried and not bound.broken else (*tried, _rate(bound, 1 - RATE_STEP_FRAC, "a lower rate"))
 
 
 def _rate(bound: Bound, factor: float, words: str) -> Relief:

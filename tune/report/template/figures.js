@@ -1,5 +1,11 @@
 "use strict";
-const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}`]));
+const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${overOrders(t)}`]));
+function overOrders(trial) {
+  if (!trial.spread) return "";
+  const over = trial.spread[TTFT];
+  const figures = over ? `, p99 TTFT ${digits(over[0], 3)} ± ${digits(over[1], 3)} s` : "";
+  return `<br>SLO held in ${heldText(trial)} orders${figures}`;
+}
 function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

@@ -17,6 +17,19 @@ function plain(value) {
 const P99 = DATA.percentiles.indexOf("p99");
 const p99 = (figures) => (figures ? figures[P99] : null);
 
+/* The spread of a p99 over orders of prompt lengths: orders, orders that held, then [mean, sd, min, max] of both. */
+const TTFT = 2;
+const TPOT = 3;
+function spreadText(trial, which, scale, unit) {
+  const over = trial.spread && trial.spread[which];
+  if (!over) return null;
+  const [mean, sd, min, max] = over.map((v) => digits(v * scale, 3));
+  return `${mean} ± ${sd} ${unit} (mean and sd), ${min} to ${max} ${unit} over ${trial.spread[0]} orders of prompt lengths`;
+}
+function heldText(trial) {
+  return trial.spread && `${trial.spread[1]} of ${trial.spread[0]}`;
+}
+
 /* A column: what it sorts by and shows, whether only a measured trial fills it, and whether the most is best. */
 const COLUMNS = [
   { title: "Rank", value: (t) => t.rank },
@@ -25,8 +38,12 @@ const COLUMNS = [
   { title: "Verdict", value: (t) => VERDICTS[t.verdict].word, text: true, chip: true },
   { title: "Output", unit: "tokens/s/GPU", best: "most", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
   { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
-  { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true },
-  { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true },
+  { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true, tip: (t) => spreadText(t, TTFT, 1, "s") },
+  { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true, tip: (t) => spreadText(t, TPOT, 1e3, "ms") },
+  ...(TRIALS.some((t) => t.spread) ? [{
+    title: "SLO\u00a0held", unit: "orders", best: "most", value: (t) => (t.spread ? t.spread[1] / t.spread[0] : null), show: (v, t) => heldText(t) || dash, measured: true,
+    tip: (t) => (t.spread ? `holds the SLO in ${heldText(t)} orders of prompt lengths` : "not near a limit, or run once: one order of prompt lengths"),
+  }] : []),
   ...DATA.params.map((param, i) => ({
     title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain,
     text: DATA.rows.some((_, r) => typeof TRIALS[r].params[i] === "string"),
@@ -69,9 +86,9 @@ function chosen() {
 
 function cell(trial, column) {
   const value = column.value(trial);
-  const shown = column.show ? column.show(value) : plain(value);
+  const shown = column.show ? column.show(value, trial) : plain(value);
   const over = isNumber(column.limit) && isNumber(value) && value > column.limit;
-  const td = make("td", { class: [column.text && "text", over && "over"].filter(Boolean).join(" ") || null });
+  const td = make("td", { class: [column.text && "text", over && "over"].filter(Boolean).join(" ") || null, title: column.tip && column.tip(trial) });
   if (column.chip) td.append(make("span", { class: `chip ${trial.verdict}`, title: VERDICTS[trial.verdict].meaning }, shown));
   else if (column.open) td.append(make("button", { type: "button", class: "open", "data-trial": trial.number, "aria-expanded": String(state.open.has(trial.number)), "aria-label": `Trial ${trial.number}, details` }, shown));
   else td.append(shown);
@@ -96,13 +113,37 @@ function grid(caption, head, lines) {
   return make("table", {}, make("caption", {}, caption), top, make("tbody", {}, ...body));
 }
 
+/* Rows of the unfolded detail: what it is, its unit, and the names of its two figures in outcome.json. */
 const STAGES = [
-  ["wait for prefill", "s"], ["prefill", "s"], ["KV transfer", "s"], ["wait for a decode slot", "s"], ["first decode step", "s"],
-  ["prefill workers busy", "%"], ["decode batch, mean", ""], ["KV cache used", "%"],
+  ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["prefill", "s", "prefill_s", "tail_prefill_s"],
+  ["of it on an idle worker", "s", null, "tail_prefill_alone_s"],
+  ["KV transfer", "s", "transfer_s", "tail_transfer_s"], ["wait for a decode slot", "s", "slot_s", "tail_slot_s"],
+  ["first decode step", "s", "first_step_s", "tail_first_step_s"],
+  ["of all, front end in", "s", "frontend_in_s", "tail_frontend_in_s"], ["of all, front end out", "s", "frontend_out_s", "tail_frontend_out_s"],
+];
+const POOLS = [
+  ["prefill workers busy", "%", "prefill_utilisation", "prefill_utilisation_most"], ["decode batch", "", "decode_batch", "decode_batch_most"],
+  ["decode slots used", "%", "decode_slots_frac", null], ["KV cache used", "%", "kv_used_frac", "kv_used_frac_most"],
 ];
 function stage(value, unit) {
   if (!isNumber(value)) return dash;
   return unit === "%" ? `${digits(value * 100, 3)} %` : `${digits(value, 3)}${unit && " " + unit}`;
+}
+function stageRows(trial, lines) {
+  const figure = (name) => (name ? trial.stages[DATA.stages.indexOf(name)] : null);
+  return lines.map(([name, unit, ...names]) => [name, ...names.map(figure)].map((v, i) => (i ? stage(v, unit) : v)))
+    .filter((line) => line.slice(1).some((text) => text !== dash));
+}
+
+function spreadGrid(trial) {
+  const lines = [["p99 TTFT, s", TTFT, 1], ["p99 TPOT, ms", TPOT, 1e3]].filter(([, which]) => trial.spread[which])
+    .map(([name, which, scale]) => [name, ...trial.spread[which].map((v) => digits(v * scale, 3))]);
+  return grid(`Over ${trial.spread[0]} orders of prompt lengths; the SLO holds in ${trial.spread[1]}`, ["mean", "sd", "least", "most"], lines);
+}
+
+function bindingText([what, evidence, tried]) {
+  const list = make("ul", {}, ...tried.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
+  return make("div", { class: "binding" }, make("p", {}, make("strong", {}, `What binds: ${what}. `), evidence), make("p", {}, "To try:"), list);
 }
 
 function details(trial) {
@@ -113,7 +154,11 @@ function details(trial) {
   if (measured.length) {
     cells.append(grid("Percentiles over requests", DATA.percentiles, measured.map(([name, f, scale]) => [name, ...f.map((v) => digits(isNumber(v) ? v * scale : v, 3))])));
   }
-  if (trial.stages) cells.append(grid("Where time goes, and how full the pools are", null, STAGES.map(([name, unit], i) => [name, stage(trial.stages[i], unit)])));
+  if (trial.spread) cells.append(spreadGrid(trial));
+  const times = trial.stages ? stageRows(trial, STAGES) : [];
+  const pools = trial.stages ? stageRows(trial, POOLS) : [];
+  if (times.length) cells.append(grid("Where the time to first token goes", ["mean", "slowest 2 %"], times));
+  if (pools.length) cells.append(grid("How full the pools are", ["mean", "fullest worker"], pools));
   const run = [
     ["Trial id", trial.id], ["Rate completed", `${digits(trial.completed_qps, 4)} queries/s`],
     ["LoadGen's tokens/s", digits(trial.loadgen_tps, 5)], ["Attempts", String(trial.attempts)], ["GPU-hours", digits(trial.hours, 3)],
@@ -122,6 +167,7 @@ function details(trial) {
   cells.append(grid("The run", null, run));
   const td = make("td", { colspan: COLUMNS.length });
   if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
+  if (trial.binding) td.append(bindingText(trial.binding));
   td.append(cells);
   if (trial.overrides) {
     const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");

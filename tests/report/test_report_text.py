@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from synthetic_study import SLO, measured, spread, unmeasured
+
+from tune.report.text import render_outcome
+
+
+def lines(**changes: object) -> list[str]:
+    return render_outcome(measured(0, **changes), SLO, "sim").splitlines()  # type: ignore[arg-type]
+
+
+def test_a_run_near_its_limit_says_in_how_many_orders_it_holds_what_binds_and_what_to_try() -> None:
+    text = lines(spread=spread(3, 4.4))
+    assert text[6:] == [
+        "verdict   holds its SLO",
+        "orders    within its spread of breaking the SLO: the SLO holds in 3 of 5 orders of prompt lengths",
+        "          p99 TTFT 4.40 s ± 0.300 s (sd), 4.10 s to 5.00 s",
+        "          p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms",
+        "binds     prefill: p99 TTFT uses 94 % of its limit",
+        "          76 % of the slowest 2 % of first tokens is waiting for a prefill worker or sharing it "
+        "with other prompts",
+        "          prefill workers are busy 86 % of the time",
+        "try       one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3",
+        "try       more GPUs a prefill worker (prefill.tensor_parallel_size)",
+    ]
+
+
+def test_a_run_that_one_order_saved_from_holding_says_so() -> None:
+    text = lines(ttft_p99_s=4.6, spread=spread(2, 4.6))
+    assert "orders    within its spread of holding the SLO: the SLO holds in 2 of 5 orders" in "\n".join(text)
+
+
+def test_a_run_that_every_order_confirms_has_no_doubt() -> None:
+    assert "orders    the SLO holds in 5 of 5 orders of prompt lengths" in lines(spread=spread(5, 3.9))
+
+
+def test_a_run_without_orders_and_binding_has_no_such_lines() -> None:
+    text = lines(spread=None, binding=None)
+    assert text[-1] == "verdict   holds its SLO"
+    failed = unmeasured(0, "failed", "gb07 went down")
+    assert render_outcome(failed, SLO, "slurm").splitlines()[1] == "failed    gb07 went down"
