@@ -11,20 +11,22 @@ from hypothesis import strategies as st
 
 from tune.probe.arrivals import schedule_ns
 from tune.results.requests import FloatArray
-from tune.sim.decode_loop import (
+from tune.sim.decode_loop import decode
+from tune.sim.decode_pool import (
     GUARANTEED_NO_EVICT,
     MAX_UTILIZATION,
     STATIC_BATCH,
     DecodeWorker,
     Requests,
     Served,
-    decode,
 )
+from tune.sim.queues import NOBODY
 
 WORKER = DecodeWorker(
     policy=GUARANTEED_NO_EVICT,
     slots=4,
     kv_tokens=10_000,
+    transfer_latency_s=0.0,
     context_token_s=0.0,
     max_num_tokens=64,
     recompute_step_s=0.5,
@@ -35,27 +37,40 @@ WORKER = DecodeWorker(
 STEP_S, SEQUENCE_S, BLOCK = 1.0, 0.1, 32
 
 
-def run(
+def serve(
     answer: list[int],
+    worker: list[int],
     ready_s: list[float] | None = None,
     prompt: list[int] | None = None,
+    *,
     sequence_s: float = 0.0,
     step_s: float = STEP_S,
+    slowdown: tuple[float, ...] = (1.0,),
+    transfer_s: float = 0.0,
     **limits: Any,
-) -> tuple[Served, int]:
-    """What happened to each request, and the peak of the cache."""
+) -> Served:
+    """Requests on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
     count = len(answer)
-    worker = WORKER._replace(**limits)
     prompts = np.array(prompt or [1] * count, np.int64)
     requests = Requests(
+        np.arange(count),
         np.zeros(count) if ready_s is None else np.array(ready_s),
+        np.full(count, transfer_s),
         prompts,
         np.array(answer, np.int64),
         -(-(prompts + max(answer)) // BLOCK) * BLOCK,
     )
-    served = Served(np.full(count, -1.0), np.full(count, -1.0), np.full(count, -1.0), np.zeros(2))
-    batch_s = step_s + sequence_s * np.arange(worker.slots + 1)
-    return served, decode(worker, batch_s, requests, served)
+    use, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
+    served = Served(np.array(worker, np.int64), *np.full((4, count), -1.0), use, peak_tokens)
+    limited = WORKER._replace(**limits)
+    decode(limited, np.array(slowdown), step_s + sequence_s * np.arange(limited.slots + 1), requests, served)
+    return served
+
+
+def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> tuple[Served, int]:
+    """What happened to each request on one worker, and the peak of the cache."""
+    served = serve(answer, [0] * len(answer), ready_s, **more)
+    return served, int(served.peak_tokens[0])
 
 
 def step_by_step(
@@ -120,12 +135,62 @@ def test_closed_form_equals_one_step_at_a_time(
     answer, prompt = [a for a, _ in lengths], [p for _, p in lengths]
     # an odd fraction of a step: no arrival meets a boundary exactly, where rounding would decide
     ready_s = [index * gap_s * 1.0007 + index * 0.0123456789 for index in range(len(lengths))]
-    served, peak = run(answer, ready_s, prompt, SEQUENCE_S, **limits)
+    served, peak = run(answer, ready_s, prompt=prompt, sequence_s=SEQUENCE_S, **limits)
     start, first, done = step_by_step(answer, ready_s, prompt, WORKER._replace(**limits))
     np.testing.assert_allclose(served.start_s, start, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(served.first_s, first, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(served.done_s, done, rtol=1e-9, atol=1e-9)
     assert peak <= limits["kv_tokens"]
+
+
+@settings(deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(st.integers(1, 60), st.integers(1, 300), st.floats(0, 20)), min_size=1, max_size=25
+    ),
+    policy=st.sampled_from([GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH]),
+    context_token_s=st.sampled_from([0.0, 0.001]),
+)
+def test_asking_for_the_load_changes_nothing(
+    requests: list[tuple[int, int, float]], policy: int, context_token_s: float
+) -> None:
+    """One worker, chosen as each cache comes, does what it does when all is known before."""
+    answer, prompt, gaps_s = (list(column) for column in zip(*requests, strict=True))
+    ready_s = (np.cumsum(gaps_s) + 0.0123456789 * np.arange(len(gaps_s))).tolist()
+    known, asked = (
+        serve(
+            answer,
+            [worker] * len(answer),
+            ready_s,
+            prompt,
+            sequence_s=SEQUENCE_S,
+            policy=policy,
+            kv_tokens=800,
+            context_token_s=context_token_s,
+        )
+        for worker in (0, NOBODY)
+    )
+    for before, after in zip(known[:5], asked[:5], strict=True):
+        np.testing.assert_allclose(before, after, rtol=1e-9, atol=1e-9)
+
+
+def test_the_least_loaded_worker_is_the_one_with_the_fewest_requests_under_way() -> None:
+    """Worker 1 is free again at 3 s, worker 0 only at 50 s."""
+    served = serve([50, 3, 9, 9], [NOBODY] * 4, [0.0, 0.1, 2.0, 4.0], slowdown=(1.0, 1.0))
+    assert served.worker.tolist() == [0, 1, 0, 1]
+
+
+def test_a_slow_worker_takes_longer_steps() -> None:
+    served = serve([4, 4], [0, 1], slowdown=(1.0, 1.5))
+    assert served.done_s == pytest.approx([4.0, 6.0])
+
+
+def test_a_worker_takes_one_cache_after_the_other() -> None:
+    """Both leave their prefill workers by 5 s; the second waits for the link of worker 0, then all wait."""
+    served = serve(
+        [4, 4, 4], [0, 0, 1], [5.0, 5.0, 5.0], slowdown=(1.0, 1.0), transfer_s=2.0, transfer_latency_s=0.5
+    )
+    assert served.ready_s == pytest.approx([5.5, 7.5, 5.5])
 
 
 def test_a_sequence_slows_as_its_context_grows() -> None:
@@ -183,12 +248,12 @@ def test_slots_bound_the_batch() -> None:
 
 def test_use_counts_inside_the_window_only() -> None:
     served, _ = run([10], [5.0], window_s=8.0)
-    assert served.use[0] == pytest.approx(3.0)
-    assert run([10], [5.0], window_s=5.0)[0].use[0] == 0.0
+    assert served.use[0, 0] == pytest.approx(3.0)
+    assert run([10], [5.0], window_s=5.0)[0].use[0, 0] == 0.0
 
 
 def test_cache_in_use_counts_the_token_of_the_step() -> None:
-    assert run([3], prompt=[100])[0].use[1] == pytest.approx(101 + 102 + 103)
+    assert run([3], prompt=[100])[0].use[0, 1] == pytest.approx(101 + 102 + 103)
 
 
 def test_integral_of_the_batch_is_the_time_in_slots() -> None:
@@ -196,7 +261,7 @@ def test_integral_of_the_batch_is_the_time_in_slots() -> None:
     answer = np.random.RandomState(3).randint(1, 50, size=500).tolist()
     ready_s = (schedule_ns(500, 0.15, 4) / 1e9).tolist()
     served, _ = run(answer, ready_s, sequence_s=0.01)
-    assert served.use[0] == pytest.approx((served.done_s - served.start_s).sum())
+    assert served.use[0, 0] == pytest.approx((served.done_s - served.start_s).sum())
 
 
 @pytest.mark.parametrize("utilisation", [0.4, 0.8])

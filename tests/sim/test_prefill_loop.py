@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.probe.arrivals import schedule_ns
-from tune.results.requests import FloatArray
-from tune.sim.prefill_loop import PrefillWorker, Prompts, prefill
+from tune.results.requests import FloatArray, IntArray
+from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
+from tune.sim.queues import NOBODY
 
 WORKER = PrefillWorker(
     max_batch_size=8,
-    max_num_tokens=100,
-    kv_tokens=10_000,
+    max_num_tokens=128,
+    kv_tokens=12_800,
     chunked=True,
     equal_progress=False,
     static_batch=False,
@@ -26,17 +27,32 @@ WORKER = PrefillWorker(
     fill_steps=0,
     window_s=1e9,
 )
+BLOCK = 32
+
+
+def serve(
+    tokens: list[int],
+    worker: list[int] | IntArray,
+    arrival_s: list[float] | None = None,
+    transfer_s: float = 0.0,
+    slowdown: tuple[float, ...] = (1.0,),
+    **limits: Any,
+) -> Prefilled:
+    """Prompts on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
+    count = len(tokens)
+    arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
+    prompts = Prompts(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
+    served = Prefilled(np.array(worker, np.int64), *np.full((3, count), -1.0), np.zeros(len(slowdown)))
+    prefill(WORKER._replace(**limits), np.array(slowdown), prompts, served)
+    return served
 
 
 def run(
     tokens: list[int], arrival_s: list[float] | None = None, transfer_s: float = 0.0, **limits: Any
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Start and end of each prefill, and the busy seconds."""
-    count = len(tokens)
-    arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
-    start_s, done_s = np.full(count, -1.0), np.full(count, -1.0)
-    prompts = Prompts(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
-    return start_s, done_s, prefill(WORKER._replace(**limits), prompts, start_s, done_s)
+    """Start and end of each prefill on one worker, and the busy seconds."""
+    served = serve(tokens, [0] * len(tokens), arrival_s, transfer_s, **limits)
+    return served.start_s, served.done_s, float(served.busy_s[0])
 
 
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.85])
@@ -63,25 +79,25 @@ def test_waiting_time_of_m_g_1() -> None:
 
 def test_a_long_prompt_takes_full_chunks_and_a_rest() -> None:
     _, done_s, busy_s = run([250])
-    assert done_s[0] == pytest.approx(3 * 1.0 + 250 * 0.01)
+    assert done_s[0] == pytest.approx(2 * 1.0 + 250 * 0.01)
     assert busy_s == pytest.approx(done_s[0])
 
 
 def test_chunks_attend_as_many_pairs_as_the_whole_prompt() -> None:
     _, done_s, _ = run([250], pair_s=1e-3)
-    assert done_s[0] == pytest.approx(3 * 1.0 + 250 * 0.01 + 1e-3 * 250**2 / 2)
+    assert done_s[0] == pytest.approx(2 * 1.0 + 250 * 0.01 + 1e-3 * 250**2 / 2)
 
 
 def test_first_come_first_served_chunks_fill_the_step_with_the_next_prompt() -> None:
-    """Steps: 100 of the first; 50 of it and 30 of the second and 20 of the third; the rest of the third."""
-    _, done_s, _ = run([150, 30, 60])
-    assert done_s == pytest.approx([4.0, 4.0, 5.4])
+    """Steps: 128 of the first; 22 of it, 30 of the second, two blocks of the third; the rest of the third."""
+    _, done_s, _ = run([150, 30, 120])
+    assert done_s == pytest.approx([4.44, 4.44, 6.0])
 
 
 def test_equal_progress_shares_the_step() -> None:
-    """Steps: 50 + 50; 50 + 50; 100 of the first alone. The short prompt overtakes."""
+    """Steps: 64 + 64; 64 + 36, the rest is less than a block; 72 of the first. The short one overtakes."""
     _, done_s, _ = run([200, 100], equal_progress=True)
-    assert done_s == pytest.approx([6.0, 4.0])
+    assert done_s == pytest.approx([6.0, 4.28])
 
 
 def test_equal_progress_hands_on_what_a_short_prompt_leaves() -> None:
@@ -92,12 +108,12 @@ def test_equal_progress_hands_on_what_a_short_prompt_leaves() -> None:
 def test_more_prompts_than_tokens_in_a_step_still_end() -> None:
     start_s, done_s, _ = run([5] * 8, equal_progress=True, max_num_tokens=3)
     assert (done_s > start_s).all()
-    assert done_s.max() == pytest.approx(14 + 40 * 0.01)
+    assert done_s.max() == pytest.approx(16 + 40 * 0.01)
 
 
 def test_whole_prompts_do_not_share_a_step_they_do_not_fit() -> None:
-    _, done_s, _ = run([60, 60, 40], chunked=False)
-    assert done_s == pytest.approx([1.6, 3.6, 3.6])
+    _, done_s, _ = run([80, 60, 40], chunked=False)
+    assert done_s == pytest.approx([1.8, 3.8, 3.8])
 
 
 def test_batch_size_bounds_a_step() -> None:
@@ -116,7 +132,7 @@ def test_static_batch_takes_nobody_in_while_it_runs() -> None:
 
 def test_pipeline_stages_add_the_way_of_the_last_step() -> None:
     _, done_s, busy_s = run([150], fill_steps=3)
-    assert done_s[0] == pytest.approx(3.5 + 3 * 1.5)
+    assert done_s[0] == pytest.approx(3.5 + 3 * 1.22)
     assert busy_s == pytest.approx(3.5)
 
 
@@ -126,8 +142,51 @@ def test_arrivals_join_at_step_boundaries() -> None:
 
 
 def test_cache_is_held_until_the_transfer_ends() -> None:
-    start_s, done_s, _ = run([100, 100], kv_tokens=100, transfer_s=5.0)
+    """Four blocks hold one prompt of 100 tokens, or two of 64."""
+    start_s, done_s, _ = run([100, 100], kv_tokens=128, transfer_s=5.0)
     assert start_s[1] == pytest.approx(done_s[0] + 5.0)
+    assert run([65, 64], kv_tokens=128, transfer_s=5.0)[0][1] > 0
+    assert run([64, 64], kv_tokens=128, transfer_s=5.0)[0][1] == 0
+
+
+def test_a_worker_sends_one_cache_after_the_other() -> None:
+    served = serve([10, 10, 10], [0, 0, 1], transfer_s=5.0, slowdown=(1.0, 1.0))
+    assert served.done_s == pytest.approx([1.2, 1.2, 1.1])
+    assert served.sent_s == pytest.approx([6.2, 11.2, 6.1])
+
+
+def test_a_slow_worker_takes_longer_steps() -> None:
+    served = serve([100, 100], [0, 1], slowdown=(1.0, 1.5))
+    assert served.done_s == pytest.approx([2.0, 3.0])
+    assert served.busy_s == pytest.approx([2.0, 3.0])
+
+
+def test_the_least_loaded_worker_is_the_one_with_the_fewest_prompts_under_way() -> None:
+    """The long prompt keeps worker 0 busy; at 1 s worker 1 is too, so the turn decides; at 3 s it is free."""
+    arrivals = [0.0, 0.1, 1.0, 3.0, 3.1]
+    served = serve([800, 10, 10, 10, 10], [NOBODY] * 5, arrivals, slowdown=(1.0, 1.0))
+    assert served.worker.tolist() == [0, 1, 0, 1, 1]
+    late = serve([800, 10, 10], [NOBODY] * 3, [0.0, 0.1, 1.5], slowdown=(1.0, 1.0))
+    assert late.worker.tolist() == [0, 1, 1]
+
+
+@given(
+    prompts=st.lists(st.tuples(st.integers(1, 400), st.floats(0, 5)), min_size=1, max_size=40),
+    equal_progress=st.booleans(),
+    transfer_s=st.floats(0, 2),
+)
+def test_asking_for_the_load_changes_nothing(
+    prompts: list[tuple[int, float]], equal_progress: bool, transfer_s: float
+) -> None:
+    """One worker, chosen at each arrival, does what it does when all is known before."""
+    tokens, gaps_s = zip(*prompts, strict=True)
+    arrival_s = np.cumsum(gaps_s).tolist()
+    limits: dict[str, Any] = {"equal_progress": equal_progress, "kv_tokens": 480}
+    known, asked = (
+        serve(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits) for worker in (0, NOBODY)
+    )
+    for before, after in zip(known, asked, strict=True):
+        assert np.array_equal(before, after)
 
 
 def test_busy_time_stops_at_the_window() -> None:
@@ -138,25 +197,32 @@ def test_busy_time_stops_at_the_window() -> None:
 @given(
     tokens=st.lists(st.integers(1, 400), min_size=1, max_size=40),
     gap_s=st.floats(0, 3),
-    kv_tokens=st.integers(400, 1200),
+    kv_blocks=st.integers(13, 40),
     max_batch_size=st.integers(1, 6),
     chunked=st.booleans(),
     equal_progress=st.booleans(),
     static_batch=st.booleans(),
 )
 def test_every_prompt_is_served_and_the_cache_never_overflows(
-    tokens: list[int], gap_s: float, kv_tokens: int, **limits: Any
+    tokens: list[int], gap_s: float, kv_blocks: int, **limits: Any
 ) -> None:
     arrival_s = [gap_s * index for index in range(len(tokens))]
     budget = 100 if limits["chunked"] else 400
-    start_s, done_s, busy_s = run(
-        tokens, arrival_s, 0.3, kv_tokens=kv_tokens, max_num_tokens=budget, **limits
+    served = serve(
+        tokens,
+        [0] * len(tokens),
+        arrival_s,
+        0.3,
+        kv_tokens=kv_blocks * BLOCK,
+        max_num_tokens=budget,
+        **limits,
     )
+    start_s, done_s, busy_s = served.start_s, served.done_s, served.busy_s[0]
     assert (start_s >= arrival_s).all()
     assert (np.diff(start_s) >= 0).all()
     assert (done_s >= start_s + 1.0 + 0.01 * np.array(tokens) - 1e-9).all()
     assert busy_s >= 0.01 * sum(tokens) - 1e-9
     for at_s in start_s:
-        held = (start_s <= at_s) & (done_s + 0.3 > at_s)
-        assert np.array(tokens)[held].sum() <= kv_tokens
+        held = (start_s <= at_s) & (served.sent_s > at_s)
+        assert (-(-np.array(tokens)[held] // BLOCK)).sum() <= kv_blocks
         assert ((start_s <= at_s) & (done_s > at_s)).sum() <= limits["max_batch_size"]

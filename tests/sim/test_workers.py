@@ -8,13 +8,13 @@ from sim_trials import make_trial
 
 from tune.results.requests import FloatArray
 from tune.sim.step_times import StepTimes
-from tune.sim.workers import decode_worker, prefill_worker
+from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 
 PLAIN = ("cluster.calibration.decode_scale=1.0", "cluster.calibration.no_graph_overhead_s=0.5")
 
 
 def batch_s(*overrides: str) -> FloatArray:
-    return decode_worker(*make_trial(*PLAIN, *overrides), 1.0, 0.0)[1]
+    return decode_worker(*make_trial(*PLAIN, *overrides), 0.0)[1]
 
 
 def unpadded_s(batch: int) -> float:
@@ -54,8 +54,8 @@ def test_without_graphs_every_step_launches_its_kernels() -> None:
 
 
 def test_tokens_in_a_step_bound_the_slots() -> None:
-    assert decode_worker(*make_trial("decode.max_num_tokens=100"), 1.0, 0.0)[0].slots == 100
-    assert decode_worker(*make_trial("decode.max_batch_size=100"), 1.0, 0.0)[0].slots == 100
+    assert decode_worker(*make_trial("decode.max_num_tokens=100"), 0.0)[0].slots == 100
+    assert decode_worker(*make_trial("decode.max_batch_size=100"), 0.0)[0].slots == 100
 
 
 def test_scales_multiply_steps_and_host_time_is_added() -> None:
@@ -71,11 +71,26 @@ def test_scales_multiply_steps_and_host_time_is_added() -> None:
     assert one.step_s - overlapped.step_s == pytest.approx(host_s)
 
 
-def test_a_slower_worker_is_slower_in_every_part() -> None:
-    trial = make_trial()
-    (base, base_s), (slow, slow_s) = (decode_worker(*trial, scale, 0.0) for scale in (1.0, 1.5))
-    assert slow_s == pytest.approx(1.5 * base_s)
-    assert slow.context_token_s == pytest.approx(1.5 * base.context_token_s)
+def test_the_last_decode_worker_may_be_slow() -> None:
+    trial = make_trial("cluster.calibration.last_decode_worker_scale=1.5")
+    assert slowdowns(*trial, "decode").tolist() == [1.0, 1.0, 1.0, 1.5]
+    assert (slowdowns(*trial, "prefill") == 1.0).all()
+
+
+def test_the_head_node_may_slow_the_workers_on_it() -> None:
+    """Two prefill workers of two GPUs share the first node; the third stands elsewhere."""
+    interference = ("cluster.calibration.head_node_scale=1.2", "prefill.tensor_parallel_size=2")
+    slow = slowdowns(
+        *make_trial(*interference, "cluster.calibration.last_decode_worker_scale=1.0"), "prefill"
+    )
+    assert slow[:3].tolist() == [1.2, 1.2, 1.0]
+
+
+def test_steps_above_128_sequences_may_cost_more() -> None:
+    """Padding counts: a batch of 128 runs as 128, one of 129 as 150."""
+    dearer = batch_s("cluster.calibration.large_batch_step_s=0.25") - batch_s()
+    assert dearer[:129] == pytest.approx(0.0)
+    assert dearer[129:] == pytest.approx(0.25)
 
 
 def test_pipeline_stages_share_prefill_steps_and_split_decode_batches() -> None:

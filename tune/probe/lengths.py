@@ -16,6 +16,7 @@ from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
 
 _COLUMNS = ("input_tokens", "output_tokens")
 _BETA_BINS = 1 << 14
+_DRAWS_PER_SAMPLE = 100
 
 
 def draw_lengths(
@@ -138,7 +139,7 @@ def _beta_quantiles(mean: float, sd: float, probability: FloatArray) -> FloatArr
 
 
 def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArray:
-    """Sorted answer lengths, shape (samples,): measured ones scaled until the mean of all fits.
+    """Sorted answer lengths, shape (samples,): quantiles of the measured, scaled until the mean of all fits.
 
     Raises FixCommand when no scale gives that mean.
     """
@@ -165,6 +166,17 @@ def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArr
 
 @lru_cache(maxsize=1)
 def _measured_answers() -> FloatArray:
-    """Sorted output lengths of 302 samples of the benchmark. Source: tune/probe/data/README.md."""
+    """Sorted output lengths of 302 samples of the benchmark in many runs, shape (302 x 100,).
+
+    Of n runs of a sample its smallest, median and largest answer are known: they stand at probabilities
+    1/(n+1), 1/2 and n/(n+1), the expected ranks of order statistics, straight lines between them. Medians
+    alone have too few long answers. Source: tune/probe/data/README.md.
+    """
     text = files("tune.probe").joinpath("data/llama3_1_405b_output_lengths.csv").read_text()
-    return np.sort([float(row["median_output_tokens"]) for row in csv.DictReader(text.splitlines())])
+    probability = (np.arange(_DRAWS_PER_SAMPLE) + 0.5) / _DRAWS_PER_SAMPLE
+    answers = []
+    for row in csv.DictReader(text.splitlines()):
+        runs = int(row["runs"])
+        known = [float(row[f"{name}_output_tokens"]) for name in ("min", "median", "max")]
+        answers.append(np.interp(probability, [1 / (runs + 1), 0.5, runs / (runs + 1)], known))
+    return np.sort(np.concatenate(answers))

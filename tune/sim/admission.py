@@ -31,10 +31,8 @@ def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
 
 def reserved(spec: TrialSpec, prompt: IntArray) -> IntArray:
     """KV tokens that the longest answer to each prompt takes in a decode worker, shape (n,)."""
-    longest, limit = spec.load.dataset.longest_answer_tokens, spec.decode.max_seq_len
-    lengths, where = np.unique(prompt, return_inverse=True)
-    tokens = np.array([reserved_tokens(int(length), longest, limit) for length in lengths], np.int64)
-    return tokens[where]
+    answer_tokens = spec.load.dataset.longest_answer_tokens
+    return reserved_tokens(prompt, answer_tokens, spec.decode.max_seq_len)
 
 
 def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:

@@ -6,7 +6,6 @@ Nothing flows back: a full decode pool does not slow the prefill pool, whose wor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,14 @@ from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import FloatArray, IntArray, PoolUse, RequestLog, Stages
 from tune.sim.admission import answers, refusals, reserved
-from tune.sim.decode_loop import Requests, Served, decode
-from tune.sim.prefill_loop import Prompts, prefill
-from tune.sim.workers import decode_worker, prefill_worker
+from tune.sim.decode_loop import decode
+from tune.sim.decode_pool import Requests, Served
+from tune.sim.frontend import frontend_delay_s
+from tune.sim.prefill_loop import Prefilled, Prompts, prefill
+from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
+from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
-from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
+from tune.spec.memory import kv_bytes_per_token
 from tune.spec.trial import TrialSpec
 
 BoolArray = NDArray[np.bool_]
@@ -30,9 +32,8 @@ def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
     """Run the load of `spec` on the rack; the same arguments give the same bits.
 
     TTFT = front end + queue + prefill + KV transfer + wait for a decode slot + one decode step; each further
-    token takes one step. `stream_interval` changes neither the first nor the last token, so nothing here.
-    A request that no engine would accept carries an error and takes no time. Raises FixCommand where a pool
-    has no workers or the dataset is wrong.
+    token takes one step. A request that no engine would accept carries an error and takes no time. Raises
+    FixCommand where a pool has no workers or the dataset is wrong.
     """
     scheduled_ns = arrivals_ns(spec.load)
     lengths = draw_lengths(
@@ -55,11 +56,14 @@ def serve(
     answer = answers(spec, prompt, answer)
     error = refusals(spec, prompt)
     taken = error == ""
-    window_s = float(scheduled_ns[-1]) / 1e9
-    accepted = prompt[taken], answer[taken]
-    arrival_s = scheduled_ns[taken] / 1e9 + calibration.ttft_overhead_s
-    prefilled = _run_prefill(spec, calibration, arrival_s, accepted[0], window_s)
-    decoded = _run_decode(spec, calibration, prefilled, accepted, window_s)
+    accepted = _Accepted(
+        arrival_s=scheduled_ns[taken] / 1e9 + calibration.ttft_overhead_s,
+        prompt=prompt[taken],
+        answer=answer[taken],
+        window_s=float(scheduled_ns[-1]) / 1e9,
+    )
+    prefilled, decode_worker = _run_prefill(spec, calibration, accepted)
+    decoded = _run_decode(spec, calibration, accepted, prefilled, decode_worker)
     return RequestLog(
         scheduled_ns=scheduled_ns,
         first_token_ns=_all_ns(decoded.first_s, taken),
@@ -67,103 +71,104 @@ def serve(
         input_tokens=prompt,
         output_tokens=np.where(taken, answer, 0),
         prefill_worker=_all(prefilled.worker, taken),
-        decode_worker=_all(decoded.worker, taken),
+        decode_worker=_all(decoded.served.worker, taken),
         error=error,
         stages=Stages(
             prefill_start_ns=_all_ns(prefilled.start_s, taken),
             prefill_done_ns=_all_ns(prefilled.done_s, taken),
-            kv_arrived_ns=_all_ns(prefilled.kv_arrived_s, taken),
-            decode_start_ns=_all_ns(decoded.start_s, taken),
+            kv_arrived_ns=_all_ns(decoded.served.ready_s, taken),
+            decode_start_ns=_all_ns(decoded.served.start_s, taken),
+            prefill_queued_ns=_all_ns(accepted.arrival_s, taken),
+            first_made_ns=_all_ns(decoded.served.first_s, taken),
         ),
-        pools=PoolUse(prefilled.busy_frac, decoded.batch_mean, decoded.kv_used_frac),
+        pools=PoolUse(_mean(prefilled.busy_s, accepted.window_s), decoded.batch_mean, decoded.kv_used_frac),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Prefilled:
-    """Times and worker of every accepted request, shape (n,); `busy_frac` one figure a worker."""
+class _Accepted:
+    """The requests that engines accept, shape (n,); `window_s`: from the first arrival to the last."""
 
-    start_s: FloatArray
-    done_s: FloatArray
-    kv_arrived_s: FloatArray
-    worker: IntArray
-    busy_frac: FloatArray
+    arrival_s: FloatArray
+    prompt: IntArray
+    answer: IntArray
+    window_s: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Times and worker of every accepted request, shape (n,); means over the window one figure a worker."""
+    """`served` and tokens as the client sees them, (n,); means over the window, one figure a worker."""
 
-    start_s: FloatArray
+    served: Served
     first_s: FloatArray
     done_s: FloatArray
-    worker: IntArray
     batch_mean: FloatArray
     kv_used_frac: FloatArray
 
 
 def _run_prefill(
-    spec: TrialSpec, calibration: Calibration, arrival_s: FloatArray, prompt: IntArray, window_s: float
-) -> _Prefilled:
-    count, workers = len(prompt), spec.split.prefill_workers
-    limits = prefill_worker(spec, calibration, window_s)
-    kv_bytes = prompt * kv_bytes_per_token(spec.model, spec.prefill)
-    transfer_s = calibration.kv_transfer_latency_s + kv_bytes / calibration.kv_transfer_bytes_per_s
-    start_s, done_s, busy_s = np.zeros(count), np.zeros(count), np.zeros(workers)
-    worker = _route(spec, "prefill", np.arange(count))
-    for index in range(workers):
-        mine = np.flatnonzero(worker == index)
-        start, done = np.zeros(len(mine)), np.zeros(len(mine))
-        busy_s[index] = prefill(limits, Prompts(arrival_s[mine], prompt[mine], transfer_s[mine]), start, done)
-        start_s[mine], done_s[mine] = start, done
-    return _Prefilled(start_s, done_s, done_s + transfer_s, worker, _mean(busy_s, window_s))
+    spec: TrialSpec, calibration: Calibration, accepted: _Accepted
+) -> tuple[Prefilled, IntArray]:
+    """What the prefill pool did with every request, and who is to decode it, (n,)."""
+    count, entry = len(accepted.prompt), entry_pool(spec)
+    by_arrival = np.arange(count)
+    if entry == "decode":
+        decode_worker = route_by_frontend(spec, "decode", by_arrival)
+        worker = route_by_worker(spec, "prefill", by_arrival, decode_worker)
+    else:
+        worker = route_by_frontend(spec, "prefill", by_arrival)
+    limits = prefill_worker(spec, calibration, accepted.window_s)
+    slowdown = slowdowns(spec, calibration, "prefill")
+    prompts = Prompts(accepted.arrival_s, accepted.prompt, _transfer_s(spec, calibration, accepted.prompt))
+    served = Prefilled(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
+    prefill(limits, slowdown, prompts, served)
+    by_completion = np.argsort(served.done_s, kind="stable")
+    if entry == "prefill":
+        decode_worker = route_by_worker(spec, "decode", by_completion, served.worker)
+    elif entry is None:
+        decode_worker = route_by_frontend(spec, "decode", by_completion)
+    return served, decode_worker
 
 
 def _run_decode(
-    spec: TrialSpec,
-    calibration: Calibration,
-    prefilled: _Prefilled,
-    lengths: tuple[IntArray, IntArray],
-    window_s: float,
+    spec: TrialSpec, calibration: Calibration, accepted: _Accepted, prefilled: Prefilled, worker: IntArray
 ) -> _Decoded:
-    prompt, answer = lengths
-    count, workers = len(prompt), spec.split.decode_workers
-    start_s, first_s, done_s = np.zeros(count), np.zeros(count), np.zeros(count)
-    promised = reserved(spec, prompt)
-    by_prefill = np.argsort(prefilled.done_s, kind="stable")
-    prefill_first = spec.split.disaggregation_strategy == "prefill_first"
-    worker = _route(spec, "decode", by_prefill if prefill_first else np.arange(count))
-    use = np.zeros((workers, 2))
-    by_arrival = np.argsort(prefilled.kv_arrived_s, kind="stable")
-    for index in range(workers):
-        scale = calibration.last_decode_worker_scale if index == workers - 1 else 1.0
-        limits, batch_s = decode_worker(spec, calibration, scale, window_s)
-        mine = by_arrival[worker[by_arrival] == index]
-        served = Served(np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine)), use[index])
-        requests = Requests(prefilled.kv_arrived_s[mine], prompt[mine], answer[mine], promised[mine])
-        decode(limits, batch_s, requests, served)
-        start_s[mine], first_s[mine], done_s[mine] = served.start_s, served.first_s, served.done_s
-    kv_tokens = max(kv_capacity_tokens(spec.model, spec.hardware, spec.decode), 1)
-    batch_mean, kv_mean = _mean(use[:, 0], window_s), _mean(use[:, 1], window_s)
-    return _Decoded(start_s, first_s, done_s, worker, batch_mean, kv_mean / kv_tokens)
+    count, slowdown = len(worker), slowdowns(spec, calibration, "decode")
+    limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
+    requests = Requests(
+        order=np.argsort(prefilled.sent_s, kind="stable"),
+        sent_s=prefilled.sent_s,
+        transfer_s=_transfer_s(spec, calibration, accepted.prompt),
+        prompt=accepted.prompt,
+        answer=accepted.answer,
+        reserved=reserved(spec, accepted.prompt),
+    )
+    served = Served(
+        worker=worker,
+        ready_s=np.zeros(count),
+        start_s=np.zeros(count),
+        first_s=np.zeros(count),
+        done_s=np.zeros(count),
+        use=np.zeros((len(slowdown), 2)),
+        peak_tokens=np.zeros(len(slowdown), np.int64),
+    )
+    decode(limits, slowdown, batch_s, requests, served)
+    messages = -(-accepted.answer // (spec.decode.stream_interval or 1))
+    first_delay_s, last_delay_s = frontend_delay_s(
+        served.first_s, served.done_s, messages, calibration.frontend_message_s
+    )
+    return _Decoded(
+        served,
+        served.first_s + first_delay_s,
+        served.done_s + last_delay_s,
+        _mean(served.use[:, 0], accepted.window_s),
+        _mean(served.use[:, 1], accepted.window_s) / max(limits.kv_tokens, 1),
+    )
 
 
-def _route(spec: TrialSpec, pool: Literal["prefill", "decode"], order: IntArray) -> IntArray:
-    """Worker of each request, shape (n,), dealt out round-robin or at random to requests in `order`.
-
-    prefill_first deals decode workers out as prefills end; decode_first, where the decode worker is the
-    endpoint, as requests arrive. The way there and back is as long in both. Source: Dynamo's TensorRT-LLM
-    request handlers.
-    """
-    workers = spec.split.prefill_workers if pool == "prefill" else spec.split.decode_workers
-    dealt = np.arange(len(order)) % workers
-    if spec.stack.router_mode == "random":
-        words = [spec.load.length_seed, workers, pool == "decode"]
-        draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
-        dealt = draws.randint(workers, size=len(order))
-    worker = np.empty(len(order), np.int64)
-    worker[order] = dealt
-    return worker
+def _transfer_s(spec: TrialSpec, calibration: Calibration, prompt: IntArray) -> FloatArray:
+    """Seconds that the KV cache of each prompt takes on one worker's link, shape (n,)."""
+    return prompt * kv_bytes_per_token(spec.model, spec.prefill) / calibration.kv_transfer_bytes_per_s
 
 
 def _mean(integral: FloatArray, window_s: float) -> FloatArray:

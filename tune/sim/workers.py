@@ -6,13 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.results.requests import FloatArray, IntArray
-from tune.sim.decode_loop import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
+from tune.sim.decode_pool import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
 from tune.sim.prefill_loop import PrefillWorker
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_capacity_tokens
+from tune.spec.split import Role, place
 from tune.spec.trial import TrialSpec
+
+LARGE_BATCH_SEQUENCES = 128
+"""Calibration's `large_batch_step_s` is paid above this padded batch, where it would explain the TPOT of
+NVIDIA's MLPerf Inference v5.1 run: half of its requests near 45 ms, a quarter at 58 ms."""
+
+HEAD_NODE = 0
+"""Frontend, etcd, NATS and the client share the first node with a worker (tune/deploy/processes.py)."""
 
 _POLICY = {
     "GUARANTEED_NO_EVICT": GUARANTEED_NO_EVICT,
@@ -42,7 +50,7 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
 
 
 def decode_worker(
-    spec: TrialSpec, calibration: Calibration, slowdown: float, window_s: float
+    spec: TrialSpec, calibration: Calibration, window_s: float
 ) -> tuple[DecodeWorker, FloatArray]:
     """A decode worker of `spec`, and the context-free seconds of its step at batch 0..slots.
 
@@ -51,12 +59,12 @@ def decode_worker(
     engine = spec.decode
     times = StepTimes.of(spec.model, spec.hardware, engine)
     stages = engine.pipeline_parallel_size
-    scale = calibration.decode_scale * slowdown
     worker = DecodeWorker(
         policy=_POLICY[engine.capacity_policy],
         slots=min(engine.max_batch_size, engine.max_num_tokens),
         kv_tokens=kv_capacity_tokens(spec.model, spec.hardware, engine),
-        context_token_s=scale * times.decode_context_token_s / stages,
+        transfer_latency_s=calibration.kv_transfer_latency_s,
+        context_token_s=calibration.decode_scale * times.decode_context_token_s / stages,
         max_num_tokens=engine.max_num_tokens,
         recompute_step_s=calibration.prefill_scale * times.prefill_step_s,
         recompute_token_s=calibration.prefill_scale * times.prefill_token_s,
@@ -64,8 +72,22 @@ def decode_worker(
         window_s=window_s,
     )
     padded, has_graph = _padded_batches(engine, worker.slots)
-    batch_s = scale * times.decode_batch_s(np.ceil(padded / stages)) + _host_s(engine, calibration)
+    batch_s = calibration.decode_scale * times.decode_batch_s(np.ceil(padded / stages))
+    batch_s += _host_s(engine, calibration)
+    batch_s += np.where(padded > LARGE_BATCH_SEQUENCES, calibration.large_batch_step_s, 0.0)
     return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
+
+
+def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
+    """By how much the steps of each worker of a pool are longer than they should be, shape (workers,)."""
+    split = spec.split
+    slow = np.ones(split.prefill_workers if role == "prefill" else split.decode_workers)
+    for worker in place(spec.hardware, spec.prefill, spec.decode, split) or ():
+        if worker.role == role and HEAD_NODE in worker.nodes:
+            slow[worker.index] *= calibration.head_node_scale
+    if role == "decode":
+        slow[-1] *= calibration.last_decode_worker_scale
+    return slow
 
 
 def _host_s(engine: Engine, calibration: Calibration) -> float:

@@ -12,17 +12,24 @@ from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 class Calibration(Typed):
     """What makes the simulated rack resemble a real one. Origins: conf/cluster/sim.yaml.
 
-    `last_decode_worker_scale` slows the steps of the last decode worker only; 1 leaves all alike.
+    `ttft_overhead_s` passes before a request reaches its prefill worker; `frontend_message_s` is the
+    frontend's time for each streamed message. `kv_transfer_bytes_per_s` is that of one worker's link.
+    Hypotheses, off at 1 and 0: `last_decode_worker_scale` slows the steps of the last decode worker,
+    `head_node_scale` those of workers on the node of frontend and client, `large_batch_step_s` lengthens
+    decode steps above 128 sequences.
     """
 
     prefill_scale: PositiveFloat
     decode_scale: PositiveFloat
     ttft_overhead_s: NonNegativeFloat
+    frontend_message_s: NonNegativeFloat
     kv_transfer_bytes_per_s: PositiveFloat
     kv_transfer_latency_s: NonNegativeFloat
     no_graph_overhead_s: NonNegativeFloat
     no_overlap_overhead_s: NonNegativeFloat
     last_decode_worker_scale: PositiveFloat
+    head_node_scale: PositiveFloat
+    large_batch_step_s: NonNegativeFloat
     bring_up_s: NonNegativeFloat
 
 

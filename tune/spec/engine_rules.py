@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from tune.spec.engine import CUDA_GRAPH_BYTES, KV_BLOCK_TOKENS, Engine
 from tune.spec.engine_extra import extra_clashes
 from tune.spec.findings import Finding
@@ -203,7 +205,7 @@ def _memory(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
         return
     capacity = kv_capacity_tokens(spec.model, spec.hardware, engine)
     answer = dataset.longest_answer_tokens if role == "decode" else _PREFILL_ANSWER_TOKENS
-    longest = reserved_tokens(dataset.longest_prompt_tokens, answer, engine.max_seq_len)
+    longest = int(reserved_tokens(np.array(dataset.longest_prompt_tokens), answer, engine.max_seq_len))
     if capacity < longest:
         yield _error(
             f"{role}.kv_cache_config.free_gpu_memory_fraction",

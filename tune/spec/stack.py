@@ -12,7 +12,7 @@ class Stack(Typed):
 
     name: Literal["dynamo_v0", "dynamo_v1"]
     engine_yaml: Literal["flat", "nested"]
-    router_mode: Literal["round-robin", "random"]
+    router_mode: Literal["round-robin", "random", "least-loaded"]
     frontend_port: PositiveInt
     etcd_client_port: PositiveInt
     etcd_peer_port: PositiveInt
