@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tune.clusters.place import Place
-from tune.clusters.simulated import SimulatedRack
+from tune.clusters.simulated import FURTHER_ORDERS, SimulatedRack
 from tune.config import compose_overrides
 from tune.results.folder import PROBE_FOLDER, read_attempt
 from tune.results.measure import measure
+from tune.results.orders import read_orders
+from tune.results.outcome import Probe
 from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
@@ -44,6 +46,38 @@ def test_an_attempt_leaves_its_record_and_its_probe(place: Place, tmp_path: Path
     probe = measure(attempt / PROBE_FOLDER, SPEC, PROBE_FOLDER)
     assert probe.queries == SPEC.load.expected_queries
     assert record.held_s > 1200 + probe.queries / probe.target_qps
+
+
+def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
+    place: Place, tmp_path: Path
+) -> None:
+    far = measured_at(place, tmp_path / "far", SPEC)
+    assert far.ttft_s is not None
+    limit_s = far.ttft_s.p99
+    near = measured_at(place, tmp_path / "near", _limited(limit_s))
+    wide = measured_at(place, tmp_path / "wide", _limited(2 * limit_s))
+    assert wide.spread is None
+    assert near.spread is not None
+    assert near.spread.ttft_p99_s is not None
+    assert near.spread.orders == 1 + FURTHER_ORDERS
+    assert near.ttft_s == far.ttft_s, "the trial's own order is the one that is judged"
+    assert near.spread.ttft_p99_s.min <= limit_s <= near.spread.ttft_p99_s.max
+    seeds = [order.length_seed for order in read_orders(tmp_path / "near" / PROBE_FOLDER)]
+    assert len({SPEC.load.length_seed, *seeds}) == 1 + FURTHER_ORDERS
+
+
+def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Place, tmp_path: Path) -> None:
+    own = measured_at(place, tmp_path / "own", _limited(4.0))
+    assert own.ttft_s is not None
+    near = _limited(own.ttft_s.p99)
+    measured_at(place, tmp_path / "near", near)
+    order = read_orders(tmp_path / "near" / PROBE_FOLDER)[0]
+    load = near.load.model_copy(update={"length_seed": order.length_seed})
+    other = measured_at(place, tmp_path / "other", near.model_copy(update={"load": load}))
+    assert other.ttft_s is not None
+    assert other.tpot_s is not None
+    assert (order.ttft_p99_s, order.tpot_p99_s) == (other.ttft_s.p99, other.tpot_s.p99)
+    assert order.slo_held == other.feasible
 
 
 def test_attempts_of_several_trials_keep_apart(place: Place, tmp_path: Path) -> None:
@@ -97,6 +131,17 @@ def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
         wait(rack, rack.submit(_seeded(2), tmp_path / "after"))
     assert read_attempt(tmp_path / "before") is not None
     assert read_attempt(tmp_path / "after") is not None
+
+
+def measured_at(place: Place, attempt: Path, spec: TrialSpec) -> Probe:
+    wait(place, place.submit(spec, attempt))
+    return measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+
+
+def _limited(ttft_p99_s: float) -> TrialSpec:
+    """The trial with this limit on TTFT and none on TPOT."""
+    slo = SPEC.slo.model_copy(update={"ttft_p99_s": ttft_p99_s, "tpot_p99_s": None})
+    return SPEC.model_copy(update={"slo": slo})
 
 
 def _seeded(seed: int) -> TrialSpec:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from request_logs import spec
 
-from tune.results.binding import BUSY_FRAC, SATURATED_FRAC, binding, found
+from tune.results.binding import BUSY_FRAC, Found, binding, is_saturated
 from tune.results.outcome import Breakdown, Constraints
 
 STAGES = ("queue", "prefill", "transfer", "slot", "first_step")
@@ -19,10 +19,10 @@ def use(**figures):
     return Breakdown(**dict.fromkeys(names) | known | figures)
 
 
-def bound(breakdown=None, *, ttft=0.9, tpot=0.5, completed=15.75, overrides=()):
+def bound(breakdown=None, *, ttft=0.9, tpot=0.5, saturated=None, overrides=()):
     logs = [None if share is None else math.log(share) for share in (ttft, tpot)]
-    figures = found(15.75, completed, Constraints(ttft_p99=logs[0], tpot_p99=logs[1]), breakdown)
-    return binding(spec(*overrides), figures)
+    constraints = Constraints(ttft_p99=logs[0], tpot_p99=logs[1])
+    return binding(spec(*overrides), Found(15.75, saturated, constraints, breakdown))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,16 @@ def test_the_longest_stage_of_the_slowest_first_tokens_binds_ttft(stage, binds):
     verdict = bound(use(**{**times, f"tail_{stage}_s": 3.6}))
     assert verdict.binds == binds
     assert verdict.evidence.startswith("p99 TTFT uses 90 % of its limit; 90 % of the slowest 2 %")
-    assert verdict.relief[-1].overrides == ("load.target_qps=15",)
+    assert verdict.relief
+
+
+def test_a_lower_rate_is_named_where_a_limit_is_broken_or_nothing_else_is_known():
+    lower = ("load.target_qps=15",)
+    transfer = use(tail_transfer_s=3.0)
+    assert bound(transfer, ttft=1.01).relief[-1].overrides == lower
+    assert bound(transfer, saturated=12.0).relief[-1].overrides == lower
+    assert bound(transfer, ttft=0.99).relief[-1].overrides == ()
+    assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).relief[-1].overrides == lower
 
 
 def test_the_front_end_binds_where_its_part_of_the_wait_is_the_longest():
@@ -75,16 +84,25 @@ def test_far_from_every_limit_nothing_but_the_rate_binds(ttft, tpot):
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(40.0, 0.9), (None, 0.99), (None, None)])
 def test_a_saturated_rack_is_bound_by_the_stage_that_waits_whatever_the_limits(ttft, tpot):
-    verdict = bound(use(tail_slot_s=100.0), ttft=ttft, tpot=tpot, completed=12.0)
+    verdict = bound(use(tail_slot_s=100.0), ttft=ttft, tpot=tpot, saturated=12.0)
     assert verdict.binds == "decode_kv"
     assert verdict.evidence.startswith("the rack completes 12 of 15.75 queries/s offered")
+
+
+@given(st.floats(1, 100), st.integers(100, 10**6))
+def test_a_rate_that_chance_explains_is_no_saturation(qps, queries):
+    assert is_saturated(qps, 0.5 * qps, queries)
+    assert is_saturated(qps, 0.96 * qps, 20_000)
+    assert not is_saturated(qps, 0.98 * qps, queries)
+    assert not is_saturated(qps, qps * (1 - 2.9 / math.sqrt(queries)), queries)
+    assert not is_saturated(qps, None, queries)
 
 
 def test_without_stages_the_pool_that_is_busy_binds():
     assert bound(use(prefill_utilisation=0.85)).binds == "prefill"
     assert bound(use(prefill_utilisation=BUSY_FRAC - 0.01)).binds == "unknown"
     assert bound(None).binds == "unknown"
-    assert bound(None, completed=None).relief[-1].text == "a lower rate"
+    assert bound(None).relief
 
 
 def test_a_full_decode_pool_holds_up_prefill_workers_that_idle():
@@ -155,12 +173,11 @@ FIGURES = {
     st.none() | st.floats(0.01, 100),
     st.none() | st.floats(0.1, 20),
 )
-def test_any_figures_have_a_verdict_and_something_to_try(breakdown, ttft, tpot, completed):
-    verdict = bound(breakdown, ttft=ttft, tpot=tpot, completed=completed)
+def test_any_figures_have_a_verdict_and_something_to_try(breakdown, ttft, tpot, saturated):
+    verdict = bound(breakdown, ttft=ttft, tpot=tpot, saturated=saturated)
     assert verdict.evidence
     assert verdict.relief
     near = max((share for share in (ttft, tpot) if share is not None), default=0.0) >= 0.75
-    saturated = completed is not None and completed < SATURATED_FRAC * 15.75
-    assert (verdict.binds == "rate") == (not near and not saturated)
+    assert (verdict.binds == "rate") == (not near and saturated is None)
     assert "None" not in verdict.evidence
     assert "nan" not in verdict.evidence

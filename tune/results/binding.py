@@ -18,8 +18,10 @@ from tune.spec.memory import decode_batch_that_kv_holds
 from tune.spec.trial import TrialSpec
 
 SATURATED_FRAC = 0.97
-"""A run that completed less than this share of the offered rate is called saturated. Our choice: over a
-full-length run the rate of Poisson arrivals strays from its target by under 1 %."""
+SATURATED_SIGMAS = 3.0
+"""A run that completes less than this share of the offered rate is saturated, unless so few queries count
+that their number strays as far by chance: 1 / sqrt(n) (sd) for Poisson arrivals. At least half of all count:
+warm-up ends by then. Our choice."""
 
 BUSY_FRAC = 2 / 3
 """Share of busy time above which a worker's queue costs more than its service: the mean wait of M/D/1 over
@@ -43,42 +45,42 @@ _STAGE_WORDS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What a probe measured: rates in queries/s, `used` the share of each limit that its p99 uses."""
+    """What a probe measured; rates in queries/s, `saturated_qps` is that of completions where the rack
+    is saturated, else None."""
 
     target_qps: float
-    completed_qps: float | None
-    used: dict[str, float]
+    saturated_qps: float | None
+    constraints: Constraints
     breakdown: Breakdown | None
 
     @property
-    def saturated(self) -> bool:
-        return self.completed_qps is not None and self.completed_qps < SATURATED_FRAC * self.target_qps
+    def used(self) -> dict[str, float]:
+        """Share of each limit that its p99 uses; `constraints` holds ln(p99 / limit)."""
+        logs = {"TTFT": self.constraints.ttft_p99, "TPOT": self.constraints.tpot_p99}
+        return {name: math.exp(log) for name, log in logs.items() if log is not None}
 
 
-def found(
-    target_qps: float, completed_qps: float | None, constraints: Constraints, breakdown: Breakdown | None
-) -> Found:
-    """The figures that tell; `constraints` holds ln(p99 / limit)."""
-    logs = {"TTFT": constraints.ttft_p99, "TPOT": constraints.tpot_p99}
-    used = {name: math.exp(log) for name, log in logs.items() if log is not None}
-    return Found(target_qps, completed_qps, used, breakdown)
+def is_saturated(target_qps: float, completed_qps: float | None, queries: int) -> bool:
+    """Whether a rack that was offered `queries` queries at a rate completed too few of them a second."""
+    strays_frac = SATURATED_SIGMAS / math.sqrt(queries / 2)
+    return completed_qps is not None and completed_qps < target_qps * min(SATURATED_FRAC, 1 - strays_frac)
 
 
 def binding(spec: TrialSpec, probe: Found) -> Binding:
     """What binds, why, and what would relieve it."""
     limit = max(probe.used, key=lambda name: probe.used[name], default=None)
     stage: str | None = None
-    if not probe.saturated and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
+    if not probe.saturated_qps is not None and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
         binds: Binds = "rate"
         evidence = _slack(probe)
-    elif limit == "TPOT" and not probe.saturated:
+    elif limit == "TPOT" and probe.saturated_qps is None:
         binds = _step(spec, probe.breakdown)
         evidence = [_tight(probe, limit), *_decode_figures(spec, probe.breakdown)]
     else:
         stage, share = _largest_stage(probe.breakdown)
         binds = _of_stage(spec, stage, probe.breakdown)
         evidence = [_tight(probe, limit), *_stage_figures(spec, binds, stage, share, probe.breakdown)]
-    broken = probe.saturated or any(share > 1 for share in probe.used.values())
+    broken = probe.saturated_qps is not None or any(share > 1 for share in probe.used.values())
     bound = Bound(binds, stage, probe.target_qps, probe.used, broken, probe.breakdown)
     return Binding(binds=binds, evidence="; ".join(evidence), relief=relief(spec, bound))
 
@@ -153,8 +155,8 @@ def _slack(probe: Found) -> list[str]:
 
 
 def _tight(probe: Found, limit: str | None) -> str:
-    if probe.saturated:
-        return f"the rack completes {probe.completed_qps:.3g} of {probe.target_qps:.4g} queries/s offered"
+    if probe.saturated_qps is not None:
+        return f"the rack completes {probe.saturated_qps:.3g} of {probe.target_qps:.4g} queries/s offered"
     assert limit is not None
     return f"p99 {limit} uses {_percent(probe.used[limit])} of its limit"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.errors import RunAgain
-from tune.results.binding import SATURATED_FRAC, binding, found
+from tune.results.binding import Found, binding, is_saturated
 from tune.results.breakdown import breakdown
 from tune.results.latencies import Latencies, answered, latencies, percentiles_s
 from tune.results.loadgen_figures import LoadGenFigures, read_logs
@@ -55,7 +55,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if valid and not broken and full and verdict == "INVALID":
         broken = f"LoadGen calls the run INVALID: {_why(loadgen)}"
     completed_qps = completion_qps(log, times, good)
-    if broken and completed_qps and completed_qps < SATURATED_FRAC * target_qps:
+    saturated_qps = completed_qps if is_saturated(target_qps, completed_qps, len(log)) else None
+    if broken and saturated_qps:
         broken = f"saturated at {completed_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
     constraints, use = _constraints(ttft, tpot, spec.slo), breakdown(log, good, spec.decode)
@@ -77,7 +78,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         reason=reason or broken,
         raw=raw,
         spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
-        binding=binding(spec, found(target_qps, completed_qps, constraints, use)) if valid else None,
+        binding=binding(spec, Found(target_qps, saturated_qps, constraints, use)) if valid else None,
     )
 
 
