@@ -1,46 +1,164 @@
-"""How fast the simulated rack is: queries/s of the default trial, and how time grows with the query count.
+"""How fast the simulated rack is, how its time grows with the query count, and what memory it takes.
 
     python benchmarks/simulate.py
+    python benchmarks/simulate.py --counts 1000
+    python benchmarks/simulate.py --aisimulate PATH/TO/aisimulate
 
-Best of three runs each, compiled loops, arrivals and lengths included.
+One core, compiled loops, best of several runs, arrivals and lengths included. "Whole trial" is all that a
+study does for one on the simulated rack: simulate, write LoadGen's logs and requests.npz, further orders of
+lengths near a limit, read, judge. Memory is the peak of a process of its own above what its imports took, the
+loops being compiled already; it is read the way Linux tells it.
+
+Where NVIDIA's AISimulate is installed (no dependency: `pip install --pre aisimulate` in an environment of its
+own), its `predict` is timed on the same trace: its own "Wall Time", start-up left out.
 """
 
 from __future__ import annotations
 
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+from aisimulate_trace import ITS_TIMEOUT_S, predicted, write_configuration
+
+from tune.clusters.simulated import run_attempt
 from tune.config import compose_overrides
+from tune.results.folder import PROBE_FOLDER
+from tune.results.latencies import answered, latencies, percentiles_s
+from tune.results.measure import measure
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+RUNS = 3
 
 
-def best_s(spec: TrialSpec, calibration: Calibration) -> float:
-    """Seconds of the fastest of three runs."""
+def best_s(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of several runs."""
     times_s = []
-    for _ in range(3):
+    for _ in range(RUNS):
         begin_s = time.perf_counter()
-        simulate(spec, calibration)
+        run()
         times_s.append(time.perf_counter() - begin_s)
     return min(times_s)
 
 
-def main() -> None:
+def shipped() -> tuple[TrialSpec, Calibration]:
+    """The default trial and the calibration of the simulated rack, as shipped."""
     settings = compose_overrides(()).settings
-    spec = settings.trial_spec
-    calibration = settings.cluster.calibration
-    assert calibration is not None
-    default_s = best_s(spec, calibration)
-    print(f"{'queries':>10}{'seconds':>10}{'queries/s':>12}{'us/query':>10}")
+    assert settings.cluster.calibration is not None
+    return settings.trial_spec, settings.cluster.calibration
+
+
+def of_queries(spec: TrialSpec, count: int) -> TrialSpec:
+    """The trial with `count` queries."""
+    change = {"min_queries": count, "min_duration_s": 1.0, "concatenate_permutation": False}
+    return spec.model_copy(update={"load": spec.load.model_copy(update=change)})
+
+
+def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
+    """Run and judge one trial in a new folder; returns the number of simulated orders of lengths."""
+    with tempfile.TemporaryDirectory() as folder:
+        attempt = Path(folder) / "1"
+        run_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
+        probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+    return probe.spread.orders if probe.spread else 1
+
+
+def held_bytes() -> int:
+    """Memory that this process holds now. Source: man 5 proc, /proc/self/statm."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process held since the last reset. Linux counts ru_maxrss in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def print_memory(count: int) -> None:
+    """MB that a whole default trial (`count` 0) or one simulation of `count` queries takes at its peak."""
+    spec, calibration = shipped()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak: man 5 proc
+    before = held_bytes()
+    if count:
+        simulate(of_queries(spec, count), calibration)
+    else:
+        whole_trial(spec, calibration)
+    print(f"{(peak_bytes() - before) / 1e6:.0f}")
+
+
+def memory_mb(count: int) -> str:
+    """`print_memory` of a process of its own."""
+    words = [sys.executable, __file__, "--memory-of", str(count)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def print_speed(counts: tuple[int, ...]) -> None:
+    spec, calibration = shipped()
     queries = spec.load.expected_queries
-    print(f"{queries:10}{default_s:10.4f}{queries / default_s:12.0f}{'':10}  default trial")
-    for count in COUNTS:
-        change = {"min_queries": count, "min_duration_s": 1.0, "concatenate_permutation": False}
-        longer = spec.model_copy(update={"load": spec.load.model_copy(update=change)})
-        seconds = best_s(longer, calibration)
-        print(f"{count:10}{seconds:10.4f}{count / seconds:12.0f}{seconds / count * 1e6:10.2f}")
+    print(f"{'queries':>10}{'seconds':>10}{'queries/s':>12}{'us/query':>10}{'MB':>6}")
+
+    def line(count: int, seconds: float, memory: str, what: str) -> None:
+        rates = f"{count / seconds:12.0f}{seconds / count * 1e6:10.2f}"
+        print(f"{count:10}{seconds:10.4f}{rates}{memory:>6}  {what}", flush=True)
+
+    line(queries, best_s(lambda: simulate(spec, calibration)), memory_mb(queries), "default trial, simulated")
+    orders = whole_trial(spec, calibration)
+    whole_s = best_s(lambda: whole_trial(spec, calibration))
+    what = f"whole trial: logs, parsing, {orders} orders of lengths; {1 / whole_s:.1f} trials/s"
+    line(queries * orders, whole_s, memory_mb(0), what)
+    for count in counts:
+        longer = of_queries(spec, count)
+        line(count, best_s(lambda longer=longer: simulate(longer, calibration)), memory_mb(count), "")  # type: ignore[misc]
+
+
+def print_beside(program: str) -> None:
+    """Both simulators on the arrivals and lengths of the default trial."""
+    spec, calibration = shipped()
+    log = simulate(spec, calibration)
+    seconds = best_s(lambda: simulate(spec, calibration))
+    times = latencies(log, answered(log))
+    ttft, tpot = percentiles_s(times.ttft_ns), percentiles_s(times.tpot_ns)
+    assert ttft is not None
+    assert tpot is not None
+    print(f"\n{len(log)} queries, {spec.split.label}, the same trace")
+    print(f"{'':12}{'seconds':>10}{'TTFT mean s':>13}{'p99 s':>8}{'TPOT mean ms':>14}{'p99 ms':>8}")
+
+    def line(name: str, *figures: float) -> None:
+        seconds, ttft_mean_s, ttft_p99_s, tpot_mean_s, tpot_p99_s = figures
+        print(
+            f"{name:12}{seconds:10.3f}{ttft_mean_s:13.2f}{ttft_p99_s:8.2f}"
+            f"{tpot_mean_s * 1e3:14.1f}{tpot_p99_s * 1e3:8.1f}",
+            flush=True,
+        )
+
+    line("tune", seconds, ttft.mean, ttft.p99, tpot.mean, tpot.p99)
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = write_configuration(Path(folder), spec, log)
+        line("AISimulate", *predicted(program, configuration))
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    words.add_argument("--counts", type=int, nargs="*", default=COUNTS)
+    words.add_argument("--aisimulate", default=shutil.which("aisimulate"), help="its program, if not on PATH")
+    words.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.memory_of is not None:
+        print_memory(given.memory_of)
+        return
+    print_speed(tuple(given.counts))
+    if given.aisimulate:
+        print_beside(given.aisimulate)
+    else:
+        print(f"\nAISimulate is not on PATH: not compared (it may take up to {ITS_TIMEOUT_S:.0f} s)")
 
 
 if __name__ == "__main__":
