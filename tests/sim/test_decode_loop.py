@@ -61,9 +61,11 @@ def serve(
         -(-(prompts + max(answer)) // BLOCK) * BLOCK,
     )
     use, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
-    served = Served(np.array(worker, np.int64), *np.full((4, count), -1.0), use, peak_tokens)
+    ready, start, first, done = (np.full(count, -1.0) for _ in range(4))
+    served = Served(np.array(worker, np.int64), ready, start, first, done, use, peak_tokens)
     limited = WORKER._replace(**limits)
-    decode(limited, np.array(slowdown), step_s + sequence_s * np.arange(limited.slots + 1), requests, served)
+    batch_s = np.array([step_s + sequence_s * batch for batch in range(limited.slots + 1)])
+    decode(limited, np.array(slowdown), batch_s, requests, served)
     return served
 
 

@@ -42,7 +42,8 @@ def serve(
     count = len(tokens)
     arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
     prompts = Prompts(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
-    served = Prefilled(np.array(worker, np.int64), *np.full((3, count), -1.0), np.zeros(len(slowdown)))
+    start, done, sent = (np.full(count, -1.0) for _ in range(3))
+    served = Prefilled(np.array(worker, np.int64), start, done, sent, np.zeros(len(slowdown)))
     prefill(WORKER._replace(**limits), np.array(slowdown), prompts, served)
     return served
 

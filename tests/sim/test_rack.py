@@ -27,6 +27,9 @@ VARIANTS = [
     ("prefill.scheduler_config.context_chunking_policy=EQUAL_PROGRESS", "load.target_qps=60"),
     ("prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=20192"),
     ("stack.router_mode=random", "split.disaggregation_strategy=decode_first"),
+    ("stack=dynamo_v1", "stack.router_mode=least-loaded", "load.target_qps=40"),
+    ("stack.router_mode=least-loaded", "cluster.calibration.head_node_scale=1.3", "split.decode_workers=2"),
+    ("cluster.calibration.kv_transfer_bytes_per_s=4.0e+9", "cluster.calibration.frontend_message_s=2.0e-4"),
     ("prefill.tensor_parallel_size=2", "prefill.pipeline_parallel_size=2", "decode.cuda_graph_config=null"),
 ]
 
@@ -70,8 +73,9 @@ def test_every_request_is_answered_in_order_of_its_stages(overrides: tuple[str, 
     times = [log.scheduled_ns, stages.prefill_queued_ns, stages.prefill_start_ns, stages.prefill_done_ns]
     times += [stages.kv_arrived_ns, stages.decode_start_ns, stages.first_made_ns]
     times += [log.first_token_ns, log.done_ns]
-    assert all(time is not None for time in times)
     for earlier, later in pairwise(times):
+        assert earlier is not None
+        assert later is not None
         assert (later >= earlier).all()
     assert ((log.done_ns > log.first_token_ns) == (log.output_tokens > 1)).all()
     assert set(log.prefill_worker) == set(range(spec.split.prefill_workers))
@@ -197,8 +201,20 @@ def test_mean_tpot_worsens(better: str, worse: str) -> None:
     assert tpot_s(run(better, more)).mean() < tpot_s(run(worse, more)).mean()
 
 
-def test_streaming_interval_moves_neither_first_nor_last_token() -> None:
-    assert digest(run("decode.stream_interval=20")) == digest(run())
+def test_an_overloaded_frontend_holds_up_tokens_and_longer_intervals_relieve_it() -> None:
+    """8,500 messages/s of 200 us are more than it can do; one message in 20 tokens is little."""
+    slow = ("cluster.calibration.frontend_message_s=2.0e-4", "load.min_queries=3000")
+    each, bundled = run(*slow), run(*slow, "decode.stream_interval=20")
+    assert ttft_s(each)[-300:].mean() > 10 * ttft_s(bundled)[-300:].mean()
+    assert ttft_s(bundled).mean() == pytest.approx(ttft_s(run("load.min_queries=3000")).mean(), rel=0.01)
+
+
+def test_a_slow_network_is_a_queue_at_the_decode_workers() -> None:
+    """4 GB/s a link: 9.6 GB/s come for each decode worker and only 2.7 leave each prefill worker."""
+    log = run("cluster.calibration.kv_transfer_bytes_per_s=4.0e+9", "load.min_queries=1000")
+    assert log.stages is not None
+    transfer_s = (log.stages.kv_arrived_ns - log.stages.prefill_done_ns) / 1e9
+    assert transfer_s[-100:].mean() > 3 * transfer_s[:100].mean() > 3 * 0.6
 
 
 @pytest.mark.parametrize(
@@ -305,13 +321,6 @@ def test_reference_trial_holds_its_slo() -> None:
     assert len(log) == 16_626
     assert np.percentile(ttft_s(log), 99) <= 4.5
     assert np.percentile(tpot_s(log), 99) <= 0.080
-
-
-def test_twice_the_rate_saturates() -> None:
-    log = simulate(*make_trial("load.target_qps=31.5"))
-    ttft = ttft_s(log)
-    assert np.percentile(ttft, 50) > 60
-    assert ttft[-1000:].mean() > 5 * ttft[1000:2000].mean()
 
 
 def test_published_run_is_met_over_ten_orders_of_lengths() -> None:

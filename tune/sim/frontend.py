@@ -15,8 +15,10 @@ def frontend_delay_s(
 ) -> tuple[FloatArray, FloatArray]:
     """Seconds that the first and the last message of each answer spend in the frontend, both shape (n,).
 
-    Each answer sends its `messages` evenly between `first_s` and `done_s`, `message_s` of work each. Work
-    left over from bin to bin: W = max(0, W + new work - width). Source: Lindley's recursion, in fluid form.
+    Each answer sends its `messages` evenly between `first_s` and `done_s`, `message_s` of work each. Each
+    waits for the work left over, W = max(0, W + new work - width) from bin to bin (Lindley's recursion, in
+    fluid form), or where that is shorter the mean wait of a queue with steady load rho < 1, message_s x rho /
+    (2 - 2 rho) (Pollaczek-Khinchine formula for fixed service times); in a straight line between bins.
     """
     if message_s == 0 or not len(first_s):
         return np.zeros_like(first_s), np.zeros_like(done_s)
@@ -24,6 +26,12 @@ def frontend_delay_s(
     bins = int(end.max()) + 2
     per_bin_s = messages * message_s / (end - begin + 1)
     change_s = np.bincount(begin, per_bin_s, bins) - np.bincount(end + 1, per_bin_s, bins)
-    surplus_s = np.cumsum(np.cumsum(change_s) - BIN_S)
+    work_s = np.cumsum(change_s)
+    surplus_s = np.cumsum(work_s - BIN_S)
     left_s = surplus_s - np.minimum(np.minimum.accumulate(surplus_s), 0.0)
-    return left_s[begin] + message_s, left_s[end] + message_s
+    busy_frac = np.clip(work_s / BIN_S, 0.0, 1.0)
+    steady_s = message_s * busy_frac / (2 - 2 * np.minimum(busy_frac, 1 - message_s / BIN_S / 2))
+    wait_s = np.maximum(left_s, np.minimum(steady_s, BIN_S))
+    edges_s = np.arange(1, bins + 1) * BIN_S
+    first_wait_s, last_wait_s = np.interp(first_s, edges_s, wait_s), np.interp(done_s, edges_s, wait_s)
+    return first_wait_s + message_s, last_wait_s + message_s

@@ -1,0 +1,58 @@
+"""The frontend alone: a single server of streamed messages, against queues counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.sim.frontend import frontend_delay_s
+
+answers = st.lists(
+    st.tuples(st.floats(0, 50), st.floats(0, 20), st.integers(1, 2000)), min_size=1, max_size=40
+)
+
+
+def test_a_free_frontend_costs_a_message_each() -> None:
+    first_s, last_s = frontend_delay_s(np.array([1.0]), np.array([11.0]), np.array([100]), 1e-3)
+    assert first_s == pytest.approx([1e-3], rel=0.01)
+    assert last_s == pytest.approx([1e-3], rel=0.01)
+
+
+def test_steady_load_waits_as_m_d_1() -> None:
+    """800 messages/s of 1 ms: 2 ms in the mean. Source: Pollaczek-Khinchine formula."""
+    first_s, _ = frontend_delay_s(np.array([0.0, 50.0]), np.array([100.0, 50.0]), np.array([80_000, 1]), 1e-3)
+    assert first_s[1] == pytest.approx(1e-3 + 2e-3, rel=0.05)
+
+
+def test_what_does_not_fit_waits() -> None:
+    """1,000 messages of 20 ms within 10 s: every second leaves another second of work."""
+    _, last_s = frontend_delay_s(np.array([0.0]), np.array([10.0]), np.array([1000]), 0.02)
+    assert last_s[0] == pytest.approx(10.0, rel=0.01)
+
+
+def test_the_backlog_is_worked_off() -> None:
+    """10 s of surplus from the first answer are gone when the second one streams at 25 s."""
+    begin_s, end_s = np.array([0.0, 15.0, 25.0]), np.array([10.0, 16.0, 26.0])
+    first_s, _ = frontend_delay_s(begin_s, end_s, np.array([1000, 1, 1]), 0.02)
+    assert first_s[1] == pytest.approx(5.0, rel=0.02)
+    assert first_s[2] < 0.03
+
+
+def test_no_cost_no_delay() -> None:
+    first_s, last_s = frontend_delay_s(np.array([1.0]), np.array([2.0]), np.array([10**9]), 0.0)
+    assert first_s == last_s == 0.0
+
+
+@given(streams=answers, message_s=st.floats(1e-6, 0.1))
+def test_the_order_of_messages_is_kept_and_fewer_messages_wait_less(
+    streams: list[tuple[float, float, int]], message_s: float
+) -> None:
+    begin_s, lasts_s, messages = (np.array(column) for column in zip(*streams, strict=True))
+    end_s = begin_s + lasts_s
+    first_s, last_s = frontend_delay_s(begin_s, end_s, messages, message_s)
+    assert (first_s >= message_s).all()
+    assert (end_s + last_s - begin_s - first_s >= -1e-9).all()
+    fewer_s, _ = frontend_delay_s(begin_s, end_s, (messages + 1) // 2, message_s)
+    assert (fewer_s <= first_s + 1e-9).all()

@@ -1,0 +1,138 @@
+"""Every knob of both engine files, the strategy and the split changes the simulation, or is listed as not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sim_trials import short_trial
+from test_rack import digest
+
+from tune.sim.rack import simulate
+from tune.spec.engine import (
+    CacheTransceiverConfig,
+    CudaGraphConfig,
+    Engine,
+    KvCacheConfig,
+    SchedulerConfig,
+)
+from tune.spec.split import Split
+from tune.spec.typed import Typed
+
+BUSY = ("load.target_qps=40", "load.min_queries=1500")
+NO_GRAPHS = "cuda_graph_config=null"
+POLICY = "scheduler_config={{capacity_scheduler_policy: {}, context_chunking_policy: {}}}"
+
+CHANGES: dict[str, tuple[str, ...]] = {
+    "prefill.tensor_parallel_size": ("prefill.tensor_parallel_size=2",),
+    "prefill.pipeline_parallel_size": ("prefill.pipeline_parallel_size=2",),
+    "prefill.max_batch_size": ("prefill.max_batch_size=1", *BUSY),
+    "prefill.max_num_tokens": ("prefill.max_num_tokens=8192",),
+    "prefill.max_seq_len": ("prefill.max_seq_len=8000",),
+    "prefill.disable_overlap_scheduler": ("prefill.disable_overlap_scheduler=false",),
+    "prefill.enable_chunked_prefill": ("prefill.enable_chunked_prefill=false",),
+    "prefill.kv_cache_config.dtype": ("prefill.kv_cache_config.dtype=bfloat16",),
+    "prefill.kv_cache_config.free_gpu_memory_fraction": (
+        "prefill.kv_cache_config.free_gpu_memory_fraction=0.02",
+        *BUSY,
+    ),
+    "prefill.cache_transceiver_config.max_tokens_in_buffer": (
+        "prefill.cache_transceiver_config.max_tokens_in_buffer=1000000",
+        *BUSY,
+    ),
+    "prefill.scheduler_config.capacity_scheduler_policy": (
+        "prefill." + POLICY.format("STATIC_BATCH", "FIRST_COME_FIRST_SERVED"),
+        *BUSY,
+    ),
+    "prefill.scheduler_config.context_chunking_policy": (
+        "prefill." + POLICY.format("MAX_UTILIZATION", "EQUAL_PROGRESS"),
+        *BUSY,
+    ),
+    "decode.tensor_parallel_size": ("decode.tensor_parallel_size=8",),
+    "decode.pipeline_parallel_size": ("decode.pipeline_parallel_size=2",),
+    "decode.max_batch_size": ("decode.max_batch_size=32",),
+    "decode.max_num_tokens": ("decode.max_num_tokens=32",),
+    "decode.max_seq_len": ("decode.max_seq_len=8000",),
+    "decode.disable_overlap_scheduler": ("decode.disable_overlap_scheduler=true",),
+    "decode.stream_interval": ("decode.stream_interval=20",),
+    "decode.kv_cache_config.dtype": ("decode.kv_cache_config.dtype=bfloat16",),
+    "decode.kv_cache_config.free_gpu_memory_fraction": (
+        "decode.kv_cache_config.free_gpu_memory_fraction=0.3",
+        *BUSY,
+    ),
+    "decode.cuda_graph_config": ("decode." + NO_GRAPHS,),
+    "decode.cuda_graph_config.batch_sizes": ("decode.cuda_graph_config.batch_sizes=[64, 512]",),
+    "decode.cuda_graph_config.enable_padding": ("decode.cuda_graph_config.enable_padding=false",),
+    "decode.cache_transceiver_config.max_tokens_in_buffer": (
+        "decode.cache_transceiver_config.max_tokens_in_buffer=500000",
+        *BUSY,
+    ),
+    "decode.scheduler_config.capacity_scheduler_policy": (
+        "decode." + POLICY.format("MAX_UTILIZATION", "FIRST_COME_FIRST_SERVED"),
+        "split.decode_workers=1",
+        *BUSY,
+    ),
+    "split.prefill_workers": ("split.prefill_workers=13",),
+    "split.decode_workers": ("split.decode_workers=3",),
+    "split.disaggregation_strategy": ("split.disaggregation_strategy=decode_first",),
+    "stack.router_mode": ("stack.router_mode=random",),
+}
+"""What shows the effect of each knob; where it needs a full pool to show, the load is raised in both runs."""
+
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "prefill.stream_interval": ("prefill.stream_interval=20",),
+    "prefill.kv_cache_config.enable_block_reuse": ("prefill.kv_cache_config.enable_block_reuse=true",),
+    "prefill.cuda_graph_config": ("prefill.cuda_graph_config={batch_sizes: [1], enable_padding: true}",),
+    "prefill.cache_transceiver_config.backend": ("prefill.cache_transceiver_config.backend=UCX",),
+    "prefill.extra": ("prefill.extra={allreduce_strategy: MNNVL}",),
+    "decode.enable_chunked_prefill": ("decode.enable_chunked_prefill=true",),
+    "decode.kv_cache_config.enable_block_reuse": ("decode.kv_cache_config.enable_block_reuse=true",),
+    "decode.cache_transceiver_config.backend": ("decode.cache_transceiver_config.backend=UCX",),
+    "decode.scheduler_config.context_chunking_policy": (
+        "decode." + POLICY.format("GUARANTEED_NO_EVICT", "EQUAL_PROGRESS"),
+    ),
+    "decode.extra": ("decode.extra={allreduce_strategy: MNNVL}",),
+}
+
+ONE_VALUE = {"prefill.backend", "decode.backend"}
+"""Knobs that the configuration accepts one value of."""
+
+NESTED: dict[str, type[Typed]] = {
+    "kv_cache_config": KvCacheConfig,
+    "cuda_graph_config": CudaGraphConfig,
+    "cache_transceiver_config": CacheTransceiverConfig,
+    "scheduler_config": SchedulerConfig,
+}
+
+
+@pytest.mark.parametrize("knob", CHANGES)
+def test_the_knob_changes_the_simulation(knob: str) -> None:
+    changed, *load = CHANGES[knob]
+    assert digest(simulate(*short_trial(*load, changed))) != digest(simulate(*short_trial(*load)))
+
+
+@pytest.mark.parametrize("knob", WITHOUT_EFFECT)
+def test_the_knob_without_effect_changes_nothing(knob: str) -> None:
+    (changed,) = WITHOUT_EFFECT[knob]
+    for load in ((), BUSY):
+        assert digest(simulate(*short_trial(*load, changed))) == digest(simulate(*short_trial(*load)))
+
+
+def test_no_knob_is_forgotten() -> None:
+    knobs = {f"split.{name}" for name in Split.model_fields} | {"stack.router_mode"}
+    for role in ("prefill", "decode"):
+        for name in Engine.model_fields:
+            inner = NESTED.get(name)
+            knobs |= {f"{role}.{name}.{key}" for key in inner.model_fields} if inner else {f"{role}.{name}"}
+    knobs -= {"prefill.cuda_graph_config.batch_sizes", "prefill.cuda_graph_config.enable_padding"}
+    knobs |= {"prefill.cuda_graph_config", "decode.cuda_graph_config"}
+    assert knobs == {*CHANGES, *WITHOUT_EFFECT, *ONE_VALUE}
+
+
+def test_the_document_lists_the_knobs_without_effect_and_why(root: Path) -> None:
+    text = (root / "docs" / "simulator.md").read_text(encoding="utf-8")
+    section = text.split("## Knobs without effect", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE))
+    assert rows.keys() >= WITHOUT_EFFECT.keys() | ONE_VALUE
+    assert all(len(reason) > 20 for reason in rows.values())
