@@ -37,7 +37,7 @@ from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
-RUNS = 3
+RUNS = 5
 
 
 def best_s(run: Callable[[], object]) -> float:
@@ -107,7 +107,7 @@ def print_speed(counts: tuple[int, ...]) -> None:
 
     def line(count: int, seconds: float, memory: str, what: str) -> None:
         rates = f"{count / seconds:12.0f}{seconds / count * 1e6:10.2f}"
-        print(f"{count:10}{seconds:10.4f}{rates}{memory:>6}  {what}", flush=True)
+        print(f"{count:10}{seconds:10.4f}{rates}{memory:>6}  {what}".rstrip(), flush=True)
 
     line(queries, best_s(lambda: simulate(spec, calibration)), memory_mb(queries), "default trial, simulated")
     orders = whole_trial(spec, calibration)
