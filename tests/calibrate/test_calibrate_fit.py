@@ -67,6 +67,25 @@ def test_logs_give_the_scales_back_though_lengths_are_unknown(tmp_path: Path) ->
     assert all(one.identified for one in found.values())
 
 
+def test_a_queue_that_would_boil_over_binds_though_nearby_nothing_moves(
+    recorded: tuple[MeasuredRun, ...],
+) -> None:
+    found = fitted(recorded, (*SCALES, "head_node_scale"))
+    assert found["head_node_scale"].identified
+    assert found["head_node_scale"].value == pytest.approx(1.0, rel=0.03)
+    assert found["prefill_scale"].value == pytest.approx(0.97, rel=0.02)
+
+
+def test_a_start_on_its_bound_is_left_where_the_run_says_so(tmp_path: Path) -> None:
+    dearer = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.no_overlap_overhead_s=0.008")
+    start = calibration_of(settings_of("cluster.calibration.no_overlap_overhead_s=0"))
+    runs = runs_of_study(dearer, None)
+    parameters = find_parameters(("no_overlap_overhead_s",), start, runs[0].spec.load.dataset)
+    (one,) = fit(runs, start, parameters, lambda _: None)
+    assert one.value > 0.006
+    assert one.low < 0.008 < one.high
+
+
 def test_what_moves_nothing_stays_and_is_called_not_identified(recorded: tuple[MeasuredRun, ...]) -> None:
     one = fitted(recorded, (*SCALES, "no_graph_overhead_s"))["no_graph_overhead_s"]
     assert one.prior_share == pytest.approx(1.0, abs=0.05)

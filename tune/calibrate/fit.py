@@ -24,12 +24,15 @@ IDENTIFIED_SHARE = 0.5
 """A parameter counts as identified when the data shrink its standard deviation below this share of the
 prior's."""
 
-_ROUNDS = 2
-_STEP_U = 0.1
+_STEPS_U = (0.5, 0.1)
+"""Half the width of the slopes of each round: wide ones lead past the ripples that single requests make, and
+off a bound."""
+_SD_ROUNDS = 4
+
 _TOLERANCE = 1e-3
 _MOST_STEPS = 25
 _AT_BOUND_U = 1e-3
-_INSIDE_U = 1e-6
+_INSIDE_U = 0.1
 
 Progress = Callable[[float], None]
 """Told after every evaluation: the root mean square of ln(simulated / measured) over the fitted figures."""
@@ -70,18 +73,16 @@ def fit(
     Minimises the sum over runs and figures of (mean over FIT_SEEDS of ln(simulated / measured))^2 / e^2 plus
     the sum of u^2, the priors. e^2 is MODEL_ERROR_FRAC^2 and, where lengths are not on record, the variance
     that their order gives a single run; it is taken at the start and once more at the first optimum. Every
-    evaluation uses the same seeds, and slopes are central differences over a tenth of a prior width, above
-    the grain of single requests. Standard deviations are those of the linearised problem, widened where
-    residuals exceed e. Raises FixCommand where a parameter of the dataset meets recorded lengths only, or the
-    rack answers nothing.
+    evaluation uses the same seeds. Raises FixCommand where a parameter of the dataset meets recorded lengths
+    only, or the rack answers nothing.
     """
     _require_effect(runs, parameters)
     problem = _Problem(runs, calibration, parameters, progress)
     u = np.zeros(len(parameters))
-    for _ in range(_ROUNDS):
+    for step_u in _STEPS_U:
         expected = np.sqrt(MODEL_ERROR_FRAC**2 + problem.log_ratios(u)[1])
-        u, slopes, residuals = problem.solve(u, expected)
-    sd_u = _posterior_sd(slopes, residuals)
+        u = problem.solve(u, expected, step_u)
+    sd_u = problem.posterior_sd(u, expected)
     return tuple(_fitted(*each) for each in zip(parameters, u, sd_u, strict=True))
 
 
@@ -94,19 +95,35 @@ class _Problem:
     parameters: Sequence[Parameter]
     progress: Progress
 
-    def solve(self, u: FloatArray, expected: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The best u from `u` on, and there the slopes and the log ratios, both over `expected`."""
+    def solve(self, u: FloatArray, expected: FloatArray, step_u: float) -> FloatArray:
+        """The best u from `u` on, for log ratios that are sure to within `expected`, of their shape."""
         low, high = self._ends()
+        steps = np.full(len(u), step_u)
         found = least_squares(
             lambda at: np.concatenate([self.log_ratios(at)[0] / expected, at]),
             np.clip(u, low + _INSIDE_U, high - _INSIDE_U),
-            jac=lambda at: np.concatenate([self._slopes(at) / expected[:, None], np.eye(len(at))]),
+            jac=lambda at: np.concatenate([self._slopes(at, steps) / expected[:, None], np.eye(len(at))]),
             bounds=(low, high),
             xtol=_TOLERANCE,
             ftol=_TOLERANCE,
             max_nfev=_MOST_STEPS,
         )
-        return found.x, found.jac[: len(expected)], found.fun[: len(expected)]
+        best: FloatArray = found.x
+        return best
+
+    def posterior_sd(self, u: FloatArray, expected: FloatArray) -> FloatArray:
+        """Standard deviations of `u`, prior included, widened where ratios exceed `expected`.
+
+        They are those of a linear problem whose slopes are taken over these deviations themselves: a queue
+        that boils over within reach binds a parameter, though nearby nothing moves.
+        """
+        excess = max(1.0, float(np.mean(np.square(self.log_ratios(u)[0] / expected))))
+        sd_u = np.ones(len(u))
+        for _ in range(_SD_ROUNDS):
+            slopes = self._slopes(u, np.maximum(sd_u, _STEPS_U[-1])) / expected[:, None]
+            information = slopes.T @ slopes / excess + np.eye(len(u))
+            sd_u = np.sqrt(sd_u * np.sqrt(np.diag(np.linalg.inv(information))))
+        return sd_u
 
     def log_ratios(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
         """ln(simulated / measured) of every run and fitted figure, shape (runs x figures,), as a mean over
@@ -117,14 +134,14 @@ class _Problem:
         self.progress(float(np.sqrt(np.mean(np.square(means)))))
         return means, variances
 
-    def _slopes(self, u: FloatArray) -> FloatArray:
-        """Central differences of the log ratios, shape (runs x figures, parameters), inside the bounds."""
+    def _slopes(self, u: FloatArray, steps: FloatArray) -> FloatArray:
+        """Central differences of the log ratios, shape (runs x figures, parameters), within the bounds."""
         low, high = self._ends()
         columns = []
         for index in range(len(u)):
             below, above = u.copy(), u.copy()
-            below[index] = max(u[index] - _STEP_U, low[index])
-            above[index] = min(u[index] + _STEP_U, high[index])
+            below[index] = max(u[index] - steps[index], low[index])
+            above[index] = min(u[index] + steps[index], high[index])
             rise = self.log_ratios(above)[0] - self.log_ratios(below)[0]
             columns.append(rise / (above[index] - below[index]))
         return np.stack(columns, axis=1)
@@ -172,13 +189,6 @@ def _require_effect(runs: Sequence[MeasuredRun], parameters: Sequence[Parameter]
                 )
 
 
-def _posterior_sd(slopes: FloatArray, residuals: FloatArray) -> FloatArray:
-    """Standard deviation of each u, shape (parameters,), given the slopes of the residuals in units of e."""
-    excess = max(1.0, float(np.mean(np.square(residuals))))
-    information = slopes.T @ slopes / excess + np.eye(slopes.shape[1])
-    return np.sqrt(np.diag(np.linalg.inv(information)))
-
-
 def _fitted(parameter: Parameter, u: float, sd_u: float) -> FittedParameter:
     low, high = (parameter.value(u + sign * 1.96 * sd_u) for sign in (-1, 1))
-    return FittedParameter(parameter, float(f"{parameter.value(u):.5g}"), low, high, sd_u)
+    return FittedParameter(parameter, float(f"{parameter.value(u):.5g}"), low, high, float(sd_u))
