@@ -71,5 +71,6 @@ def _assert_table_works(seen: dict[str, Any]) -> None:
         "one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3" in seen["binding"]
     )
     assert {"Where the time to first token goes", "How full the pools are"} <= set(seen["tables"])
+    assert seen["label"].endswith("<br>SLO held in 4 of 5 orders, p99 TTFT 4.22 ± 0.300 s")
     assert {"–", "5 of 5"} <= set(seen["held"])
     assert seen["opened"]

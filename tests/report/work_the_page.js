@@ -17,6 +17,7 @@ async function act() {
   seen.unfolded = document.querySelector("tr.details .command code").textContent;
   seen.binding = document.querySelector("tr.details .binding").textContent;
   seen.tables = [...document.querySelectorAll("tr.details caption")].map((caption) => caption.textContent);
+  seen.label = LABELS.get(0);
   seen.held = cells(column("SLO"));
   await Promise.all(drawings.map(drawFigure));
   seen.drawn = drawings.map((d) => [d.dataset.figure, d.querySelectorAll(".point, .scatterlayer path").length]);

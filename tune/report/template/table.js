@@ -115,11 +115,10 @@ function grid(caption, head, lines) {
 
 /* Rows of the unfolded detail: what it is, its unit, and the names of its two figures in outcome.json. */
 const STAGES = [
-  ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["prefill", "s", "prefill_s", "tail_prefill_s"],
-  ["of it on an idle worker", "s", null, "tail_prefill_alone_s"],
+  ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["– front end before it", "s", "frontend_in_s", "tail_frontend_in_s"],
+  ["prefill", "s", "prefill_s", "tail_prefill_s"], ["– alone on a worker", "s", null, "tail_prefill_alone_s"],
   ["KV transfer", "s", "transfer_s", "tail_transfer_s"], ["wait for a decode slot", "s", "slot_s", "tail_slot_s"],
-  ["first decode step", "s", "first_step_s", "tail_first_step_s"],
-  ["of all, front end in", "s", "frontend_in_s", "tail_frontend_in_s"], ["of all, front end out", "s", "frontend_out_s", "tail_frontend_out_s"],
+  ["first decode step", "s", "first_step_s", "tail_first_step_s"], ["– front end after it", "s", "frontend_out_s", "tail_frontend_out_s"],
 ];
 const POOLS = [
   ["prefill workers busy", "%", "prefill_utilisation", "prefill_utilisation_most"], ["decode batch", "", "decode_batch", "decode_batch_most"],
@@ -127,7 +126,8 @@ const POOLS = [
 ];
 function stage(value, unit) {
   if (!isNumber(value)) return dash;
-  return unit === "%" ? `${digits(value * 100, 3)} %` : `${digits(value, 3)}${unit && " " + unit}`;
+  if (unit === "%") return `${digits(value * 100, 3)} %`;
+  return unit === "s" && value < 0.1 ? `${digits(value * 1e3, 3)} ms` : `${digits(value, 3)}${unit && " " + unit}`;
 }
 function stageRows(trial, lines) {
   const figure = (name) => (name ? trial.stages[DATA.stages.indexOf(name)] : null);
