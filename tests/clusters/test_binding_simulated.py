@@ -85,6 +85,25 @@ def test_a_slow_network_between_the_pools_is_what_binds(tmp_path: Path) -> None:
     assert suffered_s(faster, "kv_transfer") < suffered_s(slow, "kv_transfer")
 
 
+def test_a_front_end_that_cannot_keep_up_with_its_messages_is_what_binds(tmp_path: Path) -> None:
+    messages_per_s = 9_900  # of the reference configuration: its output tokens/s, one a message
+    slow = run(tmp_path / "slow", (), frontend_message_s=1.2 / messages_per_s)
+    assert binds(slow) == "frontend"
+    quick = run(tmp_path / "quick", (), frontend_message_s=0.1 / messages_per_s)
+    assert binds(quick) != "frontend"
+
+
+def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
+    limited = ("slo.tpot_p99_s=0.06", "slo.ttft_p99_s=null")
+    alike = {"head_node_scale": 1.0, "large_batch_step_s": 0.0}
+    uneven = run(tmp_path / "uneven", limited, last_decode_worker_scale=1.3, **alike)
+    even = run(tmp_path / "even", limited, last_decode_worker_scale=1.0, **alike)
+    assert uneven.binding is not None
+    assert even.binding is not None
+    assert "as a slower one would" in uneven.binding.evidence
+    assert "as a slower one would" not in even.binding.evidence
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(BOTTLENECKS) - {"low rate"}))
 def test_every_setting_to_try_keeps_the_rules_and_relieves_what_binds(name: str, tmp_path: Path) -> None:

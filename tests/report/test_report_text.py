@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from synthetic_study import SLO, measured, spread, unmeasured
+from synthetic_study import SLO, measured, spread, study, unmeasured
 
-from tune.report.text import render_outcome
+from tune.report.text import render_outcome, render_status
 
 
 def lines(**changes: object) -> list[str]:
@@ -39,3 +39,11 @@ def test_a_run_without_orders_and_binding_has_no_such_lines() -> None:
     assert text[-1] == "verdict   holds its SLO"
     failed = unmeasured(0, "failed", "gb07 went down")
     assert render_outcome(failed, SLO, "slurm").splitlines()[1] == "failed    gb07 went down"
+
+
+def test_the_status_of_a_study_says_in_how_many_orders_its_best_holds() -> None:
+    sure, once = measured(0, spread=spread(4, 4.2)), measured(0, spread=None)
+    assert render_status(study(), (), [sure]).endswith(
+        "p99 TTFT 4.22 s, SLO held in 4 of 5 orders: trial 0 (000000000000)"
+    )
+    assert render_status(study(), (), [once]).endswith("p99 TTFT 4.22 s: trial 0 (000000000000)")

@@ -77,9 +77,10 @@ def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: S
     ]
     best = next((row for row in rank(outcomes) if row["feasible"]), None)
     if best:
+        held = f", SLO held in {best['slo_held_orders']} of {best['orders']} orders" if best["orders"] else ""
         lines.append(
             f"best      {figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
-            f"{seconds(best['ttft_p99_s'])}: trial {best['number']} ({best['trial_id']})"
+            f"{seconds(best['ttft_p99_s'])}{held}: trial {best['number']} ({best['trial_id']})"
         )
     else:
         lines.append("best      none holds the SLO yet")
