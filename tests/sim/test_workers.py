@@ -10,7 +10,11 @@ from tune.results.requests import FloatArray
 from tune.sim.step_times import StepTimes
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 
-PLAIN = ("cluster.calibration.decode_scale=1.0", "cluster.calibration.no_graph_overhead_s=0.5")
+PLAIN = (
+    "cluster.calibration.decode_scale=1.0",
+    "cluster.calibration.no_graph_overhead_s=0.5",
+    "cluster.calibration.large_batch_step_s=0.0",
+)
 
 
 def batch_s(*overrides: str) -> FloatArray:

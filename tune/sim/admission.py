@@ -26,6 +26,8 @@ def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
             f"request over the {decode_kv} tokens of a decode worker's KV cache",
         ),
     )
+    if not any(holds.any() for holds, _ in reasons):
+        return np.zeros(len(prompt), "U1")
     return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
 
 
