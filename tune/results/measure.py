@@ -45,19 +45,16 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     good = answered(log)
     times = latencies(log, good)
     ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
-    full = is_full_length(log, spec.load)
-    verdict = loadgen.result if loadgen else None
-    broken = broken_slo(log, good, times, spec.slo)
-    reason = distrust(log, good, times, target_qps, late=bool(broken))
-    if reason is None and full and verdict is None:
-        reason = "LoadGen's logs hold no verdict; expected one of a run of full length"
-    valid = reason is None
-    if valid and not broken and full and verdict == "INVALID":
-        broken = f"LoadGen calls the run INVALID: {_why(loadgen)}"
     completed_qps = completion_qps(log, times, good)
     saturated_qps = completed_qps if is_saturated(target_qps, completed_qps, len(log)) else None
+    broken = broken_slo(log, good, times, spec.slo)
+    full = is_full_length(log, spec.load)
+    reason = distrust(log, good, times, target_qps, late=bool(broken))
+    if reason is None and full:
+        reason, broken = _official(loadgen, broken)
+    valid = reason is None
     if broken and saturated_qps:
-        broken = f"saturated at {completed_qps:.1f} of {target_qps:g} queries/s: {broken}"
+        broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
     constraints, use = _constraints(ttft, tpot, spec.slo), breakdown(log, good, spec.decode)
     return Probe(
@@ -74,7 +71,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         latency_s=latency,
         constraints=constraints,
         breakdown=use,
-        loadgen_result=verdict,
+        loadgen_result=loadgen.result if loadgen else None,
         reason=reason or broken,
         raw=raw,
         spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
@@ -122,10 +119,19 @@ def _loadgen(folder: Path) -> LoadGenFigures | None:
         return None
 
 
-def _why(loadgen: LoadGenFigures | None) -> str:
-    if loadgen and loadgen.invalid_reason:
+def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str | None, str | None]:
+    """Why a run of full length cannot be trusted, and how it broke the SLO: LoadGen has the last word."""
+    if loadgen is None or loadgen.result is None:
+        return "LoadGen's logs hold no verdict; expected one of a run of full length", broken
+    if not broken and loadgen.result == "INVALID":
+        return None, f"LoadGen calls the run INVALID: {_why(loadgen)}"
+    return None, broken
+
+
+def _why(loadgen: LoadGenFigures) -> str:
+    if loadgen.invalid_reason:
         return loadgen.invalid_reason
-    notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft) if loadgen else ()
+    notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft)
     return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
