@@ -17,8 +17,22 @@ SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=60.0")
 WHOLE_PASS = ("load.dataset.samples=3000", "load.min_duration_s=120.0")
 
 
+STEADY = tuple(
+    f"cluster.calibration.{name}={value}"
+    for name, value in (
+        ("prefill_scale", 0.9),
+        ("decode_scale", 1.11),
+        ("ttft_overhead_s", 0.1),
+        ("last_decode_worker_scale", 1.12),
+        ("head_node_scale", 1.0),
+        ("large_batch_step_s", 0.0),
+    )
+)
+"""A rack of these tests alone, whatever the shipped one is fitted to."""
+
+
 def settings_of(*overrides: str) -> Settings:
-    return compose_overrides(overrides).settings
+    return compose_overrides((*STEADY, *overrides)).settings
 
 
 def calibration_of(settings: Settings) -> Calibration:

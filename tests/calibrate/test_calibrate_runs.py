@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured_studies import SHORT, logs_of, measure_trial, settings_of
+from measured_studies import SHORT, calibration_of, logs_of, measure_trial, settings_of
 
 from tune.calibrate.calibrate import read_listed
 from tune.calibrate.figures import ALL, FITTED, of_requests
@@ -48,10 +48,9 @@ def test_the_figures_of_a_record_are_those_of_its_requests(study: StudyFolder) -
     assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
 
 
-def test_the_rack_that_measured_a_trial_gives_its_figures_back(study: StudyFolder, shipped: Settings) -> None:
+def test_the_rack_that_measured_a_trial_gives_its_figures_back(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, None)
-    assert shipped.cluster.calibration is not None
-    (again,) = simulated(run, shipped.cluster.calibration, NOTHING, (5, 6))
+    (again,) = simulated(run, calibration_of(settings_of()), NOTHING, (5, 6))
     assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
 
 
@@ -65,9 +64,7 @@ def test_without_its_requests_a_trial_is_simulated_in_several_orders(tmp_path: P
     (logs_of(study) / REQUESTS_FILE).unlink()
     (run,) = runs_of_study(study, None)
     assert run.asked is None
-    settings = settings_of()
-    assert settings.cluster.calibration is not None
-    first, second = simulated(run, settings.cluster.calibration, NOTHING, (1, 2))
+    first, second = simulated(run, calibration_of(settings_of()), NOTHING, (1, 2))
     assert first["ttft_s", "p99"] != second["ttft_s", "p99"]
 
 

@@ -190,5 +190,5 @@ def _require_effect(runs: Sequence[MeasuredRun], parameters: Sequence[Parameter]
 
 
 def _fitted(parameter: Parameter, u: float, sd_u: float) -> FittedParameter:
-    low, high = (parameter.value(u + sign * 1.96 * sd_u) for sign in (-1, 1))
+    low, high = (parameter.value(float(u + sign * 1.96 * sd_u)) for sign in (-1, 1))
     return FittedParameter(parameter, float(f"{parameter.value(u):.5g}"), low, high, float(sd_u))
