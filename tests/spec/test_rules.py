@@ -44,6 +44,13 @@ def test_the_shipped_trial_runs_and_its_costs_are_told(make_spec: MakeSpec) -> N
     assert 150 <= int(reach.expected.removeprefix("about ")) <= 175
 
 
+def test_least_loaded_needs_todays_frontend(make_spec: MakeSpec) -> None:
+    old = the(make_spec(stack__router_mode="least-loaded"), "error", "stack.router_mode")
+    assert "stack=dynamo_v1" in old.expected
+    today = make_spec(**V1, stack__router_mode="least-loaded")
+    assert ("error", "stack.router_mode") not in found(today)
+
+
 def test_a_trial_that_asks_for_what_it_gets_has_no_finding(make_spec: MakeSpec) -> None:
     spec = make_spec(
         decode__max_seq_len=22016,

@@ -25,6 +25,7 @@ ALL: tuple[Figure, ...] = (
     *((quantity, name) for quantity in ("ttft_s", "tpot_s", "latency_s") for name in _STATISTICS),
     ("output_tps", "mean"),
     ("loadgen_tps", "mean"),
+    ("scheduled_tps", "mean"),
 )
 """Every figure that is compared, in the order of the table."""
 
@@ -33,28 +34,34 @@ def of_probe(probe: Probe) -> Figures:
     """The figures of a recorded probe. `output_tps` is the rate of tune.results.measure."""
     return {
         **_latencies(probe.ttft_s, probe.tpot_s, probe.latency_s),
-        **_rates(probe.output_tps, probe.loadgen_tps),
+        **_rates(output_tps=probe.output_tps, loadgen_tps=probe.loadgen_tps),
     }
 
 
 def of_logs(found: LoadGenFigures) -> Figures:
     """The figures of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
-    return {**_latencies(found.ttft_s, found.tpot_s, found.latency_s), **_rates(None, found.tps)}
+    rates = _rates(loadgen_tps=found.tps, scheduled_tps=found.scheduled_tps)
+    return {**_latencies(found.ttft_s, found.tpot_s, found.latency_s), **rates}
 
 
 def of_requests(log: RequestLog) -> Figures:
     """The figures of a request record, by the rules of tune.results.measure and of LoadGen.
 
-    `loadgen_tps` is all output tokens over the time until the last-issued query is done. Source: LoadGen,
-    loadgen/results.cc.
+    `loadgen_tps` is all output tokens over the time until the last-issued query is done, `scheduled_tps` over
+    the time until it is issued. Source: LoadGen, loadgen/results.cc.
     """
     good = answered(log)
     times = latencies(log, good)
     completed_qps = completion_qps(log, times, good)
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    loadgen_tps = float(log.output_tokens[good].sum()) / (int(log.done_ns[-1]) / 1e9) if good[-1] else None
+    tokens, last_s = float(log.output_tokens[good].sum()), int(log.scheduled_ns[-1]) / 1e9
+    rates = _rates(
+        output_tps=output_tps,
+        loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if good[-1] else None,
+        scheduled_tps=tokens / last_s if last_s else None,
+    )
     spread = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
-    return {**_latencies(*spread), **_rates(output_tps, loadgen_tps)}
+    return {**_latencies(*spread), **rates}
 
 
 def _latencies(
@@ -72,6 +79,5 @@ def _latencies(
     return {figure: value for figure, value in values.items() if value is not None and value > 0}
 
 
-def _rates(output_tps: float | None, loadgen_tps: float | None) -> Figures:
-    rates = {("output_tps", "mean"): output_tps, ("loadgen_tps", "mean"): loadgen_tps}
-    return {figure: rate for figure, rate in rates.items() if rate}
+def _rates(**tps: float | None) -> Figures:
+    return {(name, "mean"): rate for name, rate in tps.items() if rate}

@@ -15,6 +15,7 @@ _NAMES = {
     "latency_s": ("latency", "s", 1.0),
     "output_tps": ("output", "tokens/s", 1.0),
     "loadgen_tps": ("LoadGen's", "tokens/s", 1.0),
+    "scheduled_tps": ("scheduled", "tokens/s", 1.0),
 }
 
 

@@ -101,6 +101,15 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
 
 def _stack(spec: TrialSpec) -> Iterator[Finding]:
     stack = spec.stack
+    if stack.name == "dynamo_v0" and stack.router_mode == "least-loaded":
+        yield Finding(
+            "error",
+            "stack.router_mode",
+            "least-loaded with stack dynamo_v0",
+            "round-robin or random, or stack=dynamo_v1",
+            "the frontend of mid 2025 does not know how busy a worker is",
+            "Dynamo, components/frontend of mid 2025: round-robin, random, kv; least-loaded came in 2026",
+        )
     if stack.name != "dynamo_v0" and spec.split.disaggregation_strategy != "prefill_first":
         yield Finding(
             "error",
