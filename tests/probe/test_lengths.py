@@ -79,7 +79,8 @@ def test_outputs_have_the_stated_mean_with_the_cap_counted(
 def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
     """Against a draw of one run a sample: below the median from smallest..median, above from median..largest,
     with the chance that order statistics leave beyond either end."""
-    table = np.genfromtxt(root / "tune/probe/data/llama3_1_405b_output_lengths.csv", delimiter=",", names=True)
+    path = root / "tune" / "probe" / "data" / "llama3_1_405b_output_lengths.csv"
+    table = np.genfromtxt(path, delimiter=",", names=True)
     draws = np.random.default_rng(1)
     one_run = []
     for row in np.repeat(table, 40):
@@ -89,14 +90,14 @@ def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
         far = low if at < 0.5 else high
         one_run.append(far + max(part, 0.0) * (middle - far))
     expected = np.array(one_run) / np.mean(one_run) * 638.0
-    _, outputs = draw_lengths(answers(638.0, 0.0), 8313, True, 0)
+    _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
     shares = [5, 10, 25, 50, 75, 90, 95, 99]
     assert np.percentile(outputs, shares) == pytest.approx(np.percentile(expected, shares), rel=0.02)
 
 
 def test_single_runs_have_longer_answers_than_medians_show() -> None:
     """1,017 tokens is the 99th percentile of the 302 medians, which have the same mean."""
-    _, outputs = draw_lengths(answers(638.0, 0.0), 8313, True, 0)
+    _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
     assert (outputs > 1017).mean() > 0.03
 
 
