@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import tune.deploy
 from tune.client.settings import read_settings
+from tune.deploy.launch import LAUNCH_FILE, read_launch
 from tune.deploy.plan import LaunchPlan, render, write_plan
 from tune.deploy.process import PLACEHOLDERS, Process, bind_text
-from tune.errors import FixCommand
+from tune.errors import FixCommand, RunAgain
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
@@ -56,6 +57,7 @@ def workers_of(plan: LaunchPlan) -> list[Process]:
 def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
+    del files[LAUNCH_FILE]
     assert JOB_SH in files["job.sbatch"]
     files["job.sbatch"] = files["job.sbatch"].replace(JOB_SH, "<tune/deploy/job.sh>\n")
     folder = GOLDEN / case
@@ -74,6 +76,34 @@ def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerat
     ]
     if changed:
         pytest.fail("\n".join([*changed, "", "if meant: pytest --regenerate-golden"]), pytrace=False)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_is_read_back_from_disk(
+    case: str, make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
+) -> None:
+    facts = make_facts()
+    plan = render(make_spec(**CASES[case]), facts)
+    write_plan(plan, tmp_path)
+    launch = read_launch(tmp_path)
+    assert launch.processes == plan.processes
+    assert (launch.ready, launch.deadlines) == (plan.ready, facts.deadlines)
+    assert max(node for process in launch.processes for node in process.nodes) < launch.nodes
+
+
+def test_a_torn_plan_is_named(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+    write_plan(render(make_spec(), make_facts()), tmp_path)
+    text = (tmp_path / LAUNCH_FILE).read_text()
+    (tmp_path / LAUNCH_FILE).write_text(text[: len(text) // 2])
+    with pytest.raises(RunAgain, match=LAUNCH_FILE):
+        read_launch(tmp_path)
+
+
+def test_no_port_is_planned_twice_on_a_node(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    for case in CASES.values():
+        plan = render(make_spec(**case), make_facts())
+        ports = [(p.node_index, port.number) for p in plan.processes for port in p.listens]
+        assert len(ports) == len(set(ports)) >= 3
 
 
 def test_the_default_header_is_the_published_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

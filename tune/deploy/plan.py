@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune.deploy.job_script import job_script
+from tune.deploy.launch import LAUNCH_FILE, Launch
 from tune.deploy.process import HEAD_NODE_IP, PLAN_DIR, Process
 from tune.deploy.processes import client, common_env, frontend, services, workers
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -40,19 +41,20 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     reject_unbindable("cluster.model_path", facts.model_path)
     reject_unbindable("model.served_name", spec.model.served_name)
     exported = common_env(spec, facts)
-    ports = {"etcd": spec.stack.etcd_client_port, "nats": spec.stack.nats_port}
     first = services(spec)
     deployment = (frontend(spec, facts), *workers(spec, facts))
     load = client()
     ready = _ready(spec)
     processes = (*first, *deployment, load)
-    waits = tuple((service, ports[service.name]) for service in first)
+    waits = tuple((service, service.listens[0].number) for service in first)
+    launch = Launch(nodes=spec.hardware.nodes, processes=processes, ready=ready, deadlines=facts.deadlines)
     files = {
         "prefill.yaml": engine_yaml(spec.prefill, spec.stack.engine_yaml),
         "decode.yaml": engine_yaml(spec.decode, spec.stack.engine_yaml),
         "client.json": client_json(spec),
         "environment": environment_text(exported),
         "commands": commands_text(processes),
+        LAUNCH_FILE: launch.text(),
         "ready.py": _READY_PY,
         "job.sbatch": job_script(
             facts=facts,

@@ -16,10 +16,20 @@ occur in `Process.env`, `Process.argv`, `LaunchPlan.ready` and the shell texts; 
 
 
 @dataclass(frozen=True)
+class Port:
+    """A TCP port that a process listens on, and the setting that names it."""
+
+    number: int
+    setting: str
+
+
+@dataclass(frozen=True)
 class Process:
     """`gpus`: (node index, GPU id) of each rank, rank 0 first; empty without GPUs. One task a rank.
 
     `env` is complete: what the process needs beyond the job's own environment. `log` is relative to RAW_DIR.
+    `listens`: every port it opens on its node, as far as the plan chooses them. `metrics_port`: where it
+    answers `/metrics` in Prometheus' text format, None where it does not.
     """
 
     name: str
@@ -29,6 +39,8 @@ class Process:
     env: Mapping[str, str]
     argv: tuple[str, ...]
     log: str
+    listens: tuple[Port, ...] = ()
+    metrics_port: int | None = None
 
     @property
     def nodes(self) -> tuple[int, ...]:

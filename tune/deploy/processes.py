@@ -10,11 +10,13 @@ frontend_args.py and components/src/dynamo/trtllm/backend_args.py (1.x).
 
 from __future__ import annotations
 
-from tune.deploy.process import HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Process
+from dataclasses import replace
+
+from tune.deploy.process import HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
 from tune.errors import FixCommand
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import Placed, place
-from tune.spec.trial import TrialSpec
+from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 HEAD = 0
 
@@ -61,17 +63,25 @@ def services(spec: TrialSpec) -> tuple[Process, ...]:
         "--initial-cluster",
         f"default={peer}",
     )
-    started = (_on_head("etcd", {}, ("bash", "-c", START_ETCD, "etcd", *etcd)),)
+    listens = (
+        Port(stack.etcd_client_port, "stack.etcd_client_port"),
+        Port(stack.etcd_peer_port, "stack.etcd_peer_port"),
+    )
+    started = (_on_head("etcd", {}, ("bash", "-c", START_ETCD, "etcd", *etcd), listens),)
     if stack.name != "dynamo_v0":
         return started
-    return (_on_head("nats", {}, ("nats-server", "-js", "-p", str(stack.nats_port))), *started)
+    argv = ("nats-server", "-js", "-p", str(stack.nats_port))
+    return (_on_head("nats", {}, argv, (Port(stack.nats_port, "stack.nats_port"),)), *started)
 
 
 def frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
     """Dynamo's OpenAI endpoint on the head node."""
     stack = spec.stack
-    argv = ("python3", "-m", "dynamo.frontend", "--router-mode", stack.router_mode)
-    return _on_head("frontend", common_env(spec, facts), (*argv, "--http-port", str(stack.frontend_port)))
+    routing = ("--router-mode", stack.router_mode)
+    argv = ("python3", "-m", "dynamo.frontend", *routing, "--http-port", str(stack.frontend_port))
+    listens = (Port(stack.frontend_port, "stack.frontend_port"),)
+    process = _on_head("frontend", common_env(spec, facts), argv, listens)
+    return replace(process, metrics_port=stack.frontend_port)
 
 
 def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
@@ -89,12 +99,14 @@ def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
 
 def client() -> Process:
     """The load client. It runs beside the frontend, outside any container, and reaches it over loopback."""
-    argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json", "--out", RAW_DIR)
+    argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json", "--out", f"{RAW_DIR}/{PROBE_FOLDER}")
     return _on_head("client", {}, argv)
 
 
-def _on_head(role: str, env: dict[str, str], argv: tuple[str, ...]) -> Process:
-    return Process(role, role, HEAD, (), env, argv, _log(HEAD, role))  # type: ignore[arg-type]
+def _on_head(
+    role: ProcessRole, env: dict[str, str], argv: tuple[str, ...], listens: tuple[Port, ...] = ()
+) -> Process:
+    return Process(role, role, HEAD, (), env, argv, _log(HEAD, role), listens)
 
 
 def _log(node: int, name: str) -> str:

@@ -16,6 +16,7 @@ import base64
 import json
 import sys
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
 _TIMEOUT_S = 5.0
@@ -50,7 +51,25 @@ def lists_model(models: dict[str, Any], name: str) -> bool:
     return any(model.get("id") == name for model in models.get("data", []))
 
 
-def main(arguments: list[str]) -> int:
+@dataclass(frozen=True)
+class Registration:
+    """`counts`: for each expectation its names, how many are registered and how many are wanted."""
+
+    counts: tuple[tuple[str, int, int], ...]
+    listed: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected count is reached and the frontend lists the model."""
+        return self.listed and all(found >= wanted for _, found, wanted in self.counts)
+
+    def __str__(self) -> str:
+        states = [f"{names} {found} of {wanted}" for names, found, wanted in self.counts]
+        return ", ".join([*states, f"model {'listed' if self.listed else 'not listed'}"])
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What the command line asks for: `model`, `frontend`, `etcd` and `expect`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,20 +77,29 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--frontend", required=True)
     parser.add_argument("--etcd")
     parser.add_argument("--expect", required=True, action="append", type=expectation)
-    asked = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def ask(asked: argparse.Namespace) -> Registration:
+    """The state of registration now. Raises OSError, ValueError while something does not answer yet."""
+    listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
+    health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
+    counts = []
+    for names, wanted in asked.expect:
+        found = [count_in_etcd(asked.etcd, n) if asked.etcd else count_in_health(health, n) for n in names]
+        counts.append(("/".join(names), sum(found), wanted))
+    return Registration(tuple(counts), listed)
+
+
+def main(arguments: list[str]) -> int:
+    asked = parse(arguments)
     try:
-        listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
-        health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
-        counts = [
-            sum(count_in_etcd(asked.etcd, n) if asked.etcd else count_in_health(health, n) for n in names)
-            for names, _ in asked.expect
-        ]
+        found = ask(asked)
     except (OSError, ValueError) as error:
         print(f"not answering yet: {error}")
         return 1
-    states = [f"{'/'.join(names)} {n} of {k}" for (names, k), n in zip(asked.expect, counts, strict=True)]
-    print(", ".join([*states, f"model {'listed' if listed else 'not listed'}"]))
-    return 0 if listed and all(n >= k for (_, k), n in zip(asked.expect, counts, strict=True)) else 1
+    print(found)
+    return 0 if found.complete else 1
 
 
 def _fetch(url: str, body: bytes | None = None) -> dict[str, Any]:

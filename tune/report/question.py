@@ -19,6 +19,11 @@ PLACE = {
         "No GPU ran. Every figure on this page comes from the simulated rack, a model of the hardware, "
         "and stands for no measurement on it.",
     ),
+    "local": (
+        "Measured on this machine",
+        "LoadGen drove the real serving software on one machine. With mock engines no GPU ran: the time of "
+        "every step comes from a model of the hardware.",
+    ),
     "slurm": (
         "Measured on Slurm",
         "Every figure on this page was measured by LoadGen on the allocated GPUs of a Slurm cluster.",

@@ -13,7 +13,7 @@ from tune.results.proposals import Proposal
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 
-_PLACES = {"sim": "simulated rack", "slurm": "Slurm"}
+_PLACES = {"sim": "simulated rack", "local": "this machine", "slurm": "Slurm"}
 
 
 def render_outcome(outcome: Outcome, slo: Slo, place: str) -> str:

@@ -13,10 +13,9 @@ from tune.results.files import first_fault, write_text
 from tune.results.outcome import Outcome
 from tune.results.proposals import Proposal, append_proposal, read_proposals
 from tune.results.record import AttemptRecord, StudyRecord
-from tune.spec.trial import TrialSpec
+from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
-PROBE_FOLDER = "probe-1"
-"""Where an attempt of a trial with one rate leaves the raw records of its probe."""
+__all__ = ["PROBE_FOLDER", "StudyFolder", "TrialFolder", "read_attempt", "write_attempt"]
 
 _ATTEMPT_FILE = "attempt.json"
 _Record = TypeVar("_Record", bound=BaseModel)

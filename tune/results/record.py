@@ -22,7 +22,7 @@ class StudyRecord(Typed):
     schema_: Literal[1] = Field(1, alias="schema")
     name: str
     question: str
-    place: Literal["sim", "slurm"]
+    place: Literal["sim", "local", "slurm"]
     stack: str
     model: str
     hardware: str

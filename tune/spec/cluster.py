@@ -33,10 +33,21 @@ class Calibration(Typed):
     bring_up_s: NonNegativeFloat
 
 
-class ClusterFacts(Typed):
-    """Facts of one cluster: what sbatch and the container need, and for `sim` how the rack is calibrated."""
+class Deadlines(Typed):
+    """How long a deployment may take. `quiet_s`: while it starts, without any progress (a process that
+    listens, a worker that registers, a log that grows); `ready_s`: to be ready, progress or not; `stop_s`:
+    to end once told to, before it is killed."""
 
-    kind: Literal["sim", "slurm"]
+    quiet_s: PositiveFloat
+    ready_s: PositiveFloat
+    stop_s: PositiveFloat
+
+
+class ClusterFacts(Typed):
+    """Facts of one cluster: what sbatch and the container need, and how the rack is calibrated where its step
+    times are a model's."""
+
+    kind: Literal["sim", "local", "slurm"]
     job_name: str
     partition: str | None
     account: str | None
@@ -50,6 +61,7 @@ class ClusterFacts(Typed):
     container_mount_home: bool
     model_path: str
     extra_sbatch: tuple[str, ...]
+    deadlines: Deadlines
     calibration: Calibration | None
     processes: PositiveInt | None
 

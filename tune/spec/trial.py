@@ -13,6 +13,9 @@ from tune.spec.split import Split
 from tune.spec.stack import Stack
 from tune.spec.typed import Typed
 
+PROBE_FOLDER = "probe-1"
+"""Where, in the folder of an attempt, a trial with one rate leaves the raw records of its probe."""
+
 
 class TrialSpec(Typed):
     """Frozen and complete. The same configuration has the same `trial_id`, whoever proposes it."""

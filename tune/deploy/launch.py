@@ -1,0 +1,41 @@
+"""`processes.json`: what an orchestrator needs of a plan, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tune.deploy.process import Process
+from tune.errors import RunAgain
+from tune.spec.cluster import Deadlines
+from tune.spec.typed import PositiveInt, Typed
+
+LAUNCH_FILE = "processes.json"
+
+
+class Launch(Typed):
+    """`processes`: in the order in which they start, the client last. `ready`: the command line of ready.py,
+    which expects the prefill workers first, then the decode workers. Node indices are below `nodes`.
+
+    Texts hold the placeholders of tune.deploy.process; `bind_text` fills them.
+    """
+
+    nodes: PositiveInt
+    processes: tuple[Process, ...]
+    ready: tuple[str, ...]
+    deadlines: Deadlines
+
+    def text(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_launch(plan: Path) -> Launch:
+    """What `processes.json` in the folder `plan` says. Raises RunAgain where it is not what a plan holds."""
+    path = plan / LAUNCH_FILE
+    try:
+        return Launch.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunAgain(
+            f"{path}: not a readable plan ({error}); expected what tune renders. Run the trial again."
+        ) from error
