@@ -16,6 +16,7 @@ from tune.sim.decode_pool import (
     JUST_ENDED,
     LOAD,
     MAX_UTILIZATION,
+    NEXT_END,
     NOW,
     PAUSED,
     PEAK,
@@ -115,8 +116,10 @@ def _fits(limits: DecodeWorker, jobs: Jobs, state: State, request: int) -> bool:
 @compiled
 def _join(jobs: Jobs, state: State, request: int) -> None:
     number = state.number
+    finish = number[STEP] + jobs.answer[request] - jobs.made[request]
+    number[NEXT_END] = min(number[NEXT_END], finish) if number[BATCH] > 0 else finish
     state.active[number[BATCH]] = request
-    state.finish[number[BATCH]] = number[STEP] + jobs.answer[request] - jobs.made[request]
+    state.finish[number[BATCH]] = finish
     number[CONTEXT] += jobs.prompt[request] + jobs.made[request]
     number[PROMISED] += jobs.reserved[request]
     number[BATCH] += 1
@@ -164,6 +167,7 @@ def _pause(jobs: Jobs, state: State) -> None:
     number[PROMISED] -= jobs.reserved[request]
     state.paused[number[PAUSED]] = request
     number[PAUSED] += 1
+    number[NEXT_END] = state.finish[: number[BATCH]].min()
 
 
 @compiled
@@ -174,7 +178,7 @@ def _steps(limits: DecodeWorker, jobs: Jobs, state: State, step_s: float, until_
     """
     number, head = state.number, state.waiting[HEAD]
     batch = number[BATCH]
-    steps = state.finish[:batch].min() - number[STEP]
+    steps = number[NEXT_END] - number[STEP]
     if limits.policy == MAX_UTILIZATION:
         steps = min(steps, _room(limits, state) // batch)
     joins = number[PAUSED] == 0 and limits.policy != STATIC_BATCH and head != NOBODY
@@ -218,12 +222,15 @@ def _pass_time(limits: DecodeWorker, state: State, duration_s: float, context: f
 def _retire(jobs: Jobs, state: State, done_s: FloatArray) -> None:
     """Take out answers that are done; the others keep their order, so that the last is the youngest."""
     number = state.number
-    kept = 0
+    number[JUST_ENDED] = 0
+    if number[STEP] < number[NEXT_END]:
+        return
+    kept, next_end = 0, np.iinfo(np.int64).max
     for slot in range(number[BATCH]):
-        request = state.active[slot]
-        if state.finish[slot] > number[STEP]:
-            state.active[kept] = request
-            state.finish[kept] = state.finish[slot]
+        request, finish = state.active[slot], state.finish[slot]
+        if finish > number[STEP]:
+            state.active[kept], state.finish[kept] = request, finish
+            next_end = min(next_end, finish)
             kept += 1
             continue
         done_s[request] = state.clock_s[NOW]
@@ -231,4 +238,4 @@ def _retire(jobs: Jobs, state: State, done_s: FloatArray) -> None:
         number[PROMISED] -= jobs.reserved[request]
     number[JUST_ENDED] = number[BATCH] - kept
     number[LOAD] -= number[JUST_ENDED]
-    number[BATCH] = kept
+    number[BATCH], number[NEXT_END] = kept, next_end
