@@ -15,7 +15,7 @@ from tune.results.proposals import Proposal, append_proposal, read_proposals
 from tune.results.record import AttemptRecord, StudyRecord
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
-__all__ = ["PROBE_FOLDER", "StudyFolder", "TrialFolder", "read_attempt", "write_attempt"]
+__all__ = ["PROBE_FOLDER", "StudyFolder", "TrialFolder", "read_attempt", "trial_of", "write_attempt"]
 
 _ATTEMPT_FILE = "attempt.json"
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -65,6 +65,11 @@ class TrialFolder:
         """The folder of the next attempt; it does not exist yet."""
         last = self.last_attempt()
         return self.raw / str(int(last.name) + 1 if last else 1)
+
+
+def trial_of(attempt: Path) -> TrialFolder:
+    """The trial whose attempt has the folder `attempt`: TRIAL/raw/ATTEMPT."""
+    return TrialFolder(attempt.absolute().parents[1])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""This machine as a place: what the contract of all places does not say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stand_ins import Trial, finish, wait_for
+
+from tune.clusters.local import LocalMachine
+from tune.errors import FixCommand
+
+MakeTrial = Callable[..., Trial]
+
+STUDY = """
+import sys
+from pathlib import Path
+from tune.clusters.local import LocalMachine
+with LocalMachine(print, sys.argv[1]) as place:
+    handle = place.submit(None, Path(sys.argv[2]))
+    while place.poll(handle) != "ended":
+        pass
+"""
+
+
+@pytest.fixture
+def make_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTrial]:
+    """A trial of stand-ins; what a failed test leaves running is killed."""
+    with ExitStack() as stack:
+
+        def make(name: str = "one", **changes: Any) -> Trial:
+            trial = Trial(tmp_path / name, **changes)
+            for variable, value in trial.environment().items():
+                monkeypatch.setenv(variable, value)
+            stack.callback(trial.kill_all)
+            return trial
+
+        yield make
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> str:
+    """Another lock than that of other tests, which run at the same time."""
+    return str(tmp_path)
+
+
+def unheard(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with (
+        socket.create_server(("127.0.0.1", trial.ports["frontend"])),
+        LocalMachine(unheard, lock) as place,
+        pytest.raises(FixCommand, match=f"stack.frontend_port={trial.ports['frontend']} for frontend"),
+    ):
+        place.submit(trial.spec, trial.attempt)
+    assert not list(trial.attempt.iterdir())
+
+
+def test_one_process_at_a_time_runs_deployments(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with LocalMachine(unheard, lock) as first, LocalMachine(unheard, lock) as second:
+        first.submit(trial.spec, trial.attempt)
+        with pytest.raises(FixCommand, match="another process of tune runs a deployment"):
+            second.submit(trial.spec, trial.attempt)
+    with LocalMachine(unheard, lock) as third:
+        third.submit(trial.spec, trial.folder.new_attempt())
+    assert not trial.alive()
+
+
+@pytest.mark.slow
+def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTrial, lock: str) -> None:
+    said: list[str] = []
+    trials = [make_trial(str(number), behaviour={"client": 0}) for number in range(3)]
+    with LocalMachine(said.append, lock) as place:
+        handles = [place.submit(trial.spec, trial.attempt) for trial in trials]
+        assert [place.poll(handle) for handle in handles] == ["running", "waiting", "waiting"]
+        place.cancel(handles[1])
+        wait_for(lambda: place.poll(handles[2]) == "ended")
+        assert [place.poll(handle) for handle in handles] == ["ended"] * 3
+    assert len(said) == 1
+    assert "one trial at a time" in said[0]
+    assert not (trials[1].attempt / "attempt.json").exists(), "it was cancelled before it began"
+    assert trials[2].record.started_at > trials[0].record.ended_at
+
+
+@pytest.mark.slow
+def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial(behaviour={"deaf": ["prefill_w0"], "leaves": ["decode_w0"]})
+    with LocalMachine(unheard, lock) as place:
+        handle = place.submit(trial.spec, trial.attempt)
+        trial.pid("client")
+        place.cancel(handle)
+        wait_for(lambda: place.poll(handle) == "ended")
+        assert not trial.alive()
+    assert "interrupted after" in (trial.record.error or "")
+
+
+def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with LocalMachine(unheard, lock) as place:
+        place.submit(trial.spec, trial.attempt)
+        trial.pid("frontend")
+    assert not trial.alive()
+    assert "interrupted after" in (trial.record.error or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_the_process_that_holds_the_place(
+    number: signal.Signals, make_trial: MakeTrial, lock: str
+) -> None:
+    trial = make_trial()
+    with subprocess.Popen([sys.executable, "-c", STUDY, lock, str(trial.attempt)]) as study:
+        trial.pid("client")
+        os.kill(study.pid, number)
+        finish(study)
+        wait_for(lambda: not trial.alive())
+    assert "interrupted after" in (trial.record.error or "")
+    with LocalMachine(unheard, lock) as place:
+        place.submit(trial.spec, trial.folder.new_attempt())

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tune.orchestrate.kin import descendants
+
+ORPHANS = """
+import subprocess, sys
+from tune.orchestrate.kin import adopt_orphans, descendants, end_descendants
+adopt_orphans()
+# A daemon: its parent ends at once, and it has a session of its own.
+subprocess.run(["bash", "-c", "for i in 1 2 3; do setsid sleep 1000 & done; exec true"], check=True)
+print(end_descendants(), end_descendants())
+"""
+
+
+def test_descendants_are_those_below_and_no_others() -> None:
+    nested = "sleep 1000 & sleep 1000 & wait"
+    with subprocess.Popen(
+        ["bash", "-c", f"bash -c '{nested}' & echo; wait"], stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        while len(found := descendants(shell.pid)) < 3:
+            pass
+        assert len(found) == 3
+        assert shell.pid not in found
+        assert {shell.pid, *found} <= set(descendants(os.getpid()))
+        for process in found:
+            os.kill(process, 9)
+    assert descendants(shell.pid) == ()
+
+
+def test_orphans_are_adopted_and_ended() -> None:
+    printed = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == ["3", "0"]

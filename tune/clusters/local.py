@@ -1,0 +1,118 @@
+"""This machine as a place to run: one attempt at a time, each an orchestrator with its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tune.clusters.place import State
+from tune.deploy.launch import read_launch
+from tune.errors import FixCommand
+from tune.orchestrate.ports import require_free_ports
+from tune.results.folder import trial_of
+from tune.spec.trial import TrialSpec
+
+LOCK = "tune-local"
+
+
+class LocalMachine:
+    """Attempts wait for each other here, and a second process of tune is refused; `say` hears of the former.
+
+    `lock` names what only one process may hold at a time: an abstract socket, which ends with its holders and
+    is as wide as the ports of a deployment are, one network namespace.
+    """
+
+    def __init__(self, say: Callable[[str], None], lock: str = LOCK) -> None:
+        self._say, self._lock_name = say, lock
+        self._lock: socket.socket | None = None
+        self._waiting: deque[str] = deque()
+        self._current: tuple[str, subprocess.Popen[bytes]] | None = None
+        self._told = False
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """As the protocol says, with the plan in TRIAL/plan. Raises FixCommand where another process runs a
+        deployment here or a port of this one is taken."""
+        self._hold()
+        handle = str(attempt.absolute())
+        if self._current is None and not self._waiting:
+            launch = read_launch(trial_of(attempt).plan)
+            require_free_ports(launch, frozenset(range(launch.nodes)))
+        elif not self._told:
+            self._told = True
+            self._say("cluster=local runs one trial at a time: the others of study.parallel wait")
+        self._waiting.append(handle)
+        self._advance()
+        return handle
+
+    def poll(self, handle: str) -> State:
+        self._advance()
+        if handle in self._waiting:
+            return "waiting"
+        return "running" if self._current and self._current[0] == handle else "ended"
+
+    def cancel(self, handle: str) -> None:
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+        elif self._current and self._current[0] == handle and self._current[1].poll() is None:
+            self._current[1].send_signal(signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what runs and wait until it has: nothing of a deployment outlives its place."""
+        self._waiting.clear()
+        if self._current:
+            self.cancel(self._current[0])
+            self._current[1].wait()
+            self._current = None
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _advance(self) -> None:
+        """Start what waits where nothing runs."""
+        if self._current and self._current[1].poll() is not None:
+            self._current = None
+        if self._current is None and self._waiting:
+            self._start(self._waiting.popleft())
+
+    def _start(self, handle: str) -> None:
+        assert self._lock is not None
+        Path(handle).mkdir(parents=True, exist_ok=True)
+        # Ctrl-C reaches this process alone, which then cancels. The orchestrator holds the lock too: it may
+        # still be stopping its deployment when this process is gone.
+        self._current = (
+            handle,
+            subprocess.Popen(
+                [sys.executable, "-m", "tune.orchestrate", handle, "--parent", str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(self._lock.fileno(),),
+            ),
+        )
+
+    def _hold(self) -> None:
+        if self._lock:
+            return
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(f"\0{self._lock_name}")
+        except OSError as error:
+            lock.close()
+            raise FixCommand(
+                "cluster=local: another process of tune runs a deployment on this machine, or still stops "
+                f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
+            ) from error
+        self._lock = lock

@@ -1,0 +1,1 @@
+"""One attempt of a trial on its nodes: start, wait until ready, drive, stop, leave nothing behind."""

@@ -1,0 +1,81 @@
+"""The process that stays when an orchestrator is killed, and ends what that left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from tune.orchestrate.kin import adopt_orphans, end_descendants, follow_parent
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def guarded(work: Callable[[Path], int], parent: int | None) -> int:
+    """The exit code of `work`, run in a child of this process; nothing below it outlives this call.
+
+    `work` is given a scratch folder, which is removed in the end. A signal to stop is passed on to it, a
+    second one kills it. With `parent` this process stops as soon as its parent of that id has ended.
+    Where this process is killed itself, the kernel tells `work` to stop.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    adopt_orphans()
+    scratch = Path(tempfile.mkdtemp(prefix="tune-"))
+    guardian = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        _end(work, scratch, guardian)
+    told = False
+
+    def tell(number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        os.kill(worker, signal.SIGKILL if told else signal.Signals(number))
+        told = True
+
+    for number in STOPPING:
+        signal.signal(number, tell)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    if parent is not None:
+        follow_parent(signal.SIGTERM, parent)
+    try:
+        return _wait_for(worker)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        end_descendants()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end(work: Callable[[Path], int], scratch: Path, guardian: int) -> None:
+    """Run `work` as the child and end with its exit code."""
+    code = 3
+    try:
+        adopt_orphans()
+        follow_parent(signal.SIGTERM, guardian)
+        for number in STOPPING:
+            signal.signal(number, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        code = work(scratch)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        traceback.print_exc()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait_for(worker: int) -> int:
+    """Reap what ends until `worker` does; its exit code, or 128 + the signal that ended it."""
+    while True:
+        process, status = os.waitpid(-1, 0)
+        if process == worker:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code

@@ -1,0 +1,88 @@
+"""How a process of a plan is started on its node: the only part of an orchestrator that differs by place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from tune.deploy.process import Process
+from tune.orchestrate.kin import follow_parent
+
+
+class Started(Protocol):
+    """One process of a plan that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative where a signal ended it; None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end. Does nothing to one that has ended."""
+
+    def kill(self) -> None:
+        """End it, whatever it does. Does nothing to one that has ended."""
+
+
+class Starter(Protocol):
+    """Starts processes; texts it is given are bound, without placeholders."""
+
+    def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:
+        """Run `argv` where `process` belongs, with `env` beside the environment of the job, into `log`.
+
+        Raises OSError where it cannot be started.
+        """
+
+
+class ChildProcesses:
+    """Every process as a child of this one, each in a session of its own; they end when this one ends.
+
+    `scratch` is what they take for temporary files. `python3` is the interpreter that runs tune.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._environment = dict(os.environ) | {
+            "TMPDIR": str(scratch),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+        }
+
+    def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:
+        """As the protocol says; called from the main thread only, as `follow_parent` asks."""
+        environment = self._environment | dict(env)
+        with log.open("wb") as file:
+            return _Child(
+                subprocess.Popen(
+                    argv,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=partial(follow_parent, signal.SIGKILL, os.getpid()),  # noqa: PLW1509
+                )
+            )
+
+
+class _Child:
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def poll(self) -> int | None:
+        return self._child.poll()
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To its whole process group, as long as it is there itself: ids of ended groups are given anew."""
+        if self._child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)

@@ -1,0 +1,137 @@
+"""Requests before the run, until every worker has worked; and whether all of them did in the run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tune.client.answer import Answer
+from tune.client.endpoint import Endpoint
+from tune.client.prompts import Prompts
+from tune.client.schedule import Schedule, draw_schedule
+from tune.client.settings import ClientSettings
+from tune.deploy.process import Process
+from tune.orchestrate.broken import Broken
+from tune.orchestrate.counters import requests_held, requests_taken
+from tune.orchestrate.deployment import POLL_S, Deployment, Say, by_name
+
+OUTPUT_TOKENS = 8
+MOST_ROUNDS = 20
+"""Requests for each worker of the larger pool: under random routing to 14 workers, one that serves stays
+without any in e^-20 of all runs. Formula: (1 - 1/n)^(20 n)."""
+
+OTHER_PROMPTS = 1_000_003
+"""Added to the length seed: whoever compares orders of lengths takes the next few seeds."""
+
+FEWEST_PER_WORKER = 20
+"""Requests for each worker of a pool from which on one without any was left out, not unlucky; as above."""
+
+
+def warm_up(deployment: Deployment, settings: ClientSettings, say: Say) -> None:
+    """Send rounds of requests until each worker's own counter moved and a round had no error.
+
+    Prompts have the median length of the run's and, where they are made to length, share no beginning with
+    them. Raises Broken where a process ends or some worker is left out, with who got what.
+    """
+    workers = deployment.workers()
+    size = max(len(deployment.workers(role)) for role in ("prefill", "decode"))
+    bodies = _questions(settings, MOST_ROUNDS * size)
+    before = _taken(workers, deployment)
+    say(f"warming up {len(workers)} workers")
+    for number in range(MOST_ROUNDS):
+        error = asyncio.run(_round(deployment, settings, bodies[number * size : (number + 1) * size]))
+        got = _since(before, _taken(workers, deployment))
+        if not error and all(got.values()):
+            say(f"every worker has worked, after {number + 1} rounds of warm-up")
+            return
+    idle = [name for name, count in got.items() if not count]
+    raise Broken(
+        f"{MOST_ROUNDS} rounds of warm-up did not reach every worker without an error. Requests got: "
+        f"{by_name(workers, got)}. "
+        + (f"Expected some for {', '.join(idle)}. " if idle else "")
+        + (f"The last error: {error}. " if error else "")
+        + "See the logs of the frontend and of these workers."
+    )
+
+
+def require_spread(deployment: Deployment, before: Mapping[str, float]) -> None:
+    """Raises Broken where a worker got nothing since `before` while its pool had plenty of requests."""
+    got = _since(before, _taken(deployment.workers(), deployment))
+    for role in ("prefill", "decode"):
+        pool = [worker for worker in deployment.workers(role) if worker.name in got]
+        counts = [got[worker.name] for worker in pool]
+        if pool and not min(counts) and sum(counts) >= FEWEST_PER_WORKER * len(pool):
+            raise Broken(
+                f"The requests of the run did not spread over the {role} workers: {by_name(pool, got)}. "
+                "Expected some for each; the figures would be those of another split. See the frontend's log."
+            )
+
+
+def taken(deployment: Deployment) -> dict[str, float]:
+    """By name, the requests that each worker with a counter has taken on. Raises Broken."""
+    return _taken(deployment.workers(), deployment)
+
+
+def drain(deployment: Deployment, say: Say) -> None:
+    """Return once no worker holds a request, or `stop_s` later, saying so."""
+    until_s = time.monotonic() + deployment.launch.deadlines.stop_s
+    while True:
+        deployment.require_alive()
+        try:
+            held = requests_held(deployment.workers(), deployment.nodes)
+        except OSError as error:
+            raise Broken(f"A worker does not tell its counters: {error}.") from error
+        if not held:
+            return
+        if time.monotonic() > until_s:
+            say(f"{held:.0f} requests are still held by workers; they are stopped with them")
+            return
+        time.sleep(POLL_S)
+
+
+def _questions(settings: ClientSettings, count: int) -> list[bytes]:
+    """Bodies of `count` requests of the run's median length. Raises FixCommand as draw_schedule does."""
+    load = settings.load
+    tokens = int(np.median(draw_schedule(load).input_tokens))
+    few = np.full(count, OUTPUT_TOKENS, np.int64)
+    schedule = Schedule(np.zeros(count, np.int64), np.full(count, tokens, np.int64), few, few, few)
+    other = load.model_copy(update={"length_seed": load.length_seed + OTHER_PROMPTS})
+    prompts = Prompts(settings.served_model_name, other, schedule)
+    return [prompts.body(position) for position in range(count)]
+
+
+async def _round(deployment: Deployment, settings: ClientSettings, bodies: Sequence[bytes]) -> str:
+    """Ask all `bodies` at once; what went wrong, empty where nothing did."""
+    endpoint = Endpoint(settings, time.monotonic_ns)
+    answers = [Answer() for _ in bodies]
+    asked = zip(bodies, answers, strict=True)
+    waiting = {asyncio.create_task(endpoint.ask(body, answer, lambda: None)) for body, answer in asked}
+    quiet_s = deployment.launch.deadlines.quiet_s
+    until_s = time.monotonic() + quiet_s
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, timeout=POLL_S)
+            for task in done:
+                task.result()
+            deployment.require_alive()
+            if time.monotonic() > until_s:
+                return f"no answer within {quiet_s:g} s (cluster.deadlines.quiet_s)"
+    finally:
+        for task in waiting:
+            task.cancel()
+        await endpoint.close()
+    return next((answer.error for answer in answers if answer.error), "")
+
+
+def _taken(workers: Sequence[Process], deployment: Deployment) -> dict[str, float]:
+    try:
+        return requests_taken(workers, deployment.nodes)
+    except OSError as error:
+        raise Broken(f"A worker does not tell its counters: {error}. See its log.") from error
+
+
+def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    return {name: value - before[name] for name, value in now.items()}
