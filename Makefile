@@ -1,15 +1,15 @@
-# Fresh Debian machine: python3 with venv and pip, make. Everything else is installed into .venv.
+# Fresh Debian machine: python3 with venv and pip, make. Everything else is installed into .venv and .venv-dynamo.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick bench clean
+.PHONY: demo test quick bench dynamo clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
 
-test: $(STAMP)          ## lint, types, layers and every test
+test: $(STAMP) dynamo   ## lint, types, layers and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 quick: $(STAMP)         ## the tests without the slow ones, about a minute
@@ -18,6 +18,9 @@ quick: $(STAMP)         ## the tests without the slow ones, about a minute
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
 	$(BIN)/python benchmarks/search_regret.py
 
+dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
+	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -25,4 +28,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-dynamo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

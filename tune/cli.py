@@ -99,7 +99,8 @@ def _run_study(composition: Composition) -> None:
 
 
 def _plan(composition: Composition) -> None:
-    from tune.deploy.plan import render, write_plan
+    from tune.deploy.plan import write_plan
+    from tune.mock.plan import render_plan
     from tune.results.folder import StudyFolder
 
     settings = composition.settings
@@ -107,7 +108,7 @@ def _plan(composition: Composition) -> None:
     _require_runnable(settings)
     folder = StudyFolder(_study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
-    plan = render(spec, settings.cluster)
+    plan = render_plan(spec, settings.cluster)
     write_plan(plan, folder.plan)
     for process in plan.processes:
         gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"
@@ -257,6 +258,10 @@ def _place(settings: Settings, processes: int) -> Place:
 
         assert settings.cluster.calibration is not None
         return SimulatedRack(settings.cluster.calibration, processes)
+    if settings.cluster.kind == "local":
+        from tune.clusters.local import LocalMachine
+
+        return LocalMachine(partial(print, file=sys.stderr, flush=True))
     raise FixCommand(
         "cluster=slurm: tune renders the job but does not submit it yet. action=plan writes job.sbatch for "
         "sbatch; cluster=sim runs the trial on the simulated rack."

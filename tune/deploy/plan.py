@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tune.deploy.job_script import job_script
 from tune.deploy.launch import LAUNCH_FILE, Launch
+from tune.deploy.mock_processes import LOOPBACK
 from tune.deploy.process import HEAD_NODE_IP, PLAN_DIR, Process
 from tune.deploy.processes import client, common_env, frontend, services, workers
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -21,8 +22,8 @@ _READY_PY = Path(__file__).with_name("ready.py").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """`files`: relative path -> text. `processes`: in the order in which they start, the client last.
-    `ready`: the command that exits 0 once every worker is registered (tune/deploy/ready.py).
+    """`files`: relative path -> text; `tables`: relative path -> bytes. `processes`: in the order in which
+    they start, the client last. `ready`: exits 0 once every worker is registered (tune/deploy/ready.py).
 
     Node indices count from 0, the head node. Placeholders: tune.deploy.process.PLACEHOLDERS.
     """
@@ -30,27 +31,28 @@ class LaunchPlan:
     files: Mapping[str, str]
     processes: tuple[Process, ...]
     ready: tuple[str, ...]
+    tables: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
-    """The launch of `spec` on the cluster of `facts`; a function of its arguments alone.
+    """The launch of `spec` on the cluster of `facts`, all of it text; a function of its arguments alone.
 
+    tune.mock.plan.render_plan adds the tables that mock engines read.
     Raises FixCommand for what cannot be launched: a rack too small, an engine setting that the stack has no
     word for, a value that no command line or directive can hold.
     """
     reject_unbindable("cluster.model_path", facts.model_path)
     reject_unbindable("model.served_name", spec.model.served_name)
     exported = common_env(spec, facts)
-    first = services(spec)
+    first = services(spec, facts)
     deployment = (frontend(spec, facts), *workers(spec, facts))
     load = client()
     ready = _ready(spec)
     processes = (*first, *deployment, load)
     waits = tuple((service, service.listens[0].number) for service in first)
     launch = Launch(nodes=spec.hardware.nodes, processes=processes, ready=ready, deadlines=facts.deadlines)
-    files = {
-        "prefill.yaml": engine_yaml(spec.prefill, spec.stack.engine_yaml),
-        "decode.yaml": engine_yaml(spec.decode, spec.stack.engine_yaml),
+    engines = {} if spec.stack.mocked else _engine_files(spec)
+    files = engines | {
         "client.json": client_json(spec),
         "environment": environment_text(exported),
         "commands": commands_text(processes),
@@ -67,6 +69,13 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         ),
     }
     return LaunchPlan(files, processes, ready)
+
+
+def _engine_files(spec: TrialSpec) -> dict[str, str]:
+    return {
+        "prefill.yaml": engine_yaml(spec.prefill, spec.stack.engine_yaml),
+        "decode.yaml": engine_yaml(spec.decode, spec.stack.engine_yaml),
+    }
 
 
 def client_json(spec: TrialSpec) -> str:
@@ -88,7 +97,8 @@ def _ready(spec: TrialSpec) -> tuple[str, ...]:
     """
     stack, split = spec.stack, spec.split
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
-    argv += ["--frontend", f"http://{HEAD_NODE_IP}:{stack.frontend_port}"]
+    frontend_host = LOOPBACK if stack.mocked else HEAD_NODE_IP
+    argv += ["--frontend", f"http://{frontend_host}:{stack.frontend_port}"]
     if stack.name == "dynamo_v0":
         argv += ["--etcd", f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"]
         prefill, decode = "tensorrt_llm", "tensorrt_llm_next"
@@ -103,7 +113,8 @@ def _ready(spec: TrialSpec) -> tuple[str, ...]:
 def write_plan(plan: LaunchPlan, folder: Path) -> None:
     """Write the plan's files into `folder`, each under a temporary name first."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in plan.files.items():
+    encoded = {name: text.encode() for name, text in plan.files.items()}
+    for name, content in (encoded | dict(plan.tables)).items():
         temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(folder / name)

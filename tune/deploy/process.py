@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tune.spec.cluster import ClusterFacts
+
 ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
 
 HEAD_NODE, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
@@ -13,6 +15,9 @@ PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
 PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR)
 """What a plan leaves open: host name and address of node 0, the plan's folder, the attempt's folder. They
 occur in `Process.env`, `Process.argv`, `LaunchPlan.ready` and the shell texts; `bind_text` fills them."""
+
+START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
+"""A fresh data directory on local disk: what a killed job registered must not answer for the next one."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,16 @@ class Process:
     def tasks(self) -> int:
         """Ranks of one srun step."""
         return max(1, len(self.gpus))
+
+
+def log_path(node: int, name: str) -> str:
+    """Where the process `name` on `node` logs, relative to RAW_DIR."""
+    return f"logs/node{node:02d}_{name}.out"
+
+
+def dynamo_program(facts: ClusterFacts, name: str) -> str:
+    """The program `name` of the environment that holds Dynamo: its path there, or its name on the PATH."""
+    return name if facts.dynamo_venv is None else f"{facts.dynamo_venv}/bin/{name}"
 
 
 def bind_text(text: str, values: Mapping[str, str]) -> str:

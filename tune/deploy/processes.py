@@ -1,4 +1,4 @@
-"""Which processes a deployment is made of, in both generations of Dynamo.
+"""Which processes a deployment is made of, in both generations of Dynamo; with mock engines: mock_processes.
 
 dynamo_v0 (mid 2025): etcd for discovery, NATS with JetStream for requests; the worker that answers first
 relays the other's stream, and a flag says which one that is.
@@ -12,7 +12,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tune.deploy.process import HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
+from tune.deploy.mock_processes import mock_env, mock_frontend, mock_services, mock_worker
+from tune.deploy.process import (
+    HEAD_NODE,
+    HEAD_NODE_IP,
+    PLAN_DIR,
+    RAW_DIR,
+    START_ETCD,
+    Port,
+    Process,
+    ProcessRole,
+    dynamo_program,
+    log_path,
+)
 from tune.errors import FixCommand
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import Placed, place
@@ -20,12 +32,11 @@ from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 HEAD = 0
 
-START_ETCD = 'exec etcd --data-dir "$(mktemp -d)" "$@"'
-"""A fresh data directory on local disk: what a killed job registered must not answer for the next one."""
-
 
 def common_env(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """The environment that frontend and workers share."""
+    if spec.stack.mocked:
+        return mock_env(spec)
     env = {
         "HEAD_NODE": HEAD_NODE,
         "HEAD_NODE_IP": HEAD_NODE_IP,
@@ -47,9 +58,11 @@ def common_env(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     }
 
 
-def services(spec: TrialSpec) -> tuple[Process, ...]:
+def services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     """What must answer before anything of Dynamo starts."""
     stack = spec.stack
+    if stack.mocked:
+        return mock_services(spec, facts)
     peer = f"http://127.0.0.1:{stack.etcd_peer_port}"
     etcd = (
         "--listen-client-urls",
@@ -77,8 +90,11 @@ def services(spec: TrialSpec) -> tuple[Process, ...]:
 def frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
     """Dynamo's OpenAI endpoint on the head node."""
     stack = spec.stack
+    if stack.mocked:
+        return mock_frontend(spec, facts)
     routing = ("--router-mode", stack.router_mode)
-    argv = ("python3", "-m", "dynamo.frontend", *routing, "--http-port", str(stack.frontend_port))
+    python = dynamo_program(facts, "python3")
+    argv = (python, "-m", "dynamo.frontend", *routing, "--http-port", str(stack.frontend_port))
     listens = (Port(stack.frontend_port, "stack.frontend_port"),)
     process = _on_head("frontend", common_env(spec, facts), argv, listens)
     return replace(process, metrics_port=stack.frontend_port)
@@ -93,6 +109,8 @@ def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
             f"expected workers that fit {spec.hardware.nodes} nodes x {spec.hardware.gpus_per_node} GPUs. "
             "Use fewer or smaller workers, or more nodes."
         )
+    if spec.stack.mocked:
+        return tuple(mock_worker(spec, facts, worker) for worker in placed)
     common = common_env(spec, facts)
     return tuple(_worker(spec, facts, worker, common) for worker in placed)
 
@@ -106,11 +124,7 @@ def client() -> Process:
 def _on_head(
     role: ProcessRole, env: dict[str, str], argv: tuple[str, ...], listens: tuple[Port, ...] = ()
 ) -> Process:
-    return Process(role, role, HEAD, (), env, argv, _log(HEAD, role), listens)
-
-
-def _log(node: int, name: str) -> str:
-    return f"logs/node{node:02d}_{name}.out"
+    return Process(role, role, HEAD, (), env, argv, log_path(HEAD, role), listens)
 
 
 def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[str, str]) -> Process:
@@ -121,10 +135,11 @@ def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[s
     if len(visible) < spec.hardware.gpus_per_node:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in visible)
     argv: tuple[str, ...] = (
-        *("trtllm-llmapi-launch", "python3", "-m", "dynamo.trtllm"),
+        *(dynamo_program(facts, name) for name in ("trtllm-llmapi-launch", "python3")),
+        *("-m", "dynamo.trtllm"),
         *("--model-path", facts.model_path, "--served-model-name", spec.model.served_name),
         *("--extra-engine-args", config, "--disaggregation-mode", placed.role),
     )
     if spec.stack.name == "dynamo_v0":
         argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
-    return Process(name, placed.role, node, placed.gpus, env, argv, _log(node, name))
+    return Process(name, placed.role, node, placed.gpus, env, argv, log_path(node, name))

@@ -45,7 +45,8 @@ class Deadlines(Typed):
 
 class ClusterFacts(Typed):
     """Facts of one cluster: what sbatch and the container need, and how the rack is calibrated where its step
-    times are a model's."""
+    times are a model's. `dynamo_venv`: the virtual environment that holds Dynamo, None where the PATH of its
+    processes (that of an image, say) leads to a python3 that has it."""
 
     kind: Literal["sim", "local", "slurm"]
     job_name: str
@@ -60,6 +61,7 @@ class ClusterFacts(Typed):
     container_remap_root: bool
     container_mount_home: bool
     model_path: str
+    dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
     deadlines: Deadlines
     calibration: Calibration | None

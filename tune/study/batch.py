@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tune.clusters.place import Place
-from tune.deploy.plan import render, write_plan
+from tune.deploy.plan import write_plan
+from tune.mock.plan import render_plan
 from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
 from tune.results.judge import judge, judge_failed, judge_infeasible
@@ -98,7 +99,7 @@ class Batch:
         """Write what the trial is and would launch; the folder of its new attempt, made and empty."""
         folder = self._study.trial(job.spec.trial_id)
         folder.write_spec(job.spec)
-        write_plan(render(job.spec, self._facts), folder.plan)
+        write_plan(render_plan(job.spec, self._facts), folder.plan)
         attempt = folder.new_attempt()
         make_folder(attempt)
         return attempt

@@ -1,0 +1,129 @@
+"""The processes of stack=dynamo_v1_mocker: Dynamo 1.6 on one machine, mock engines in place of TensorRT-LLM.
+
+Discovery in etcd, requests over TCP, events over NATS: ZeroMQ's publishers would listen on every interface
+(Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on 127.0.0.1.
+Source of flags and variables: Dynamo 1.6.1, components/src/dynamo/mocker/args.py, dynamo.frontend --help,
+lib/runtime/src/config/environment_names.rs.
+"""
+
+from __future__ import annotations
+
+from tune.deploy.process import PLAN_DIR, RAW_DIR, START_ETCD, Port, Process, dynamo_program, log_path
+from tune.errors import FixCommand
+from tune.spec.cluster import Calibration, ClusterFacts
+from tune.spec.engine import KV_BLOCK_TOKENS, Engine
+from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
+from tune.spec.split import Placed, Role
+from tune.spec.trial import TrialSpec
+
+LOOPBACK = "127.0.0.1"
+
+_QUIET = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
+"""Without these two, every request is a line of 1 kB in three logs."""
+
+_ENGINE_TYPE = {"GUARANTEED_NO_EVICT": "trtllm", "MAX_UTILIZATION": "vllm", "STATIC_BATCH": "vllm"}
+"""The mock engine's scheduler for a capacity policy: `trtllm` sets blocks for the whole answer aside, `vllm`
+takes them as they are needed and evicts the newest sequence. A rule refuses STATIC_BATCH."""
+
+
+def step_times_file(role: Role) -> str:
+    """The name, among a plan's files, of the table that times the steps of a pool's mock engines."""
+    return f"{role}_step_times.npz"
+
+
+def mock_env(spec: TrialSpec) -> dict[str, str]:
+    """What frontend and mock engines share. They cache model cards in HOME: each attempt has its own."""
+    return {
+        "ETCD_ENDPOINTS": f"{LOOPBACK}:{spec.stack.etcd_client_port}",
+        "NATS_SERVER": f"nats://{LOOPBACK}:{spec.stack.nats_port}",
+        "DYN_DISCOVERY_BACKEND": "etcd",
+        "DYN_REQUEST_PLANE": "tcp",
+        "DYN_EVENT_PLANE": "nats",
+        "DYN_TCP_RPC_HOST": LOOPBACK,
+        "DYN_TCP_RESPONSE_STREAM_HOST": LOOPBACK,
+        "DYN_SYSTEM_HOST": LOOPBACK,
+        "DYN_LOG": _QUIET,
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
+        "HOME": f"{RAW_DIR}/home",
+    }
+
+
+def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+    """etcd and NATS on loopback."""
+    stack = spec.stack
+    client, peer = (f"http://{LOOPBACK}:{port}" for port in (stack.etcd_client_port, stack.etcd_peer_port))
+    etcd = (
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+        *("--initial-cluster", f"default={peer}"),
+    )
+    listens = (
+        Port(stack.etcd_client_port, "stack.etcd_client_port"),
+        Port(stack.etcd_peer_port, "stack.etcd_peer_port"),
+    )
+    started = ("bash", "-c", START_ETCD, dynamo_program(facts, "etcd"), *etcd)
+    nats = (dynamo_program(facts, "nats-server"), "-a", LOOPBACK, "-p", str(stack.nats_port))
+    nats_port = Port(stack.nats_port, "stack.nats_port")
+    return (
+        Process("nats", "nats", 0, (), {}, nats, log_path(0, "nats"), (nats_port,)),
+        Process("etcd", "etcd", 0, (), {}, started, log_path(0, "etcd"), listens),
+    )
+
+
+def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
+    """Dynamo's OpenAI endpoint, the same program that serves real engines."""
+    port = spec.stack.frontend_port
+    argv = (
+        *(dynamo_program(facts, "python3"), "-m", "dynamo.frontend", "--router-mode", spec.stack.router_mode),
+        *("--http-host", LOOPBACK, "--http-port", str(port)),
+    )
+    env, log, listens = mock_env(spec), log_path(0, "frontend"), (Port(port, "stack.frontend_port"),)
+    return Process("frontend", "frontend", 0, (), env, argv, log, listens, metrics_port=port)
+
+
+def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process:
+    """One mock engine in a process of its own, on the node index of the worker it stands for.
+
+    Raises FixCommand where the place has no calibration to take step times from, or the stack no system port.
+    """
+    first = spec.stack.system_port
+    if first is None:
+        raise FixCommand("stack.system_port: found null, expected the first of one free port a worker.")
+    ordinal = placed.index + (spec.split.prefill_workers if placed.role == "decode" else 0)
+    port, node, name = first + ordinal, placed.nodes[0], f"{placed.role}_w{placed.index}"
+    env = mock_env(spec) | {"DYN_SYSTEM_PORT": str(port)}
+    argv = (
+        *(dynamo_program(facts, "python3"), "-m", "dynamo.mocker", "--disaggregation-mode", placed.role),
+        *("--model-path", facts.model_path, "--model-name", spec.model.served_name),
+        *_engine_flags(spec, mock_calibration(facts), placed.role),
+    )
+    listens = (Port(port, "stack.system_port"),)
+    return Process(name, placed.role, node, (), env, argv, log_path(node, name), listens, metrics_port=port)
+
+
+def mock_calibration(facts: ClusterFacts) -> Calibration:
+    """What times mock engines. Raises FixCommand where the place has no calibration."""
+    if facts.calibration is None:
+        raise FixCommand(
+            f"cluster.calibration: found none in cluster={facts.kind}, and mock engines take their step "
+            "times from it. Use cluster=local, or another stack."
+        )
+    return facts.calibration
+
+
+def _engine_flags(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[str, ...]:
+    """The engine's settings in the mock engine's words. What it has no word for: tune/spec/mock_rules.py."""
+    engine: Engine = spec.prefill if role == "prefill" else spec.decode
+    blocks = kv_capacity_tokens(spec.model, spec.hardware, engine) // KV_BLOCK_TOKENS
+    caching = engine.kv_cache_config.enable_block_reuse
+    return (
+        *("--engine-type", _ENGINE_TYPE[engine.capacity_policy]),
+        *("--num-gpu-blocks-override", str(blocks), "--block-size", str(KV_BLOCK_TOKENS)),
+        *("--max-model-len", str(engine.max_seq_len), "--max-num-seqs", str(engine.max_batch_size)),
+        *("--max-num-batched-tokens", str(engine.max_num_tokens)),
+        "--enable-prefix-caching" if caching else "--no-enable-prefix-caching",
+        "--enable-chunked-prefill" if engine.enable_chunked_prefill else "--no-enable-chunked-prefill",
+        *("--kv-bytes-per-token", str(kv_bytes_per_token(spec.model, engine))),
+        *("--kv-transfer-bandwidth", f"{calibration.kv_transfer_bytes_per_s / 1e9:g}"),
+        *("--planner-profile-data", f"{PLAN_DIR}/{step_times_file(role)}", "--speedup-ratio", "1"),
+    )
