@@ -4,30 +4,89 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from stand_ins import Trial
 
+from tune.clusters.local import LocalMachine
 from tune.clusters.place import Place
 from tune.clusters.simulated import FURTHER_ORDERS, SimulatedRack
 from tune.config import compose_overrides
 from tune.results.folder import PROBE_FOLDER, read_attempt
-from tune.results.measure import measure
+from tune.results.measure import REQUESTS_FILE, measure
 from tune.results.orders import read_orders
 from tune.results.outcome import Probe
+from tune.results.requests import read_requests
 from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
 SPEC = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration is not None
 
+Alter = Callable[[TrialSpec], TrialSpec]
+
+
+class Ground(Protocol):
+    """A place, and trials that it can run in a short time."""
+
+    place: Place
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        """The altered trial and the folder of an attempt of it, prepared as a study prepares it."""
+
+
+@dataclass(frozen=True)
+class SimulatedGround:
+    place: Place
+    root: Path
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        return alter(SPEC), self.root / name / "raw" / "1"
+
+
+@dataclass(frozen=True)
+class LocalGround:
+    place: Place
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        made = Trial(self.root / name, real_client=True, alter=alter)
+        for variable, value in made.environment().items():
+            self.monkeypatch.setenv(variable, value)
+        return made.spec, made.attempt
+
+
+PLACES = ["sim in this process", "sim in two processes", pytest.param("local", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=PLACES)
+def ground(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ground]:
+    if request.param == "local":
+        with LocalMachine(lambda _: None, lock=str(tmp_path)) as machine:
+            yield LocalGround(machine, tmp_path, monkeypatch)
+    else:
+        with simulated(1 if request.param == "sim in this process" else 2) as rack:
+            yield SimulatedGround(rack, tmp_path)
+
 
 @pytest.fixture(params=[1, 2], ids=["sim in this process", "sim in two processes"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    assert SETTINGS.cluster.calibration is not None
-    with SimulatedRack(SETTINGS.cluster.calibration, processes=request.param) as rack:
+    with simulated(request.param) as rack:
         yield rack
+
+
+def simulated(processes: int) -> SimulatedRack:
+    assert SETTINGS.cluster.calibration is not None
+    return SimulatedRack(SETTINGS.cluster.calibration, processes)
 
 
 def wait(place: Place, handle: str) -> None:
@@ -37,15 +96,25 @@ def wait(place: Place, handle: str) -> None:
         time.sleep(0.01)
 
 
-def test_an_attempt_leaves_its_record_and_its_probe(place: Place, tmp_path: Path) -> None:
-    attempt = tmp_path / "raw" / "1"
-    wait(place, place.submit(SPEC, attempt))
+def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    wait(ground.place, ground.place.submit(spec, attempt))
     record = read_attempt(attempt)
     assert record is not None
     assert record.error is None
-    probe = measure(attempt / PROBE_FOLDER, SPEC, PROBE_FOLDER)
-    assert probe.queries == SPEC.load.expected_queries
-    assert record.held_s > 1200 + probe.queries / probe.target_qps
+    probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+    assert probe.queries == spec.load.expected_queries
+    last_ns = read_requests(attempt / PROBE_FOLDER / REQUESTS_FILE).scheduled_ns[-1]
+    assert record.held_s > last_ns / 1e9
+    lasted = datetime.fromisoformat(record.ended_at) - datetime.fromisoformat(record.started_at)
+    assert lasted.total_seconds() == pytest.approx(record.held_s, abs=0.5)
+
+
+def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Place, tmp_path: Path) -> None:
+    wait(place, place.submit(SPEC, tmp_path))
+    record = read_attempt(tmp_path)
+    assert record is not None
+    assert record.held_s > 1200 + SPEC.load.expected_queries / SPEC.load.target_qps
 
 
 def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
@@ -80,33 +149,36 @@ def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Place, tm
     assert order.slo_held == other.feasible
 
 
-def test_attempts_of_several_trials_keep_apart(place: Place, tmp_path: Path) -> None:
-    specs = [
-        SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"target_qps": qps})})
-        for qps in (12.0, 13.0, 14.0)
-    ]
-    handles = {place.submit(spec, tmp_path / str(number)): number for number, spec in enumerate(specs)}
-    for handle, number in handles.items():
-        wait(place, handle)
-        probe = measure(tmp_path / str(number) / PROBE_FOLDER, specs[number], PROBE_FOLDER)
-        assert probe.target_qps == specs[number].load.target_qps
+def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
+    begun: dict[str, tuple[TrialSpec, Path]] = {}
+    for factor in (0.8, 0.9, 1.0):
+        spec, attempt = ground.trial(str(factor), partial(_faster, factor=factor))
+        begun[ground.place.submit(spec, attempt)] = spec, attempt
+    rates = set()
+    for handle, (spec, attempt) in begun.items():
+        wait(ground.place, handle)
+        rates.add(measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER).target_qps)
+    assert rates == {spec.load.target_qps for spec, _ in begun.values()}
+    assert len(rates) == 3
 
 
-def test_a_trial_that_cannot_run_is_recorded_with_its_error(place: Place, tmp_path: Path) -> None:
-    dataset = SPEC.load.dataset.model_copy(update={"path": "/nowhere/lengths.csv"})
-    spec = SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"dataset": dataset})})
-    wait(place, place.submit(spec, tmp_path))
-    record = read_attempt(tmp_path)
+def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
+    spec, attempt = ground.trial("one", _without_its_dataset)
+    wait(ground.place, ground.place.submit(spec, attempt))
+    record = read_attempt(attempt)
     assert record is not None
     assert "/nowhere/lengths.csv" in (record.error or "")
+    assert record.cause == "world"
 
 
-def test_cancelling_what_ended_does_nothing(place: Place, tmp_path: Path) -> None:
-    handle = place.submit(SPEC, tmp_path)
-    wait(place, handle)
-    place.cancel(handle)
-    assert place.poll(handle) == "ended"
-    assert read_attempt(tmp_path) is not None
+def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    handle = ground.place.submit(spec, attempt)
+    wait(ground.place, handle)
+    before = read_attempt(attempt)
+    ground.place.cancel(handle)
+    assert ground.place.poll(handle) == "ended"
+    assert read_attempt(attempt) == before is not None
 
 
 def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
@@ -136,6 +208,16 @@ def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
 def measured_at(place: Place, attempt: Path, spec: TrialSpec) -> Probe:
     wait(place, place.submit(spec, attempt))
     return measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+
+
+def _faster(spec: TrialSpec, factor: float) -> TrialSpec:
+    load = spec.load.model_copy(update={"target_qps": factor * spec.load.target_qps})
+    return spec.model_copy(update={"load": load})
+
+
+def _without_its_dataset(spec: TrialSpec) -> TrialSpec:
+    dataset = spec.load.dataset.model_copy(update={"path": "/nowhere/lengths.csv"})
+    return spec.model_copy(update={"load": spec.load.model_copy(update={"dataset": dataset})})
 
 
 def _limited(ttft_p99_s: float) -> TrialSpec:

@@ -37,11 +37,11 @@ SERVERS = tuple(name for name, role in NAMES if role != "client")
 QUERIES = 60
 
 
-def short_spec(frontend_port: int, seed: int = 0) -> TrialSpec:
+def short_spec(frontend_port: int) -> TrialSpec:
     """A trial of 60 queries in about a second."""
     load = [
         *("load.target_qps=60.0", "load.min_duration_s=1.0", f"load.min_queries={QUERIES}"),
-        *("load.concatenate_permutation=false", "load.request_timeout_s=20.0", f"load.length_seed={seed}"),
+        *("load.concatenate_permutation=false", "load.request_timeout_s=20.0"),
         *("load.response_timeout_s=20.0", "load.dataset.inputs.mean_tokens=400.0"),
         *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
     ]
@@ -62,13 +62,13 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Trial:
-    """A trial in `root`; `behaviour` is what stand_in.py reads, `deadlines` are the plan's."""
+    """A trial in `root`; `behaviour` is what stand_in.py reads; `alter` changes the spec before its plan."""
 
     root: Path
     behaviour: dict[str, Any] = field(default_factory=dict)
     quiet_s: float = 20.0
     real_client: bool = False
-    seed: int = 0
+    alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
         self.folder = TrialFolder(self.root / "t0")
@@ -76,7 +76,7 @@ class Trial:
         for part in ("began", "registered"):
             (self.state / part).mkdir(parents=True)
         self.ports = dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True))
-        self.spec = short_spec(self.ports["frontend"], self.seed)
+        self.spec = self.alter(short_spec(self.ports["frontend"]))
         self.attempt = self.folder.new_attempt()
         self.attempt.mkdir(parents=True)
         self.mark = str(self.state)
