@@ -1,8 +1,9 @@
 """Stands in for one process of a deployment: stand_in.py STATE NAME ROLE PORT. Standard library only.
 
 STATE/behaviour.json says how it behaves: {"unregistered": [names], "ends": {name: [exit code, last words]},
-"deaf": [names], "leaves": [names], "one_engine_after": requests or null, "peers": {name: port},
-"client": "waits" or an exit code}. STATE/began/NAME holds its process id.
+"deaf": [names], "leaves": [names], "one_engine_after": requests or null, "silent": whether no request is
+ever answered, "peers": {name: port}, "client": "waits" or an exit code}. STATE/began/NAME holds its process
+id.
 """
 
 import json
@@ -62,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if BEHAVIOUR["silent"]:
+            threading.Event().wait()
         for worker in take_turn():
             urllib.request.urlopen(f"http://127.0.0.1:{BEHAVIOUR['peers'][worker]}/work", timeout=5).close()
         usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}

@@ -84,7 +84,12 @@ class Trial:
 
     def _write(self) -> None:
         usual: dict[str, Any] = {"unregistered": [], "ends": {}, "deaf": [], "leaves": [], "client": "waits"}
-        usual |= {"one_engine_after": None, "peers": self.ports, "model": self.spec.model.served_name}
+        usual |= {
+            "one_engine_after": None,
+            "silent": False,
+            "peers": self.ports,
+            "model": self.spec.model.served_name,
+        }
         (self.state / "behaviour.json").write_text(json.dumps(usual | self.behaviour))
         url = f"http://127.0.0.1:{self.ports['frontend']}"
         ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name, "--frontend", url)

@@ -180,6 +180,15 @@ def test_all_traffic_on_one_engine_is_noticed_in_the_warm_up(make_trial: MakeTri
     assert_nothing_left(trial)
 
 
+def test_a_deployment_that_never_answers_is_not_waited_for(make_trial: MakeTrial) -> None:
+    trial = make_trial(behaviour={"silent": True}, quiet_s=1.0)
+    assert trial.run()[0] == 3
+    error = trial.record.error or ""
+    assert "No answer came in the warm-up for 1 s (cluster.deadlines.quiet_s)" in error
+    assert "Requests got: prefill_w0 none, prefill_w1 none, decode_w0 none" in error
+    assert_nothing_left(trial)
+
+
 @pytest.mark.slow
 def test_all_traffic_on_one_engine_is_noticed_after_the_run(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 2}, real_client=True)

@@ -23,6 +23,9 @@ MOST_ROUNDS = 20
 """Requests for each worker of the larger pool: under random routing to 14 workers, one that serves stays
 without any in e^-20 of all runs. Formula: (1 - 1/n)^(20 n)."""
 
+AFTER_ERROR_S = 0.5
+"""Between rounds where requests fail: a frontend that has just learned of its workers has ten seconds."""
+
 OTHER_PROMPTS = 1_000_003
 """Added to the length seed: whoever compares orders of lengths takes the next few seeds."""
 
@@ -42,18 +45,22 @@ def warm_up(deployment: Deployment, settings: ClientSettings, say: Say) -> None:
     before = _taken(workers, deployment)
     say(f"warming up {len(workers)} workers")
     for number in range(MOST_ROUNDS):
-        error = asyncio.run(_round(deployment, settings, bodies[number * size : (number + 1) * size]))
+        try:
+            error = asyncio.run(_round(deployment, settings, bodies[number * size : (number + 1) * size]))
+        except TimeoutError:
+            limit = f"{deployment.launch.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
+            got = _since(before, _taken(workers, deployment))
+            raise Broken(f"No answer came in the warm-up for {limit}.{_who_got(workers, got)}") from None
         got = _since(before, _taken(workers, deployment))
         if not error and all(got.values()):
             say(f"every worker has worked, after {number + 1} rounds of warm-up")
             return
-    idle = [name for name, count in got.items() if not count]
+        if error:
+            time.sleep(AFTER_ERROR_S)
     raise Broken(
-        f"{MOST_ROUNDS} rounds of warm-up did not reach every worker without an error. Requests got: "
-        f"{by_name(workers, got)}. "
-        + (f"Expected some for {', '.join(idle)}. " if idle else "")
-        + (f"The last error: {error}. " if error else "")
-        + "See the logs of the frontend and of these workers."
+        f"{MOST_ROUNDS} rounds of warm-up did not reach every worker without an error."
+        + (f" The last error: {error}." if error else "")
+        + _who_got(workers, got)
     )
 
 
@@ -104,26 +111,34 @@ def _questions(settings: ClientSettings, count: int) -> list[bytes]:
 
 
 async def _round(deployment: Deployment, settings: ClientSettings, bodies: Sequence[bytes]) -> str:
-    """Ask all `bodies` at once; what went wrong, empty where nothing did."""
+    """Ask all `bodies` at once; what went wrong, empty where nothing did. Raises TimeoutError, Broken."""
     endpoint = Endpoint(settings, time.monotonic_ns)
     answers = [Answer() for _ in bodies]
     asked = zip(bodies, answers, strict=True)
     waiting = {asyncio.create_task(endpoint.ask(body, answer, lambda: None)) for body, answer in asked}
-    quiet_s = deployment.launch.deadlines.quiet_s
-    until_s = time.monotonic() + quiet_s
+    moved_s = time.monotonic()
     try:
         while waiting:
             done, waiting = await asyncio.wait(waiting, timeout=POLL_S)
             for task in done:
                 task.result()
             deployment.require_alive()
-            if time.monotonic() > until_s:
-                return f"no answer within {quiet_s:g} s (cluster.deadlines.quiet_s)"
+            moved_s = time.monotonic() if done else moved_s
+            if time.monotonic() - moved_s > deployment.launch.deadlines.quiet_s:
+                raise TimeoutError
     finally:
         for task in waiting:
             task.cancel()
         await endpoint.close()
     return next((answer.error for answer in answers if answer.error), "")
+
+
+def _who_got(workers: Sequence[Process], got: Mapping[str, float]) -> str:
+    idle = [name for name, count in got.items() if not count]
+    expected = f" Expected some for {', '.join(idle)}." if idle else ""
+    return (
+        f" Requests got: {by_name(workers, got)}.{expected} See the logs of the frontend and of the workers."
+    )
 
 
 def _taken(workers: Sequence[Process], deployment: Deployment) -> dict[str, float]:
