@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain, TuneError
 from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.local_rules import check_local
 from tune.spec.rules import check, check_cluster, check_simulated
 from tune.spec.settings import Settings
 
@@ -235,8 +236,12 @@ def _check(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.length_seed)
-    place = check_simulated(spec) if settings.cluster.kind == "sim" else check_cluster(settings.cluster)
-    return (*check(spec), *place)
+    place = {
+        "sim": partial(check_simulated, spec),
+        "local": partial(check_local, spec),
+        "slurm": partial(check_cluster, settings.cluster),
+    }[settings.cluster.kind]
+    return (*check(spec), *place())
 
 
 def _require_runnable(settings: Settings) -> None:

@@ -67,6 +67,20 @@ def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: Make
     assert not list(trial.attempt.iterdir())
 
 
+def test_missing_programs_are_one_clear_error_before_anything_starts(
+    make_trial: MakeTrial, lock: str
+) -> None:
+    trial = make_trial()
+    path = trial.folder.plan / "processes.json"
+    path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
+    with (
+        LocalMachine(unheard, lock) as place,
+        pytest.raises(FixCommand, match=r"Found no no-such-program\. .* make dynamo installs"),
+    ):
+        place.submit(trial.spec, trial.attempt)
+    assert not list(trial.attempt.iterdir())
+
+
 def test_one_process_at_a_time_runs_deployments(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     with LocalMachine(unheard, lock) as first, LocalMachine(unheard, lock) as second:

@@ -16,7 +16,7 @@ from typing import Self
 from tune.clusters.place import State
 from tune.deploy.launch import read_launch
 from tune.errors import FixCommand
-from tune.orchestrate.ports import require_free_ports
+from tune.orchestrate.before import require_free_ports, require_programs
 from tune.results.folder import trial_of
 from tune.spec.trial import TrialSpec
 
@@ -39,11 +39,12 @@ class LocalMachine:
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """As the protocol says, with the plan in TRIAL/plan. Raises FixCommand where another process runs a
-        deployment here or a port of this one is taken."""
+        deployment here, a program is missing or a port is taken."""
         self._hold()
         handle = str(attempt.absolute())
         if self._current is None and not self._waiting:
             launch = read_launch(trial_of(attempt).plan)
+            require_programs(launch)
             require_free_ports(launch, frozenset(range(launch.nodes)))
         elif not self._told:
             self._told = True

@@ -12,11 +12,11 @@ from pathlib import Path
 from tune.client.settings import read_settings
 from tune.deploy.launch import Launch, read_launch
 from tune.errors import TuneError
+from tune.orchestrate.before import require_free_ports
 from tune.orchestrate.broken import Broken, Cause, last_lines
 from tune.orchestrate.deployment import POLL_S, Deployment, Nodes, Running, Say, ending
 from tune.orchestrate.guardian import STOPPING
 from tune.orchestrate.kin import end_descendants
-from tune.orchestrate.ports import require_free_ports
 from tune.orchestrate.readiness import Patience, bring_up
 from tune.orchestrate.scraper import Scraper
 from tune.orchestrate.starter import Starter

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tune.deploy.process import Process
+from tune.orchestrate.before import program_path
 from tune.orchestrate.kin import follow_parent
 
 
@@ -42,13 +42,13 @@ class Starter(Protocol):
 class ChildProcesses:
     """Every process as a child of this one, each in a session of its own; they end when this one ends.
 
-    `scratch` is what they take for temporary files. `python3` is the interpreter that runs tune.
+    `scratch` is what they take for temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:
         self._environment = dict(os.environ) | {
             "TMPDIR": str(scratch),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": program_path(),
         }
 
     def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:

@@ -1,12 +1,34 @@
-"""Whether the ports of a plan are free, before anything is started."""
+"""What has to hold before anything is started: programs are there, ports are free."""
 
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import socket
+import sys
+from pathlib import Path
 
 from tune.deploy.launch import Launch
 from tune.errors import FixCommand
+
+
+def program_path() -> str:
+    """Where processes on this host look for programs: `python3` is the interpreter that runs tune."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+
+def require_programs(launch: Launch) -> None:
+    """Raises FixCommand where a process could not be started on this host, naming every missing program."""
+    path = program_path()
+    needed = dict.fromkeys(process.argv[0] for process in launch.processes)
+    missing = [program for program in needed if shutil.which(program, path=path) is None]
+    if missing:
+        raise FixCommand(
+            f"Programs of the deployment are missing; nothing was started. Found no {', '.join(missing)}. "
+            "Expected them on the PATH, or where cluster.dynamo_venv says: make dynamo installs what mock "
+            "engines need."
+        )
 
 
 def require_free_ports(launch: Launch, node_indices: frozenset[int]) -> None:
