@@ -1,11 +1,12 @@
 """What the load client adds to p99 TTFT, at 1, 2 and 4 times the token rate of the published run.
 
-    python benchmarks/client_overhead.py [--duration-s 30]
+    python benchmarks/client_overhead.py [--duration-s 30] [--repeats 3]
 
 A server on loopback streams one token an event, as an engine with stream_interval 1 does, and stamps when
 each request came and when it wrote the first token. Added = what the client recorded, less what the server
-saw: LoadGen's wake-up, sending, and the way of the first token up to the stamp. Client and server share this
-machine, so on a busy one the added times are waits for a core. CPU time per token is the client's own.
+saw: LoadGen's wake-up, sending, and the way of the first token up to the stamp. Client and server share the
+machine: on a busy one the added times are waits for a core. `load` is the load average as a run begins, and
+`hog` what all other processes took of the machine during it. CPU time per token is the client's own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import multiprocessing
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -145,13 +148,41 @@ def client_settings(port: int, times: float, duration_s: float) -> ClientSetting
     )  # fmt: skip
 
 
-def measure(times: float, duration_s: float) -> str:
-    """One run; a line of the table."""
+@dataclass(frozen=True)
+class Run:
+    """One run of the client. `added_*`: what it recorded less what the server saw, of each request;
+    `p99_gap_ms`: the same of the two p99s. `hog_frac`: CPU time of other processes / (wall time x CPUs)."""
+
+    load: float
+    hog_frac: float
+    output_tps: float
+    errors: float
+    added_p50_ms: float
+    added_p99_ms: float
+    p99_gap_ms: float
+    client_cpu_us: float
+    server_cpu_us: float
+
+    def line(self, what: str) -> str:
+        return (
+            f"{what:>10} {self.load:5.1f} {self.hog_frac:5.0%} {self.output_tps:9.0f} {self.errors:7.0f} "
+            f"{self.added_p50_ms:8.2f} {self.added_p99_ms:8.2f} {self.p99_gap_ms:14.2f} "
+            f"{self.client_cpu_us:8.1f} {self.server_cpu_us:8.1f}"
+        )
+
+
+_TITLE = """
+                          output           added to TTFT, ms   p99 client   CPU us a token
+      rate  load   hog  tokens/s  errors      p50      p99  - p99 server   client   server"""
+
+
+def measure(times: float, duration_s: float) -> Run:
+    """One run at `times` the reference rate, queries arriving for `duration_s`."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     settings = client_settings(ours.recv(), times, duration_s)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    load, before, busy_s, began_s = os.getloadavg()[0], _children_cpu_s(), _busy_s(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "client.json")
         path.write_text(settings.model_dump_json())
@@ -161,23 +192,40 @@ def measure(times: float, duration_s: float) -> str:
             stderr=subprocess.DEVNULL,
         )
         log = read_requests(Path(folder, "requests.npz"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    client_cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    busy_s, wall_s = _busy_s() - busy_s, time.monotonic() - began_s
+    client_cpu_s = _children_cpu_s() - before
     ours.send("stop")
     stamps, server_cpu_s = ours.recv()
     server.join()
-    prompts, schedule = Prompts(settings, 9400), draw_schedule(settings.load)
-    seen = [stamps[_key(prompts.body(i, int(n), 1))] for i, n in enumerate(schedule.input_tokens)]
+    schedule = draw_schedule(settings.load)
+    prompts = Prompts(settings.served_model_name, settings.load, schedule)
+    seen = [stamps[_key(prompts.body(position))] for position in range(len(schedule))]
     server_ns = np.array([wrote - arrived for arrived, wrote in seen])
     recorded_ns = log.first_token_ns - log.scheduled_ns
     added_ms = (recorded_ns - server_ns) * 1e-6
-    p99 = (np.percentile(recorded_ns, 99) - np.percentile(server_ns, 99)) * 1e-6
     tokens = int(log.output_tokens.sum())
-    return (
-        f"{times:4g}x {settings.load.target_qps:8.2f} {tokens / log.done_ns.max() * 1e9:9.0f} "
-        f"{int((log.error != '').sum()):7d} {np.median(added_ms):10.2f} {np.percentile(added_ms, 99):10.2f} "
-        f"{p99:13.2f} {client_cpu_s / tokens * 1e6:10.1f} {server_cpu_s / tokens * 1e6:10.1f}"
+    return Run(
+        load,
+        max(0.0, busy_s - client_cpu_s - server_cpu_s) / wall_s / (os.cpu_count() or 1),
+        tokens / log.done_ns.max() * 1e9,
+        int((log.error != "").sum()),
+        float(np.median(added_ms)),
+        float(np.percentile(added_ms, 99)),
+        float(np.percentile(recorded_ns, 99) - np.percentile(server_ns, 99)) * 1e-6,
+        client_cpu_s / tokens * 1e6,
+        server_cpu_s / tokens * 1e6,
     )
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _busy_s() -> float:
+    """CPU seconds that the whole machine has worked. Source: proc(5), the first line of /proc/stat."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _key(body: bytes) -> bytes:
@@ -190,17 +238,17 @@ def main() -> None:
     )
     parser.add_argument("--duration-s", type=float, default=30.0, help="how long queries arrive")
     parser.add_argument("--times", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each rate; the medians follow them")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    print(
-        f"{os.cpu_count()} CPUs, load {load:.1f}; {ANSWER_TOKENS} tokens an answer, {TOKEN_S * 1e3:g} ms each"
-    )
-    print("               mean            added to TTFT, ms      p99 client   CPU us a token")
-    print(
-        " rate      qps  tokens/s  errors       p50        p99  - p99 server    client    server", flush=True
-    )
+    print(f"{os.cpu_count()} CPUs; {ANSWER_TOKENS} tokens an answer, {TOKEN_S * 1e3:g} ms each", end="")
+    print(_TITLE, flush=True)
     for times in options.times:
-        print(measure(times, options.duration_s), flush=True)
+        runs = []
+        for _ in range(options.repeats):
+            runs.append(measure(times, options.duration_s))
+            print(runs[-1].line(f"{times:g}x"), flush=True)
+        medians = (statistics.median(getattr(run, field.name) for run in runs) for field in fields(Run))
+        print(Run(*medians).line("median"), flush=True)
 
 
 if __name__ == "__main__":

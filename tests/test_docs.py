@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENTS = ("README.md", "docs/sweeps.md", "docs/benchmarks.md", "docs/simulator.md", "DESIGN.md")
+DOCUMENTS = ("README.md", "docs/sweeps.md", "docs/benchmarks.md", "docs/simulator.md", "docs/client.md", "DESIGN.md")
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

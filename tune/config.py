@@ -133,7 +133,7 @@ def _with_dataset(settings: Settings) -> Settings:
     except OSError as error:
         raise FixCommand(
             f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
-            "input_tokens,output_tokens."
+            "input_tokens,output_tokens, or the benchmark's pickle (*.pkl)."
         ) from None
     if dataset.sha256 not in (None, found):
         raise FixCommand(

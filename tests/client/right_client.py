@@ -26,6 +26,7 @@ RIGHT: dict[str, Any] = {
         "client_concurrency": 64,
         "request_timeout_s": 30.0,
         "response_timeout_s": 60.0,
+        "api": "completions",
         "dataset": {
             "name": "small",
             "samples": 40,
@@ -40,6 +41,7 @@ RIGHT: dict[str, Any] = {
             },
             "outputs": {"mean_tokens": 12.0, "cap_frac": 0.0},
             "path": None,
+            "sha256": None,
         },
     },
     "slo": {"ttft_p99_s": 0.4, "tpot_p99_s": 0.2},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +17,12 @@ from aiohttp import web
 
 MODEL = "llama"
 FAULTS = (
-    "http", "drop", "empty", "half", "cut", "garbage", "not_json", "no_usage", "zero_usage", "error_event",
-    "error_object", "hang", "stall",
+    "http", "http_400", "redirect", "drop", "empty", "half", "reset", "cut", "garbage", "not_json",
+    "huge_line", "no_usage", "zero_usage", "short", "long", "prompt_cut", "error_event", "error_object",
+    "gave_up", "hang", "stall",
 )  # fmt: skip
+TEMPLATE_TOKENS = 36
+"""What the server counts on top of a chat's words."""
 
 
 @dataclass
@@ -31,16 +36,30 @@ class Seen:
     end_write_ns: int = -1
 
     @property
-    def start_of_prompt(self) -> tuple[int, ...]:
-        return tuple(self.body["prompt"][:32])
+    def chat(self) -> bool:
+        return "messages" in self.body
+
+    @property
+    def prompt(self) -> list[int] | list[str]:
+        """Token ids, or words of a chat, each a token."""
+        if self.chat:
+            words: list[str] = self.body["messages"][0]["content"].split()
+            return words
+        ids: list[int] = self.body["prompt"]
+        return ids
+
+    @property
+    def start_of_prompt(self) -> tuple[int | str, ...]:
+        return tuple(self.prompt[:32])
 
 
 @dataclass
 class StreamingServer:
     """Serves on loopback from a thread of its own while entered.
 
-    `fault_of(n)` names what goes wrong with the n-th request, None for nothing: one of FAULTS, or "late" for
-    a good answer that begins after `late_s`.
+    `fault_of(n)` names what goes wrong with the n-th request, None for nothing: one of FAULTS, "late" for a
+    good answer that begins after `late_s`, or "leave" for one after which nobody listens any more. `odd`
+    streams are right in every way that the form allows: CRLF, comments, other fields, bytes one by one.
     """
 
     first_token_s: float = 0.01
@@ -48,6 +67,7 @@ class StreamingServer:
     late_s: float = 0.0
     tokens_per_event: int = 1
     fault_of: Callable[[int], str | None] = lambda _: None
+    odd: bool = False
     models: tuple[str, ...] = (MODEL,)
     seen: list[Seen] = field(default_factory=list)
     in_flight: int = 0
@@ -81,10 +101,11 @@ class StreamingServer:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._completions)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
-        await site.start()
+        self._site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
+        await self._site.start()
         self.port = runner.addresses[0][1]
         ready.set()
         await self._stop.wait()
@@ -109,6 +130,12 @@ class StreamingServer:
     async def _answer(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         if seen.fault == "http":
             return web.Response(status=503, text="no worker left\nfor this model")
+        if seen.fault == "http_400":
+            return web.json_response({"error": {"message": "prompt is too long"}}, status=400)
+        if seen.fault == "redirect":
+            raise web.HTTPTemporaryRedirect("/v1/models")
+        if seen.fault == "leave":
+            await self._site.stop()
         if seen.fault == "drop":
             assert request.transport
             request.transport.abort()
@@ -120,10 +147,15 @@ class StreamingServer:
 
     async def _stream(self, request: web.Request, response: web.StreamResponse, seen: Seen) -> None:
         tokens = int(seen.body["max_tokens"])
+
+        async def write(event: bytes) -> None:
+            for piece in _oddly(event) if self.odd else (event,):
+                await response.write(piece)
+
         if seen.fault == "hang":
             await asyncio.sleep(3600)
         if seen.fault != "empty":
-            await response.write(b": keep-alive\n\n" + _event("", None))
+            await write(b": keep-alive\n\n" + _event(seen, "", None))
             await asyncio.sleep(self.late_s if seen.fault == "late" else self.first_token_s)
             for sent in range(0, tokens, self.tokens_per_event):
                 if sent:
@@ -131,14 +163,14 @@ class StreamingServer:
                 else:
                     seen.first_write_ns = time.monotonic_ns()
                 count = min(self.tokens_per_event, tokens - sent)
-                await response.write(_event(" token" * count, None))
+                await write(_event(seen, " \u6f22\U0001f600" * count, None))
                 if sent >= tokens // 2 and seen.fault and await self._break(request, response, seen.fault):
                     return
-        usage = {"prompt_tokens": len(seen.body["prompt"]), "completion_tokens": tokens}
-        if seen.fault == "zero_usage":
-            usage["completion_tokens"] = 0
+        counted = {"zero_usage": 0, "short": tokens - 1, "long": tokens + 1}
+        prompt = len(seen.prompt) + TEMPLATE_TOKENS * seen.chat - (seen.fault == "prompt_cut")
+        usage = {"prompt_tokens": prompt, "completion_tokens": counted.get(seen.fault or "", tokens)}
         seen.end_write_ns = time.monotonic_ns()
-        await response.write((b"" if seen.fault == "no_usage" else _event(None, usage)) + b"data: [DONE]\n\n")
+        await write((b"" if seen.fault == "no_usage" else _event(seen, None, usage)) + b"data: [DONE]\n\n")
 
     async def _break(self, request: web.Request, response: web.StreamResponse, fault: str) -> bool:
         """Do what `fault` says in the middle of a stream; True where nothing more comes."""
@@ -146,20 +178,37 @@ class StreamingServer:
             assert request.transport
             await asyncio.sleep(0.01)
             request.transport.abort()
+        elif fault == "reset":
+            assert request.transport
+            at_once = struct.pack("ii", 1, 0)
+            request.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, at_once
+            )
+            request.transport.abort()
         elif fault == "stall":
             await asyncio.sleep(3600)
         elif fault == "garbage":
             await response.write(b"<html>502 Bad Gateway</html>\n")
         elif fault == "not_json":
             await response.write(b"data: {not json}\n\n")
+        elif fault == "huge_line":
+            await response.write(b"data: " + b" " * (1 << 21))
+        elif fault == "gave_up":
+            await response.write(b'data: {"choices":[{"text":"","finish_reason":"timeout"}]}\n\n')
         elif fault == "error_event":
             await response.write(b"event: error\n: worker lost\n\n")
         elif fault == "error_object":
             await response.write(b'data: {"error":{"message":"worker lost"}}\n\n')
-        return fault in ("half", "cut")
+        return fault in ("half", "reset", "cut")
 
 
-def _event(text: str | None, usage: dict[str, int] | None) -> bytes:
-    choices = [] if text is None else [{"index": 0, "text": text, "finish_reason": None}]
+def _event(seen: Seen, text: str | None, usage: dict[str, int] | None) -> bytes:
+    said = {"delta": {"role": "assistant", "content": text}} if seen.chat else {"text": text}
+    choices = [] if text is None else [{"index": 0, "finish_reason": None} | said]
     event = {"id": "cmpl-1", "object": "text_completion", "model": MODEL, "choices": choices, "usage": usage}
-    return b"data: " + json.dumps(event).encode() + b"\n\n"
+    return b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+
+
+def _oddly(event: bytes) -> Iterator[bytes]:
+    for byte in (b": still here\nid: 7\nretry: 10\nevent: message\n" + event).replace(b"\n", b"\r\n"):
+        yield bytes([byte])

@@ -1,37 +1,106 @@
+import hashlib
 import json
+import re
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from right_client import make_settings
 
-from tune.client.prompts import Prompts
+from tune.client.prompts import Prompts, made_ids, made_texts
+from tune.client.schedule import draw_schedule
+from tune.client.words import WORDS
+from tune.probe.pickled import pickled_ids, pickled_texts
 from tune.spec.engine import KV_BLOCK_TOKENS
 
 LONGEST = 400
-PROMPTS = Prompts(make_settings(), LONGEST)
+IDS, TEXTS = made_ids(3, LONGEST), made_texts(3, LONGEST)
 
 
-@given(position=st.integers(0, 200_000), inputs=st.integers(1, LONGEST), outputs=st.integers(1, 2000))
-def test_a_body_asks_for_what_was_drawn(position: int, inputs: int, outputs: int) -> None:
-    body = json.loads(PROMPTS.body(position, inputs, outputs))
-    assert len(body["prompt"]) == inputs
-    assert all(type(token) is int and 10_000 <= token < 30_000 for token in body["prompt"])
-    assert body["max_tokens"] == outputs
-    assert (body["model"], body["stream"], body["stream_options"]) == ("llama", True, {"include_usage": True})
-    assert (body["temperature"], body["top_k"], body["ignore_eos"]) == (0, 1, True)
+def make_prompts(model: str = "llama", **changes: Any) -> Prompts:
+    load = make_settings(**changes).load
+    return Prompts(model, load, draw_schedule(load))
 
 
-def test_no_two_prompts_begin_alike() -> None:
+def recorded(root: Path) -> dict[str, Any]:
+    """Changes that make the 8 prompts of the benchmark's pickle the dataset."""
+    path = root / "tests/data/dataset/pandas_2.2.3.pkl"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"load__dataset__path": str(path), "load__dataset__sha256": sha256, "load__dataset__samples": 8}
+
+
+@given(position=st.integers(0, 200_000), tokens=st.integers(1, LONGEST))
+def test_made_prompts_have_their_length(position: int, tokens: int) -> None:
+    ids, text = json.loads(IDS(position, tokens)), json.loads(TEXTS(position, tokens))
+    assert len(ids) == tokens
+    assert all(type(token) is int and 10_000 <= token < 30_000 for token in ids)
+    words = text.split(" ")
+    assert len(words) == tokens
+    assert set(words) <= set(WORDS)
+
+
+def test_the_words_can_be_cut_by_bytes_and_are_enough_to_tell_prompts_apart() -> None:
+    assert len(set(WORDS)) == len(WORDS) == 128
+    assert all(re.fullmatch("[a-z]{4}", word) for word in WORDS)
+
+
+@pytest.mark.parametrize("source", [IDS, TEXTS])
+def test_no_two_prompts_begin_alike(source: Any) -> None:
     queries = 20_000
-    beginnings = {PROMPTS.body(position, KV_BLOCK_TOKENS, 1) for position in range(queries)}
-    assert len(beginnings) == queries
+    assert len({source(position, KV_BLOCK_TOKENS) for position in range(queries)}) == queries
 
 
-def test_the_seed_decides_the_prompts() -> None:
-    same, other = (Prompts(make_settings(load__length_seed=seed), LONGEST) for seed in (3, 4))
-    assert same.body(5, 100, 7) == PROMPTS.body(5, 100, 7) != other.body(5, 100, 7)
+@pytest.mark.parametrize("make", [made_ids, made_texts])
+def test_the_seed_decides_the_prompts(make: Any) -> None:
+    assert make(3, 100)(5, 100) == make(3, 100)(5, 100) != make(4, 100)(5, 100)
 
 
-def test_a_name_is_quoted() -> None:
-    odd = Prompts(make_settings(served_model_name='a"b\\c\n%d'), LONGEST)
-    assert json.loads(odd.body(0, 3, 2))["model"] == 'a"b\\c\n%d'
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_body_asks_for_what_was_drawn(api: str) -> None:
+    prompts, schedule = make_prompts(load__api=api), draw_schedule(make_settings().load)
+    for position in (0, 1, len(schedule) - 1):
+        body = json.loads(prompts.body(position))
+        assert body["max_tokens"] == schedule.output_tokens[position]
+        assert (body["model"], body["stream"]) == ("llama", True)
+        assert body["stream_options"] == {"include_usage": True}
+        assert (body["temperature"], body["top_k"], body["ignore_eos"]) == (0, 1, True)
+        assert body["nvext"] == {"top_k": 1, "ignore_eos": True}
+        if api == "completions":
+            assert len(body["prompt"]) == schedule.input_tokens[position]
+            assert "messages" not in body
+        else:
+            ((role, content),) = [(one["role"], one["content"]) for one in body["messages"]]
+            assert role == "user"
+            assert len(content.split()) == schedule.input_tokens[position]
+            assert "prompt" not in body
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_name_is_quoted(api: str) -> None:
+    odd = make_prompts('a"b\\c\n%d', load__api=api)
+    assert json.loads(odd.body(0))["model"] == 'a"b\\c\n%d'
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_the_benchmarks_own_prompts_are_asked_whole_and_end_when_the_engine_says(
+    root: Path, api: str
+) -> None:
+    load = make_settings(load__api=api, **recorded(root)).load
+    schedule = draw_schedule(load)
+    prompts = Prompts("llama", load, schedule)
+    ids, texts = pickled_ids(load.dataset), pickled_texts(load.dataset)
+    asked = []
+    for position in range(len(schedule)):
+        body = json.loads(prompts.body(position))
+        assert body["max_tokens"] == 30
+        assert "ignore_eos" not in json.dumps(body)
+        asked.append(
+            ids.index(body["prompt"]) if api == "completions" else texts.index(body["messages"][0]["content"])
+        )
+        assert len(ids[asked[-1]]) == schedule.input_tokens[position]
+    assert len(schedule) % 8 == 0
+    assert all(sorted(asked[at : at + 8]) == list(range(8)) for at in range(0, len(asked), 8))
+    assert set(schedule.fewest_tokens) == {1}
+    assert set(schedule.output_tokens) == {6, 3, 22, 27, 29, 2, 13, 5}

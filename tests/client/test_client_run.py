@@ -1,9 +1,11 @@
 """Whole runs of `python -m tune.client`, with the real LoadGen, against a server that keeps its own times."""
 
+import hashlib
 import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from right_client import client_command, make_settings, run_command
-from streaming_server import FAULTS, Seen, StreamingServer
+from streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
 
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
@@ -91,15 +93,11 @@ def test_loadgen_issues_the_schedule_that_was_drawn(whole: Run) -> None:
 
 def test_every_query_was_asked_once_with_its_own_lengths(whole: Run) -> None:
     settings, schedule = make_settings(), whole.schedule
-    prompts = Prompts(settings, int(schedule.input_tokens.max()))
+    prompts = Prompts(settings.served_model_name, settings.load, schedule)
     asked = {(tuple(one.body["prompt"]), one.body["max_tokens"]) for one in whole.seen}
     expected = set()
     for position in range(len(schedule)):
-        body = json.loads(
-            prompts.body(
-                position, int(schedule.input_tokens[position]), int(schedule.output_tokens[position])
-            )
-        )
+        body = json.loads(prompts.body(position))
         expected.add((tuple(body["prompt"]), body["max_tokens"]))
     assert len(whole.seen) == len(schedule)
     assert asked == expected
@@ -191,6 +189,72 @@ def test_when_every_request_fails_the_run_is_to_be_repeated(tmp_path: Path) -> N
     assert "all 40 requests failed, 40 of them with: http 503: no worker left" in done.process.stderr
     assert not answered(done.log).any()
     assert len(done.log) == 40
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_run_of_the_benchmarks_own_prompts(tmp_path: Path, root: Path, api: str) -> None:
+    """The engine ends every other answer before the longest, which is no error."""
+    path = root / "tests/data/dataset/pandas_2.2.3.pkl"
+    own = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "samples": 8}
+    changes = {f"load__dataset__{name}": value for name, value in own.items()}
+    with StreamingServer(first_token_s=0.0, fault_of=lambda n: "short" if n % 2 else None) as server:
+        done = run(
+            tmp_path,
+            server,
+            load__api=api,
+            load__min_queries=16,
+            load__min_duration_s=0.05,
+            slo__ttft_p99_s=20.0,
+            slo__tpot_p99_s=20.0,
+            **changes,
+        )
+    assert done.process.returncode == 0, done.process.stderr
+    log = done.log
+    assert len(log) == len(done.schedule) == 16
+    assert answered(log).all()
+    assert sorted(set(log.output_tokens.tolist())) == [29, 30]
+    assert done.detail("effective_performance_sample_count") == 8
+    assert log.input_tokens.sum() == sum(len(one.prompt) + TEMPLATE_TOKENS * one.chat for one in server.seen)
+
+
+def test_what_loadgens_thread_raises_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "loadgen.tmp").write_text("a file where LoadGen's logs are to be collected")
+    with StreamingServer() as server:
+        done = run(tmp_path, server)
+    assert done.process.returncode == 3
+    assert "FileExistsError" in done.process.stderr
+    assert len(done.log) == 0
+
+
+BROKEN_CLOCK = """
+import os, sys, time
+from pathlib import Path
+from tune.client.run import run_client
+from tune.client.settings import read_settings
+
+def clock():
+    if sys._getframe(1).f_code.co_name == "tell_first":
+        raise RuntimeError("the clock stopped")
+    return time.monotonic_ns()
+
+try:
+    run_client(read_settings(Path(sys.argv[1])), Path(sys.argv[2]), clock, print)
+except RuntimeError as error:
+    print(f"raised: {error}", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_what_the_streaming_thread_raises_ends_the_run_and_leaves_the_record(tmp_path: Path) -> None:
+    """It takes until the next line of progress; LoadGen alone would wait for ever."""
+    with StreamingServer() as server:
+        _, _, _, path, _, out = client_command(tmp_path, endpoint_url=server.url)
+        done = run_command([sys.executable, "-c", BROKEN_CLOCK, path, out])
+    assert "raised: the clock stopped" in done.stdout, done.stderr
+    log = read_requests(tmp_path / "out" / "requests.npz")
+    assert "interrupted" in log.error
 
 
 @pytest.mark.slow

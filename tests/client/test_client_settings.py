@@ -38,6 +38,8 @@ from tune.errors import FixCommand
         ("load__dataset", "mlperf"),
         ("load__dataset__samples", 0),
         ("load__dataset__path", 3),
+        ("load__api", "responses"),
+        ("load__api", None),
         ("load__retries", 3),
         ("slo", None),
         ("slo__ttft_p99_s", 0.0),
@@ -60,7 +62,7 @@ def keys(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[st
             yield from keys(value, (*above, name))
 
 
-DEFAULTS = {("load", "mode"), ("load", "dataset", "path")}
+DEFAULTS = {("load", "mode"), ("load", "api"), ("load", "dataset", "path"), ("load", "dataset", "sha256")}
 
 
 @pytest.mark.parametrize("key", sorted({*keys(RIGHT)} - DEFAULTS), ids=".".join)

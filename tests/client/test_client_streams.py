@@ -1,37 +1,50 @@
 """The streaming thread against a real server; LoadGen's place is taken by a list of what it would hear."""
 
 import asyncio
+import hashlib
+import json
 import re
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from right_client import make_settings
-from streaming_server import FAULTS, StreamingServer
+from streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
 
 from tune.client.answer import Answer
 from tune.client.endpoint import Endpoint, _Stamped, check_endpoint
 from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
-from tune.client.schedule import draw_schedule
+from tune.client.schedule import Schedule, draw_schedule
 from tune.client.settings import ClientSettings
 from tune.client.streams import Streams
 from tune.errors import RunAgain
 
 ERRORS = {
     "http": "http 503: no worker left for this model",
+    "http_400": "http 400: .*prompt is too long",
+    "redirect": "http 307: ",
     "drop": "connection: ",
     "empty": "empty: ",
     "half": "cut: ClientPayloadError",
+    "reset": "(cut|connection): Client",
     "cut": r"cut: the stream ended after its first token",
     "garbage": "garbage: <html>502 Bad Gateway</html>",
     "not_json": r"garbage: \{not json\}",
+    "huge_line": "garbage: a line of more than 1 MiB",
     "no_usage": "no usage: ",
     "zero_usage": "no tokens: ",
+    "short": r"short: usage counts \d+ tokens, \d+ were asked for",
+    "long": r"long: usage counts \d+ tokens, \d+ were allowed",
+    "prompt_cut": r"prompt cut: usage counts \d+ tokens, \d+ were sent",
     "error_event": "server: an error event",
     "error_object": "server: .*worker lost",
+    "gave_up": "server: the answer finished with finish_reason timeout",
     "hang": "time-out: no first token within request_timeout_s 0.5",
     "stall": "time-out: no end within response_timeout_s 1.5",
 }
@@ -59,26 +72,33 @@ def stream(server: StreamingServer, queries: int, **changes: Any) -> tuple[Ledge
     """Issue `queries` all at once and wait for the last report; the id of each is its position + 1000."""
     settings = make_settings(endpoint_url=server.url, **changes)
     schedule = draw_schedule(settings.load)
-    ledger, heard = Ledger(schedule), Heard(queries)
-    streams = Streams(settings, ledger, Prompts(settings, 400), heard, time.monotonic_ns)
+    ledger, heard = Ledger(schedule, sends_ids=settings.load.api == "completions"), Heard(queries)
+    streams = Streams(settings, ledger, prompts_of(settings, schedule), heard, time.monotonic_ns)
     streams.start()
     for _ in range(queries):
         position = ledger.note_issue(time.monotonic_ns())
         streams.submit(position, position + 1000)
     assert heard.all_complete.wait(60)
+    streams.check()
     streams.stop()
     return ledger, heard
 
 
+def prompts_of(settings: ClientSettings, schedule: Schedule) -> Prompts:
+    return Prompts(settings.served_model_name, settings.load, schedule)
+
+
 def test_every_fault_is_an_error_told_once_and_late() -> None:
     time_outs = {"load__request_timeout_s": 0.5, "load__response_timeout_s": 1.5}
-    with StreamingServer(first_token_s=0.0, fault_of=lambda n: (*FAULTS, None)[n % 14]) as server:
-        ledger, heard = stream(server, 28, load__client_concurrency=28, **time_outs)
+    fates = (*FAULTS, None)
+    queries = 2 * len(fates)
+    with StreamingServer(first_token_s=0.0, fault_of=lambda n: fates[n % len(fates)]) as server:
+        ledger, heard = stream(server, queries, load__client_concurrency=queries, **time_outs)
     fault_of = {seen.start_of_prompt: seen.fault for seen in server.seen}
-    prompts = Prompts(make_settings(), 400)
+    prompts = prompts_of(make_settings(), ledger.schedule)
     told = []
-    for position, answer in enumerate(ledger.answers[:28]):
-        fault = fault_of[start_of_prompt(prompts, ledger, position)]
+    for position, answer in enumerate(ledger.answers[:queries]):
+        fault = fault_of[start_of_prompt(prompts, position)]
         (first, first_ns), (tokens, complete_ns) = heard.of[position + 1000]
         assert first == "first"
         told.append(fault)
@@ -92,13 +112,11 @@ def test_every_fault_is_an_error_told_once_and_late() -> None:
         else:
             assert tokens == 2
             assert complete_ns - first_ns > 0.2e9
-    assert sorted(map(str, told)) == sorted([*map(str, (*FAULTS, None))] * 2)
+    assert sorted(map(str, told)) == sorted([*map(str, fates)] * 2)
 
 
-def start_of_prompt(prompts: Prompts, ledger: Ledger, position: int) -> tuple[int, ...]:
-    tokens = min(32, int(ledger.schedule.input_tokens[position]))
-    body = prompts.body(position, tokens, 1)
-    return tuple(int(token) for token in re.findall(rb"\d{5}", body.split(b'"prompt":')[1]))
+def start_of_prompt(prompts: Prompts, position: int) -> tuple[int, ...]:
+    return tuple(json.loads(prompts.body(position))["prompt"][:32])
 
 
 def test_a_lifted_limit_delays_no_report() -> None:
@@ -120,9 +138,9 @@ def test_first_tokens_are_stamped_after_the_server_wrote_them_and_before_loadgen
     with StreamingServer(tokens_per_event=7) as server:
         ledger, heard = stream(server, 16)
     seen = {one.start_of_prompt: one for one in server.seen}
-    prompts = Prompts(make_settings(), 400)
+    prompts = prompts_of(make_settings(), ledger.schedule)
     for position, answer in enumerate(ledger.answers[:16]):
-        one = seen[start_of_prompt(prompts, ledger, position)]
+        one = seen[start_of_prompt(prompts, position)]
         (_, first_ns), (tokens, complete_ns) = heard.of[position + 1000]
         assert ledger.issued_ns[position] < one.arrived_ns < one.first_write_ns < answer.first_token_ns
         assert answer.first_token_ns <= first_ns
@@ -130,6 +148,131 @@ def test_first_tokens_are_stamped_after_the_server_wrote_them_and_before_loadgen
         assert tokens == answer.output_tokens == one.body["max_tokens"]
         assert tokens == ledger.schedule.output_tokens[position]
         assert len(one.body["prompt"]) == ledger.schedule.input_tokens[position]
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_odd_streams_of_both_apis_are_answers(api: str) -> None:
+    with StreamingServer(first_token_s=0.0, tokens_per_event=5, odd=True) as server:
+        ledger, _ = stream(server, 3, load__api=api)
+    log = ledger.to_log()
+    assert log.error.tolist() == [""] * 3
+    assert log.output_tokens.tolist() == ledger.schedule.output_tokens[:3].tolist()
+    sent = {tuple(one.prompt) for one in server.seen}
+    prompts = prompts_of(make_settings(load__api=api), ledger.schedule)
+    expected = [Seen(0, json.loads(prompts.body(position)), None) for position in range(3)]
+    assert sent == {tuple(one.prompt) for one in expected}
+    template = TEMPLATE_TOKENS if api == "chat" else 0
+    assert log.input_tokens.tolist() == [len(one.prompt) + template for one in expected]
+
+
+def test_the_benchmarks_own_prompts_may_end_early_but_not_late(root: Path) -> None:
+    path = root / "tests/data/dataset/pandas_2.2.3.pkl"
+    own = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "samples": 8}
+    changes = {f"load__dataset__{name}": value for name, value in own.items()}
+    with StreamingServer(fault_of=lambda n: ("short", "long", "zero_usage", None)[n]) as server:
+        ledger, _ = stream(server, 4, load__client_concurrency=1, **changes)
+    log = ledger.to_log()
+    assert log.output_tokens.tolist() == [29, 0, 0, 30]
+    assert [error.split(":")[0] for error in log.error] == ["", "long", "no tokens", ""]
+
+
+def test_an_endpoint_that_leaves_refuses_what_comes_later() -> None:
+    with StreamingServer(first_token_s=0.0, fault_of=lambda n: "leave" if n == 2 else None) as server:
+        ledger, _ = stream(server, 6, load__client_concurrency=1)
+    errors = ledger.to_log().error.tolist()
+    assert errors[:3] == [""] * 3
+    assert all(re.match("connection: ClientConnectorError .*127.0.0.1", error) for error in errors[3:])
+
+
+def test_a_fault_of_our_own_is_raised_and_not_waited_for() -> None:
+    """Prompts of a shorter schedule than the ledger's: asking for one more is a mistake of our own."""
+    settings = make_settings()
+    ledger, heard = Ledger(draw_schedule(settings.load)), Heard(1)
+    few = draw_schedule(make_settings(load__min_duration_s=0.01, load__min_queries=1).load)
+    streams = Streams(settings, ledger, prompts_of(settings, few), heard, time.monotonic_ns)
+    streams.start()
+    streams.check()
+    streams.submit(len(ledger.answers) - 1, 1000)
+    with pytest.raises(IndexError, match="out of bounds"):
+        check_until_it_raises(streams)
+    streams.stop()
+    assert not heard.of
+
+
+def check_until_it_raises(streams: Streams) -> None:
+    for _ in range(1000):
+        streams.check()
+        time.sleep(0.01)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+WHOLE = b'data: {"choices":[{"text":"a"}],"usage":{"completion_tokens":1}}\n\ndata: [DONE]\n\n'
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(WHOLE), WHOLE)
+
+
+def answer_to(reply: bytes) -> Answer:
+    """What the client makes of a server that sends `reply` whatever it is asked, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(reply)
+        writer.close()
+
+    async def ask() -> Answer:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            settings = make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1", load__response_timeout_s=5.0)
+            answer, endpoint = Answer(), Endpoint(settings, time.monotonic_ns)
+            await endpoint.ask(b"{}", answer, lambda: None)
+            await endpoint.close()
+            return answer
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HEAD + CHUNKED + b"0\r\n\r\n",
+        HEAD + CHUNKED,
+        HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE),
+        HEAD + b"\r\n" + WHOLE,
+    ],
+)
+def test_the_end_of_an_answer_is_its_done(reply: bytes) -> None:
+    assert answer_to(reply).error == ""
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"", "connection: ServerDisconnected"),
+        (b"\x16\x03\x01 not http\r\n\r\n", "connection: "),
+        (b"SSH-2.0-OpenSSH_9.7\r\n", "connection: "),
+        (HEAD, "connection: "),
+        (HEAD + b"Content-Length: 900\r\n\r\n" + WHOLE[:60], "cut: "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "(cut|connection): "),
+        (HEAD + b"Content-Length: x\r\n\r\n" + WHOLE, "connection: "),
+        (HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n" + WHOLE, "connection: "),
+        (HEAD + b"Content-Length: 15\r\n\r\n" + b'{"choices": []}', "cut: |garbage: "),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\n" + b"\x1f\x8b\x08\x00\n" + WHOLE, "garbage: "),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "http 204"),
+        (b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n", "http 301"),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 900\r\n\r\nworker lo", "(http 500|cut): "),
+    ],
+)
+def test_what_is_no_answer_in_http_is_an_error(reply: bytes, error: str) -> None:
+    answer = answer_to(reply)
+    assert re.match(error, answer.error), answer.error
+    assert answer.done_ns == -1
+
+
+@settings(max_examples=60, deadline=None)
+@given(noise=st.binary(max_size=80), before=st.sampled_from([b"", HEAD, HEAD + b"\r\n", HEAD + CHUNKED[:60]]))
+def test_noise_in_http_is_an_error_and_raises_nothing(noise: bytes, before: bytes) -> None:
+    answer = answer_to(before + noise.replace(b"[DONE]", b""))
+    assert answer.error
+    assert answer.done_ns == -1
 
 
 def test_one_long_answer_in_one_read_is_an_answer() -> None:
@@ -187,7 +330,7 @@ def test_every_time_is_stamped_where_aiohttp_reads_its_socket() -> None:
 
     async def ask(settings: ClientSettings) -> Answer:
         answer, endpoint = Answer(), Endpoint(settings, clock)
-        await endpoint.ask(Prompts(settings, 9).body(0, 9, 5), answer, lambda: None)
+        await endpoint.ask(b'{"max_tokens":5,"prompt":[1,2]}', answer, lambda: None)
         await endpoint.close()
         return answer
 

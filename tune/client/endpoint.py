@@ -74,7 +74,8 @@ class Endpoint:
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
-        self._url = f"{settings.endpoint_url.rstrip('/')}/completions"
+        path = {"completions": "completions", "chat": "chat/completions"}[settings.load.api]
+        self._url = f"{settings.endpoint_url.rstrip('/')}/{path}"
         self._session = aiohttp.ClientSession(
             connector=_StampedConnector(clock),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -99,7 +100,7 @@ class Endpoint:
                     limit.reschedule(last_s)
                     on_first_token()
 
-                async with self._session.post(self._url, data=body) as response:
+                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
                     if response.status == 200:
                         await self._read(response, answer, begin)
                     else:

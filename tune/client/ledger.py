@@ -26,17 +26,26 @@ class Progress:
 class Ledger:
     """Times in ns on the client's clock, shape (queries,), -1 where the event never came.
 
-    LoadGen's thread writes `issued_ns` and nothing else, the streaming thread writes the rest.
+    LoadGen's thread writes `issued_ns` and nothing else, the streaming thread writes the rest. Only where
+    token ids are sent (`sends_ids`) is the length of a prompt known, and one that the server cut an error.
     """
 
     schedule: Schedule
+    sends_ids: bool = True
     issued: int = 0
     issued_ns: IntArray = field(init=False)
     answers: list[Answer] = field(init=False)
 
     def __post_init__(self) -> None:
         self.issued_ns = np.full(len(self.schedule), -1, np.int64)
-        self.answers = [Answer() for _ in range(len(self.schedule))]
+        schedule = self.schedule
+        sent = schedule.input_tokens if self.sends_ids else np.zeros_like(schedule.input_tokens)
+        self.answers = [
+            Answer(sent_tokens=ids, fewest_tokens=fewest, most_tokens=most)
+            for ids, fewest, most in zip(
+                sent.tolist(), schedule.fewest_tokens.tolist(), schedule.most_tokens.tolist(), strict=True
+            )
+        ]
 
     def note_issue(self, now_ns: int) -> int:
         """LoadGen issued its next query at `now_ns`: its position, in order of arrival."""
@@ -74,18 +83,22 @@ class Ledger:
         return Progress(issued, answered, issued - answered - errors, late, errors)
 
     def to_log(self) -> RequestLog:
-        """The record of all queries issued so far; one still in flight has the error "interrupted"."""
+        """The record of all queries issued so far; one still in flight has the error "interrupted".
+
+        The length of a prompt is the server's count where the answer stated one, else the schedule's.
+        """
         issued, start = self.issued, self.start_ns
         answers = self.answers[:issued]
         first = np.array([answer.first_token_ns for answer in answers], np.int64)
         done = np.array([answer.done_ns for answer in answers], np.int64)
         errors = [answer.error or ("" if answer.done_ns >= 0 else "interrupted") for answer in answers]
         unknown = np.full(issued, -1, np.int64)
+        counted = np.array([answer.prompt_tokens for answer in answers], np.int64)
         return RequestLog(
             scheduled_ns=self.schedule.arrival_ns[:issued],
             first_token_ns=np.where(first >= 0, first - start, -1),
             done_ns=np.where(done >= 0, done - start, -1),
-            input_tokens=self.schedule.input_tokens[:issued],
+            input_tokens=np.where(counted > 0, counted, self.schedule.input_tokens[:issued]),
             output_tokens=np.array([a.output_tokens if a.done_ns >= 0 else 0 for a in answers], np.int64),
             prefill_worker=unknown,
             decode_worker=unknown,

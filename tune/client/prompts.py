@@ -1,49 +1,104 @@
-"""Prompts made to length: token ids that no two queries share a beginning of."""
+"""What is asked: prompts made to length that no two queries share a beginning of, or the benchmark's own."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tune.client.settings import ClientSettings
+from tune.client.schedule import Schedule
+from tune.client.words import WORDS
+from tune.probe.lengths import draw_order
+from tune.probe.pickled import pickled_ids, pickled_texts
+from tune.spec.load import Load
+
+Source = Callable[[int, int], bytes]
+"""The JSON of the prompt at a position in the schedule, of so many tokens: a list of ids, or a text."""
 
 _LOWEST_ID, _ABOVE_IDS = 10_000, 30_000
 """Text tokens in any vocabulary of 30,000 and more; five digits each, so a slice of text is a prompt."""
 
-_ID_BYTES = len("10000,")
 _STARTS = 1 << 17
 _STRIDE = 40_503
 """Odd, so that the starts of 131,072 queries in a row all differ."""
 
+_HEAD = {
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "temperature": 0,
+    "top_k": 1,
+    # Dynamo before CommonExt (mid-2025) reads top_k and ignore_eos from nvext alone.
+    "nvext": {"top_k": 1},
+}
+_TO_THE_LAST_TOKEN = {"ignore_eos": True, "nvext": {"top_k": 1, "ignore_eos": True}}
+
 
 class Prompts:
-    """Bodies of `POST /completions`, cut from one text of random token ids that `length_seed` decides.
+    """Bodies of the requests to the API that `load` names, one a position in `schedule`.
 
-    Two prompts differ from their first KV block on, so a prefix cache never answers for the prefill that the
-    benchmark's distinct prompts would cost. Such a prompt has no natural answer: the engine is told to ignore
-    its end-of-sequence token, and the answer is as long as `max_tokens`.
+    A prompt made to length has no natural answer: the engine is told to ignore its end-of-sequence token, and
+    the answer is as long as `max_tokens`. After the benchmark's own prompts the engine ends when it likes.
     """
 
-    def __init__(self, settings: ClientSettings, longest_tokens: int) -> None:
-        ids = np.random.RandomState(
-            np.random.MT19937(np.random.SeedSequence(settings.load.length_seed))
-        ).randint(_LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens)
-        self._text = (",".join(map(str, ids.tolist())) + ",").encode()
-        head = {
-            "model": settings.served_model_name,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": 0,
-            "top_k": 1,
-            "ignore_eos": True,
-            # Dynamo before CommonExt (mid-2025) reads these two from nvext alone.
-            "nvext": {"top_k": 1, "ignore_eos": True},
-        }
-        self._head = json.dumps(head, separators=(",", ":"))[:-1].encode()
+    def __init__(self, model: str, load: Load, schedule: Schedule) -> None:
+        self._schedule = schedule
+        longest = int(schedule.input_tokens.max(initial=1))
+        head = _HEAD | {"model": model}
+        if load.dataset.holds_prompts:
+            self._source = recorded_prompts(load, len(schedule))
+        else:
+            head |= _TO_THE_LAST_TOKEN
+            make = made_ids if load.api == "completions" else made_texts
+            self._source = make(load.length_seed, longest)
+        self._head = _compact(head)[:-1]
+        self._before, self._after = b'"prompt":', b"}"
+        if load.api == "chat":
+            self._before, self._after = b'"messages":[{"role":"user","content":', b"}]}"
 
-    def body(self, position: int, input_tokens: int, output_tokens: int) -> bytes:
-        """JSON that asks for `output_tokens` after a prompt of `input_tokens`, always the same."""
-        start = position * _STRIDE % _STARTS * _ID_BYTES
-        prompt = self._text[start : start + input_tokens * _ID_BYTES - 1]
-        return b'%b,"max_tokens":%d,"prompt":[%b]}' % (self._head, output_tokens, prompt)
+    def body(self, position: int) -> bytes:
+        """JSON that asks the query at `position`, always the same."""
+        prompt = self._source(position, int(self._schedule.input_tokens[position]))
+        most = int(self._schedule.most_tokens[position])
+        return b'%b,"max_tokens":%d,%b%b%b' % (self._head, most, self._before, prompt, self._after)
+
+
+def made_ids(length_seed: int, longest_tokens: int) -> Source:
+    """Token ids, cut from one row of random ones that `length_seed` decides.
+
+    Two prompts differ from their first KV block on, so a prefix cache never answers for the prefill that the
+    benchmark's distinct prompts would cost.
+    """
+    ids = _random(length_seed).randint(_LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens)
+    row = ",".join(map(str, ids.tolist())).encode() + b","
+    return lambda position, tokens: b"[%b]" % _slice(row, len("10000,"), position, tokens)
+
+
+def made_texts(length_seed: int, longest_tokens: int) -> Source:
+    """Texts, cut as `made_ids` cuts ids from words of one token each; the server's template comes on top."""
+    chosen = _random(length_seed).randint(0, len(WORDS), _STARTS + longest_tokens)
+    row = " ".join(WORDS[index] for index in chosen.tolist()).encode() + b" "
+    return lambda position, tokens: b'"%b"' % _slice(row, len("word "), position, tokens)
+
+
+def recorded_prompts(load: Load, queries: int) -> Source:
+    """The prompts of the benchmark's pickle in the order of the run. Raises FixCommand for a bad file."""
+    rows: Sequence[object] = (
+        pickled_ids(load.dataset) if load.api == "completions" else pickled_texts(load.dataset)
+    )
+    prompts = [_compact(row) for row in rows]
+    order = draw_order(load.dataset, queries, load.length_seed).tolist()
+    return lambda position, _: prompts[order[position]]
+
+
+def _random(length_seed: int) -> np.random.RandomState:
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+
+
+def _slice(row: bytes, unit_bytes: int, position: int, tokens: int) -> bytes:
+    start = position * _STRIDE % _STARTS * unit_bytes
+    return row[start : start + tokens * unit_bytes - 1]
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -61,18 +61,18 @@ class _Drive:
     """LoadGen in one thread, the streams in another, their shared ledger."""
 
     def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
-        self.ledger = Ledger(schedule)
+        self.ledger = Ledger(schedule, sends_ids=settings.load.api == "completions")
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
         self._reports = LoadGenReports()
-        prompts = Prompts(settings, int(schedule.input_tokens.max()))
+        prompts = Prompts(settings.served_model_name, settings.load, schedule)
         self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None
         self._unscheduled = 0
 
     def watch(self, say: Say) -> None:
-        """Run to the end, with a line of progress every few seconds."""
+        """Run to the end, with a line of progress every few seconds. Raises what a thread of ours raised."""
         gc.collect()
         gc.freeze()  # a full collection that walks the imports and the ledger would delay first tokens
         self._streams.start()
@@ -81,6 +81,7 @@ class _Drive:
         while self._thread.is_alive():
             self._thread.join(_PROGRESS_EVERY_S)
             say(self._progress(began_ns))
+            self._streams.check()
         if self._error:
             raise self._error
         self._streams.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import IntArray
@@ -15,21 +17,30 @@ class Schedule:
     """Queries in order of arrival; each array has shape (queries,).
 
     Lengths belong to a query's position, not to the sample index LoadGen hands out: every place that runs
-    this load then asks the same questions in the same order.
+    this load then asks the same questions in the same order. An answer of fewer than `fewest_tokens` or more
+    than `most_tokens` is wrong; the latter is what is asked for. `output_tokens` is what the dataset expects.
     """
 
     arrival_ns: IntArray
     input_tokens: IntArray
     output_tokens: IntArray
+    fewest_tokens: IntArray
+    most_tokens: IntArray
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
 
 
 def draw_schedule(load: Load) -> Schedule:
-    """The queries LoadGen will issue. Raises FixCommand for lengths that cannot be drawn."""
+    """The queries LoadGen will issue. Raises FixCommand for lengths that cannot be drawn.
+
+    A prompt made to length has no natural answer: it is asked for all its tokens. The benchmark's own prompts
+    end where the engine ends them, at the dataset's longest answer at the latest.
+    """
     arrival_ns = arrivals_ns(load)
-    return Schedule(
-        arrival_ns,
-        *draw_lengths(load.dataset, len(arrival_ns), load.concatenate_permutation, load.length_seed),
-    )
+    dataset, queries = load.dataset, len(arrival_ns)
+    inputs, outputs = draw_lengths(dataset, queries, load.concatenate_permutation, load.length_seed)
+    fewest, most = outputs, outputs
+    if dataset.holds_prompts:
+        fewest, most = np.ones_like(outputs), np.full_like(outputs, dataset.longest_answer_tokens)
+    return Schedule(arrival_ns, inputs, outputs, fewest, most)

@@ -42,19 +42,24 @@ class Streams:
         self._slots = asyncio.Semaphore(settings.load.client_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
-        self._failed: Exception | None = None
+        self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
 
     def start(self) -> None:
         """Start the thread and wait until it takes queries. Raises RunAgain when it cannot."""
         self._thread.start()
         self._ready.wait()
-        if self._failed:
-            raise RunAgain(f"the streaming thread did not start: {self._failed!r}. Run the trial again.")
+        if self._fault:
+            raise RunAgain(f"the streaming thread did not start: {self._fault!r}. Run the trial again.")
 
     def submit(self, position: int, response_id: int) -> None:
         """Take the query at `position`; returns at once. Called by LoadGen's thread."""
         self._loop.call_soon_threadsafe(self._begin, position, response_id)
+
+    def check(self) -> None:
+        """Raise the first fault of our own, if there was one: LoadGen would wait for its query for ever."""
+        if self._fault:
+            raise self._fault
 
     def stop(self) -> None:
         """End the thread; every query must have been reported."""
@@ -64,8 +69,8 @@ class Streams:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
-        except Exception as error:
-            self._failed = error
+        except BaseException as error:
+            self._fault = error
         finally:
             self._ready.set()
             self._loop.close()
@@ -79,7 +84,12 @@ class Streams:
     def _begin(self, position: int, response_id: int) -> None:
         task = self._loop.create_task(self._answer(position, response_id))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._fault = self._fault or error
 
     async def _answer(self, position: int, response_id: int) -> None:
         answer = self._ledger.answers[position]
@@ -90,11 +100,8 @@ class Streams:
             first_told_ns = self._clock()
             self._reports.first_token(response_id)
 
-        try:
-            async with self._slots:
-                await self._endpoint.ask(self._body(position), answer, tell_first)
-        except Exception as error:
-            answer.fail(f"client: {error!r}")
+        async with self._slots:
+            await self._endpoint.ask(self._prompts.body(position), answer, tell_first)
         if not answer.error:
             self._reports.complete(response_id, answer.output_tokens)
         elif first_told_ns < 0:
@@ -104,12 +111,6 @@ class Streams:
         else:
             await self._wait_past(self._settings.slo.tpot_p99_s, first_told_ns)
             self._reports.complete(response_id, FEWEST_TOKENS)
-
-    def _body(self, position: int) -> bytes:
-        schedule = self._ledger.schedule
-        return self._prompts.body(
-            position, int(schedule.input_tokens[position]), int(schedule.output_tokens[position])
-        )
 
     async def _wait_past(self, limit_s: float | None, since_ns: int) -> None:
         left_ns = told_after_ns(limit_ns(limit_s)) - (self._clock() - since_ns)

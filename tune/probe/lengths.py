@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tune.errors import FixCommand
+from tune.probe.pickled import pickled_lengths
 from tune.results.requests import FloatArray, IntArray
 from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
 
@@ -25,25 +26,51 @@ def draw_lengths(
     """Prompt and answer tokens of every query, in the order they are asked: two int64 arrays of (queries,).
 
     The dataset is the same whatever the seed; `length_seed` decides which prompt goes with which answer
-    (unless a CSV says so) and the order. Queries walk through one random permutation of the samples after
+    (unless a file says so) and the order. Queries walk through one random permutation of the samples after
     another; with `concatenate_permutation` they make whole passes, as LoadGen's setting of that name does.
-    Raises FixCommand for a distribution that cannot exist or a bad CSV, ValueError for a partial pass.
+    Raises FixCommand for a distribution that cannot exist or a bad file, ValueError for a partial pass.
     """
     if concatenate_permutation and queries % dataset.samples:
         raise ValueError(
             f"{queries} queries are no whole number of passes over {dataset.samples} samples; "
             "take Load.expected_queries, or turn concatenate_permutation off for a short probe"
         )
-    # RandomState's streams are frozen between NumPy releases, Generator's are not.
-    draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+    draws = _draws(length_seed)
     if dataset.path is None:
         sorted_inputs, sorted_outputs = _synthetic(dataset)
         inputs, outputs = draws.permutation(sorted_inputs), draws.permutation(sorted_outputs)
+        order = _order(draws, dataset.samples, queries)
     else:
-        inputs, outputs = read_lengths(Path(dataset.path), dataset)
-    passes = -(-queries // dataset.samples)
-    order = np.concatenate([draws.permutation(dataset.samples) for _ in range(passes)])[:queries]
+        order = _order(draws, dataset.samples, queries)
+        inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
     return inputs[order], outputs[order]
+
+
+def draw_order(dataset: Dataset, queries: int, length_seed: int) -> IntArray:
+    """The row of the dataset's file that each query asks, int64 of shape (queries,); draw_lengths agrees."""
+    return _order(_draws(length_seed), dataset.samples, queries)
+
+
+def _draws(length_seed: int) -> np.random.RandomState:
+    """RandomState's streams are frozen between NumPy releases, Generator's are not."""
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+
+
+def _order(draws: np.random.RandomState, samples: int, queries: int) -> IntArray:
+    passes = -(-queries // samples)
+    return np.concatenate([draws.permutation(samples) for _ in range(passes)])[:queries]
+
+
+def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:
+    """Lengths of the file at `path`, one a sample; answers that a pickle does not state are drawn."""
+    if not dataset.holds_prompts:
+        return read_lengths(path, dataset)
+    inputs, outputs = pickled_lengths(dataset)
+    if outputs is None:
+        outputs = draws.permutation(
+            _answer_lengths(dataset.outputs, dataset.samples, dataset.longest_answer_tokens)
+        )
+    return inputs, outputs
 
 
 def read_lengths(path: Path, dataset: Dataset) -> tuple[IntArray, IntArray]:

@@ -34,7 +34,8 @@ class SyntheticOutputs(Typed):
 
 
 class Dataset(Typed):
-    """`samples` prompts and answers. `path` names a CSV with input_tokens,output_tokens instead of a draw.
+    """`samples` prompts and answers. `path` names a file instead of a draw: a CSV with
+    input_tokens,output_tokens, or the benchmark's pickle (*.pkl), which holds the prompts themselves.
 
     `sha256` is that of the file at `path`: other lengths are another trial. Composing fills it in.
     """
@@ -48,6 +49,11 @@ class Dataset(Typed):
     path: str | None = None
     sha256: str | None = None
 
+    @property
+    def holds_prompts(self) -> bool:
+        """Whether `path` names the benchmark's pickle; the engine decides how long its answers are."""
+        return self.path is not None and self.path.endswith(".pkl")
+
 
 class Load(Typed):
     """LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
@@ -55,7 +61,8 @@ class Load(Typed):
     `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `length_seed` draws lengths and
     their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
     passes over the dataset. `request_timeout_s` bounds the time from sending a request to its first token,
-    `response_timeout_s` the time from sending it to its last.
+    `response_timeout_s` the time from sending it to its last. `api`: prompts go to OpenAI's completions as
+    token ids, or to its chat completions as text, around which the server puts the model's template.
     """
 
     mode: Literal["fixed"] = "fixed"
@@ -68,6 +75,7 @@ class Load(Typed):
     client_concurrency: PositiveInt
     request_timeout_s: PositiveFloat
     response_timeout_s: PositiveFloat
+    api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
 
     @property
