@@ -28,10 +28,8 @@ _HEAD = {
     "stream_options": {"include_usage": True},
     "temperature": 0,
     "top_k": 1,
-    # Dynamo before CommonExt (mid-2025) reads top_k and ignore_eos from nvext alone.
-    "nvext": {"top_k": 1},
 }
-_TO_THE_LAST_TOKEN = {"ignore_eos": True, "nvext": {"top_k": 1, "ignore_eos": True}}
+_TO_THE_LAST_TOKEN = {"ignore_eos": True}
 
 
 class Prompts:
@@ -39,9 +37,10 @@ class Prompts:
 
     A prompt made to length has no natural answer: the engine is told to ignore its end-of-sequence token, and
     the answer is as long as `max_tokens`. After the benchmark's own prompts the engine ends when it likes.
+    `nvext` says both in Dynamo's own object too, see ClientSettings.
     """
 
-    def __init__(self, model: str, load: Load, schedule: Schedule) -> None:
+    def __init__(self, model: str, load: Load, schedule: Schedule, *, nvext: bool = False) -> None:
         self._schedule = schedule
         longest = int(schedule.input_tokens.max(initial=1))
         head = _HEAD | {"model": model}
@@ -51,6 +50,8 @@ class Prompts:
             head |= _TO_THE_LAST_TOKEN
             make = made_ids if load.api == "completions" else made_texts
             self._source = make(load.length_seed, longest)
+        if nvext:
+            head |= {"nvext": {name: head[name] for name in ("top_k", "ignore_eos") if name in head}}
         self._head = _compact(head)[:-1]
         self._before, self._after = b'"prompt":', b"}"
         if load.api == "chat":

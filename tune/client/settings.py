@@ -13,12 +13,17 @@ from tune.spec.typed import Typed
 
 
 class ClientSettings(Typed):
-    """One LoadGen run of `load` against one endpoint, judged by `slo`."""
+    """One LoadGen run of `load` against one endpoint, judged by `slo`.
+
+    `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k and ignore_eos from the
+    object `nvext` alone. Dynamo 1.6.1 answers every request that names them there with 400, unknown field.
+    """
 
     endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
     served_model_name: Annotated[str, Field(min_length=1)]
     load: Load
     slo: Slo
+    nvext: bool = False
 
 
 def read_settings(path: Path) -> ClientSettings:

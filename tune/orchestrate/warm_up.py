@@ -106,7 +106,7 @@ def _questions(settings: ClientSettings, count: int) -> list[bytes]:
     few = np.full(count, OUTPUT_TOKENS, np.int64)
     schedule = Schedule(np.zeros(count, np.int64), np.full(count, tokens, np.int64), few, few, few)
     other = load.model_copy(update={"length_seed": load.length_seed + OTHER_PROMPTS})
-    prompts = Prompts(settings.served_model_name, other, schedule)
+    prompts = Prompts(settings.served_model_name, other, schedule, nvext=settings.nvext)
     return [prompts.body(position) for position in range(count)]
 
 
@@ -129,7 +129,6 @@ async def _round(deployment: Deployment, settings: ClientSettings, bodies: Seque
     finally:
         for task in waiting:
             task.cancel()
-        await endpoint.close()
     return next((answer.error for answer in answers if answer.error), "")
 
 
