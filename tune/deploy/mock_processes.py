@@ -84,7 +84,7 @@ def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
 def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process:
     """One mock engine in a process of its own, on the node index of the worker it stands for.
 
-    Raises FixCommand where the place has no calibration to take step times from, or the stack no system port.
+    Raises FixCommand where the stack has no system port, or as `mock_calibration` does.
     """
     first = spec.stack.system_port
     if first is None:
@@ -102,28 +102,44 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process
 
 
 def mock_calibration(facts: ClusterFacts) -> Calibration:
-    """What times mock engines. Raises FixCommand where the place has no calibration."""
-    if facts.calibration is None:
+    """What times mock engines. Raises FixCommand where the place has none, or one that slows one worker."""
+    found = facts.calibration
+    if found is None:
         raise FixCommand(
             f"cluster.calibration: found none in cluster={facts.kind}, and mock engines take their step "
             "times from it. Use cluster=local, or another stack."
         )
-    return facts.calibration
+    for name in ("last_decode_worker_scale", "head_node_scale"):
+        if getattr(found, name) != 1:
+            raise FixCommand(
+                f"cluster.calibration.{name}: found {getattr(found, name):g}, expected 1 with stack "
+                "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
+            )
+    return found
 
 
 def _engine_flags(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[str, ...]:
-    """The engine's settings in the mock engine's words. What it has no word for: tune/spec/mock_rules.py."""
+    """The engine's settings in the mock engine's words. What it has no word for: tune/spec/mock_rules.py.
+
+    A decode engine's budget of a step is its whole cache: a mock engine charges prompts that arrive with
+    their KV cache to that budget, though nothing is computed, and a smaller one would let them wait.
+    """
     engine: Engine = spec.prefill if role == "prefill" else spec.decode
-    blocks = kv_capacity_tokens(spec.model, spec.hardware, engine) // KV_BLOCK_TOKENS
+    cache_tokens = kv_capacity_tokens(spec.model, spec.hardware, engine)
+    sequences, step_tokens = engine.max_batch_size, engine.max_num_tokens
+    chunked = engine.enable_chunked_prefill
+    if role == "decode":
+        sequences, step_tokens, chunked = min(sequences, step_tokens), cache_tokens, True
     caching = engine.kv_cache_config.enable_block_reuse
     return (
         *("--engine-type", _ENGINE_TYPE[engine.capacity_policy]),
-        *("--num-gpu-blocks-override", str(blocks), "--block-size", str(KV_BLOCK_TOKENS)),
-        *("--max-model-len", str(engine.max_seq_len), "--max-num-seqs", str(engine.max_batch_size)),
-        *("--max-num-batched-tokens", str(engine.max_num_tokens)),
+        *("--num-gpu-blocks-override", str(cache_tokens // KV_BLOCK_TOKENS)),
+        *("--block-size", str(KV_BLOCK_TOKENS)),
+        *("--max-model-len", str(engine.max_seq_len), "--max-num-seqs", str(sequences)),
+        *("--max-num-batched-tokens", str(step_tokens)),
         "--enable-prefix-caching" if caching else "--no-enable-prefix-caching",
-        "--enable-chunked-prefill" if engine.enable_chunked_prefill else "--no-enable-chunked-prefill",
+        "--enable-chunked-prefill" if chunked else "--no-enable-chunked-prefill",
         *("--kv-bytes-per-token", str(kv_bytes_per_token(spec.model, engine))),
-        *("--kv-transfer-bandwidth", f"{calibration.kv_transfer_bytes_per_s / 1e9:g}"),
+        *("--kv-transfer-bandwidth", f"{calibration.kv_transfer_bytes_per_s * engine.gpus / 1e9:g}"),
         *("--planner-profile-data", f"{PLAN_DIR}/{step_times_file(role)}", "--speedup-ratio", "1"),
     )

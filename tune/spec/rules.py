@@ -9,6 +9,7 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.engine_rules import check_engine
 from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.mock_rules import check_mocked
 from tune.spec.split import Role, place
 from tune.spec.trial import TrialSpec
 
@@ -35,6 +36,7 @@ def check(spec: TrialSpec) -> tuple[Finding, ...]:
         *check_engine(spec, "prefill"),
         *check_engine(spec, "decode"),
         *_load(spec),
+        *check_mocked(spec),
     )
 
 

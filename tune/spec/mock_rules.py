@@ -1,0 +1,109 @@
+"""What Dynamo's mock engines have no word for, and the ports that they need.
+
+Limits that hold always and are no finding: a prefill step is timed by its new tokens alone, whatever context
+lies behind them (tune/mock/step_times.py); KV transfers have no latency of their own and never wait for each
+other; the frontend takes its own time and not the calibration's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+from tune.spec.engine import Engine
+from tune.spec.findings import Finding
+from tune.spec.split import Role
+from tune.spec.trial import TrialSpec
+
+HIGHEST_SYSTEM_PORT = 32767
+"""Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number. Source: lib/runtime/src/config.rs."""
+
+_ARGS = "Dynamo 1.6.1, components/src/dynamo/mocker/args.py"
+_error, _warning = partial(Finding, "error"), partial(Finding, "warning")
+
+
+def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
+    """Every rule that `spec` breaks with mock engines; none with real ones."""
+    if not spec.stack.mocked:
+        return
+    yield from _ports(spec)
+    yield from _engine(spec.prefill, "prefill")
+    yield from _engine(spec.decode, "decode")
+    stages = spec.prefill.pipeline_parallel_size
+    if stages > 1:
+        yield _warning(
+            "prefill.pipeline_parallel_size",
+            str(stages),
+            "1 with stack dynamo_v1_mocker",
+            f"mock engines have no pipeline: prompts pass at the right rate, {stages - 1} steps too early",
+            _ARGS,
+        )
+
+
+def _ports(spec: TrialSpec) -> Iterator[Finding]:
+    stack, workers = spec.stack, spec.split.prefill_workers + spec.split.decode_workers
+    first = stack.system_port
+    if first is None:
+        yield _error(
+            "stack.system_port",
+            "null",
+            "a port",
+            "every mock engine needs one for /health and /metrics",
+            "tune/orchestrate",
+        )
+        return
+    last = first + workers - 1
+    if last > HIGHEST_SYSTEM_PORT:
+        yield _error(
+            "stack.system_port",
+            f"{first} for {workers} workers, which ends at {last}",
+            f"{HIGHEST_SYSTEM_PORT} at most for the last",
+            "Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number",
+            "Dynamo 1.6.1, lib/runtime/src/config.rs",
+        )
+    named = (stack.frontend_port, stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port)
+    shared = sorted(port for port, uses in Counter((*named, *range(first, last + 1))).items() if uses > 1)
+    if shared:
+        yield _error(
+            "stack",
+            f"ports given twice: {', '.join(map(str, shared))}",
+            f"different ports for frontend, etcd (two), NATS and workers ({first} to {last})",
+            "all of them run on this machine",
+            "tune/deploy/mock_processes.py",
+        )
+
+
+def _engine(engine: Engine, role: Role) -> Iterator[Finding]:
+    if engine.capacity_policy == "STATIC_BATCH":
+        yield _error(
+            f"{role}.scheduler_config.capacity_scheduler_policy",
+            "STATIC_BATCH with stack dynamo_v1_mocker",
+            "GUARANTEED_NO_EVICT or MAX_UTILIZATION",
+            "mock engines admit a sequence whenever it fits, never a batch at a time",
+            _ARGS,
+        )
+    if role == "prefill" and engine.chunking_policy == "EQUAL_PROGRESS":
+        yield _warning(
+            "prefill.scheduler_config.context_chunking_policy",
+            "EQUAL_PROGRESS with stack dynamo_v1_mocker",
+            "FIRST_COME_FIRST_SERVED",
+            "mock engines give chunks to the prompt that came first",
+            _ARGS,
+        )
+    if role == "decode" and (engine.stream_interval or 1) > 1:
+        yield _warning(
+            "decode.stream_interval",
+            str(engine.stream_interval),
+            "1 with stack dynamo_v1_mocker",
+            "mock engines stream every token by itself",
+            _ARGS,
+        )
+    if engine.extra:
+        yield _warning(
+            f"{role}.extra",
+            ", ".join(engine.extra),
+            "nothing with stack dynamo_v1_mocker",
+            "mock engines read no engine YAML: here they change nothing, and a misspelt one is not noticed",
+            _ARGS,
+        )
