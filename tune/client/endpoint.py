@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
-from typing import Any, cast
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
 from tune.client.answer import Answer
+from tune.client.exchange import Clock, Exchange
 from tune.client.settings import ClientSettings
 from tune.errors import RunAgain
 from tune.spec.load import Load
 
-Clock = Callable[[], int]
-"""Nanoseconds of a monotonic clock."""
-
 _CHECK_TIMEOUT_S = 10.0
-_HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
-
-
-class _Stamped(ResponseHandler):
-    """Notes when its socket was last read: the task that awaits the data runs later, much later when busy."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        super().__init__(loop)
-        self._clock = clock
-        self.read_ns = -1
-
-    def data_received(self, data: bytes) -> None:
-        if data:  # aiohttp calls without any when it resumes reading
-            self.read_ns = self._clock()
-        super().data_received(data)
-
-
-class _StampedConnector(aiohttp.TCPConnector):
-    """A new connection for each request: a kept one may be closed by the server just as it is used again."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(limit=0, force_close=True)
-        self._factory = cast("partial[ResponseHandler]", partial(_Stamped, self._loop, clock))
+_PATHS = {"completions": "completions", "chat": "chat/completions"}
+_HEAD = (
+    "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    "Accept: text/event-stream\r\nAccept-Encoding: identity\r\nContent-Length: "
+)
 
 
 async def check_endpoint(settings: ClientSettings) -> None:
@@ -70,28 +49,23 @@ def _model_names(listed: Any) -> list[str]:
 
 
 class Endpoint:
-    """Connections to one deployment, each new and with stamped reads; must be made inside its event loop."""
+    """Connections to one deployment, each new: a kept one may be closed by the server as it is used again."""
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
-        path = {"completions": "completions", "chat": "chat/completions"}[settings.load.api]
-        self._url = f"{settings.endpoint_url.rstrip('/')}/{path}"
-        self._session = aiohttp.ClientSession(
-            connector=_StampedConnector(clock),
-            timeout=aiohttp.ClientTimeout(total=None),
-            headers=_HEADERS,
-            auto_decompress=False,
-        )
-
-    async def close(self) -> None:
-        await self._session.close()
+        url = urlsplit(settings.endpoint_url)
+        path = f"{url.path.rstrip('/')}/{_PATHS[settings.load.api]}"
+        self._head = _HEAD.format(path=path, host=url.netloc.rpartition("@")[2]).encode()
+        self._tls = url.scheme == "https"
+        self._host, self._port = str(url.hostname), url.port or (443 if self._tls else 80)
 
     async def ask(self, body: bytes, answer: Answer, on_first_token: Callable[[], None]) -> None:
         """Send `body` and read the answer to its end into `answer`; what fails becomes `answer.error`.
 
         `on_first_token` is called once, when the first non-empty delta was read.
         """
-        load, sent_s = self._settings.load, asyncio.get_running_loop().time()
+        loop, load = asyncio.get_running_loop(), self._settings.load
+        sent_s = loop.time()
         last_s = sent_s + load.response_timeout_s
         try:
             async with asyncio.timeout_at(min(sent_s + load.request_timeout_s, last_s)) as limit:
@@ -100,31 +74,18 @@ class Endpoint:
                     limit.reschedule(last_s)
                     on_first_token()
 
-                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                    if response.status == 200:
-                        await self._read(response, answer, begin)
-                    else:
-                        answer.fail(f"http {response.status}: {_line(await response.content.read(400))}")
-        except TimeoutError:
-            answer.fail(_timed_out(load, answer))
-        except aiohttp.ClientPayloadError as error:
-            answer.fail(f"cut: {_named(error)}")
-        except (aiohttp.ClientError, OSError) as error:
-            answer.fail(f"connection: {_named(error)}")
-
-    async def _read(
-        self, response: aiohttp.ClientResponse, answer: Answer, on_first_token: Callable[[], None]
-    ) -> None:
-        stamped = response.connection and response.connection.protocol
-        async for data in response.content.iter_any():
-            began = answer.first_token_ns >= 0
-            # Without a connection the whole answer came with its headers, in a read just now.
-            answer.feed(data, stamped.read_ns if isinstance(stamped, _Stamped) else self._clock())
-            if answer.first_token_ns >= 0 and not began:
-                on_first_token()
-            if answer.over:
-                return
-        answer.close()
+                exchange = Exchange(
+                    b"%b%d\r\n\r\n%b" % (self._head, len(body), body), answer, self._clock, begin
+                )
+                transport, _ = await loop.create_connection(
+                    lambda: exchange, self._host, self._port, ssl=True if self._tls else None
+                )
+                try:
+                    await exchange.ended
+                finally:
+                    transport.abort()
+        except OSError as error:
+            answer.fail(_timed_out(load, answer) if limit.expired() else f"connection: {_named(error)}")
 
 
 def _timed_out(load: Load, answer: Answer) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tune.client.endpoint import Clock, check_endpoint
+from tune.client.endpoint import check_endpoint
+from tune.client.exchange import Clock
 from tune.client.ledger import Ledger
 from tune.client.loadgen import LoadGenReports, run_loadgen
 from tune.client.prompts import Prompts
@@ -65,7 +66,7 @@ class _Drive:
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
         self._reports = LoadGenReports()
-        prompts = Prompts(settings.served_model_name, settings.load, schedule)
+        prompts = Prompts(settings.served_model_name, settings.load, schedule, nvext=settings.nvext)
         self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None

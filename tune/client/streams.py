@@ -6,7 +6,8 @@ import asyncio
 import threading
 from typing import Protocol
 
-from tune.client.endpoint import Clock, Endpoint
+from tune.client.endpoint import Endpoint
+from tune.client.exchange import Clock
 from tune.client.ledger import Ledger
 from tune.client.prompts import Prompts
 from tune.client.settings import ClientSettings
@@ -79,7 +80,6 @@ class Streams:
         self._endpoint = Endpoint(self._settings, self._clock)
         self._ready.set()
         await self._stop.wait()
-        await self._endpoint.close()
 
     def _begin(self, position: int, response_id: int) -> None:
         task = self._loop.create_task(self._answer(position, response_id))
