@@ -33,10 +33,10 @@ PARAMETERS = (
     "load.dataset.outputs.cap_frac",
 )
 
-OFF = {"last_decode_worker_scale": 1.0, "large_batch_step_s": 0.0}
+OFF = {"last_decode_worker_scale": 1.0, "large_batch_weight_reads": 0.0}
 """What could explain two kinds of TPOT in one run (conf/cluster/sim.yaml), and the value that says no."""
 
-STARTS = {"last_decode_worker_scale": 1.12, "large_batch_step_s": 0.006}
+STARTS = {"last_decode_worker_scale": 1.12, "large_batch_weight_reads": 1.0}
 """Where a fit starts: a trace of either explains nothing, so it must begin with enough."""
 
 

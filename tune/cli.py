@@ -260,6 +260,11 @@ def _command(outcome: Outcome) -> str:
 def _place(settings: Settings, processes: int) -> Place:
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack
+        from tune.sim.compiled import is_cold
+        from tune.sim.decode_loop import decode
+
+        if is_cold(decode):
+            print("compiling the simulator: some ten seconds, on its first use only", file=sys.stderr)
 
         assert settings.cluster.calibration is not None
         return SimulatedRack(settings.cluster.calibration, processes)

@@ -25,7 +25,7 @@ STEADY = tuple(
         ("ttft_overhead_s", 0.1),
         ("last_decode_worker_scale", 1.12),
         ("head_node_scale", 1.0),
-        ("large_batch_step_s", 0.0),
+        ("large_batch_weight_reads", 0.0),
     )
 )
 """A rack of these tests alone, whatever the shipped one is fitted to."""

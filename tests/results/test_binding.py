@@ -47,7 +47,7 @@ def test_a_lower_rate_is_named_where_a_limit_is_broken_or_nothing_else_is_known(
     lower = ("load.target_qps=15",)
     transfer = use(tail_transfer_s=3.0)
     assert bound(transfer, ttft=1.01).relief[-1].overrides == lower
-    assert bound(transfer, saturated=12.0).relief[-1].overrides == lower
+    assert bound(transfer, saturated=12.0).relief[-1].overrides == ("load.target_qps=11.4",)
     assert bound(transfer, ttft=0.99).relief[-1].overrides == ()
     assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).relief[-1].overrides == lower
 

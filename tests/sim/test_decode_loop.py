@@ -51,10 +51,12 @@ def serve(
 ) -> Served:
     """Requests on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
     count = len(answer)
+    sent_s = np.zeros(count) if ready_s is None else np.array(ready_s)
     prompts = np.array(prompt or [1] * count, np.int64)
     requests = Requests(
         np.arange(count),
-        np.zeros(count) if ready_s is None else np.array(ready_s),
+        sent_s - transfer_s,
+        sent_s,
         np.full(count, transfer_s),
         prompts,
         np.array(answer, np.int64),

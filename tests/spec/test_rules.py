@@ -44,6 +44,14 @@ def test_the_shipped_trial_runs_and_its_costs_are_told(make_spec: MakeSpec) -> N
     assert 150 <= int(reach.expected.removeprefix("about ")) <= 175
 
 
+def test_a_prefill_engine_of_mid_2025_has_no_overlap_scheduler(make_spec: MakeSpec) -> None:
+    path = "prefill.disable_overlap_scheduler"
+    assert (
+        "stack=dynamo_v1" in the(make_spec(prefill__disable_overlap_scheduler=False), "error", path).expected
+    )
+    assert ("error", path) not in found(make_spec(**V1, prefill__disable_overlap_scheduler=False))
+
+
 def test_least_loaded_needs_todays_frontend(make_spec: MakeSpec) -> None:
     old = the(make_spec(stack__router_mode="least-loaded"), "error", "stack.router_mode")
     assert "stack=dynamo_v1" in old.expected

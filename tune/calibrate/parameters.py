@@ -40,7 +40,7 @@ _BOUNDS: dict[str, Bounds] = {
     "kv_transfer_bytes_per_s": Bounds(1e9, 1e12, 1.0, relative=True),
     "no_graph_overhead_s": Bounds(0.0, 0.2, 0.01, relative=False),
     "no_overlap_overhead_s": Bounds(0.0, 0.05, 0.004, relative=False),
-    "large_batch_step_s": Bounds(0.0, 0.03, 0.004, relative=False),
+    "large_batch_weight_reads": Bounds(0.0, 4.0, 0.5, relative=False),
     "frontend_message_s": Bounds(0.0, 1e-3, 2e-5, relative=False),
     "load.dataset.outputs.cap_frac": Bounds(0.0, 0.05, 0.003, relative=False),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,11 @@ def check_target(path: Path, shipped: Sequence[str]) -> None:
         raise FixCommand(
             f"calibrate.to: found {path}, but cluster={path.stem} is shipped with tune and would hide it; "
             "expected another name."
+        )
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FixCommand(
+            f"calibrate.to: {path} cannot be written below {folder}; expected a folder that can."
         )
     if path.is_dir() or (path.exists() and _first_line(path) != _MARK):
         raise FixCommand(

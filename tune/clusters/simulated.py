@@ -23,6 +23,8 @@ from tune.results.measure import REQUESTS_FILE
 from tune.results.orders import Order, near_a_limit, order_of, write_orders
 from tune.results.record import AttemptRecord
 from tune.results.requests import write_requests
+from tune.sim.compiled import is_cold
+from tune.sim.decode_loop import decode
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
@@ -48,9 +50,21 @@ class SimulatedRack:
             run_attempt(*arguments)
             future.set_result(None)
         else:
+            if is_cold(decode):
+                self._compile(spec)
             future = self._submit(arguments)
         self._attempts[str(attempt)] = future
         return str(attempt)
+
+    def _compile(self, spec: TrialSpec) -> None:
+        """Compile the serving loops here, once, rather than in every process of the pool at the same time."""
+        short = {
+            "min_queries": 1,
+            "min_duration_s": 1 / spec.load.target_qps,
+            "concatenate_permutation": False,
+        }
+        load = spec.load.model_copy(update=short)
+        simulate(spec.model_copy(update={"load": load}), self._calibration)
 
     def _submit(self, arguments: tuple[str, str, str]) -> Future[None]:
         """Hand one attempt to the pool, and to a new one where a worker was killed.

@@ -81,7 +81,7 @@ def binding(spec: TrialSpec, probe: Found) -> Binding:
         binds = _of_stage(spec, stage, probe.breakdown)
         evidence = [_tight(probe, limit), *_stage_figures(spec, binds, stage, share, probe.breakdown)]
     broken = probe.saturated_qps is not None or any(share > 1 for share in probe.used.values())
-    bound = Bound(binds, stage, probe.target_qps, probe.used, broken, probe.breakdown)
+    bound = Bound(binds, stage, probe.target_qps, probe.saturated_qps, probe.used, broken, probe.breakdown)
     return Binding(binds=binds, evidence="; ".join(evidence), relief=relief(spec, bound))
 
 

@@ -46,8 +46,10 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     times = latencies(log, good)
     ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
     completed_qps = completion_qps(log, times, good)
-    saturated_qps = completed_qps if is_saturated(target_qps, completed_qps, len(log)) else None
     broken = broken_slo(log, good, times, spec.slo)
+    suffers = bool(broken) or (spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None)
+    saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
+    saturated_qps = completed_qps if saturated else None
     full = is_full_length(log, spec.load)
     reason = distrust(log, good, times, target_qps, late=bool(broken))
     if reason is None and full:

@@ -27,12 +27,13 @@ BATCH_STEP = 1.5
 class Bound:
     """What binds, at which stage of a request, and the figures around it; `used` as shares of the limits.
 
-    `broken`: a limit is broken or the rack is saturated.
+    `broken`: a limit is broken or the rack is saturated, then at `saturated_qps`, else None.
     """
 
     binds: Binds
     stage: str | None
     target_qps: float
+    saturated_qps: float | None
     used: dict[str, float]
     broken: bool
     breakdown: Breakdown | None
@@ -44,7 +45,7 @@ def relief(spec: TrialSpec, bound: Bound) -> tuple[Relief, ...]:
     A lower rate relieves everything: it is named where a limit is broken, or where nothing else is known.
     """
     if bound.binds == "rate":
-        return (_rate(bound, 1 + RATE_STEP_FRAC, "a higher rate"),)
+        return (_rate(bound.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)
     settings = {
         "prefill": _for_prefill,
         "decode_slots": _for_slots,
@@ -55,12 +56,13 @@ def relief(spec: TrialSpec, bound: Bound) -> tuple[Relief, ...]:
         "unknown": _for_unknown,
     }[bound.binds](spec, bound)
     tried = tuple(settings)
-    return tried if tried and not bound.broken else (*tried, _rate(bound, 1 - RATE_STEP_FRAC, "a lower rate"))
+    if tried and not bound.broken:
+        return tried
+    return (*tried, _rate((bound.saturated_qps or bound.target_qps) * (1 - RATE_STEP_FRAC), "a lower rate"))
 
 
-def _rate(bound: Bound, factor: float, words: str) -> Relief:
-    rate = f"{bound.target_qps * factor:.3g}"
-    return Relief(text=words, overrides=(f"load.target_qps={rate}",))
+def _rate(qps: float, words: str) -> Relief:
+    return Relief(text=words, overrides=(f"load.target_qps={qps:.3g}",))
 
 
 def _for_prefill(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
@@ -82,8 +84,7 @@ def _for_prefill(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
 def _for_slots(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
     slots = decode_slots(spec.decode)
     kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
-    if spec.decode.capacity_policy == "STATIC_BATCH":
-        yield Relief(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
+    yield from _for_any_batch(spec, bound)
     wider = min(kv_batch, int(slots * BATCH_STEP))
     if wider > slots and bound.used.get("TPOT", 0.0) < ROOM_FRAC:
         yield _wider(spec, wider)
@@ -92,6 +93,7 @@ def _for_slots(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
 
 def _for_kv(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
     cache = spec.decode.kv_cache_config
+    yield from _for_any_batch(spec, bound)
     yield from _one_more(spec, bound, "decode")
     if cache.free_gpu_memory_fraction < ROOM_FRAC:
         yield Relief(
@@ -108,12 +110,19 @@ def _for_kv(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
 
 
 def _for_step(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
+    yield from _for_any_batch(spec, bound)
     yield from _one_more(spec, bound, "decode")
+    yield Relief(text="more GPUs a decode worker (decode.tensor_parallel_size)")
+
+
+def _for_any_batch(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:
+    """What keeps a batch smaller or its steps longer than they need be."""
+    if spec.decode.capacity_policy == "STATIC_BATCH":
+        yield Relief(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
     batch = bound.breakdown.decode_batch_most if bound.breakdown else None
     sizes = spec.decode.graph_batch_sizes
     if batch is not None and (not sizes or batch > max(sizes)):
         yield Relief(text=f"CUDA graphs for decode batches up to {batch:.0f}")
-    yield Relief(text="more GPUs a decode worker (decode.tensor_parallel_size)")
 
 
 def _for_transfer(spec: TrialSpec, bound: Bound) -> Iterator[Relief]:

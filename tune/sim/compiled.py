@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
 from numba import njit
@@ -12,4 +13,15 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def compiled(function: Function) -> Function:
     """Machine code of `function`, without fastmath: the same bits as NUMBA_DISABLE_JIT=1 gives."""
-    return cast(Function, njit(cache=True)(function))
+    try:
+        return cast(Function, njit(cache=True)(function))
+    except RuntimeError:  # no folder that a cache could be written to, as in a read-only container
+        return cast(Function, njit(function))
+
+
+def is_cold(function: Callable[..., object]) -> bool:
+    """Whether the first call of a compiled function has to compile it, which takes seconds."""
+    stats = getattr(function, "stats", None)
+    if stats is None:  # NUMBA_DISABLE_JIT=1
+        return False
+    return not (stats.cache_path and any(Path(stats.cache_path).glob(f"*.{function.__name__}-*.nbi")))

@@ -60,7 +60,7 @@ def decode(
                 _serve(limits, jobs, state_of(pool, worker), served, sent_s)
             served.worker[request] = least_loaded(loads(pool, sent_s), request % workers)
         worker = served.worker[request]
-        arrived_s = link_end_s(link_s, worker, sent_s - transfer_s, transfer_s)
+        arrived_s = max(sent_s, link_end_s(link_s, worker, requests.begun_s[request], transfer_s))
         served.ready_s[request] = arrived_s + limits.transfer_latency_s
         pool.number[worker, LOAD] += 1
         enqueue(pool.waiting[worker], behind, request)

@@ -38,11 +38,12 @@ class DecodeWorker(NamedTuple):
 class Requests(NamedTuple):
     """Shape (n,). `order`: requests as their KV caches are sent; `reserved`: cache tokens promised to each.
 
-    `sent_s`: when the cache has left the prefill worker; it takes `transfer_s` to pass the decode worker's
-    link as well, at the same time where that is free.
+    The prefill worker sends a cache from `begun_s` to `sent_s`; it takes `transfer_s` to pass the decode
+    worker's link as well, at the same time where that is free.
     """
 
     order: IntArray
+    begun_s: FloatArray
     sent_s: FloatArray
     transfer_s: FloatArray
     prompt: IntArray

@@ -9,6 +9,9 @@ from tune.results.requests import FloatArray, IntArray
 BIN_S = 0.05
 """Messages are counted in bins of this width, far below the seconds in which load changes."""
 
+MOST_BINS = 1 << 18
+"""Where a run lasts longer than so many bins, they are wider: 1,000,000 queries at 16/s then have 0.25 s."""
+
 
 def frontend_delay_s(
     first_s: FloatArray, done_s: FloatArray, messages: IntArray, message_s: float
@@ -22,16 +25,17 @@ def frontend_delay_s(
     """
     if message_s == 0 or not len(first_s):
         return np.zeros_like(first_s), np.zeros_like(done_s)
-    begin, end = (first_s / BIN_S).astype(np.int64), (done_s / BIN_S).astype(np.int64)
+    width_s = max(BIN_S, float(done_s.max()) / MOST_BINS)
+    begin, end = (first_s / width_s).astype(np.int64), (done_s / width_s).astype(np.int64)
     bins = int(end.max()) + 2
     per_bin_s = messages * message_s / (end - begin + 1)
     change_s = np.bincount(begin, per_bin_s, bins) - np.bincount(end + 1, per_bin_s, bins)
     work_s = np.cumsum(change_s)
-    surplus_s = np.cumsum(work_s - BIN_S)
+    surplus_s = np.cumsum(work_s - width_s)
     left_s = surplus_s - np.minimum(np.minimum.accumulate(surplus_s), 0.0)
-    busy_frac = np.clip(work_s / BIN_S, 0.0, 1.0)
-    steady_s = message_s * busy_frac / (2 - 2 * np.minimum(busy_frac, 1 - message_s / BIN_S / 2))
-    wait_s = np.maximum(left_s, np.minimum(steady_s, BIN_S))
-    edges_s = np.arange(1, bins + 1) * BIN_S
+    busy_frac = np.clip(work_s / width_s, 0.0, 1.0)
+    steady_s = message_s * busy_frac / (2 - 2 * np.minimum(busy_frac, 1 - message_s / width_s / 2))
+    wait_s = np.maximum(left_s, np.minimum(steady_s, width_s))
+    edges_s = np.arange(1, bins + 1) * width_s
     first_wait_s, last_wait_s = np.interp(first_s, edges_s, wait_s), np.interp(done_s, edges_s, wait_s)
     return first_wait_s + message_s, last_wait_s + message_s

@@ -22,6 +22,7 @@ from tune.sim.prefill_loop import Prefilled, Prompts, prefill
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
+from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.trial import TrialSpec
 
@@ -119,7 +120,8 @@ def _run_prefill(
         worker = route_by_frontend(spec, "prefill", by_arrival)
     limits = prefill_worker(spec, calibration, accepted.window_s)
     slowdown = slowdowns(spec, calibration, "prefill")
-    prompts = Prompts(accepted.arrival_s, accepted.prompt, _transfer_s(spec, calibration, accepted.prompt))
+    transfer_s = _transfer_s(spec, calibration, spec.prefill, accepted.prompt)
+    prompts = Prompts(accepted.arrival_s, accepted.prompt, transfer_s)
     served = Prefilled(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
     prefill(limits, slowdown, prompts, served)
     by_completion = np.argsort(served.done_s, kind="stable")
@@ -137,8 +139,9 @@ def _run_decode(
     limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
     requests = Requests(
         order=np.argsort(prefilled.sent_s, kind="stable"),
+        begun_s=prefilled.sent_s - _transfer_s(spec, calibration, spec.prefill, accepted.prompt),
         sent_s=prefilled.sent_s,
-        transfer_s=_transfer_s(spec, calibration, accepted.prompt),
+        transfer_s=_transfer_s(spec, calibration, spec.decode, accepted.prompt),
         prompt=accepted.prompt,
         answer=accepted.answer,
         reserved=reserved(spec, accepted.prompt),
@@ -166,9 +169,10 @@ def _run_decode(
     )
 
 
-def _transfer_s(spec: TrialSpec, calibration: Calibration, prompt: IntArray) -> FloatArray:
-    """Seconds that the KV cache of each prompt takes on one worker's link, shape (n,)."""
-    return prompt * kv_bytes_per_token(spec.model, spec.prefill) / calibration.kv_transfer_bytes_per_s
+def _transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt: IntArray) -> FloatArray:
+    """Seconds that the KV cache of each prompt takes on the links of a worker's GPUs, shape (n,)."""
+    kv_bytes = prompt * kv_bytes_per_token(spec.model, spec.prefill)
+    return kv_bytes / (calibration.kv_transfer_bytes_per_s * engine.gpus)
 
 
 def _mean(integral: FloatArray, window_s: float) -> FloatArray:

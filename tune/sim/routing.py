@@ -45,7 +45,7 @@ def route_by_worker(spec: TrialSpec, pool: Pool, order: IntArray, entry: IntArra
     """
     workers = _workers(spec, pool)
     entered = entry[order]
-    turn = np.empty(len(order), np.int64)
+    turn = np.zeros(len(order), np.int64)
     for worker in range(int(entered.max(initial=-1)) + 1):
         mine = np.flatnonzero(entered == worker)
         turn[mine] = np.arange(len(mine))

@@ -11,13 +11,14 @@ from tune.sim.prefill_loop import PrefillWorker
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
-from tune.spec.memory import kv_capacity_tokens
+from tune.spec.memory import kv_capacity_tokens, weight_bytes_per_gpu
 from tune.spec.split import Role, place
 from tune.spec.trial import TrialSpec
 
 LARGE_BATCH_SEQUENCES = 128
-"""Calibration's `large_batch_step_s` is paid above this padded batch, where it would explain the TPOT of
-NVIDIA's MLPerf Inference v5.1 run: half of its requests near 45 ms, a quarter at 58 ms."""
+"""Calibration's `large_batch_weight_reads` counts above this padded batch: the rows of one GEMM tile, beyond
+which a second one reads the weights again. One such read would explain the TPOT of NVIDIA's MLPerf Inference
+v5.1 run, half of its requests near 45 ms and a quarter at 58 ms."""
 
 HEAD_NODE = 0
 """Frontend, etcd, NATS and the client share the first node with a worker (tune/deploy/processes.py)."""
@@ -74,7 +75,9 @@ def decode_worker(
     padded, has_graph = _padded_batches(engine, worker.slots)
     batch_s = calibration.decode_scale * times.decode_batch_s(np.ceil(padded / stages))
     batch_s += _host_s(engine, calibration)
-    batch_s += np.where(padded > LARGE_BATCH_SEQUENCES, calibration.large_batch_step_s, 0.0)
+    read_s = weight_bytes_per_gpu(spec.model, engine) / spec.hardware.hbm_bytes_per_s
+    again = padded > LARGE_BATCH_SEQUENCES
+    batch_s += np.where(again, calibration.large_batch_weight_reads * read_s, 0.0)
     return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
 
 

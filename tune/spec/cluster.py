@@ -13,10 +13,10 @@ class Calibration(Typed):
     """What makes the simulated rack resemble a real one. Origins: conf/cluster/sim.yaml.
 
     `ttft_overhead_s` passes before a request reaches its prefill worker; `frontend_message_s` is the
-    frontend's time for each streamed message. `kv_transfer_bytes_per_s` is that of one worker's link.
+    frontend's time for each streamed message. `kv_transfer_bytes_per_s` is that of one GPU's link.
     Hypotheses, off at 1 and 0: `last_decode_worker_scale` slows the steps of the last decode worker,
-    `head_node_scale` those of workers on the node of frontend and client, `large_batch_step_s` lengthens
-    decode steps above 128 sequences.
+    `head_node_scale` those of workers on the node of frontend and client, `large_batch_weight_reads` is how
+    often decode steps above 128 sequences read the weights once more.
     """
 
     prefill_scale: PositiveFloat
@@ -29,7 +29,7 @@ class Calibration(Typed):
     no_overlap_overhead_s: NonNegativeFloat
     last_decode_worker_scale: PositiveFloat
     head_node_scale: PositiveFloat
-    large_batch_step_s: NonNegativeFloat
+    large_batch_weight_reads: NonNegativeFloat
     bring_up_s: NonNegativeFloat
 
 

@@ -103,6 +103,15 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
 
 def _stack(spec: TrialSpec) -> Iterator[Finding]:
     stack = spec.stack
+    if stack.name == "dynamo_v0" and not spec.prefill.disable_overlap_scheduler:
+        yield Finding(
+            "error",
+            "prefill.disable_overlap_scheduler",
+            "false with stack dynamo_v0",
+            "true, or stack=dynamo_v1",
+            "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
+            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 2026 (pull request 10755)",
+        )
     if stack.name == "dynamo_v0" and stack.router_mode == "least-loaded":
         yield Finding(
             "error",
