@@ -91,6 +91,7 @@ def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_dynamo_it_says_how_to_install_it(start: Start) -> None:
     process = start(*SMALL, "cluster.dynamo_venv=/nowhere")
     assert "make dynamo" in printed(process)

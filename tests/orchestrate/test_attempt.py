@@ -77,6 +77,7 @@ def test_a_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: Mak
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_a_client_killed_in_mid_run_fails_the_attempt(make_trial: MakeTrial) -> None:
     trial = make_trial()
     with trial.start() as orchestrator:
@@ -127,12 +128,14 @@ def test_an_engine_that_cannot_run_its_configuration_makes_the_point_wrong(
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_the_same_words_of_a_frontend_are_no_evidence_against_the_point(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"ends": {"frontend": [1, "CUDA out of memory"]}})
     assert trial.run()[0] == 3
     assert trial.record.cause == "world"
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"unregistered": ["prefill_w0"]}, quiet_s=1.0)
     code, _ = trial.run()
@@ -156,6 +159,7 @@ def test_a_port_taken_is_named_with_its_setting_and_nothing_starts(make_trial: M
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_there_is_named(make_trial: MakeTrial) -> None:
     trial = make_trial()
     path = trial.folder.plan / "processes.json"
@@ -165,6 +169,7 @@ def test_a_program_that_is_not_there_is_named(make_trial: MakeTrial) -> None:
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_a_torn_plan_is_recorded(make_trial: MakeTrial) -> None:
     trial = make_trial()
     (trial.folder.plan / "processes.json").write_text("{")
@@ -172,6 +177,7 @@ def test_a_torn_plan_is_recorded(make_trial: MakeTrial) -> None:
     assert "not a readable plan" in (trial.record.error or "")
 
 
+@pytest.mark.slow
 def test_all_traffic_on_one_engine_is_noticed_in_the_warm_up(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 0})
     assert trial.run()[0] == 3
@@ -180,6 +186,7 @@ def test_all_traffic_on_one_engine_is_noticed_in_the_warm_up(make_trial: MakeTri
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_a_deployment_that_never_answers_is_not_waited_for(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"silent": True}, quiet_s=1.0)
     assert trial.run()[0] == 3
@@ -304,6 +311,7 @@ def child_of(process: int) -> int:
     return int(children.read_text().split()[0])
 
 
+@pytest.mark.slow
 def test_the_mark_is_inherited_or_these_tests_would_see_nothing(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"leaves": ["prefill_w0"]})
     with trial.start() as orchestrator:
