@@ -45,6 +45,7 @@ RIGHT: dict[str, Any] = {
         },
     },
     "slo": {"ttft_p99_s": 0.4, "tpot_p99_s": 0.2},
+    "max_seq_len": 430,
 }
 
 

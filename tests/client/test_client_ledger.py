@@ -8,7 +8,7 @@ from tune.client.schedule import draw_schedule
 from tune.results.latencies import answered
 from tune.results.loadgen_settings import LIFTED_LIMIT_NS
 
-SCHEDULE = draw_schedule(make_settings().load)
+SCHEDULE = draw_schedule(make_settings())
 START_NS, DELAYS_NS = 5_000_000, (900, 300, 4000, 700)
 
 

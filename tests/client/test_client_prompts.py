@@ -20,8 +20,8 @@ IDS, TEXTS = made_ids(3, LONGEST), made_texts(3, LONGEST)
 
 
 def make_prompts(model: str = "llama", **changes: Any) -> Prompts:
-    load = make_settings(**changes).load
-    return Prompts(model, load, draw_schedule(load))
+    settings = make_settings(**changes)
+    return Prompts(model, settings.load, draw_schedule(settings))
 
 
 def recorded(root: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_the_seed_decides_the_prompts(make: Any) -> None:
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_body_asks_for_what_was_drawn(api: str) -> None:
-    prompts, schedule = make_prompts(load__api=api), draw_schedule(make_settings().load)
+    prompts, schedule = make_prompts(load__api=api), draw_schedule(make_settings())
     for position in (0, 1, len(schedule) - 1):
         body = json.loads(prompts.body(position))
         assert body["max_tokens"] == schedule.output_tokens[position]
@@ -78,11 +78,10 @@ def test_a_body_asks_for_what_was_drawn(api: str) -> None:
 
 
 def test_dynamo_of_mid_2025_is_told_in_its_own_object_too(root: Path) -> None:
-    made = make_settings().load
-    own = make_settings(**recorded(root)).load
+    made, own = make_settings(), make_settings(**recorded(root))
     said = [
-        json.loads(Prompts("llama", load, draw_schedule(load), nvext=True).body(0))["nvext"]
-        for load in (made, own)
+        json.loads(Prompts("llama", asked.load, draw_schedule(asked), nvext=True).body(0))["nvext"]
+        for asked in (made, own)
     ]
     assert said == [{"top_k": 1, "ignore_eos": True}, {"top_k": 1}]
 
@@ -97,8 +96,8 @@ def test_a_name_is_quoted(api: str) -> None:
 def test_the_benchmarks_own_prompts_are_asked_whole_and_end_when_the_engine_says(
     root: Path, api: str
 ) -> None:
-    load = make_settings(load__api=api, **recorded(root)).load
-    schedule = draw_schedule(load)
+    settings = make_settings(load__api=api, **recorded(root))
+    load, schedule = settings.load, draw_schedule(settings)
     prompts = Prompts("llama", load, schedule)
     ids, texts = pickled_ids(load.dataset), pickled_texts(load.dataset)
     asked = []

@@ -49,7 +49,7 @@ class Run:
 def run(folder: Path, server: StreamingServer, **changes: Any) -> Run:
     settings = make_settings(endpoint_url=server.url, **changes)
     process = run_command(client_command(folder, endpoint_url=server.url, **changes))
-    return Run(process, folder / "out", draw_schedule(settings.load), server.seen)
+    return Run(process, folder / "out", draw_schedule(settings), server.seen)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,19 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from right_client import make_settings
 
 from tune.client.schedule import draw_schedule
+from tune.client.settings import ClientSettings
+from tune.deploy.plan import client_json
 from tune.errors import FixCommand
+from tune.sim.admission import answers
+from tune.spec.trial import TrialSpec
 
 
 def test_every_query_has_its_arrival_and_its_lengths() -> None:
-    schedule = draw_schedule(make_settings(load__min_queries=161).load)
+    schedule = draw_schedule(make_settings(load__min_queries=161))
     assert len(schedule) == len(schedule.input_tokens) == len(schedule.output_tokens) == 200
     assert schedule.arrival_ns[0] == 0
     assert 10 <= schedule.input_tokens.min() < schedule.input_tokens.max() <= 400
@@ -16,8 +22,7 @@ def test_every_query_has_its_arrival_and_its_lengths() -> None:
 
 def test_two_seeds_decide_two_things() -> None:
     one, other_arrivals, other_lengths = (
-        draw_schedule(make_settings(**seeds).load)
-        for seeds in ({}, {"load__seed": 4}, {"load__length_seed": 4})
+        draw_schedule(make_settings(**seeds)) for seeds in ({}, {"load__seed": 4}, {"load__length_seed": 4})
     )
     assert not np.array_equal(one.arrival_ns, other_arrivals.arrival_ns)
     assert np.array_equal(one.arrival_ns, other_lengths.arrival_ns)
@@ -27,4 +32,24 @@ def test_two_seeds_decide_two_things() -> None:
 
 def test_lengths_that_do_not_exist_are_refused() -> None:
     with pytest.raises(FixCommand, match=r"nowhere\.csv"):
-        draw_schedule(make_settings(load__dataset__path="/nowhere.csv").load)
+        draw_schedule(make_settings(load__dataset__path="/nowhere.csv"))
+
+
+def test_no_more_is_asked_than_max_seq_len_leaves() -> None:
+    free, held = draw_schedule(make_settings()), draw_schedule(make_settings(max_seq_len=150))
+    assert np.array_equal(held.output_tokens, free.output_tokens)
+    assert np.array_equal(held.most_tokens, held.fewest_tokens)
+    cut = held.most_tokens < free.most_tokens
+    assert np.array_equal(held.most_tokens[~cut], free.most_tokens[~cut])
+    fits = cut & (held.input_tokens < 150)
+    assert fits.any()
+    assert set((held.input_tokens + held.most_tokens)[fits]) == {150}
+    assert set(held.most_tokens[held.input_tokens >= 150]) == {1}
+
+
+def test_it_asks_for_what_the_simulated_rack_answers(make_spec: Callable[..., TrialSpec]) -> None:
+    spec = make_spec(decode__max_seq_len=12_000)
+    asked = draw_schedule(ClientSettings.model_validate_json(client_json(spec)))
+    answered = answers(spec, asked.input_tokens, asked.output_tokens)
+    assert np.array_equal(asked.most_tokens, answered)
+    assert (answered < asked.output_tokens).any()

@@ -71,7 +71,7 @@ class Heard:
 def stream(server: StreamingServer, queries: int, **changes: Any) -> tuple[Ledger, Heard]:
     """Issue `queries` all at once and wait for the last report; the id of each is its position + 1000."""
     settings = make_settings(endpoint_url=server.url, **changes)
-    schedule = draw_schedule(settings.load)
+    schedule = draw_schedule(settings)
     ledger, heard = Ledger(schedule, sends_ids=settings.load.api == "completions"), Heard(queries)
     streams = Streams(settings, ledger, prompts_of(settings, schedule), heard, time.monotonic_ns)
     streams.start()
@@ -187,8 +187,8 @@ def test_an_endpoint_that_leaves_refuses_what_comes_later() -> None:
 def test_a_fault_of_our_own_is_raised_and_not_waited_for() -> None:
     """Prompts of a shorter schedule than the ledger's: asking for one more is a mistake of our own."""
     settings = make_settings()
-    ledger, heard = Ledger(draw_schedule(settings.load)), Heard(1)
-    few = draw_schedule(make_settings(load__min_duration_s=0.01, load__min_queries=1).load)
+    ledger, heard = Ledger(draw_schedule(settings)), Heard(1)
+    few = draw_schedule(make_settings(load__min_duration_s=0.01, load__min_queries=1))
     streams = Streams(settings, ledger, prompts_of(settings, few), heard, time.monotonic_ns)
     streams.start()
     streams.check()

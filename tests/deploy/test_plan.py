@@ -268,6 +268,7 @@ def test_scripts_parse_and_files_are_readable(
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
     asked = read_settings(tmp_path / "plan" / "client.json")
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
+    assert asked.max_seq_len == spec.decode.max_seq_len
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
     assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
     assert not list((tmp_path / "plan").glob("*.tmp"))

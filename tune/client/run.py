@@ -39,7 +39,7 @@ def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -
     Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
     model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
     """
-    schedule = draw_schedule(settings.load)
+    schedule = draw_schedule(settings)
     _allow_open_files(settings.load.client_concurrency + _OTHER_FILES)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tune.client.settings import ClientSettings
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import IntArray
-from tune.spec.load import Load
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,20 @@ class Schedule:
         return len(self.arrival_ns)
 
 
-def draw_schedule(load: Load) -> Schedule:
+def draw_schedule(settings: ClientSettings) -> Schedule:
     """The queries LoadGen will issue. Raises FixCommand for lengths that cannot be drawn.
 
     A prompt made to length has no natural answer: it is asked for all its tokens. The benchmark's own prompts
-    end where the engine ends them, at the dataset's longest answer at the latest.
+    end where the engine ends them, at the dataset's longest answer at the latest. Neither is asked for more
+    than max_seq_len leaves after its prompt, where engines end it; a prompt that leaves nothing, which they
+    refuse, is asked for one token.
     """
+    load = settings.load
     arrival_ns = arrivals_ns(load)
     dataset, queries = load.dataset, len(arrival_ns)
     inputs, outputs = draw_lengths(dataset, queries, load.concatenate_permutation, load.length_seed)
     fewest, most = outputs, outputs
     if dataset.holds_prompts:
         fewest, most = np.ones_like(outputs), np.full_like(outputs, dataset.longest_answer_tokens)
-    return Schedule(arrival_ns, inputs, outputs, fewest, most)
+    left = np.maximum(settings.max_seq_len - inputs, 1)
+    return Schedule(arrival_ns, inputs, outputs, np.minimum(fewest, left), np.minimum(most, left))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from tune.errors import FixCommand
 from tune.spec.load import Load, Slo
@@ -15,6 +15,7 @@ from tune.spec.typed import Typed
 class ClientSettings(Typed):
     """One LoadGen run of `load` against one endpoint, judged by `slo`.
 
+    `max_seq_len`: tokens of prompt and answer together at which the engines end an answer.
     `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k and ignore_eos from the
     object `nvext` alone. Dynamo 1.6.1 answers every request that names them there with 400, unknown field.
     """
@@ -23,6 +24,7 @@ class ClientSettings(Typed):
     served_model_name: Annotated[str, Field(min_length=1)]
     load: Load
     slo: Slo
+    max_seq_len: PositiveInt
     nvext: bool = False
 
 

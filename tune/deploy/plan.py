@@ -85,6 +85,7 @@ def client_json(spec: TrialSpec) -> str:
         "served_model_name": spec.model.served_name,
         "load": spec.load.model_dump(mode="json"),
         "slo": spec.slo.model_dump(mode="json"),
+        "max_seq_len": spec.decode.max_seq_len,
         "nvext": spec.stack.name == "dynamo_v0",
     }
     return json.dumps(asked, indent=2) + "\n"

@@ -102,7 +102,7 @@ def drain(deployment: Deployment, say: Say) -> None:
 def _questions(settings: ClientSettings, count: int) -> list[bytes]:
     """Bodies of `count` requests of the run's median length. Raises FixCommand as draw_schedule does."""
     load = settings.load
-    tokens = int(np.median(draw_schedule(load).input_tokens))
+    tokens = int(np.median(draw_schedule(settings).input_tokens))
     few = np.full(count, OUTPUT_TOKENS, np.int64)
     schedule = Schedule(np.zeros(count, np.int64), np.full(count, tokens, np.int64), few, few, few)
     other = load.model_copy(update={"length_seed": load.length_seed + OTHER_PROMPTS})
