@@ -72,9 +72,10 @@ def _run_trial(composition: Composition) -> None:
     _require_runnable(settings)
     root = _study_root(composition)
     place = _place(settings, processes=1)
-    with opened(root, pin(settings, composition.study_name, ())) as folder, place as running:
+    asked = pin(settings, composition.study_name, ())
+    with opened(root, asked) as folder, place as running:
         outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
-    print(render_outcome(outcome, settings.slo, settings.cluster.kind))
+    print(render_outcome(outcome, settings.slo, asked))
     print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":
         raise AnswerIsNo(f"The configuration cannot run: {outcome.reason}")
@@ -142,7 +143,7 @@ def _status(composition: Composition) -> None:
             f"trial={trial}: no such outcome in {folder.root}; expected the number or the trial_id of one of "
             f"its {len(folder.outcomes())} trials, as the report and ranking.json list them."
         )
-    print(render_outcome(outcome, spec.slo, record.place))
+    print(render_outcome(outcome, spec.slo, record))
     print(f"again     {_command(outcome)}")
 
 
@@ -156,7 +157,7 @@ def _report(composition: Composition) -> None:
     ranked = rank(outcomes)
     best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
     if best:
-        print(render_outcome(best, record.slo, record.place))
+        print(render_outcome(best, record.slo, record))
         print(f"again     {_command(best)}")
     reports = Path(composition.settings.reports_dir) / composition.study_name
     print(f"report    {write_report(reports, record, outcomes)}")

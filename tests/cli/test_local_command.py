@@ -5,83 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from stand_ins import MARK, finish, free_ports, processes_with, wait_for
+from local_trials import SMALL, Start, alive, printed
+from stand_ins import finish, wait_for
 
 from tune.results.metrics import METRICS_FILE, read_metrics, total
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-SMALL = (
-    *("cluster=local", "stack=dynamo_v1_mocker", "hardware.nodes=3", "split.prefill_workers=2"),
-    *("split.decode_workers=1", "load.target_qps=10.0", "load.min_duration_s=6.0", "load.min_queries=60"),
-    *(
-        "load.concatenate_permutation=false",
-        "load.dataset.inputs.kind=fixed",
-        "cluster.deadlines.quiet_s=30.0",
-    ),
-    *("load.dataset.inputs.mean_tokens=400.0", "load.dataset.inputs.sd_tokens=0.0"),
-    *("load.dataset.outputs.mean_tokens=100.0", "load.dataset.outputs.cap_frac=0.0"),
-)
-
-
-@pytest.fixture
-def dynamo(root: Path) -> tuple[str, ...]:
-    """Overrides that lead to the installed Dynamo and give its servers free ports."""
-    venv = root / ".venv-dynamo"
-    if not (venv / "bin" / "etcd").exists():
-        reason = f"no Dynamo in {venv}: make dynamo installs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    frontend, client, peer, nats, system = free_ports(5)
-    return (
-        *(f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}"),
-        *(f"stack.frontend_port={frontend}", f"stack.etcd_client_port={client}"),
-        *(
-            f"stack.etcd_peer_port={peer}",
-            f"stack.nats_port={nats}",
-            f"stack.system_port={system % 20000 + 10000}",
-        ),
-    )
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """`python -m tune` in a folder of its own; whatever it started is dead afterwards."""
-    with ExitStack() as stack:
-
-        def begin(*words: str) -> subprocess.Popen[str]:
-            return stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tune", *words],
-                    cwd=tmp_path,
-                    env=os.environ | {MARK: str(tmp_path)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-
-        yield begin
-        left = alive(tmp_path)
-        for process in left:
-            os.kill(process, signal.SIGKILL)
-        assert not left
-
-
-def alive(folder: Path) -> dict[int, str]:
-    return processes_with(f"{MARK}={folder}")
-
-
-def printed(process: subprocess.Popen[str]) -> str:
-    return process.communicate(timeout=120)[0]
 
 
 def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Path) -> None:
@@ -104,7 +34,7 @@ def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...
     said = printed(process)
     assert process.returncode == 0, said
     assert "prefill 2 of 2, backend/tensorrt_llm 1 of 1, model listed" in said
-    assert "2P1D  10 queries/s  this machine" in said
+    assert "2P1D  10 queries/s  mock engines on this machine" in said
     (attempt,) = (tmp_path / "runs").glob("single-local/*/raw/1")
     last = {scrape.process: scrape.samples for scrape in read_metrics(attempt / "probe-1" / METRICS_FILE)}
     taken = {name: total(samples, "dynamo_component_requests_total") for name, samples in last.items()}
@@ -115,17 +45,65 @@ def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...
     assert outcome["ttft_s"]["p50"] > 0.02
 
 
+COMMANDS = {
+    "nats": "nats-server",
+    "etcd": "/etcd ",
+    "frontend": "dynamo.frontend",
+    "prefill_w": "--disaggregation-mode prefill",
+    "decode_w0": "--disaggregation-mode decode",
+    "load client": "tune.client",
+}
+
+
 @pytest.mark.slow
-def test_a_mock_engine_that_dies_fails_the_trial(
-    start: Start, dynamo: tuple[str, ...], tmp_path: Path
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_process_that_dies_in_mid_run_fails_the_trial(
+    name: str, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, *dynamo)
     wait_for(lambda: list((tmp_path / "runs").glob("single-local/*/raw/1/probe-1/mlperf_log_detail.txt")))
-    (engine,) = (p for p, command in alive(tmp_path).items() if "--disaggregation-mode decode" in command)
-    os.kill(engine, signal.SIGKILL)
+    victim = next(p for p, command in alive(tmp_path).items() if COMMANDS[name] in command)
+    os.kill(victim, signal.SIGKILL)
     said = printed(process)
-    assert process.returncode == 3
-    assert "decode_w0 ended by SIGKILL before the client did" in said
+    assert process.returncode == 3, said
+    assert f"{name}" in said
+    assert "ended by SIGKILL" in said
+    wait_for(lambda: not alive(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_study_on_real_dynamo_ends_with_a_report(
+    start: Start, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Two splits of three nodes, the wider prefill pool and the wider decode pool."""
+    own = tmp_path / "own" / "sweep"
+    own.mkdir(parents=True)
+    (own / "splits.yaml").write_text(
+        "# @package _global_\n"
+        "sweep:\n"
+        "  question: Which split of three nodes?\n"
+        "  n_trials: 2\n"
+        "  rest_to_decode: true\n"
+        "  space:\n"
+        "    prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}\n"
+    )
+    process = start(
+        "--config-dir",
+        str(own.parent),
+        "+sweep=splits",
+        "search=grid",
+        "study.incumbent=false",
+        *SMALL,
+        *dynamo,
+    )
+    said = printed(process)
+    assert process.returncode == 0, said
+    page = (tmp_path / "reports" / "splits-local" / "index.html").read_text()
+    assert "2P1D" in page
+    assert "1P2D" in page
+    ranked = json.loads((tmp_path / "reports" / "splits-local" / "ranking.json").read_text())
+    assert {row["params"]["prefill_workers"] for row in ranked} == {1, 2}
+    assert all(row["feasible"] for row in ranked)
 
 
 @pytest.mark.slow

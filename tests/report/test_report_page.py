@@ -31,6 +31,8 @@ CASES: Cases = {
     "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
     "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
     "load curve": (study(space=RATE_SPACE, place="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
+    "mock engines": (study(place="local", stack="dynamo_v1_mocker"), [measured(0)]),
+    "real engines here": (study(place="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
     "2,500 trials": (study(n_trials=2500), mixed(2500)),
@@ -89,6 +91,7 @@ def test_every_study_has_a_page_that_loads_nothing_and_whose_data_parse(case: st
         if name.startswith("spec-"):
             assert json.loads(text)["data"]
     assert ("Simulated" in page.text) == (record.place == "sim")
+    assert ("No GPU ran." in page.text) == (record.place == "sim" or record.stack == "dynamo_v1_mocker")
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
     assert sorted(p.name for p in (tmp_path / "reports" / record.name).iterdir()) == [

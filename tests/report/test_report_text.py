@@ -6,7 +6,7 @@ from tune.report.text import render_outcome, render_status
 
 
 def lines(**changes: object) -> list[str]:
-    return render_outcome(measured(0, **changes), SLO, "sim").splitlines()  # type: ignore[arg-type]
+    return render_outcome(measured(0, **changes), SLO, study()).splitlines()  # type: ignore[arg-type]
 
 
 def test_a_run_near_its_limit_says_in_how_many_orders_it_holds_what_binds_and_what_to_try() -> None:
@@ -38,7 +38,7 @@ def test_a_run_without_orders_and_binding_has_no_such_lines() -> None:
     text = lines(spread=None, binding=None)
     assert text[-1] == "verdict   holds its SLO"
     failed = unmeasured(0, "failed", "gb07 went down")
-    assert render_outcome(failed, SLO, "slurm").splitlines()[1] == "failed    gb07 went down"
+    assert render_outcome(failed, SLO, study(place="slurm")).splitlines()[1] == "failed    gb07 went down"
 
 
 def test_the_status_of_a_study_says_in_how_many_orders_its_best_holds() -> None:
@@ -47,3 +47,10 @@ def test_the_status_of_a_study_says_in_how_many_orders_its_best_holds() -> None:
         "p99 TTFT 4.22 s, SLO held in 4 of 5 orders: trial 0 (000000000000)"
     )
     assert render_status(study(), (), [once]).endswith("p99 TTFT 4.22 s: trial 0 (000000000000)")
+
+
+def test_trials_of_mock_engines_are_never_said_to_have_run_on_their_hardware() -> None:
+    mocked = study(place="local", stack="dynamo_v1_mocker")
+    assert "mock engines on this machine" in render_outcome(measured(0), SLO, mocked).splitlines()[0]
+    assert "mock engines on this machine" in render_status(mocked, (), [measured(0)])
+    assert "mock" not in render_status(study(place="local", stack="dynamo_v1"), (), [measured(0)])

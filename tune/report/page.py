@@ -16,7 +16,8 @@ from plotly.offline import get_plotlyjs
 from tune.report import words
 from tune.report.answer import answer
 from tune.report.figures import figures
-from tune.report.question import PLACE, rules, space
+from tune.report.place import place_of
+from tune.report.question import rules, space
 from tune.report.table import table
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
 from tune.results.files import write_text
@@ -50,11 +51,9 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
     )
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
     drawn = figures(study, rows(study, trials, ranks))
-    place, meaning = PLACE[study.place]
     return environment.get_template("index.html").render(
         study=study,
-        place=place,
-        place_meaning=meaning,
+        place=place_of(study.place, study.stack),
         rules=rules(study, trials),
         space=space(study),
         answer=answer(study, trials, list(ranks)),

@@ -7,29 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tune.report import words
+from tune.report.place import place_of
 from tune.report.verdict import VERDICT_WORDS, VERDICTS, verdict
 from tune.results.outcome import Outcome
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
-
-PLACE = {
-    "sim": (
-        "Simulated",
-        "No GPU ran. Every figure on this page comes from the simulated rack, a model of the hardware, "
-        "and stands for no measurement on it.",
-    ),
-    "local": (
-        "Measured on this machine",
-        "LoadGen drove the real serving software on one machine. With mock engines no GPU ran: the time of "
-        "every step comes from a model of the hardware.",
-    ),
-    "slurm": (
-        "Measured on Slurm",
-        "Every figure on this page was measured by LoadGen on the allocated GPUs of a Slurm cluster.",
-    ),
-}
-"""How loudly each place is named: a title, and what it means for the reader."""
 
 SEARCHES = {"tpe": "TPE", "random": "random", "grid": "grid", "gp": "Gaussian process"}
 
@@ -103,5 +86,4 @@ def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
 def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     spent = words.figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
     budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
-    what = "that the simulated trials would have cost" if study.place == "sim" else "spent"
-    return f"{spent} {what}, {budget}"
+    return f"{spent} {place_of(study.place, study.stack).cost}, {budget}"

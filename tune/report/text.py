@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tune.report.certainty import figures_over_orders, verdict_over_orders
+from tune.report.place import place_of
 from tune.report.words import BINDS, figure, milliseconds, quoted, seconds
 from tune.results.frame import rank
 from tune.results.outcome import Outcome, Percentiles, Relief
@@ -13,13 +14,11 @@ from tune.results.proposals import Proposal
 from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 
-_PLACES = {"sim": "simulated rack", "local": "this machine", "slurm": "Slurm"}
 
-
-def render_outcome(outcome: Outcome, slo: Slo, place: str) -> str:
-    """One trial in a few aligned lines; `place` is the kind of cluster it ran on."""
-    split = outcome.provenance.get("split", "")
-    head = f"{split}  {outcome.target_qps:g} queries/s  {_PLACES[place]}  trial {outcome.trial_id}"
+def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
+    """One trial of `study` in a few aligned lines."""
+    split, place = outcome.provenance.get("split", ""), place_of(study.place, study.stack)
+    head = f"{split}  {outcome.target_qps:g} queries/s  {place.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
     lines = [
@@ -65,7 +64,8 @@ def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: S
     told = sum(proposal.trial_id in recorded for proposal in proposals)
     lines = [
         f"study     {study.name}: {study.question}",
-        f"place     {_PLACES[study.place]}, {study.nodes} nodes x {study.gpus_per_node} {study.hardware}",
+        f"place     {place_of(study.place, study.stack).name}, {study.nodes} nodes x {study.gpus_per_node} "
+        f"{study.hardware}",
         ", ".join(
             [
                 f"trials    {told} of {study.n_trials} done",

@@ -6,6 +6,8 @@ from typing import Literal
 
 from tune.spec.typed import PositiveInt, Typed
 
+MOCKED_STACK = "dynamo_v1_mocker"
+
 
 class Stack(Typed):
     """`flat`: TensorRT-LLM 1.0.0rc before rc4, the seed's. `nested`: today's engine YAML.
@@ -27,4 +29,4 @@ class Stack(Typed):
     @property
     def mocked(self) -> bool:
         """Whether the engines are mock engines, which compute nothing and need no GPU."""
-        return self.name == "dynamo_v1_mocker"
+        return self.name == MOCKED_STACK
