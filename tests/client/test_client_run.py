@@ -117,6 +117,13 @@ def test_the_record_the_log_and_the_server_agree(whole: Run) -> None:
     assert figures.tps <= tokens / log.done_ns[-1] * 1e9 * 1.001
 
 
+def test_the_start_of_the_test_is_known_in_epoch_time(whole: Run) -> None:
+    """No request arrives before it is due; 10 ms for the two clocks, a minute for whatever delays it."""
+    assert whole.log.began_at_s is not None
+    first_arrived_s = time.time() - (time.monotonic_ns() - whole.seen[0].arrived_ns) * 1e-9
+    assert -0.01 <= first_arrived_s - whole.log.began_at_s <= 60
+
+
 def test_times_grow_from_the_server_over_the_record_to_loadgen(whole: Run) -> None:
     """Each later span includes the earlier one; 1 ms for how well the start of the test is known."""
     log, figures = whole.log, whole.figures
@@ -239,7 +246,7 @@ def clock():
     return time.monotonic_ns()
 
 try:
-    run_client(read_settings(Path(sys.argv[1])), Path(sys.argv[2]), clock, print)
+    run_client(read_settings(Path(sys.argv[1])), Path(sys.argv[2]), clock, time.time, print)
 except RuntimeError as error:
     print(f"raised: {error}", flush=True)
 os._exit(0)

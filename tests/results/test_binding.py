@@ -52,6 +52,14 @@ def test_a_lower_rate_is_named_where_a_limit_is_broken_or_nothing_else_is_known(
     assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).relief[-1].overrides == lower
 
 
+def test_where_no_stage_is_known_the_pools_are_told():
+    verdict = bound(use(prefill_utilisation=0.5, decode_batch=20.0, decode_batch_most=22.0))
+    assert verdict.binds == "unknown"
+    assert "no record says where the time goes; prefill workers are busy 50 % of the time" in verdict.evidence
+    assert "a decode worker holds 20 sequences on average" in verdict.evidence
+    assert bound(use(prefill_utilisation=0.7)).binds == "prefill"
+
+
 def test_the_front_end_binds_where_its_part_of_the_wait_is_the_longest():
     assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).binds == "frontend"
     assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).binds == "prefill"

@@ -27,8 +27,13 @@ def with_front_end(log: RequestLog) -> RequestLog:
 
 @pytest.mark.parametrize(
     "log",
-    [make_log(50), with_stages(make_log(50)), with_front_end(with_stages(make_log(50)))],
-    ids=["client", "stages", "front end"],
+    [
+        make_log(50),
+        replace(make_log(50), began_at_s=1795451493.25),
+        with_stages(make_log(50)),
+        with_front_end(with_stages(make_log(50))),
+    ],
+    ids=["client", "epoch", "stages", "front end"],
 )
 def test_what_is_written_is_what_is_read(log, tmp_path):
     write_requests(tmp_path / "requests.npz", log)
@@ -53,6 +58,8 @@ def damaged(tmp_path, kind):
             path.write_bytes(path.read_bytes()[:-300])
         case "text":
             path.write_text("not an archive")
+        case "two epochs":
+            np.savez(path, **kept, began_at_s=np.array([1.0, 2.0]))
         case "lacks an array":
             del kept["done_ns"]
             np.savez(path, **kept)
@@ -77,6 +84,7 @@ def damaged(tmp_path, kind):
         "empty",
         "torn",
         "text",
+        "two epochs",
         "lacks an array",
         "lacks a stage",
         "uneven",

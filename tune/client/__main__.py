@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run_client(read_settings(options.client_json), options.out, time.monotonic_ns, _say)
+        run_client(read_settings(options.client_json), options.out, time.monotonic_ns, time.time, _say)
     except KeyboardInterrupt:
         _say(f"interrupted; what is known so far is in {options.out}")
         return 130

@@ -7,6 +7,7 @@ import gc
 import resource
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tune.errors import FixCommand, RunAgain
 from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
 from tune.results.loadgen_settings import loadgen_settings
 from tune.results.measure import REQUESTS_FILE
-from tune.results.requests import write_requests
+from tune.results.requests import RequestLog, write_requests
 
 Say = Callable[[str], None]
 
@@ -31,9 +32,12 @@ _PROGRESS_EVERY_S = 5.0
 _OTHER_FILES = 64
 
 
-def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -> None:
+def run_client(
+    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], say: Say
+) -> None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
+    `clock` counts nanoseconds and never jumps, `epoch_s` tells the seconds since the epoch.
     `requests.npz` is also written when the run is interrupted (KeyboardInterrupt goes on to the caller).
     LoadGen cannot be stopped, so after an exception the caller must end the process.
     Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
@@ -54,7 +58,7 @@ def run_client(settings: ClientSettings, folder: Path, clock: Clock, say: Say) -
     try:
         drive.watch(say)
     finally:
-        write_requests(folder / REQUESTS_FILE, drive.ledger.to_log())
+        write_requests(folder / REQUESTS_FILE, drive.record(epoch_s()))
     drive.judge()
 
 
@@ -87,6 +91,12 @@ class _Drive:
             raise self._error
         self._streams.stop()
         say(f"LoadGen issued its queries at most {self.ledger.issue_delay_ns().max() * 1e-6:.1f} ms late")
+
+    def record(self, now_s: float) -> RequestLog:
+        """What is known of every query at `now_s`, seconds since the epoch."""
+        log = self.ledger.to_log()
+        began_at_s = now_s - (self._clock() - self.ledger.start_ns) * 1e-9
+        return replace(log, began_at_s=began_at_s) if len(log) else log
 
     def judge(self) -> None:
         """Raises RunAgain when the run says nothing about the deployment."""

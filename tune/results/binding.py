@@ -171,12 +171,12 @@ def _stage_figures(
         )
     elif binds == "unknown":
         told.append("no record says where the time goes")
-    if binds == "prefill" and use is not None and use.prefill_utilisation is not None:
+    if binds in ("prefill", "unknown") and use is not None and use.prefill_utilisation is not None:
         told.append(f"prefill workers are busy {_percent(use.prefill_utilisation)} of the time")
         most = use.prefill_utilisation_most
         if most is not None and most > (1 + UNEVEN_FRAC) * use.prefill_utilisation:
             told.append(f"the busiest one {_percent(most)}")
-    if binds in ("decode_slots", "decode_kv", "decode_step_time"):
+    if binds in ("decode_slots", "decode_kv", "decode_step_time", "unknown"):
         told += _decode_figures(spec, use)
     return told
 

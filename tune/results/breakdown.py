@@ -19,13 +19,18 @@ def breakdown(log: RequestLog, good: NDArray[np.bool_], decode: Engine) -> Break
     """Stages and pool use of `log`, None where it records neither; `good` (n,) are the answered requests."""
     if log.stages is None and log.pools is None:
         return None
-    stages = _stages(log, log.stages, good) if log.stages else dict.fromkeys(_STAGES)
-    return Breakdown(**stages, **_pools(log.pools, decode))
+    stages = _stages(log, log.stages, good) if log.stages else no_stages()
+    return Breakdown(**stages, **pool_figures(log.pools, decode))
 
 
 def decode_slots(engine: Engine) -> int:
     """Sequences that one decode worker may hold at once: a step makes one token for each."""
     return min(engine.max_batch_size, engine.max_num_tokens)
+
+
+def no_stages() -> dict[str, float | None]:
+    """The stages of requests whose marks nobody recorded."""
+    return dict.fromkeys(_STAGES)
 
 
 def _stages(log: RequestLog, stages: Stages, good: NDArray[np.bool_]) -> dict[str, float | None]:
@@ -42,7 +47,7 @@ def _stages(log: RequestLog, stages: Stages, good: NDArray[np.bool_]) -> dict[st
     )
     known = good & (marks >= 0).all(axis=0)
     if not known.any():
-        return dict.fromkeys(_STAGES)
+        return no_stages()
     ttft_ns = log.first_token_ns - log.scheduled_ns
     tail = known & (ttft_ns >= np.quantile(ttft_ns[known], 1 - TAIL_FRAC))
     means: dict[str, float | None] = {}
@@ -75,7 +80,8 @@ def _mean_s(from_ns: IntArray | None, to_ns: IntArray | None, which: NDArray[np.
     return float((to_ns - from_ns)[which].mean()) / 1e9
 
 
-def _pools(pools: PoolUse | None, decode: Engine) -> dict[str, float | None]:
+def pool_figures(pools: PoolUse | None, decode: Engine) -> dict[str, float | None]:
+    """How full the pools were, by the names of Breakdown; None where not recorded."""
     figures: dict[str, float | None] = {}
     for name, of_workers in (
         ("prefill_utilisation", pools.prefill_busy_frac if pools else None),

@@ -16,6 +16,7 @@ from tune.results.loadgen_figures import LoadGenFigures, read_logs
 from tune.results.orders import read_orders, spread
 from tune.results.outcome import Constraints, Percentiles, Probe
 from tune.results.requests import RequestLog, read_requests
+from tune.results.scraped import scraped_breakdown
 from tune.results.trust import broken_slo, distrust
 from tune.spec.load import Load, Slo
 from tune.spec.trial import TrialSpec
@@ -33,7 +34,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     The rate is the one in LoadGen's log, or that of `spec` where no log tells. Percentiles are those of the
     answered requests. Output tokens/s is the mean tokens of an answer times the rate of completions between
     warm-up and the last arrival, so it is what the rack did, not what it was offered; per GPU it is over all
-    allocated GPUs. Raises RunAgain when requests.npz is missing, torn or has no request.
+    allocated GPUs. How full the pools were is said by requests.npz, else by the workers' metrics beside it.
+    Raises RunAgain when requests.npz is missing, torn or has no request, or the metrics are torn.
     """
     log = read_requests(folder / REQUESTS_FILE)
     if not len(log):
@@ -58,7 +60,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    constraints, use = _constraints(ttft, tpot, spec.slo), breakdown(log, good, spec.decode)
+    constraints = _constraints(ttft, tpot, spec.slo)
+    use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec.decode)
     return Probe(
         target_qps=target_qps,
         queries=len(log),

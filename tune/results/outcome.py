@@ -44,7 +44,8 @@ class Breakdown(Typed):
     slowest first tokens, which make the p99. The front end's parts: `frontend_in_s` of `queue_s`,
     `frontend_out_s` of `first_step_s`. `tail_prefill_alone_s` is the part of `tail_prefill_s` that the
     prompts would take on idle workers. Pool figures are means over workers and time, with `_most` those of
-    the fullest worker; `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold.
+    the fullest worker; `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold. Of a
+    live deployment only pool figures are known (tune/results/scraped.py).
     """
 
     queue_s: float | None

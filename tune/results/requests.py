@@ -49,6 +49,7 @@ class RequestLog:
 
     Times are int64 nanoseconds since the start of the test, -1 where the event never came. `error` is an
     empty string for an answered request. Workers are numbered within their pool, -1 where unknown.
+    `began_at_s`: the start of the test in seconds since the epoch, None where no clock told.
     """
 
     scheduled_ns: IntArray
@@ -61,15 +62,22 @@ class RequestLog:
     error: NDArray[np.str_]
     stages: Stages | None = None
     pools: PoolUse | None = None
+    began_at_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.scheduled_ns)
 
 
+_APART = ("stages", "pools", "began_at_s")
+"""What of a record is not one figure a request."""
+
+
 def write_requests(path: Path, log: RequestLog) -> None:
     """Write `log` to `path` (an .npz archive), through a temporary name. Raises FixCommand if that fails."""
-    arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")}
+    arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in _APART}
     arrays["error"] = _narrow(log.error)
+    if log.began_at_s is not None:
+        arrays["began_at_s"] = log.began_at_s
     for part in (log.stages, log.pools):
         if part is not None:
             arrays |= {
@@ -85,13 +93,14 @@ def read_requests(path: Path) -> RequestLog:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         log = RequestLog(
-            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in ("stages", "pools")},
+            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in _APART},
             stages=_part(Stages, arrays),
             pools=_part(PoolUse, arrays),
+            began_at_s=float(arrays["began_at_s"]) if "began_at_s" in arrays else None,
         )
-    except (OSError, EOFError, BadZipFile, ValueError, KeyError) as error:
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise RunAgain(_unreadable(path, str(error))) from error
-    per_request = [getattr(log, f.name) for f in fields(log) if f.name not in ("stages", "pools")]
+    per_request = [getattr(log, f.name) for f in fields(log) if f.name not in _APART]
     per_request += [getattr(log.stages, f.name) for f in fields(Stages)] if log.stages else []
     if any(array is not None and array.shape != (len(log),) for array in per_request):
         raise RunAgain(_unreadable(path, "its arrays differ in length"))
