@@ -164,6 +164,7 @@ def test_steps_are_called_as_planned(rack: Rack, make_facts: Callable[..., Clust
         "HEAD_NODE_IP": "127.0.0.1",
         "PLAN_DIR": str(rack.plan_dir),
         "RAW_DIR": str(rack.raw),
+        "SCRATCH_DIR": "nothing on a cluster asks for it",
     }
     for process in plan.processes:
         called = rack.call(process.name)

@@ -289,6 +289,7 @@ def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeF
 
 def test_bind_text_fills_every_placeholder() -> None:
     values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "PLAN_DIR": "/p", "RAW_DIR": "/r"}
-    assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 /p /r"
+    values |= {"SCRATCH_DIR": "/s"}
+    assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 /p /r /s"
     with pytest.raises(KeyError):
         bind_text("x", {})

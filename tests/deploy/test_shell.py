@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from tune.deploy.process import PLACEHOLDERS, bind_text
 from tune.deploy.shell import environment_text, with_env, words
 
-BOUND = {"HEAD_NODE": "gb 01", "HEAD_NODE_IP": "10.0.0.1", "PLAN_DIR": "/a 'plan'", "RAW_DIR": '/$(raw) "x"'}
+BOUND = {
+    "HEAD_NODE": "gb 01",
+    "HEAD_NODE_IP": "10.0.0.1",
+    "PLAN_DIR": "/a 'plan'",
+    "RAW_DIR": '/$(raw) "x"',
+    "SCRATCH_DIR": "/tmp/a `b` * c",
+}
 PRINT = 'for word in "$@"; do printf \'%s\\0\' "$word"; done'
 
 nasty = st.text(alphabet="ab '\"$(){}`\\;&|<>*?~#!\n\t=é-", max_size=12)

@@ -8,7 +8,7 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
-from tune.deploy.process import PLAN_DIR, RAW_DIR, START_ETCD, Port, Process, dynamo_program, log_path
+from tune.deploy.process import PLAN_DIR, SCRATCH_DIR, START_ETCD, Port, Process, dynamo_program, log_path
 from tune.errors import FixCommand
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.engine import KV_BLOCK_TOKENS, Engine
@@ -44,7 +44,7 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
         "DYN_SYSTEM_HOST": LOOPBACK,
         "DYN_LOG": _QUIET,
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
-        "HOME": f"{RAW_DIR}/home",
+        "HOME": SCRATCH_DIR,
     }
 
 

@@ -12,8 +12,10 @@ ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
 
 HEAD_NODE, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
 PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
-PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR)
-"""What a plan leaves open: host name and address of node 0, the plan's folder, the attempt's folder. They
+SCRATCH_DIR = "${SCRATCH_DIR}"
+PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
+"""What a plan leaves open: host name and address of node 0, the plan's folder, the attempt's folder, a folder
+that is removed when the attempt ends (mock engines on one machine alone have use for it). They
 occur in `Process.env`, `Process.argv`, `LaunchPlan.ready` and the shell texts; `bind_text` fills them."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
@@ -69,7 +71,7 @@ def dynamo_program(facts: ClusterFacts, name: str) -> str:
 
 
 def bind_text(text: str, values: Mapping[str, str]) -> str:
-    """`text` with every placeholder replaced; `values` maps the four names without `${}` to their values."""
+    """`text` with every placeholder replaced; `values` maps their names without `${}` to their values."""
     for placeholder in PLACEHOLDERS:
         text = text.replace(placeholder, values[placeholder[2:-1]])
     return text

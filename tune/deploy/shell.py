@@ -1,4 +1,4 @@
-"""Plan values as shell words. Nothing reaches a shell unquoted but the four placeholders."""
+"""Plan values as shell words. Nothing reaches a shell unquoted but the placeholders."""
 
 from __future__ import annotations
 

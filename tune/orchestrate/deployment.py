@@ -55,6 +55,7 @@ class Deployment:
             "HEAD_NODE_IP": nodes.head_address,
             "PLAN_DIR": str(plan),
             "RAW_DIR": str(raw),
+            "SCRATCH_DIR": str(starter.scratch),
         }
         self._running: list[Running] = []
 

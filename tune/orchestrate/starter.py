@@ -30,7 +30,13 @@ class Started(Protocol):
 
 
 class Starter(Protocol):
-    """Starts processes; texts it is given are bound, without placeholders."""
+    """Starts processes; texts it is given are bound, without placeholders.
+
+    `scratch`: a folder for what nobody needs after the attempt.
+    """
+
+    @property
+    def scratch(self) -> Path: ...
 
     def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:
         """Run `argv` where `process` belongs, with `env` beside the environment of the job, into `log`.
@@ -42,10 +48,11 @@ class Starter(Protocol):
 class ChildProcesses:
     """Every process as a child of this one, each in a session of its own; they end when this one ends.
 
-    `scratch` is what they take for temporary files.
+    They take `scratch` for temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
         self._environment = dict(os.environ) | {
             "TMPDIR": str(scratch),
             "PATH": program_path(),
