@@ -16,7 +16,7 @@ from sim_trials import make_trial, short_trial
 
 from tune.errors import FixCommand
 from tune.results.requests import FloatArray, RequestLog, Stages
-from tune.sim.rack import simulate
+from tune.sim.rack import serve, simulate
 from tune.spec.memory import kv_capacity_tokens
 
 POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
@@ -145,12 +145,15 @@ def test_littles_law(overrides: tuple[str, ...]) -> None:
     assert log.pools.decode_batch_mean.sum() == pytest.approx((done - start).sum() / last_ns, rel=1e-6)
 
 
-def test_promised_cache_never_exceeds_a_worker() -> None:
+@pytest.mark.parametrize("asks", ["the longest answer", "its own answer"])
+def test_promised_cache_never_exceeds_a_worker(asks: str) -> None:
     plain = ("cluster.calibration.frontend_message_s=0.0", "split.decode_workers=2", "load.min_queries=1500")
     spec, calibration = short_trial("load.target_qps=60", *plain)
     log = simulate(spec, calibration)
+    most = np.full_like(log.output_tokens, 2000) if asks == "the longest answer" else log.output_tokens
+    log = serve(spec, calibration, log.scheduled_ns, (log.input_tokens, log.output_tokens), most)
     assert log.stages is not None
-    context = np.minimum(log.input_tokens + 2000, spec.decode.max_seq_len)
+    context = np.minimum(log.input_tokens + most, spec.decode.max_seq_len)
     fullest = 0
     for worker in range(2):
         mine = log.decode_worker == worker
@@ -293,6 +296,15 @@ def test_a_model_that_does_not_fit_refuses_everything() -> None:
     assert (log.error != "").all()
     assert log.pools is not None
     assert (log.pools.decode_batch_mean == 0).all()
+
+
+def test_requests_ask_for_the_longest_answer_unless_said_otherwise() -> None:
+    spec, calibration = short_trial("load.target_qps=60", "split.decode_workers=1")
+    log = simulate(spec, calibration)
+    known = log.scheduled_ns, (log.input_tokens, log.output_tokens)
+    assert digest(serve(spec, calibration, *known)) == digest(log)
+    asking_less = serve(spec, calibration, *known, most=log.output_tokens)
+    assert ttft_s(asking_less).mean() < ttft_s(log).mean()
 
 
 def test_answers_end_at_max_seq_len() -> None:

@@ -10,8 +10,8 @@ from tune.spec.memory import kv_capacity_tokens, reserved_tokens
 from tune.spec.trial import TrialSpec
 
 
-def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
-    """Why no engine would accept a request, shape (n,); empty where they do."""
+def refusals(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.str_]:
+    """Why no engine would accept a request, shape (n,); empty where they do. `most` as `reserved` has it."""
     longest = min(spec.prefill.max_seq_len, spec.decode.max_seq_len) - 1
     prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.prefill)
     decode_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
@@ -22,7 +22,7 @@ def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
         (whole & (prompt > budget), f"prompt over prefill.max_num_tokens {budget} without chunked prefill"),
         (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
         (
-            reserved(spec, prompt) > decode_kv,
+            reserved(spec, prompt, most) > decode_kv,
             f"request over the {decode_kv} tokens of a decode worker's KV cache",
         ),
     )
@@ -31,10 +31,9 @@ def refusals(spec: TrialSpec, prompt: IntArray) -> NDArray[np.str_]:
     return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
 
 
-def reserved(spec: TrialSpec, prompt: IntArray) -> IntArray:
-    """KV tokens that the longest answer to each prompt takes in a decode worker, shape (n,)."""
-    answer_tokens = spec.load.dataset.longest_answer_tokens
-    return reserved_tokens(prompt, answer_tokens, spec.decode.max_seq_len)
+def reserved(spec: TrialSpec, prompt: IntArray, most: IntArray) -> IntArray:
+    """KV tokens that each prompt and an answer of the `most` tokens its request allows take, shape (n,)."""
+    return reserved_tokens(prompt, most, spec.decode.max_seq_len)
 
 
 def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:

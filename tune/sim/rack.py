@@ -44,9 +44,17 @@ def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
 
 
 def serve(
-    spec: TrialSpec, calibration: Calibration, scheduled_ns: IntArray, lengths: tuple[IntArray, IntArray]
+    spec: TrialSpec,
+    calibration: Calibration,
+    scheduled_ns: IntArray,
+    lengths: tuple[IntArray, IntArray],
+    most: IntArray | None = None,
 ) -> RequestLog:
-    """What `simulate` does, of known arrivals and known prompt and answer tokens, int64, shape (n,) each."""
+    """What `simulate` does, of known arrivals and known prompt and answer tokens, int64, shape (n,) each.
+
+    `most` (n,): the longest answer that each request allows, which an engine sets KV blocks aside for; the
+    dataset's longest where it is None, as the benchmark asks.
+    """
     split = spec.split
     if not (split.prefill_workers and split.decode_workers):
         raise FixCommand(
@@ -55,12 +63,15 @@ def serve(
         )
     prompt, answer = lengths
     answer = answers(spec, prompt, answer)
-    error = refusals(spec, prompt)
+    if most is None:
+        most = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
+    error = refusals(spec, prompt, most)
     taken = error == ""
     accepted = _Accepted(
         arrival_s=scheduled_ns[taken] / 1e9 + calibration.ttft_overhead_s,
         prompt=prompt[taken],
         answer=answer[taken],
+        reserved=reserved(spec, prompt[taken], most[taken]),
         window_s=float(scheduled_ns[-1]) / 1e9,
     )
     prefilled, decode_worker = _run_prefill(spec, calibration, accepted)
@@ -88,11 +99,13 @@ def serve(
 
 @dataclass(frozen=True, eq=False)
 class _Accepted:
-    """The requests that engines accept, shape (n,); `window_s`: from the first arrival to the last."""
+    """The requests that engines accept, shape (n,). `reserved`: KV tokens that a decode worker sets aside;
+    `window_s`: from the first arrival to the last."""
 
     arrival_s: FloatArray
     prompt: IntArray
     answer: IntArray
+    reserved: IntArray
     window_s: float
 
 
@@ -144,7 +157,7 @@ def _run_decode(
         transfer_s=_transfer_s(spec, calibration, spec.decode, accepted.prompt),
         prompt=accepted.prompt,
         answer=accepted.answer,
-        reserved=reserved(spec, accepted.prompt),
+        reserved=accepted.reserved,
     )
     served = Served(
         worker=worker,

@@ -73,10 +73,10 @@ def kv_capacity_tokens(model: Model, hardware: Hardware, engine: Engine) -> int:
 
 
 def reserved_tokens(
-    prompt_tokens: NDArray[np.int64], answer_tokens: int, max_seq_len: int
+    prompt_tokens: NDArray[np.int64], answer_tokens: int | NDArray[np.int64], max_seq_len: int
 ) -> NDArray[np.int64]:
     """KV tokens that GUARANTEED_NO_EVICT sets aside for each sequence, in whole blocks; shape as given."""
-    tokens = np.minimum(prompt_tokens + answer_tokens, max_seq_len)
+    tokens: NDArray[np.int64] = np.minimum(prompt_tokens + answer_tokens, max_seq_len)
     return -(-tokens // KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS
 
 
