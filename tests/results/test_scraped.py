@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from request_logs import make_log, spec
 
 from tune.errors import RunAgain
+from tune.results.measure import measure
 from tune.results.metrics import METRICS_FILE, MetricsWriter
 from tune.results.outcome import Breakdown
-from tune.results.requests import RequestLog
+from tune.results.requests import RequestLog, read_requests
 from tune.results.scraped import FEWEST_SCRAPES, scraped_breakdown
+from tune.spec.memory import kv_capacity_tokens
 
 LIVE = Path(__file__).parents[1] / "data" / "live" / "2P1D"
 IN_FLIGHT = 'dynamo_component_inflight_requests{dynamo_endpoint="generate"}'
@@ -132,3 +134,34 @@ def test_a_mean_is_that_of_the_lines_between_scrapes(
     mean = found(folder, log_of(2.0 * (len(batches) - 1))).decode_batch
     middles = [(one + other) / 2 for one, other in pairwise(batches)]
     assert mean == pytest.approx(np.mean(middles))
+
+
+def mean_over_arrivals(log: RequestLog, weights: np.ndarray) -> float:
+    """Mean sum of `weights` (n,) of the requests between first token and end, up to the last arrival."""
+    until = log.scheduled_ns[-1]
+    held_ns = np.minimum(log.done_ns, until) - np.minimum(log.first_token_ns, until)
+    return float((held_ns * weights).sum() / until)
+
+
+def test_a_real_decode_batch_is_what_the_requests_make_it() -> None:
+    """Little's law on the client's record: what is between first token and end is in the decode worker."""
+    log = read_requests(LIVE / "requests.npz")
+    use = found(LIVE, log)
+    assert use.decode_batch == pytest.approx(mean_over_arrivals(log, np.ones(len(log))), rel=0.03)
+    assert use.decode_batch_most == use.decode_batch
+
+
+def test_a_real_kv_cache_holds_the_sequences_of_the_batch() -> None:
+    """Every sequence holds its prompt and, on average over its answer, half of that."""
+    log, trial = read_requests(LIVE / "requests.npz"), spec()
+    tokens = mean_over_arrivals(log, log.input_tokens + log.output_tokens / 2)
+    capacity = kv_capacity_tokens(trial.model, trial.hardware, trial.decode)
+    assert found(LIVE, log).kv_used_frac == pytest.approx(tokens / capacity, rel=0.05)
+
+
+def test_a_real_prefill_pool_is_busy_and_its_busiest_worker_not_known_in_so_few_scrapes() -> None:
+    probe = measure(LIVE, spec("load.target_qps=2.0"), "raw/1/probe-1")
+    use = probe.breakdown
+    assert use is not None
+    assert use.prefill_utilisation == pytest.approx(0.8, abs=0.1)
+    assert (use.prefill_utilisation_most, use.queue_s) == (None, None)
