@@ -7,11 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from local_trials import SMALL, Start, alive, printed
 from stand_ins import finish, wait_for
 
+from tune.results.measure import REQUESTS_FILE
 from tune.results.metrics import METRICS_FILE, read_metrics, total
+from tune.results.requests import read_requests
 
 
 def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Path) -> None:
@@ -28,9 +31,16 @@ def test_without_dynamo_it_says_how_to_install_it(start: Start) -> None:
     assert process.returncode == 2
 
 
+CUT = (
+    *("load.dataset.inputs.max_tokens=400", "load.dataset.longest_prompt_tokens=400"),
+    "decode.max_seq_len=512",
+)
+"""Answers of more than 112 tokens end at the engines' limit, and none may be asked for more."""
+
+
 @pytest.mark.slow
 def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...], tmp_path: Path) -> None:
-    process = start(*SMALL, *dynamo)
+    process = start(*SMALL, *CUT, *dynamo)
     said = printed(process)
     assert process.returncode == 0, said
     assert "prefill 2 of 2, backend/tensorrt_llm 1 of 1, model listed" in said
@@ -43,6 +53,15 @@ def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...
     outcome = json.loads((attempt.parents[1] / "outcome.json").read_text())
     assert outcome["probes"][0]["queries"] == 60
     assert outcome["ttft_s"]["p50"] > 0.02
+    log = read_requests(attempt / "probe-1" / REQUESTS_FILE)
+    assert set(log.error) == {""}
+    assert log.output_tokens.max() == 112
+    until_ns = log.scheduled_ns[-1]
+    held_ns = np.minimum(log.done_ns, until_ns) - np.minimum(log.first_token_ns, until_ns)
+    assert outcome["breakdown"]["decode_batch"] == pytest.approx(held_ns.sum() / until_ns, rel=0.25)
+    assert 0 < outcome["breakdown"]["kv_used_frac"] < 1
+    assert 0 < outcome["breakdown"]["prefill_utilisation"] <= 1
+    assert not list(attempt.glob("home*"))
 
 
 COMMANDS = {
