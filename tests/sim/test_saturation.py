@@ -20,6 +20,10 @@ SEEDS = range(4)
 TOLERANCE = 0.02
 """A mean over four orders of 2,000 requests is no mean over all orders."""
 
+LATE_TOLERANCE = 0.2
+"""Who decodes a prompt changes with the number of prefill workers: where decode binds, that alone moves the
+share of late requests."""
+
 
 def completed_qps(log: RequestLog) -> float:
     good = answered(log)
@@ -91,4 +95,4 @@ def test_a_longer_budget_never_makes_more_requests_late(
     ttft, _ = waits_s(*split, rate)
     assert (ttft > budget_s + longer_s).mean() <= (ttft > budget_s).mean()
     fewer_late = (waits_s(split[0] + 1, split[1], rate)[0] > budget_s).mean()
-    assert fewer_late <= (ttft > budget_s).mean() + TOLERANCE
+    assert fewer_late <= (ttft > budget_s).mean() * (1 + LATE_TOLERANCE) + TOLERANCE
