@@ -151,14 +151,15 @@ def compared(asked: Case, duration_s: float, folder: Path) -> str:
 
 
 TITLE = (
-    "split  queries/s queries  binds             TTFT p50, s  p99, s TPOT p50, ms  p99, ms   load  busy   hog"
+    "split  queries/s queries  binds                  "
+    "TTFT p50, s  p99, s TPOT p50, ms  p99, ms   load  busy   hog"
 )
 
 
 def lines(split: str, live: Probe, simulated: Probe, machine: Machine) -> str:
     """Both probes and their ratio, a line each."""
     binds = simulated.binding.binds if simulated.binding else "unknown"
-    asked = f"{split:6} {live.target_qps:9g} {live.queries:7}  {binds:11}"
+    asked = f"{split:6} {live.target_qps:9g} {live.queries:7}  {binds:16}"
     busy = f"  {machine.load:5.1f} {machine.busy_frac:5.0%} {machine.hog_frac:5.0%}"
     of_live, of_simulated = _figures(live), _figures(simulated)
     ratios = (a / b for a, b in zip(of_live, of_simulated, strict=True))

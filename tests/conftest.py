@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from stand_ins import free_ports
 
 from tune.config import compose_overrides
 from tune.spec.settings import Settings
@@ -46,6 +50,36 @@ def signals_reach_children() -> Iterator[None]:
 def root() -> Path:
     """The checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
+    """Overrides that lead to the installed Dynamo and give its servers free ports.
+
+    A machine runs one deployment at a time: tests of other processes wait here.
+    """
+    venv = root / ".venv-dynamo"
+    if not (venv / "bin" / "etcd").exists():
+        reason = f"no Dynamo in {venv}: make dynamo installs it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with (Path(tempfile.gettempdir()) / "tune-tests-dynamo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield _reached(venv)
+
+
+def _reached(venv: Path) -> tuple[str, ...]:
+    frontend, client, peer, nats, system = free_ports(5)
+    return (
+        *(f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}"),
+        *(f"stack.frontend_port={frontend}", f"stack.etcd_client_port={client}"),
+        *(
+            f"stack.etcd_peer_port={peer}",
+            f"stack.nats_port={nats}",
+            f"stack.system_port={system % 20000 + 10000}",
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ DOCUMENTS = (
     "DESIGN.md",
     "docs/benchmarks.md",
     "docs/client.md",
+    "docs/local.md",
     "docs/simulator.md",
     "docs/sweeps.md",
 )
@@ -42,7 +43,7 @@ def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = 0
     for command in commands(root, document):
-        if command.startswith("make "):
+        if command.startswith("make ") or "cluster=local" in command:
             continue
         done = subprocess.run(
             command,
@@ -56,6 +57,37 @@ def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         ran += 1
     assert ran >= fewest
+
+
+@pytest.mark.slow
+def test_the_commands_on_real_dynamo_run(root: Path, tmp_path: Path, dynamo: tuple[str, ...]) -> None:
+    """The first is the short one; of the others, which take minutes, the plan is rendered."""
+    asked = [
+        command
+        for document in ("README.md", "docs/local.md")
+        for command in commands(root, document)
+        if "cluster=local" in command
+    ]
+    for number, command in enumerate(asked):
+        words = [*shlex.split(command)[1:], *dynamo, *(["action=plan"] if number else [])]
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert len(asked) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("dynamo")
+def test_the_live_benchmark_runs(root: Path) -> None:
+    words = ["benchmarks/live_against_simulated.py", "1P1D@2", "--duration-s", "4"]
+    done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    live, simulated, ratio = (line.split() for line in done.stdout.splitlines()[-3:])
+    assert live[:2] == ["1P1D", "2"]
+    assert "live" in live
+    assert simulated[0] == "sim"
+    assert all(float(figure) > 0 for figure in ratio[1:])
 
 
 def test_the_make_targets_of_the_documents_exist(root: Path) -> None:
