@@ -282,6 +282,41 @@ def test_an_attempt_ends_when_the_process_that_asked_for_it_is_killed(make_trial
     assert_nothing_left(trial)
 
 
+ENDS_THREAD_BY_THREAD = """
+import ctypes, os, signal, subprocess, sys, threading, time
+argv = [sys.executable, "-m", "tune.orchestrate", sys.argv[1], "--parent", str(os.getpid())]
+subprocess.Popen(argv, start_new_session=True)
+asked = threading.Event()
+
+def end():
+    sys.stdin.read()
+    asked.set()
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=end).start()
+asked.wait()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.slow
+def test_a_parent_that_ends_thread_by_thread_asks_once(make_trial: MakeTrial) -> None:
+    """The kernel tells of the thread that started the guardian, then of the one that inherited it."""
+    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
+    command = [sys.executable, "-c", ENDS_THREAD_BY_THREAD, str(trial.attempt)]
+    with subprocess.Popen(
+        command, env=trial.environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        trial.pid("client")
+        assert parent.stdin is not None
+        parent.stdin.close()
+        parent.wait()
+        wait_for(lambda: not trial.alive())
+    assert "interrupted after" in (trial.record.error or "")
+    assert_nothing_left(trial)
+
+
 @pytest.mark.slow
 def test_what_does_not_end_when_asked_is_killed_with_what_it_started(make_trial: MakeTrial) -> None:
     trial = make_trial(

@@ -16,6 +16,9 @@ from tune.orchestrate.kin import adopt_orphans, end_descendants, follow_parent
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+_ORPHANED = signal.SIGUSR1
+"""What the kernel sends when the parent ends: of a parent with threads more than once, so it counts apart."""
+
 
 def guarded(work: Callable[[Path], int], parent: int | None) -> int:
     """The exit code of `work`, run in a child of this process; nothing below it outlives this call.
@@ -38,15 +41,20 @@ def guarded(work: Callable[[Path], int], parent: int | None) -> int:
         os.kill(worker, signal.SIGKILL if told else signal.Signals(number))
         told = True
 
+    def tell_once(_number: int, _frame: FrameType | None) -> None:
+        if not told:
+            tell(signal.SIGTERM, None)
+
     for number in STOPPING:
         signal.signal(number, tell)
+    signal.signal(_ORPHANED, tell_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if parent is not None:
-        follow_parent(signal.SIGTERM, parent)
+        follow_parent(_ORPHANED, parent)
     try:
         return _wait_for(worker)
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, _ORPHANED))
         end_descendants()
         shutil.rmtree(scratch, ignore_errors=True)
 

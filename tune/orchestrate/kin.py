@@ -24,7 +24,9 @@ def adopt_orphans() -> None:
 def follow_parent(number: signal.Signals, parent: int) -> None:
     """Have the kernel send this process `number` when process `parent`, its parent, has ended.
 
-    The signal comes when the thread ends that started this process, so that has to be a main thread.
+    The signal comes when the thread ends that started this process, so that has to be a main thread; then
+    again when another thread ends to which the kernel gave this process. Source: Linux, kernel/exit.c,
+    forget_original_parent.
     """
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel was told
