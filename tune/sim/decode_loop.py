@@ -23,6 +23,7 @@ from tune.sim.decode_pool import (
     PROMISED,
     STATIC_BATCH,
     STEP,
+    STEPPED,
     DecodeWorker,
     Jobs,
     Requests,
@@ -75,8 +76,9 @@ def _serve(limits: DecodeWorker, jobs: Jobs, state: State, served: Served, until
     """Run every step of one worker that starts before `until_s`."""
     number, clock_s = state.number, state.clock_s
     while clock_s[NOW] < until_s:
-        fresh = number[BATCH]
         _resume(limits, jobs, state)
+        if clock_s[NOW] >= until_s:  # who came meanwhile is not known yet
+            return
         _admit(limits, jobs, state, served.start_s)
         if number[BATCH] == 0:
             if state.waiting[HEAD] == NOBODY:
@@ -87,7 +89,7 @@ def _serve(limits: DecodeWorker, jobs: Jobs, state: State, served: Served, until
             _pause(jobs, state)
         context_s = limits.context_token_s * number[CONTEXT]
         step_s = state.slowdown * (state.batch_s[number[BATCH]] + context_s)
-        for slot in range(fresh, number[BATCH]):
+        for slot in range(number[STEPPED], number[BATCH]):
             if served.first_s[state.active[slot]] < 0:
                 served.first_s[state.active[slot]] = clock_s[NOW] + step_s
         _advance(limits, state, _steps(limits, jobs, state, step_s, until_s), step_s)
@@ -161,6 +163,7 @@ def _admit(limits: DecodeWorker, jobs: Jobs, state: State, start_s: FloatArray) 
 def _pause(jobs: Jobs, state: State) -> None:
     number = state.number
     number[BATCH] -= 1
+    number[STEPPED] = min(number[STEPPED], number[BATCH])
     request = state.active[number[BATCH]]
     jobs.made[request] = jobs.answer[request] - (state.finish[number[BATCH]] - number[STEP])
     number[CONTEXT] -= jobs.prompt[request] + jobs.made[request]
@@ -223,6 +226,7 @@ def _retire(jobs: Jobs, state: State, done_s: FloatArray) -> None:
     """Take out answers that are done; the others keep their order, so that the last is the youngest."""
     number = state.number
     number[JUST_ENDED] = 0
+    number[STEPPED] = number[BATCH]
     if number[STEP] < number[NEXT_END]:
         return
     kept, next_end = 0, np.iinfo(np.int64).max
@@ -238,4 +242,4 @@ def _retire(jobs: Jobs, state: State, done_s: FloatArray) -> None:
         number[PROMISED] -= jobs.reserved[request]
     number[JUST_ENDED] = number[BATCH] - kept
     number[LOAD] -= number[JUST_ENDED]
-    number[BATCH], number[NEXT_END] = kept, next_end
+    number[BATCH], number[STEPPED], number[NEXT_END] = kept, kept, next_end

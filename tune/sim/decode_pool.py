@@ -12,7 +12,7 @@ from tune.sim.queues import empty_queues
 
 GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH = 0, 1, 2
 
-STEP, NEXT_END, CONTEXT, PROMISED, BATCH, PAUSED, PEAK, LOAD, JUST_ENDED = range(9)
+STEP, NEXT_END, CONTEXT, PROMISED, BATCH, STEPPED, PAUSED, PEAK, LOAD, JUST_ENDED = range(10)
 NOW, BATCH_S, CONTEXT_S = range(3)
 
 
@@ -119,7 +119,7 @@ def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> Pool:
         np.zeros((workers, slots), np.int64),
         np.zeros((workers, slots), np.int64),
         empty_queues(workers),
-        np.zeros((workers, 9), np.int64),
+        np.zeros((workers, 10), np.int64),
         np.zeros((workers, 3)),
     )
 
