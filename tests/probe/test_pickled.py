@@ -167,8 +167,9 @@ def test_only_the_file_of_the_trial_is_read(tmp_path: Path) -> None:
         pickled_texts(dataset_of(tmp_path / "elsewhere.pkl", sha256="0" * 64))
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.integers(0, 2000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 def test_noise_in_a_pickle_is_refused_or_harmless(tmp_path: Path, noise: bytes, at: int) -> None:
     right = pickle.dumps(frame())
     at = min(at, len(right))
