@@ -25,6 +25,7 @@ def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("dynamo")  # two at once would hear of each other instead
 def test_without_dynamo_it_says_how_to_install_it(start: Start) -> None:
     process = start(*SMALL, "cluster.dynamo_venv=/nowhere")
     assert "make dynamo" in printed(process)
@@ -74,13 +75,19 @@ COMMANDS = {
 }
 
 
+def asks(folder: Path) -> bool:
+    """Whether the load client has begun to ask."""
+    logs = (folder / "runs").glob("single-local/*/raw/1/logs/*client.out")
+    return any("queries over" in log.read_text() for log in logs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_process_that_dies_in_mid_run_fails_the_trial(
     name: str, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, *dynamo)
-    wait_for(lambda: list((tmp_path / "runs").glob("single-local/*/raw/1/probe-1/mlperf_log_detail.txt")))
+    wait_for(lambda: asks(tmp_path))
     victim = next(p for p, command in alive(tmp_path).items() if COMMANDS[name] in command)
     os.kill(victim, signal.SIGKILL)
     said = printed(process)
@@ -94,7 +101,7 @@ def test_a_process_that_dies_in_mid_run_fails_the_trial(
 def test_a_study_on_real_dynamo_ends_with_a_report(
     start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Two splits of three nodes, the wider prefill pool and the wider decode pool."""
+    """Two splits of three nodes; 60 queries cannot show that a p99 holds, so the answer is no."""
     own = tmp_path / "own" / "sweep"
     own.mkdir(parents=True)
     (own / "splits.yaml").write_text(
@@ -106,23 +113,16 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
         "  space:\n"
         "    prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}\n"
     )
-    process = start(
-        "--config-dir",
-        str(own.parent),
-        "+sweep=splits",
-        "search=grid",
-        "study.incumbent=false",
-        *SMALL,
-        *dynamo,
-    )
+    words = ("--config-dir", str(own.parent), "+sweep=splits", "search=grid", "study.incumbent=false")
+    process = start(*words, *SMALL, *dynamo)
     said = printed(process)
-    assert process.returncode == 0, said
+    assert process.returncode == 1, said
     page = (tmp_path / "reports" / "splits-local" / "index.html").read_text()
     assert "2P1D" in page
     assert "1P2D" in page
-    ranked = json.loads((tmp_path / "reports" / "splits-local" / "ranking.json").read_text())
-    assert {row["params"]["prefill_workers"] for row in ranked} == {1, 2}
-    assert all(row["feasible"] for row in ranked)
+    outcomes = [json.loads(path.read_text()) for path in tmp_path.glob("runs/splits-local/*/outcome.json")]
+    assert [outcome["status"] for outcome in outcomes] == ["measured"] * 2
+    assert all(outcome["output_tps"] > 0 for outcome in outcomes)
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def prompts_of(settings: ClientSettings, schedule: Schedule) -> Prompts:
 
 
 def test_every_fault_is_an_error_told_once_and_late() -> None:
-    time_outs = {"load__request_timeout_s": 0.5, "load__response_timeout_s": 1.5}
+    time_outs = {"load__request_timeout_s": 2.0, "load__response_timeout_s": 4.0}
     fates = (*FAULTS, None)
     queries = 2 * len(fates)
     with StreamingServer(first_token_s=0.0, fault_of=lambda n: fates[n % len(fates)]) as server:
