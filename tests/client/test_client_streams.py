@@ -45,8 +45,8 @@ ERRORS = {
     "error_event": "server: an error event",
     "error_object": "server: .*worker lost",
     "gave_up": "server: the answer finished with finish_reason timeout",
-    "hang": "time-out: no first token within request_timeout_s 0.5",
-    "stall": "time-out: no end within response_timeout_s 1.5",
+    "hang": "time-out: no first token within request_timeout_s 2",
+    "stall": "time-out: no end within response_timeout_s 4",
 }
 
 
