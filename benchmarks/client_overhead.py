@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from machine import busy_s, children_cpu_s, cpus
 
 from tune.client.prompts import Prompts
 from tune.client.schedule import draw_schedule
@@ -197,7 +197,8 @@ def measure(times: float, duration_s: float) -> Run:
     server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     port = ours.recv()
-    load, before, busy_s, began_s = os.getloadavg()[0], _children_cpu_s(), _busy_s(), time.monotonic()
+    load, before, busy_before_s = os.getloadavg()[0], children_cpu_s(), busy_s()
+    began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         settings = client_settings(port, times, duration_s, Path(folder, "lengths.csv"))
         schedule = draw_schedule(settings)
@@ -209,8 +210,8 @@ def measure(times: float, duration_s: float) -> Run:
             stderr=subprocess.DEVNULL,
         )
         log = read_requests(Path(folder, "requests.npz"))
-    busy_s, wall_s = _busy_s() - busy_s, time.monotonic() - began_s
-    client_cpu_s = _children_cpu_s() - before
+    worked_s, wall_s = busy_s() - busy_before_s, time.monotonic() - began_s
+    client_cpu_s = children_cpu_s() - before
     ours.send("stop")
     stamps, server_cpu_s = ours.recv()
     server.join()
@@ -224,7 +225,7 @@ def measure(times: float, duration_s: float) -> Run:
     tokens = int(log.output_tokens.sum())
     return Run(
         load,
-        max(0.0, busy_s - client_cpu_s - server_cpu_s) / wall_s / len(os.sched_getaffinity(0)),
+        max(0.0, worked_s - client_cpu_s - server_cpu_s) / wall_s / cpus(),
         tokens / (log.done_ns.max() * 1e-9 - _ANSWER_S),
         int((log.error != "").sum()),
         float(np.median(added_ms)),
@@ -233,22 +234,6 @@ def measure(times: float, duration_s: float) -> Run:
         client_cpu_s / tokens * 1e6,
         server_cpu_s / tokens * 1e6,
     )
-
-
-def _children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _busy_s() -> float:
-    """CPU seconds that the CPUs we may use have worked. Source: proc(5), /proc/stat."""
-    ticks = 0
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *counts = line.split()
-        if name in {f"cpu{number}" for number in os.sched_getaffinity(0)}:
-            user, nice, system, _, _, irq, softirq, steal, *_ = map(int, counts)
-            ticks += user + nice + system + irq + softirq + steal
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _key(body: bytes) -> bytes:
@@ -264,7 +249,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each rate; the medians follow them")
     options = parser.parse_args()
     print(
-        f"{len(os.sched_getaffinity(0))} CPUs; {ANSWER_TOKENS} tokens an answer, {TOKEN_S * 1e3:g} ms each",
+        f"{cpus()} CPUs; {ANSWER_TOKENS} tokens an answer, {TOKEN_S * 1e3:g} ms each",
         end="",
     )
     print(_TITLE, flush=True)
