@@ -76,6 +76,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "split.prefill_workers": ("split.prefill_workers=13",),
     "split.decode_workers": ("split.decode_workers=3",),
     "split.disaggregation_strategy": ("split.disaggregation_strategy=decode_first",),
+    "split.head": ("split.head=decode", "cluster.calibration.head_node_scale=1.3"),
     "stack.router_mode": ("stack.router_mode=random",),
 }
 """What shows the effect of each knob; where it needs a full pool to show, the load is raised in both runs."""

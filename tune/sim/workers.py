@@ -12,16 +12,13 @@ from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_capacity_tokens, weight_bytes_per_gpu
-from tune.spec.split import Role, place
+from tune.spec.split import HEAD_NODE, Role, place
 from tune.spec.trial import TrialSpec
 
 LARGE_BATCH_SEQUENCES = 128
 """Calibration's `large_batch_weight_reads` counts above this padded batch: the rows of one GEMM tile, beyond
 which a second one reads the weights again. One such read would explain the TPOT of NVIDIA's MLPerf Inference
 v5.1 run, half of its requests near 45 ms and a quarter at 58 ms."""
-
-HEAD_NODE = 0
-"""Frontend, etcd, NATS and the client share the first node with a worker (tune/deploy/processes.py)."""
 
 _POLICY = {
     "GUARANTEED_NO_EVICT": GUARANTEED_NO_EVICT,

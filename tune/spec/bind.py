@@ -50,7 +50,7 @@ def bind(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
     for role, family in families.items():
         spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
     if sweep.rest_to_decode:
-        rest = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split.prefill_workers)
+        rest = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split)
         spec = spec.model_copy(update={"split": spec.split.model_copy(update={"decode_workers": rest})})
     return spec
 

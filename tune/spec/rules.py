@@ -81,11 +81,12 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
     layout = " + ".join(f"{workers} {role} x {engine.gpus}" for role, engine, workers in _pools(spec))
     rack = f"{hardware.nodes} nodes x {hardware.gpus_per_node}"
     if place(hardware, spec.prefill, spec.decode, spec.split) is None:
+        kept = ", of which split.head=none keeps node 0 free" if spec.split.head == "none" else ""
         yield Finding(
             "error",
             "split",
             f"{spec.split.label}: {layout} = {used} GPUs",
-            f"workers that fit {rack} = {hardware.gpus} GPUs",
+            f"workers that fit {rack} = {hardware.gpus} GPUs{kept}",
             "a worker smaller than a node stays inside one; a larger one takes whole, adjacent nodes",
             _LAUNCH,
         )

@@ -10,14 +10,22 @@ from tune.spec.hardware import Hardware
 from tune.spec.typed import NonNegativeInt, Typed
 
 Role = Literal["prefill", "decode"]
+ROLES: tuple[Role, ...] = ("prefill", "decode")
+
+HEAD_NODE = 0
+"""The node index of the frontend, of what workers register with, and of the load client."""
 
 
 class Split(Typed):
-    """Worker counts. `prefill_first`: the prefill worker is the endpoint and relays the decode stream."""
+    """Worker counts. `prefill_first`: the prefill worker is the endpoint and relays the decode stream.
+
+    `head`: whose first worker shares the head node with the frontend; "none" leaves it without workers.
+    """
 
     prefill_workers: NonNegativeInt
     decode_workers: NonNegativeInt
     disaggregation_strategy: Literal["prefill_first", "decode_first"] = "prefill_first"
+    head: Literal["prefill", "decode", "none"] = "prefill"
 
     @property
     def label(self) -> str:
@@ -42,23 +50,28 @@ class Placed:
 
 
 def place(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> tuple[Placed, ...] | None:
-    """First fit, prefill workers before decode workers; None when the rack is too small.
+    """First fit, the pool that `split.head` names before the other; None when the rack is too small.
 
     A worker smaller than a node shares it with others, a worker as large or larger takes whole nodes that
     lie next to each other. Workers must divide a node or be made of whole nodes (`rules.check` says so).
+    Returned are the prefill workers, then the decode workers.
     """
     free = [list(range(hardware.gpus_per_node)) for _ in range(hardware.nodes)]
+    if split.head == "none":
+        free[HEAD_NODE].clear()
+    pools: dict[Role, tuple[int, int]] = {
+        "prefill": (prefill.gpus, split.prefill_workers),
+        "decode": (decode.gpus, split.decode_workers),
+    }
     placed: list[Placed] = []
-    for role, engine, count in (
-        ("prefill", prefill, split.prefill_workers),
-        ("decode", decode, split.decode_workers),
-    ):
+    for role in sorted(ROLES, key=lambda role: role != split.head):
+        size, count = pools[role]
         for index in range(count):
-            gpus = _take(free, engine.gpus, hardware.gpus_per_node)
+            gpus = _take(free, size, hardware.gpus_per_node)
             if gpus is None:
                 return None
-            placed.append(Placed(role, index, gpus))  # type: ignore[arg-type]
-    return tuple(placed)
+            placed.append(Placed(role, index, gpus))
+    return tuple(sorted(placed, key=lambda worker: ROLES.index(worker.role)))
 
 
 def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, int], ...] | None:
@@ -74,9 +87,9 @@ def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, i
     return None
 
 
-def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, prefill_workers: int) -> int:
-    """The most decode workers that fit beside `prefill_workers`; 0 when not even those fit."""
+def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> int:
+    """The most decode workers that fit beside the prefill workers of `split`; 0 when not even those fit."""
     count = 0
-    while place(hardware, prefill, decode, Split(prefill_workers=prefill_workers, decode_workers=count + 1)):
+    while place(hardware, prefill, decode, split.model_copy(update={"decode_workers": count + 1})):
         count += 1
     return count

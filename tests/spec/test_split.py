@@ -1,0 +1,79 @@
+"""Where the workers of a split go."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tune.config import compose_overrides
+from tune.spec.findings import errors
+from tune.spec.rules import check
+from tune.spec.split import Placed, Role, Split, decode_workers_that_fit, place
+from tune.spec.trial import TrialSpec
+
+DEFAULT = compose_overrides([]).settings.trial_spec
+
+heads = st.sampled_from(("prefill", "decode", "none"))
+sizes = st.sampled_from((1, 2, 4, 8))
+
+
+def spec(prefill: int, decode: int, head: str, prefill_tp: int = 4, decode_tp: int = 4) -> TrialSpec:
+    split = Split(prefill_workers=prefill, decode_workers=decode, head=head)  # type: ignore[arg-type]
+    return DEFAULT.model_copy(
+        update={
+            "split": split,
+            "prefill": DEFAULT.prefill.model_copy(update={"tensor_parallel_size": prefill_tp}),
+            "decode": DEFAULT.decode.model_copy(update={"tensor_parallel_size": decode_tp}),
+        }
+    )
+
+
+def placed(of: TrialSpec) -> tuple[Placed, ...] | None:
+    return place(of.hardware, of.prefill, of.decode, of.split)
+
+
+@given(prefill=st.integers(1, 18), decode=st.integers(1, 18), head=heads, tps=st.tuples(sizes, sizes))
+def test_every_gpu_serves_one_worker_and_the_head_node_is_as_asked(
+    prefill: int, decode: int, head: str, tps: tuple[int, int]
+) -> None:
+    workers = placed(spec(prefill, decode, head, *tps))
+    assume(workers is not None)
+    assert workers is not None
+    assert [(worker.role, worker.index) for worker in workers] == [
+        *(("prefill", index) for index in range(prefill)),
+        *(("decode", index) for index in range(decode)),
+    ]
+    taken = Counter(gpu for worker in workers for gpu in worker.gpus)
+    assert set(taken.values()) == {1}
+    on_head = [worker for worker in workers if 0 in worker.nodes]
+    if head == "none":
+        assert not on_head
+    else:
+        assert (head, 0) in {(worker.role, worker.index) for worker in on_head}
+
+
+@pytest.mark.parametrize(("head", "role"), [("prefill", "prefill"), ("decode", "decode")])
+def test_who_shares_the_head_node_changes_no_count(head: str, role: Role) -> None:
+    workers = placed(spec(14, 4, head))
+    assert workers is not None
+    assert next(worker for worker in workers if 0 in worker.nodes).role == role
+
+
+def test_a_head_node_without_workers_is_one_that_the_split_cannot_use() -> None:
+    assert placed(spec(14, 4, "none")) is None
+    (finding,) = errors(check(spec(14, 4, "none")))
+    assert "split.head=none keeps node 0 free" in finding.expected
+    fewer = spec(14, 3, "none")
+    assert not errors(check(fewer))
+    assert decode_workers_that_fit(fewer.hardware, fewer.prefill, fewer.decode, fewer.split) == 3
+
+
+@given(prefill=st.integers(1, 17), head=heads)
+def test_the_rest_is_what_one_more_would_break(prefill: int, head: str) -> None:
+    of = spec(prefill, 1, head)
+    most = decode_workers_that_fit(of.hardware, of.prefill, of.decode, of.split)
+    assert placed(spec(prefill, most + 1, head)) is None
+    assert most == (17 if head == "none" else 18) - prefill
