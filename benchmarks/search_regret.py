@@ -98,8 +98,8 @@ def search(name: str, seed: int, trials: int, pool: ProcessPoolExecutor) -> list
     """Best feasible tokens/s/GPU after each trial."""
     ledger = Ledger(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
     best, curve = 0.0, []
-    for start in range(0, trials, SETTINGS.study.parallel):
-        numbers = range(start, min(start + SETTINGS.study.parallel, trials))
+    for start in range(0, trials, SETTINGS.parallel):
+        numbers = range(start, min(start + SETTINGS.parallel, trials))
         points = [ledger.propose(number) for number in numbers]
         for number, outcome in zip(numbers, pool.map(evaluate, points), strict=True):
             ledger.tell(number, outcome)

@@ -38,6 +38,12 @@ def test_the_default_is_the_published_configuration() -> None:
     assert composed.cluster.kind == "sim"
 
 
+@pytest.mark.parametrize(("words", "parallel"), [([], 16), (["cluster=local"], 1), (["cluster=slurm"], 1)])
+def test_how_many_trials_run_at_once_suits_the_place_unless_told(words: list[str], parallel: int) -> None:
+    assert compose_overrides(words).settings.parallel == parallel
+    assert compose_overrides([*words, "study.parallel=3"]).settings.parallel == 3
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_shipped_option_composes(option: str) -> None:
     assert compose_overrides([option]).settings.trial_spec.trial_id
@@ -104,6 +110,8 @@ BAD = [
     (["split.prefill_workers=-1"], "split.prefill_workers: found -1"),
     (["slo.ttft_p99_s=0"], "slo.ttft_p99_s: found 0; expected greater than 0"),
     (["study.parallel=0"], "study.parallel: found 0"),
+    (["study.trials_per_job=0"], "study.trials_per_job: found 0"),
+    (["study.once=maybe"], "study.once: found 'maybe'"),
     (["study.seed=-3"], "study.seed: found -3"),
     (["cluster.time_limit=soon"], "cluster.time_limit: found 'soon'"),
     (["cluster.kind=moon"], "cluster.kind: found 'moon'; expected 'sim', 'local' or 'slurm'"),

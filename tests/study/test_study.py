@@ -260,6 +260,12 @@ def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
+def test_the_number_at_once_is_pinned_as_it_was_resolved() -> None:
+    left_open = pin(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
+    said = pin(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
+    assert left_open == said
+
+
 def test_one_process_a_study(tmp_path: Path) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     with (tmp_path / "pd_split-sim" / ".lock").open() as held:

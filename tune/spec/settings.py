@@ -18,6 +18,9 @@ from tune.spec.typed import NonNegativeInt, Typed
 
 Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse", "calibrate"]
 
+_PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
+"""Trials at once where none are asked for: cores are cheap, a rack is not."""
+
 
 class Compare(Typed):
     a: str | None
@@ -52,3 +55,8 @@ class Settings(Typed):
     def trial_spec(self) -> TrialSpec:
         """The trial as composed: the configuration before a sweep's point is bound."""
         return TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
+
+    @property
+    def parallel(self) -> int:
+        """How many trials run at once: what is asked for, or what suits the place."""
+        return self.study.parallel or _PARALLEL[self.cluster.kind]

@@ -113,11 +113,17 @@ class Search(Typed):
 
 
 class StudySettings(Typed):
-    """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores."""
+    """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores.
+
+    None is the place's own number, Settings.parallel. `trials_per_job`: of Slurm, how many trials one
+    allocation takes, one after the other. `once`: do not wait for what runs.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None
     n_trials: PositiveInt | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    parallel: PositiveInt
+    parallel: PositiveInt | None
+    trials_per_job: PositiveInt
+    once: bool
     max_gpu_hours: PositiveFloat | None
     incumbent: bool

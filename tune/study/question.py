@@ -53,7 +53,7 @@ def pin(settings: Settings, name: str, command: Sequence[str]) -> StudyRecord:
         search=settings.search,
         seed=settings.study.seed,
         n_trials=(settings.study.n_trials or sweep.n_trials) if sweep else 1,
-        parallel=settings.study.parallel,
+        parallel=settings.parallel,
         max_gpu_hours=settings.study.max_gpu_hours,
         incumbent=settings.study.incumbent,
         base_hash=spec.trial_id if sweep else "",
