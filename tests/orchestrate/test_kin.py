@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -36,3 +37,28 @@ def test_descendants_are_those_below_and_no_others() -> None:
 def test_orphans_are_adopted_and_ended() -> None:
     printed = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True)
     assert printed.stdout.split() == ["3", "0"]
+
+
+INTERRUPTED_POLLS = """
+import signal, subprocess, sys, time
+from tune.orchestrate.kin import exit_code
+
+child = subprocess.Popen(["sleep", "60"])
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+until_s = time.monotonic() + 1.0
+while time.monotonic() < until_s:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+        while True:
+            exit_code(child)
+    except KeyboardInterrupt:
+        pass
+child.kill()
+print(child.wait())
+"""
+
+
+def test_an_interrupted_poll_leaves_the_child_to_be_waited_for() -> None:
+    asked = [sys.executable, "-c", INTERRUPTED_POLLS]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+    assert int(said.stdout) == -signal.SIGKILL

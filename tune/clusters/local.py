@@ -17,6 +17,7 @@ from tune.clusters.place import State
 from tune.deploy.launch import read_launch
 from tune.errors import FixCommand
 from tune.orchestrate.before import require_free_ports, require_programs
+from tune.orchestrate.kin import exit_code
 from tune.results.folder import trial_of
 from tune.spec.trial import TrialSpec
 
@@ -45,7 +46,7 @@ class LocalMachine:
         if self._current is None and not self._waiting:
             launch = read_launch(trial_of(attempt).plan)
             require_programs(launch)
-            require_free_ports(launch, frozenset(range(launch.nodes)))
+            require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
         elif not self._told:
             self._told = True
             self._say("cluster=local runs one trial at a time: the others of study.parallel wait")
@@ -62,7 +63,7 @@ class LocalMachine:
     def cancel(self, handle: str) -> None:
         if handle in self._waiting:
             self._waiting.remove(handle)
-        elif self._current and self._current[0] == handle and self._current[1].poll() is None:
+        elif self._current and self._current[0] == handle and exit_code(self._current[1]) is None:
             self._current[1].send_signal(signal.SIGTERM)
 
     def __enter__(self) -> Self:
@@ -83,7 +84,7 @@ class LocalMachine:
 
     def _advance(self) -> None:
         """Start what waits where nothing runs."""
-        if self._current and self._current[1].poll() is not None:
+        if self._current and exit_code(self._current[1]) is not None:
             self._current = None
         if self._current is None and self._waiting:
             self._start(self._waiting.popleft())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -31,6 +33,15 @@ def follow_parent(number: signal.Signals, parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel was told
         os.kill(os.getpid(), number)
+
+
+def exit_code(process: subprocess.Popen[Any]) -> int | None:
+    """As `Popen.poll`; a handler that raises meanwhile would leave it holding its lock, and `wait` stuck."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return process.poll()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def descendants(ancestor: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tune.deploy.process import Process
 from tune.orchestrate.before import program_path
-from tune.orchestrate.kin import follow_parent
+from tune.orchestrate.kin import exit_code, follow_parent
 
 
 class Started(Protocol):
@@ -80,7 +80,7 @@ class _Child:
         self._child = child
 
     def poll(self) -> int | None:
-        return self._child.poll()
+        return exit_code(self._child)
 
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
@@ -90,6 +90,6 @@ class _Child:
 
     def _signal(self, number: signal.Signals) -> None:
         """To its whole process group, as long as it is there itself: ids of ended groups are given anew."""
-        if self._child.poll() is None:
+        if exit_code(self._child) is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, number)
