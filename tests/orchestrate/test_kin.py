@@ -54,6 +54,8 @@ while time.monotonic() < until_s:
     except KeyboardInterrupt:
         pass
 child.kill()
+while exit_code(child) is None:
+    time.sleep(0.01)
 print(child.wait())
 """
 

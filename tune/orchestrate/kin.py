@@ -36,12 +36,13 @@ def follow_parent(number: signal.Signals, parent: int) -> None:
 
 
 def exit_code(process: subprocess.Popen[Any]) -> int | None:
-    """As `Popen.poll`; a handler that raises meanwhile would leave it holding its lock, and `wait` stuck."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        return process.poll()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """As `Popen.poll`, without its lock: an interrupt in the middle of `poll` leaves it taken for ever."""
+    if process.returncode is None:
+        found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:
+            process.returncode = found.si_status * (1 if found.si_code == os.CLD_EXITED else -1)
+            os.waitpid(process.pid, 0)
+    return process.returncode
 
 
 def descendants(ancestor: int) -> tuple[int, ...]:
