@@ -68,8 +68,11 @@ def make_settings(**changes: Any) -> ClientSettings:
 def client_command(folder: Path, **changes: Any) -> list[str]:
     """The command line of a run that leaves its record in `folder`/out; writes its settings."""
     path = folder / "client.json"
-    path.write_text(json.dumps(changed(**changes)))
-    return [sys.executable, "-m", "tune.client", str(path), "--out", str(folder / "out")]
+    tree = changed(**changes)
+    url = tree.pop("endpoint_url")
+    path.write_text(json.dumps(tree))
+    command = [sys.executable, "-m", "tune.client", str(path), "--endpoint", url]
+    return [*command, "--out", str(folder / "out")]
 
 
 def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -246,7 +246,7 @@ def clock():
     return time.monotonic_ns()
 
 try:
-    run_client(read_settings(Path(sys.argv[1])), Path(sys.argv[2]), clock, time.time, print)
+    run_client(read_settings(Path(sys.argv[1]), sys.argv[2]), Path(sys.argv[3]), clock, time.time, print)
 except RuntimeError as error:
     print(f"raised: {error}", flush=True)
 os._exit(0)
@@ -257,8 +257,8 @@ os._exit(0)
 def test_what_the_streaming_thread_raises_ends_the_run_and_leaves_the_record(tmp_path: Path) -> None:
     """It takes until the next line of progress; LoadGen alone would wait for ever."""
     with StreamingServer() as server:
-        _, _, _, path, _, out = client_command(tmp_path, endpoint_url=server.url)
-        done = run_command([sys.executable, "-c", BROKEN_CLOCK, path, out])
+        _, _, _, path, _, url, _, out = client_command(tmp_path, endpoint_url=server.url)
+        done = run_command([sys.executable, "-c", BROKEN_CLOCK, path, url, out])
     assert "raised: the clock stopped" in done.stdout, done.stderr
     log = read_requests(tmp_path / "out" / "requests.npz")
     assert "interrupted" in log.error

@@ -5,7 +5,7 @@ import pytest
 from right_client import make_settings
 
 from tune.client.schedule import draw_schedule
-from tune.client.settings import ClientSettings
+from tune.client.settings import AskedRun
 from tune.deploy.plan import client_json
 from tune.errors import FixCommand
 from tune.sim.admission import answers
@@ -49,7 +49,7 @@ def test_no_more_is_asked_than_max_seq_len_leaves() -> None:
 
 def test_it_asks_for_what_the_simulated_rack_answers(make_spec: Callable[..., TrialSpec]) -> None:
     spec = make_spec(decode__max_seq_len=12_000)
-    asked = draw_schedule(ClientSettings.model_validate_json(client_json(spec)))
+    asked = draw_schedule(AskedRun.model_validate_json(client_json(spec)))
     answered = answers(spec, asked.input_tokens, asked.output_tokens)
     assert np.array_equal(asked.most_tokens, answered)
     assert (answered < asked.output_tokens).any()

@@ -4,19 +4,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from right_client import RIGHT, changed
+from right_client import changed, make_settings
 
 from tune.client.settings import read_settings
 from tune.errors import FixCommand
+
+URL = "http://head:8000/v1"
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    """What a plan writes: everything but the endpoint."""
+    tree = changed(**changes)
+    if "endpoint_url" not in changes:
+        del tree["endpoint_url"]
+    return tree
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://head/v1", "http:///v1", "http://head:8000/v 1"])
+def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "client.json"
+    path.write_text(json.dumps(asked()))
+    assert read_settings(path, URL) == make_settings(endpoint_url=URL)
+    with pytest.raises(FixCommand, match="endpoint_url"):
+        read_settings(path, url)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("endpoint_url", "127.0.0.1:8000/v1"),
-        ("endpoint_url", "ftp://head/v1"),
-        ("endpoint_url", "http:///v1"),
-        ("endpoint_url", "http://head:8000/v 1"),
+        ("endpoint_url", "http://head:8000/v1"),
         ("served_model_name", ""),
         ("served_model_name", None),
         ("load", "mlperf"),
@@ -49,9 +65,9 @@ from tune.errors import FixCommand
 )
 def test_a_wrong_value_is_refused_by_its_name(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "client.json"
-    path.write_text(json.dumps(changed(**{key: value})))
+    path.write_text(json.dumps(asked(**{key: value})))
     with pytest.raises(FixCommand, match=key.replace("__", r"\.")) as refused:
-        read_settings(path)
+        read_settings(path, URL)
     assert str(path) in str(refused.value)
 
 
@@ -65,16 +81,16 @@ def keys(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[st
 DEFAULTS = {("load", "mode"), ("load", "api"), ("load", "dataset", "path"), ("load", "dataset", "sha256")}
 
 
-@pytest.mark.parametrize("key", sorted({*keys(RIGHT)} - DEFAULTS), ids=".".join)
+@pytest.mark.parametrize("key", sorted({*keys(asked())} - DEFAULTS), ids=".".join)
 def test_no_key_may_be_missing(tmp_path: Path, key: tuple[str, ...]) -> None:
-    tree = node = changed()
+    tree = node = asked()
     for parent in key[:-1]:
         node = node[parent]
     del node[key[-1]]
     path = tmp_path / "client.json"
     path.write_text(json.dumps(tree))
     with pytest.raises(FixCommand, match=rf"{'.'.join(key)}: Field required"):
-        read_settings(path)
+        read_settings(path, URL)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"load": {"target_qps": NaN}}', "\x00", '"mlperf"'])
@@ -82,7 +98,7 @@ def test_what_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
     with pytest.raises(FixCommand, match="finding"):
-        read_settings(path)
+        read_settings(path, URL)
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir])
@@ -90,4 +106,4 @@ def test_no_file_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "client.json"
     make(path)
     with pytest.raises(FixCommand, match="cannot be read"):
-        read_settings(path)
+        read_settings(path, URL)

@@ -66,17 +66,20 @@ def test_each_worker_is_a_process_with_ports_of_its_own(make_spec: MakeSpec, fac
     assert set(PORTS.values()) <= set(listened)
 
 
-def test_every_server_listens_on_loopback_alone(make_spec: MakeSpec, facts: ClusterFacts) -> None:
+def test_every_server_listens_on_the_address_of_its_node_alone(
+    make_spec: MakeSpec, facts: ClusterFacts
+) -> None:
     plan = render(make_spec(**MOCKED), facts)
     by_name = {process.name: process for process in plan.processes}
-    assert flags(by_name["nats"])["-a"] == flags(by_name["frontend"])["--http-host"] == "127.0.0.1"
-    assert flags(by_name["etcd"])["--listen-client-urls"] == "http://127.0.0.1:12379"
+    assert flags(by_name["nats"])["-a"] == flags(by_name["frontend"])["--http-host"] == "${NODE_IP}"
+    assert flags(by_name["etcd"])["--listen-client-urls"] == "http://${NODE_IP}:12379"
     for process in plan.processes[:-1]:
         assert "0.0.0.0" not in " ".join(process.argv)
     for variable in ("DYN_TCP_RPC_HOST", "DYN_TCP_RESPONSE_STREAM_HOST", "DYN_SYSTEM_HOST"):
-        assert by_name["prefill_w0"].env[variable] == by_name["frontend"].env[variable] == "127.0.0.1"
+        assert by_name["prefill_w0"].env[variable] == by_name["frontend"].env[variable] == "${NODE_IP}"
     assert by_name["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
-    assert "http://127.0.0.1:18000" in plan.ready
+    assert by_name["decode_w0"].env["ETCD_ENDPOINTS"] == "${HEAD_NODE_IP}:12379"
+    assert "http://${HEAD_NODE_IP}:18000" in plan.ready
 
 
 def test_engine_settings_become_flags(make_spec: MakeSpec, facts: ClusterFacts) -> None:
@@ -134,7 +137,7 @@ def test_mock_engines_need_a_calibration_that_is_one_for_all(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     with pytest.raises(FixCommand, match=r"cluster\.calibration: found none in cluster=slurm"):
-        render(make_spec(**MOCKED), make_facts())
+        render(make_spec(**MOCKED), make_facts(calibration=None))
     slowed = local_facts(make_facts, last_decode_worker_scale=1.14)
     with pytest.raises(FixCommand, match=r"last_decode_worker_scale: found 1\.14, expected 1"):
         render(make_spec(**MOCKED), slowed)

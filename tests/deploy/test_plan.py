@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import tune.deploy
 from tune.client.settings import read_settings
-from tune.deploy.launch import LAUNCH_FILE, read_launch
+from tune.deploy.job_script import sbatch_options
+from tune.deploy.launch import LAUNCH_FILE, Launch, read_launch
 from tune.deploy.plan import LaunchPlan, render, write_plan
 from tune.deploy.process import PLACEHOLDERS, Process, bind_text
 from tune.errors import FixCommand, RunAgain
@@ -26,7 +27,6 @@ MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 
 GOLDEN = Path(__file__).parent / "golden"
-JOB_SH = (Path(tune.deploy.__file__).parent / "job.sh").read_text()
 READY_PY = (Path(tune.deploy.__file__).parent / "ready.py").read_text()
 
 CASES: dict[str, dict[str, Any]] = {
@@ -49,6 +49,10 @@ CASES: dict[str, dict[str, Any]] = {
 LENGTHS = {"load__dataset__inputs__sd_tokens": 3800.0, "load__dataset__outputs__cap_frac": 0.006}
 
 
+def launch_of(plan: LaunchPlan) -> Launch:
+    return Launch.model_validate_json(plan.files[LAUNCH_FILE])
+
+
 def workers_of(plan: LaunchPlan) -> list[Process]:
     return [process for process in plan.processes if process.gpus]
 
@@ -58,8 +62,6 @@ def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerat
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
     del files[LAUNCH_FILE]
-    assert JOB_SH in files["job.sbatch"]
-    files["job.sbatch"] = files["job.sbatch"].replace(JOB_SH, "<tune/deploy/job.sh>\n")
     folder = GOLDEN / case
     if regenerate_golden:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,9 @@ def test_no_port_is_planned_twice_on_a_node(make_spec: MakeSpec, make_facts: Mak
         assert len(ports) == len(set(ports)) >= 3
 
 
-def test_the_default_header_is_the_published_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+def test_the_default_header_is_the_published_one_and_how_a_job_ends(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
     script = render(make_spec(), make_facts()).files["job.sbatch"]
     assert [line for line in script.splitlines() if line.startswith("#SBATCH")] == [
         "#SBATCH --job-name=mlperf_405B_test",
@@ -114,9 +118,10 @@ def test_the_default_header_is_the_published_one(make_spec: MakeSpec, make_facts
         "#SBATCH --partition=36x2-a01r",
         "#SBATCH --account=gtc_inference",
         "#SBATCH --time=4:00:00",
+        "#SBATCH --signal=B:USR2@90",
+        "#SBATCH --no-requeue",
+        "#SBATCH --exclusive",
         "#SBATCH --output=./slurm_llama405b_dynamo_disagg_18node_a01r_%j.txt",
-        "#SBATCH --container-remap-root",
-        "#SBATCH --container-mount-home",
     ]
     assert script.startswith("#!/bin/bash\n#SBATCH")
 
@@ -129,17 +134,53 @@ def test_absent_facts_leave_no_line_and_extra_passes_through(
         account=None,
         qos="high prio",
         reservation="maint",
-        container_remap_root=False,
-        container_mount_home=False,
-        extra_sbatch=["--exclusive", "--gpus-per-node=4"],
+        exclusive=False,
+        extra_sbatch=["--overcommit", "--constraint=a&b"],
     )
     script = render(make_spec(), facts).files["job.sbatch"]
     options = [line.split()[1].split("=")[0] for line in script.splitlines() if line.startswith("#SBATCH")]
     assert options == [
-        *("--job-name", "--nodes", "--qos", "--reservation", "--time", "--output"),
-        *("--exclusive", "--gpus-per-node"),
+        *("--job-name", "--nodes", "--qos", "--reservation", "--time", "--signal", "--no-requeue"),
+        *("--overcommit", "--constraint", "--output"),
     ]
     assert "#SBATCH --qos='high prio'\n" in script
+    assert "#SBATCH --constraint='a&b'\n" in script
+
+
+def test_gpus_are_asked_for_where_they_are_generic_resources(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    spec, facts = make_spec(), make_facts(gpus_per_node_option=True)
+    assert sbatch_options(facts, 18, 4)["gpus-per-node"] == 4
+    assert launch_of(render(spec, facts)).gpus_per_node == 4
+    assert "gpus-per-node" not in sbatch_options(make_facts(), 18, 4)
+    assert launch_of(render(spec, make_facts())).gpus_per_node is None
+
+
+def test_an_image_and_what_it_sees_are_options_of_its_steps(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    mounts = ["/lustre:/lustre", "/etc/hosts"]
+    facts = make_facts(container_image="/a b.sqsh", container_mounts=mounts, container_workdir="/work")
+    assert launch_of(render(make_spec(), facts)).container == (
+        "--container-image=/a b.sqsh",
+        "--container-mounts=${PLAN_DIR}:${PLAN_DIR},/lustre:/lustre,/etc/hosts",
+        "--container-workdir=/work",
+        "--container-remap-root",
+        "--container-mount-home",
+    )
+    bare = make_facts(container_image="x", container_remap_root=False, container_mount_home=False)
+    assert len(launch_of(render(make_spec(), bare)).container) == 2
+    assert launch_of(render(make_spec(), make_facts())).container == ()
+
+
+def test_processes_are_kept_where_discovery_is_dynamic_and_no_cache_remembers(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    reuse = {"decode__kv_cache_config__enable_block_reuse": True}
+    kept = [{}, CASES["dynamo_v1"], CASES["dynamo_v1"] | reuse]
+    plans = [render(make_spec(**case), make_facts()) for case in kept]
+    assert [launch_of(plan).keeps_processes for plan in plans] == [False, True, False]
 
 
 @pytest.mark.parametrize("field", ["job_name", "partition", "account", "qos", "reservation", "output"])
@@ -151,7 +192,10 @@ def test_a_directive_cannot_become_a_command(
         render(make_spec(), make_facts(**{field: f"x{end}touch pwned"}))
 
 
-@pytest.mark.parametrize("directive", ["--exclusive\ntouch pwned", "exclusive", ""])
+@pytest.mark.parametrize(
+    "directive",
+    ["--exclusive\ntouch pwned", "exclusive", "", "--", "--=4", "-C gb200", "--constraint gb200", "--time=1"],
+)
 def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     with pytest.raises(FixCommand, match=r"cluster.extra_sbatch"):
         render(make_spec(), make_facts(extra_sbatch=[directive]))
@@ -163,6 +207,12 @@ def test_values_that_the_job_would_fill_in_are_rejected(
 ) -> None:
     with pytest.raises(FixCommand, match=r"cluster.model_path"):
         render(make_spec(), make_facts(model_path=f"/models/{bad}"))
+    with pytest.raises(FixCommand, match=r"cluster.container_image"):
+        render(make_spec(), make_facts(container_image=bad))
+    with pytest.raises(FixCommand, match=r"cluster.container_workdir"):
+        render(make_spec(), make_facts(container_workdir=bad))
+    with pytest.raises(FixCommand, match=r"cluster.container_mounts"):
+        render(make_spec(), make_facts(container_mounts=["/lustre", bad]))
     with pytest.raises(FixCommand, match=r"model.served_name"):
         render(make_spec(model__served_name=bad), make_facts())
 
@@ -266,7 +316,7 @@ def test_scripts_parse_and_files_are_readable(
     write_plan(render(spec, facts), tmp_path / "plan")
     for name in ("job.sbatch", "environment"):
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
-    asked = read_settings(tmp_path / "plan" / "client.json")
+    asked = read_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
     assert asked.max_seq_len == spec.decode.max_seq_len
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
@@ -288,8 +338,8 @@ def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeF
 
 
 def test_bind_text_fills_every_placeholder() -> None:
-    values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "PLAN_DIR": "/p", "RAW_DIR": "/r"}
-    values |= {"SCRATCH_DIR": "/s"}
-    assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 /p /r /s"
+    values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "NODE": "gb02", "NODE_IP": "10.0.0.2"}
+    values |= {"PLAN_DIR": "/p", "RAW_DIR": "/r", "SCRATCH_DIR": "/s"}
+    assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 gb02 10.0.0.2 /p /r /s"
     with pytest.raises(KeyError):
         bind_text("x", {})

@@ -11,6 +11,8 @@ from tune.deploy.shell import environment_text, with_env, words
 BOUND = {
     "HEAD_NODE": "gb 01",
     "HEAD_NODE_IP": "10.0.0.1",
+    "NODE": "gb 02",
+    "NODE_IP": "10.0.0.2",
     "PLAN_DIR": "/a 'plan'",
     "RAW_DIR": '/$(raw) "x"',
     "SCRATCH_DIR": "/tmp/a `b` * c",

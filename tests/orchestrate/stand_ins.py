@@ -98,6 +98,10 @@ class Trial:
             processes=tuple(self._process(name, role) for name, role in NAMES),
             ready=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=1.0),
+            endpoint_url=f"{url}/v1",
+            container=(),
+            gpus_per_node=None,
+            keeps_processes=True,
         )
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / LAUNCH_FILE).write_text(launch.text())
@@ -107,7 +111,13 @@ class Trial:
         port = self.ports.get(name, 0)
         argv: tuple[str, ...] = (sys.executable, str(STAND_IN), str(self.state), name, role, str(port))
         if role == "client" and self.real_client:
-            argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json", "--out", f"{RAW_DIR}/probe-1")
+            argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json")
+            argv += (
+                "--endpoint",
+                f"http://127.0.0.1:{self.ports['frontend']}/v1",
+                "--out",
+                f"{RAW_DIR}/probe-1",
+            )
         listens = (Port(port, f"stack.{name}_port"),) if port else ()
         metrics = port if role in ("frontend", "prefill", "decode") else None
         return Process(name, role, 0, (), {}, argv, f"logs/{name}.out", listens, metrics)

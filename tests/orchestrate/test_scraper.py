@@ -13,7 +13,7 @@ from tune.orchestrate.deployment import Nodes
 from tune.orchestrate.scraper import Scraper
 from tune.results.metrics import METRICS_FILE, read_metrics
 
-NODES = Nodes(("localhost", "localhost"), "127.0.0.1")
+NODES = Nodes(("no-such-host", "nor-this"), ("127.0.0.1",) * 2)
 TEXT = """\
 dynamo_component_requests_total{dynamo_endpoint="generate"} 7
 dynamo_component_requests_total{dynamo_endpoint="clear_kv_blocks"} 2

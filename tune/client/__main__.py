@@ -25,11 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     """Run the client and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tune.client", description="Load a deployment.")
     parser.add_argument("client_json", type=Path, help="the client settings of a rendered plan")
+    parser.add_argument(
+        "--endpoint", required=True, metavar="URL", help="the deployment: http://HOST:PORT/v1"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for LoadGen's logs and requests.npz")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run_client(read_settings(options.client_json), options.out, time.monotonic_ns, time.time, _say)
+        settings = read_settings(options.client_json, options.endpoint)
+        run_client(settings, options.out, time.monotonic_ns, time.time, _say)
     except KeyboardInterrupt:
         _say(f"interrupted; what is known so far is in {options.out}")
         return 130

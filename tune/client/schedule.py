@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.client.settings import ClientSettings
+from tune.client.settings import AskedRun
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.requests import IntArray
@@ -31,7 +31,7 @@ class Schedule:
         return len(self.arrival_ns)
 
 
-def draw_schedule(settings: ClientSettings) -> Schedule:
+def draw_schedule(settings: AskedRun) -> Schedule:
     """The queries LoadGen will issue. Raises FixCommand for lengths that cannot be drawn.
 
     A prompt made to length has no natural answer: it is asked for all its tokens. The benchmark's own prompts

@@ -1,4 +1,4 @@
-"""What one run of the load client needs to know: the JSON that a deployment's plan writes for it."""
+"""What one run of the load client needs to know: the JSON that a plan writes for it, and a URL."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from tune.spec.load import Load, Slo
 from tune.spec.typed import Typed
 
 
-class ClientSettings(Typed):
-    """One LoadGen run of `load` against one endpoint, judged by `slo`.
+class AskedRun(Typed):
+    """One LoadGen run of `load`, judged by `slo`: what `client.json` says.
 
     `max_seq_len`: tokens of prompt and answer together at which the engines end an answer.
     `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k and ignore_eos from the
     object `nvext` alone. Dynamo 1.6.1 answers every request that names them there with 400, unknown field.
     """
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
     served_model_name: Annotated[str, Field(min_length=1)]
     load: Load
     slo: Slo
@@ -28,10 +27,17 @@ class ClientSettings(Typed):
     nvext: bool = False
 
 
-def read_settings(path: Path) -> ClientSettings:
-    """The validated settings in the JSON file `path`. Raises FixCommand that names every wrong key."""
+class ClientSettings(AskedRun):
+    """That run against one endpoint, whose host is known only where the deployment runs."""
+
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
+
+
+def read_settings(path: Path, endpoint_url: str) -> ClientSettings:
+    """What the JSON file `path` asks of the endpoint. Raises FixCommand that names every wrong value."""
     try:
-        return ClientSettings.model_validate_json(path.read_bytes())
+        asked = AskedRun.model_validate_json(path.read_bytes())
+        return ClientSettings.model_validate(dict(asked) | {"endpoint_url": endpoint_url})
     except OSError as error:
         raise FixCommand(
             f"{path}: cannot be read ({error.strerror}); expected the client settings, a JSON object. "

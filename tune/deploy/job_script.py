@@ -1,106 +1,99 @@
-"""job.sbatch: a header of directives, job.sh, which is the same for all plans, and what is particular to one.
+"""What a Slurm job is asked for, by job.sbatch and by tune itself; job.sbatch, to be submitted by hand.
 
-Source of the directives: NVIDIA's MLPerf Inference v5.1 submission, 18-node launch. Steps see every GPU of
-the job (srun's default); a cluster that hands out GPUs as generic resources needs cluster.extra_sbatch to ask
-for them, such as --gpus-per-node=4. Source: Slurm, srun(1), --gres.
+Source of the directives: NVIDIA's MLPerf Inference v5.1 submission, 18-node launch; Slurm, sbatch(1).
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Literal
 
-from tune.deploy.process import Process
-from tune.deploy.shell import reject_line_break, with_env, word, words
+from tune.deploy.process import PLAN_DIR, SCRATCH_DIR
+from tune.deploy.shell import reject_line_break
 from tune.errors import FixCommand
 from tune.spec.cluster import ClusterFacts
 
-_JOB_SH = Path(__file__).with_name("job.sh").read_text(encoding="utf-8")
+Options = dict[str, str | int | Literal[True]]
+
+STOP_SIGNAL = "USR2"
+"""What the orchestrator is sent before the time limit; `B:` has it sent to the batch script alone."""
+
+_BY_HAND = """
+# By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
+# TUNE_PYTHON is a Python that has tune.
+exec "${TUNE_PYTHON:-python3}" -m tune.orchestrate "$SLURM_SUBMIT_DIR/../raw/$SLURM_JOB_ID" --slurm
+"""
 
 
-def job_script(
-    *,
-    facts: ClusterFacts,
-    nodes: int,
-    services: Sequence[tuple[Process, int]],
-    deployment: Sequence[Process],
-    client: Process,
-    ready: Sequence[str],
-    exported: Mapping[str, str],
-) -> str:
-    """The text of job.sbatch. Each service stands with the port that shows it is up.
+def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Options:
+    """Every option of sbatch but where its output goes: name without dashes -> value, True for a bare one.
 
     Raises FixCommand where a value of `facts` cannot stand in a directive.
     """
-    starts = [
-        line
-        for service, port in services
-        for line in (
-            _start("serve", service, exported),
-            f'wait_until "$SERVICES_DEADLINE_S" "{service.name} listens on port {port}" port_open {port}',
-        )
-    ]
-    functions = {
-        "use_container": list(_container(facts, exported)),
-        "start_services": starts,
-        "start_workers": [_start("serve", process, exported) for process in deployment],
-        "start_client": [_start("launch", client, exported)],
-        "ask_ready": [words(ready)],
-    }
-    body = "\n".join(_function(name, lines) for name, lines in functions.items())
-    return "\n".join([_header(facts, nodes), _JOB_SH, f"NODES_NEEDED={nodes}\n", body, "main\n"])
-
-
-def _function(name: str, lines: Sequence[str]) -> str:
-    return f"{name}() {{\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
-
-
-def _start(verb: str, process: Process, exported: Mapping[str, str]) -> str:
-    own = {name: value for name, value in process.env.items() if exported.get(name) != value}
-    ranked = "--mpi=pmix " if process.gpus else ""
-    nodes = ",".join(str(node) for node in process.nodes)
-    step = f"{verb} {word(process.name)} {word(process.log)} {nodes} {process.tasks} {ranked}"
-    return f"{step}-- {with_env(own, process.argv)}"
-
-
-def _header(facts: ClusterFacts, nodes: int) -> str:
-    named = {
+    named: dict[str, str | int | None] = {
         "job-name": facts.job_name,
-        "nodes": str(nodes),
+        "nodes": nodes,
         "partition": facts.partition,
         "account": facts.account,
         "qos": facts.qos,
         "reservation": facts.reservation,
         "time": facts.time_limit,
-        "output": facts.output,
+        "signal": f"B:{STOP_SIGNAL}@{facts.signal_s}",
+        "gpus-per-node": gpus_per_node if facts.gpus_per_node_option else None,
     }
-    lines = ["#!/bin/bash"]
-    for name, value in named.items():
-        if value is not None:
-            reject_line_break(f"cluster.{name.replace('-', '_')}", value)
-            lines.append(f"#SBATCH --{name}={shlex.quote(value)}")
-    lines += ["#SBATCH --container-remap-root"] * facts.container_remap_root
-    lines += ["#SBATCH --container-mount-home"] * facts.container_mount_home
+    options: Options = {name: value for name, value in named.items() if value is not None}
+    options["no-requeue"] = True
+    if facts.exclusive:
+        options["exclusive"] = True
+    for name, value in options.items():
+        reject_line_break(f"cluster.{name.replace('-', '_')}", str(value))
     for directive in facts.extra_sbatch:
-        reject_line_break("cluster.extra_sbatch", directive)
-        if not directive.startswith("-"):
+        name, value = _extra(directive)
+        if name in options:
             raise FixCommand(
-                f"cluster.extra_sbatch: found {directive!r}, expected an option of sbatch (--exclusive)."
+                f"cluster.extra_sbatch: found {directive!r}, and --{name} is asked for already; expected "
+                "each option once. Change the setting of that name, or leave it out here."
             )
-        lines.append(f"#SBATCH {directive}")
-    return "\n".join(lines) + "\n"
+        options[name] = value
+    return options
 
 
-def _container(facts: ClusterFacts, exported: Mapping[str, str]) -> Iterator[str]:
-    """pyxis options, so that a step runs in the image and sees plan, mounts and the shared environment."""
-    yield "CONTAINER=()"
+def _extra(directive: str) -> tuple[str, str | Literal[True]]:
+    reject_line_break("cluster.extra_sbatch", directive)
+    name, equals, value = directive.removeprefix("--").partition("=")
+    if not directive.startswith("--") or not name or any(character.isspace() for character in name):
+        raise FixCommand(
+            f"cluster.extra_sbatch: found {directive!r}, expected a long option of sbatch, --NAME=VALUE or "
+            "--NAME (--constraint=gb200, --overcommit)."
+        )
+    return name, value if equals else True
+
+
+def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:
+    """The text of job.sbatch. Raises FixCommand as `sbatch_options` does."""
+    reject_line_break("cluster.output", facts.output)
+    options = sbatch_options(facts, nodes, gpus_per_node) | {"output": facts.output}
+    lines = [_directive(name, value) for name, value in options.items()]
+    return "\n".join(["#!/bin/bash", *lines]) + "\n" + _BY_HAND
+
+
+def _directive(name: str, value: str | int | Literal[True]) -> str:
+    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
+
+
+def container_options(facts: ClusterFacts, *, mocked: bool) -> tuple[str, ...]:
+    """pyxis options of a step that runs in the image and sees the plan and the mounts; none without image."""
+    return tuple(_container(facts, mocked))
+
+
+def _container(facts: ClusterFacts, mocked: bool) -> Iterator[str]:
     if facts.container_image is None:
         return
-    mounts = "".join(f",{mount}" for mount in facts.container_mounts)
-    yield '[[ $PLAN_DIR != *[:,]* ]] || fail "$PLAN_DIR holds a colon or comma, which mounts are split at"'
-    yield f"CONTAINER+=({shlex.quote(f'--container-image={facts.container_image}')})"
-    yield f'CONTAINER+=(--container-mounts="$PLAN_DIR:$PLAN_DIR"{shlex.quote(mounts) if mounts else ""})'
-    yield f"CONTAINER+=(--container-env={','.join(exported)})"
-    yield from ["CONTAINER+=(--container-remap-root)"] * facts.container_remap_root
-    yield from ["CONTAINER+=(--container-mount-home)"] * facts.container_mount_home
+    own = [f"{PLAN_DIR}:{PLAN_DIR}", *[f"{SCRATCH_DIR}:{SCRATCH_DIR}"] * mocked]
+    yield f"--container-image={facts.container_image}"
+    yield f"--container-mounts={','.join([*own, *facts.container_mounts])}"
+    if facts.container_workdir is not None:
+        yield f"--container-workdir={facts.container_workdir}"
+    yield from ["--container-remap-root"] * facts.container_remap_root
+    yield from ["--container-mount-home"] * facts.container_mount_home

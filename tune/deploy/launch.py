@@ -17,6 +17,12 @@ LAUNCH_FILE = "processes.json"
 class Launch(Typed):
     """`processes`: in the order in which they start, the client last. `ready`: the command line of ready.py,
     which expects the prefill workers first, then the decode workers. Node indices are below `nodes`.
+    `endpoint_url`: what the client asks.
+
+    Of a Slurm job: `container`, the options of a step that runs in the image, empty without one; the client
+    runs outside it. `gpus_per_node`: what a step with GPUs asks of each of its nodes, None where GPUs are no
+    generic resource. `keeps_processes`: those that the next trial of the same job would start anew, as they
+    are, may go on.
 
     Texts hold the placeholders of tune.deploy.process; `bind_text` fills them.
     """
@@ -25,6 +31,10 @@ class Launch(Typed):
     processes: tuple[Process, ...]
     ready: tuple[str, ...]
     deadlines: Deadlines
+    endpoint_url: str
+    container: tuple[str, ...]
+    gpus_per_node: PositiveInt | None
+    keeps_processes: bool
 
     def text(self) -> str:
         return self.model_dump_json(indent=1) + "\n"

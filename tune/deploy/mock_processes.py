@@ -1,22 +1,31 @@
-"""The processes of stack=dynamo_v1_mocker: Dynamo 1.6 on one machine, mock engines in place of TensorRT-LLM.
+"""The processes of stack=dynamo_v1_mocker: Dynamo 1.6 with mock engines in place of TensorRT-LLM.
 
 Discovery in etcd, requests over TCP, events over NATS: ZeroMQ's publishers would listen on every interface
-(Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on 127.0.0.1.
+(Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on the address of
+their node alone, which is 127.0.0.1 where all nodes are this machine.
 Source of flags and variables: Dynamo 1.6.1, components/src/dynamo/mocker/args.py, dynamo.frontend --help,
 lib/runtime/src/config/environment_names.rs.
 """
 
 from __future__ import annotations
 
-from tune.deploy.process import PLAN_DIR, SCRATCH_DIR, START_ETCD, Port, Process, dynamo_program, log_path
+from tune.deploy.process import (
+    HEAD_NODE_IP,
+    NODE_IP,
+    PLAN_DIR,
+    SCRATCH_DIR,
+    START_ETCD,
+    Port,
+    Process,
+    dynamo_program,
+    log_path,
+)
 from tune.errors import FixCommand
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.engine import KV_BLOCK_TOKENS, Engine
 from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
 from tune.spec.split import Placed, Role
 from tune.spec.trial import TrialSpec
-
-LOOPBACK = "127.0.0.1"
 
 _QUIET = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Without these two, every request is a line of 1 kB in three logs."""
@@ -34,14 +43,14 @@ def step_times_file(role: Role) -> str:
 def mock_env(spec: TrialSpec) -> dict[str, str]:
     """What frontend and mock engines share. They cache model cards in HOME: each attempt has its own."""
     return {
-        "ETCD_ENDPOINTS": f"{LOOPBACK}:{spec.stack.etcd_client_port}",
-        "NATS_SERVER": f"nats://{LOOPBACK}:{spec.stack.nats_port}",
+        "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
+        "NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}",
         "DYN_DISCOVERY_BACKEND": "etcd",
         "DYN_REQUEST_PLANE": "tcp",
         "DYN_EVENT_PLANE": "nats",
-        "DYN_TCP_RPC_HOST": LOOPBACK,
-        "DYN_TCP_RESPONSE_STREAM_HOST": LOOPBACK,
-        "DYN_SYSTEM_HOST": LOOPBACK,
+        "DYN_TCP_RPC_HOST": NODE_IP,
+        "DYN_TCP_RESPONSE_STREAM_HOST": NODE_IP,
+        "DYN_SYSTEM_HOST": NODE_IP,
         "DYN_LOG": _QUIET,
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
         "HOME": SCRATCH_DIR,
@@ -49,9 +58,9 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
 
 
 def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """etcd and NATS on loopback."""
+    """etcd and NATS on the head node."""
     stack = spec.stack
-    client, peer = (f"http://{LOOPBACK}:{port}" for port in (stack.etcd_client_port, stack.etcd_peer_port))
+    client, peer = (f"http://{NODE_IP}:{port}" for port in (stack.etcd_client_port, stack.etcd_peer_port))
     etcd = (
         *("--listen-client-urls", client, "--advertise-client-urls", client),
         *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -62,11 +71,11 @@ def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
         Port(stack.etcd_peer_port, "stack.etcd_peer_port"),
     )
     started = ("bash", "-c", START_ETCD, dynamo_program(facts, "etcd"), *etcd)
-    nats = (dynamo_program(facts, "nats-server"), "-a", LOOPBACK, "-p", str(stack.nats_port))
+    nats = (dynamo_program(facts, "nats-server"), "-a", NODE_IP, "-p", str(stack.nats_port))
     nats_port = Port(stack.nats_port, "stack.nats_port")
     return (
-        Process("nats", "nats", 0, (), {}, nats, log_path(0, "nats"), (nats_port,)),
-        Process("etcd", "etcd", 0, (), {}, started, log_path(0, "etcd"), listens),
+        Process("nats", "nats", 0, (), {}, nats, log_path("nats"), (nats_port,)),
+        Process("etcd", "etcd", 0, (), {}, started, log_path("etcd"), listens),
     )
 
 
@@ -75,9 +84,9 @@ def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
     port = spec.stack.frontend_port
     argv = (
         *(dynamo_program(facts, "python3"), "-m", "dynamo.frontend", "--router-mode", spec.stack.router_mode),
-        *("--http-host", LOOPBACK, "--http-port", str(port)),
+        *("--http-host", NODE_IP, "--http-port", str(port)),
     )
-    env, log, listens = mock_env(spec), log_path(0, "frontend"), (Port(port, "stack.frontend_port"),)
+    env, log, listens = mock_env(spec), log_path("frontend"), (Port(port, "stack.frontend_port"),)
     return Process("frontend", "frontend", 0, (), env, argv, log, listens, metrics_port=port)
 
 
@@ -98,7 +107,7 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process
         *_engine_flags(spec, mock_calibration(facts), placed.role),
     )
     listens = (Port(port, "stack.system_port"),)
-    return Process(name, placed.role, node, (), env, argv, log_path(node, name), listens, metrics_port=port)
+    return Process(name, placed.role, node, (), env, argv, log_path(name), listens, metrics_port=port)
 
 
 def mock_calibration(facts: ClusterFacts) -> Calibration:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune.deploy.job_script import job_script
+from tune.deploy.job_script import container_options, job_script
 from tune.deploy.launch import LAUNCH_FILE, Launch
-from tune.deploy.mock_processes import LOOPBACK
 from tune.deploy.process import HEAD_NODE_IP, PLAN_DIR, Process
-from tune.deploy.processes import client, common_env, frontend, services, workers
+from tune.deploy.processes import client, common_env, endpoint_url, frontend, services, workers
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
 from tune.engines import engine_yaml
 from tune.spec.cluster import ClusterFacts
@@ -42,31 +41,32 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     word for, a value that no command line or directive can hold.
     """
     reject_unbindable("cluster.model_path", facts.model_path)
+    reject_unbindable("cluster.container_image", facts.container_image or "")
+    reject_unbindable("cluster.container_workdir", facts.container_workdir or "")
+    for mount in facts.container_mounts:
+        reject_unbindable("cluster.container_mounts", mount)
     reject_unbindable("model.served_name", spec.model.served_name)
-    exported = common_env(spec, facts)
-    first = services(spec, facts)
-    deployment = (frontend(spec, facts), *workers(spec, facts))
-    load = client()
     ready = _ready(spec)
-    processes = (*first, *deployment, load)
-    waits = tuple((service, service.listens[0].number) for service in first)
-    launch = Launch(nodes=spec.hardware.nodes, processes=processes, ready=ready, deadlines=facts.deadlines)
+    processes = (*services(spec, facts), frontend(spec, facts), *workers(spec, facts), client(spec))
+    gpus_per_node = spec.hardware.gpus_per_node
+    launch = Launch(
+        nodes=spec.hardware.nodes,
+        processes=processes,
+        ready=ready,
+        deadlines=facts.deadlines,
+        endpoint_url=endpoint_url(spec),
+        container=container_options(facts, mocked=spec.stack.mocked),
+        gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,
+        keeps_processes=_keeps_processes(spec),
+    )
     engines = {} if spec.stack.mocked else _engine_files(spec)
     files = engines | {
         "client.json": client_json(spec),
-        "environment": environment_text(exported),
+        "environment": environment_text(common_env(spec, facts)),
         "commands": commands_text(processes),
         LAUNCH_FILE: launch.text(),
         "ready.py": _READY_PY,
-        "job.sbatch": job_script(
-            facts=facts,
-            nodes=spec.hardware.nodes,
-            services=waits,
-            deployment=deployment,
-            client=load,
-            ready=ready,
-            exported=exported,
-        ),
+        "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }
     return LaunchPlan(files, processes, ready)
 
@@ -78,10 +78,15 @@ def _engine_files(spec: TrialSpec) -> dict[str, str]:
     }
 
 
+def _keeps_processes(spec: TrialSpec) -> bool:
+    """An engine that reuses KV blocks would know the prompts of the trial before."""
+    reuse = (engine.kv_cache_config.enable_block_reuse for engine in (spec.prefill, spec.decode))
+    return spec.stack.keeps_processes and not any(reuse)
+
+
 def client_json(spec: TrialSpec) -> str:
-    """What `tune.client` is asked. The endpoint is on loopback: the client runs beside the frontend."""
+    """What `tune.client` is asked."""
     asked = {
-        "endpoint_url": f"http://127.0.0.1:{spec.stack.frontend_port}/v1",
         "served_model_name": spec.model.served_name,
         "load": spec.load.model_dump(mode="json"),
         "slo": spec.slo.model_dump(mode="json"),
@@ -99,8 +104,7 @@ def _ready(spec: TrialSpec) -> tuple[str, ...]:
     """
     stack, split = spec.stack, spec.split
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
-    frontend_host = LOOPBACK if stack.mocked else HEAD_NODE_IP
-    argv += ["--frontend", f"http://{frontend_host}:{stack.frontend_port}"]
+    argv += ["--frontend", f"http://{HEAD_NODE_IP}:{stack.frontend_port}"]
     if stack.name == "dynamo_v0":
         argv += ["--etcd", f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"]
         prefill, decode = "tensorrt_llm", "tensorrt_llm_next"

@@ -11,12 +11,13 @@ from tune.spec.cluster import ClusterFacts
 ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
 
 HEAD_NODE, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
+NODE, NODE_IP = "${NODE}", "${NODE_IP}"
 PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
 SCRATCH_DIR = "${SCRATCH_DIR}"
-PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
-"""What a plan leaves open: host name and address of node 0, the plan's folder, the attempt's folder, a folder
-that is removed when the attempt ends (mock engines on one machine alone have use for it). They
-occur in `Process.env`, `Process.argv`, `LaunchPlan.ready` and the shell texts; `bind_text` fills them."""
+PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
+"""What a plan leaves open: host name and address of node 0 and of a process' own first node, the
+plan's folder, the attempt's folder, a folder that every node sees and that is removed in the end. They
+occur in `Process.env`, `.argv` and `.log`, in `Launch` and the shell texts; `bind_text` fills them."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
 """A fresh data directory on local disk: what a killed job registered must not answer for the next one."""
@@ -60,9 +61,9 @@ class Process:
         return max(1, len(self.gpus))
 
 
-def log_path(node: int, name: str) -> str:
-    """Where the process `name` on `node` logs, relative to RAW_DIR."""
-    return f"logs/node{node:02d}_{name}.out"
+def log_path(name: str) -> str:
+    """Where the process `name` logs, relative to RAW_DIR."""
+    return f"logs/{NODE}_{name}.out"
 
 
 def dynamo_program(facts: ClusterFacts, name: str) -> str:

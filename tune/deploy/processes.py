@@ -115,16 +115,24 @@ def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     return tuple(_worker(spec, facts, worker, common) for worker in placed)
 
 
-def client() -> Process:
-    """The load client. It runs beside the frontend, outside any container, and reaches it over loopback."""
-    argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json", "--out", f"{RAW_DIR}/{PROBE_FOLDER}")
+def endpoint_url(spec: TrialSpec) -> str:
+    """Where the frontend answers, for whoever asks on the head node."""
+    return f"http://{HEAD_NODE_IP}:{spec.stack.frontend_port}/v1"
+
+
+def client(spec: TrialSpec) -> Process:
+    """The load client. It runs beside the frontend, outside any container."""
+    argv = (
+        *("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json"),
+        *("--endpoint", endpoint_url(spec), "--out", f"{RAW_DIR}/{PROBE_FOLDER}"),
+    )
     return _on_head("client", {}, argv)
 
 
 def _on_head(
     role: ProcessRole, env: dict[str, str], argv: tuple[str, ...], listens: tuple[Port, ...] = ()
 ) -> Process:
-    return Process(role, role, HEAD, (), env, argv, log_path(HEAD, role), listens)
+    return Process(role, role, HEAD, (), env, argv, log_path(role), listens)
 
 
 def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[str, str]) -> Process:
@@ -142,4 +150,4 @@ def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[s
     )
     if spec.stack.name == "dynamo_v0":
         argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
-    return Process(name, placed.role, node, placed.gpus, env, argv, log_path(node, name))
+    return Process(name, placed.role, node, placed.gpus, env, argv, log_path(name))

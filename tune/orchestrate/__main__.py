@@ -31,7 +31,7 @@ def _run(attempt: Path, scratch: Path) -> int:
     from tune.orchestrate.starter import ChildProcesses  # noqa: PLC0415
 
     def this_host(count: int) -> Nodes:
-        return Nodes(("localhost",) * count, "127.0.0.1")
+        return Nodes(("localhost",) * count, ("127.0.0.1",) * count)
 
     return run_attempt(attempt, this_host, ChildProcesses(scratch), _say)
 

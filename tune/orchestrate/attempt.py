@@ -80,13 +80,14 @@ def _run(attempt: Path, allocated: Allocated, starter: Starter, say: Say) -> Non
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def here(nodes: Nodes) -> frozenset[int]:
-    """Indices of the nodes that are the host of node 0, where an orchestrator runs."""
-    return frozenset(index for index, host in enumerate(nodes.hosts) if host == nodes.hosts[0])
+def here(nodes: Nodes) -> dict[int, str]:
+    """Index and address of the nodes that are the host of node 0, where an orchestrator runs."""
+    known = zip(nodes.hosts, nodes.addresses, strict=True)
+    return {index: address for index, (host, address) in enumerate(known) if host == nodes.hosts[0]}
 
 
 def _measure(deployment: Deployment, attempt: Path, plan: Path, launch: Launch, say: Say) -> None:
-    settings = read_settings(plan / "client.json")
+    settings = read_settings(plan / "client.json", deployment.bind(launch.endpoint_url))
     limits = launch.deadlines
     bring_up(deployment, Patience(limits.quiet_s, limits.ready_s), say)
     warm_up(deployment, settings, say)

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tune.deploy.launch import Launch
@@ -31,25 +32,27 @@ def require_programs(launch: Launch) -> None:
         )
 
 
-def require_free_ports(launch: Launch, node_indices: frozenset[int]) -> None:
+def require_free_ports(launch: Launch, addresses: Mapping[int, str]) -> None:
     """Raises FixCommand where a process of these nodes, which are this host, would find its port taken.
 
+    `addresses`: by node index, the address that the ports belong to.
     Every such port is named with its setting, also one that two processes of the plan share.
     """
     asked = [
-        (port, process.name)
+        (addresses[process.node_index], port, process.name)
         for process in launch.processes
-        if process.node_index in node_indices
+        if process.node_index in addresses
         for port in process.listens
     ]
-    owners: dict[int, str] = {}
+    owners: dict[tuple[str, int], str] = {}
     taken = []
-    for port, name in asked:
-        if port.number in owners:
-            taken.append(f"{port.setting}={port.number} for {name}, which is that of {owners[port.number]}")
-        elif not _free(port.number):
+    for address, port, name in asked:
+        place = (address, port.number)
+        if place in owners:
+            taken.append(f"{port.setting}={port.number} for {name}, which is that of {owners[place]}")
+        elif not _free(place):
             taken.append(f"{port.setting}={port.number} for {name}, on which something listens already")
-        owners.setdefault(port.number, name)
+        owners.setdefault(place, name)
     if taken:
         listed = "\n".join(f"  {line}" for line in taken)
         raise FixCommand(
@@ -58,12 +61,12 @@ def require_free_ports(launch: Launch, node_indices: frozenset[int]) -> None:
         )
 
 
-def _free(number: int) -> bool:
-    """Whether a server could listen there on every address; a closed connection's wait does not count."""
+def _free(place: tuple[str, int]) -> bool:
+    """Whether a server could listen there; a closed connection's wait does not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", number))
+            probe.bind(place)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False

@@ -21,8 +21,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def scrape(process: Process, nodes: Nodes) -> dict[str, float]:
     """All samples of one process that has a metrics port. Raises OSError where it does not answer."""
-    host = nodes.head_address if process.node_index == 0 else nodes.hosts[process.node_index]
-    url = f"http://{host}:{process.metrics_port}/metrics"
+    url = f"http://{nodes.addresses[process.node_index]}:{process.metrics_port}/metrics"
     try:
         with _OPENER.open(url, timeout=_TIMEOUT_S) as answer:
             return parse_samples(answer.read().decode("utf-8", "replace"))

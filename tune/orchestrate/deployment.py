@@ -23,10 +23,10 @@ _ENGINES = ("prefill", "decode")
 
 @dataclass(frozen=True)
 class Nodes:
-    """`hosts`: host name of each node index. `head_address`: where node 0 is reached."""
+    """`hosts`: host name of each node index. `addresses`: where the other nodes reach it."""
 
     hosts: tuple[str, ...]
-    head_address: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,17 @@ class Deployment:
         self._raw, self._starter, self._say = raw, starter, say
         self._values = {
             "HEAD_NODE": nodes.hosts[0],
-            "HEAD_NODE_IP": nodes.head_address,
+            "HEAD_NODE_IP": nodes.addresses[0],
             "PLAN_DIR": str(plan),
             "RAW_DIR": str(raw),
             "SCRATCH_DIR": str(starter.scratch),
         }
         self._running: list[Running] = []
 
-    def bind(self, texts: Sequence[str]) -> list[str]:
-        """`texts` of the plan with every placeholder filled."""
-        return [bind_text(text, self._values) for text in texts]
+    def bind(self, text: str, node_index: int = 0) -> str:
+        """`text` of the plan with every placeholder filled, as a process on that node is told."""
+        own = {"NODE": self.nodes.hosts[node_index], "NODE_IP": self.nodes.addresses[node_index]}
+        return bind_text(text, self._values | own)
 
     def services(self) -> tuple[Process, ...]:
         """What has to answer before anything else starts."""
@@ -80,10 +81,10 @@ class Deployment:
 
     def start(self, process: Process) -> Running:
         """Start one process of the plan. Raises Broken where it cannot be started."""
-        log = self._raw / process.log
+        log = self.log_of(process)
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = {name: bind_text(value, self._values) for name, value in process.env.items()}
-        argv = self.bind(process.argv)
+        env = {name: self.bind(value, process.node_index) for name, value in process.env.items()}
+        argv = [self.bind(text, process.node_index) for text in process.argv]
         try:
             started = self._starter.start(process, argv, env, log)
         except OSError as error:
@@ -114,7 +115,7 @@ class Deployment:
         return sum(running.log.stat().st_size for running in self._running if running.log.exists())
 
     def log_of(self, process: Process) -> Path:
-        return self._raw / process.log
+        return self._raw / self.bind(process.log, process.node_index)
 
     def stop(self) -> None:
         """End everything: the client, then frontend and workers, then what they register with.

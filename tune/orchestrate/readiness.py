@@ -57,7 +57,7 @@ def _await_port(deployment: Deployment, service: Process, patience: Patience) ->
     while True:
         deployment.require_alive()
         try:
-            address = (deployment.nodes.head_address, port.number)
+            address = (deployment.nodes.addresses[service.node_index], port.number)
             with socket.create_connection(address, _CONNECT_TIMEOUT_S):
                 return
         except OSError:
@@ -71,7 +71,7 @@ def _await_port(deployment: Deployment, service: Process, patience: Patience) ->
 
 
 def _await_registration(deployment: Deployment, patience: Patience, say: Say) -> None:
-    asked = ready.parse(deployment.bind(deployment.launch.ready)[2:])
+    asked = ready.parse([deployment.bind(text) for text in deployment.launch.ready[2:]])
     told, found = "", None
     while True:
         deployment.require_alive()

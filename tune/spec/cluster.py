@@ -45,8 +45,13 @@ class Deadlines(Typed):
 
 class ClusterFacts(Typed):
     """Facts of one cluster: what sbatch and the container need, and how the rack is calibrated where its step
-    times are a model's. `dynamo_venv`: the virtual environment that holds Dynamo, None where the PATH of its
-    processes (that of an image, say) leads to a python3 that has it."""
+    times are a model's. Documented example: conf/cluster/facts/gb200_rack.yaml.
+
+    `gpus_per_node_option`: GPUs are generic resources, and job and workers ask for them. `signal_s`: so long
+    before its time limit a job is told to stop. `container_*` concern the steps of a job that run in
+    `container_image`, none without one. `dynamo_venv`: the virtual environment that holds Dynamo, None where
+    the PATH of its processes (that of an image, say) leads to a python3 that has it.
+    """
 
     kind: Literal["sim", "local", "slurm"]
     job_name: str
@@ -55,9 +60,13 @@ class ClusterFacts(Typed):
     qos: str | None
     reservation: str | None
     time_limit: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}(:\d{2})?$")]
+    signal_s: PositiveInt
+    exclusive: bool
+    gpus_per_node_option: bool
     output: str
     container_image: str | None
     container_mounts: tuple[str, ...]
+    container_workdir: str | None
     container_remap_root: bool
     container_mount_home: bool
     model_path: str

@@ -12,7 +12,7 @@ MOCKED_STACK = "dynamo_v1_mocker"
 class Stack(Typed):
     """`flat`: TensorRT-LLM 1.0.0rc before rc4, the seed's. `nested`: today's engine YAML.
 
-    `dynamo_v1_mocker` is Dynamo 1.x on one machine without GPUs: its mock engines take our step times.
+    `dynamo_v1_mocker` is Dynamo 1.x without GPUs: its mock engines take our step times.
     `system_port`: where the first worker answers /health and /metrics, the next one a port further, prefill
     workers first; None where workers open no such port.
     """
@@ -30,3 +30,8 @@ class Stack(Typed):
     def mocked(self) -> bool:
         """Whether the engines are mock engines, which compute nothing and need no GPU."""
         return self.name == MOCKED_STACK
+
+    @property
+    def keeps_processes(self) -> bool:
+        """Whether a worker may come and go while the others serve: Dynamo 1.x's discovery is made for it."""
+        return self.name != "dynamo_v0"
