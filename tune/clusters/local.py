@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from tune.results.folder import trial_of
 from tune.spec.trial import TrialSpec
 
 LOCK = "tune-local"
+
+_POLL_S = 0.05
 
 
 class LocalMachine:
@@ -64,7 +67,7 @@ class LocalMachine:
         if handle in self._waiting:
             self._waiting.remove(handle)
         elif self._current and self._current[0] == handle and exit_code(self._current[1]) is None:
-            self._current[1].send_signal(signal.SIGTERM)
+            os.kill(self._current[1].pid, signal.SIGTERM)
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +79,8 @@ class LocalMachine:
         self._waiting.clear()
         if self._current:
             self.cancel(self._current[0])
-            self._current[1].wait()
+            while exit_code(self._current[1]) is None:
+                time.sleep(_POLL_S)
             self._current = None
         if self._lock:
             self._lock.close()
