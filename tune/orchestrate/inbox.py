@@ -1,7 +1,7 @@
-"""What an allocation is to do: JOB/inbox/0001, 0002, ..., one attempt each; JOB/closed once nothing more comes.
+"""What an allocation is to do: JOB/inbox/0001, 0002, ..., an attempt each; JOB/closed: nothing more comes.
 
-JOB is STUDY/jobs/N. An entry holds one line, the attempt's folder relative to STUDY. An attempt that has begun
-holds a file `nodes`, the host of each node index a line; one without was not taken.
+JOB is STUDY/jobs/N. An entry holds one line, the attempt's folder relative to STUDY. An attempt that has
+begun holds a file `nodes`, the host of each node index a line; one without was not taken.
 """
 
 from __future__ import annotations
