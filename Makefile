@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick bench dynamo clean
+.PHONY: demo test quick bench dynamo slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
 
-test: $(STAMP) dynamo   ## lint, types, layers and every test
+test: $(STAMP) dynamo slurm   ## lint, types, layers and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 quick: $(STAMP)         ## the tests without the slow ones, about a minute
@@ -20,6 +20,9 @@ bench: $(STAMP)         ## the search against an exhaustive grid, on the simulat
 
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo
+
+slurm:                  ## Debian's Slurm, of which the tests start 18 nodes; only root may, others are told
+	scripts/install_slurm.sh
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -8,11 +8,13 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from slurm_rack import NoSlurm, SlurmRack, slurm_rack
 from stand_ins import free_ports
 
 from tune.config import compose_overrides
@@ -52,6 +54,13 @@ def root() -> Path:
     return Path(__file__).parents[1]
 
 
+def cannot(reason: str) -> NoReturn:
+    """What a test needs cannot be had on this machine; in CI it has to be."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture
 def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
     """Overrides that lead to the installed Dynamo and give its servers free ports.
@@ -60,10 +69,7 @@ def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
     """
     venv = root / ".venv-dynamo"
     if not (venv / "bin" / "etcd").exists():
-        reason = f"no Dynamo in {venv}: make dynamo installs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot(f"no Dynamo in {venv}: make dynamo installs it")
     with (Path(tempfile.gettempdir()) / "tune-tests-dynamo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield _reached(venv)
@@ -80,6 +86,30 @@ def _reached(venv: Path) -> tuple[str, ...]:
             f"stack.system_port={system % 20000 + 10000}",
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def slurm_nodes() -> Iterator[SlurmRack]:
+    """Eighteen nodes of real Slurm on this machine, for all tests of this process."""
+    with ExitStack() as stack:
+        try:
+            rack = stack.enter_context(slurm_rack())
+        except NoSlurm as reason:
+            cannot(str(reason))
+        yield rack
+
+
+@pytest.fixture
+def slurm(slurm_nodes: SlurmRack, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
+    """All nodes idle, and this process' environment leads to them. Afterwards no job is left, on no node a
+    process, and all nodes are idle again."""
+    for name, value in slurm_nodes.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm_nodes
+    jobs = slurm_nodes.jobs()
+    slurm_nodes.restore()
+    assert not jobs, f"jobs {jobs} were left"
+    slurm_nodes.wait(lambda: not slurm_nodes.visitors(), 10, "nodes without processes of jobs")
 
 
 @pytest.fixture(scope="session")

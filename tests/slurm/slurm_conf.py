@@ -1,0 +1,82 @@
+"""What the daemons of the tests' Slurm read: eighteen nodes with four GPUs each, in a loopback network.
+
+Node gNN is 127.0.SUBNET.NN, the controller 127.0.SUBNET.200; each daemon listens on its own address alone.
+"""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+COUNT = 18
+NODES = tuple(f"g{number:02d}" for number in range(1, COUNT + 1))
+CONTROLLER, CONTROLLER_HOST = "gctl", 200
+GPUS = 4
+DEVICES = "/dev/full", "/dev/null", "/dev/random", "/dev/zero"
+"""Stand for the GPUs of a node: gres.conf wants a character device for each, and no task opens them."""
+
+PORT, CONTROLLER_PORT = 6818, 6817
+PARTITION, URGENT, PAIR = "batch", "urgent", "pair"
+
+
+def files(folder: Path, subnet: int) -> dict[str, str]:
+    """Texts by name; `folder` is where they are written and where the daemons keep all of theirs."""
+    return {
+        "slurm.conf": _slurm_conf(folder, subnet),
+        "gres.conf": "AutoDetect=off\n" + "".join(f"Name=gpu File={device}\n" for device in DEVICES),
+        "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
+        "hosts": _hosts(subnet),
+    }
+
+
+def address(node: str, subnet: int) -> str:
+    return f"127.0.{subnet}.{CONTROLLER_HOST if node == CONTROLLER else NODES.index(node) + 1}"
+
+
+def _hosts(subnet: int) -> str:
+    lines = [f"{address(node, subnet)} {node}\n" for node in (*NODES, CONTROLLER)]
+    return "127.0.0.1 localhost\n" + "".join(lines)
+
+
+def _slurm_conf(folder: Path, subnet: int) -> str:
+    """Short limits where a test waits for them. A node counts as dead some 25 s after its last answer."""
+    user = getpass.getuser()
+    addresses = f"127.0.{subnet}.[1-{COUNT}]"
+    return f"""ClusterName=tune
+SlurmctldHost={CONTROLLER}({address(CONTROLLER, subnet)})
+SlurmctldPort={CONTROLLER_PORT}
+SlurmdPort={PORT}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+TmpFS={folder}/tmp/%n
+SlurmctldPidFile={folder}/run/{CONTROLLER}.pid
+SlurmdPidFile={folder}/run/%n.pid
+SlurmctldLogFile={folder}/logs/{CONTROLLER}.log
+SlurmdLogFile={folder}/logs/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+GresTypes=gpu
+MpiDefault=none
+ReturnToService=2
+SlurmctldTimeout=10
+SlurmdTimeout=10
+KillWait=5
+MessageTimeout=20
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SchedulerParameters=batch_sched_delay=0,bf_interval=2
+SlurmdParameters=config_overrides
+NodeName=g[01-{COUNT}] NodeAddr={addresses} CPUs=8 RealMemory=100000 Gres=gpu:{GPUS} State=UNKNOWN
+PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=4:00:00 PriorityTier=1 GraceTime=10
+PartitionName={URGENT} Nodes=ALL MaxTime=4:00:00 PriorityTier=10
+PartitionName={PAIR} Nodes=g[01-02] MaxTime=10:00 PriorityTier=1
+"""

@@ -1,0 +1,115 @@
+"""The daemons of the tests' Slurm: slurm_daemons.py FOLDER SUBNET PARENT runs them until PARENT ends.
+
+Each has a host name and an /etc/hosts of its own (namespaces: root only), so a node's processes, those of
+jobs included, are the ones in its UTS namespace. A slurmd that ends is started again, unless FOLDER/down
+names its node. Nothing outlives this process, and FOLDER is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from slurm_conf import CONTROLLER, NODES, files
+
+from tune.orchestrate.guardian import guarded
+from tune.orchestrate.kin import end_descendants, follow_parent
+
+SBIN = "/usr/sbin"
+_POLL_S = 0.1
+_ALONE = (
+    *("unshare", "--uts", "--mount", "--propagation", "private", "sh", "-c"),
+    'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"',
+    "sh",
+)
+"""NAME HOSTS COMMAND: run it as a host of that name. Source: unshare(1)."""
+
+
+def prepare(folder: Path, subnet: int) -> None:
+    """Everything in `folder` that the daemons need to start."""
+    folder.chmod(0o755)  # MUNGE wants its socket reachable
+    for name in (
+        "state",
+        "run",
+        "logs",
+        "down",
+        *(f"{use}/{node}" for use in ("spool", "tmp") for node in NODES),
+    ):
+        (folder / name).mkdir(parents=True)
+    for name, text in files(folder, subnet).items():
+        (folder / name).write_text(text)
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(128))
+
+
+def main(folder: Path, subnet: int, parent: int) -> int:
+    def work(_scratch: Path) -> int:
+        try:
+            return _serve(folder)
+        finally:
+            end_descendants()
+
+    prepare(folder, subnet)
+    try:
+        return guarded(work, parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(folder: Path) -> int:
+    """Run all daemons until one of them ends that is no slurmd."""
+    munged = _start(folder, "munged", _munged(folder))
+    while not (folder / "munge.socket").exists() and munged.poll() is None:
+        time.sleep(_POLL_S / 10)
+    command = (f"{SBIN}/slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf"))
+    controller = _start(folder, CONTROLLER, _on(folder, CONTROLLER, command))
+    nodes: dict[str, subprocess.Popen[bytes]] = {}
+    while munged.poll() is None and controller.poll() is None:
+        for node in NODES:
+            ended = node not in nodes or nodes[node].poll() is not None
+            if ended and not (folder / "down" / node).exists():
+                nodes[node] = _start(folder, node, _on(folder, node, _slurmd(folder, node)))
+        time.sleep(_POLL_S)
+    print(f"munged ended with {munged.poll()}, slurmctld with {controller.poll()}", file=sys.stderr)
+    return 1
+
+
+def _munged(folder: Path) -> tuple[str, ...]:
+    return (
+        *(f"{SBIN}/munged", "--foreground", "--num-threads=2", f"--socket={folder}/munge.socket"),
+        *(f"--key-file={folder}/munge.key", f"--pid-file={folder}/run/munged.pid"),
+        *(f"--log-file={folder}/logs/munged.log", f"--seed-file={folder}/state/munged.seed"),
+    )
+
+
+def _slurmd(folder: Path, node: str) -> tuple[str, ...]:
+    return (f"{SBIN}/slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf"))
+
+
+def _on(folder: Path, node: str, command: tuple[str, ...]) -> tuple[str, ...]:
+    return (*_ALONE, node, str(folder / "hosts"), *command)
+
+
+def _start(folder: Path, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    with (folder / "logs" / f"{name}.out").open("ab") as out:
+        return subprocess.Popen(
+            command,
+            env=os.environ | {"SLURM_CONF": str(folder / "slurm.conf")},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(follow_parent, signal.SIGKILL, os.getpid()),  # noqa: PLW1509
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
