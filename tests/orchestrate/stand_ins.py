@@ -184,8 +184,8 @@ def processes_with(assignment: str) -> dict[int, str]:
     return found
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 30
+def wait_for(condition: Callable[[], object], within_s: float = 30) -> None:
+    deadline_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline_s, "waited 30 s"
+        assert time.monotonic() < deadline_s, f"waited {within_s:g} s"
         time.sleep(0.02)

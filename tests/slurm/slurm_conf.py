@@ -25,7 +25,7 @@ def files(folder: Path, subnet: int) -> dict[str, str]:
         "slurm.conf": _slurm_conf(folder, subnet),
         "gres.conf": "AutoDetect=off\n" + "".join(f"Name=gpu File={device}\n" for device in DEVICES),
         "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
-        "hosts": _hosts(subnet),
+        f"hosts/{CONTROLLER}": hosts(CONTROLLER, subnet, listens=False),
     }
 
 
@@ -33,9 +33,17 @@ def address(node: str, subnet: int) -> str:
     return f"127.0.{subnet}.{CONTROLLER_HOST if node == CONTROLLER else NODES.index(node) + 1}"
 
 
-def _hosts(subnet: int) -> str:
-    lines = [f"{address(node, subnet)} {node}\n" for node in (*NODES, CONTROLLER)]
-    return "127.0.0.1 localhost\n" + "".join(lines)
+def hosts(host: str, subnet: int, *, listens: bool) -> str:
+    """/etc/hosts of `host`, of which a daemon takes the address that it listens on; from then on (`listens`)
+    its own name is that of 127.0.0.1.
+
+    srun in a job listens on the address of its host's name, and is called back on the one that its calls came
+    from, which the kernel makes 127.0.0.1 whatever loopback address they went to. The controller, which calls
+    srun too, takes all for 127.0.0.1; it has the nodes' addresses from slurm.conf.
+    """
+    local = {host} if host in NODES and listens else set(NODES) if host == CONTROLLER else set()
+    names = {name: "127.0.0.1" if name in local else address(name, subnet) for name in (*NODES, CONTROLLER)}
+    return "127.0.0.1 localhost\n" + "".join(f"{found} {name}\n" for name, found in names.items())
 
 
 def _slurm_conf(folder: Path, subnet: int) -> str:

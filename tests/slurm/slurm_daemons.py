@@ -11,13 +11,14 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
-from slurm_conf import CONTROLLER, NODES, files
+from slurm_conf import CONTROLLER, NODES, PORT, address, files, hosts
 
 from tune.orchestrate.guardian import guarded
 from tune.orchestrate.kin import end_descendants, follow_parent
@@ -35,14 +36,10 @@ _ALONE = (
 def prepare(folder: Path, subnet: int) -> None:
     """Everything in `folder` that the daemons need to start."""
     folder.chmod(0o755)  # MUNGE wants its socket reachable
-    for name in (
-        "state",
-        "run",
-        "logs",
-        "down",
-        *(f"{use}/{node}" for use in ("spool", "tmp") for node in NODES),
-    ):
-        (folder / name).mkdir(parents=True)
+    for name in ("state", "run", "logs", "hosts", "down", "up", "spool", "tmp"):
+        (folder / name).mkdir()
+    for node in NODES:
+        (folder / "tmp" / node).mkdir()
     for name, text in files(folder, subnet).items():
         (folder / name).write_text(text)
     key = folder / "munge.key"
@@ -53,7 +50,7 @@ def prepare(folder: Path, subnet: int) -> None:
 def main(folder: Path, subnet: int, parent: int) -> int:
     def work(_scratch: Path) -> int:
         try:
-            return _serve(folder)
+            return _serve(folder, subnet)
         finally:
             end_descendants()
 
@@ -64,8 +61,8 @@ def main(folder: Path, subnet: int, parent: int) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(folder: Path) -> int:
-    """Run all daemons until one of them ends that is no slurmd."""
+def _serve(folder: Path, subnet: int) -> int:
+    """Run all daemons until one of them ends that is no slurmd. FOLDER/up names the nodes that take jobs."""
     munged = _start(folder, "munged", _munged(folder))
     while not (folder / "munge.socket").exists() and munged.poll() is None:
         time.sleep(_POLL_S / 10)
@@ -74,12 +71,23 @@ def _serve(folder: Path) -> int:
     nodes: dict[str, subprocess.Popen[bytes]] = {}
     while munged.poll() is None and controller.poll() is None:
         for node in NODES:
-            ended = node not in nodes or nodes[node].poll() is not None
-            if ended and not (folder / "down" / node).exists():
-                nodes[node] = _start(folder, node, _on(folder, node, _slurmd(folder, node)))
+            up, own_hosts = folder / "up" / node, folder / "hosts" / node
+            if node not in nodes or nodes[node].poll() is not None:
+                up.unlink(missing_ok=True)
+                if not (folder / "down" / node).exists():
+                    own_hosts.write_text(hosts(node, subnet, listens=False))
+                    nodes[node] = _start(folder, node, _on(folder, node, _slurmd(folder, node)))
+            elif not up.exists() and _listens(address(node, subnet)):
+                own_hosts.write_text(hosts(node, subnet, listens=True))
+                up.touch()
         time.sleep(_POLL_S)
     print(f"munged ended with {munged.poll()}, slurmctld with {controller.poll()}", file=sys.stderr)
     return 1
+
+
+def _listens(host: str) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex((host, PORT)) == 0
 
 
 def _munged(folder: Path) -> tuple[str, ...]:
@@ -95,7 +103,7 @@ def _slurmd(folder: Path, node: str) -> tuple[str, ...]:
 
 
 def _on(folder: Path, node: str, command: tuple[str, ...]) -> tuple[str, ...]:
-    return (*_ALONE, node, str(folder / "hosts"), *command)
+    return (*_ALONE, node, str(folder / "hosts" / node), *command)
 
 
 def _start(folder: Path, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:

@@ -80,8 +80,12 @@ class SlurmRack:
         states = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"
         return tuple(self.run("squeue", "--noheader", states, "--format=%A").split())
 
+    def all_ended(self) -> bool:
+        return not self.jobs()
+
     def all_idle(self) -> bool:
-        return self.states() == dict.fromkeys(NODES, "idle")
+        up = all((self.folder / "up" / node).exists() for node in NODES)
+        return up and self.states() == dict.fromkeys(NODES, "idle")
 
     def wait_idle(self, within_s: float = 60.0) -> None:
         """Return once every node is idle. Raises TimeoutError with what is there instead."""

@@ -29,14 +29,20 @@ def small(
 
 
 def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:
-    """Overrides under which a deployment is made of stubs that behave so (stub_dynamo.py)."""
+    """Overrides under which a deployment is made of stubs that behave so (stub_dynamo.py).
+
+    Real engines look for their services on the PATH: folder/services has them.
+    """
     usual: dict[str, list[str]] = {"unregistered": [], "deaf": []}
     (folder / "bin").mkdir(parents=True)
+    (folder / "services").mkdir()
     (folder / "behaviour.json").write_text(json.dumps(usual | behaviour))
     for program in _PROGRAMS:
         path = folder / "bin" / program
         path.write_text(f'#!/bin/sh\nexec {sys.executable} {_STUB} {folder} "$0" "$@"\n')
         path.chmod(0o755)
+    for service in ("etcd", "nats-server"):
+        (folder / "services" / service).symlink_to(folder / "bin" / service)
     names = ("frontend_port", "etcd_client_port", "etcd_peer_port", "nats_port", "system_port")
     *ports, system = free_ports(len(names))
     numbers = zip(names, (*ports, system % 20000 + 10000), strict=True)

@@ -15,7 +15,7 @@ from stand_ins import wait_for
 
 pytestmark = pytest.mark.slow
 
-STEP = "echo $(hostname) $SLURMD_NODENAME $(getent hosts $(hostname) | cut -d' ' -f1) $CUDA_VISIBLE_DEVICES"
+STEP = "echo $(hostname) $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES"
 
 
 def listening(folder: Path) -> set[str]:
@@ -41,9 +41,16 @@ def listening(folder: Path) -> set[str]:
 
 def test_steps_run_as_on_hosts_of_their_own(slurm: SlurmRack) -> None:
     said = slurm.run("srun", f"--nodes={COUNT}", "--gpus-per-node=4", "sh", "-c", STEP)
-    assert sorted(line.split() for line in said.splitlines()) == [
-        [node, node, slurm.address(node), "0,1,2,3"] for node in NODES
-    ]
+    assert sorted(line.split() for line in said.splitlines()) == [[node, node, "0,1,2,3"] for node in NODES]
+
+
+def test_a_job_starts_steps_on_its_other_nodes(slurm: SlurmRack, tmp_path: Path) -> None:
+    batch = "#!/bin/sh\nsrun -N1 -n1 --overlap -w g02 sh -c 'hostname; getent hosts g01' >$OUT\n"
+    (tmp_path / "job").write_text(batch)
+    where = f"--export=ALL,OUT={tmp_path}/step"
+    slurm.run("sbatch", "-N2", where, f"--output={tmp_path}/out", str(tmp_path / "job"))
+    slurm.wait(slurm.all_ended, 20, "ended job")
+    assert (tmp_path / "step").read_text().split() == ["g02", slurm.address("g01"), "g01"]
 
 
 def test_a_step_has_ranks_by_pmix(slurm: SlurmRack) -> None:
@@ -77,5 +84,5 @@ def test_killed_with_its_user_it_leaves_nothing(tmp_path: Path) -> None:
         wait_for(lambda: all((tmp_path / node).exists() for node in NODES[:2]))
         folder = Path((tmp_path / NODES[0]).read_text().strip()).parent
         user.send_signal(signal.SIGKILL)
-    wait_for(lambda: not folder.exists())
-    assert not commands_with(str(folder))
+    wait_for(lambda: not commands_with(str(folder)))
+    assert not folder.exists()
