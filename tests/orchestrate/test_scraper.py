@@ -9,7 +9,7 @@ import pytest
 
 from tune.deploy.process import Process
 from tune.orchestrate.counters import requests_held, requests_taken
-from tune.orchestrate.deployment import Nodes
+from tune.orchestrate.starter import Nodes
 from tune.orchestrate.scraper import Scraper
 from tune.results.metrics import METRICS_FILE, read_metrics
 

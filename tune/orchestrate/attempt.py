@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,70 +14,102 @@ from tune.deploy.launch import Launch, read_launch
 from tune.errors import TuneError
 from tune.orchestrate.before import require_free_ports
 from tune.orchestrate.broken import Broken, Cause, last_lines
-from tune.orchestrate.deployment import POLL_S, Deployment, Nodes, Running, Say, ending
-from tune.orchestrate.guardian import STOPPING
-from tune.orchestrate.kin import end_descendants
+from tune.orchestrate.deployment import Deployment
+from tune.orchestrate.held import Held
+from tune.orchestrate.interrupts import Interrupted, deferred
 from tune.orchestrate.readiness import Patience, bring_up
+from tune.orchestrate.running import POLL_S, Running, Say, ending
 from tune.orchestrate.scraper import Scraper
-from tune.orchestrate.starter import Starter
+from tune.orchestrate.starter import Nodes, Starter
 from tune.orchestrate.warm_up import drain, require_spread, taken, warm_up
 from tune.results.folder import PROBE_FOLDER, trial_of, write_attempt
 from tune.results.record import AttemptRecord
 
 INTERRUPTED = 130
 
+_LAST_WORD_S = 3.0
+"""For a client that writes what it knows: less than Slurm gives a cancelled job, KillWait."""
+
 Allocated = Callable[[int], Nodes]
 """The hosts for so many node indices; those with the name of node 0 are this host."""
 
 
-def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say) -> int:
+@dataclass(frozen=True)
+class _Begun:
+    """An attempt that runs since `at`, which is `at_s` of the monotonic clock."""
+
+    attempt: Path
+    at: datetime
+    at_s: float
+    say: Say
+
+    @property
+    def lasts_s(self) -> float:
+        return time.monotonic() - self.at_s
+
+    def record(self, error: str | None, cause: Cause | None) -> None:
+        """Write attempt.json."""
+        record = AttemptRecord(
+            started_at=self.at.isoformat(),
+            ended_at=datetime.now(UTC).isoformat(),
+            held_s=self.lasts_s,
+            error=error,
+            cause=cause,
+        )
+        write_attempt(self.attempt, record)
+        self.say(f"attempt {self.attempt.name}: {'measured' if error is None else error.splitlines()[0]}")
+
+
+def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held) -> int:
     """Run the trial's plan and leave attempt.json in the folder `attempt`, whatever happens.
 
-    Everything that was started has ended when this returns. Exit code: 0 the probe is there, 1 the point is
-    wrong, 3 the world is, 130 interrupted.
+    When this returns, everything in `held` has ended, or is what the next attempt may keep. Exit code: 0 the
+    probe is there, 1 the point is wrong, 3 the world is, 130 interrupted, which no further attempt should
+    follow.
     """
-    started, began_s = datetime.now(UTC), time.monotonic()
-    error: str | None = None
-    cause: Cause | None = None
-    code = 0
+    begun = _Begun(attempt, datetime.now(UTC), time.monotonic(), say)
+    recorded = False
     try:
-        _run(attempt, allocated, starter, say)
-    except KeyboardInterrupt:
-        error, cause, code = f"interrupted after {time.monotonic() - began_s:.0f} s", "world", INTERRUPTED
-    except Broken as broken:
-        error, cause, code = str(broken), broken.cause, 1 if broken.cause == "point" else 3
-    except TuneError as known:
-        error, cause, code = str(known), "world", 3
-    except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
-        error, cause, code = traceback.format_exc(), "world", 3
-    record = AttemptRecord(
-        started_at=started.isoformat(),
-        ended_at=datetime.now(UTC).isoformat(),
-        held_s=time.monotonic() - began_s,
-        error=error,
-        cause=cause,
-    )
-    write_attempt(attempt, record)
-    say(f"attempt {attempt.name}: {'measured' if error is None else error.splitlines()[0]}")
+        error, cause, code = _tried(attempt, allocated, starter, say, held)
+        with deferred(last=held.last):
+            held.settle(measured=error is None)
+            begun.record(error, cause)
+            recorded = True
+    except KeyboardInterrupt as stop:
+        code = INTERRUPTED
+        with deferred(last=True):
+            held.stop_client(_LAST_WORD_S)
+            if not recorded:  # before the rest: little time may be left
+                why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else "interrupted"
+                begun.record(f"{why} after {begun.lasts_s:.0f} s", "world")
+            held.stop()
     return code
 
 
-def _run(attempt: Path, allocated: Allocated, starter: Starter, say: Say) -> None:
+def _tried(
+    attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held
+) -> tuple[str | None, Cause | None, int]:
+    """What broke and whose fault it is, None where nothing did; the exit code."""
+    try:
+        _run(attempt, allocated, starter, say, held)
+    except Broken as broken:
+        return str(broken), broken.cause, 1 if broken.cause == "point" else 3
+    except TuneError as known:
+        return str(known), "world", 3
+    except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
+        return traceback.format_exc(), "world", 3
+    return None, None, 0
+
+
+def _run(attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held) -> None:
     plan = trial_of(attempt).plan
     launch = read_launch(plan)
     nodes = allocated(launch.nodes)
-    require_free_ports(launch, here(nodes))
-    deployment = Deployment(launch, nodes, starter, plan=plan, raw=attempt, say=say)
-    try:
-        _measure(deployment, attempt, plan, launch, say)
-    finally:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        deployment.stop()
-        left = end_descendants()
-        say("stopped" if not left else f"stopped; {left} processes that it had started were killed")
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    held.retain(launch, plan)
+    if not held.running:
+        require_free_ports(launch, here(nodes))
+    deployment = Deployment(launch, nodes, starter, held.running, plan=plan, raw=attempt)
+    _measure(deployment, attempt, plan, launch, say)
 
 
 def here(nodes: Nodes) -> dict[int, str]:
@@ -112,6 +144,7 @@ def _follow(deployment: Deployment, client: Running, say: Say) -> None:
                 say(f"client  {line}")
             time.sleep(POLL_S)
     if code:
+        deployment.require_lent()
         raise Broken(
             f"the load client ended {ending(code)}; the last lines of its log:\n{last_lines(client.log)}"
         )

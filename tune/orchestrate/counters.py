@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 
 from tune.deploy.process import Process
-from tune.orchestrate.deployment import Nodes
+from tune.orchestrate.starter import Nodes
 from tune.results.metrics import parse_samples, total
 
 REQUESTS, IN_FLIGHT = "dynamo_component_requests_total", "dynamo_component_inflight_requests"

@@ -12,20 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from tune.orchestrate.interrupts import STOPPING, raise_once
 from tune.orchestrate.kin import adopt_orphans, end_descendants, follow_parent
-
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _ORPHANED = signal.SIGUSR1
 """What the kernel sends when the parent ends: of a parent with threads more than once, so it counts apart."""
 
 
-def guarded(work: Callable[[Path], int], parent: int | None) -> int:
+def guarded(work: Callable[[Path], int], parent: int | None, *, patient: bool = False) -> int:
     """The exit code of `work`, run in a child of this process; nothing below it outlives this call.
 
-    `work` is given a scratch folder, which is removed in the end. A signal to stop is passed on to it, a
-    second one kills it. With `parent` this process stops as soon as its parent of that id has ended.
-    Where this process is killed itself, the kernel tells `work` to stop.
+    `work` is given a scratch folder, which is removed in the end. A signal to stop is passed on to it, where
+    it is raised as Interrupted; a second one kills it, unless `patient`: someone else sends signals and ends
+    everything in time. With `parent` this process stops as soon as its parent of that id has ended. Where
+    this process is killed itself, the kernel tells `work` to stop.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     adopt_orphans()
@@ -38,7 +38,7 @@ def guarded(work: Callable[[Path], int], parent: int | None) -> int:
 
     def tell(number: int, _frame: FrameType | None) -> None:
         nonlocal told
-        os.kill(worker, signal.SIGKILL if told else signal.Signals(number))
+        os.kill(worker, signal.SIGKILL if told and not patient else signal.Signals(number))
         told = True
 
     def tell_once(_number: int, _frame: FrameType | None) -> None:
@@ -65,8 +65,9 @@ def _end(work: Callable[[Path], int], scratch: Path, guardian: int) -> None:
     try:
         adopt_orphans()
         follow_parent(signal.SIGTERM, guardian)
+        handler = raise_once()
         for number in STOPPING:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         code = work(scratch)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 import time
 from collections.abc import Callable, Hashable
@@ -10,7 +11,8 @@ from tune.deploy import ready
 from tune.deploy.process import Process
 from tune.orchestrate.broken import Broken, last_lines
 from tune.orchestrate.counters import scrape
-from tune.orchestrate.deployment import POLL_S, Deployment, Say
+from tune.orchestrate.deployment import Deployment
+from tune.orchestrate.running import POLL_S, Say
 
 _CONNECT_TIMEOUT_S = 2.0
 _LOGS_SHOWN = 3
@@ -37,19 +39,47 @@ class Patience:
 
 
 def bring_up(deployment: Deployment, patience: Patience, say: Say) -> None:
-    """Start services, frontend and workers, and return once every worker is registered.
+    """Start the services, frontend and workers that do not run; return once every worker is registered.
 
     Raises Broken where something ends or the patience does, with who is missing and the end of their logs.
     """
     for service in deployment.services():
-        deployment.start(service)
-        _await_port(deployment, service, patience)
-        say(f"{service.name} listens on port {service.listens[0].number}")
-    servers = deployment.servers()
-    for process in servers:
+        if not deployment.runs(service):
+            deployment.start(service)
+            _await_port(deployment, service, patience)
+            say(f"{service.name} listens on port {service.listens[0].number}")
+    missing = [process for process in deployment.servers() if not deployment.runs(process)]
+    if len(missing) < len(deployment.servers()):
+        _await_departures(deployment, patience, say)
+    for process in missing:
         deployment.start(process)
-    say(f"started {len(servers)} processes")
+    say(f"started {len(missing)} processes")
     _await_registration(deployment, patience, say)
+
+
+def _await_departures(deployment: Deployment, patience: Patience, say: Say) -> None:
+    """Return once only the kept workers are registered: who left must not be counted for who comes."""
+    asked = _question(deployment)
+    kept = [sum(deployment.runs(p) for p in deployment.workers(role)) for role in ("prefill", "decode")]
+    while True:
+        deployment.require_alive()
+        try:
+            state = str(found := ready.ask(asked))
+            if [there for _, there, _ in found.counts] == kept:
+                return
+        except (OSError, ValueError) as error:
+            state = f"not answering: {error}"
+        over = patience.over((state, deployment.logged_bytes()))
+        if over:
+            raise Broken(
+                f"Workers of the trial before are still registered: {over}. Found {state}; expected "
+                f"{kept[0]} prefill and {kept[1]} decode workers before the others start."
+            )
+        time.sleep(POLL_S)
+
+
+def _question(deployment: Deployment) -> argparse.Namespace:
+    return ready.parse([deployment.bind(text) for text in deployment.launch.ready[2:]])
 
 
 def _await_port(deployment: Deployment, service: Process, patience: Patience) -> None:
@@ -71,7 +101,7 @@ def _await_port(deployment: Deployment, service: Process, patience: Patience) ->
 
 
 def _await_registration(deployment: Deployment, patience: Patience, say: Say) -> None:
-    asked = ready.parse([deployment.bind(text) for text in deployment.launch.ready[2:]])
+    asked = _question(deployment)
     told, found = "", None
     while True:
         deployment.require_alive()

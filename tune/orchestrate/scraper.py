@@ -11,7 +11,7 @@ from typing import Self
 
 from tune.deploy.process import Process
 from tune.orchestrate.counters import scrape
-from tune.orchestrate.deployment import Nodes
+from tune.orchestrate.starter import Nodes
 from tune.results.metrics import METRICS_FILE, MetricsWriter
 
 SCRAPE_EVERY_S = 2.0

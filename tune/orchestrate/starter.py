@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,31 @@ from typing import Protocol
 from tune.deploy.process import Process
 from tune.orchestrate.before import program_path
 from tune.orchestrate.kin import exit_code, follow_parent
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """`hosts`: host name of each node index. `addresses`: where the other nodes reach it."""
+
+    hosts: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A process of a plan with every placeholder filled.
+
+    `hosts`: those of its nodes, in rank order. `env`: what it needs beside the environment of the job.
+    `container`, `gpus_per_node`: as in Launch.
+    """
+
+    process: Process
+    hosts: tuple[str, ...]
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path
+    container: tuple[str, ...]
+    gpus_per_node: int | None
 
 
 class Started(Protocol):
@@ -26,23 +52,26 @@ class Started(Protocol):
         """Ask it to end. Does nothing to one that has ended."""
 
     def kill(self) -> None:
-        """End it, whatever it does. Does nothing to one that has ended."""
+        """End it, whatever it does; the harder the more often it is asked. Nothing to one that has ended."""
 
 
 class Starter(Protocol):
-    """Starts processes; texts it is given are bound, without placeholders.
-
-    `scratch`: a folder for what nobody needs after the attempt.
-    """
+    """Starts processes. `scratch`: a folder that every node sees, for what nobody needs afterwards."""
 
     @property
     def scratch(self) -> Path: ...
 
-    def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:
-        """Run `argv` where `process` belongs, with `env` beside the environment of the job, into `log`.
+    def start(self, bound: Bound) -> Started:
+        """Run the process where it belongs, its output into its log. Raises OSError where it cannot be."""
 
-        Raises OSError where it cannot be started.
+    def withdrawn(self) -> str | None:
+        """Why everything here ends, where whoever lent these nodes takes them back; None where nobody does.
+
+        Asked when a process has ended; may wait a moment, in which Interrupted may be raised instead.
         """
+
+    def interruption(self, number: int) -> str:
+        """What the signal `number` to stop means here, in words."""
 
 
 class ChildProcesses:
@@ -58,13 +87,13 @@ class ChildProcesses:
             "PATH": program_path(),
         }
 
-    def start(self, process: Process, argv: Sequence[str], env: Mapping[str, str], log: Path) -> Started:
+    def start(self, bound: Bound) -> Started:
         """As the protocol says; called from the main thread only, as `follow_parent` asks."""
-        environment = self._environment | dict(env)
-        with log.open("wb") as file:
+        environment = self._environment | dict(bound.env)
+        with bound.log.open("wb") as file:
             return _Child(
                 subprocess.Popen(
-                    argv,
+                    bound.argv,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=file,
@@ -73,6 +102,12 @@ class ChildProcesses:
                     preexec_fn=partial(follow_parent, signal.SIGKILL, os.getpid()),  # noqa: PLW1509
                 )
             )
+
+    def withdrawn(self) -> str | None:
+        return None
+
+    def interruption(self, number: int) -> str:
+        return "interrupted"
 
 
 class _Child:

@@ -16,7 +16,8 @@ from tune.client.settings import ClientSettings
 from tune.deploy.process import Process
 from tune.orchestrate.broken import Broken
 from tune.orchestrate.counters import requests_held, requests_taken
-from tune.orchestrate.deployment import POLL_S, Deployment, Say, by_name
+from tune.orchestrate.deployment import Deployment
+from tune.orchestrate.running import POLL_S, Say, by_name
 
 OUTPUT_TOKENS = 8
 MOST_ROUNDS = 20

@@ -1,0 +1,60 @@
+"""Everything that runs on the nodes of an orchestrator, from attempt to attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune.deploy.launch import Launch
+from tune.orchestrate.kin import end_descendants
+from tune.orchestrate.running import SERVICES, Running, Say, end, end_in_order, fingerprint
+
+_STOP_S = 10.0
+
+
+class Held:
+    """`running`: what was started and not ended here, in order. `last`: no attempt follows this one."""
+
+    def __init__(self, say: Say, *, last: bool) -> None:
+        self.running: list[Running] = []
+        self.last = last
+        self._say, self._stop_s, self._keeps = say, _STOP_S, False
+
+    def retain(self, launch: Launch, plan: Path) -> None:
+        """End what `launch` would not start in the same way.
+
+        Where services and frontend are not the same, that is everything: workers have registered there.
+        Raises OSError where a file of the plan is missing.
+        """
+        marks = {process.name: fingerprint(process, launch, plan) for process in launch.processes}
+        alive = [one for one in self.running if one.started.poll() is None]
+        same = [one for one in alive if marks.get(one.name) == one.fingerprint]
+        needed = {p.name for p in launch.processes if p.role in (*SERVICES, "frontend")}
+        if not launch.keeps_processes or not needed <= {one.name for one in same}:
+            same = []
+        names = {one.name for one in same}
+        others = [one for one in self.running if one.name not in names]
+        if self.running:
+            self._say(f"of {len(self.running)} processes {len(same)} go on, the others are ended")
+        end_in_order(others, self._stop_s, self._say)
+        self.running[:] = same
+        self._stop_s, self._keeps = launch.deadlines.stop_s, launch.keeps_processes
+
+    def settle(self, *, measured: bool) -> None:
+        """After an attempt: end what the next one has no use for; everything, where something broke."""
+        if measured and self._keeps and not self.last:
+            self.stop_client(self._stop_s)
+        else:
+            self.stop()
+
+    def stop_client(self, within_s: float) -> None:
+        """End the client, which writes what it knows; killed when it has not ended `within_s` later."""
+        clients = [one for one in self.running if one.process.role == "client"]
+        end(clients, within_s, self._say)
+        self.running[:] = [one for one in self.running if one not in clients]
+
+    def stop(self) -> None:
+        """End everything in order, within the plan's `stop_s` for each step, and whatever it has left."""
+        end_in_order(self.running, self._stop_s, self._say)
+        self.running.clear()
+        left = end_descendants()
+        self._say("stopped" if not left else f"stopped; {left} processes that it had started were killed")

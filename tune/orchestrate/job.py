@@ -1,0 +1,86 @@
+"""The orchestrator of a Slurm job: its batch step, on the first node of the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tune.orchestrate.guardian import guarded
+
+_NOT_OURS = 3
+
+
+def run_job(folder: str) -> int:
+    """Run the attempts in the inbox of the allocation `folder` in this Slurm job; the last one's exit code.
+
+    How it goes on and ends: tune.orchestrate.shift.inbox_of.
+    """
+    job = Path(folder).absolute()
+    if not _is_ours(job):
+        say(f"{job} belongs to another Slurm job; nothing to do")
+        return _NOT_OURS
+    return _in_job(lambda scratch: _run_inbox(job, scratch), job)
+
+
+def run_one(attempt: Path) -> int:
+    """Run the attempt in the folder `attempt` in this Slurm job; its exit code."""
+    attempt.mkdir(parents=True, exist_ok=True)
+    return _in_job(lambda scratch: _run_one(attempt, scratch), attempt)
+
+
+def say(line: str) -> None:
+    with suppress(BrokenPipeError):  # whoever listened is gone; the attempt goes on
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def _in_job(work: Callable[[Path], int], folder: Path) -> int:
+    """As `guarded`; Slurm sends the signals, and ends what does not stop in time."""
+    try:
+        return guarded(work, None, patient=True)
+    finally:
+        shutil.rmtree(_shared(folder), ignore_errors=True)
+
+
+def _shared(folder: Path) -> Path:
+    """The scratch folder that every node sees."""
+    return folder / "scratch"
+
+
+def _is_ours(job: Path) -> bool:
+    """A killed driver may have submitted twice for a folder; its record names the job that counts."""
+    path = job / "job.json"
+    known = json.loads(path.read_text())["job_id"] if path.exists() else None
+    return known in {None, os.environ.get("SLURM_JOB_ID")}
+
+
+# Imported by the child alone: what a guardian holds for hours is small.
+
+
+def _run_inbox(folder: Path, temporary: Path) -> int:
+    from tune.orchestrate.shift import inbox_of, run_each  # noqa: PLC0415
+    from tune.orchestrate.slurm_job import this_job  # noqa: PLC0415
+    from tune.orchestrate.srun import SrunSteps  # noqa: PLC0415
+
+    job = this_job(os.environ)
+    steps = SrunSteps(job, _made(_shared(folder)), temporary)
+    return run_each(inbox_of(folder, job.left_s, say), job, steps, say, last=False)
+
+
+def _run_one(attempt: Path, temporary: Path) -> int:
+    from tune.orchestrate.shift import run_each  # noqa: PLC0415
+    from tune.orchestrate.slurm_job import this_job  # noqa: PLC0415
+    from tune.orchestrate.srun import SrunSteps  # noqa: PLC0415
+
+    job = this_job(os.environ)
+    return run_each([attempt], job, SrunSteps(job, _made(_shared(attempt)), temporary), say, last=True)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,133 @@
+"""The Slurm job that this process runs in: its nodes, its time, whether Slurm takes it back."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tune.errors import FixCommand, RunAgain
+from tune.orchestrate.interrupts import deferred
+from tune.orchestrate.starter import Nodes
+
+_ANSWER_WITHIN_S = 60.0
+_LEFT = re.compile(r"(?:(?P<days>\d+)-)?(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
+_DAY_S, _HOUR_S, _MINUTE_S = 86_400, 3_600, 60
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """`node_list`: its nodes in Slurm's notation. A command of Slurm's that fails raises RunAgain."""
+
+    job_id: str
+    node_list: str
+
+    def nodes(self, count: int) -> Nodes:
+        """The first `count` nodes. Raises FixCommand where there are fewer, RunAgain as above."""
+        hosts = _say("scontrol", "show", "hostnames", self.node_list).split()
+        if len(hosts) < count:
+            raise FixCommand(
+                f"Slurm job {self.job_id} has {len(hosts)} nodes ({self.node_list}), expected {count} "
+                f"(hardware.nodes). Submit it with --nodes={count}."
+            )
+        named = node_addresses(_say("scontrol", "--oneliner", "show", "node", self.node_list))
+        hosts = hosts[:count]
+        return Nodes(tuple(hosts), reachable([_resolve(named.get(host, host)) for host in hosts]))
+
+    def left_s(self) -> float | None:
+        """Seconds until the time limit, None where there is none."""
+        return parse_left_s(_say("squeue", "--noheader", f"--jobs={self.job_id}", "--format=%L"))
+
+    def withdrawn(self) -> str | None:
+        """Why Slurm ends this job, None where it does not."""
+        try:
+            said = _say("scontrol", "--oneliner", "show", "job", self.job_id)
+        except RunAgain:  # nothing is known; what ended is told instead
+            return None
+        fields = dict(word.partition("=")[::2] for word in said.split())
+        state, preempted_at = fields.get("JobState", "RUNNING"), fields.get("PreemptTime", "None")
+        if preempted_at != "None":
+            return f"preempted by Slurm at {preempted_at}"
+        return None if state == "RUNNING" else f"ended by Slurm, which calls the job {state}"
+
+
+def this_job(environment: Mapping[str, str]) -> SlurmJob:
+    """The job whose batch step has this `environment`. Raises FixCommand where it is none."""
+    missing = [name for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST") if not environment.get(name)]
+    if missing:
+        raise FixCommand(
+            f"Found no {' and no '.join(missing)} in the environment, expected those of a Slurm job. Submit "
+            "job.sbatch, or leave --slurm out for an attempt on this machine."
+        )
+    return SlurmJob(environment["SLURM_JOB_ID"], environment["SLURM_JOB_NODELIST"])
+
+
+def node_addresses(said: str) -> dict[str, str]:
+    """NodeAddr by NodeName, as `scontrol --oneliner show node` prints them."""
+    found = {}
+    for line in said.splitlines():
+        fields = dict(word.partition("=")[::2] for word in line.split())
+        if "NodeName" in fields and "NodeAddr" in fields:
+            found[fields["NodeName"]] = fields["NodeAddr"]
+    return found
+
+
+def parse_left_s(said: str) -> float | None:
+    """`[days-][hours:]minutes:seconds` in seconds, None for `UNLIMITED`. Raises RunAgain for anything else.
+
+    Source: Slurm, squeue(1), %L.
+    """
+    text = said.strip()
+    if text == "UNLIMITED":
+        return None
+    found = _LEFT.fullmatch(text)
+    if not found:
+        raise RunAgain(f"squeue: found {text!r} as the time left, expected days-hours:minutes:seconds.")
+    days, hours, minutes, seconds = (
+        int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds")
+    )
+    return float(days * _DAY_S + hours * _HOUR_S + minutes * _MINUTE_S + seconds)
+
+
+def reachable(addresses: Sequence[str]) -> tuple[str, ...]:
+    """`addresses` of the nodes, the first of them this host, as all of them can be reached by the others.
+
+    A host may know its own name as a loopback address, Debian as 127.0.1.1, which means another host to every
+    other. It is right only where all nodes are one machine.
+    """
+    elsewhere = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    if not elsewhere or addresses[0] in elsewhere:
+        return tuple(addresses)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((elsewhere[0], 9))  # sends nothing: the kernel chooses the interface
+        return (str(probe.getsockname()[0]), *addresses[1:])
+
+
+def _resolve(name: str) -> str:
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0])
+    except OSError as error:
+        raise RunAgain(
+            f"The node address {name} does not resolve ({error.strerror or error}); expected an IPv4 address "
+            "in NodeAddr of scontrol show node, or a name that this node knows."
+        ) from error
+
+
+def _say(*command: str) -> str:
+    """What one of Slurm's commands prints. Raises RunAgain where it fails.
+
+    An interrupt in the middle of `run` could leave a lock of subprocess taken.
+    """
+    try:
+        with deferred(last=False):
+            done = subprocess.run(command, check=True, capture_output=True, timeout=_ANSWER_WITHIN_S)
+    except subprocess.CalledProcessError as error:
+        raise RunAgain(
+            f"{' '.join(command)}: {error.stderr.decode('utf-8', 'replace').strip() or error}"
+        ) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunAgain(f"{' '.join(command)}: {error}") from error
+    return done.stdout.decode("utf-8", "replace")
