@@ -9,8 +9,8 @@ import pytest
 
 from tune.deploy.process import Process
 from tune.orchestrate.counters import requests_held, requests_taken
-from tune.orchestrate.starter import Nodes
 from tune.orchestrate.scraper import Scraper
+from tune.orchestrate.starter import Nodes
 from tune.results.metrics import METRICS_FILE, read_metrics
 
 NODES = Nodes(("no-such-host", "nor-this"), ("127.0.0.1",) * 2)
