@@ -89,7 +89,8 @@ def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, i
 
 def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> int:
     """The most decode workers that fit beside the prefill workers of `split`; 0 when not even those fit."""
-    count = 0
-    while place(hardware, prefill, decode, split.model_copy(update={"decode_workers": count + 1})):
-        count += 1
-    return count
+    free = hardware.gpus - split.prefill_workers * prefill.gpus
+    for count in range(free // decode.gpus, 0, -1):
+        if place(hardware, prefill, decode, split.model_copy(update={"decode_workers": count})):
+            return count
+    return 0
