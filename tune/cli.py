@@ -1,4 +1,4 @@
-"""Actions of the command line. The only place that prints and sets exit codes."""
+"""Actions of the command line. The only place that sets exit codes and, beside cli_recorded, that prints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune.cli_recorded import again, cancel, logs, recorded_study, status, study_root
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain, TuneError
 from tune.spec.findings import Finding, errors, render_findings
@@ -21,9 +22,6 @@ from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
     from tune.clusters.place import Place
-    from tune.results.folder import StudyFolder
-    from tune.results.outcome import Outcome
-    from tune.results.record import StudyRecord
     from tune.spec.trial import TrialSpec
 
 # What only some actions need (optuna, pandas, plotly, numba) is imported by them: --help stays quick.
@@ -70,7 +68,7 @@ def _run_trial(composition: Composition) -> None:
             "study.n_trials: without a sweep there is one trial; expected +sweep=NAME beside it."
         )
     _require_runnable(settings)
-    root = _study_root(composition)
+    root = study_root(composition)
     place = _place(settings, processes=1)
     asked = pin(settings, composition.study_name, ())
     with opened(root, asked) as folder, place as running:
@@ -93,8 +91,8 @@ def _run_study(composition: Composition) -> None:
     _warn(_check(settings))
     asked = pin(settings, composition.study_name, composition.overrides)
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
-    with opened(_study_root(composition), asked) as folder, place as running:
-        n_trials = settings.study.n_trials or _recorded_study(_study_root(composition))[1].n_trials
+    with opened(study_root(composition), asked) as folder, place as running:
+        n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         with trials(n_trials, asked.name) as recorded:
             run_study(folder, settings, running, partial(trial_overrides, settings=settings), recorded)
     _report(composition)
@@ -108,7 +106,7 @@ def _plan(composition: Composition) -> None:
     settings = composition.settings
     spec = settings.trial_spec
     _require_runnable(settings)
-    folder = StudyFolder(_study_root(composition)).trial(spec.trial_id)
+    folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
     plan = render_plan(spec, settings.cluster)
     write_plan(plan, folder.plan)
@@ -119,7 +117,12 @@ def _plan(composition: Composition) -> None:
 
 
 def _preflight(composition: Composition) -> None:
-    findings = _check(composition.settings)
+    settings = composition.settings
+    findings = _check(settings)
+    if settings.cluster.kind == "slurm":
+        from tune.clusters.slurm_checks import check_slurm
+
+        findings = (*findings, *check_slurm(settings.cluster, settings.trial_spec))
     print(render_findings(findings) or "No findings.")
     broken = errors(findings)
     if broken:
@@ -127,38 +130,18 @@ def _preflight(composition: Composition) -> None:
     print(f"The configuration can run. Warnings: {len(findings)}.")
 
 
-def _status(composition: Composition) -> None:
-    from tune.report.text import render_outcome, render_status
-
-    folder, record = _recorded_study(_study_root(composition))
-    trial = composition.settings.trial
-    if trial is None:
-        print(render_status(record, folder.read_proposals(), folder.outcomes()))
-        return
-    by_number = {proposal.number: proposal.trial_id for proposal in folder.read_proposals()}
-    trial_id = by_number.get(trial, "-") if isinstance(trial, int) else trial
-    outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
-    if outcome is None or spec is None:
-        raise FixCommand(
-            f"trial={trial}: no such outcome in {folder.root}; expected the number or the trial_id of one of "
-            f"its {len(folder.outcomes())} trials, as the report and ranking.json list them."
-        )
-    print(render_outcome(outcome, spec.slo, record))
-    print(f"again     {_command(outcome)}")
-
-
 def _report(composition: Composition) -> None:
     from tune.report.page import write_report
     from tune.report.text import render_outcome
     from tune.results.frame import rank
 
-    folder, record = _recorded_study(_study_root(composition))
+    folder, record = recorded_study(study_root(composition))
     outcomes = folder.outcomes()
     ranked = rank(outcomes)
     best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
     if best:
         print(render_outcome(best, record.slo, record))
-        print(f"again     {_command(best)}")
+        print(f"again     {again(best)}")
     reports = Path(composition.settings.reports_dir) / composition.study_name
     print(f"report    {write_report(reports, record, outcomes)}")
     if best is None:
@@ -204,7 +187,7 @@ def _calibrate(composition: Composition) -> None:
     study = None
     if asked.study is not None:
         root = Path(composition.settings.runs_dir) / asked.study
-        study, _ = _recorded_study(root, "calibrate.study")
+        study, _ = recorded_study(root, "calibrate.study")
     try:
         runs = measured_runs(asked, study, described)
     except RunAgain as error:
@@ -212,23 +195,6 @@ def _calibrate(composition: Composition) -> None:
     with evaluations() as progress:
         found = calibrate(asked, calibration, runs, progress)
     print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.words])}")
-
-
-def _study_root(composition: Composition) -> Path:
-    return Path(composition.settings.runs_dir) / composition.study_name
-
-
-def _recorded_study(root: Path, key: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
-    """The study in `root`, which the setting `key` named."""
-    from tune.results.folder import StudyFolder
-
-    record = StudyFolder(root).read_study()
-    if record is None:
-        studies = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/study.json"))) or "none"
-        raise FixCommand(
-            f"{root}: no study there; expected {key}=NAME with one of those in {root.parent}: {studies}."
-        )
-    return StudyFolder(root), record
 
 
 def _check(settings: Settings) -> tuple[Finding, ...]:
@@ -254,11 +220,12 @@ def _require_runnable(settings: Settings) -> None:
     _warn(findings)
 
 
-def _command(outcome: Outcome) -> str:
-    return shlex.join(["python", "-m", "tune", *outcome.provenance["overrides"]])
-
-
 def _place(settings: Settings, processes: int) -> Place:
+    if settings.study.once and settings.cluster.kind != "slurm":
+        raise FixCommand(
+            f"study.once: found true with cluster={settings.cluster.kind}, whose trials end with this "
+            "process; expected cluster=slurm, whose jobs go on."
+        )
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack
         from tune.sim.compiled import is_cold
@@ -273,10 +240,10 @@ def _place(settings: Settings, processes: int) -> Place:
         from tune.clusters.local import LocalMachine
 
         return LocalMachine(partial(print, file=sys.stderr, flush=True))
-    raise FixCommand(
-        "cluster=slurm: tune renders the job but does not submit it yet. action=plan writes job.sbatch for "
-        "sbatch; cluster=sim runs the trial on the simulated rack."
-    )
+    from tune.clusters.slurm import SlurmCluster
+    from tune.progress import say
+
+    return SlurmCluster(settings.cluster, settings.study.trials_per_job, say)
 
 
 def _warn(findings: Sequence[Finding]) -> None:
@@ -290,7 +257,9 @@ _ACTIONS: dict[str, Callable[[Composition], None]] = {
     "run": _run,
     "plan": _plan,
     "preflight": _preflight,
-    "status": _status,
+    "status": status,
+    "logs": logs,
+    "cancel": cancel,
     "report": _report,
     "compare": _compare,
     "parse": _parse,

@@ -1,4 +1,4 @@
-"""Progress bars of long actions, on stderr."""
+"""Progress of long actions, on stderr."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from tune.results.outcome import Outcome
+
+
+def say(line: str) -> None:
+    """A line on stderr, above a bar that is drawn there."""
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager

@@ -137,10 +137,18 @@ def test_the_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> Non
     assert "prefill_w13   node:gpu 13:0 13:1 13:2 13:3" in done.stdout
 
 
-def test_slurm_is_not_run_silently(tune: Tune) -> None:
-    done = tune("cluster=slurm")
+def test_slurm_is_not_run_where_there_is_none(tune: Tune, tmp_path: Path) -> None:
+    done = tune("cluster=slurm", PATH=str(tmp_path))
     assert done.returncode == 2
-    assert "action=plan" in done.stderr
+    assert "no sbatch, srun, squeue, scontrol, scancel on the PATH" in done.stderr
+    assert "nothing was submitted" in done.stderr
+
+
+def test_once_is_for_jobs_that_go_on(tune: Tune, tmp_path: Path) -> None:
+    done = tune("study.once=true")
+    assert done.returncode == 2
+    assert "study.once: found true with cluster=sim" in done.stderr
+    assert written(tmp_path) == set()
 
 
 def test_preflight_says_every_finding_at_once(tune: Tune, tmp_path: Path) -> None:

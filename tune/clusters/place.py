@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from tune.spec.trial import TrialSpec
 
@@ -32,3 +32,18 @@ class Place(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release what the place holds on this machine; nothing is left running here."""
+
+
+@runtime_checkable
+class LastingPlace(Place, Protocol):
+    """A place whose attempts go on when this process ends, and are found again by the next one."""
+
+    poll_s: float
+    """How long to leave it alone between two rounds of `poll`."""
+
+    def resume(self, attempt: Path) -> str | None:
+        """The handle of an attempt that another process submitted, however far it had come with that; None
+        where it had not begun to. One whose allocation ended is polled as `ended`, with its record."""
+
+    def announce(self) -> None:
+        """Say that the user pressed Ctrl-C, what is still waited for, and what a second one does."""

@@ -15,7 +15,15 @@ from tune.results.proposals import Proposal, append_proposal, read_proposals
 from tune.results.record import AttemptRecord, StudyRecord
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
-__all__ = ["PROBE_FOLDER", "StudyFolder", "TrialFolder", "read_attempt", "trial_of", "write_attempt"]
+__all__ = [
+    "PROBE_FOLDER",
+    "StudyFolder",
+    "TrialFolder",
+    "has_ended",
+    "read_attempt",
+    "trial_of",
+    "write_attempt",
+]
 
 _ATTEMPT_FILE = "attempt.json"
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -107,6 +115,12 @@ class StudyFolder:
 def write_attempt(attempt: Path, record: AttemptRecord) -> None:
     """Write attempt.json into the folder `attempt`: the last file of an attempt."""
     _write(attempt / _ATTEMPT_FILE, record)
+
+
+def has_ended(attempt: Path) -> bool:
+    """Whether the attempt in the folder `attempt` has left its record. The folder is listed, not the file
+    looked for: on a shared file system only that is sure to ask the server."""
+    return attempt.is_dir() and any(path.name == _ATTEMPT_FILE for path in attempt.iterdir())
 
 
 def read_attempt(attempt: Path) -> AttemptRecord | None:

@@ -16,7 +16,9 @@ from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 from tune.spec.typed import NonNegativeInt, Typed
 
-Action = Literal["run", "plan", "preflight", "status", "report", "compare", "parse", "calibrate"]
+Action = Literal[
+    "run", "plan", "preflight", "status", "logs", "cancel", "report", "compare", "parse", "calibrate"
+]
 
 _PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
 """Trials at once where none are asked for: cores are cheap, a rack is not."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.clusters.place import Place
+from tune.clusters.place import LastingPlace, Place
 from tune.deploy.plan import write_plan
+from tune.errors import RunAgain
 from tune.mock.plan import render_plan
 from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
@@ -21,6 +23,7 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import errors
 from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
+from tune.study.interrupts import Interrupts
 
 _POLL_S = 0.01
 
@@ -36,49 +39,90 @@ class Job:
 
 
 class Batch:
-    """Runs jobs on `place` and records outcomes in `study`; `recorded` names the trials that were new."""
+    """Runs jobs on `place` and records outcomes in `study`; `recorded` names the trials that were new.
 
-    def __init__(self, study: StudyFolder, facts: ClusterFacts, place: Place) -> None:
+    `once`: what has not ended is left to run, on a place where that is possible.
+    """
+
+    def __init__(self, study: StudyFolder, facts: ClusterFacts, place: Place, once: bool = False) -> None:
         self._study = study
         self._facts = facts
         self._place = place
+        self._lasting = place if isinstance(place, LastingPlace) else None
+        self._once = once
         self.recorded: set[str] = set()
 
     def run(self, jobs: Sequence[Job], rerun: bool = False) -> dict[int, Outcome]:
         """Outcomes by trial number. Jobs that are one configuration share one outcome.
 
-        A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again.
-        Interrupted, it cancels what runs; what is recorded stays.
+        A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again; an
+        attempt that still runs is waited for. Interrupted, it cancels what runs; what is recorded stays. On a
+        place whose attempts go on, the first Ctrl-C begins no further one and waits for those that run.
+        Raises RunAgain where it is not to wait and something runs.
         """
         distinct = {job.spec.trial_id: job for job in reversed(jobs)}
+        in_order = reversed(distinct.values())
+        with Interrupts() if self._lasting else nullcontext() as interrupts:
+            outcomes = self._run(in_order, rerun, interrupts)
+            if interrupts and interrupts.pressed:
+                raise KeyboardInterrupt
+        return {job.number: outcomes[job.spec.trial_id] for job in jobs}
+
+    def _run(self, jobs: Iterable[Job], rerun: bool, interrupts: Interrupts | None) -> dict[str, Outcome]:
+        """By trial_id, the outcomes of those that were begun."""
         outcomes: dict[str, Outcome] = {}
         running: dict[str, tuple[Job, Path]] = {}
         try:
-            for trial_id, job in reversed(distinct.items()):
+            for job in jobs:
+                if interrupts and interrupts.pressed:
+                    break
                 known = self._known(job, rerun)
                 if known:
-                    outcomes[trial_id] = known
+                    outcomes[job.spec.trial_id] = known
                 else:
-                    attempt = self._prepare(job)
-                    running[self._place.submit(job.spec, attempt)] = job, attempt
-            while running:
-                for handle in [h for h in running if self._place.poll(h) == "ended"]:
-                    job, attempt = running.pop(handle)
-                    outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt))
-                time.sleep(_POLL_S if running else 0)
+                    handle, attempt = self._begin(job)
+                    running[handle] = job, attempt
+            for handle in self._ended(running, interrupts):
+                job, attempt = running.pop(handle)
+                outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt))
         finally:
-            for handle in running:
-                self._place.cancel(handle)
-        return {job.number: outcomes[job.spec.trial_id] for job in jobs}
+            if self._lasting is None:
+                for handle in running:
+                    self._place.cancel(handle)
+        return outcomes
+
+    def _ended(self, running: Mapping[str, object], interrupts: Interrupts | None) -> Iterator[str]:
+        """Handles of `running` as they end, until its reader has taken out all."""
+        announced = False
+        while running:
+            yield from [handle for handle in running if self._place.poll(handle) == "ended"]
+            if self._once and running:
+                raise RunAgain(
+                    f"study.once: {len(running)} of this study's trials wait or run; they go on without this "
+                    "process. The same command collects what has ended and submits what is due."
+                )
+            if self._lasting and interrupts and interrupts.pressed and running and not announced:
+                announced = True
+                self._lasting.announce()
+            if running:
+                time.sleep(self._lasting.poll_s if self._lasting else _POLL_S)
+
+    def _begin(self, job: Job) -> tuple[str, Path]:
+        """Handle and folder of an attempt of `job`: the one that still runs, or a new one."""
+        last = self._study.trial(job.spec.trial_id).last_attempt()
+        if self._lasting and last and not read_attempt(last):
+            handle = self._lasting.resume(last)
+            if handle:
+                return handle, last
+        attempt = self._prepare(job)
+        return self._place.submit(job.spec, attempt), attempt
 
     def _known(self, job: Job, rerun: bool) -> Outcome | None:
+        """The outcome that stands for `job` without an attempt, or None."""
         folder = self._study.trial(job.spec.trial_id)
-        recorded = None if rerun else folder.read_outcome()
-        last = folder.last_attempt()
-        if recorded is None and not rerun and last and read_attempt(last):
-            recorded = self._record(self._collect(job, last))
-        if recorded and recorded.status != "failed":
-            return recorded
+        outcome = self._uncollected(job) or (None if rerun else folder.read_outcome())
+        if outcome and outcome.status != "failed":
+            return outcome
         broken = errors(check(job.spec))
         if not broken:
             return None
@@ -95,12 +139,27 @@ class Batch:
             )
         )
 
+    def _uncollected(self, job: Job) -> Outcome | None:
+        """The outcome of the last attempt, where that ended and nobody lived to judge it."""
+        folder = self._study.trial(job.spec.trial_id)
+        ended = [path for path in folder.attempts() if read_attempt(path)]
+        if not ended or ended[-1] != folder.last_attempt():
+            return None
+        outcome = folder.read_outcome()
+        if outcome and len(outcome.attempts) >= len(ended):
+            return None
+        return self._record(self._collect(job, ended[-1]))
+
     def _prepare(self, job: Job) -> Path:
-        """Write what the trial is and would launch; the folder of its new attempt, made and empty."""
+        """Write what the trial is and would launch; the folder of its new attempt, made and empty.
+
+        That of the last one, where nothing ever came of it.
+        """
         folder = self._study.trial(job.spec.trial_id)
         folder.write_spec(job.spec)
         write_plan(render_plan(job.spec, self._facts), folder.plan)
-        attempt = folder.new_attempt()
+        last = folder.last_attempt()
+        attempt = last if last and not any(last.iterdir()) else folder.new_attempt()
         make_folder(attempt)
         return attempt
 

@@ -61,6 +61,18 @@ def _held(root: Path) -> Iterator[None]:
         yield
 
 
+def is_held(root: Path) -> bool:
+    """Whether a process runs the study in the folder `root`."""
+    try:
+        with (root / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def require_search(settings: Settings) -> None:
     """Raises FixCommand when the search cannot walk the space or a point of it fits no trial."""
     assert settings.sweep is not None
@@ -77,7 +89,7 @@ def run_trial(
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed; the flag is False when its outcome was already on record."""
     spec = settings.trial_spec
-    batch = Batch(folder, settings.cluster, place)
+    batch = Batch(folder, settings.cluster, place, settings.study.once)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -107,7 +119,7 @@ def run_study(
     assert study is not None
     assert sweep is not None
     loop = _Loop(folder, settings, sweep, study, overrides)
-    batch = Batch(folder, settings.cluster, place)
+    batch = Batch(folder, settings.cluster, place, settings.study.once)
     outcomes: dict[int, Outcome] = {}
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):

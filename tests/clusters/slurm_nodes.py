@@ -1,0 +1,51 @@
+"""Nodes for the replaced Slurm: they do what a batch step would, with the simulated rack's measurements."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fake_slurm import FakeSlurm
+
+from tune.clusters.allocation import Allocation
+from tune.clusters.simulated import run_attempt
+from tune.orchestrate.inbox import hosts_of, is_closed, take
+from tune.results.folder import has_ended, trial_of
+from tune.spec.cluster import Calibration
+
+
+class Nodes:
+    """`work` does what waits in the inboxes of all jobs. `refuse`: take no more of a job than so many."""
+
+    def __init__(self, slurm: FakeSlurm, calibration: Calibration) -> None:
+        self.slurm, self._calibration = slurm, calibration.model_dump_json()
+        self.refuse: int | None = None
+        self.measured: list[Path] = []
+
+    def work(self) -> None:
+        for job_id, job in self.slurm.jobs.items():
+            if job["state"] in ("PENDING", "RUNNING"):
+                self._work_for(job_id)
+
+    def _work_for(self, job_id: str) -> None:
+        allocation = Allocation(self.slurm.folder(job_id))
+        self.slurm.set(job_id, state="RUNNING", reason="None", nodes="g[01-18]", held="0:05")
+        waiting = [attempt for attempt in allocation.attempts() if not has_ended(attempt)]
+        for attempt in waiting:
+            done = [each for each in allocation.attempts() if hosts_of(each)]
+            if self.refuse is None or len(done) < self.refuse:
+                self.measure(attempt)
+        left = [attempt for attempt in allocation.attempts() if not has_ended(attempt)]
+        if left or is_closed(allocation.folder):
+            self.end(job_id, "COMPLETED")
+
+    def measure(self, attempt: Path) -> None:
+        spec = trial_of(attempt).read_spec()
+        assert spec is not None
+        take(attempt, ["g01"])
+        self.measured.append(attempt)
+        run_attempt(spec.model_dump_json(), self._calibration, str(attempt))
+
+    def end(self, job_id: str, state: str, **facts: str) -> None:
+        ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 60))
+        self.slurm.set(job_id, state=state, end=ended, **facts)

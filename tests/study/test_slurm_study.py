@@ -1,0 +1,255 @@
+"""Studies on Slurm, its programs replaced: the process that runs a study may die at any instant."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+from slurm_nodes import Nodes
+
+from tune.clusters.slurm import SlurmCluster
+from tune.config import compose_overrides, trial_overrides
+from tune.errors import RunAgain
+from tune.results.folder import StudyFolder
+from tune.results.outcome import Outcome
+from tune.study.question import pin
+from tune.study.study import opened, run_study
+
+CALIBRATION = compose_overrides([]).settings.cluster.calibration
+assert CALIBRATION is not None
+
+WORDS = (
+    *("+sweep=pd_split", "cluster=slurm", "cluster.partition=rack", "search=random"),
+    *("load.min_duration_s=60.0", "load.concatenate_permutation=false"),
+)
+
+
+@dataclass
+class Driver:
+    """Runs a study as its command does, in this process or in one that can be killed."""
+
+    root: Path
+    slurm: FakeSlurm
+    words: tuple[str, ...]
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert CALIBRATION is not None
+        self.nodes = Nodes(self.slurm, CALIBRATION)
+
+    def run(self) -> list[Outcome]:
+        composition = compose_overrides(self.words)
+        settings = composition.settings
+        share = settings.study.trials_per_job
+        place = SlurmCluster(settings.cluster, share, self._hear, every_s=0.02, grace_s=0.0)
+        with opened(self.folder.root, pin(settings, "one", self.words)) as folder, place as running:
+            return run_study(
+                folder, settings, running, partial(trial_overrides, settings=settings), lambda outcome: None
+            )
+
+    def _hear(self, line: str) -> None:
+        with (self.root / "said").open("a") as file:
+            file.write(line + "\n")
+
+    @property
+    def heard(self) -> str:
+        said = self.root / "said"
+        return said.read_text() if said.exists() else ""
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder(self.root / "runs" / "one")
+
+    def start(self) -> multiprocessing.process.BaseProcess:
+        """The study in a process of its own, whose exit code is 0 where it ends as asked for."""
+        process = multiprocessing.get_context("fork").Process(target=self._run_as_a_program)
+        process.start()
+        return process
+
+    def _run_as_a_program(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.run()
+        except RunAgain:
+            os._exit(3)
+        except KeyboardInterrupt:
+            os._exit(130)
+
+    def finish(self) -> int | None:
+        """Run the study while the nodes work; its exit code."""
+        process = self.start()
+        while process.is_alive():
+            self.nodes.work()
+            time.sleep(0.01)
+        return process.exitcode
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Driver]:
+    def make(*words: str) -> Driver:
+        slurm = FakeSlurm(tmp_path)
+        monkeypatch.setenv("PATH", str(slurm.path), prepend=":")
+        return Driver(tmp_path, slurm, (*WORDS, *words))
+
+    return make
+
+
+MakeDriver = Callable[..., Driver]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def require_each_paid_once(driver: Driver, n_trials: int) -> None:
+    outcomes = driver.folder.outcomes()
+    assert [outcome.status for outcome in outcomes] == ["measured"] * n_trials
+    assert [len(outcome.attempts) for outcome in outcomes] == [1] * n_trials
+    assert len(driver.slurm.jobs) == n_trials
+    assert len(set(driver.nodes.measured)) == len(driver.nodes.measured) == n_trials
+
+
+def test_a_study_is_one_job_a_trial_and_one_at_a_time(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=3")
+    assert study.finish() == 0
+    require_each_paid_once(study, 3)
+    record = study.folder.read_study()
+    assert record is not None
+    assert (record.place, record.parallel) == ("slurm", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", ["sbatch", "registered", "squeue"])
+def test_killed_at_any_instant_it_goes_on_and_pays_nothing_twice(driver: MakeDriver, instant: str) -> None:
+    study = driver("study.n_trials=3", "study.parallel=2")
+    study.slurm.kill_caller_at(instant)
+    process = study.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert study.finish() == 0
+    require_each_paid_once(study, 3)
+
+
+@pytest.mark.slow
+def test_killed_after_the_record_and_before_the_outcome_it_judges_what_is_there(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=2")
+    process = study.start()
+    wait_for(lambda: study.slurm.jobs)
+    process.kill()
+    process.join()
+    study.nodes.work()
+    assert study.folder.outcomes() == ()
+    assert study.finish() == 0
+    require_each_paid_once(study, 2)
+
+
+@pytest.mark.slow
+def test_a_failed_trial_that_was_measured_again_unseen_is_not_run_a_third_time(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=1")
+    process = study.start()
+    wait_for(lambda: study.slurm.jobs)
+    study.nodes.end("101", "NODE_FAIL")
+    process.join()
+    assert process.exitcode == 3
+    again = study.start()
+    wait_for(lambda: len(study.slurm.jobs) == 2)
+    again.kill()
+    again.join()
+    study.nodes.work()
+    assert study.finish() == 0
+    (outcome,) = study.folder.outcomes()
+    assert [attempt.class_ for attempt in outcome.attempts] == ["failed", "measured"]
+    assert len(study.slurm.jobs) == 2
+
+
+@pytest.mark.slow
+def test_rerun_comes_back_to_its_own_attempt_too(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=1")
+    assert study.finish() == 0
+    study.words = (*study.words, "rerun=true")
+    process = study.start()
+    wait_for(lambda: len(study.slurm.jobs) == 2)
+    process.kill()
+    process.join()
+    assert study.finish() == 0
+    assert len(study.slurm.jobs) == 2
+    (outcome,) = study.folder.outcomes()
+    assert len(outcome.attempts) == 2
+
+
+@pytest.mark.slow
+def test_the_first_ctrl_c_waits_for_what_runs_and_begins_nothing(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=4", "study.parallel=2")
+    process = study.start()
+    wait_for(lambda: len(study.slurm.jobs) == 2 and "job 102" in study.heard)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(lambda: "Ctrl-C: no further trial is begun. Still waiting for job 101" in study.heard)
+    assert process.is_alive()
+    study.nodes.work()
+    process.join(30)
+    assert process.exitcode == 130
+    assert len(study.slurm.jobs) == 2
+    assert len(study.folder.outcomes()) == 2
+    assert study.finish() == 0
+    require_each_paid_once(study, 4)
+
+
+def test_the_second_ctrl_c_leaves_the_jobs_running(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=2")
+    process = study.start()
+    wait_for(lambda: study.slurm.jobs and "job 101" in study.heard)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(lambda: "Ctrl-C once more" in study.heard)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    assert process.exitcode == 130
+    assert study.slurm.jobs["101"]["state"] == "PENDING"
+    assert "Left running: job 101" in study.heard
+    assert study.finish() == 0
+    require_each_paid_once(study, 2)
+
+
+def test_once_collects_and_submits_and_never_waits(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=3", "study.parallel=2", "study.once=true")
+    with pytest.raises(RunAgain, match=r"study.once: 2 of this study's trials wait or run"):
+        study.run()
+    with pytest.raises(RunAgain, match="2 of"):
+        study.run()
+    assert len(study.slurm.jobs) == 2
+    assert "Left running: job 101" in study.heard
+    study.nodes.work()
+    with pytest.raises(RunAgain, match="1 of"):
+        study.run()
+    study.nodes.work()
+    assert len(study.run()) == 3
+    require_each_paid_once(study, 3)
+
+
+@pytest.mark.slow
+def test_trials_of_a_study_share_allocations(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=5", "study.trials_per_job=3")
+    assert study.finish() == 0
+    assert len(study.slurm.jobs) == 2
+    assert len(study.folder.outcomes()) == 5
+    assert len(study.nodes.measured) == 5
+
+
+def test_a_study_that_ended_asks_slurm_nothing(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=2")
+    assert study.finish() == 0
+    asked = len(study.slurm.asked)
+    assert len(study.run()) == 2
+    assert len(study.slurm.asked) == asked

@@ -1,0 +1,120 @@
+"""STUDY/jobs/<n>: one allocation, the attempts that it is to run, and what Slurm calls it.
+
+`job.json` is written before sbatch, without an id, and after it, with one: whoever comes back to a study
+knows that there may be a job, and its comment finds it. Beside it lie the inbox and what submitit leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tune.errors import RunAgain
+from tune.orchestrate.inbox import close, entries, post
+from tune.results.files import first_fault, write_text
+from tune.spec.typed import PositiveInt, Typed
+
+JOBS = "jobs"
+_JOB_FILE = "job.json"
+
+
+class JobRecord(Typed):
+    """`submitted_at`: when sbatch was about to be called, ISO 8601 in UTC."""
+
+    job_id: str | None
+    nodes: PositiveInt
+    submitted_at: str
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The allocation in `folder`, an absolute path. Reading raises RunAgain where a file is torn."""
+
+    folder: Path
+
+    @property
+    def comment(self) -> str:
+        """What its job carries in Slurm: the link from a job back to its folder."""
+        return f"tune:{self.folder}"
+
+    def read(self) -> JobRecord | None:
+        """None where nothing was about to be submitted yet."""
+        path = self.folder / _JOB_FILE
+        try:
+            return JobRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise RunAgain(
+                f"{path}: not a readable {_JOB_FILE} ({first_fault(error)}); expected what tune wrote. Look "
+                "with squeue what runs for this study, then move the file away."
+            ) from error
+
+    def write(self, nodes: int, job_id: str | None = None) -> None:
+        record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=datetime.now(UTC).isoformat())
+        write_text(self.folder / _JOB_FILE, record.model_dump_json() + "\n")
+
+    def identify(self, job_id: str) -> None:
+        """Put on record which job this is; submitit's pickle, which that job reads, is named after it."""
+        record = self.read()
+        assert record is not None
+        for pickle in self.folder.glob("*.pkl"):
+            if not pickle.stem.endswith(("_submitted", "_result")):
+                pickle.rename(self.folder / f"{job_id}_submitted.pkl")
+        named = record.model_copy(update={"job_id": job_id})
+        write_text(self.folder / _JOB_FILE, named.model_dump_json() + "\n")
+
+    def traces(self) -> str | None:
+        """The id that a job left in the names of its files, None where there are none."""
+        names = [path.name for ending in ("submission.sh", "log.out") for path in self._named(ending)]
+        return names[0].partition("_")[0] if names else None
+
+    def _named(self, ending: str) -> list[Path]:
+        return sorted(self.folder.glob(f"[0-9]*_{ending}"))
+
+    def log(self) -> Path | None:
+        """What the batch step printed, None before it began."""
+        return next(iter(self._named("log.out")), None)
+
+    def attempts(self) -> tuple[Path, ...]:
+        """Folders of the attempts it was given, in order."""
+        return tuple(entries(self.folder))
+
+
+def allocations(study: Path) -> Iterator[Allocation]:
+    """Every allocation of the study in the folder `study`, the latest first."""
+    jobs = study.absolute() / JOBS
+    numbers = [int(path.name) for path in jobs.glob("*") if path.name.isdecimal()] if jobs.is_dir() else []
+    for number in sorted(numbers, reverse=True):
+        found = Allocation(jobs / str(number))
+        if found.read():
+            yield found
+
+
+def study_of(attempt: Path) -> Path:
+    """The study's folder: STUDY/TRIAL/raw/ATTEMPT."""
+    return attempt.absolute().parents[2]
+
+
+def allocation_of(attempt: Path) -> Allocation | None:
+    """The latest allocation that `attempt` was given to."""
+    wanted = attempt.absolute()
+    return next((found for found in allocations(study_of(attempt)) if wanted in found.attempts()), None)
+
+
+def begin_allocation(attempt: Path, nodes: int, last: bool) -> Allocation:
+    """A new allocation that begins with `attempt`, and takes nothing else where that is its `last`."""
+    jobs = study_of(attempt) / JOBS
+    jobs.mkdir(exist_ok=True)
+    taken = [int(path.name) for path in jobs.iterdir() if path.name.isdecimal()]
+    begun = Allocation(jobs / str(max(taken, default=0) + 1))
+    begun.folder.mkdir()
+    begun.write(nodes)
+    post(begun.folder, attempt)
+    if last:
+        close(begun.folder)
+    return begun

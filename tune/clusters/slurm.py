@@ -1,0 +1,220 @@
+"""Slurm as a place to run: every allocation is one job, and goes on whether or not this process does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tune.clusters.allocation import Allocation, allocation_of, begin_allocation
+from tune.clusters.lost import lost_attempt
+from tune.clusters.place import State
+from tune.clusters.slurm_checks import require_cluster
+from tune.clusters.slurm_commands import NoAnswer, cancel_job
+from tune.clusters.slurm_states import JobInfo
+from tune.clusters.slurm_watch import EVERY_S, Watch
+from tune.clusters.submission import submit_job
+from tune.deploy.job_script import sbatch_options
+from tune.errors import RunAgain
+from tune.orchestrate.inbox import close, hosts_of, is_closed, post
+from tune.results.folder import has_ended, trial_of, write_attempt
+from tune.spec.cluster import ClusterFacts
+from tune.spec.trial import TrialSpec
+
+GRACE_S = 10.0
+"""What a job wrote last may reach this machine later than the news of its end, on a shared file system."""
+
+
+class SlurmCluster:
+    """Allocations on the cluster of `facts`, each for up to `trials_per_job` attempts, one after the other.
+
+    `say` hears what becomes of the jobs. An attempt whose job ended without a record of it gets one here,
+    with what Slurm says of that job.
+    """
+
+    def __init__(
+        self,
+        facts: ClusterFacts,
+        trials_per_job: int,
+        say: Callable[[str], None],
+        every_s: float = EVERY_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._facts, self._trials_per_job, self._say = facts, trials_per_job, say
+        self._watch, self._grace = Watch(say, every_s), timedelta(seconds=grace_s)
+        self._given: dict[str, Allocation] = {}
+        self._job_ids: dict[Path, str] = {}
+        self._checked = False
+        self.poll_s = min(0.5, every_s)
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """As the protocol says, with the plan in TRIAL/plan. Raises FixCommand where the cluster cannot run
+        the trial or Slurm refuses it, RunAgain where Slurm does not take it now."""
+        handle = str(attempt.absolute())
+        with _ctrl_c_later():
+            self._given[handle] = self._give_to_idle(spec, attempt) or self._begin(spec, attempt)
+        return handle
+
+    def resume(self, attempt: Path) -> str | None:
+        """The handle of an attempt that another process submitted, or was about to when it ended."""
+        allocation = allocation_of(attempt)
+        if allocation is None:
+            return None
+        self._given[str(attempt.absolute())] = allocation
+        return str(attempt.absolute())
+
+    def poll(self, handle: str) -> State:
+        attempt, allocation = Path(handle), self._given[handle]
+        if has_ended(attempt):
+            return "ended"
+        self._watch.refresh()
+        job_id = self._job_id(allocation, attempt)
+        self._watch.refresh()  # asks again only of a job that is new to it
+        info = self._watch.info(job_id) if job_id else None
+        if job_id and info and info.phase == "ended":
+            return self._without_record(attempt, allocation, job_id, info)
+        return "running" if hosts_of(attempt) else "waiting"
+
+    def cancel(self, handle: str) -> None:
+        """End the whole allocation of the attempt. Raises RunAgain where Slurm does not do it."""
+        job_id = self._job_ids.get(self._given[handle].folder)
+        if job_id and not has_ended(Path(handle)):
+            try:
+                cancel_job(job_id)
+            except NoAnswer as error:
+                raise RunAgain(f"Job {job_id} may still run: {error}") from error
+
+    def announce(self) -> None:
+        left = self._unfinished()
+        self._say(
+            f"Ctrl-C: no further trial is begun. Still waiting for {left}.\nCtrl-C once more ends this "
+            "process and leaves them running; the same command collects them later."
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Jobs go on; none waits for more than it was given."""
+        for allocation in self._given.values():
+            if not is_closed(allocation.folder):
+                close(allocation.folder)
+        left = self._unfinished()
+        if left:
+            self._say(f"Left running: {left}. The same command collects them; action=cancel ends them.")
+
+    def _unfinished(self) -> str:
+        """The jobs of attempts that have not ended, for a message; "" where all have."""
+        open_folders = dict.fromkeys(
+            allocation.folder for handle, allocation in self._given.items() if not has_ended(Path(handle))
+        )
+        ids = [self._job_ids.get(folder) for folder in open_folders]
+        named = [
+            f"{self._watch.labelled(job_id)}: {self._watch.info(job_id).text}" for job_id in ids if job_id
+        ]
+        return ", ".join(named + [f"{ids.count(None)} not yet submitted"] * (None in ids))
+
+    def _give_to_idle(self, spec: TrialSpec, attempt: Path) -> Allocation | None:
+        """Have an open allocation run `attempt` that has nothing else to do and as many nodes."""
+        if self._trials_per_job == 1:
+            return None
+        self._watch.refresh()
+        for allocation in dict.fromkeys(self._given.values()):
+            job_id, given = self._job_ids.get(allocation.folder), allocation.attempts()
+            record = allocation.read()
+            alive = job_id and self._watch.info(job_id).phase in ("waiting", "running")
+            if not alive or is_closed(allocation.folder) or not all(has_ended(each) for each in given):
+                continue
+            if record and record.nodes == spec.hardware.nodes and len(given) < self._trials_per_job:
+                post(allocation.folder, attempt)
+                if len(given) + 1 == self._trials_per_job:
+                    close(allocation.folder)
+                return allocation
+        return None
+
+    def _begin(self, spec: TrialSpec, attempt: Path) -> Allocation:
+        """A new allocation for `attempt`, submitted."""
+        if not self._checked:
+            require_cluster(self._facts, spec)
+        self._checked = True
+        allocation = begin_allocation(attempt, spec.hardware.nodes, last=self._trials_per_job == 1)
+        self._send(allocation, spec)
+        return allocation
+
+    def _send(self, allocation: Allocation, spec: TrialSpec) -> str:
+        options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
+        job_id = submit_job(allocation, options | {"comment": allocation.comment})
+        self._identify(allocation, job_id)
+        self._say(f"{self._watch.labelled(job_id)}: submitted")
+        return job_id
+
+    def _identify(self, allocation: Allocation, job_id: str) -> None:
+        allocation.identify(job_id)
+        self._follow(allocation, job_id)
+
+    def _follow(self, allocation: Allocation, job_id: str) -> None:
+        first, *more = allocation.attempts()
+        label = f"trial {trial_of(first).root.name}" + (" and others" if more else "")
+        self._job_ids[allocation.folder] = job_id
+        self._watch.follow(job_id, label)
+
+    def _job_id(self, allocation: Allocation, attempt: Path) -> str | None:
+        """The id of the allocation's job; None while Slurm does not say.
+
+        The process that began it may not have lived to put it on record, or to submit it, which is done now.
+        """
+        known = self._job_ids.get(allocation.folder)
+        if known:
+            return known
+        record = allocation.read()
+        if record and record.job_id:
+            self._follow(allocation, record.job_id)
+            return record.job_id
+        if self._watch.listing is None:
+            return None
+        found = self._watch.commented(allocation.comment) or allocation.traces()
+        if found:
+            self._identify(allocation, found)
+            return found
+        with _ctrl_c_later():
+            return self._send(allocation, _spec(attempt))
+
+    def _without_record(self, attempt: Path, allocation: Allocation, job_id: str, info: JobInfo) -> State:
+        """The job is over and the attempt has no record: never taken, still on its way here, or lost.
+
+        The first of an allocation is always tried, and what was cancelled is not begun again.
+        """
+        taken = bool(hosts_of(attempt)) or attempt == allocation.attempts()[0]
+        if not taken and info.state != "CANCELLED":
+            self._say(f"{self._watch.labelled(job_id)} ended before it took {attempt}: it gets another job")
+            with _ctrl_c_later():
+                self._given[str(attempt)] = self._begin(_spec(attempt), attempt)
+            return "waiting"
+        if info.ended_at and datetime.now(UTC) - info.ended_at < self._grace:
+            return "running"
+        if not has_ended(attempt):
+            write_attempt(attempt, lost_attempt(attempt, allocation, job_id, info))
+        return "ended"
+
+
+def _spec(attempt: Path) -> TrialSpec:
+    spec = trial_of(attempt).read_spec()
+    if spec is None:
+        raise RunAgain(f"{trial_of(attempt).root}: no spec.json, which expected one beside its attempts.")
+    return spec
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C on the terminal reaches every process there: sbatch, which inherits this, finishes first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

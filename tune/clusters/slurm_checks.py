@@ -1,0 +1,152 @@
+"""What a cluster says before a job is submitted: every finding at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from tune.clusters.slurm_commands import PROGRAMS, NoAnswer, ask
+from tune.clusters.slurm_states import duration_s
+from tune.deploy.job_script import sbatch_options
+from tune.errors import FixCommand
+from tune.spec.cluster import ClusterFacts
+from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Partition:
+    """None: no limit."""
+
+    name: str
+    default: bool
+    state: str
+    nodes: int
+    most_nodes: int | None
+    longest_s: float | None
+
+
+def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
+    """Raises FixCommand, with every finding, where the cluster cannot take a job of `spec`."""
+    broken = errors(check_partition(facts, spec))
+    if broken:
+        raise FixCommand(f"{render_findings(broken)}\nThe cluster cannot run this; nothing was submitted.")
+
+
+def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
+    """Programs, controller, partition, size and time limit."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        expected = "a machine from which jobs are submitted (a login node), or cluster=sim"
+        why = "jobs are submitted, watched and cancelled with Slurm's own programs"
+        found = f"no {', '.join(missing)} on the PATH"
+        return (_error("cluster", found, expected, why, "Slurm, sbatch(1)"),)
+    try:
+        partitions = parse_partitions(ask(("scontrol", "--oneliner", "show", "partition"))[0])
+    except NoAnswer as error:
+        why = "without its controller Slurm takes no job"
+        return (_error("cluster", str(error), "an answer of slurmctld", why, "Slurm, scontrol(1)"),)
+    return tuple(_misfits(facts, spec.hardware.nodes, partitions))
+
+
+def check_slurm(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
+    """All of `check_partition`, files that are not to be seen from here, and, where nothing forbids the job
+    already, what sbatch says to it, which does not submit it."""
+    found = (*check_partition(facts, spec), *_invisible(facts))
+    return found if errors(found) else (*found, *_rejected(facts, spec))
+
+
+def parse_partitions(text: str) -> dict[str, Partition]:
+    """By name, what `scontrol --oneliner show partition` printed."""
+    found = {}
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "PartitionName" not in fields:
+            continue
+        most = fields.get("MaxNodes", "")
+        partition = Partition(
+            name=fields["PartitionName"],
+            default=fields.get("Default") == "YES",
+            state=fields.get("State", ""),
+            nodes=int(fields.get("TotalNodes", 0)),
+            most_nodes=int(most) if most.isdecimal() else None,
+            longest_s=duration_s(fields.get("MaxTime", "")),
+        )
+        found[partition.name] = partition
+    return found
+
+
+def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) -> Iterator[Finding]:
+    default = next((partition.name for partition in there.values() if partition.default), None)
+    asked = facts.partition.split(",") if facts.partition else [default] if default else []
+    if not asked:
+        yield _error(
+            "cluster.partition", "none", f"one of {', '.join(there)}", "the cluster has no default", _SINFO
+        )
+    for name in asked:
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            expected = f"one of {', '.join(sorted(there)) or 'none: the cluster shows none to you'}{hint}"
+            yield _error("cluster.partition", name, expected, "the cluster has no such partition", _SINFO)
+        else:
+            yield from _too_small(facts, nodes, there[name])
+
+
+def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
+    most = min(partition.nodes, partition.most_nodes or partition.nodes)
+    if nodes > most:
+        why = f"partition {partition.name} gives a job no more: it would wait for ever or be refused"
+        yield _error("hardware.nodes", str(nodes), f"at most {most}", why, _SINFO)
+    limit_s = duration_s(facts.time_limit)
+    if partition.longest_s is not None and limit_s is not None and limit_s > partition.longest_s:
+        expected = f"at most {partition.longest_s / 60:g} minutes"
+        why = f"the time limit of partition {partition.name}"
+        yield _error("cluster.time_limit", facts.time_limit, expected, why, _SINFO)
+    if partition.state != "UP":
+        yield Finding(
+            "warning",
+            "cluster.partition",
+            f"{partition.name} is {partition.state}",
+            "UP",
+            "jobs wait until it is, or are refused",
+            _SINFO,
+        )
+
+
+def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
+    options = sbatch_options(facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
+    words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    try:
+        ask(("sbatch", "--test-only", *words), stdin="#!/bin/sh\n")
+    except NoAnswer as error:
+        why = "Slurm's own words to the same job with --test-only; nothing was submitted"
+        yield _error("cluster", str(error), "a job that sbatch accepts", why, "Slurm, sbatch(1), --test-only")
+
+
+def _invisible(facts: ClusterFacts) -> Iterator[Finding]:
+    named = {
+        "model_path": facts.model_path,
+        "container_image": facts.container_image,
+        "dynamo_venv": facts.dynamo_venv,
+    }
+    for name, path in named.items():
+        if path and path.startswith("/") and not Path(path).exists():
+            yield Finding(
+                "warning",
+                f"cluster.{name}",
+                path,
+                "a path that exists",
+                "nothing is there on this machine; on the cluster's nodes it has to be",
+                "this machine's file system",
+            )
+
+
+_SINFO = "Slurm, scontrol show partition"
+
+
+def _error(path: str, found: str, expected: str, why: str, source: str) -> Finding:
+    return Finding("error", path, found, expected, why, source)

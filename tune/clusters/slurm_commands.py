@@ -1,0 +1,120 @@
+"""Slurm's programs as a caller meets them: what they print, or the words with which they refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tune.clusters.slurm_states import (
+    GONE,
+    SACCT_FORMAT,
+    SQUEUE_FORMAT,
+    UNKNOWN,
+    JobInfo,
+    parse_sacct,
+    parse_scontrol,
+    parse_squeue,
+)
+
+PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
+"""What the driver and its jobs cannot do without; sacct is asked where it answers."""
+
+_ANSWER_S = 60.0
+"""A busy controller answers within MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
+
+_FILTERS = ("SQUEUE_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT")
+
+
+class NoAnswer(Exception):
+    """A program is missing, failed or took too long; the words are its own, or say which of these."""
+
+
+def ask(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str]:
+    """(stdout, stderr) of one of Slurm's programs. Raises NoAnswer.
+
+    A user's own filters and formats do not apply, and Ctrl-C on the terminal does not reach it.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FILTERS)}
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ANSWER_S,
+            env=environment | {"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"},
+            start_new_session=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise NoAnswer(f"no {argv[0]} on the PATH") from error
+    except OSError as error:
+        raise NoAnswer(f"{argv[0]} could not be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer(f"{argv[0]} did not answer within {_ANSWER_S:.0f} s") from error
+    if done.returncode:
+        words = done.stderr.strip() or done.stdout.strip() or "nothing"
+        raise NoAnswer(f"{argv[0]} ended with exit code {done.returncode} and said: {words}")
+    return done.stdout, done.stderr
+
+
+def queued() -> dict[str, JobInfo]:
+    """By id, every job of this user that the controller remembers, also ended ones. Raises NoAnswer."""
+    asked = ("--noheader", "--states=all", f"--user={os.getuid()}", f"--format={SQUEUE_FORMAT}")
+    return parse_squeue(ask(("squeue", *asked))[0])
+
+
+def accounted(job_ids: Sequence[str]) -> Mapping[str, JobInfo]:
+    """By id, what the accounting has of these jobs. Raises NoAnswer where there is none."""
+    asked = ("--noheader", "--parsable2", "--allocations", f"--format={SACCT_FORMAT}")
+    return parse_sacct(ask(("sacct", *asked, f"--jobs={','.join(job_ids)}"))[0])
+
+
+def shown(job_id: str) -> JobInfo:
+    """What the controller has of one job: GONE where it knows none of that id. Raises NoAnswer."""
+    try:
+        return parse_scontrol(ask(("scontrol", "--oneliner", "show", "job", job_id))[0])
+    except NoAnswer as error:
+        if "Invalid job id" in str(error):
+            return JobInfo(GONE)
+        raise
+
+
+def last_known(job_id: str) -> JobInfo:
+    """All that Slurm still has of one job, from its accounting where that is, else from its controller.
+
+    GONE where the controller answers and has nothing more to say; UNKNOWN where nobody answers.
+    """
+    try:
+        controller = shown(job_id)
+    except NoAnswer:
+        controller = UNKNOWN
+    try:
+        account = accounted([job_id]).get(job_id, UNKNOWN)
+    except NoAnswer:
+        account = UNKNOWN
+    if account.phase == "ended" and controller.phase in ("ended", "unknown"):
+        return replace(account, failed_node=controller.failed_node)
+    return controller
+
+
+def unusable_nodes(nodes: str) -> str:
+    """Those of `nodes` that are down, for a message; "" where none is or nobody answers."""
+    asked = ("--noheader", "--Node", "--states=down", "--format=%N", f"--nodes={nodes}")
+    try:
+        return ", ".join(dict.fromkeys(ask(("sinfo", *asked))[0].split()))
+    except NoAnswer:
+        return ""
+
+
+def cancel_job(job_id: str) -> None:
+    """Raises NoAnswer where Slurm refuses; a job that has ended already is no refusal."""
+    try:
+        ask(("scancel", job_id))
+    except NoAnswer as error:
+        if "Invalid job id" not in str(error) and "already completing or completed" not in str(error):
+            raise

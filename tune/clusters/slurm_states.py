@@ -1,0 +1,161 @@
+"""What Slurm's programs say about jobs, read into one form. Nothing here decides what a lost job means.
+
+Sources: squeue(1), JOB STATE CODES; sacct(1), ELAPSED, STATE; scontrol(1), show job; sbatch(1), --time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+Phase = Literal["waiting", "running", "ended", "unknown"]
+
+_WAITING = frozenset(
+    {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "POWER_UP_NODE"}
+)
+_RUNNING = frozenset(
+    {
+        *("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED"),
+        *("SUSPENDED", "UPDATE_DB"),
+    }
+)
+_ENDED = frozenset(
+    {
+        *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+        *("BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED"),
+    }
+)
+GONE = "GONE"
+"""Our own word: a controller that answers does not know the job (any more)."""
+
+SQUEUE_FORMAT = "%i|%T|%r|%N|%M|%e|%k"
+SACCT_FORMAT = "JobID,State,ExitCode,NodeList,ElapsedRaw,End"
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One job as Slurm has it. Texts are Slurm's own, "" where it said nothing; `state` as `base_state`.
+
+    `held_s`: how long it has held its nodes so far; `ended_at`: in UTC, of ended jobs.
+    """
+
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    exit_code: str = ""
+    failed_node: str = ""
+    held_s: float | None = None
+    ended_at: datetime | None = None
+    comment: str = ""
+
+    @property
+    def phase(self) -> Phase:
+        return phase(self.state)
+
+    @property
+    def text(self) -> str:
+        """The state for a person: PENDING (Resources), RUNNING on g[01-18]."""
+        if self.phase == "waiting" and self.reason not in ("", "None"):
+            return f"{self.state} ({self.reason})"
+        return f"{self.state} on {self.nodes}" if self.nodes else self.state
+
+
+UNKNOWN = JobInfo("UNKNOWN")
+
+
+def base_state(text: str) -> str:
+    """The bare state in what a program prints: "CANCELLED by 1000" and "CANCELLED+" are CANCELLED."""
+    word = (text.split() or [""])[0].upper()
+    return word.rstrip("+")
+
+
+def phase(state: str) -> Phase:
+    """What a bare state means for whoever waits; a state that is not known has not ended."""
+    if state in _WAITING:
+        return "waiting"
+    if state in _RUNNING:
+        return "running"
+    return "ended" if state in _ENDED or state == GONE else "unknown"
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of one of Slurm's times; None for UNLIMITED, INVALID and whatever else is none.
+
+    M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Source: sbatch(1), --time.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not found:
+        return None
+    days, first, second, third = (int(part) if part else 0 for part in found.groups())
+    if found[1] is not None:
+        return float(((days * 24 + first) * 60 + second) * 60 + third)
+    if found[4] is not None:
+        return float((first * 60 + second) * 60 + third)
+    return float(first * 60 + second)
+
+
+def parse_squeue(text: str) -> dict[str, JobInfo]:
+    """By job id, what `squeue --format=SQUEUE_FORMAT` printed; a line of another form is left out."""
+    found = {}
+    for line in text.splitlines():
+        fields = line.split("|", 6)
+        if len(fields) == 7 and fields[0].isdecimal():
+            job_id, state, reason, nodes, held, end, comment = fields
+            info = JobInfo(base_state(state), reason, nodes, held_s=duration_s(held), comment=comment)
+            found[job_id] = _with_end(info, end)
+    return found
+
+
+def parse_sacct(text: str) -> dict[str, JobInfo]:
+    """By job id, what `sacct --parsable2 --noheader --format=SACCT_FORMAT` printed of allocations."""
+    found = {}
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) == 6 and fields[0].isdecimal():
+            job_id, state, exit_code, nodes, elapsed_s, end = fields
+            held_s = float(elapsed_s) if elapsed_s.isdecimal() else None
+            nodes = "" if nodes.startswith("None") else nodes
+            info = JobInfo(base_state(state), nodes=nodes, exit_code=exit_code, held_s=held_s)
+            found[job_id] = _with_end(info, end)
+    return found
+
+
+def parse_scontrol(text: str) -> JobInfo:
+    """What `scontrol --oneliner show job ID` printed; UNKNOWN where that is no job."""
+    fields: dict[str, str] = {}
+    for name, value in _words(text):
+        fields.setdefault(name, value)  # a comment of the user, which comes later, changes nothing
+    if "JobState" not in fields:
+        return UNKNOWN
+    nodes = fields.get("NodeList", "")
+    info = JobInfo(
+        base_state(fields["JobState"]),
+        reason=fields.get("Reason", ""),
+        nodes="" if nodes in ("(null)", "None") else nodes,
+        exit_code=fields.get("ExitCode", ""),
+        failed_node=fields.get("FailedNode", ""),
+        held_s=duration_s(fields.get("RunTime", "")),
+    )
+    return _with_end(info, fields.get("EndTime", ""))
+
+
+def _words(text: str) -> Iterator[tuple[str, str]]:
+    """NAME=VALUE pairs; a value ends where the next space is, which suffices for the fields asked for."""
+    for word in text.split():
+        name, equals, value = word.partition("=")
+        if equals:
+            yield name, value
+
+
+def _with_end(info: JobInfo, text: str) -> JobInfo:
+    """Slurm gives a running job its expected end: that is none."""
+    if info.phase != "ended":
+        return info
+    try:
+        ended_at = datetime.fromisoformat(text).astimezone(UTC)  # Slurm prints local time
+    except ValueError:
+        return info
+    return replace(info, ended_at=ended_at)
