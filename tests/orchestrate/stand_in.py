@@ -99,9 +99,16 @@ def main():
     server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
     if ROLE in ("prefill", "decode") and NAME not in BEHAVIOUR["unregistered"]:
         (STATE / "registered" / NAME).touch()
+        if NAME not in BEHAVIOUR["deaf"]:
+            signal.signal(signal.SIGTERM, leave)
     began()
     server.serve_forever()
     return 0
+
+
+def leave(*_):
+    (STATE / "registered" / NAME).unlink()
+    sys.exit(0)
 
 
 def began():

@@ -13,7 +13,7 @@ from tune.client.settings import read_settings
 from tune.deploy.launch import Launch, read_launch
 from tune.errors import TuneError
 from tune.orchestrate.before import require_free_ports
-from tune.orchestrate.broken import Broken, Cause, last_lines
+from tune.orchestrate.broken import Broken, Cause, Withdrawn, last_lines
 from tune.orchestrate.deployment import Deployment
 from tune.orchestrate.held import Held
 from tune.orchestrate.interrupts import Interrupted, deferred
@@ -92,6 +92,8 @@ def _tried(
     """What broke and whose fault it is, None where nothing did; the exit code."""
     try:
         _run(attempt, allocated, starter, say, held)
+    except Withdrawn as withdrawn:
+        return str(withdrawn), "world", INTERRUPTED
     except Broken as broken:
         return str(broken), broken.cause, 1 if broken.cause == "point" else 3
     except TuneError as known:

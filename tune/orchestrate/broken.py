@@ -31,6 +31,10 @@ class Broken(TuneError):
         self.cause = cause
 
 
+class Withdrawn(Broken):
+    """Whoever lent the nodes takes them back: this attempt is over, and so are those that would follow."""
+
+
 def last_lines(log: Path) -> str:
     """The end of a log for a message, indented; says so where there is nothing."""
     lines = _tail(log).splitlines()[-_LAST_LINES:]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tune.deploy.launch import Launch
 from tune.deploy.process import Process, bind_text
-from tune.orchestrate.broken import Broken, blame, last_lines
+from tune.orchestrate.broken import Broken, Withdrawn, blame, last_lines
 from tune.orchestrate.running import ENGINES, SERVICES, Running, ending, fingerprint
 from tune.orchestrate.starter import Bound, Nodes, Starter
 
@@ -110,9 +110,9 @@ class Deployment:
                 )
 
     def require_lent(self) -> None:
-        """Raises Broken where the nodes are taken back, which ends processes that are not to blame."""
+        """Raises Withdrawn where the nodes are taken back, which ends processes that are not to blame."""
         if why := self._starter.withdrawn():
-            raise Broken(why)
+            raise Withdrawn(why)
 
     def logged_bytes(self) -> int:
         """Size of all logs together: it grows as long as something happens."""

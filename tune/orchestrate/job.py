@@ -69,7 +69,7 @@ def _run_inbox(folder: Path, temporary: Path) -> int:
 
     job = this_job(os.environ)
     steps = SrunSteps(job, _made(_shared(folder)), temporary)
-    return run_each(inbox_of(folder, job.left_s, say), job, steps, say, last=False)
+    return run_each(inbox_of(folder, job.left_s, say), job.nodes, steps, say, last=False)
 
 
 def _run_one(attempt: Path, temporary: Path) -> int:
@@ -78,7 +78,8 @@ def _run_one(attempt: Path, temporary: Path) -> int:
     from tune.orchestrate.srun import SrunSteps  # noqa: PLC0415
 
     job = this_job(os.environ)
-    return run_each([attempt], job, SrunSteps(job, _made(_shared(attempt)), temporary), say, last=True)
+    steps = SrunSteps(job, _made(_shared(attempt)), temporary)
+    return run_each([attempt], job.nodes, steps, say, last=True)
 
 
 def _made(folder: Path) -> Path:

@@ -75,10 +75,11 @@ def end(running: Sequence[Running], stop_s: float, say: Say) -> None:
 
 
 def ending(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"with exit code {code}"
-    return f"by {signal.Signals(-code).name}"
+    """How a process ended, in words. A shell and srun tell of a signal by an exit code above 128."""
+    if code < 0:
+        return f"by {signal.Signals(-code).name}"
+    told = {128 + number: f" ({number.name})" for number in signal.Signals}
+    return f"with exit code {code}{told.get(code, '')}"
 
 
 def by_name(processes: Sequence[Process], counts: Mapping[str, float]) -> str:

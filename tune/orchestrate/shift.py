@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from tune.errors import RunAgain
-from tune.orchestrate.attempt import INTERRUPTED, run_attempt
+from tune.orchestrate.attempt import INTERRUPTED, Allocated, run_attempt
 from tune.orchestrate.held import Held
 from tune.orchestrate.inbox import close, entries, is_closed, take
 from tune.orchestrate.interrupts import deferred
 from tune.orchestrate.running import Say
-from tune.orchestrate.slurm_job import SlurmJob
 from tune.orchestrate.starter import Nodes, Starter
 
 IDLE_S = 120.0
@@ -27,15 +26,15 @@ _POLL_S = 0.5
 LeftS = Callable[[], float | None]
 
 
-def run_each(attempts: Iterable[Path], job: SlurmJob, starter: Starter, say: Say, *, last: bool) -> int:
-    """Run `attempts` on the nodes of `job`; the exit code of the last one. `last`: there is one only.
+def run_each(attempts: Iterable[Path], lent: Allocated, starter: Starter, say: Say, *, last: bool) -> int:
+    """Run `attempts` on the nodes that are `lent`; the exit code of the last one. `last`: there is one only.
 
     Told to stop, it leaves the others. Nothing runs when this returns.
     """
     held, code = Held(say, last=last), 0
     try:
         for attempt in attempts:
-            code = run_attempt(attempt, partial(_lease, job, attempt), starter, say, held)
+            code = run_attempt(attempt, partial(_lease, lent, attempt), starter, say, held)
             if code == INTERRUPTED:
                 break
     except KeyboardInterrupt:
@@ -51,19 +50,22 @@ def inbox_of(folder: Path, left_s: LeftS, say: Say, idle_s: float = IDLE_S) -> I
     """The attempts in the inbox of the allocation `folder`, in order, each when the one before has ended.
 
     Ends when the inbox is closed and empty; or when it stays empty for `idle_s`, or less time is left than
-    the longest attempt so far took, times MARGIN: then it closes the inbox. The first one is always tried.
+    the longest attempt so far took, times MARGIN. The first one is always tried. In the end, also where the
+    caller stops, the inbox is closed.
     """
     taken, longest_s = 0, 0.0
-    while attempt := _await_entry(folder, taken, idle_s):
-        if taken and not _time_suffices(left_s, longest_s * MARGIN, say):
-            break
-        began_s = time.monotonic()
-        yield attempt
-        longest_s = max(longest_s, time.monotonic() - began_s)
-        taken += 1
-    if not is_closed(folder):
-        say("closing the inbox of this job")
-        close(folder)
+    try:
+        while attempt := _await_entry(folder, taken, idle_s):
+            if taken and not _time_suffices(left_s, longest_s * MARGIN, say):
+                break
+            began_s = time.monotonic()
+            yield attempt
+            longest_s = max(longest_s, time.monotonic() - began_s)
+            taken += 1
+    finally:
+        if not is_closed(folder):
+            say("closing the inbox of this job")
+            close(folder)
 
 
 def _await_entry(folder: Path, taken: int, idle_s: float) -> Path | None:
@@ -90,7 +92,7 @@ def _time_suffices(left_s: LeftS, needed_s: float, say: Say) -> bool:
     return False
 
 
-def _lease(job: SlurmJob, attempt: Path, count: int) -> Nodes:
-    nodes = job.nodes(count)
+def _lease(lent: Allocated, attempt: Path, count: int) -> Nodes:
+    nodes = lent(count)
     take(attempt, nodes.hosts)
     return nodes

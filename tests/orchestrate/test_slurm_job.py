@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.errors import FixCommand, RunAgain
+from tune.orchestrate.slurm_job import SlurmJob, node_addresses, parse_left_s, reachable, this_job
+
+SAID = """\
+NodeName=gb01 Arch=aarch64 CoresPerSocket=72 NodeAddr=10.0.0.1 NodeHostName=gb01 OS=Linux 6.8 #1 SMP x=y
+NodeName=gb02 Arch=aarch64 Comment=a NodeAddr=b NodeAddr=gb02-ib NodeHostName=gb02 State=IDLE
+"""
+
+
+@given(days=st.integers(0, 400), seconds=st.integers(0, 86_399))
+def test_time_left_is_read_in_every_form(days: int, seconds: int) -> None:
+    hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
+    whole = f"{days}-{hours:02d}:{minutes:02d}:{rest:02d}"
+    texts = [whole] if days else [f"{hours}:{minutes:02d}:{rest:02d}", whole.removeprefix("0-")]
+    texts += [f"{minutes}:{rest:02d}"] if not (days or hours) else []
+    for text in texts:
+        assert parse_left_s(f"{text}\n") == days * 86_400 + seconds
+
+
+def test_no_limit_is_none() -> None:
+    assert parse_left_s("UNLIMITED\n") is None
+
+
+@pytest.mark.parametrize("text", ["", "INVALID", "NOT_SET", "1:2:3:4", "-1:00", "slurm_load_jobs error"])
+def test_what_is_no_time_is_named(text: str) -> None:
+    with pytest.raises(RunAgain, match="time left"):
+        parse_left_s(text)
+
+
+def test_addresses_are_those_that_slurm_uses() -> None:
+    assert node_addresses(SAID) == {"gb01": "10.0.0.1", "gb02": "gb02-ib"}
+    assert node_addresses("Node gb09 not found\n") == {}
+
+
+def test_a_name_of_ones_own_that_means_another_host_elsewhere_is_replaced() -> None:
+    own, *others = reachable(["127.0.1.1", "10.0.0.2", "10.0.0.3"])
+    assert others == ["10.0.0.2", "10.0.0.3"]
+    assert ipaddress.ip_address(own)
+
+
+@pytest.mark.parametrize("found", [["127.0.1.1"], ["127.0.1.1", "127.0.1.2"], ["10.0.0.1", "10.0.0.2"]])
+def test_other_addresses_are_left_alone(found: list[str]) -> None:
+    assert reachable(found) == tuple(found)
+
+
+def test_outside_a_job_it_says_so() -> None:
+    with pytest.raises(FixCommand, match="no SLURM_JOB_ID and no SLURM_JOB_NODELIST"):
+        this_job({})
+    assert this_job({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "gb[01-02]"}) == SlurmJob("7", "gb[01-02]")
+
+
+def test_a_command_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RunAgain, match=r"squeue --noheader --jobs=7"):
+        SlurmJob("7", "gb01").left_s()
+    assert SlurmJob("7", "gb01").withdrawn() is None
