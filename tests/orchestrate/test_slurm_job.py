@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.errors import FixCommand, RunAgain
-from tune.orchestrate.slurm_job import SlurmJob, node_addresses, parse_left_s, reachable, this_job
+from tune.orchestrate.slurm_job import (
+    SlurmJob,
+    down_nodes,
+    node_addresses,
+    parse_left_s,
+    reachable,
+    this_job,
+    why_ended,
+)
 
 SAID = """\
 NodeName=gb01 Arch=aarch64 CoresPerSocket=72 NodeAddr=10.0.0.1 NodeHostName=gb01 OS=Linux 6.8 #1 SMP x=y
@@ -49,6 +57,30 @@ def test_a_name_of_ones_own_that_means_another_host_elsewhere_is_replaced() -> N
 @pytest.mark.parametrize("found", [["127.0.1.1"], ["127.0.1.1", "127.0.1.2"], ["10.0.0.1", "10.0.0.2"]])
 def test_other_addresses_are_left_alone(found: list[str]) -> None:
     assert reachable(found) == tuple(found)
+
+
+DESCRIBED = "JobId=7 JobName=a JobState={} Reason={} ExitCode=0:0 PreemptTime={} StdOut=/x=y"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "preempted", "why"),
+    [
+        ("RUNNING", "None", "None", None),
+        ("RUNNING", "None", "2026-01-02T03:04:05", "preempted at 2026-01-02T03:04:05"),
+        ("COMPLETING", "None", "2026-01-02T03:04:05", "preempted at 2026-01-02T03:04:05"),
+        ("COMPLETING", "None", "None", "CANCELLED"),
+        ("COMPLETING", "NodeDown", "None", "NODE_FAIL"),
+        ("COMPLETING", "TimeLimit", "None", "TIMEOUT"),
+        ("COMPLETING", "Prolog", "None", "it is COMPLETING"),
+        ("CANCELLED", "None", "None", "CANCELLED"),
+    ],
+)
+def test_why_slurm_ends_a_job(state: str, reason: str, preempted: str, why: str | None) -> None:
+    assert why_ended(DESCRIBED.format(state, reason, preempted)) == why
+
+
+def test_down_nodes_are_named_once() -> None:
+    assert down_nodes("g07 comp\ng08 down*\ng08 down*\ng09 down\ng10 idle\n\n") == ["g08", "g09"]
 
 
 def test_outside_a_job_it_says_so() -> None:

@@ -14,7 +14,13 @@ from tune.orchestrate.interrupts import deferred
 from tune.orchestrate.starter import Nodes
 
 _ANSWER_WITHIN_S = 60.0
+_LAST_ANSWER_WITHIN_S = 4.0
+"""When a job is ended: less than Slurm waits before it kills, KillWait."""
+
 _LEFT = re.compile(r"(?:(?P<days>\d+)-)?(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
+NODE_FAIL = "NODE_FAIL"
+_COMPLETING = {"NodeDown": NODE_FAIL, "TimeLimit": "TIMEOUT", "None": "CANCELLED"}
+
 _DAY_S, _HOUR_S, _MINUTE_S = 86_400, 3_600, 60
 
 
@@ -42,16 +48,18 @@ class SlurmJob:
         return parse_left_s(_say("squeue", "--noheader", f"--jobs={self.job_id}", "--format=%L"))
 
     def withdrawn(self) -> str | None:
-        """Why Slurm ends this job, None where it does not."""
+        """Why Slurm ends this job, None where it does not or does not answer."""
         try:
-            said = _say("scontrol", "--oneliner", "show", "job", self.job_id)
-        except RunAgain:  # nothing is known; what ended is told instead
+            why = why_ended(
+                _say("scontrol", "--oneliner", "show", "job", self.job_id, within_s=_LAST_ANSWER_WITHIN_S)
+            )
+            if why == NODE_FAIL:
+                asked = ("--noheader", "--Node", f"--nodes={self.node_list}", "--format=%N %t")
+                nodes = _say("sinfo", *asked, within_s=_LAST_ANSWER_WITHIN_S)
+                return f"{why}, {', '.join(down_nodes(nodes)) or 'a node'} is down"
+        except RunAgain:  # what is seen here is told instead
             return None
-        fields = dict(word.partition("=")[::2] for word in said.split())
-        state, preempted_at = fields.get("JobState", "RUNNING"), fields.get("PreemptTime", "None")
-        if preempted_at != "None":
-            return f"preempted by Slurm at {preempted_at}"
-        return None if state == "RUNNING" else f"ended by Slurm, which calls the job {state}"
+        return why
 
 
 def this_job(environment: Mapping[str, str]) -> SlurmJob:
@@ -63,6 +71,27 @@ def this_job(environment: Mapping[str, str]) -> SlurmJob:
             "job.sbatch, or leave --slurm out for an attempt on this machine."
         )
     return SlurmJob(environment["SLURM_JOB_ID"], environment["SLURM_JOB_NODELIST"])
+
+
+def why_ended(said: str) -> str | None:
+    """Why Slurm ends the job that `scontrol --oneliner show job` describes so, None where it does not.
+
+    A job that is being ended is COMPLETING, and only the reason tells why; a cancelled one has none, nor has
+    one that was preempted in a partition without GraceTime. Source: seen in Slurm 22.05.
+    """
+    fields = dict(word.partition("=")[::2] for word in said.split())
+    state, preempted_at = fields.get("JobState", "RUNNING"), fields.get("PreemptTime", "None")
+    if preempted_at != "None":
+        return f"preempted at {preempted_at}"
+    if state == "COMPLETING":
+        return _COMPLETING.get(fields.get("Reason", "None"), f"it is {state}")
+    return None if state == "RUNNING" else state
+
+
+def down_nodes(said: str) -> list[str]:
+    """Nodes that are down, as `sinfo --Node --format="%N %t"` prints them: a star behind a silent one."""
+    lines = [line.split() for line in said.splitlines()]
+    return sorted({fields[0] for fields in lines if len(fields) == 2 and fields[1].startswith("down")})
 
 
 def node_addresses(said: str) -> dict[str, str]:
@@ -116,14 +145,14 @@ def _resolve(name: str) -> str:
         ) from error
 
 
-def _say(*command: str) -> str:
+def _say(*command: str, within_s: float = _ANSWER_WITHIN_S) -> str:
     """What one of Slurm's commands prints. Raises RunAgain where it fails.
 
     An interrupt in the middle of `run` could leave a lock of subprocess taken.
     """
     try:
         with deferred(last=False):
-            done = subprocess.run(command, check=True, capture_output=True, timeout=_ANSWER_WITHIN_S)
+            done = subprocess.run(command, check=True, capture_output=True, timeout=within_s)
     except subprocess.CalledProcessError as error:
         raise RunAgain(
             f"{' '.join(command)}: {error.stderr.decode('utf-8', 'replace').strip() or error}"

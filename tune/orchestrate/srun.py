@@ -31,11 +31,6 @@ _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
 _SIGNAL_MAY_FOLLOW_S = 2.0
 """Where Slurm ends a job it ends all steps and tells the orchestrator, in any order."""
 
-_INTERRUPTIONS = {
-    signal.SIGUSR2: "stopped before the time limit of the job (SIGUSR2, cluster.signal_s)",
-    signal.SIGTERM: "stopped by Slurm (SIGTERM: cancelled, preempted, or a node failed)",
-}
-
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` of a batch step without what it says of that step."""
@@ -103,10 +98,13 @@ class SrunSteps:
     def withdrawn(self) -> str | None:
         """Waits for a signal that may be on its way, then asks Slurm."""
         time.sleep(_SIGNAL_MAY_FOLLOW_S)
-        return self._job.withdrawn()
+        why = self._job.withdrawn()
+        return f"stopped by Slurm: {why}" if why else None
 
     def interruption(self, number: int) -> str:
-        return _INTERRUPTIONS.get(signal.Signals(number), "interrupted")
+        if number == signal.SIGUSR2:
+            return "stopped before the time limit of the job (SIGUSR2, cluster.signal_s)"
+        return f"stopped by Slurm: {self._job.withdrawn() or signal.Signals(number).name}"
 
 
 class _Step:

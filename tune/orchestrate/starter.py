@@ -71,7 +71,7 @@ class Starter(Protocol):
         """
 
     def interruption(self, number: int) -> str:
-        """What the signal `number` to stop means here, in words."""
+        """Why the signal `number` to stop was sent, in words."""
 
 
 class ChildProcesses:
