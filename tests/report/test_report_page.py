@@ -32,6 +32,7 @@ CASES: Cases = {
     "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
     "load curve": (study(space=RATE_SPACE, place="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
     "mock engines": (study(place="local", stack="dynamo_v1_mocker"), [measured(0)]),
+    "mock engines on Slurm": (study(place="slurm", stack="dynamo_v1_mocker"), [measured(0)]),
     "real engines here": (study(place="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),

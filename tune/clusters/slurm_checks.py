@@ -19,12 +19,11 @@ from tune.spec.trial import TrialSpec
 
 @dataclass(frozen=True)
 class Partition:
-    """None: no limit."""
+    """`most_nodes`: what a job may have, and the partition does have; None: no limit."""
 
     name: str
     default: bool
     state: str
-    nodes: int
     most_nodes: int | None
     longest_s: float | None
 
@@ -66,13 +65,12 @@ def parse_partitions(text: str) -> dict[str, Partition]:
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if "PartitionName" not in fields:
             continue
-        most = fields.get("MaxNodes", "")
+        limits = [fields.get(name, "") for name in ("TotalNodes", "MaxNodes")]
         partition = Partition(
             name=fields["PartitionName"],
             default=fields.get("Default") == "YES",
             state=fields.get("State", ""),
-            nodes=int(fields.get("TotalNodes", 0)),
-            most_nodes=int(most) if most.isdecimal() else None,
+            most_nodes=min((int(limit) for limit in limits if limit.isdecimal()), default=None),
             longest_s=duration_s(fields.get("MaxTime", "")),
         )
         found[partition.name] = partition
@@ -97,8 +95,8 @@ def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) ->
 
 
 def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
-    most = min(partition.nodes, partition.most_nodes or partition.nodes)
-    if nodes > most:
+    most = partition.most_nodes
+    if most is not None and nodes > most:
         why = f"partition {partition.name} gives a job no more: it would wait for ever or be refused"
         yield _error("hardware.nodes", str(nodes), f"at most {most}", why, _SINFO)
     limit_s = duration_s(facts.time_limit)

@@ -34,6 +34,12 @@ _MOCKED = Place(
     "the time of every step comes from a model of the hardware, so no figure here is a measurement of it.",
     "that these trials would have cost on GPUs",
 )
+_MOCKED_ON_SLURM = _MOCKED._replace(
+    name="mock engines on Slurm",
+    meaning="No GPU ran. LoadGen drove real Dynamo in real time on the nodes of a Slurm cluster, but its "
+    "engines computed nothing: the time of every step comes from a model of the hardware, so no figure here "
+    "is a measurement of it.",
+)
 _LOCAL = Place(
     "local",
     "this machine",
@@ -52,6 +58,6 @@ _SLURM = Place(
 
 def place_of(kind: str, stack: str) -> Place:
     """The words for a cluster of this kind (sim, local, slurm) under the stack of this name."""
-    if kind == "local" and stack == MOCKED_STACK:
-        return _MOCKED
+    if stack == MOCKED_STACK and kind != "sim":
+        return _MOCKED if kind == "local" else _MOCKED_ON_SLURM
     return {"sim": _SIMULATED, "local": _LOCAL, "slurm": _SLURM}[kind]

@@ -1,0 +1,117 @@
+"""A study's jobs from outside, on a Slurm whose programs are replaced: status, logs, cancel, preflight."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from tune.clusters.allocation import Allocation
+from tune.orchestrate.inbox import take
+from tune.results.folder import write_attempt
+from tune.results.record import AttemptRecord
+
+Tune = Callable[..., "subprocess.CompletedProcess[str]"]
+ONE = ("study.name=one",)
+RUN = (*ONE, "cluster=slurm", "cluster.partition=rack", "study.once=true")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> FakeSlurm:
+    return FakeSlurm(tmp_path)
+
+
+@pytest.fixture
+def tune(tmp_path: Path, slurm: FakeSlurm) -> Tune:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tune", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": f"{slurm.path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_job_is_seen_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> None:
+    submitted = tune(*RUN)
+    assert submitted.returncode == 3, submitted.stderr
+    assert "1 of this study's trials wait or run" in submitted.stderr
+    (attempt,) = Allocation(slurm.folder("101")).attempts()
+    trial = attempt.parents[1].name
+
+    assert f"runs      job 101  PENDING (Resources)  trial {trial}" in tune("action=status", *ONE).stdout
+    one = tune("action=status", *ONE, "trial=0")
+    assert "not recorded yet" in one.stdout
+    assert "job 101" in one.stdout
+
+    slurm.set("101", state="RUNNING", nodes="g[01-18]")
+    take(attempt, ["g01"])
+    (attempt / "logs").mkdir()
+    (attempt / "logs" / "g01_prefill_w0.out").write_text("loading weights\nready\n")
+    cancelled = tune("action=cancel", *ONE, f"trial={trial}")
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert f"cancelled job 101  RUNNING on g[01-18]  trial {trial}" in cancelled.stdout
+    assert slurm.jobs["101"]["state"] == "CANCELLED"
+    assert "No job of study one waits or runs." in tune("action=cancel", *ONE).stdout
+
+    logs = tune("action=logs", *ONE, f"trial={trial}")
+    assert logs.returncode == 0, logs.stderr
+    assert logs.stdout == "==> g01_prefill_w0.out <==\nloading weights\nready\n"
+
+    stamp = "2026-01-01T00:00:00+00:00"
+    record = AttemptRecord(
+        started_at=stamp, ended_at=stamp, held_s=36.0, error="stopped: scancel", cause="world"
+    )
+    write_attempt(attempt, record)
+    assert "job" not in tune("action=status", *ONE).stdout.partition("best")[2]
+
+
+@pytest.mark.slow
+def test_when_slurm_is_silent_status_says_what_it_knows_and_cancel_does_nothing(
+    tune: Tune, slurm: FakeSlurm
+) -> None:
+    tune(*RUN)
+    for program in ("squeue", "scontrol"):
+        slurm.fail(program, "Unable to contact slurm controller")
+    assert "runs      job 101  UNKNOWN" in tune("action=status", *ONE).stdout
+    cancelled = tune("action=cancel", *ONE)
+    assert cancelled.returncode == 3
+    assert "nothing was cancelled" in cancelled.stderr
+    assert slurm.jobs["101"]["state"] == "PENDING"
+
+
+@pytest.mark.slow
+def test_what_only_slurm_has_is_refused_elsewhere(tune: Tune) -> None:
+    assert tune(*ONE, "load.min_duration_s=60.0", "load.concatenate_permutation=false").returncode == 0
+    cancelled = tune("action=cancel", *ONE)
+    assert cancelled.returncode == 2
+    assert "study one runs on cluster=sim" in cancelled.stderr
+    logs = tune("action=logs", *ONE, "trial=0")
+    assert logs.returncode == 2
+    assert "the simulated rack starts no process" in logs.stderr
+    nothing = tune("action=logs", *ONE, "trial=7")
+    assert nothing.returncode == 2
+    assert "trial=7: no such trial" in nothing.stderr
+
+
+@pytest.mark.slow
+def test_preflight_asks_the_cluster_too(tune: Tune, slurm: FakeSlurm) -> None:
+    words = ("action=preflight", "cluster=slurm", "cluster.partition=small", "split.decode_workers=5")
+    done = tune(*words)
+    assert done.returncode == 1
+    assert "found     18\n  expected  at most 4" in done.stdout
+    assert "split" in done.stdout, "beside what the rules say"
+    good = tune("action=preflight", "cluster=slurm", "cluster.partition=rack")
+    assert good.returncode == 0, good.stdout
+    assert slurm.jobs == {}
