@@ -101,15 +101,16 @@ def slurm_nodes() -> Iterator[SlurmRack]:
 
 @pytest.fixture
 def slurm(slurm_nodes: SlurmRack, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
-    """All nodes idle, and this process' environment leads to them. Afterwards no job is left, on no node a
-    process, and all nodes are idle again."""
+    """All nodes idle, and this process' environment leads to them. Afterwards every job ends by itself, on no
+    node is a process left, and all nodes are idle again."""
     for name, value in slurm_nodes.environment.items():
         monkeypatch.setenv(name, value)
     yield slurm_nodes
-    jobs = slurm_nodes.jobs()
-    slurm_nodes.restore()
-    assert not jobs, f"jobs {jobs} were left"
-    slurm_nodes.wait(lambda: not slurm_nodes.visitors(), 10, "nodes without processes of jobs")
+    try:
+        slurm_nodes.wait(slurm_nodes.all_ended, 15, "end of all jobs")
+        slurm_nodes.wait(lambda: not slurm_nodes.visitors(), 15, "nodes without processes of jobs")
+    finally:
+        slurm_nodes.restore()
 
 
 @pytest.fixture(scope="session")

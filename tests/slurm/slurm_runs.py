@@ -46,7 +46,8 @@ def await_asking(folder: Path, count: int = 1) -> None:
 
 
 def kill_on(slurm: SlurmRack, node: str, part: str) -> None:
-    """Kill, without a word, the youngest process on `node` whose command line holds `part`."""
+    """Kill, without a word, the oldest process on `node` whose command line holds `part`: an srun has a
+    second one, which looks after the step once the first is gone."""
     found = [process for process, command in slurm.processes(node).items() if part in command]
     assert found, f"nothing like {part!r} on {node}: {slurm.processes(node)}"
-    os.kill(max(found), signal.SIGKILL)
+    os.kill(min(found), signal.SIGKILL)

@@ -11,6 +11,8 @@ from stand_ins import free_ports
 _STUB = Path(__file__).with_name("stub_dynamo.py")
 _PROGRAMS = ("python3", "etcd", "nats-server", "trtllm-llmapi-launch")
 
+SPLIT = "prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}"
+
 
 def small(
     nodes: int = 3, prefill: int = 2, decode: int = 1, *, queries: int = 40, seconds: float = 4
@@ -26,6 +28,16 @@ def small(
         *("load.dataset.outputs.cap_frac=0.0", "cluster.deadlines.quiet_s=30.0"),
         "cluster.deadlines.stop_s=5.0",
     )
+
+
+def sweep(folder: Path, *dimensions: str) -> tuple[str, ...]:
+    """Words that ask a sweep of one's own, study mine-slurm, for two trials on a grid without incumbent."""
+    own = folder / "own" / "sweep"
+    own.mkdir(parents=True)
+    head = ("# @package _global_", "sweep:", "  question: Which one?", "  n_trials: 2")
+    text = "\n".join((*head, "  rest_to_decode: true", "  space:", *(f"    {line}" for line in dimensions)))
+    (own / "mine.yaml").write_text(text + "\n")
+    return ("--config-dir", str(own.parent), "+sweep=mine", "search=grid", "study.incumbent=false")
 
 
 def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:

@@ -1,0 +1,87 @@
+"""cluster=slurm as a user meets it, end to end: real Slurm, real Dynamo with mock engines, real LoadGen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from local_trials import Start, printed
+from slurm_conf import COUNT, NODES
+from slurm_rack import SlurmRack
+from slurm_runs import attempts, await_asking, job_ids, kill_on, outcomes, record
+from slurm_trials import SPLIT, small, sweep
+
+from tune.results.metrics import METRICS_FILE, read_metrics, total
+
+pytestmark = pytest.mark.slow
+
+
+CHUNK = "chunk: {kind: ordered, path: prefill.max_num_tokens, values: [2048, 4096]}"
+
+
+def test_two_splits_in_parallel_end_with_a_report(
+    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Forty queries cannot show that a p99 holds, so the answer is no."""
+    process = start(*sweep(tmp_path, SPLIT), *slurm.words, *small(), *dynamo, "study.parallel=2")
+    await_asking(tmp_path)
+    assert len(slurm.jobs()) == 2
+    said = printed(process)
+    assert process.returncode == 1, said
+    page = (tmp_path / "reports" / "mine-slurm" / "index.html").read_text()
+    assert "2P1D" in page
+    assert "1P2D" in page
+    found = outcomes(tmp_path)
+    assert [outcome["status"] for outcome in found] == ["measured"] * 2
+    assert all(outcome["output_tps"] > 0 for outcome in found)
+    hosts = [(attempt / "nodes").read_text().split() for attempt in attempts(tmp_path)]
+    assert sorted(host for those in hosts for host in those) == list(NODES[:6])
+    assert len(job_ids(tmp_path)) == 2
+
+
+def test_one_trial_on_all_nodes(
+    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = start(*slurm.words, *small(COUNT, 14, 4, queries=80, seconds=8), *dynamo)
+    said = printed(process)
+    assert process.returncode == 0, said
+    (attempt,) = attempts(tmp_path)
+    assert (attempt / "nodes").read_text().split() == list(NODES)
+    logs = {path.name for path in (attempt / "logs").iterdir()}
+    assert {f"{NODES[n]}_prefill_w{n}.out" for n in range(14)} <= logs
+    assert {f"{NODES[14 + n]}_decode_w{n}.out" for n in range(4)} <= logs
+    last = {scrape.process: scrape.samples for scrape in read_metrics(attempt / "probe-1" / METRICS_FILE)}
+    taken = {name: total(samples, "dynamo_component_requests_total") or 0 for name, samples in last.items()}
+    assert sum(count for name, count in taken.items() if name.startswith("prefill_w")) >= 80
+    assert outcomes(tmp_path)[0]["status"] == "measured"
+
+
+def test_an_engine_that_is_killed_on_its_node(
+    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = start(*slurm.words, *small(queries=300, seconds=60), *dynamo)
+    await_asking(tmp_path)
+    kill_on(slurm, "g03", "--disaggregation-mode decode")
+    said = printed(process)
+    assert process.returncode == 3, said
+    (attempt,) = attempts(tmp_path)
+    assert "decode_w0" in (record(attempt).error or "")
+
+
+def test_two_trials_in_one_job_start_anew_only_what_differs(
+    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = (*slurm.words, *small(), *dynamo, "study.trials_per_job=2", "split.decode_workers=1")
+    process = start(*sweep(tmp_path, CHUNK), *words)
+    said = printed(process)
+    assert process.returncode == 1, said
+    assert [outcome["status"] for outcome in outcomes(tmp_path)] == ["measured"] * 2
+    assert len(job_ids(tmp_path)) == 1
+    began = {
+        json.loads((path / "attempt.json").read_text())["started_at"]: path for path in attempts(tmp_path)
+    }
+    first, second = (began[at] for at in sorted(began))
+    kept = {path.name for path in (second / "logs").iterdir() if path.is_symlink()}
+    assert kept == {f"g01_{name}.out" for name in ("etcd", "nats", "frontend")} | {"g03_decode_w0.out"}
+    assert {(second / "logs" / name).resolve().parents[1] for name in kept} == {first}

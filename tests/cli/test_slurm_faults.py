@@ -1,0 +1,141 @@
+"""cluster=slurm where something fails: the folder says what, and no job and no process is left (`slurm`).
+
+Slurm, orchestrator, LoadGen and client are real; the deployment is made of stubs that start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from local_trials import Start, printed
+from slurm_conf import COUNT, URGENT
+from slurm_rack import SlurmRack
+from slurm_runs import attempts, await_asking, job_ids, kill_on, outcomes, record
+from slurm_trials import SPLIT, small, stubbed, sweep
+from stand_ins import wait_for
+
+pytestmark = pytest.mark.slow
+
+LONG = small(queries=300, seconds=60)
+"""A trial that goes on until something happens to it."""
+
+
+def error_of(folder: Path) -> str:
+    (attempt,) = attempts(folder)
+    found = record(attempt).error
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        ("g03", "--disaggregation-mode decode", "decode_w0"),
+        ("g02", "--disaggregation-mode prefill", "prefill_w1"),
+        ("g01", "dynamo.frontend", "frontend"),
+        ("g01", "tune.client", "load client"),
+    ],
+)
+def test_a_process_that_is_killed_on_its_node(
+    victim: tuple[str, str, str], start: Start, slurm: SlurmRack, tmp_path: Path
+) -> None:
+    node, part, blamed = victim
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
+    await_asking(tmp_path)
+    kill_on(slurm, node, part)
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert blamed in error_of(tmp_path)
+    assert error_of(tmp_path) in said
+
+
+def test_a_step_of_a_worker_that_is_killed(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
+    await_asking(tmp_path)
+    kill_on(slurm, "g01", "--job-name=prefill_w1")
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "prefill_w1" in error_of(tmp_path)
+
+
+def test_an_orchestrator_that_is_killed(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    """With its guardian, so that nobody on the rack can tell; the driver does, with what Slurm says."""
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
+    await_asking(tmp_path)
+    batch = [process for process, command in slurm.processes("g01").items() if "submitit" in command]
+    for each in sorted(batch, reverse=True):
+        os.kill(each, signal.SIGKILL)
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "FAILED" in error_of(tmp_path)
+
+
+def test_a_worker_that_never_comes_up(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    stubs = stubbed(tmp_path / "stub", unregistered=["decode"])
+    process = start(*slurm.words, *LONG, *stubs, "cluster.deadlines.quiet_s=3.0")
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "did not get ready" in error_of(tmp_path)
+    assert "decode_w0" in error_of(tmp_path)
+
+
+def test_a_worker_that_is_deaf_is_killed_in_the_end(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    stubs = stubbed(tmp_path / "stub", deaf=["prefill"])
+    process = start(*slurm.words, *small(), *stubs, "cluster.deadlines.stop_s=1.0")
+    said = printed(process)
+    assert process.returncode == 0, said
+    assert outcomes(tmp_path)[0]["status"] == "measured"
+
+
+def test_scancel(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
+    await_asking(tmp_path)
+    slurm.run("scancel", *job_ids(tmp_path))
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "CANCELLED" in error_of(tmp_path)
+    assert "preempt" not in error_of(tmp_path)
+
+
+def test_preemption(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
+    await_asking(tmp_path)
+    nodes = ("--exclusive", f"--nodes={COUNT}", f"--output={tmp_path}/other.out")
+    slurm.run("sbatch", f"--partition={URGENT}", *nodes, "--wrap", "true")
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "preempted" in error_of(tmp_path)
+    assert "CANCELLED" not in error_of(tmp_path)
+    slurm.wait(lambda: not slurm.jobs(), 30, "end of the job that came first")
+
+
+def test_the_time_limit(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    """Slurm looks every 30 s whom to warn: here half a minute before the limit of one."""
+    limit = ("cluster.time_limit=0:01:00", "cluster.signal_s=40")
+    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"), *limit)
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "time limit" in error_of(tmp_path)
+
+
+def test_nodes_that_die(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    """Two trials at once: one loses the node of a worker, the other its head node and all who could tell."""
+    asked = sweep(tmp_path, SPLIT)
+    process = start(*asked, *slurm.words, *LONG, *stubbed(tmp_path / "stub"), "study.parallel=2")
+    await_asking(tmp_path, 2)
+    heads = {(attempt / "nodes").read_text().split()[0]: attempt for attempt in attempts(tmp_path)}
+    assert set(heads) == {"g01", "g04"}
+    slurm.kill_node("g02")
+    slurm.kill_node("g04")
+    wait_for(lambda: process.poll() is not None, 90)
+    said = printed(process)
+    assert process.returncode in (1, 3), said
+    assert {outcome["status"] for outcome in outcomes(tmp_path)} == {"failed"}
+    reasons = {outcome["trial_id"]: outcome["reason"] for outcome in outcomes(tmp_path)}
+    for head, lost in (("g01", "g02"), ("g04", "g04")):
+        reason = reasons[heads[head].parents[1].name]
+        assert "NODE_FAIL" in reason
+        assert lost in reason
