@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from slurm_trials import small, stubbed
 from stand_ins import Trial
 
 from tune.clusters.local import LocalMachine
 from tune.clusters.place import Place
 from tune.clusters.simulated import FURTHER_ORDERS, SimulatedRack
+from tune.clusters.slurm import SlurmCluster
 from tune.config import compose_overrides
-from tune.results.folder import PROBE_FOLDER, read_attempt
+from tune.deploy.plan import write_plan
+from tune.mock.plan import render_plan
+from tune.results.folder import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.results.measure import REQUESTS_FILE, measure
 from tune.results.orders import read_orders
 from tune.results.outcome import Probe
@@ -63,7 +67,29 @@ class LocalGround:
         return made.spec, made.attempt
 
 
-PLACES = ["sim in this process", "sim in two processes", pytest.param("local", marks=pytest.mark.slow)]
+@dataclass(frozen=True)
+class SlurmGround:
+    """Real Slurm, with stubs in place of Dynamo."""
+
+    place: Place
+    root: Path
+    words: tuple[str, ...]
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        settings = compose_overrides([*self.words, *stubbed(self.root / f"stub-{name}")]).settings
+        spec = alter(settings.trial_spec)
+        folder = TrialFolder(self.root / "one" / name)
+        folder.write_spec(spec)
+        write_plan(render_plan(spec, settings.cluster), folder.plan)
+        folder.new_attempt().mkdir(parents=True)
+        return spec, folder.attempts()[0]
+
+
+PLACES = [
+    "sim in this process",
+    "sim in two processes",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("local", "slurm")),
+]
 
 
 @pytest.fixture(params=PLACES)
@@ -73,6 +99,11 @@ def ground(
     if request.param == "local":
         with LocalMachine(lambda _: None, lock=str(tmp_path)) as machine:
             yield LocalGround(machine, tmp_path, monkeypatch)
+    elif request.param == "slurm":
+        words = (*request.getfixturevalue("slurm").words, *small(queries=20, seconds=2))
+        facts = compose_overrides(words).settings.cluster
+        with SlurmCluster(facts, 1, lambda _: None, every_s=0.2, grace_s=2.0) as cluster:
+            yield SlurmGround(cluster, tmp_path, words)
     else:
         with simulated(1 if request.param == "sim in this process" else 2) as rack:
             yield SimulatedGround(rack, tmp_path)
