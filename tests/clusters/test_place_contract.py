@@ -20,7 +20,7 @@ from tune.clusters.place import Place
 from tune.clusters.simulated import FURTHER_ORDERS, SimulatedRack
 from tune.clusters.slurm import SlurmCluster
 from tune.config import compose_overrides
-from tune.deploy.plan import write_plan
+from tune.deploy.plan import client_json, write_plan
 from tune.mock.plan import render_plan
 from tune.results.folder import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.results.measure import REQUESTS_FILE, measure
@@ -80,16 +80,14 @@ class SlurmGround:
         spec = alter(settings.trial_spec)
         folder = TrialFolder(self.root / "one" / name)
         folder.write_spec(spec)
-        write_plan(render_plan(spec, settings.cluster), folder.plan)
+        write_plan(render_plan(settings.trial_spec, settings.cluster), folder.plan)
+        (folder.plan / "client.json").write_text(client_json(spec))  # alterations concern the client alone
         folder.new_attempt().mkdir(parents=True)
         return spec, folder.attempts()[0]
 
 
-PLACES = [
-    "sim in this process",
-    "sim in two processes",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("local", "slurm")),
-]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("local", "slurm")]
+PLACES = ["sim in this process", "sim in two processes", *SLOW]
 
 
 @pytest.fixture(params=PLACES)
