@@ -117,4 +117,4 @@ def test_cancel_ends_what_runs(start: Start, slurm: SlurmRack, tmp_path: Path) -
     assert process.returncode == 3, said
     wait_for(lambda: not slurm.jobs())
     (attempt,) = attempts(tmp_path)
-    assert "cancel" in (record(attempt).error or "")
+    assert "CANCELLED" in (record(attempt).error or "")
