@@ -18,6 +18,7 @@ DOCUMENTS = (
     "docs/client.md",
     "docs/local.md",
     "docs/simulator.md",
+    "docs/slurm.md",
     "docs/sweeps.md",
 )
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -173,6 +173,18 @@ def test_killed_around_sbatch_it_finds_its_job_or_submits_it(study: Study, insta
     assert len(study.slurm.jobs) == 1
 
 
+@pytest.mark.parametrize("came_to", ["folder", "record"])
+def test_killed_before_an_allocation_has_its_attempt_it_was_never_there(study: Study, came_to: str) -> None:
+    attempt = study.attempt("a")
+    study.allocation().folder.mkdir(parents=True)
+    if came_to == "record":
+        study.allocation().write(nodes=18)
+    assert study.place.resume(attempt) is None
+    study.place.submit(SPEC, attempt)
+    assert len(study.slurm.jobs) == 1
+    assert study.allocation(2).attempts() == (attempt,)
+
+
 def test_while_nobody_answers_a_job_without_an_id_is_neither_submitted_nor_lost(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
