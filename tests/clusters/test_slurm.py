@@ -20,7 +20,7 @@ from tune.clusters.slurm_watch import Watch
 from tune.clusters.submission import submit_job
 from tune.config import compose_overrides
 from tune.deploy.job_script import job_script, sbatch_options
-from tune.errors import FixCommand, RunAgain, TuneError
+from tune.errors import FixCommand, TuneError
 from tune.orchestrate.inbox import is_closed, take
 from tune.results.folder import TrialFolder, read_attempt
 from tune.spec.trial import TrialSpec
@@ -49,7 +49,7 @@ class Study:
     def again(self, trials_per_job: int | None = None) -> SlurmCluster:
         """A place as the next process of the same study makes it."""
         share = trials_per_job or self.trials_per_job
-        self.place = SlurmCluster(FACTS, share, self.said.append, every_s=0.0, grace_s=0.0)
+        self.place = SlurmCluster(FACTS, share, self.said.append, every_s=0.0, grace_s=0.0, retry_s=0.0)
         return self.place
 
     def attempt(self, name: str, spec: TrialSpec = SPEC) -> Path:
@@ -376,14 +376,33 @@ def test_what_was_cancelled_is_not_begun_again(study: Study) -> None:
     ("words", "kind"),
     [
         ("sbatch: error: Batch job submission failed: Invalid qos specification", FixCommand),
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller", RunAgain),
-        ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy", RunAgain),
+        ("sbatch: error: Batch job submission failed: Requested node configuration", FixCommand),
     ],
 )
 def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str, kind: type[TuneError]) -> None:
     study.slurm.fail("sbatch", words)
     with pytest.raises(kind, match=words.rpartition(": ")[2]):
         study.submit("a")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+    ],
+)
+def test_what_slurm_does_not_take_now_is_submitted_later(study: Study, words: str) -> None:
+    study.slurm.fail("sbatch", words)
+    handle = study.submit("a")
+    assert [study.place.poll(handle) for _ in range(3)] == ["waiting"] * 3
+    assert [line for line in study.said if words in line] == study.said, "said once"
+    study.slurm.fail("sbatch", None)
+    assert study.place.poll(handle) == "waiting"
+    assert len(study.slurm.jobs) == 1
+    study.nodes.work()
+    assert study.place.poll(handle) == "ended"
 
 
 def test_a_refused_job_is_submitted_when_the_study_comes_back(study: Study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,9 @@ from tune.spec.trial import TrialSpec
 GRACE_S = 10.0
 """What a job wrote last may reach this machine later than the news of its end, on a shared file system."""
 
+RETRY_S = 30.0
+"""Between two submissions of a job that a busy controller, or a limit of the user's jobs, turned down."""
+
 
 class SlurmCluster:
     """Allocations on the cluster of `facts`, each for up to `trials_per_job` attempts, one after the other.
@@ -41,11 +45,14 @@ class SlurmCluster:
         facts: ClusterFacts,
         trials_per_job: int,
         say: Callable[[str], None],
+        *,
         every_s: float = EVERY_S,
         grace_s: float = GRACE_S,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._facts, self._trials_per_job, self._say = facts, trials_per_job, say
         self._watch, self._grace = Watch(say, every_s), timedelta(seconds=grace_s)
+        self._retry_s, self._not_before_s = retry_s, dict[Path, float]()
         self._given: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
         self._checked = False
@@ -53,7 +60,7 @@ class SlurmCluster:
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """As the protocol says, with the plan in TRIAL/plan. Raises FixCommand where the cluster cannot run
-        the trial or Slurm refuses it, RunAgain where Slurm does not take it now."""
+        the trial or Slurm refuses it; one that Slurm does not take now is submitted while it is polled."""
         handle = str(attempt.absolute())
         with _ctrl_c_later():
             self._given[handle] = self._give_to_idle(spec, attempt) or self._begin(spec, attempt)
@@ -147,9 +154,18 @@ class SlurmCluster:
         self._send(allocation, spec)
         return allocation
 
-    def _send(self, allocation: Allocation, spec: TrialSpec) -> str:
+    def _send(self, allocation: Allocation, spec: TrialSpec) -> str | None:
+        """The id of the submitted job; None where Slurm takes none now, which another `poll` tries again."""
+        if time.monotonic() < self._not_before_s.get(allocation.folder, 0.0):
+            return None
         options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
-        job_id = submit_job(allocation, options | {"comment": allocation.comment})
+        try:
+            job_id = submit_job(allocation, options | {"comment": allocation.comment})
+        except RunAgain as error:
+            if allocation.folder not in self._not_before_s:
+                self._say(str(error))
+            self._not_before_s[allocation.folder] = time.monotonic() + self._retry_s
+            return None
         self._identify(allocation, job_id)
         self._say(f"{self._watch.labelled(job_id)}: submitted")
         return job_id

@@ -48,7 +48,7 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
 
 def _refusal(words: str) -> TuneError:
     if _PASSING.search(words):
-        return RunAgain(f"Slurm did not take the job:\n  {words}\nRun the same command again later.")
+        return RunAgain(f"Slurm does not take the job now, it is tried again: {words}")
     return FixCommand(
         f"Slurm refused the job:\n  {words}\nExpected a job that the cluster accepts: change the settings of "
         "cluster (cluster.partition, cluster.account, cluster.time_limit, ...); action=preflight asks Slurm "
