@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -166,6 +167,16 @@ def test_a_program_that_is_not_there_is_named(make_trial: MakeTrial) -> None:
     path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
     assert trial.run()[0] == 3
     assert "etcd could not be started: 'no-such-program'" in (trial.record.error or "")
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_a_folder_that_pyxis_would_split_is_refused_with_an_image(tmp_path: Path) -> None:
+    trial = Trial(tmp_path / "a:b")
+    path = trial.folder.plan / "processes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"container": ["--container-image=x"]}))
+    assert trial.run()[0] == 3
+    assert "a colon or comma in the path" in (trial.record.error or "")
     assert_nothing_left(trial)
 
 

@@ -68,9 +68,10 @@ class Deployment:
             mark = fingerprint(process, self.launch, self._plan)
             started = self._starter.start(bound)
         except OSError as error:
+            what = f"{error.filename or bound.argv[0]!r}: {error.strerror or error}"
             raise Broken(
-                f"{process.name} could not be started: {bound.argv[0]!r}: {error.strerror or error}. "
-                "Expected a program on the PATH; install what the stack needs."
+                f"{process.name} could not be started: {what}. Expected a program on the PATH; install what "
+                "the stack needs."
             ) from error
         running = Running(process, started, bound.log, mark)
         self._running.append(running)
