@@ -69,7 +69,7 @@ def _ports(spec: TrialSpec) -> Iterator[Finding]:
             "stack",
             f"ports given twice: {', '.join(map(str, shared))}",
             f"different ports for frontend, etcd (two), NATS and workers ({first} to {last})",
-            "all of them run on this machine",
+            "they share a node: with cluster=local all of them",
             "tune/deploy/mock_processes.py",
         )
 

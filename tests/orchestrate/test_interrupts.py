@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tune.orchestrate.interrupts import STOPPING, Interrupted, deferred, raise_once
+
+
+@pytest.fixture(autouse=True)
+def handled() -> Iterator[None]:
+    """The handler of an orchestrator, and afterwards that of the tests."""
+    handler = raise_once()
+    before = {number: signal.signal(number, handler) for number in STOPPING}
+    yield
+    for number, former in before.items():
+        signal.signal(number, former)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_only_the_first_signal_is_raised(number: signal.Signals) -> None:
+    with pytest.raises(Interrupted, match=number.name) as raised:
+        signal.raise_signal(number)
+    assert raised.value.number == number
+    for later in STOPPING:
+        signal.raise_signal(later)
+
+
+def test_a_signal_waits_for_the_end_of_the_block() -> None:
+    done = False
+
+    def work() -> None:
+        nonlocal done
+        with deferred(last=False):
+            signal.raise_signal(signal.SIGUSR2)
+            done = True
+
+    with pytest.raises(Interrupted):
+        work()
+    assert done
+
+
+def test_behind_the_last_work_a_signal_has_nothing_to_stop() -> None:
+    with deferred(last=True):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGUSR2)
