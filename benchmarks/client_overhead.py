@@ -205,12 +205,9 @@ def measure(times: float, duration_s: float) -> Run:
         settings = client_settings(port, times, duration_s, Path(folder, "lengths.csv"))
         schedule = draw_schedule(settings)
         path = Path(folder, "client.json")
-        path.write_text(settings.model_dump_json())
-        subprocess.run(
-            [sys.executable, "-m", "tune.client", str(path), "--out", folder],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
+        path.write_text(settings.model_dump_json(exclude={"endpoint_url"}))
+        client = [sys.executable, "-m", "tune.client", str(path), "--endpoint", settings.endpoint_url]
+        subprocess.run([*client, "--out", folder], check=True, stderr=subprocess.DEVNULL)
         log = read_requests(Path(folder, "requests.npz"))
     worked_s, wall_s = busy_s() - busy_before_s, time.monotonic() - began_s
     client_cpu_s = children_cpu_s() - before
