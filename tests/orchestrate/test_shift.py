@@ -110,10 +110,14 @@ from tune.orchestrate.job import say
 from tune.orchestrate.shift import inbox_of, run_each
 from tune.orchestrate.starter import ChildProcesses, Nodes
 
+class Starter(ChildProcesses):
+    def swept(self):
+        return sys.argv[2] == "swept"
+
 def work(scratch):
     lent = lambda count: Nodes(("here",) * count, ("127.0.0.1",) * count)
     inbox = inbox_of(Path(sys.argv[1]), lambda: None, say)
-    return run_each(inbox, lent, ChildProcesses(scratch), say, last=False)
+    return run_each(inbox, lent, Starter(scratch), say, last=False)
 
 sys.exit(guarded(work, None, patient=True))
 """
@@ -136,13 +140,13 @@ class Pair:
         for attempt in self.attempts:
             post(self.job, attempt)
 
-    def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job)]
+    def start(self, swept: bool = True) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), "swept" if swept else "unswept"]
         return subprocess.Popen(command, env=self.first.environment(), stderr=subprocess.PIPE, text=True)
 
-    def run(self) -> tuple[int, str]:
+    def run(self, swept: bool = True) -> tuple[int, str]:
         close(self.job)
-        with self.start() as process:
+        with self.start(swept) as process:
             return finish(process), process.stderr.read() if process.stderr else ""
 
     def errors(self) -> list[str | None]:
@@ -189,6 +193,16 @@ def test_after_a_failure_everything_starts_anew(root: Path) -> None:
     assert all("the load client ended with exit code 3" in (error or "") for error in pair.errors())
     assert not any(logs(pair.attempts[1]).values())
     assert not pair.first.alive()
+
+
+@pytest.mark.slow
+def test_on_nodes_that_something_is_left_on_no_other_attempt_begins(root: Path) -> None:
+    pair = Pair(root, keeps=True, client=3)
+    code, said = pair.run(swept=False)
+    assert code == 3
+    assert "no other attempt begins there" in said
+    assert pair.errors()[1] == "no record"
+    assert hosts_of(pair.attempts[1]) == ()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tune.orchestrate.slurm_job import (
     node_addresses,
     parse_left_s,
     reachable,
+    srun_steps,
     this_job,
     why_ended,
 )
@@ -77,6 +78,11 @@ DESCRIBED = "JobId=7 JobName=a JobState={} Reason={} ExitCode=0:0 PreemptTime={}
 )
 def test_why_slurm_ends_a_job(state: str, reason: str, preempted: str, why: str | None) -> None:
     assert why_ended(DESCRIBED.format(state, reason, preempted)) == why
+
+
+def test_steps_are_those_of_srun() -> None:
+    assert srun_steps("7.0\n7.12\n7.batch\n7.extern\n") == ["7.0", "7.12"]
+    assert srun_steps("") == []
 
 
 def test_down_nodes_are_named_once() -> None:

@@ -29,13 +29,14 @@ LeftS = Callable[[], float | None]
 def run_each(attempts: Iterable[Path], lent: Allocated, starter: Starter, say: Say, *, last: bool) -> int:
     """Run `attempts` on the nodes that are `lent`; the exit code of the last one. `last`: there is one only.
 
-    Told to stop, it leaves the others. Nothing runs when this returns.
+    Told to stop, or where what an attempt ended is still on the nodes, it leaves the others. Nothing that it
+    can end runs when this returns.
     """
     held, code = Held(say, last=last), 0
     try:
         for attempt in attempts:
             code = run_attempt(attempt, partial(_lease, lent, attempt), starter, say, held)
-            if code == INTERRUPTED:
+            if code == INTERRUPTED or not (last or held.running or _swept(starter, say)):
                 break
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -78,6 +79,17 @@ def _await_entry(folder: Path, taken: int, idle_s: float) -> Path | None:
         if closed or time.monotonic() > until_s:
             return None
         time.sleep(_POLL_S)
+
+
+def _swept(starter: Starter, say: Say) -> bool:
+    try:
+        swept = starter.swept()
+    except RunAgain as error:
+        say(f"whether the nodes are free is not known: {error}")
+        return False
+    if not swept:
+        say("processes of the attempt are still on its nodes: no other attempt begins there")
+    return swept
 
 
 def _time_suffices(left_s: LeftS, needed_s: float, say: Say) -> bool:

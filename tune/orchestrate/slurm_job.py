@@ -47,6 +47,10 @@ class SlurmJob:
         """Seconds until the time limit, None where there is none."""
         return parse_left_s(_say("squeue", "--noheader", f"--jobs={self.job_id}", "--format=%L"))
 
+    def steps(self) -> list[str]:
+        """Ids of the steps that srun made and that have not ended."""
+        return srun_steps(_say("squeue", "--noheader", "--steps", f"--jobs={self.job_id}", "--format=%i"))
+
     def withdrawn(self) -> str | None:
         """Why Slurm ends this job, None where it does not or does not answer."""
         try:
@@ -86,6 +90,11 @@ def why_ended(said: str) -> str | None:
     if state == "COMPLETING":
         return _COMPLETING.get(fields.get("Reason", "None"), f"it is {state}")
     return None if state == "RUNNING" else state
+
+
+def srun_steps(said: str) -> list[str]:
+    """The numbered ones of what `squeue --steps --format=%i` prints: not 7.batch, 7.extern."""
+    return [step for step in said.split() if step.rpartition(".")[2].isdecimal()]
 
 
 def down_nodes(said: str) -> list[str]:

@@ -28,6 +28,8 @@ _JOB_VARIABLES = frozenset(
 _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
 """A step must not inherit the batch step's own shape: task counts, CPU masks, rank."""
 
+_STEPS_END_WITHIN_S, _STEPS_POLL_S = 30.0, 1.0
+
 _SIGNAL_MAY_FOLLOW_S = 2.0
 """Where Slurm ends a job it ends all steps and tells the orchestrator, in any order."""
 
@@ -100,6 +102,15 @@ class SrunSteps:
         time.sleep(_SIGNAL_MAY_FOLLOW_S)
         why = self._job.withdrawn()
         return f"stopped by Slurm: {why}" if why else None
+
+    def swept(self) -> bool:
+        """A process that the kernel does not end outlives its srun and keeps its step."""
+        until_s = time.monotonic() + _STEPS_END_WITHIN_S
+        while self._job.steps():
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(_STEPS_POLL_S)
+        return True
 
     def interruption(self, number: int) -> str:
         if number == signal.SIGUSR2:

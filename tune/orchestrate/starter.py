@@ -70,6 +70,9 @@ class Starter(Protocol):
         Asked when a process has ended; may wait a moment, in which Interrupted may be raised instead.
         """
 
+    def swept(self) -> bool:
+        """Whether nothing of what was started and ended is left on any node. May wait for it."""
+
     def interruption(self, number: int) -> str:
         """Why the signal `number` to stop was sent, in words."""
 
@@ -105,6 +108,9 @@ class ChildProcesses:
 
     def withdrawn(self) -> str | None:
         return None
+
+    def swept(self) -> bool:
+        return True
 
     def interruption(self, number: int) -> str:
         return "interrupted"
