@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,7 +113,10 @@ from tune.orchestrate.starter import ChildProcesses, Nodes
 
 class Starter(ChildProcesses):
     def swept(self):
-        return sys.argv[2] == "swept"
+        return "unswept" not in sys.argv
+
+    def withdrawn(self):
+        return "taken back" if "withdrawn" in sys.argv else None
 
 def work(scratch):
     lent = lambda count: Nodes(("here",) * count, ("127.0.0.1",) * count)
@@ -140,13 +144,13 @@ class Pair:
         for attempt in self.attempts:
             post(self.job, attempt)
 
-    def start(self, swept: bool = True) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), "swept" if swept else "unswept"]
+    def start(self, *place: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), *place]
         return subprocess.Popen(command, env=self.first.environment(), stderr=subprocess.PIPE, text=True)
 
-    def run(self, swept: bool = True) -> tuple[int, str]:
+    def run(self, *place: str) -> tuple[int, str]:
         close(self.job)
-        with self.start(swept) as process:
+        with self.start(*place) as process:
             return finish(process), process.stderr.read() if process.stderr else ""
 
     def errors(self) -> list[str | None]:
@@ -198,11 +202,20 @@ def test_after_a_failure_everything_starts_anew(root: Path) -> None:
 @pytest.mark.slow
 def test_on_nodes_that_something_is_left_on_no_other_attempt_begins(root: Path) -> None:
     pair = Pair(root, keeps=True, client=3)
-    code, said = pair.run(swept=False)
+    code, said = pair.run("unswept")
     assert code == 3
     assert "no other attempt begins there" in said
     assert pair.errors()[1] == "no record"
     assert hosts_of(pair.attempts[1]) == ()
+
+
+@pytest.mark.slow
+def test_nodes_that_are_taken_back_are_the_reason_and_no_process_is(root: Path) -> None:
+    pair = Pair(root, keeps=True, client=3)
+    assert pair.run("withdrawn")[0] == 130
+    assert re.fullmatch(r"taken back after \d+ s", pair.errors()[0] or "")
+    assert pair.errors()[1] == "no record"
+    assert not pair.first.alive()
 
 
 @pytest.mark.slow

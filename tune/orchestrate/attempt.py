@@ -75,12 +75,12 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
             held.settle(measured=error is None)
             begun.record(error, cause)
             recorded = True
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Withdrawn) as stop:
         code = INTERRUPTED
         with deferred(last=True):
             held.stop_client(_LAST_WORD_S)
             if not recorded:  # before the rest: little time may be left
-                why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else "interrupted"
+                why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
                 begun.record(f"{why} after {begun.lasts_s:.0f} s", "world")
             held.stop()
     return code
@@ -89,11 +89,11 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
 def _tried(
     attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held
 ) -> tuple[str | None, Cause | None, int]:
-    """What broke and whose fault it is, None where nothing did; the exit code."""
+    """What broke and whose fault it is, None where nothing did; the exit code. Raises Withdrawn."""
     try:
         _run(attempt, allocated, starter, say, held)
-    except Withdrawn as withdrawn:
-        return str(withdrawn), "world", INTERRUPTED
+    except Withdrawn:
+        raise
     except Broken as broken:
         return str(broken), broken.cause, 1 if broken.cause == "point" else 3
     except TuneError as known:

@@ -80,7 +80,9 @@ class SrunSteps:
     def start(self, bound: Bound) -> Started:
         """As the protocol says; called from the main thread only, as `follow_parent` asks."""
         environment = dict(self._environment)
-        if bound.process.node_index == 0 and (not bound.container or bound.process.role == "client"):
+        if bound.container and bound.process.role != "client":
+            environment.pop("TMPDIR", None)  # an image has its own
+        elif bound.process.node_index == 0:
             environment["TMPDIR"] = str(self._temporary)
         if bound.process.role == "client":
             environment["PATH"] = program_path()
