@@ -30,13 +30,13 @@ class Nodes:
     def _work_for(self, job_id: str) -> None:
         allocation = Allocation(self.slurm.folder(job_id))
         self.slurm.set(job_id, state="RUNNING", reason="None", nodes="g[01-18]", held="0:05")
+        closed = is_closed(allocation.folder)  # asked first: what is posted later is for the next round
         waiting = [attempt for attempt in allocation.attempts() if not has_ended(attempt)]
         for attempt in waiting:
             done = [each for each in allocation.attempts() if hosts_of(each)]
             if self.refuse is None or len(done) < self.refuse:
                 self.measure(attempt)
-        left = [attempt for attempt in allocation.attempts() if not has_ended(attempt)]
-        if left or is_closed(allocation.folder):
+        if closed or not all(has_ended(attempt) for attempt in waiting):
             self.end(job_id, "COMPLETED")
 
     def measure(self, attempt: Path) -> None:
