@@ -78,6 +78,11 @@ class Load(Typed):
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
 
+    def first(self, queries: int) -> Load:
+        """Only the first `queries` requests of this load: the same arrivals, lengths and order."""
+        cut = {"min_queries": queries, "min_duration_s": 1e-3, "concatenate_permutation": False}
+        return self.model_copy(update=cut)
+
     @property
     def schedule_seed(self) -> int:
         return MLPERF_SCHEDULE_SEED if self.seed == "mlperf" else self.seed

@@ -1,0 +1,200 @@
+"""How near load.mode=capacity comes to the highest rate that holds the SLO, and at what cost.
+
+    python benchmarks/capacity.py [--configurations 50] [--seeds 3] [--processes 2]
+
+Random configurations of pd_split, each on a hidden rack of its own: the simulated one with other step times,
+overheads and hypotheses than the forecast begins with. The rate that is looked for is the highest at which
+LoadGen's early stopping passes in more than half of ORDERS orders of lengths, on LoadGen's schedule, by
+bisection. Of each search: how far its boundary is from that rate, whether at the confirmed rate the p99 over
+all those orders together holds, and its cost in runs of full length at that rate, drained.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
+
+import numpy as np
+
+from tune.config import compose_overrides
+from tune.probe.capacity import Answer, Ask, Seen, explore
+from tune.probe.sequential import hopeless, late_requests
+from tune.results.early_stopping import late_allowed
+from tune.results.requests import RequestLog
+from tune.results.select import first_requests
+from tune.sim.forecast import RackForecast
+from tune.sim.rack import simulate
+from tune.spec.bind import bind
+from tune.spec.cluster import Calibration
+from tune.spec.findings import errors
+from tune.spec.rules import check
+from tune.spec.trial import TrialSpec
+
+SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
+SWEEP, CALIBRATION = SETTINGS.sweep, SETTINGS.cluster.calibration
+FIRST_ORDER, ORDERS = 100, 15
+TOLERANCE = 1.003
+
+
+@dataclass(frozen=True)
+class Found:
+    label: str
+    true_qps: float
+    boundary_qps: float
+    confirmed_qps: float | None
+    late_frac: float
+    cost: float
+    probes: str
+
+    @property
+    def error(self) -> float:
+        return self.boundary_qps / self.true_qps - 1
+
+    def line(self) -> str:
+        confirmed = f"{self.confirmed_qps:6.2f}" if self.confirmed_qps else "  none"
+        return (
+            f"{self.label:>28} {self.true_qps:6.2f} {self.boundary_qps:6.2f} {self.error:+6.1%} {confirmed} "
+            f"{self.late_frac:6.2%} {self.cost:5.2f}  {self.probes}"
+        )
+
+
+def random_trial(draws: np.random.Generator) -> TrialSpec:
+    """A configuration of the sweep that breaks no rule; its rate is that of the reference configuration."""
+    space = SWEEP.space
+    while True:
+        point = {
+            "prefill_workers": int(draws.integers(8, 17)),
+            "target_qps": SETTINGS.trial_spec.load.target_qps,
+        }
+        for name in ("prefill_max_num_tokens", "decode_max_batch_size", "decode_cuda_graphs"):
+            values = space[name].values
+            point[name] = values[int(draws.integers(len(values)))]
+        spec = bind(SETTINGS.trial_spec, SWEEP, point)
+        if not errors(check(spec)):
+            return spec
+
+
+def hidden_rack(draws: np.random.Generator) -> Calibration:
+    prefill, decode = np.exp(draws.normal(0, 0.12, 2))
+    return CALIBRATION.model_copy(
+        update={
+            "prefill_scale": CALIBRATION.prefill_scale * float(prefill),
+            "decode_scale": CALIBRATION.decode_scale * float(decode),
+            "ttft_overhead_s": CALIBRATION.ttft_overhead_s * float(draws.uniform(0.5, 2)),
+            "kv_transfer_bytes_per_s": CALIBRATION.kv_transfer_bytes_per_s * float(draws.uniform(0.5, 2)),
+            "large_batch_weight_reads": float(draws.integers(2)),
+            "last_decode_worker_scale": float(draws.choice([1.0, 1.0, 1.0, 1.1])),
+            "head_node_scale": float(draws.choice([1.0, 1.0, 1.0, 1.08])),
+        }
+    )
+
+
+def run(spec: TrialSpec, rack: Calibration, qps: float, order: int) -> RequestLog:
+    load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
+    return simulate(spec.model_copy(update={"load": load}), rack)
+
+
+def most_late(log: RequestLog, spec: TrialSpec) -> int:
+    return max(int(late.sum()) for late in late_requests(log, spec.slo))
+
+
+def orders(spec: TrialSpec, rack: Calibration, qps: float) -> list[RequestLog]:
+    return [run(spec, rack, qps, FIRST_ORDER + order) for order in range(ORDERS)]
+
+
+def half_hold(spec: TrialSpec, rack: Calibration, qps: float) -> bool:
+    first = run(spec, rack, qps, FIRST_ORDER)
+    if most_late(first, spec) > 0.05 * len(first):
+        return False
+    held = [most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps)]
+    return sum(held) > ORDERS / 2
+
+
+def true_boundary_qps(spec: TrialSpec, rack: Calibration) -> float:
+    low, high = 0.5, 40.0
+    while high / low > TOLERANCE:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if half_hold(spec, rack, middle) else (low, middle)
+    return low
+
+
+class Deployment:
+    """The hidden rack, asked probe after probe; `held_s` counts what they take, drained."""
+
+    def __init__(self, spec: TrialSpec, rack: Calibration) -> None:
+        self.spec, self.rack, self.held_s = spec, rack, 0.0
+
+    def measure(self, ask: Ask) -> tuple[RequestLog, bool]:
+        load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
+        load = load if ask.queries is None else load.first(ask.queries)
+        log = simulate(self.spec.model_copy(update={"load": load}), self.rack)
+        given_up = hopeless(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
+        if given_up:
+            begun = log.scheduled_ns <= given_up.after_ns
+            self.held_s += float(log.done_ns[begun].max()) / 1e9
+            return first_requests(log, given_up.queries), False
+        self.held_s += float(log.done_ns.max()) / 1e9
+        return log, most_late(log, self.spec) <= late_allowed(len(log))
+
+
+def search(task: tuple[TrialSpec, Calibration, int]) -> Found:
+    spec, rack, seed = task
+    spec = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": seed})})
+    deployment, told, answer = Deployment(spec, rack), [], None
+    for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure):
+        if isinstance(step, Seen):
+            verdict = "held" if step.held else "missed"
+            told.append(f"{step.ask.target_qps:.2f} {verdict if step.ask.queries is None else 'short'}")
+        else:
+            answer = step
+    assert isinstance(answer, Answer)
+    late_frac, cost = float("nan"), float("nan")
+    if answer.confirmed_qps:
+        logs = orders(spec, rack, answer.confirmed_qps)
+        late_frac = sum(most_late(log, spec) for log in logs) / sum(map(len, logs))
+        cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
+    label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
+    true_qps = true_boundary_qps(spec, rack)
+    return Found(label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
+
+
+def summary(found: Sequence[Found]) -> str:
+    near = np.mean([abs(one.error) <= 0.02 for one in found])
+    held = np.mean([one.confirmed_qps is not None and one.late_frac <= 0.01 for one in found])
+    costs = [one.cost for one in found if one.confirmed_qps]
+    below = [1 - one.confirmed_qps / one.true_qps for one in found if one.confirmed_qps]
+    return (
+        f"{len(found)} searches: boundary within 2 % in {near:.1%}; true SLO held at the confirmed rate in "
+        f"{held:.1%}; cost median {median(costs):.2f}, mean {np.mean(costs):.2f} runs of full length; the "
+        f"confirmed rate is {median(below):.1%} below the true boundary (median)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--configurations", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=3, help="orders of lengths that each is searched with")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--draw", type=int, default=0, help="seed of configurations and hidden racks")
+    options = parser.parse_args()
+    draws = np.random.default_rng(options.draw)
+    racks = [(random_trial(draws), hidden_rack(draws)) for _ in range(options.configurations)]
+    tasks = [(spec, rack, seed) for spec, rack in racks for seed in range(options.seeds)]
+    print(f"{datetime.now(UTC):%Y-%m-%d}  prefill workers, chunk, decode batch; rates in queries/s")
+    print(f"{'':>28} {'true':>6} {'found':>6} {'off':>6} {'conf.':>6} {'late':>6} {'cost':>5}  probes")
+    found = []
+    with ProcessPoolExecutor(options.processes) as pool:
+        for one in pool.map(search, tasks):
+            found.append(one)
+            print(one.line(), flush=True)
+    print(summary(found))
+
+
+if __name__ == "__main__":
+    main()

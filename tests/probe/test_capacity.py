@@ -1,0 +1,117 @@
+"""Which probe comes next: against forecasts that are right, wrong, or know of no rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_arrivals import make_load
+
+from tune.probe.capacity import (
+    MOST_FULL,
+    MOST_SHORT,
+    RESOLUTION_FRAC,
+    STEP_FRAC,
+    Answer,
+    Ask,
+    Seen,
+    explore,
+    next_step,
+    short_queries,
+)
+from tune.results.early_stopping import MIN_QUERIES
+from tune.results.requests import RequestLog
+
+LOAD = make_load(samples=8313)
+
+
+@dataclass
+class Believer:
+    """Expects `qps`, and after each probe `drift` times as much."""
+
+    qps: float
+    drift: float = 1.0
+    learned: int = 0
+
+    def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
+        assert len(log) == 0
+        assert full or target_qps > 0
+        self.learned += 1
+        self.qps *= self.drift
+
+    def confirmable_qps(self) -> float:
+        return self.qps
+
+    def boundary_qps(self) -> float:
+        return self.qps * 1.02
+
+
+def nothing() -> RequestLog:
+    times, none = np.zeros(0, np.int64), np.zeros(0, "<U1")
+    return RequestLog(times, times, times, times, times, times, times, none)
+
+
+def explored(forecast: Believer, true_qps: float) -> tuple[Answer, list[Seen]]:
+    def measure(ask: Ask) -> tuple[RequestLog, bool]:
+        return nothing(), ask.target_qps <= true_qps
+
+    *seen, answer = explore(LOAD, forecast, measure)
+    assert isinstance(answer, Answer)
+    assert all(isinstance(one, Seen) for one in seen)
+    return answer, [one for one in seen if isinstance(one, Seen)]
+
+
+def test_a_right_forecast_costs_one_short_probe_and_one_run() -> None:
+    answer, seen = explored(Believer(10.0), true_qps=10.1)
+    assert [one.ask for one in seen] == [Ask(10.0, 1200), Ask(10.0, None)]
+    assert answer == Answer(10.0, None, 10.2)
+
+
+def test_short_probes_go_where_the_forecast_moves_and_have_an_end() -> None:
+    answer, seen = explored(Believer(10.0, drift=1.2), true_qps=1000.0)
+    assert [one.ask.queries is None for one in seen[:MOST_SHORT]] == [False] * MOST_SHORT
+    assert sum(one.ask.queries is None for one in seen) == MOST_FULL
+    assert answer.confirmed_qps == max(one.ask.target_qps for one in seen)
+
+
+@given(st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03))
+def test_the_answer_is_what_held_and_was_never_asked_again_above_a_miss(
+    true_qps: float, off: float, drift: float
+) -> None:
+    answer, seen = explored(Believer(true_qps * off, drift), true_qps)
+    full = [one for one in seen if one.ask.queries is None]
+    assert len(full) <= MOST_FULL
+    held = [one.ask.target_qps for one in full if one.held]
+    assert answer.confirmed_qps == max(held, default=None)
+    missed = float("inf")
+    for one in full:
+        assert one.ask.target_qps <= missed * (1 - STEP_FRAC)
+        missed = min(missed, one.ask.target_qps) if not one.held else missed
+
+
+def test_after_a_miss_the_next_run_is_lower_and_a_hit_ends_it() -> None:
+    answer, seen = explored(Believer(10.0), true_qps=9.95)
+    assert [one.held for one in seen if one.ask.queries is None] == [False, True]
+    assert answer.confirmed_qps == pytest.approx(10.0 * (1 - STEP_FRAC))
+    assert answer.missed_qps == 10.0
+
+
+def test_more_is_asked_only_where_it_is_worth_a_run() -> None:
+    seen = [Seen(Ask(10.0, None), held=True)]
+    little, much = 10.0 * (1 + RESOLUTION_FRAC), 10.0 * (1 + 2 * RESOLUTION_FRAC)
+    assert isinstance(next_step(seen, Believer(little), LOAD), Answer)
+    assert next_step(seen, Believer(much), LOAD) == Ask(much, None)
+
+
+def test_without_a_rate_that_should_hold_one_short_probe_at_the_trials_rate_is_all() -> None:
+    answer, seen = explored(Believer(0.0), true_qps=0.0)
+    assert [one.ask for one in seen] == [Ask(LOAD.target_qps, 1200)]
+    assert answer == Answer(None, None, 0.0)
+
+
+@given(st.integers(1, 100_000))
+def test_short_probes_suffice_for_a_verdict_where_the_run_does(planned: int) -> None:
+    assert min(planned, MIN_QUERIES) <= short_queries(planned) <= planned

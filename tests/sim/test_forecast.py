@@ -1,0 +1,98 @@
+"""A forecast recovers what was changed on the rack, and says how fast it can be asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from tune.config import compose_overrides
+from tune.probe.sequential import late_requests
+from tune.results.early_stopping import late_allowed
+from tune.results.requests import RequestLog
+from tune.sim.forecast import SLOW_WORKER_SCALE, RackForecast
+from tune.sim.rack import simulate
+from tune.spec.cluster import Calibration
+from tune.spec.trial import TrialSpec
+
+SHORT = ("load.dataset.samples=2000", "load.min_duration_s=60.0", "load.min_queries=2000")
+SETTINGS = compose_overrides(SHORT).settings
+SPEC = SETTINGS.trial_spec
+assert SETTINGS.cluster.calibration is not None
+CALIBRATION: Calibration = SETTINGS.cluster.calibration
+
+
+def run(rack: Calibration, qps: float, queries: int | None = None) -> RequestLog:
+    load = SPEC.load.model_copy(update={"target_qps": qps})
+    load = load if queries is None else load.first(queries)
+    return simulate(SPEC.model_copy(update={"load": load}), rack)
+
+
+def holds(rack: Calibration, qps: float, spec: TrialSpec = SPEC) -> bool:
+    log = run(rack, qps)
+    return max(int(late.sum()) for late in late_requests(log, spec.slo)) <= late_allowed(len(log))
+
+
+def highest_qps(rack: Calibration) -> float:
+    low, high = 8.0, 24.0
+    while high / low > 1.003:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if holds(rack, middle) else (low, middle)
+    return low
+
+
+SLOWER_PREFILL, FASTER_DECODE = CALIBRATION.prefill_scale * 1.15, CALIBRATION.decode_scale * 0.9
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"prefill_scale": SLOWER_PREFILL, "decode_scale": FASTER_DECODE},
+        {"prefill_scale": SLOWER_PREFILL, "last_decode_worker_scale": SLOW_WORKER_SCALE},
+    ],
+    ids=["two scales", "a slow worker"],
+)
+def test_one_short_probe_tells_the_rack(hidden: dict[str, float]) -> None:
+    rack = CALIBRATION.model_copy(update=hidden)
+    forecast = RackForecast(SPEC, CALIBRATION)
+    forecast.learn(15.0, run(rack, 15.0, 900), full=False)
+    for name, value in hidden.items():
+        assert forecast.fitted[name] == pytest.approx(value, rel=0.03), name
+    assert forecast.confirmable_qps() == pytest.approx(highest_qps(rack), rel=0.03)
+
+
+def test_a_run_of_full_length_corrects_what_no_hypothesis_explains() -> None:
+    rack = CALIBRATION.model_copy(update={"kv_transfer_bytes_per_s": 4e9})
+    forecast, true_qps = RackForecast(SPEC, CALIBRATION), highest_qps(rack)
+    forecast.learn(15.0, run(rack, 15.0, 900), full=False)
+    asked_qps = forecast.confirmable_qps()
+    forecast.learn(asked_qps, run(rack, asked_qps), full=True)
+    assert abs(forecast.confirmable_qps() / true_qps - 1) < abs(asked_qps / true_qps - 1) / 2
+
+
+def test_without_a_probe_it_is_the_calibrations_own_word() -> None:
+    forecast = RackForecast(SPEC, CALIBRATION)
+    assert holds(CALIBRATION, forecast.confirmable_qps())
+    assert forecast.fitted["prefill_scale"] == CALIBRATION.prefill_scale
+    assert forecast.boundary_qps() == pytest.approx(forecast.confirmable_qps(), rel=0.07)
+
+
+def test_a_rack_that_no_rate_suits_has_none() -> None:
+    slo = SPEC.slo.model_copy(update={"ttft_p99_s": 0.1})
+    forecast = RackForecast(SPEC.model_copy(update={"slo": slo}), CALIBRATION)
+    assert (forecast.confirmable_qps(), forecast.boundary_qps()) == (0.0, 0.0)
+
+
+def test_a_probe_without_answers_teaches_nothing() -> None:
+    log = run(CALIBRATION, 15.0, 500)
+    silent = RequestLog(
+        log.scheduled_ns,
+        log.first_token_ns * 0 - 1,
+        log.done_ns * 0 - 1,
+        log.input_tokens,
+        log.output_tokens * 0,
+        log.prefill_worker,
+        log.decode_worker,
+        log.error,
+    )
+    forecast, before = RackForecast(SPEC, CALIBRATION), RackForecast(SPEC, CALIBRATION).fitted
+    forecast.learn(15.0, silent, full=True)
+    assert forecast.fitted == before

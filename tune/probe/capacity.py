@@ -1,0 +1,127 @@
+"""The highest rate that holds the SLO, on one deployment: which probe comes next, or the answer. Pure.
+
+A run of full length costs most of what a deployment costs, so a few short probes come first, and a forecast
+that has learned from them says where the one run of full length belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tune.results.early_stopping import MIN_QUERIES
+from tune.results.requests import RequestLog
+from tune.spec.load import Load
+
+SHORT_QUERIES = 1200
+"""Of a short probe, and never more than SHORT_FRAC of the run of full length. Our choice: enough to tell the
+mean TTFT to about 4 % (sd)."""
+
+SHORT_FRAC = 1 / 7
+
+NEAR_FRAC = 0.08
+"""A short probe this near to the forecast has shown the rack where it matters."""
+
+MOST_SHORT, MOST_FULL = 4, 6
+
+STEP_FRAC = 0.008
+"""A run of full length that missed is followed by one at a rate lower by this at least."""
+
+RESOLUTION_FRAC = 0.015
+
+MARGIN_FRAC = 0.012
+"""How far below the forecast boundary a run of full length is placed."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One probe: the run of full length where `queries` is None, else only its first `queries` requests."""
+
+    target_qps: float
+    queries: int | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a probe came to: whether every limit held, None where it cannot be trusted."""
+
+    ask: Ask
+    held: bool | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`confirmed_qps`: the highest rate whose run of full length held, None where none did. `missed_qps`: the
+    lowest that did not, above it. `boundary_qps`: where half of all orders of lengths would hold."""
+
+    confirmed_qps: float | None
+    missed_qps: float | None
+    boundary_qps: float
+
+
+class Forecast(Protocol):
+    """What is expected of the deployment, by all that was seen of it."""
+
+    def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
+        """Take in a probe at `target_qps`: `log` holds its requests from the first on, none left out.
+
+        `full`: it was to be the run of full length, whether or not it came to its end.
+        """
+
+    def confirmable_qps(self) -> float:
+        """The highest rate at which a run of full length should hold, in its own order of lengths, or 0."""
+
+    def boundary_qps(self) -> float:
+        """The highest rate at which a run of full length should hold in half of all orders, or 0."""
+
+
+def explore(
+    load: Load, forecast: Forecast, measure: Callable[[Ask], tuple[RequestLog, bool | None]]
+) -> Iterator[Seen | Answer]:
+    """Probe by `measure`, which returns the record of a probe and whether it held, up to the answer.
+
+    Yields each probe as it ends, the answer last.
+    """
+    seen: list[Seen] = []
+    while isinstance(step := next_step(seen, forecast, load), Ask):
+        log, held = measure(step)
+        forecast.learn(step.target_qps, log, full=step.queries is None)
+        seen.append(Seen(step, held))
+        yield seen[-1]
+    yield step
+
+
+def next_step(
+    seen: Sequence[Seen], forecast: Forecast, load: Load, resolution: float = RESOLUTION_FRAC
+) -> Ask | Answer:
+    """The next probe after those `seen`, in order, or the answer.
+
+    `load`: of the trial, its rate the first one where the forecast knows of none. `resolution`: by which
+    share of the rate the answer may be too low, above 0.
+    """
+    expected_qps = forecast.confirmable_qps()
+    short = [one for one in seen if one.ask.queries is not None]
+    full = [one for one in seen if one.ask.queries is None]
+    if not seen or (expected_qps and not full and not _shown(short, expected_qps)):
+        return Ask(expected_qps or load.target_qps, short_queries(load.expected_queries))
+    confirmed = max((one.ask.target_qps for one in full if one.held), default=None)
+    missed = min((one.ask.target_qps for one in full if not one.held), default=None)
+    boundary_qps = forecast.boundary_qps()
+    ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
+    if missed is not None:
+        ahead = min(ahead, missed * (1 - STEP_FRAC))
+    enough = confirmed is not None and ahead <= confirmed * (1 + resolution)
+    if enough or not ahead or len(full) == MOST_FULL:
+        return Answer(confirmed, missed, boundary_qps)
+    return Ask(ahead, None)
+
+
+def short_queries(planned: int) -> int:
+    """Of a short probe of a run of `planned`: enough for a verdict on a p99 where that has as many."""
+    return min(planned, max(MIN_QUERIES, min(SHORT_QUERIES, int(planned * SHORT_FRAC))))
+
+
+def _shown(short: Sequence[Seen], expected_qps: float) -> bool:
+    """Whether short probes have shown all that they can."""
+    return len(short) == MOST_SHORT or abs(expected_qps / short[-1].ask.target_qps - 1) <= NEAR_FRAC
