@@ -106,6 +106,21 @@ def test_what_only_slurm_has_is_refused_elsewhere(tune: Tune) -> None:
 
 
 @pytest.mark.slow
+def test_logs_of_this_machine_end_with_the_process_that_ran_the_study(tune: Tune, tmp_path: Path) -> None:
+    assert tune(*ONE, "load.min_duration_s=60.0", "load.concatenate_permutation=false").returncode == 0
+    root = tmp_path / "runs" / "one"
+    record = root / "study.json"
+    record.write_text(record.read_text().replace('"place": "sim"', '"place": "local"'))
+    (first,) = root.glob("*/raw/1")
+    attempt = first.with_name("2")
+    (attempt / "logs").mkdir(parents=True)
+    (attempt / "logs" / "localhost_frontend.out").write_text("listening\nkilled in mid-sent")
+    done = tune("action=logs", *ONE, "trial=0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "==> localhost_frontend.out <==\nlistening\nkilled in mid-sent\n"
+
+
+@pytest.mark.slow
 def test_preflight_asks_the_cluster_too(tune: Tune, slurm: FakeSlurm) -> None:
     words = ("action=preflight", "cluster=slurm", "cluster.partition=small", "split.decode_workers=5")
     done = tune(*words)
