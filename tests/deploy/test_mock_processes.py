@@ -77,6 +77,8 @@ def test_every_server_listens_on_the_address_of_its_node_alone(
         assert "0.0.0.0" not in " ".join(process.argv)
     for variable in ("DYN_TCP_RPC_HOST", "DYN_TCP_RESPONSE_STREAM_HOST", "DYN_SYSTEM_HOST"):
         assert by_name["prefill_w0"].env[variable] == by_name["frontend"].env[variable] == "${NODE_IP}"
+    for name in ("prefill_w0", "frontend"):
+        assert by_name[name].env["HOME"] == by_name[name].env["TMPDIR"] == "${SCRATCH_DIR}"
     assert by_name["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
     assert by_name["decode_w0"].env["ETCD_ENDPOINTS"] == "${HEAD_NODE_IP}:12379"
     assert "http://${HEAD_NODE_IP}:18000" in plan.ready

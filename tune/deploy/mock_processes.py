@@ -41,7 +41,7 @@ def step_times_file(role: Role) -> str:
 
 
 def mock_env(spec: TrialSpec) -> dict[str, str]:
-    """What frontend and mock engines share. They cache model cards in HOME: each attempt has its own."""
+    """What frontend and mock engines share. What they leave in HOME (model cards) and TMPDIR is removed."""
     return {
         "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
         "NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}",
@@ -54,6 +54,7 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
         "DYN_LOG": _QUIET,
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
         "HOME": SCRATCH_DIR,
+        "TMPDIR": SCRATCH_DIR,
     }
 
 
