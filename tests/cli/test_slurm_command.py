@@ -41,8 +41,11 @@ def test_two_splits_in_parallel_end_with_a_report(
 
 
 def test_one_trial_on_all_nodes(
-    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
+    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Besides, of the temporary files of eighteen nodes none is left."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     process = start(*slurm.words, *small(COUNT, 14, 4, queries=80, seconds=8), *dynamo)
     said = printed(process)
     assert process.returncode == 0, said
@@ -55,6 +58,9 @@ def test_one_trial_on_all_nodes(
     taken = {name: total(samples, "dynamo_component_requests_total") or 0 for name, samples in last.items()}
     assert sum(count for name, count in taken.items() if name.startswith("prefill_w")) >= 80
     assert outcomes(tmp_path)[0]["status"] == "measured"
+    slurm.wait(slurm.all_ended, 15, "end of the job")
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not list(tmp_path.glob("runs/*/jobs/*/scratch*"))
 
 
 def test_an_engine_that_is_killed_on_its_node(
