@@ -50,6 +50,11 @@ def test_counters_are_those_of_requests_and_of_workers_that_have_any(port: int) 
     assert requests_held(workers, NODES) == 6.0
 
 
+def test_a_worker_that_does_not_tell_is_named_with_its_host(port: int) -> None:
+    with pytest.raises(OSError, match="dead on nor-this: .*refused"):
+        requests_taken([worker("a", port), worker("dead", 9, node=1)], NODES)
+
+
 def test_who_does_not_answer_is_noted_and_the_others_are_written(port: int, tmp_path: Path) -> None:
     dead = worker("dead", 9)  # the discard service's port, on which nothing listens here
     with Scraper([dead, worker("a", port), worker("c", None)], NODES, tmp_path / "probe"):

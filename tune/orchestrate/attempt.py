@@ -68,21 +68,15 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
     follow.
     """
     begun = _Begun(attempt, datetime.now(UTC), time.monotonic(), say)
-    recorded = False
     try:
         error, cause, code = _tried(attempt, allocated, starter, say, held)
-        with deferred(last=held.last):
-            held.settle(measured=error is None)
-            begun.record(error, cause)
-            recorded = True
     except (KeyboardInterrupt, Withdrawn) as stop:
-        code = INTERRUPTED
-        with deferred(last=True):
-            held.stop_client(_LAST_WORD_S)
-            if not recorded:  # before the rest: little time may be left
-                why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
-                begun.record(f"{why} after {begun.lasts_s:.0f} s", "world")
-            held.stop()
+        why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
+        error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "world", INTERRUPTED
+    with deferred(last=held.last or code == INTERRUPTED):
+        held.stop_client(_LAST_WORD_S)
+        begun.record(error, cause)  # before the rest is stopped: little time may be left
+        held.settle(measured=error is None)
     return code
 
 

@@ -30,18 +30,26 @@ def scrape(process: Process, nodes: Nodes) -> dict[str, float]:
 
 
 def requests_taken(workers: Sequence[Process], nodes: Nodes) -> dict[str, float]:
-    """By name, how many requests each worker with a metrics port has taken on. Raises OSError."""
+    """By name, how many requests each worker with a metrics port has taken on.
+
+    Raises OSError, which names the worker that does not answer.
+    """
     return {name: value or 0.0 for name, value in _ask(workers, nodes, REQUESTS).items()}
 
 
 def requests_held(workers: Sequence[Process], nodes: Nodes) -> float:
-    """How many requests the workers hold together. Raises OSError."""
+    """How many requests the workers hold together. Raises OSError as `requests_taken` does."""
     return sum(value or 0.0 for value in _ask(workers, nodes, IN_FLIGHT).values())
 
 
 def _ask(workers: Sequence[Process], nodes: Nodes, metric: str) -> Mapping[str, float | None]:
-    return {
-        worker.name: total(scrape(worker, nodes), metric, dynamo_endpoint=ENDPOINT)
-        for worker in workers
-        if worker.metrics_port is not None
-    }
+    found = {}
+    for worker in workers:
+        if worker.metrics_port is None:
+            continue
+        try:
+            samples = scrape(worker, nodes)
+        except OSError as error:
+            raise OSError(f"{worker.name} on {nodes.hosts[worker.node_index]}: {error}") from error
+        found[worker.name] = total(samples, metric, dynamo_endpoint=ENDPOINT)
+    return found

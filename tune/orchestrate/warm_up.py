@@ -91,7 +91,7 @@ def drain(deployment: Deployment, say: Say) -> None:
         try:
             held = requests_held(deployment.workers(), deployment.nodes)
         except OSError as error:
-            raise Broken(f"A worker does not tell its counters: {error}.") from error
+            raise _silent(deployment, error) from error
         if not held:
             return
         if time.monotonic() > until_s:
@@ -145,7 +145,14 @@ def _taken(workers: Sequence[Process], deployment: Deployment) -> dict[str, floa
     try:
         return requests_taken(workers, deployment.nodes)
     except OSError as error:
-        raise Broken(f"A worker does not tell its counters: {error}. See its log.") from error
+        raise _silent(deployment, error) from error
+
+
+def _silent(deployment: Deployment, error: OSError) -> Broken:
+    """What to say of a worker that does not answer; raised instead is what else may have happened to it."""
+    deployment.require_lent()
+    deployment.require_alive()
+    return Broken(f"A worker does not tell its counters: {error}. See its log.")
 
 
 def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
