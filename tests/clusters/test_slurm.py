@@ -322,6 +322,22 @@ def test_an_open_allocation_takes_trial_after_trial_up_to_its_share(study: Study
     assert is_closed(study.allocation(2).folder), "nobody is left who would post"
 
 
+@pytest.mark.parametrize("trials_per_job", [1, 3])
+def test_an_allocation_that_a_killed_process_left_open_is_used_or_closed(
+    study: Study, trials_per_job: int
+) -> None:
+    study.again(trials_per_job=3)
+    handle = study.submit("a")
+    while study.place.poll(handle) != "ended":
+        study.nodes.work()
+    assert not is_closed(study.allocation().folder)
+    study.again(trials_per_job)
+    study.submit("b")
+    assert len(study.allocation().attempts()) == (2 if trials_per_job == 3 else 1)
+    assert is_closed(study.allocation().folder) == (trials_per_job == 1)
+    assert len(study.slurm.jobs) == (1 if trials_per_job == 3 else 2)
+
+
 def test_at_once_means_in_several_allocations(study: Study) -> None:
     place = study.again(trials_per_job=4)
     handles = [study.submit(name) for name in "ab"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.clusters.allocation import Allocation, allocation_of, begin_allocation
+from tune.clusters.allocation import Allocation, allocation_of, allocations, begin_allocation, study_of
 from tune.clusters.lost import lost_attempt
 from tune.clusters.place import State
 from tune.clusters.slurm_checks import require_cluster
@@ -55,19 +55,21 @@ class SlurmCluster:
         self._retry_s, self._not_before_s = retry_s, dict[Path, float]()
         self._given: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
-        self._checked = False
+        self._checked = self._adopted = False
         self.poll_s = min(0.5, every_s)
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """As the protocol says, with the plan in TRIAL/plan. Raises FixCommand where the cluster cannot run
         the trial or Slurm refuses it; one that Slurm does not take now is submitted while it is polled."""
         handle = str(attempt.absolute())
+        self._adopt(attempt)
         with _ctrl_c_later():
             self._given[handle] = self._give_to_idle(spec, attempt) or self._begin(spec, attempt)
         return handle
 
     def resume(self, attempt: Path) -> str | None:
         """The handle of an attempt that another process submitted, or was about to when it ended."""
+        self._adopt(attempt)
         allocation = allocation_of(attempt)
         if allocation is None:
             return None
@@ -115,6 +117,21 @@ class SlurmCluster:
         left = self._unfinished()
         if left:
             self._say(f"Left running: {left}. The same command collects them; action=cancel ends them.")
+
+    def _adopt(self, attempt: Path) -> None:
+        """Once: an allocation that a killed process left open is given trials, or closed, so that it ends."""
+        if self._adopted:
+            return
+        self._adopted = True
+        for allocation in allocations(study_of(attempt)):
+            record, given = allocation.read(), allocation.attempts()
+            if is_closed(allocation.folder):
+                continue
+            if self._trials_per_job > 1 and given and record and record.job_id:
+                self._given[str(given[-1])] = allocation
+                self._follow(allocation, record.job_id)
+            else:
+                close(allocation.folder)
 
     def _unfinished(self) -> str:
         """The jobs of attempts that have not ended, for a message; "" where all have."""
