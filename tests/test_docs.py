@@ -15,6 +15,7 @@ DOCUMENTS = (
     "README.md",
     "DESIGN.md",
     "docs/benchmarks.md",
+    "docs/capacity.md",
     "docs/client.md",
     "docs/local.md",
     "docs/simulator.md",
@@ -39,12 +40,14 @@ def elsewhere(tmp_path: Path, root: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("document", "fewest"), [("README.md", 8), ("docs/simulator.md", 2)])
+@pytest.mark.parametrize(
+    ("document", "fewest"), [("README.md", 8), ("docs/simulator.md", 2), ("docs/capacity.md", 2)]
+)
 def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document: str, fewest: int) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = 0
     for command in commands(root, document):
-        if command.startswith("make ") or "cluster=local" in command:
+        if command.startswith("make ") or "cluster=local" in command or _needs_a_cluster(command):
             continue
         done = subprocess.run(
             command,
@@ -58,6 +61,30 @@ def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         ran += 1
     assert ran >= fewest
+
+
+def _needs_a_cluster(command: str) -> bool:
+    return "cluster=slurm" in command and "action=plan" not in command
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_cluster_takes_the_commands_that_need_one(root: Path, tmp_path: Path) -> None:
+    """What would run for hours is only checked: the cluster would take its jobs."""
+    asked = [
+        shlex.split(command)
+        for document in ("README.md", "docs/slurm.md")
+        for command in commands(root, document)
+        if _needs_a_cluster(command) and "slurm_rack.py" not in command
+    ]
+    for words in asked:
+        checked = words if "action=preflight" in words else [*words, "action=preflight"]
+        done = subprocess.run(
+            [sys.executable, *checked[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+        assert "The configuration can run" in done.stdout
+    assert len(asked) >= 4
 
 
 @pytest.mark.slow
@@ -138,6 +165,7 @@ def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
         ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
         ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
+        ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
         ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
     ],
 )

@@ -226,6 +226,12 @@ def _place(settings: Settings, processes: int) -> Place:
             f"study.once: found true with cluster={settings.cluster.kind}, whose trials end with this "
             "process; expected cluster=slurm, whose jobs go on."
         )
+    if settings.load.mode == "capacity" and settings.cluster.kind != "sim":
+        raise FixCommand(
+            f"load.mode: found capacity with cluster={settings.cluster.kind}; expected fixed there: so far "
+            "only the simulated rack is asked several rates on one deployment. +sweep=target_qps asks one a "
+            "deployment."
+        )
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack
         from tune.sim.compiled import is_cold

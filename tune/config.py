@@ -118,6 +118,8 @@ def _composition(
     except ValidationError as error:
         raise FixCommand(_explain(error)) from None
     settings = _with_dataset(settings)
+    if settings.sweep and settings.load.mode == "capacity":
+        settings = settings.model_copy(update={"sweep": settings.sweep.without("load.target_qps")})
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
 

@@ -17,7 +17,8 @@ from stand_ins import Trial
 
 from tune.clusters.local import LocalMachine
 from tune.clusters.place import Place
-from tune.clusters.simulated import FURTHER_ORDERS, SimulatedRack
+from tune.clusters.simulated import SimulatedRack
+from tune.clusters.simulated_probes import FURTHER_ORDERS
 from tune.clusters.slurm import SlurmCluster
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json, write_plan

@@ -13,7 +13,6 @@ from test_arrivals import make_load
 from tune.probe.capacity import (
     MOST_FULL,
     MOST_SHORT,
-    RESOLUTION_FRAC,
     STEP_FRAC,
     Answer,
     Ask,
@@ -95,13 +94,13 @@ def test_the_answer_is_what_held_and_was_never_asked_again_above_a_miss(
 def test_after_a_miss_the_next_run_is_lower_and_a_hit_ends_it() -> None:
     answer, seen = explored(Believer(10.0), true_qps=9.95)
     assert [one.held for one in seen if one.ask.queries is None] == [False, True]
-    assert answer.confirmed_qps == pytest.approx(10.0 * (1 - STEP_FRAC))
+    assert answer.confirmed_qps == pytest.approx(10.0 * (1 - STEP_FRAC), rel=1e-3)
     assert answer.missed_qps == 10.0
 
 
 def test_more_is_asked_only_where_it_is_worth_a_run() -> None:
     seen = [Seen(Ask(10.0, None), held=True)]
-    little, much = 10.0 * (1 + RESOLUTION_FRAC), 10.0 * (1 + 2 * RESOLUTION_FRAC)
+    little, much = 10.0 * (1 + LOAD.resolution), 10.0 * (1 + 2 * LOAD.resolution)
     assert isinstance(next_step(seen, Believer(little), LOAD), Answer)
     assert next_step(seen, Believer(much), LOAD) == Ask(much, None)
 
@@ -110,6 +109,14 @@ def test_without_a_rate_that_should_hold_one_short_probe_at_the_trials_rate_is_a
     answer, seen = explored(Believer(0.0), true_qps=0.0)
     assert [one.ask for one in seen] == [Ask(LOAD.target_qps, 1200)]
     assert answer == Answer(None, None, 0.0)
+
+
+@given(st.floats(0.01, 1000.0))
+def test_what_is_asked_has_four_digits_and_is_never_more(qps: float) -> None:
+    ask = next_step([], Believer(qps), LOAD)
+    assert isinstance(ask, Ask)
+    assert qps * 0.998 <= ask.target_qps <= qps
+    assert float(f"{ask.target_qps:.4g}") == ask.target_qps
 
 
 @given(st.integers(1, 100_000))

@@ -81,6 +81,17 @@ def test_a_bracket_is_never_upside_down(drawn):
     assert outcome.feasible == any(p.feasible for p in probes) == (low is not None)
 
 
+def test_a_short_probe_is_no_answer_whatever_it_held():
+    short = probe(qps=18.0, tps=11000.0).model_copy(update={"full": False})
+    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], boundary_qps=15.7, **facts())
+    assert (outcome.target_qps, outcome.feasible) == (15.5, True)
+    assert outcome.capacity_qps == CapacityQps(low=15.5, high=None, censored=False, boundary=15.7)
+    alone = judge(spec(), [short], **facts())
+    assert (alone.target_qps, alone.feasible, alone.capacity_qps.low) == (18.0, False, None)
+    missed = judge(spec(), [short, probe(qps=15.5, feasible=False)], **facts())
+    assert (missed.target_qps, missed.feasible) == (15.5, False)
+
+
 def test_no_probe_is_no_measurement():
     with pytest.raises(ValueError, match="has no probe; a measured trial has at least one"):
         judge(spec(), [], **facts())

@@ -15,23 +15,15 @@ from types import TracebackType
 from typing import Self
 
 from tune.clusters.place import State
+from tune.clusters.simulated_probes import simulate_probes
 from tune.errors import TuneError
-from tune.probe.arrivals import generated_query_duration_ns
-from tune.results.folder import PROBE_FOLDER, write_attempt
-from tune.results.loadgen_log import write_logs
-from tune.results.measure import REQUESTS_FILE
-from tune.results.orders import Order, near_a_limit, order_of, write_orders
+from tune.results.folder import write_attempt
 from tune.results.record import AttemptRecord
-from tune.results.requests import write_requests
 from tune.sim.compiled import is_cold
 from tune.sim.decode_loop import decode
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
-
-FURTHER_ORDERS = 4
-"""Orders of lengths that a probe near its limits is repeated with, beside its own: enough for a standard
-deviation to about 35 %, at five times the cost of one. Formula: 1 / sqrt(2 (n - 1)), n = 5."""
 
 
 class SimulatedRack:
@@ -117,11 +109,10 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
     """
     spec = TrialSpec.model_validate_json(spec_json)
     calibration = Calibration.model_validate_json(calibration_json)
-    folder = Path(attempt) / PROBE_FOLDER
     started = datetime.now(UTC)
     held_s, error = 0.0, None
     try:
-        held_s = calibration.bring_up_s + _simulate_probe(spec, calibration, folder)
+        held_s = calibration.bring_up_s + simulate_probes(spec, calibration, Path(attempt))
     except TuneError as known:
         error = str(known)
     except Exception:  # a broken simulator fails its trial, with its trace, not the whole study
@@ -136,25 +127,6 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
             cause="world" if error else None,
         ),
     )
-
-
-def _simulate_probe(spec: TrialSpec, calibration: Calibration, folder: Path) -> float:
-    folder.mkdir(parents=True)
-    log = simulate(spec, calibration)
-    load = spec.load
-    duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
-    write_logs(folder, log, load, spec.slo, duration_ns)
-    write_requests(folder / REQUESTS_FILE, log)
-    if near_a_limit(order_of(log, load.length_seed, spec.slo), spec.slo):
-        write_orders(folder, [_order(spec, calibration, 1 + index) for index in range(FURTHER_ORDERS)])
-    return float(log.done_ns.max()) / 1e9
-
-
-def _order(spec: TrialSpec, calibration: Calibration, further: int) -> Order:
-    """The probe once more, with the lengths in the order of the `further`th seed after its own."""
-    seed = spec.load.length_seed + further
-    load = spec.load.model_copy(update={"length_seed": seed})
-    return order_of(simulate(spec.model_copy(update={"load": load}), calibration), seed, spec.slo)
 
 
 def _begin_worker() -> None:

@@ -6,6 +6,7 @@ that has learned from them says where the one run of full length belongs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,8 +28,6 @@ MOST_SHORT, MOST_FULL = 4, 6
 
 STEP_FRAC = 0.008
 """A run of full length that missed is followed by one at a rate lower by this at least."""
-
-RESOLUTION_FRAC = 0.015
 
 MARGIN_FRAC = 0.012
 """How far below the forecast boundary a run of full length is placed."""
@@ -92,26 +91,24 @@ def explore(
     yield step
 
 
-def next_step(
-    seen: Sequence[Seen], forecast: Forecast, load: Load, resolution: float = RESOLUTION_FRAC
-) -> Ask | Answer:
+def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Answer:
     """The next probe after those `seen`, in order, or the answer.
 
-    `load`: of the trial, its rate the first one where the forecast knows of none. `resolution`: by which
-    share of the rate the answer may be too low, above 0.
+    `load`: of the trial, its rate the first one where the forecast knows of none.
     """
     expected_qps = forecast.confirmable_qps()
     short = [one for one in seen if one.ask.queries is not None]
     full = [one for one in seen if one.ask.queries is None]
     if not seen or (expected_qps and not full and not _shown(short, expected_qps)):
-        return Ask(expected_qps or load.target_qps, short_queries(load.expected_queries))
+        return Ask(_rounded(expected_qps or load.target_qps), short_queries(load.expected_queries))
     confirmed = max((one.ask.target_qps for one in full if one.held), default=None)
     missed = min((one.ask.target_qps for one in full if not one.held), default=None)
     boundary_qps = forecast.boundary_qps()
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
         ahead = min(ahead, missed * (1 - STEP_FRAC))
-    enough = confirmed is not None and ahead <= confirmed * (1 + resolution)
+    ahead = _rounded(ahead)
+    enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
     if enough or not ahead or len(full) == MOST_FULL:
         return Answer(confirmed, missed, boundary_qps)
     return Ask(ahead, None)
@@ -120,6 +117,14 @@ def next_step(
 def short_queries(planned: int) -> int:
     """Of a short probe of a run of `planned`: enough for a verdict on a p99 where that has as many."""
     return min(planned, max(MIN_QUERIES, min(SHORT_QUERIES, int(planned * SHORT_FRAC))))
+
+
+def _rounded(qps: float) -> float:
+    """Down to four digits: what people read is what was asked."""
+    if qps <= 0:
+        return 0.0
+    digits = 3 - math.floor(math.log10(qps))
+    return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
 
 
 def _shown(short: Sequence[Seen], expected_qps: float) -> bool:

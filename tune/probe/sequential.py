@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tune.results.early_stopping import late_allowed
+from tune.results.early_stopping import MIN_QUERIES, late_allowed
 from tune.results.latencies import answered
 from tune.results.loadgen_settings import limit_ns
 from tune.results.requests import IntArray, RequestLog
@@ -39,7 +39,8 @@ def hopeless(log: RequestLog, slo: Slo, planned: int) -> Hopeless | None:
 
     Exact: however few of the others are late, LoadGen's early stopping would not pass
     (tune/results/early_stopping.py). Counted are requests whose turn has come and is over, in order of
-    arrival, so that those that are quick do not count before those that are slow.
+    arrival, so that those that are quick do not count before those that are slow; as many at least as a
+    verdict needs.
     """
     most = late_allowed(planned)
     if most < 0:
@@ -47,6 +48,6 @@ def hopeless(log: RequestLog, slo: Slo, planned: int) -> Hopeless | None:
     ends = [int(np.argmax(np.cumsum(late) > most)) for late in late_requests(log, slo) if late.sum() > most]
     if not ends:
         return None
-    queries = min(ends) + 1
+    queries = max(min(ends) + 1, MIN_QUERIES)
     over: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
     return Hopeless(queries, int(over.max()))

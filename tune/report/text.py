@@ -33,11 +33,13 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         f"LoadGen   {probe.loadgen_result}"
         + (f", {figure(probe.loadgen_tps, 5)} tokens/s by its own count" if probe.loadgen_tps else "")
         for probe in outcome.probes
-        if probe.loadgen_result
+        if probe.loadgen_result and probe.full
     ]
     missed = "SLO broken" if outcome.valid else "not valid"
     verdict = "holds its SLO" if outcome.feasible else f"{missed}: {outcome.reason}"
     lines.append(f"verdict   {verdict}")
+    if outcome.capacity_qps.boundary is not None:
+        lines.append(f"capacity  {_capacity(outcome)}")
     if outcome.spread:
         lines.append(f"orders    {verdict_over_orders(outcome, slo)}")
         lines += [f"          {line}" for line in figures_over_orders(outcome.spread)]
@@ -47,6 +49,17 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         lines += [f"          {line}" for line in more]
         lines += [f"try       {_try(relief)}" for relief in outcome.binding.relief]
     return "\n".join(lines)
+
+
+def _capacity(outcome: Outcome) -> str:
+    """What the search for the highest rate came to."""
+    found, short = outcome.capacity_qps, sum(not probe.full for probe in outcome.probes)
+    held = "nothing" if found.low is None else f"{found.low:g} queries/s"
+    missed = f", {found.high:g} did not" if found.high is not None else ""
+    probes = f"probes: {len(outcome.probes) - short} of full length, {short} short"
+    return (
+        f"{held} held at full length{missed}; half of all orders should hold {found.boundary:.4g} ({probes})"
+    )
 
 
 def _try(relief: Relief) -> str:

@@ -19,24 +19,28 @@ def judge(
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
     censored: bool = False,
+    boundary_qps: float | None = None,
 ) -> Outcome:
     """The outcome of trial `number` that was measured by `probes` on one deployment.
 
-    Its figures are those of the feasible probe with the most output tokens/s, or of the probe at the lowest
-    rate where none is feasible. `censored`: the deployment was given up before its capacity was bracketed.
+    Its figures are those of the feasible run of full length with the most output tokens/s, or of the probe at
+    the lowest rate where there is none: that trial is not feasible, whatever its short probes say.
+    `censored`: the deployment was given up before its capacity was bracketed. `boundary_qps`: as it was
+    estimated, None where nobody did.
     Raises ValueError without probes: such a trial failed.
     """
     if not probes:
         raise ValueError(f"trial {spec.trial_id} has no probe; a measured trial has at least one")
-    feasible = [probe for probe in probes if probe.feasible]
+    feasible = [probe for probe in probes if probe.feasible and probe.full]
     if feasible:
         best = max(feasible, key=lambda probe: probe.output_tps or 0.0)
     else:
-        best = min(probes, key=lambda probe: probe.target_qps)
+        best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
     return Outcome(
         status="measured",
+        feasible=bool(feasible),
         **{name: getattr(best, name) for name in _OF_BEST},
-        capacity_qps=_capacity(probes, censored),
+        capacity_qps=_capacity(probes, censored, boundary_qps),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -72,16 +76,17 @@ _FIGURES = (
     "output_tps_per_gpu", "output_tps", "loadgen_tps", "completed_qps", "ttft_s", "tpot_s", "latency_s",
     "breakdown", "spread", "binding",
 )  # fmt: skip
-_OF_BEST = ("target_qps", "valid", "feasible", "reason", "constraints", *_FIGURES)
+_OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
-def _capacity(probes: Sequence[Probe], censored: bool) -> CapacityQps:
+def _capacity(probes: Sequence[Probe], censored: bool, boundary_qps: float | None) -> CapacityQps:
     """Highest feasible rate, and the lowest infeasible one above it; an untrusted probe bounds nothing."""
-    low = max((probe.target_qps for probe in probes if probe.feasible), default=None)
-    missed = (probe.target_qps for probe in probes if probe.valid and not probe.feasible)
+    full = [probe for probe in probes if probe.full]
+    low = max((probe.target_qps for probe in full if probe.feasible), default=None)
+    missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible)
     high = min((qps for qps in missed if low is None or qps > low), default=None)
-    return CapacityQps(low=low, high=high, censored=censored)
+    return CapacityQps(low=low, high=high, censored=censored, boundary=boundary_qps)
 
 
 def _unmeasured(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.errors import RunAgain
+from tune.results.asked import read_asked
 from tune.results.binding import Found, binding, is_saturated
 from tune.results.breakdown import breakdown
 from tune.results.latencies import Latencies, answered, latencies, percentiles_s
@@ -31,7 +32,7 @@ FULL_LENGTH_QUERIES = 100
 def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     """Judge the probe that left requests.npz and LoadGen's logs in `folder`; the record calls it `raw`.
 
-    The rate is the one in LoadGen's log, or that of `spec` where no log tells. Percentiles are those of the
+    The rate is the one of asked.json, else of LoadGen's log, else of `spec`. Percentiles are those of the
     answered requests. Output tokens/s is the mean tokens of an answer times the rate of completions between
     warm-up and the last arrival, so it is what the rack did, not what it was offered; per GPU it is over all
     allocated GPUs. How full the pools were is said by requests.npz, else by the workers' metrics beside it.
@@ -42,8 +43,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         raise RunAgain(
             f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
         )
-    loadgen = _loadgen(folder)
-    target_qps = (loadgen and loadgen.target_qps) or spec.load.target_qps
+    loadgen, asked = _loadgen(folder), read_asked(folder)
+    target_qps = (asked or loadgen or spec.load).target_qps or spec.load.target_qps
     good = answered(log)
     times = latencies(log, good)
     ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
@@ -52,7 +53,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     suffers = bool(broken) or (spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None)
     saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
     saturated_qps = completed_qps if saturated else None
-    full = is_full_length(log, spec.load)
+    full = is_full_length(log, spec.load) and not (asked and asked.stopped)
     reason = distrust(log, good, times, target_qps, late=bool(broken))
     if reason is None and full:
         reason, broken = _official(loadgen, broken)
@@ -79,6 +80,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         loadgen_result=loadgen.result if loadgen else None,
         reason=reason or broken,
         raw=raw,
+        full=asked is None or asked.queries is None,
         spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
         binding=binding(spec, Found(target_qps, saturated_qps, constraints, use)) if valid else None,
     )

@@ -23,11 +23,15 @@ class Percentiles(Typed):
 
 
 class CapacityQps(Typed):
-    """Bracket of the highest rate that holds the SLO; None where no probe bounds it."""
+    """Bracket of the highest rate that holds the SLO, by runs of full length; None where none bounds it.
+
+    `boundary`: the rate that should hold in half of all orders of lengths, where it was searched for.
+    """
 
     low: float | None
     high: float | None
     censored: bool
+    boundary: float | None = None
 
 
 class Constraints(Typed):
@@ -112,7 +116,10 @@ class Binding(Typed):
 
 
 class Probe(Typed):
-    """One LoadGen run on a live deployment. `raw` is its folder, relative to the trial's."""
+    """One LoadGen run on a live deployment. `raw` is its folder, relative to the trial's.
+
+    `full`: it was to be the run that the load asks for; others show only its first requests.
+    """
 
     target_qps: float
     queries: int
@@ -132,6 +139,7 @@ class Probe(Typed):
     raw: str
     spread: Spread | None = None
     binding: Binding | None = None
+    full: bool = True
 
 
 class Attempt(Typed):

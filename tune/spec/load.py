@@ -63,9 +63,12 @@ class Load(Typed):
     passes over the dataset. `request_timeout_s` bounds the time from sending a request to its first token,
     `response_timeout_s` the time from sending it to its last. `api`: prompts go to OpenAI's completions as
     token ids, or to its chat completions as text, around which the server puts the model's template.
+    `mode`: one run at `target_qps`, or several on one deployment for the highest rate that holds the SLO,
+    found to `resolution` of it, beginning near `target_qps`.
     """
 
-    mode: Literal["fixed"] = "fixed"
+    mode: Literal["fixed", "capacity"] = "fixed"
+    resolution: Annotated[float, Field(gt=0, lt=1)] = 0.015
     target_qps: PositiveFloat
     min_duration_s: PositiveFloat
     min_queries: PositiveInt
@@ -77,6 +80,10 @@ class Load(Typed):
     response_timeout_s: PositiveFloat
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
+
+    def at(self, target_qps: float) -> Load:
+        """One run of this load at `target_qps`."""
+        return self.model_copy(update={"mode": "fixed", "target_qps": target_qps})
 
     def first(self, queries: int) -> Load:
         """Only the first `queries` requests of this load: the same arrivals, lengths and order."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tune.errors import FixCommand
 from tune.spec.typed import PositiveFloat, PositiveInt, Typed
 
 Value = str | int | float | bool
@@ -94,6 +95,16 @@ class Sweep(Typed):
     n_trials: PositiveInt
     rest_to_decode: bool = False
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
+
+    def without(self, path: str) -> Sweep:
+        """This sweep without the dimension of `path`. Raises FixCommand where there is no other."""
+        space = {name: dimension for name, dimension in self.space.items() if dimension.path != path}
+        if not space:
+            raise FixCommand(
+                f"load.mode=capacity finds {path} by itself, and this sweep has no other dimension; expected "
+                "one that varies the configuration, such as +sweep=pd_split, or load.mode=fixed."
+            )
+        return self.model_copy(update={"space": space})
 
     @model_validator(mode="after")
     def _one_dimension_a_setting(self) -> Self:

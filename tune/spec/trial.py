@@ -17,6 +17,11 @@ PROBE_FOLDER = "probe-1"
 """Where, in the folder of an attempt, a trial with one rate leaves the raw records of its probe."""
 
 
+def probe_folder(number: int) -> str:
+    """Where the probe `number` of a deployment, from 1 on, leaves them."""
+    return f"probe-{number}"
+
+
 class TrialSpec(Typed):
     """Frozen and complete. The same configuration has the same `trial_id`, whoever proposes it."""
 

@@ -13,6 +13,7 @@ from tune.clusters.place import LastingPlace, Place
 from tune.deploy.plan import write_plan
 from tune.errors import RunAgain
 from tune.mock.plan import render_plan
+from tune.results.asked import read_capacity
 from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
 from tune.results.judge import judge, judge_failed, judge_infeasible
@@ -183,14 +184,25 @@ class Batch:
             return judge_broken(job.spec, reason=last.error, **identity)
         probes = [
             measure(probe, job.spec, str(probe.relative_to(folder.root)))
-            for probe in sorted(attempt.glob("probe-*"))
+            for probe in sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
         ]
-        return judge(job.spec, probes, **identity)
+        capacity = read_capacity(attempt)
+        if capacity is None:
+            return judge(job.spec, probes, **identity)
+        outcome = judge(job.spec, probes, boundary_qps=capacity.boundary_qps, **identity)
+        again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
+        return outcome.model_copy(update={"provenance": outcome.provenance | again})
 
     def _record(self, outcome: Outcome) -> Outcome:
         self._study.trial(outcome.trial_id).write_outcome(outcome)
         self.recorded.add(outcome.trial_id)
         return outcome
+
+
+def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
+    """Those of one run at `target_qps` where `overrides` search for the rate."""
+    searched = ("load.mode=", "load.target_qps=", "load.resolution=")
+    return [word for word in overrides if not word.startswith(searched)] + [f"load.target_qps={target_qps!r}"]
 
 
 def _count(record: AttemptRecord, gpus: int) -> Attempt:

@@ -1,0 +1,68 @@
+"""Several runs on one deployment: `asked.json` in the folder of each probe, `capacity.json` beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tune.errors import RunAgain
+from tune.results.files import first_fault, write_text
+from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
+
+_ASKED_FILE, _CAPACITY_FILE = "asked.json", "capacity.json"
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+class Asked(Typed):
+    """What one probe of several was; `queries` None is the run of full length.
+
+    `stopped`: it was given up when it could hold its SLO no more; its record ends where that was certain.
+    """
+
+    target_qps: PositiveFloat
+    queries: PositiveInt | None
+    stopped: bool
+
+
+class Capacity(Typed):
+    """What the search for the highest rate came to. `fitted`: what the forecast believes of the rack, by the
+    name of a figure of the calibration."""
+
+    confirmed_qps: PositiveFloat | None
+    missed_qps: PositiveFloat | None
+    boundary_qps: NonNegativeFloat
+    fitted: dict[str, float]
+
+
+def write_asked(probe: Path, record: Asked) -> None:
+    """Raises FixCommand where the folder of the probe cannot be written."""
+    write_text(probe / _ASKED_FILE, record.model_dump_json() + "\n")
+
+
+def read_asked(probe: Path) -> Asked | None:
+    """None for the one run of its deployment. Raises RunAgain for a torn file."""
+    return _read(probe / _ASKED_FILE, Asked)
+
+
+def write_capacity(attempt: Path, record: Capacity) -> None:
+    """Raises FixCommand where the folder of the attempt cannot be written."""
+    write_text(attempt / _CAPACITY_FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def read_capacity(attempt: Path) -> Capacity | None:
+    """None where no rate was searched for. Raises RunAgain for a torn file."""
+    return _read(attempt / _CAPACITY_FILE, Capacity)
+
+
+def _read(path: Path, kind: type[_Record]) -> _Record | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RunAgain(
+            f"{path}: not a readable {path.name} ({first_fault(error)}); expected what tune wrote. Run the "
+            "trial again with rerun=true."
+        ) from error
