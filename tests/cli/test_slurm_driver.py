@@ -9,7 +9,7 @@ import pytest
 from local_trials import Start, printed
 from slurm_rack import SlurmRack
 from slurm_runs import attempts, await_asking, job_ids, outcomes, record
-from slurm_trials import small, stubbed
+from slurm_trials import SPLIT, small, stubbed, sweep
 from stand_ins import finish, wait_for
 
 pytestmark = pytest.mark.slow
@@ -118,3 +118,18 @@ def test_cancel_ends_what_runs(start: Start, slurm: SlurmRack, tmp_path: Path) -
     wait_for(lambda: not slurm.jobs())
     (attempt,) = attempts(tmp_path)
     assert "CANCELLED" in (record(attempt).error or "")
+
+
+def test_killed_it_goes_on_in_the_allocation_that_it_had(
+    start: Start, slurm: SlurmRack, tmp_path: Path
+) -> None:
+    asked = (*sweep(tmp_path, SPLIT), *slurm.words, *small(), *stubbed(tmp_path / "stub"))
+    process = start(*asked, "study.trials_per_job=2")
+    await_asking(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    again = start(*asked, "study.trials_per_job=2")
+    said = printed(again)
+    assert again.returncode == 1, said
+    assert len(job_ids(tmp_path)) == 1
+    assert [outcome["status"] for outcome in outcomes(tmp_path)] == ["measured"] * 2

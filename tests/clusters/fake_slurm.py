@@ -22,6 +22,9 @@ PARTITION = (
     "PartitionName=rack State=UP Default=YES MaxNodes=UNLIMITED MaxTime=1-00:00:00 TotalNodes=18\n"
     "PartitionName=small State=UP Default=NO MaxNodes=4 MaxTime=00:30:00 TotalNodes=18\n"
 )
+HIDDEN = (
+    "PartitionName=hidden State=UP Default=NO Hidden=YES MaxNodes=UNLIMITED MaxTime=UNLIMITED TotalNodes=18\n"
+)
 
 
 class FakeSlurm:
@@ -112,7 +115,8 @@ def sbatch(state: dict[str, Any], arguments: list[str]) -> None:
     job_id = str(101 + len(state["jobs"]))
     options = _options(Path(arguments[-1]).read_text())
     facts = {"state": "PENDING", "reason": "Resources", "nodes": "", "exit_code": "0:0", "held": "0:00"}
-    state["jobs"][job_id] = facts | {"end": "N/A", "options": options}
+    own = sorted(name for name in os.environ if name.startswith(("SBATCH_", "SQUEUE_")))
+    state["jobs"][job_id] = facts | {"end": "N/A", "options": options, "inherited": own}
     if not _kill(state, "registered"):
         print(f"Submitted batch job {job_id}")
 
@@ -126,7 +130,7 @@ def squeue(state: dict[str, Any], arguments: list[str]) -> None:
 
 def scontrol(state: dict[str, Any], arguments: list[str]) -> None:
     if "partition" in arguments:
-        print(PARTITION, end="")
+        print(PARTITION + (HIDDEN if "--all" in arguments else ""), end="")
         return
     job = state["jobs"].get(arguments[-1])
     if job is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -136,6 +137,17 @@ def test_submitit_asks_for_what_job_sbatch_asks_for(study: Study, words: list[st
     its_own = {name: theirs.pop(name) for name in ("output", "open-mode")}
     assert theirs == ours
     assert Path(its_own["output"]).parent == allocation.folder
+
+
+def test_options_that_a_users_shell_exports_change_no_job(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sbatch takes SBATCH_TIMELIMIT and the like before a script's directives, and hands them on."""
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    study.submit("a")
+    assert study.slurm.jobs["101"]["inherited"] == []
+    assert os.environ["SBATCH_TIMELIMIT"] == "1", "the shell's own programs keep theirs"
 
 
 def test_the_process_is_the_batch_step_and_knows_only_a_path(study: Study) -> None:

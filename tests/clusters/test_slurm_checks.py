@@ -31,6 +31,7 @@ def found(*words: str) -> dict[str, Finding]:
 def test_a_job_that_fits_has_no_error() -> None:
     assert errors(found().values()) == ()
     assert errors(found("cluster.partition=null").values()) == (), "the default partition is asked for"
+    assert errors(found("cluster.partition=hidden").values()) == (), "sinfo need not show it"
 
 
 def test_without_slurm_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_every_misfit_is_said_at_once() -> None:
 def test_an_unknown_partition_is_said_with_those_that_exist() -> None:
     finding = found("cluster.partition=rak")["cluster.partition"]
     assert finding.found == "rak"
-    assert finding.expected == "one of rack, small (did you mean rack?)"
+    assert finding.expected == "one of hidden, rack, small (did you mean rack?)"
 
 
 def test_what_sbatch_says_to_the_job_is_passed_on(slurm: FakeSlurm) -> None:
@@ -70,7 +71,7 @@ def test_what_sbatch_says_to_the_job_is_passed_on(slurm: FakeSlurm) -> None:
 @pytest.mark.usefixtures("slurm")
 def test_a_run_makes_the_quick_checks_before_it_submits() -> None:
     settings = compose_overrides(["cluster=slurm", "cluster.partition=rak"]).settings
-    with pytest.raises(FixCommand, match=r"one of rack, small[\s\S]*nothing was submitted"):
+    with pytest.raises(FixCommand, match=r"one of hidden, rack, small[\s\S]*nothing was submitted"):
         require_cluster(settings.cluster, settings.trial_spec)
 
 

@@ -201,6 +201,14 @@ def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, ma
         render(make_spec(), make_facts(extra_sbatch=[directive]))
 
 
+@pytest.mark.parametrize("directive", ["--array=0-3", "--requeue", "--wait", "--comment=mine", "--parsable"])
+def test_no_extra_option_repeats_or_hides_a_job(
+    directive: str, make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    with pytest.raises(FixCommand, match=r"expected none of array, comment"):
+        render(make_spec(), make_facts(extra_sbatch=[directive]))
+
+
 @pytest.mark.parametrize("bad", [*PLACEHOLDERS, "a\0b"])
 def test_values_that_the_job_would_fill_in_are_rejected(
     bad: str, make_spec: MakeSpec, make_facts: MakeFacts

@@ -51,7 +51,7 @@ def test_counters_are_those_of_requests_and_of_workers_that_have_any(port: int) 
 
 
 def test_a_worker_that_does_not_tell_is_named_with_its_host(port: int) -> None:
-    with pytest.raises(OSError, match="dead on nor-this: .*refused"):
+    with pytest.raises(OSError, match=r"dead on nor-this: .*refused"):
         requests_taken([worker("a", port), worker("dead", 9, node=1)], NODES)
 
 

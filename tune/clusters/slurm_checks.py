@@ -36,7 +36,7 @@ def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
 
 
 def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
-    """Programs, controller, partition, size and time limit."""
+    """Programs, controller, partition (also a hidden one), size and time limit."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         expected = "a machine from which jobs are submitted (a login node), or cluster=sim"
@@ -44,7 +44,7 @@ def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]
         found = f"no {', '.join(missing)} on the PATH"
         return (_error("cluster", found, expected, why, "Slurm, sbatch(1)"),)
     try:
-        partitions = parse_partitions(ask(("scontrol", "--oneliner", "show", "partition"))[0])
+        partitions = parse_partitions(ask(("scontrol", "--all", "--oneliner", "show", "partition"))[0])
     except NoAnswer as error:
         why = "without its controller Slurm takes no job"
         return (_error("cluster", str(error), "an answer of slurmctld", why, "Slurm, scontrol(1)"),)

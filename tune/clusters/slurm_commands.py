@@ -24,19 +24,24 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 _ANSWER_S = 60.0
 """A busy controller answers within MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
 
-_FILTERS = ("SQUEUE_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT")
+_OWN = ("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT")
 
 
 class NoAnswer(Exception):
     """A program is missing, failed or took too long; the words are its own, or say which of these."""
 
 
+def environment() -> dict[str, str]:
+    """That of this process without a user's own options, filters and formats: SBATCH_* stand above the
+    directives of a job, SQUEUE_* and the like change what is printed."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+
+
 def ask(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str]:
     """(stdout, stderr) of one of Slurm's programs. Raises NoAnswer.
 
-    A user's own filters and formats do not apply, and Ctrl-C on the terminal does not reach it.
+    It runs in `environment`, and Ctrl-C on the terminal does not reach it.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FILTERS)}
     try:
         done = subprocess.run(
             argv,
@@ -46,7 +51,7 @@ def ask(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str]:
             text=True,
             errors="replace",
             timeout=_ANSWER_S,
-            env=environment | {"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"},
+            env=environment() | {"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"},
             start_new_session=True,
             check=False,
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from tune.clusters.allocation import Allocation
+from tune.clusters.slurm_commands import environment
 from tune.errors import FixCommand, RunAgain, TuneError
 
 _PASSING = re.compile(
@@ -38,12 +40,24 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
     named = {name.replace("-", "_"): value for name, value in options.items()}
     executor.update_parameters(use_srun=False, stderr_to_stdout=True, wckey=None, additional_parameters=named)
     try:
-        with redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
+        with _plain_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             return str(executor.submit(run_job, str(allocation.folder)).job_id)
     except FailedSubmissionError as error:
         raise RunAgain(f"sbatch: {error}") from error
     except FailedJobError as error:
         raise _refusal(str(error)) from error
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """What sbatch, which submitit starts, and with it the job inherit: `environment`."""
+    before, plain = dict(os.environ), environment()
+    for name in before.keys() - plain.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _refusal(words: str) -> TuneError:

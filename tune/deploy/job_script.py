@@ -19,6 +19,11 @@ Options = dict[str, str | int | Literal[True]]
 STOP_SIGNAL = "USR2"
 """What the orchestrator is sent before the time limit; `B:` has it sent to the batch script alone."""
 
+_NOT_EXTRA = frozenset(
+    {"array", "comment", "error", "output", "parsable", "quiet", "requeue", "test-only", "wait"}
+)
+"""Options under which a job would run an attempt twice, or could not be found or waited for any more."""
+
 _BY_HAND = """
 # By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
 # TUNE_PYTHON is a Python that has tune.
@@ -66,6 +71,11 @@ def _extra(directive: str) -> tuple[str, str | Literal[True]]:
         raise FixCommand(
             f"cluster.extra_sbatch: found {directive!r}, expected a long option of sbatch, --NAME=VALUE or "
             "--NAME (--constraint=gb200, --overcommit)."
+        )
+    if name in _NOT_EXTRA:
+        raise FixCommand(
+            f"cluster.extra_sbatch: found {directive!r}, expected none of {', '.join(sorted(_NOT_EXTRA))}: a "
+            "job runs its attempts once, and is found again by what tune gives it. Leave it out."
         )
     return name, value if equals else True
 

@@ -27,8 +27,8 @@ from tune.results.record import AttemptRecord
 
 INTERRUPTED = 130
 
-_LAST_WORD_S = 3.0
-"""For a client that writes what it knows: less than Slurm gives a cancelled job, KillWait."""
+_LAST_WORD_S = 2.0
+"""For a client to write what it knows; and, interrupted, for all: soon Slurm kills what is left, KillWait."""
 
 Allocated = Callable[[int], Nodes]
 """The hosts for so many node indices; those with the name of node 0 are this host."""
@@ -73,6 +73,7 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
     except (KeyboardInterrupt, Withdrawn) as stop:
         why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
         error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "world", INTERRUPTED
+        held.hurry(_LAST_WORD_S)
     with deferred(last=held.last or code == INTERRUPTED):
         held.stop_client(_LAST_WORD_S)
         begun.record(error, cause)  # before the rest is stopped: little time may be left

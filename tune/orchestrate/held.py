@@ -46,6 +46,10 @@ class Held:
         else:
             self.stop()
 
+    def hurry(self, stop_s: float) -> None:
+        """From now on nothing has more than `stop_s` to end."""
+        self._stop_s = min(self._stop_s, stop_s)
+
     def stop_client(self, within_s: float) -> None:
         """End the client, which writes what it knows; killed when it has not ended `within_s` later."""
         clients = [one for one in self.running if one.process.role == "client"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from tune.orchestrate.guardian import guarded
 
-_NOT_OURS = 3
+_NOT_OURS, _INTERRUPTED = 3, 130
+_BY_SIGNAL = 128
 
 
 def run_job(folder: str) -> int:
@@ -42,9 +44,13 @@ def say(line: str) -> None:
 def _in_job(work: Callable[[Path], int], folder: Path) -> int:
     """As `guarded`; Slurm sends the signals, and ends what does not stop in time."""
     try:
-        return guarded(work, None, patient=True)
+        code = guarded(work, None, patient=True)
     finally:
         shutil.rmtree(_shared(folder), ignore_errors=True)
+    if code > _BY_SIGNAL and code != _INTERRUPTED:
+        name = signal.Signals(code - _BY_SIGNAL).name
+        say(f"the orchestrator was ended by {name} and left no record of its attempt")
+    return code
 
 
 def _shared(folder: Path) -> Path:
