@@ -36,7 +36,7 @@ def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
         ("served_model_name", ""),
         ("served_model_name", None),
         ("load", "mlperf"),
-        ("load__mode", "capacity"),
+        ("load__mode", "both"),
         ("load__target_qps", 0),
         ("load__target_qps", "15.75"),
         ("load__target_qps", True),
