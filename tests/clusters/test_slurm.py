@@ -142,9 +142,11 @@ def test_submitit_asks_for_what_job_sbatch_asks_for(study: Study, words: list[st
 def test_options_that_a_users_shell_exports_change_no_job(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """sbatch takes SBATCH_TIMELIMIT and the like before a script's directives, and hands them on."""
+    """sbatch takes SBATCH_TIMELIMIT and the like before a script's directives, and hands all of them on; in a
+    job with SLURM_ARRAY_JOB_ID submitit looks for the files of that job."""
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "55")
     study.submit("a")
     assert study.slurm.jobs["101"]["inherited"] == []
     assert os.environ["SBATCH_TIMELIMIT"] == "1", "the shell's own programs keep theirs"

@@ -24,7 +24,10 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 _ANSWER_S = 60.0
 """A busy controller answers within MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
 
-_OWN = ("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT")
+_OWN = (
+    *("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"),
+    "SLURM_ARRAY_",
+)
 
 
 class NoAnswer(Exception):
@@ -33,7 +36,8 @@ class NoAnswer(Exception):
 
 def environment() -> dict[str, str]:
     """That of this process without a user's own options, filters and formats: SBATCH_* stand above the
-    directives of a job, SQUEUE_* and the like change what is printed."""
+    directives of a job, SQUEUE_* and the like change what is printed. Nor with the array that this process
+    may be a task of: a job inherits that, and submitit would take it for the job's own id."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
