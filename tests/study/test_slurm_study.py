@@ -174,6 +174,38 @@ def test_a_failed_trial_that_was_measured_again_unseen_is_not_run_a_third_time(d
 
 
 @pytest.mark.slow
+def test_a_node_that_dies_costs_its_trial_and_not_the_study(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=3")
+    process = study.start()
+    wait_for(lambda: study.slurm.jobs)
+    study.nodes.end("101", "NODE_FAIL")
+    wait_for(lambda: len(study.slurm.jobs) == 2)
+    while process.is_alive():
+        study.nodes.work()
+        time.sleep(0.01)
+    assert process.exitcode == 0
+    assert [outcome.status for outcome in study.folder.outcomes()] == ["failed", "measured", "measured"]
+    assert study.finish() == 0
+    assert [outcome.status for outcome in study.folder.outcomes()] == ["measured"] * 3
+    assert len(study.slurm.jobs) == 4
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_again_and_again_is_left_until_it_is_asked_for(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=1")
+    for tries in (1, 2, 3, 3):
+        process = study.start()
+        wait_for(lambda tries=tries: len(study.slurm.jobs) == tries)
+        study.nodes.end(f"{100 + tries}", "NODE_FAIL")
+        process.join(30)
+        assert process.exitcode == 3
+    assert len(study.slurm.jobs) == 3
+    study.words = (*study.words, "rerun=true")
+    assert study.finish() == 0
+    assert len(study.slurm.jobs) == 4
+
+
+@pytest.mark.slow
 def test_rerun_comes_back_to_its_own_attempt_too(driver: MakeDriver) -> None:
     study = driver("study.n_trials=1")
     assert study.finish() == 0

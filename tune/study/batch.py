@@ -28,6 +28,9 @@ from tune.study.interrupts import Interrupts
 
 _POLL_S = 0.01
 
+MOST_FAILED = 3
+"""A trial that failed so often is tried again only with rerun=true."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -56,9 +59,10 @@ class Batch:
     def run(self, jobs: Sequence[Job], rerun: bool = False) -> dict[int, Outcome]:
         """Outcomes by trial number. Jobs that are one configuration share one outcome.
 
-        A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again; an
-        attempt that still runs is waited for. Interrupted, it cancels what runs; what is recorded stays. On a
-        place whose attempts go on, the first Ctrl-C begins no further one and waits for those that run.
+        A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again,
+        MOST_FAILED times where attempts outlive this process; an attempt that still runs is waited for.
+        Interrupted, it cancels what runs; what is recorded stays. On a place whose attempts go on, the first
+        Ctrl-C begins no further one and waits for those that run.
         Raises RunAgain where it is not to wait and something runs.
         """
         distinct = {job.spec.trial_id: job for job in reversed(jobs)}
@@ -122,7 +126,7 @@ class Batch:
         """The outcome that stands for `job` without an attempt, or None."""
         folder = self._study.trial(job.spec.trial_id)
         outcome = self._uncollected(job) or (None if rerun else folder.read_outcome())
-        if outcome and outcome.status != "failed":
+        if outcome and (outcome.status != "failed" or self._given_up(outcome)):
             return outcome
         broken = errors(check(job.spec))
         if not broken:
@@ -139,6 +143,10 @@ class Batch:
                 provenance=job.provenance,
             )
         )
+
+    def _given_up(self, outcome: Outcome) -> bool:
+        """Whether another try is likely to be paid for in vain, where attempts go on and nobody may watch."""
+        return self._lasting is not None and len(outcome.attempts) >= MOST_FAILED
 
     def _uncollected(self, job: Job) -> Outcome | None:
         """The outcome of the last attempt, where that ended and nobody lived to judge it."""

@@ -22,6 +22,9 @@ from tune.study.batch import Batch, Job
 from tune.study.ledger import Ledger
 from tune.study.question import resumed
 
+FAILED_IN_A_ROW = 2
+"""One trial may meet a node that dies; the next one meets what is broken for all."""
+
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
 
@@ -113,7 +116,8 @@ def run_study(
     """Run the study to its last trial, from wherever it stands; outcomes by number.
 
     `recorded` hears of every trial, also of those on record, in the order in which they are told. Raises
-    RunAgain when the GPU-hours would go beyond the budget or when a whole batch fails.
+    RunAgain when the GPU-hours would go beyond the budget, when FAILED_IN_A_ROW trials fail in whole batches,
+    or the last of all does.
     """
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
@@ -121,6 +125,7 @@ def run_study(
     loop = _Loop(folder, settings, sweep, study, overrides)
     batch = Batch(folder, settings.cluster, place, settings.study.once)
     outcomes: dict[int, Outcome] = {}
+    failed = 0
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
         jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)))
@@ -132,10 +137,12 @@ def run_study(
             loop.ledger.tell(number, done[number])
             recorded(done[number])
         outcomes |= done
-        if all(outcome.status == "failed" for outcome in done.values()):
+        all_failed = all(outcome.status == "failed" for outcome in done.values())
+        failed = failed + len(done) if all_failed else 0
+        if failed >= FAILED_IN_A_ROW or (failed and max(done) == n_trials - 1):
             raise RunAgain(
-                f"Every trial of a batch failed, so something is broken that another trial would meet too: "
-                f"{done[jobs[0].number].reason}\nMend it and run the same command again."
+                f"{failed} trials in a row failed; something may be broken that another one would meet too: "
+                f"{done[jobs[-1].number].reason}\nMend it and run the same command again."
             )
     return [outcomes[number] for number in sorted(outcomes)]
 
