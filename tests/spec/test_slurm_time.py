@@ -1,0 +1,36 @@
+"""Durations as Slurm writes them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.config import compose_overrides
+from tune.spec.rules import check_cluster
+from tune.spec.slurm_time import duration_s
+
+
+@given(st.integers(0, 400), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_a_duration_is_read_in_every_form(days: int, hours: int, minutes: int, seconds: int) -> None:
+    whole_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    assert duration_s(f"{days}-{hours:02d}:{minutes:02d}:{seconds:02d}") == whole_s
+    assert duration_s(f"{days}-{hours:02d}:{minutes:02d}") == whole_s - seconds
+    assert duration_s(f"{days}-{hours}") == (days * 24 + hours) * 3600
+    assert duration_s(f"{hours}:{minutes:02d}:{seconds:02d}") == whole_s - days * 86400
+    assert duration_s(f"{minutes}:{seconds:02d}") == minutes * 60 + seconds
+    assert duration_s(str(minutes)) == minutes * 60
+
+
+@pytest.mark.parametrize("text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-"])
+def test_what_is_no_duration_is_none(text: str) -> None:
+    assert duration_s(text) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "signal_s", "found"), [("1:00:00", 90, 0), ("0:01:00", 60, 1), ("01:30", 200, 1)]
+)
+def test_a_job_is_not_told_to_stop_before_it_begins(limit: str, signal_s: int, found: int) -> None:
+    words = [f"cluster.time_limit='{limit}'", f"cluster.signal_s={signal_s}", "cluster.model_path=/models/m"]
+    findings = check_cluster(compose_overrides(["cluster=slurm", *words]).settings.cluster)
+    assert [finding.path for finding in findings] == ["cluster.signal_s"] * found

@@ -1,0 +1,21 @@
+"""Slurm's notation of durations."""
+
+from __future__ import annotations
+
+import re
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of one of Slurm's times; None for UNLIMITED, INVALID and whatever else is none.
+
+    M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Source: sbatch(1), --time.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not found:
+        return None
+    days, first, second, third = (int(part) if part else 0 for part in found.groups())
+    if found[1] is not None:
+        return float(((days * 24 + first) * 60 + second) * 60 + third)
+    if found[4] is not None:
+        return float((first * 60 + second) * 60 + third)
+    return float(first * 60 + second)
