@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tune.clusters.slurm_states import (
     JobInfo,
     base_state,
-    duration_s,
     parse_sacct,
     parse_scontrol,
     parse_squeue,
@@ -47,22 +46,6 @@ def test_every_state_is_waiting_running_ended_or_unknown(printed: str, meant: st
 @given(st.text())
 def test_what_is_no_state_has_not_ended(text: str) -> None:
     assert phase(f"X{base_state(text)}X") == "unknown"
-
-
-@given(st.integers(0, 400), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
-def test_a_duration_is_read_in_every_form(days: int, hours: int, minutes: int, seconds: int) -> None:
-    whole_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    assert duration_s(f"{days}-{hours:02d}:{minutes:02d}:{seconds:02d}") == whole_s
-    assert duration_s(f"{days}-{hours:02d}:{minutes:02d}") == whole_s - seconds
-    assert duration_s(f"{days}-{hours}") == (days * 24 + hours) * 3600
-    assert duration_s(f"{hours}:{minutes:02d}:{seconds:02d}") == whole_s - days * 86400
-    assert duration_s(f"{minutes}:{seconds:02d}") == minutes * 60 + seconds
-    assert duration_s(str(minutes)) == minutes * 60
-
-
-@pytest.mark.parametrize("text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-"])
-def test_what_is_no_duration_is_none(text: str) -> None:
-    assert duration_s(text) is None
 
 
 WORDS = st.text(st.characters(exclude_characters="|\r\n", codec="ascii", categories=["L", "N", "P"]))

@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tune.clusters.slurm_commands import PROGRAMS, NoAnswer, ask
-from tune.clusters.slurm_states import duration_s
 from tune.deploy.job_script import sbatch_options
 from tune.errors import FixCommand
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.slurm_time import duration_s
 from tune.spec.trial import TrialSpec
 
 

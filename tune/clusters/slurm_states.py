@@ -5,11 +5,12 @@ Sources: squeue(1), JOB STATE CODES; sacct(1), ELAPSED, STATE; scontrol(1), show
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
+
+from tune.spec.slurm_time import duration_s
 
 Phase = Literal["waiting", "running", "ended", "unknown"]
 
@@ -79,22 +80,6 @@ def phase(state: str) -> Phase:
     if state in _RUNNING:
         return "running"
     return "ended" if state in _ENDED or state == GONE else "unknown"
-
-
-def duration_s(text: str) -> float | None:
-    """Seconds of one of Slurm's times; None for UNLIMITED, INVALID and whatever else is none.
-
-    M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Source: sbatch(1), --time.
-    """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if not found:
-        return None
-    days, first, second, third = (int(part) if part else 0 for part in found.groups())
-    if found[1] is not None:
-        return float(((days * 24 + first) * 60 + second) * 60 + third)
-    if found[4] is not None:
-        return float((first * 60 + second) * 60 + third)
-    return float(first * 60 + second)
 
 
 def parse_squeue(text: str) -> dict[str, JobInfo]:

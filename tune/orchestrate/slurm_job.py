@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,16 +11,14 @@ from dataclasses import dataclass
 from tune.errors import FixCommand, RunAgain
 from tune.orchestrate.interrupts import deferred
 from tune.orchestrate.starter import Nodes
+from tune.spec.slurm_time import duration_s
 
 _ANSWER_WITHIN_S = 60.0
 _LAST_ANSWER_WITHIN_S = 4.0
 """When a job is ended: less than Slurm waits before it kills, KillWait."""
 
-_LEFT = re.compile(r"(?:(?P<days>\d+)-)?(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
 NODE_FAIL = "NODE_FAIL"
 _COMPLETING = {"NodeDown": NODE_FAIL, "TimeLimit": "TIMEOUT", "None": "CANCELLED"}
-
-_DAY_S, _HOUR_S, _MINUTE_S = 86_400, 3_600, 60
 
 
 @dataclass(frozen=True)
@@ -114,20 +111,12 @@ def node_addresses(said: str) -> dict[str, str]:
 
 
 def parse_left_s(said: str) -> float | None:
-    """`[days-][hours:]minutes:seconds` in seconds, None for `UNLIMITED`. Raises RunAgain for anything else.
-
-    Source: Slurm, squeue(1), %L.
-    """
+    """Seconds of what squeue's %L says, None for `UNLIMITED`. Raises RunAgain for anything else."""
     text = said.strip()
-    if text == "UNLIMITED":
-        return None
-    found = _LEFT.fullmatch(text)
-    if not found:
+    left_s = duration_s(text)
+    if left_s is None and text != "UNLIMITED":
         raise RunAgain(f"squeue: found {text!r} as the time left, expected days-hours:minutes:seconds.")
-    days, hours, minutes, seconds = (
-        int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds")
-    )
-    return float(days * _DAY_S + hours * _HOUR_S + minutes * _MINUTE_S + seconds)
+    return left_s
 
 
 def reachable(addresses: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from tune.spec.engine import Engine
 from tune.spec.engine_rules import check_engine
 from tune.spec.findings import Finding, errors, render_findings
 from tune.spec.mock_rules import check_mocked
+from tune.spec.slurm_time import duration_s
 from tune.spec.split import Role, place
 from tune.spec.trial import TrialSpec
 
@@ -178,7 +179,7 @@ def _pools_agree(spec: TrialSpec) -> Iterator[Finding]:
 
 def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
     """What `facts` say of the cluster and would not work."""
-    return (*_placeholder(facts), *_unmounted(facts))
+    return (*_placeholder(facts), *_unmounted(facts), *_warned_too_early(facts))
 
 
 def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
@@ -192,6 +193,22 @@ def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
             "the folder of the checkpoint on your cluster",
             "the reference facts name no real path: copy them and make path, partition and account yours",
             "conf/cluster/facts/gb200_rack.yaml",
+        ),
+    )
+
+
+def _warned_too_early(facts: ClusterFacts) -> tuple[Finding, ...]:
+    limit_s = duration_s(facts.time_limit)
+    if limit_s is None or facts.signal_s < limit_s:
+        return ()
+    return (
+        Finding(
+            "error",
+            "cluster.signal_s",
+            f"{facts.signal_s} with a time limit of {facts.time_limit}",
+            f"less than the {limit_s:.0f} s that the job has",
+            "a job stops by itself so long before its time limit: this one as soon as it begins, if at all",
+            "Slurm, sbatch(1), --signal",
         ),
     )
 
