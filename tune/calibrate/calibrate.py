@@ -42,10 +42,10 @@ def check_asked(settings: Settings, shipped: Sequence[str]) -> Calibration:
     `shipped` are the options of the group `cluster` that come with tune.
     """
     asked = settings.calibrate
-    if settings.cluster.calibration is None:
+    if settings.cluster.kind != "sim" or settings.cluster.calibration is None:
         raise FixCommand(
-            "action=calibrate fits the simulated rack; found a cluster without calibration, expected "
-            "cluster=sim. Leave cluster=slurm out: trials that a real cluster measured are read all the same."
+            f"action=calibrate fits the simulated rack; found cluster={settings.cluster.kind}, expected "
+            "cluster=sim. Leave it out: trials that another place measured are read all the same."
         )
     if asked.trials is not None and asked.study is None:
         raise FixCommand("calibrate.trials names trials of a study; expected calibrate.study=NAME beside it.")
