@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from tune.errors import RunAgain
 from tune.orchestrate.inbox import close, entries, post
-from tune.results.files import first_fault, write_text
+from tune.results.files import read_record, write_text
 from tune.spec.typed import PositiveInt, Typed
 
 JOBS = "jobs"
@@ -43,16 +40,8 @@ class Allocation:
 
     def read(self) -> JobRecord | None:
         """None where nothing was about to be submitted yet."""
-        path = self.folder / _JOB_FILE
-        try:
-            return JobRecord.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            raise RunAgain(
-                f"{path}: not a readable {_JOB_FILE} ({first_fault(error)}); expected what tune wrote. Look "
-                "with squeue what runs for this study, then move the file away."
-            ) from error
+        advice = "Look with squeue what runs for this study, then move the file away."
+        return read_record(self.folder / _JOB_FILE, JobRecord, advice)
 
     def write(self, nodes: int, job_id: str | None = None) -> None:
         record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=datetime.now(UTC).isoformat())

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from tune.errors import RunAgain
-from tune.results.files import first_fault, write_text
+from tune.results.files import read_record, write_text
 from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
 _ASKED_FILE, _CAPACITY_FILE = "asked.json", "capacity.json"
-_Record = TypeVar("_Record", bound=BaseModel)
 
 
 class Asked(Typed):
@@ -43,7 +38,7 @@ def write_asked(probe: Path, record: Asked) -> None:
 
 def read_asked(probe: Path) -> Asked | None:
     """None for the one run of its deployment. Raises RunAgain for a torn file."""
-    return _read(probe / _ASKED_FILE, Asked)
+    return read_record(probe / _ASKED_FILE, Asked)
 
 
 def write_capacity(attempt: Path, record: Capacity) -> None:
@@ -53,16 +48,4 @@ def write_capacity(attempt: Path, record: Capacity) -> None:
 
 def read_capacity(attempt: Path) -> Capacity | None:
     """None where no rate was searched for. Raises RunAgain for a torn file."""
-    return _read(attempt / _CAPACITY_FILE, Capacity)
-
-
-def _read(path: Path, kind: type[_Record]) -> _Record | None:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise RunAgain(
-            f"{path}: not a readable {path.name} ({first_fault(error)}); expected what tune wrote. Run the "
-            "trial again with rerun=true."
-        ) from error
+    return read_record(attempt / _CAPACITY_FILE, Capacity)

@@ -6,11 +6,15 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tune.errors import FixCommand, RunAgain, TuneError
+
+RERUN = "Move the file away, or run the trial again with rerun=true: nothing is deleted."
+
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 @contextmanager
@@ -50,6 +54,21 @@ def unwritable(path: Path, error: OSError) -> TuneError:
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "
         "free space. Make it so, or name another one with runs_dir=... or reports_dir=..."
     )
+
+
+def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record | None:
+    """The record in the file `path`, None where there is none.
+
+    Raises RunAgain, with `advice`, where it is torn or of another shape.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RunAgain(
+            f"{path}: not a readable {path.name} ({first_fault(error)}); expected what tune wrote. {advice}"
+        ) from error
 
 
 def first_fault(error: OSError | ValidationError) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from tune.errors import RunAgain
-from tune.results.files import first_fault, write_text
+from tune.results.files import read_record, write_text
 from tune.results.outcome import Outcome
 from tune.results.proposals import Proposal, append_proposal, read_proposals
 from tune.results.record import AttemptRecord, StudyRecord
@@ -26,7 +24,6 @@ __all__ = [
 ]
 
 _ATTEMPT_FILE = "attempt.json"
-_Record = TypeVar("_Record", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,13 @@ class TrialFolder:
         return self.root / "raw"
 
     def read_spec(self) -> TrialSpec | None:
-        return _read(self.root / "spec.json", TrialSpec)
+        return read_record(self.root / "spec.json", TrialSpec)
 
     def write_spec(self, spec: TrialSpec) -> None:
         _write(self.root / "spec.json", spec)
 
     def read_outcome(self) -> Outcome | None:
-        return _read(self.root / "outcome.json", Outcome)
+        return read_record(self.root / "outcome.json", Outcome)
 
     def write_outcome(self, outcome: Outcome) -> None:
         _write(self.root / "outcome.json", outcome)
@@ -99,7 +96,7 @@ class StudyFolder:
         return tuple(sorted((outcome for outcome in found if outcome), key=lambda outcome: outcome.number))
 
     def read_study(self) -> StudyRecord | None:
-        return _read(self.root / "study.json", StudyRecord)
+        return read_record(self.root / "study.json", StudyRecord)
 
     def write_study(self, record: StudyRecord) -> None:
         _write(self.root / "study.json", record)
@@ -125,20 +122,8 @@ def has_ended(attempt: Path) -> bool:
 
 def read_attempt(attempt: Path) -> AttemptRecord | None:
     """The record of the attempt in the folder `attempt`; None for one that runs or was lost."""
-    return _read(attempt / _ATTEMPT_FILE, AttemptRecord)
+    return read_record(attempt / _ATTEMPT_FILE, AttemptRecord)
 
 
 def _write(path: Path, record: BaseModel) -> None:
     write_text(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
-
-
-def _read(path: Path, kind: type[_Record]) -> _Record | None:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise RunAgain(
-            f"{path}: not a readable {path.name} ({first_fault(error)}); expected what tune wrote. Move the "
-            "file away, or run the trial again with rerun=true: nothing is deleted."
-        ) from error
