@@ -177,11 +177,12 @@ def test_the_benchmarks_own_prompts_may_end_early_but_not_late(root: Path) -> No
 
 
 def test_an_endpoint_that_leaves_refuses_what_comes_later() -> None:
+    """It answers on the connections that were made before, and takes no new one."""
     with StreamingServer(first_token_s=0.0, fault_of=lambda n: "leave" if n == 2 else None) as server:
-        ledger, _ = stream(server, 6, load__client_concurrency=1)
+        ledger, _ = stream(server, 12, load__client_concurrency=1)
     errors = ledger.to_log().error.tolist()
     assert errors[:3] == [""] * 3
-    assert all(re.match("connection: ConnectionRefusedError .*127.0.0.1", error) for error in errors[3:])
+    assert all(re.match("connection: ConnectionRefusedError .*127.0.0.1", error) for error in errors[8:])
 
 
 def test_a_fault_of_our_own_is_raised_and_not_waited_for() -> None:
@@ -203,6 +204,70 @@ def check_until_it_raises(streams: Streams) -> None:
     for _ in range(1000):
         streams.check()
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("unasked", [b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n"])
+def test_a_connection_made_ahead_that_the_server_gave_up_costs_no_request(unasked: bytes) -> None:
+    """This server gives up every second connection before it is asked, saying so or not."""
+    given_up = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal given_up
+        connections.append(writer)
+        if len(connections) % 2:
+            await reader.readuntil(b"}")
+            writer.write(HEAD + CHUNKED + b"0\r\n\r\n")
+        else:
+            given_up += 1
+            writer.write(unasked)
+        writer.close()
+
+    connections: list[asyncio.StreamWriter] = []
+
+    async def ask() -> list[Answer]:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            settings = make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1", load__response_timeout_s=5.0)
+            endpoint, answers = Endpoint(settings, time.monotonic_ns, ahead=3), [Answer() for _ in range(9)]
+            for answer in answers:
+                await endpoint.ask(b"{}", answer, lambda: None)
+                await asyncio.sleep(0.02)
+            await endpoint.close()
+            return answers
+
+    errors = [answer.error for answer in asyncio.run(ask())]
+    assert errors == [""] * 9
+    assert given_up
+
+
+def test_connections_made_ahead_are_used_and_closed_in_the_end() -> None:
+    opened: list[asyncio.StreamReader] = []
+    rests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(reader)
+        try:
+            await reader.readuntil(b"}")
+        except asyncio.IncompleteReadError as error:
+            rests.append(error.partial)
+        writer.write(HEAD + CHUNKED + b"0\r\n\r\n")
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            endpoint = Endpoint(
+                make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1"), time.monotonic_ns, ahead=2
+            )
+            for _ in range(5):
+                await endpoint.ask(b"{}", Answer(), lambda: None)
+                await asyncio.sleep(0.02)
+            assert (len(opened), len(rests)) == (5 + 2, 0)
+            await endpoint.close()
+            await asyncio.sleep(0.02)
+            assert rests == [b"", b""]
+
+    asyncio.run(ask())
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"

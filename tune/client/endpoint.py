@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ from tune.errors import RunAgain
 from tune.spec.load import Load
 
 _CHECK_TIMEOUT_S = 10.0
+_LONGEST_IDLE_S = 2.0
+"""Less than any server waits for a request on a new connection."""
+
 _PATHS = {"completions": "completions", "chat": "chat/completions"}
 _HEAD = (
     "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -49,10 +53,15 @@ def _model_names(listed: Any) -> list[str]:
 
 
 class Endpoint:
-    """Connections to one deployment, each new: a kept one may be closed by the server as it is used again."""
+    """Connections to one deployment, one a request: a used one may be closed by the server as it is reused.
 
-    def __init__(self, settings: ClientSettings, clock: Clock) -> None:
-        self._settings, self._clock = settings, clock
+    `ahead` of them are made before their request comes, so that no request waits for its own in a busy loop.
+    """
+
+    def __init__(self, settings: ClientSettings, clock: Clock, ahead: int = 0) -> None:
+        self._settings, self._clock, self._ahead = settings, clock, ahead
+        self._made: deque[asyncio.Transport] = deque()
+        self._making: set[asyncio.Task[None]] = set()
         url = urlsplit(settings.endpoint_url)
         path = f"{url.path.rstrip('/')}/{_PATHS[settings.load.api]}"
         self._head = _HEAD.format(path=path, host=url.netloc.rpartition("@")[2]).encode()
@@ -77,15 +86,67 @@ class Endpoint:
                 exchange = Exchange(
                     b"%b%d\r\n\r\n%b" % (self._head, len(body), body), answer, self._clock, begin
                 )
-                transport, _ = await loop.create_connection(
-                    lambda: exchange, self._host, self._port, ssl=True if self._tls else None
-                )
+                transport = self._take(exchange) or await self._connect(exchange)
+                self._make_ahead()
                 try:
                     await exchange.ended
                 finally:
                     transport.abort()
         except OSError as error:
             answer.fail(_timed_out(load, answer) if limit.expired() else f"connection: {_named(error)}")
+
+    async def close(self) -> None:
+        """Give up the connections that no request has taken."""
+        await asyncio.gather(*self._making)
+        while self._made:
+            self._made.popleft().abort()
+
+    def _take(self, exchange: Exchange) -> asyncio.Transport | None:
+        """Let `exchange` begin on the oldest connection that was made ahead and still holds, if any."""
+        while self._made:
+            transport = self._made.popleft()
+            if not transport.is_closing():
+                transport.set_protocol(exchange)
+                exchange.connection_made(transport)
+                return transport
+        return None
+
+    def _make_ahead(self) -> None:
+        for _ in range(self._ahead - len(self._made) - len(self._making)):
+            task = asyncio.get_running_loop().create_task(self._make())
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+
+    async def _make(self) -> None:
+        try:
+            transport = await self._connect(_Unasked())
+        except OSError:
+            return  # the next request meets it, and says so
+        self._made.append(transport)
+        asyncio.get_running_loop().call_later(_LONGEST_IDLE_S, self._drop, transport)
+
+    def _drop(self, transport: asyncio.Transport) -> None:
+        if transport in self._made:
+            self._made.remove(transport)
+            transport.abort()
+
+    async def _connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        tls = True if self._tls else None
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: protocol, self._host, self._port, ssl=tls
+        )
+        return transport
+
+
+class _Unasked(asyncio.Protocol):
+    """A connection before its request: a server that speaks now is none of ours."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.abort()
 
 
 def _timed_out(load: Load, answer: Answer) -> str:

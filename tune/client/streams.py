@@ -15,6 +15,8 @@ from tune.errors import RunAgain
 from tune.results.loadgen_settings import limit_ns
 from tune.results.verdict import FEWEST_TOKENS, told_after_ns
 
+_CONNECTIONS_AHEAD = 4
+
 
 class Reports(Protocol):
     """Where LoadGen hears what became of a query; it times both calls itself."""
@@ -77,9 +79,10 @@ class Streams:
             self._loop.close()
 
     async def _serve(self) -> None:
-        self._endpoint = Endpoint(self._settings, self._clock)
+        self._endpoint = Endpoint(self._settings, self._clock, ahead=_CONNECTIONS_AHEAD)
         self._ready.set()
         await self._stop.wait()
+        await self._endpoint.close()
 
     def _begin(self, position: int, response_id: int) -> None:
         task = self._loop.create_task(self._answer(position, response_id))
