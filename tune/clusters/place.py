@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
+from tune.results.outcome import Probe
 from tune.spec.trial import TrialSpec
 
 State = Literal["waiting", "running", "ended"]
@@ -32,6 +34,15 @@ class Place(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release what the place holds on this machine; nothing is left running here."""
+
+
+@runtime_checkable
+class MeasuringPlace(Place, Protocol):
+    """A place that measures where its attempts ran, so that the driver need not."""
+
+    def measured(self, handle: str) -> Sequence[Probe] | None:
+        """What `measure_attempt` makes of an ended attempt, raising what it raises; None where the process
+        that was to say it is gone."""
 
 
 @runtime_checkable

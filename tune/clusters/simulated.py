@@ -18,6 +18,8 @@ from tune.clusters.place import State
 from tune.clusters.simulated_probes import simulate_probes
 from tune.errors import TuneError
 from tune.results.folder import write_attempt
+from tune.results.measure import measure_attempt
+from tune.results.outcome import Probe
 from tune.results.record import AttemptRecord
 from tune.sim.compiled import is_cold
 from tune.sim.decode_loop import decode
@@ -33,14 +35,13 @@ class SimulatedRack:
         self._calibration = calibration
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
-        self._attempts: dict[str, Future[None]] = {}
+        self._attempts: dict[str, Future[list[Probe]]] = {}
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         arguments = (spec.model_dump_json(), self._calibration.model_dump_json(), str(attempt))
         if self._pool is None:
-            future: Future[None] = Future()
-            run_attempt(*arguments)
-            future.set_result(None)
+            future: Future[list[Probe]] = Future()
+            future.set_result(run_attempt(*arguments))
         else:
             if is_cold(decode):
                 self._compile(spec)
@@ -58,7 +59,7 @@ class SimulatedRack:
         load = spec.load.model_copy(update=short)
         simulate(spec.model_copy(update={"load": load}), self._calibration)
 
-    def _submit(self, arguments: tuple[str, str, str]) -> Future[None]:
+    def _submit(self, arguments: tuple[str, str, str]) -> Future[list[Probe]]:
         """Hand one attempt to the pool, and to a new one where a worker was killed.
 
         Ctrl-C waits meanwhile: the pool counts a worker as its own only after it has started it.
@@ -85,6 +86,10 @@ class SimulatedRack:
             return "ended"
         return "running" if future.running() else "waiting"
 
+    def measured(self, handle: str) -> list[Probe] | None:
+        future = self._attempts[handle]
+        return None if isinstance(future.exception(), BrokenProcessPool) else future.result()
+
     def cancel(self, handle: str) -> None:
         self._attempts[handle].cancel()
 
@@ -101,8 +106,8 @@ class SimulatedRack:
             self._pool = None
 
 
-def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
-    """Simulate one attempt and write what a deployment would have left in the folder `attempt`.
+def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> list[Probe]:
+    """Simulate one attempt, write what a deployment would have left in the folder `attempt`, and measure it.
 
     The arguments are plain text, so that any process can run it. GPU-hours are those of a real deployment:
     bring-up and run, by the simulated clock.
@@ -127,6 +132,7 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> None:
             cause="world" if error else None,
         ),
     )
+    return [] if error else measure_attempt(Path(attempt), spec)
 
 
 def _begin_worker() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from tune.clusters.slurm_states import (
     GONE,
@@ -94,21 +93,23 @@ def shown(job_id: str) -> JobInfo:
 
 
 def last_known(job_id: str) -> JobInfo:
-    """All that Slurm still has of one job, from its accounting where that is, else from its controller.
+    """All that Slurm still has of one job: of its controller, and where that knows it no more, or does not
+    answer, of its accounting.
 
-    GONE where the controller answers and has nothing more to say; UNKNOWN where nobody answers.
+    The controller says more: which node failed, and the exit code of a job of which the accounting has 0:0.
+    GONE where the controller answers and nobody knows more; UNKNOWN where nobody answers.
     """
     try:
         controller = shown(job_id)
     except NoAnswer:
         controller = UNKNOWN
+    if controller.state not in (GONE, UNKNOWN.state):
+        return controller
     try:
         account = accounted([job_id]).get(job_id, UNKNOWN)
     except NoAnswer:
-        account = UNKNOWN
-    if account.phase == "ended" and controller.phase in ("ended", "unknown"):
-        return replace(account, failed_node=controller.failed_node)
-    return controller
+        return controller
+    return account if account.phase == "ended" else controller
 
 
 def unusable_nodes(nodes: str) -> str:

@@ -12,6 +12,7 @@ from tune.errors import RunAgain
 from tune.results.asked import read_asked
 from tune.results.binding import Found, binding, is_saturated
 from tune.results.breakdown import breakdown
+from tune.results.folder import trial_of
 from tune.results.latencies import Latencies, answered, latencies, percentiles_s
 from tune.results.loadgen_figures import LoadGenFigures, read_logs
 from tune.results.orders import read_orders, spread
@@ -84,6 +85,13 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
         binding=binding(spec, Found(target_qps, saturated_qps, constraints, use)) if valid else None,
     )
+
+
+def measure_attempt(attempt: Path, spec: TrialSpec) -> list[Probe]:
+    """Every probe in the folder `attempt`, in order, each as `measure` judges it. Raises as it does."""
+    attempt, root = attempt.absolute(), trial_of(attempt).root
+    numbered = sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
+    return [measure(probe, spec, str(probe.relative_to(root))) for probe in numbered]
 
 
 def is_full_length(log: RequestLog, load: Load) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.clusters.place import LastingPlace, Place
+from tune.clusters.place import LastingPlace, MeasuringPlace, Place
 from tune.deploy.plan import write_plan
 from tune.errors import RunAgain
 from tune.mock.plan import render_plan
@@ -17,8 +17,8 @@ from tune.results.asked import read_capacity
 from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
 from tune.results.judge import judge, judge_failed, judge_infeasible
-from tune.results.measure import measure
-from tune.results.outcome import Attempt, Outcome
+from tune.results.measure import measure_attempt
+from tune.results.outcome import Attempt, Outcome, Probe
 from tune.results.record import AttemptRecord
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import errors
@@ -53,11 +53,14 @@ class Batch:
         self._facts = facts
         self._place = place
         self._lasting = place if isinstance(place, LastingPlace) else None
+        self._measuring = place if isinstance(place, MeasuringPlace) else None
         self._once = once
         self.recorded: set[str] = set()
 
-    def run(self, jobs: Sequence[Job], rerun: bool = False) -> dict[int, Outcome]:
+    def run(self, jobs: Iterable[Job], rerun: bool = False) -> dict[int, Outcome]:
         """Outcomes by trial number. Jobs that are one configuration share one outcome.
+
+        Each job begins before the next one is asked for.
 
         A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again,
         MOST_FAILED times where attempts outlive this process; an attempt that still runs is waited for.
@@ -65,13 +68,12 @@ class Batch:
         Ctrl-C begins no further one and waits for those that run.
         Raises RunAgain where it is not to wait and something runs.
         """
-        distinct = {job.spec.trial_id: job for job in reversed(jobs)}
-        in_order = reversed(distinct.values())
+        numbers: dict[int, str] = {}
         with Interrupts() if self._lasting else nullcontext() as interrupts:
-            outcomes = self._run(in_order, rerun, interrupts)
+            outcomes = self._run(_distinct(jobs, numbers), rerun, interrupts)
             if interrupts and interrupts.pressed:
                 raise KeyboardInterrupt
-        return {job.number: outcomes[job.spec.trial_id] for job in jobs}
+        return {number: outcomes[trial_id] for number, trial_id in numbers.items()}
 
     def _run(self, jobs: Iterable[Job], rerun: bool, interrupts: Interrupts | None) -> dict[str, Outcome]:
         """By trial_id, the outcomes of those that were begun."""
@@ -89,7 +91,8 @@ class Batch:
                     running[handle] = job, attempt
             for handle in self._ended(running, interrupts):
                 job, attempt = running.pop(handle)
-                outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt))
+                probes = self._measuring.measured(handle) if self._measuring else None
+                outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt, probes))
         finally:
             if self._lasting is None:
                 for handle in running:
@@ -172,8 +175,8 @@ class Batch:
         make_folder(attempt)
         return attempt
 
-    def _collect(self, job: Job, attempt: Path) -> Outcome:
-        """Judge `attempt` by what it left in its folder, and count what all attempts cost."""
+    def _collect(self, job: Job, attempt: Path, probes: Sequence[Probe] | None = None) -> Outcome:
+        """Judge `attempt` by its `probes` or by what it left, and count what all attempts cost."""
         folder = self._study.trial(job.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         identity: dict[str, Any] = {
@@ -190,10 +193,7 @@ class Batch:
         if last.error:
             judge_broken = judge_infeasible if last.cause == "point" else judge_failed
             return judge_broken(job.spec, reason=last.error, **identity)
-        probes = [
-            measure(probe, job.spec, str(probe.relative_to(folder.root)))
-            for probe in sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
-        ]
+        probes = measure_attempt(attempt, job.spec) if probes is None else probes
         capacity = read_capacity(attempt)
         if capacity is None:
             return judge(job.spec, probes, **identity)
@@ -205,6 +205,16 @@ class Batch:
         self._study.trial(outcome.trial_id).write_outcome(outcome)
         self.recorded.add(outcome.trial_id)
         return outcome
+
+
+def _distinct(jobs: Iterable[Job], numbers: dict[int, str]) -> Iterator[Job]:
+    """The first job of each configuration; `numbers` is told of all: number -> trial_id."""
+    seen: set[str] = set()
+    for job in jobs:
+        numbers[job.number] = job.spec.trial_id
+        if job.spec.trial_id not in seen:
+            seen.add(job.spec.trial_id)
+            yield job
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,10 +129,11 @@ def run_study(
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
         jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)))
-        if not jobs:
-            break
-        _within_budget(study, jobs, list(outcomes.values()), settings)
+        if study.max_gpu_hours is not None:
+            jobs = _affordable(study.max_gpu_hours, list(jobs), list(outcomes.values()), settings)
         done = batch.run(jobs, settings.rerun)
+        if not done:
+            break
         for number in sorted(done):
             loop.ledger.tell(number, done[number])
             recorded(done[number])
@@ -142,7 +143,7 @@ def run_study(
         if failed >= FAILED_IN_A_ROW or (failed and max(done) == n_trials - 1):
             raise RunAgain(
                 f"{failed} trials in a row failed; something may be broken that another one would meet too: "
-                f"{done[jobs[-1].number].reason}\nMend it and run the same command again."
+                f"{done[max(done)].reason}\nMend it and run the same command again."
             )
     return [outcomes[number] for number in sorted(outcomes)]
 
@@ -166,14 +167,12 @@ class _Loop:
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
 
-    def jobs(self, numbers: Sequence[int]) -> list[Job]:
-        """The jobs of one batch; fewer than asked when a grid is exhausted."""
-        proposed = [self._recall(n) if n in self._known else self._propose(n) for n in numbers]
-        return [
-            _job(proposal, self._bind(proposal.params), self._overrides, self._study)
-            for proposal in proposed
-            if proposal
-        ]
+    def jobs(self, numbers: Iterable[int]) -> Iterable[Job]:
+        """The jobs of one batch, each proposed as it is taken; fewer than asked when a grid is exhausted."""
+        for number in numbers:
+            proposal = self._recall(number) if number in self._known else self._propose(number)
+            if proposal:
+                yield _job(proposal, self._bind(proposal.params), self._overrides, self._study)
 
     def _recall(self, number: int) -> Proposal:
         proposal = self._known[number]
@@ -213,22 +212,22 @@ def _job(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: Study
     return Job(proposal.number, proposal.source, spec, provenance)
 
 
-def _within_budget(
-    study: StudyRecord, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
-) -> None:
-    if study.max_gpu_hours is None:
-        return
+def _affordable(
+    budget_gpu_hours: float, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
+) -> Sequence[Job]:
+    """`jobs`, a whole batch. Raises RunAgain when it would go beyond the budget."""
     spent = sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
     calibration = settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     dearest = max((outcome.gpu_hours for outcome in done), default=0.0)
     ahead = sum(max(dearest, _least_gpu_hours(job.spec, bring_up_s)) for job in jobs)
-    if spent + ahead > study.max_gpu_hours:
+    if spent + ahead > budget_gpu_hours:
         raise RunAgain(
-            f"The budget of {study.max_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
+            f"The budget of {budget_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
             f"{len(done)} trials: {spent:.0f} are spent and the next {len(jobs)} need about {ahead:.0f}. "
             "Everything is on record; run the same command with a larger budget to go on."
         )
+    return jobs
 
 
 def _least_gpu_hours(spec: TrialSpec, bring_up_s: float) -> float:
