@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Slurm out of Debian's packages, for the tests of cluster=slurm and for trying it on one machine (docs/slurm.md):
-# controller, node daemon, client commands, plugins, MUNGE and PMIx (Slurm's plugin for --mpi=pmix opens libpmix.so,
-# which is in libpmix-dev), 30 MB. Their services are not started; the tests start daemons of their own, with their
+# controller, node daemon, client commands, plugins, MUNGE, PMIx (Slurm's plugin for --mpi=pmix opens libpmix.so,
+# which is in libpmix-dev), and the accounting daemon with a MariaDB server without its service, 75 MB. Their services are not started; the tests start daemons of their own, with their
 # own configuration, and end them. Does nothing where all is there.
 #
 #   scripts/install_slurm.sh
 #
 # Exit 0: installed, or "skipped: ..." says what is missing and why; with CI=true that is exit 1.
 set -euo pipefail
-PACKAGES=(slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins libpmix-dev)
-PROGRAMS=(slurmctld slurmd slurmstepd sbatch srun munged)
+PACKAGES=(slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins libpmix-dev slurmdbd mariadb-server-core)
+PROGRAMS=(slurmctld slurmd slurmstepd sbatch srun munged slurmdbd mariadbd)
 PATH=$PATH:/usr/sbin:/sbin
 POLICY=/usr/sbin/policy-rc.d
 

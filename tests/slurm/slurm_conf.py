@@ -1,6 +1,7 @@
 """What the daemons of the tests' Slurm read: eighteen nodes with four GPUs each, in a loopback network.
 
-Node gNN is 127.0.SUBNET.NN, the controller 127.0.SUBNET.200; each daemon listens on its own address alone.
+Node gNN is 127.0.SUBNET.NN, the controller 127.0.SUBNET.200, the accounting 127.0.SUBNET.201; each daemon
+listens on its own address alone.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ from pathlib import Path
 COUNT = 18
 NODES = tuple(f"g{number:02d}" for number in range(1, COUNT + 1))
 CONTROLLER, CONTROLLER_HOST = "gctl", 200
+ACCOUNTING, ACCOUNTING_HOST = "gdbd", 201
+DAEMON_HOSTS = {CONTROLLER: CONTROLLER_HOST, ACCOUNTING: ACCOUNTING_HOST}
 GPUS = 4
 DEVICES = "/dev/full", "/dev/null", "/dev/random", "/dev/zero"
 """Stand for the GPUs of a node: gres.conf wants a character device for each, and no task opens them."""
 
-PORT, CONTROLLER_PORT = 6818, 6817
+PORT, CONTROLLER_PORT, ACCOUNTING_PORT = 6818, 6817, 6819
 PARTITION, URGENT, PAIR = "batch", "urgent", "pair"
 
 
-def files(folder: Path, subnet: int) -> dict[str, str]:
+def files(folder: Path, subnet: int, *, accounting: bool) -> dict[str, str]:
     """Texts by name; `folder` is where they are written and where the daemons keep all of theirs."""
     return {
-        "slurm.conf": _slurm_conf(folder, subnet),
+        "slurm.conf": _slurm_conf(folder, subnet, accounting),
+        "slurmdbd.conf": _slurmdbd_conf(folder, subnet),
         "gres.conf": "AutoDetect=off\n" + "".join(f"Name=gpu File={device}\n" for device in DEVICES),
         "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
-        f"hosts/{CONTROLLER}": hosts(CONTROLLER, subnet, listens=False),
+        **{f"hosts/{host}": hosts(host, subnet, listens=False) for host in DAEMON_HOSTS},
     }
 
 
 def address(node: str, subnet: int) -> str:
-    return f"127.0.{subnet}.{CONTROLLER_HOST if node == CONTROLLER else NODES.index(node) + 1}"
+    return f"127.0.{subnet}.{DAEMON_HOSTS.get(node) or NODES.index(node) + 1}"
 
 
 def hosts(host: str, subnet: int, *, listens: bool) -> str:
@@ -42,14 +46,43 @@ def hosts(host: str, subnet: int, *, listens: bool) -> str:
     srun too, takes all for 127.0.0.1; it has the nodes' addresses from slurm.conf.
     """
     local = {host} if host in NODES and listens else set(NODES) if host == CONTROLLER else set()
-    names = {name: "127.0.0.1" if name in local else address(name, subnet) for name in (*NODES, CONTROLLER)}
+    everyone = (*NODES, *DAEMON_HOSTS)
+    names = {name: "127.0.0.1" if name in local else address(name, subnet) for name in everyone}
     return "127.0.0.1 localhost\n" + "".join(f"{found} {name}\n" for name, found in names.items())
 
 
-def _slurm_conf(folder: Path, subnet: int) -> str:
-    """Short limits where a test waits for them. A node counts as dead some 25 s after its last answer."""
+def _slurmdbd_conf(folder: Path, subnet: int) -> str:
+    """Its database is found by MYSQL_UNIX_PORT."""
+    return f"""AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CommunicationParameters=NoInAddrAny
+DbdHost={ACCOUNTING}
+DbdAddr={address(ACCOUNTING, subnet)}
+DbdPort={ACCOUNTING_PORT}
+SlurmUser={getpass.getuser()}
+LogFile={folder}/logs/{ACCOUNTING}.log
+PidFile={folder}/run/{ACCOUNTING}.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageLoc=slurm
+StorageUser={getpass.getuser()}
+"""
+
+
+def _slurm_conf(folder: Path, subnet: int, accounting: bool) -> str:
+    """Short limits where a test waits for them. A node counts as dead some 25 s after its last answer.
+
+    With accounting, the controller forgets ended jobs soon: MinJobAge.
+    """
     user = getpass.getuser()
     addresses = f"127.0.{subnet}.[1-{COUNT}]"
+    accounts = "AccountingStorageType=accounting_storage/none"
+    if accounting:
+        accounts = f"""AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost={address(ACCOUNTING, subnet)}
+AccountingStoragePort={ACCOUNTING_PORT}
+AccountingStoragePass={folder}/munge.socket
+MinJobAge=2"""
     return f"""ClusterName=tune
 SlurmctldHost={CONTROLLER}({address(CONTROLLER, subnet)})
 SlurmctldPort={CONTROLLER_PORT}
@@ -69,7 +102,7 @@ SlurmdLogFile={folder}/logs/%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounts}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu

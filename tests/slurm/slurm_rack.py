@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from tune.orchestrate.kin import follow_parent
 
 _DAEMONS = Path(__file__).with_name("slurm_daemons.py")
 _PROGRAMS = ("sbatch", "srun", "unshare", f"{SBIN}/slurmctld", f"{SBIN}/slurmd", f"{SBIN}/munged")
+_ACCOUNTING = ("sacct", "sacctmgr", f"{SBIN}/slurmdbd", f"{SBIN}/mariadbd")
 _SUBNETS = range(1, 200)
 
 
@@ -128,6 +129,10 @@ class SlurmRack:
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.01)
 
+    def kill_daemon(self, name: str) -> None:
+        """End one that is not a node's, for good."""
+        os.kill(int((self.folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)
+
     def restore(self) -> None:
         """Cancel every job, start what was killed, and wait until all nodes are idle again."""
         jobs = self.jobs()
@@ -147,16 +152,17 @@ class SlurmRack:
 
 
 @contextmanager
-def slurm_rack() -> Iterator[SlurmRack]:
+def slurm_rack(*, accounting: bool = False) -> Iterator[SlurmRack]:
     """A rack with all nodes idle, for as long as the block runs and this process lives.
 
     Raises NoSlurm where it cannot be had.
     """
-    _require_programs()
+    _require_programs((*_PROGRAMS, *_ACCOUNTING) if accounting else _PROGRAMS)
     folder = Path(tempfile.mkdtemp(prefix="tune-slurm-"))
     with _free_subnet() as (subnet, lock):
         daemons = subprocess.Popen(
-            [sys.executable, str(_DAEMONS), str(folder), str(subnet), str(os.getpid())],
+            [sys.executable, str(_DAEMONS), str(folder), str(subnet), str(os.getpid())]
+            + ["accounting"] * accounting,
             stdin=subprocess.DEVNULL,
             pass_fds=(lock.fileno(),),
             start_new_session=True,
@@ -171,8 +177,8 @@ def slurm_rack() -> Iterator[SlurmRack]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _require_programs() -> None:
-    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+def _require_programs(programs: Sequence[str]) -> None:
+    missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise NoSlurm(f"found no {', '.join(missing)}: scripts/install_slurm.sh installs Slurm")
     if os.geteuid() != 0:
