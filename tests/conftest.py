@@ -91,9 +91,22 @@ def _reached(venv: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def slurm_nodes() -> Iterator[SlurmRack]:
     """Eighteen nodes of real Slurm on this machine, for all tests of this process."""
+    yield from _rack(accounting=False)
+
+
+@pytest.fixture
+def accounted_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
+    """Others, with accounting, for one test; its environment leads to them."""
+    for rack in _rack(accounting=True):
+        for name, value in rack.environment.items():
+            monkeypatch.setenv(name, value)
+        yield rack
+
+
+def _rack(*, accounting: bool) -> Iterator[SlurmRack]:
     with ExitStack() as stack:
         try:
-            rack = stack.enter_context(slurm_rack())
+            rack = stack.enter_context(slurm_rack(accounting=accounting))
         except NoSlurm as reason:
             cannot(str(reason))
         yield rack

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import cannot
 from slurm_conf import ACCOUNTING, URGENT
-from slurm_rack import NoSlurm, SlurmRack, slurm_rack
+from slurm_rack import SlurmRack
 
 from tune.clusters.slurm_commands import NoAnswer, accounted, last_known, shown
 from tune.clusters.slurm_states import GONE, JobInfo
@@ -40,20 +37,9 @@ MEANT = {
 """State, exit code, nodes."""
 
 
-@pytest.fixture
-def rack(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
-    with ExitStack() as stack:
-        try:
-            found = stack.enter_context(slurm_rack(accounting=True))
-        except NoSlurm as reason:
-            cannot(str(reason))
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        yield found
-
-
-def test_every_end_of_a_job_is_read_from_the_accounting(rack: SlurmRack, tmp_path: Path) -> None:
+def test_every_end_of_a_job_is_read_from_the_accounting(accounted_nodes: SlurmRack, tmp_path: Path) -> None:
     """Also once the controller has forgotten the job; and no accounting is no end."""
+    rack = accounted_nodes
     common = ("sbatch", "--parsable", "--no-requeue", f"--output={tmp_path}/%j.out")
     ids = {name: rack.run(*common, *words).strip() for name, words in JOBS.items()}
 
