@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tune.results.outcome import Outcome
 from tune.results.record import AttemptRecord
 from tune.spec.trial import TrialSpec
 from tune.study.question import pin
-from tune.study.study import opened, run_study, run_trial
+from tune.study.study import is_held, opened, run_study, run_trial
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
@@ -272,6 +273,22 @@ def test_one_process_a_study(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(FixCommand, match="another process is running this study"):
             play(tmp_path, SPLIT)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_refused_by_name(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, "no locks here")
+
+    (tmp_path / "pd_split-sim").mkdir()
+    (tmp_path / "pd_split-sim" / ".lock").touch()
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(FixCommand, match=r"\.lock: cannot be locked \(no locks here\)"):
+        play(tmp_path, (*SPLIT, "study.n_trials=1"))
+    with pytest.raises(FixCommand, match="expected a file system with flock"):
+        is_held(tmp_path / "pd_split-sim")
 
 
 def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:

@@ -61,11 +61,13 @@ def _held(root: Path) -> Iterator[None]:
                 f"{root}: another process is running this study; expected to be the only one. Wait for it, "
                 "or give this study a name of its own (study.name=NAME)."
             ) from None
+        except OSError as error:
+            raise _lockless(path, error) from error
         yield
 
 
 def is_held(root: Path) -> bool:
-    """Whether a process runs the study in the folder `root`."""
+    """Whether a process runs the study in the folder `root`. Raises FixCommand where locks do not work."""
     try:
         with (root / ".lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -73,7 +75,17 @@ def is_held(root: Path) -> bool:
         return True
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _lockless(root / ".lock", error) from error
     return False
+
+
+def _lockless(path: Path, error: OSError) -> FixCommand:
+    return FixCommand(
+        f"{path}: cannot be locked ({error.strerror or error}); expected a file system with flock(2), by "
+        "which a study is run by one process alone. Have it mounted with locks (Lustre: -o flock; NFS: with its "
+        "lock service), or name a folder elsewhere with runs_dir=..."
+    )
 
 
 def require_search(settings: Settings) -> None:
