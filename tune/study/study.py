@@ -83,8 +83,8 @@ def is_held(root: Path) -> bool:
 def _lockless(path: Path, error: OSError) -> FixCommand:
     return FixCommand(
         f"{path}: cannot be locked ({error.strerror or error}); expected a file system with flock(2), by "
-        "which a study is run by one process alone. Have it mounted with locks (Lustre: -o flock; NFS: with its "
-        "lock service), or name a folder elsewhere with runs_dir=..."
+        "which a study is run by one process alone. Have it mounted with locks (Lustre: -o flock; NFS: with "
+        "its lock service), or name a folder elsewhere with runs_dir=..."
     )
 
 
