@@ -52,6 +52,17 @@ def test_no_two_prompts_begin_alike(source: Any) -> None:
     assert len({source(position, KV_BLOCK_TOKENS) for position in range(queries)}) == queries
 
 
+def test_a_later_run_on_a_deployment_asks_as_much_in_other_prompts() -> None:
+    asked = make_settings()
+    schedule = draw_schedule(asked)
+    first, third = (
+        [json.loads(prompts.body(position))["prompt"] for position in range(len(schedule))]
+        for prompts in (Prompts("llama", asked.load, schedule, earlier_runs=runs) for runs in (0, 2))
+    )
+    assert [len(prompt) for prompt in first] == [len(prompt) for prompt in third]
+    assert not {tuple(prompt[:4]) for prompt in first} & {tuple(prompt[:4]) for prompt in third}
+
+
 @pytest.mark.parametrize("make", [made_ids, made_texts])
 def test_the_seed_decides_the_prompts(make: Any) -> None:
     assert make(3, 100)(5, 100) == make(3, 100)(5, 100) != make(4, 100)(5, 100)

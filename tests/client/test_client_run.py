@@ -19,7 +19,10 @@ from streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
 
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
+from tune.client.settings import STOPPED
 from tune.probe.arrivals import generated_query_duration_ns
+from tune.probe.sequential import hopeless
+from tune.results.early_stopping import MIN_QUERIES
 from tune.results.latencies import answered
 from tune.results.loadgen_figures import LoadGenFigures, read_logs
 from tune.results.requests import RequestLog, read_requests
@@ -196,6 +199,41 @@ def test_when_every_request_fails_the_run_is_to_be_repeated(tmp_path: Path) -> N
     assert "all 40 requests failed, 40 of them with: http 503: no worker left" in done.process.stderr
     assert not answered(done.log).any()
     assert len(done.log) == 40
+
+
+@pytest.mark.slow
+def test_a_run_that_can_hold_no_more_ends_with_the_record_that_shows_it(tmp_path: Path) -> None:
+    """A tenth of the requests are late, some of them without an answer."""
+    changes = {
+        "load__target_qps": 250.0,
+        "load__min_duration_s": 60.0,
+        "slo__ttft_p99_s": 0.3,
+        "slo__tpot_p99_s": None,
+        "stop_when_hopeless": True,
+    }
+    faults = {0: "late", 10: "http"}
+    with StreamingServer(late_s=0.5, fault_of=lambda n: faults.get(n % 20)) as server:
+        done = run(tmp_path, server, **changes)
+    assert done.process.returncode == STOPPED, done.process.stderr
+    settings, log = make_settings(**changes), done.log
+    certain = hopeless(log, settings.slo, len(done.schedule))
+    assert certain is not None
+    assert certain.queries == len(log)
+    assert MIN_QUERIES <= len(log) < len(server.seen) < len(done.schedule) / 2
+    assert (log.scheduled_ns == done.schedule.arrival_ns[: len(log)]).all()
+    assert "interrupted" not in log.error
+    assert f"of the first {len(log)} requests are late" in done.process.stderr
+    assert not list(done.out.glob("mlperf_log_*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_may_hold_is_not_stopped(tmp_path: Path) -> None:
+    """It lasts longer than the time between two looks; 4 of 1,560 requests are late, 7 are forgiven."""
+    with StreamingServer(late_s=0.9, fault_of=lambda n: "late" if n % 400 == 7 else None) as server:
+        done = run(tmp_path, server, load__min_duration_s=8.0, slo__ttft_p99_s=0.8, stop_when_hopeless=True)
+    assert done.process.returncode == 0, done.process.stderr
+    assert len(done.log) == len(done.schedule) == 1560
+    assert done.figures.queries == 1560
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])

@@ -1,7 +1,9 @@
 """`python -m tune.client CLIENT_JSON --out FOLDER`: the load side of one deployment.
 
 Exit codes: 0 the run completed; 2 the settings are wrong, nothing was run; 3 the endpoint does not serve the
-model, every request failed, or our own fault; 130 interrupted, with requests.npz of what was known.
+model, every request failed, or our own fault; 4 stopped as its settings ask (`stop_when_hopeless`), with
+requests.npz up to where it was certain that the SLO does not hold; 130 interrupted, with requests.npz of what
+was known.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tune.client.run import run_client
-from tune.client.settings import read_settings
+from tune.client.settings import STOPPED, read_settings
 from tune.errors import TuneError
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         settings = read_settings(options.client_json, options.endpoint)
-        run_client(settings, options.out, time.monotonic_ns, time.time, _say)
+        stopped = run_client(settings, options.out, time.monotonic_ns, time.time, _say)
     except KeyboardInterrupt:
         _say(f"interrupted; what is known so far is in {options.out}")
         return 130
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         return 3
-    return 0
+    return STOPPED if stopped else 0
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

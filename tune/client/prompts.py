@@ -23,6 +23,9 @@ _STARTS = 1 << 17
 _STRIDE = 40_503
 """Odd, so that the starts of 131,072 queries in a row all differ."""
 
+_RUNS_APART = 2_000_003
+"""Added to the length seed for each earlier run of a deployment: far from the seeds that people take."""
+
 _HEAD = {
     "stream": True,
     "stream_options": {"include_usage": True},
@@ -37,10 +40,12 @@ class Prompts:
 
     A prompt made to length has no natural answer: the engine is told to ignore its end-of-sequence token, and
     the answer is as long as `max_tokens`. After the benchmark's own prompts the engine ends when it likes.
-    `nvext` says both in Dynamo's own object too, see ClientSettings.
+    `earlier_runs`, `nvext`: as in ClientSettings.
     """
 
-    def __init__(self, model: str, load: Load, schedule: Schedule, *, nvext: bool = False) -> None:
+    def __init__(
+        self, model: str, load: Load, schedule: Schedule, *, nvext: bool = False, earlier_runs: int = 0
+    ) -> None:
         self._schedule = schedule
         longest = int(schedule.input_tokens.max(initial=1))
         head = _HEAD | {"model": model}
@@ -49,7 +54,7 @@ class Prompts:
         else:
             head |= _TO_THE_LAST_TOKEN
             make = made_ids if load.api == "completions" else made_texts
-            self._source = make(load.length_seed, longest)
+            self._source = make(load.length_seed + _RUNS_APART * earlier_runs, longest)
         if nvext:
             head |= {"nvext": {name: head[name] for name in ("top_k", "ignore_eos") if name in head}}
         self._head = _compact(head)[:-1]

@@ -16,15 +16,18 @@ from tune.client.endpoint import check_endpoint
 from tune.client.exchange import Clock
 from tune.client.ledger import Ledger
 from tune.client.loadgen import LoadGenReports, run_loadgen
+from tune.client.outlook import Outlook
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
 from tune.client.settings import ClientSettings
 from tune.client.streams import Streams
 from tune.errors import FixCommand, RunAgain
+from tune.probe.sequential import Hopeless
 from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
 from tune.results.loadgen_settings import loadgen_settings
 from tune.results.measure import REQUESTS_FILE
 from tune.results.requests import RequestLog, write_requests
+from tune.results.select import first_requests
 
 Say = Callable[[str], None]
 
@@ -34,12 +37,14 @@ _OTHER_FILES = 64
 
 def run_client(
     settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], say: Say
-) -> None:
+) -> Hopeless | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
     `clock` counts nanoseconds and never jumps, `epoch_s` tells the seconds since the epoch.
-    `requests.npz` is also written when the run is interrupted (KeyboardInterrupt goes on to the caller).
-    LoadGen cannot be stopped, so after an exception the caller must end the process.
+    Returns why the run was stopped where `settings` ask for that: `requests.npz` then holds the requests up
+    to where it was certain, and LoadGen's logs are absent. It is also written when the run is interrupted
+    (KeyboardInterrupt goes on to the caller).
+    LoadGen cannot be stopped, so after an exception or a stopped run the caller must end the process.
     Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
     model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
     """
@@ -60,24 +65,39 @@ def run_client(
     finally:
         write_requests(folder / REQUESTS_FILE, drive.record(epoch_s()))
     drive.judge()
+    return drive.stopped
 
 
 class _Drive:
-    """LoadGen in one thread, the streams in another, their shared ledger."""
+    """LoadGen in one thread, the streams in another, their shared ledger.
+
+    `stopped`: why the run was, None for one that came to its end.
+    """
 
     def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
         self.ledger = Ledger(schedule, sends_ids=settings.load.api == "completions")
+        self.stopped: Hopeless | None = None
+        self._outlook = Outlook(self.ledger, settings.slo)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
         self._reports = LoadGenReports()
-        prompts = Prompts(settings.served_model_name, settings.load, schedule, nvext=settings.nvext)
+        prompts = Prompts(
+            settings.served_model_name,
+            settings.load,
+            schedule,
+            nvext=settings.nvext,
+            earlier_runs=settings.earlier_runs,
+        )
         self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None
         self._unscheduled = 0
 
     def watch(self, say: Say) -> None:
-        """Run to the end, with a line of progress every few seconds. Raises what a thread of ours raised."""
+        """Run to the end, with a line of progress every few seconds. Raises what a thread of ours raised.
+
+        Where the settings say so, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
+        """
         gc.collect()
         gc.freeze()  # a full collection that walks the imports and the ledger would delay first tokens
         self._streams.start()
@@ -87,26 +107,36 @@ class _Drive:
             self._thread.join(_PROGRESS_EVERY_S)
             say(self._progress(began_ns))
             self._streams.check()
+            if self._settings.stop_when_hopeless and self._thread.is_alive():
+                self.stopped = self._outlook.hopeless()
+            if self.stopped:
+                say(f"stopped: too many of the first {self.stopped.queries} requests are late for the SLO")
+                return
         if self._error:
             raise self._error
         self._streams.stop()
         say(f"LoadGen issued its queries at most {self.ledger.issue_delay_ns().max() * 1e-6:.1f} ms late")
 
     def record(self, now_s: float) -> RequestLog:
-        """What is known of every query at `now_s`, seconds since the epoch."""
+        """What is known of every query at `now_s`, seconds since the epoch; of a stopped run, of those that
+        made it certain."""
         log = self.ledger.to_log()
+        if self.stopped:
+            log = first_requests(log, self.stopped.queries)
         began_at_s = now_s - (self._clock() - self.ledger.start_ns) * 1e-9
         return replace(log, began_at_s=began_at_s) if len(log) else log
 
     def judge(self) -> None:
         """Raises RunAgain when the run says nothing about the deployment."""
         expected, issued = len(self._schedule), self.ledger.issued + self._unscheduled
-        if issued != expected:
+        if self.stopped:
+            expected = self.stopped.queries
+        elif issued != expected:
             raise RunAgain(
                 f"LoadGen issued {issued} queries, its published rules say {expected}: requests.npz and the "
                 "logs disagree. Install the mlcommons-loadgen release that pyproject.toml names."
             )
-        errors = [answer.error for answer in self.ledger.answers if answer.error]
+        errors = [answer.error for answer in self.ledger.answers[:expected] if answer.error]
         if len(errors) == expected:
             kinds, counts = np.unique(np.array(errors), return_counts=True)
             raise RunAgain(

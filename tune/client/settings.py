@@ -9,13 +9,18 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from tune.errors import FixCommand
 from tune.spec.load import Load, Slo
-from tune.spec.typed import Typed
+from tune.spec.typed import NonNegativeInt, Typed
+
+STOPPED = 4
+"""Exit code of a client whose run was stopped because it could no longer hold its SLO."""
 
 
 class AskedRun(Typed):
     """One LoadGen run of `load`, judged by `slo`: what `client.json` says.
 
     `max_seq_len`: tokens of prompt and answer together at which the engines end an answer.
+    `stop_when_hopeless`: the run ends when it is certain that it cannot hold `slo`. `earlier_runs`: so many
+    asked this deployment before; prompts made to length are other ones than theirs, which it may remember.
     `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k and ignore_eos from the
     object `nvext` alone. Dynamo 1.6.1 answers every request that names them there with 400, unknown field.
     """
@@ -24,6 +29,8 @@ class AskedRun(Typed):
     load: Load
     slo: Slo
     max_seq_len: PositiveInt
+    stop_when_hopeless: bool = False
+    earlier_runs: NonNegativeInt = 0
     nvext: bool = False
 
 
