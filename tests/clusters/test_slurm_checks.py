@@ -47,10 +47,21 @@ def test_a_controller_that_does_not_answer_is_said_in_slurms_words(slurm: FakeSl
 @pytest.mark.usefixtures("slurm")
 def test_every_misfit_is_said_at_once() -> None:
     broken = found("cluster.partition=small", "cluster.time_limit='1:00:00'", "cluster.model_path=/nowhere")
-    assert broken["hardware.nodes"].expected == "at most 4"
-    assert broken["cluster.time_limit"].expected == "at most 30 minutes"
+    lifted = "or in cluster.qos a QOS with the flag"
+    assert broken["hardware.nodes"].expected == f"at most 4, {lifted} PartitionMaxNodes"
+    assert broken["cluster.time_limit"].expected == f"at most 30 minutes, {lifted} PartitionTimeLimit"
     assert broken["cluster.model_path"].severity == "warning"
     assert len(errors(broken.values())) == 2
+
+
+@pytest.mark.usefixtures("slurm")
+def test_what_a_qos_may_lift_is_no_reason_to_refuse() -> None:
+    """A QOS with PartitionTimeLimit and PartitionMaxNodes does; the nodes that there are, none does."""
+    words = ("cluster.partition=small", "cluster.time_limit='1:00:00'", "cluster.qos=long")
+    lifted = found(*words)
+    assert {lifted[path].severity for path in ("hardware.nodes", "cluster.time_limit")} == {"warning"}
+    assert "unless QOS long has the flag PartitionTimeLimit" in lifted["cluster.time_limit"].why
+    assert found(*words, "hardware.nodes=19")["hardware.nodes"].severity == "error"
 
 
 @pytest.mark.usefixtures("slurm")
@@ -85,5 +96,5 @@ def test_no_output_breaks_the_reading_of_partitions(text: str) -> None:
 def test_a_partition_is_read_with_its_limits(nodes: int, most: int | str) -> None:
     line = f"PartitionName=p State=UP Default=NO MaxNodes={most} MaxTime=UNLIMITED TotalNodes={nodes}"
     partition = parse_partitions(f"{line}\n")["p"]
-    assert partition.most_nodes == (nodes if most == "UNLIMITED" else min(nodes, int(most)))
+    assert (partition.nodes, partition.most_nodes) == (nodes, None if most == "UNLIMITED" else most)
     assert partition.longest_s is None

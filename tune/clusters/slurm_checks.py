@@ -19,11 +19,12 @@ from tune.spec.trial import TrialSpec
 
 @dataclass(frozen=True)
 class Partition:
-    """`most_nodes`: what a job may have, and the partition does have; None: no limit."""
+    """`nodes`: what it has. `most_nodes`, `longest_s`: what a job may have, None: no limit."""
 
     name: str
     default: bool
     state: str
+    nodes: int | None
     most_nodes: int | None
     longest_s: float | None
 
@@ -65,16 +66,21 @@ def parse_partitions(text: str) -> dict[str, Partition]:
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if "PartitionName" not in fields:
             continue
-        limits = [fields.get(name, "") for name in ("TotalNodes", "MaxNodes")]
         partition = Partition(
             name=fields["PartitionName"],
             default=fields.get("Default") == "YES",
             state=fields.get("State", ""),
-            most_nodes=min((int(limit) for limit in limits if limit.isdecimal()), default=None),
+            nodes=_count(fields.get("TotalNodes", "")),
+            most_nodes=_count(fields.get("MaxNodes", "")),
             longest_s=duration_s(fields.get("MaxTime", "")),
         )
         found[partition.name] = partition
     return found
+
+
+def _count(text: str) -> int | None:
+    """None for UNLIMITED, and for what is no number."""
+    return int(text) if text.isdecimal() else None
 
 
 def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) -> Iterator[Finding]:
@@ -95,15 +101,28 @@ def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) ->
 
 
 def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
-    most = partition.most_nodes
-    if most is not None and nodes > most:
-        why = f"partition {partition.name} gives a job no more: it would wait for ever or be refused"
-        yield _error("hardware.nodes", str(nodes), f"at most {most}", why, _SINFO)
+    if partition.nodes is not None and nodes > partition.nodes:
+        why = f"partition {partition.name} has no more: it would wait for ever or be refused"
+        yield _error("hardware.nodes", str(nodes), f"at most {partition.nodes}", why, _SINFO)
+    elif partition.most_nodes is not None and nodes > partition.most_nodes:
+        yield _over(
+            facts,
+            partition.name,
+            "PartitionMaxNodes",
+            path="hardware.nodes",
+            found=str(nodes),
+            expected=f"at most {partition.most_nodes}",
+        )
     limit_s = duration_s(facts.time_limit)
     if partition.longest_s is not None and limit_s is not None and limit_s > partition.longest_s:
-        expected = f"at most {partition.longest_s / 60:g} minutes"
-        why = f"the time limit of partition {partition.name}"
-        yield _error("cluster.time_limit", facts.time_limit, expected, why, _SINFO)
+        yield _over(
+            facts,
+            partition.name,
+            "PartitionTimeLimit",
+            path="cluster.time_limit",
+            found=facts.time_limit,
+            expected=f"at most {partition.longest_s / 60:g} minutes",
+        )
     if partition.state != "UP":
         yield Finding(
             "warning",
@@ -113,6 +132,19 @@ def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterato
             "jobs wait until it is, or are refused",
             _SINFO,
         )
+
+
+def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: str, expected: str) -> Finding:
+    """A limit of the partition, which a QOS with this `flag` lifts; one that is asked for may have it.
+
+    Source: Slurm, sacctmgr(1), QOS flags.
+    """
+    if facts.qos is None:
+        expected += f", or in cluster.qos a QOS with the flag {flag}"
+        why = f"partition {partition} gives a job no more: it would wait for ever or be refused"
+        return _error(path, found, expected, why, _SINFO)
+    why = f"partition {partition} gives a job no more, unless QOS {facts.qos} has the flag {flag}"
+    return Finding("warning", path, found, expected, why, _SINFO)
 
 
 def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
