@@ -130,7 +130,7 @@ def test_nodes_that_die(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     assert set(heads) == {"g01", "g04"}
     slurm.kill_node("g02")
     slurm.kill_node("g04")
-    wait_for(lambda: process.poll() is not None, 90)
+    wait_for(lambda: process.poll() is not None, 180)
     said = printed(process)
     assert process.returncode in (1, 3), said
     assert {outcome["status"] for outcome in outcomes(tmp_path)} == {"failed"}

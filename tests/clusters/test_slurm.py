@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from fake_slurm import FakeSlurm
 from slurm_nodes import Nodes
 
 from tune.clusters.allocation import Allocation, allocation_of
+from tune.clusters.live import live_jobs
 from tune.clusters.place import LastingPlace
 from tune.clusters.slurm import SlurmCluster
 from tune.clusters.slurm_watch import Watch
 from tune.clusters.submission import submit_job
 from tune.config import compose_overrides
 from tune.deploy.job_script import job_script, sbatch_options
-from tune.errors import FixCommand, TuneError
+from tune.errors import FixCommand
 from tune.orchestrate.inbox import is_closed, take
 from tune.results.folder import TrialFolder, read_attempt
 from tune.spec.trial import TrialSpec
@@ -295,6 +297,49 @@ def test_a_record_on_its_way_is_waited_for(study: Study) -> None:
     assert record.error is None
 
 
+def test_a_record_on_its_way_is_waited_for_where_slurm_has_forgotten_the_job(study: Study) -> None:
+    """From when the end was noticed, by whichever process: study.once asks once in each."""
+    handle = study.submit("a")
+    take(Path(handle), ["g01"])
+    study.slurm.forget("101")
+    patient = SlurmCluster(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
+    patient.resume(Path(handle))
+    assert patient.poll(handle) == "running"
+    later = SlurmCluster(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
+    later.resume(Path(handle))
+    two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    (study.allocation().folder / "end_noticed").write_text(f"{two_hours_ago.isoformat()}\n")
+    assert later.poll(handle) == "ended"
+    assert "Slurm no longer knows job 101" in record_of(handle)
+
+
+def test_what_was_cancelled_in_the_queue_wrote_nothing_to_wait_for(study: Study) -> None:
+    handle = study.submit("a")
+    place = SlurmCluster(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
+    place.resume(Path(handle))
+    study.slurm.set("101", state="CANCELLED", held="0:00")
+    assert place.poll(handle) == "ended"
+
+
+@pytest.mark.parametrize("left", ['{"job_id": "1', ""])
+def test_a_torn_record_is_written_anew_and_stops_no_other_trial(study: Study, left: str) -> None:
+    first = study.submit("a")
+    torn = study.allocation().record_path
+    torn.write_text(left)
+    study.again()
+    second = study.submit("b")
+    assert study.place.resume(Path(first)) == first
+    assert [job.job_id for job in live_jobs(study.root / "runs" / "one")] == ["101", "102"]
+    assert [study.place.poll(handle) for handle in (first, second)] == ["waiting"] * 2
+    assert sorted(study.slurm.jobs) == ["101", "102"]
+    record = study.allocation().read()
+    assert record is not None
+    assert (record.job_id, record.nodes) == ("101", 18)
+    assert f"{torn} was not readable; it is written anew, for job 101." in study.said
+    study.nodes.work()
+    assert {study.place.poll(handle) for handle in (first, second)} == {"ended"}
+
+
 def test_one_question_now_and_then_for_all_jobs(study: Study) -> None:
     for name in "abc":
         study.submit(name)
@@ -402,33 +447,57 @@ def test_what_was_cancelled_is_not_begun_again(study: Study) -> None:
     assert len(study.slurm.jobs) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "kind"),
-    [
-        ("sbatch: error: Batch job submission failed: Invalid qos specification", FixCommand),
-        ("sbatch: error: Batch job submission failed: Requested node configuration", FixCommand),
-    ],
+POLICY = (
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, "
+    "user's size and/or time limits)"
 )
-def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str, kind: type[TuneError]) -> None:
-    study.slurm.fail("sbatch", words)
-    with pytest.raises(kind, match=words.rpartition(": ")[2]):
-        study.submit("a")
+"""Preceded, in Slurm 22.05, by a line with the limit."""
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
-        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
-        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "sbatch: error: Batch job submission failed: Invalid qos specification",
+        "sbatch: error: Batch job submission failed: Requested node configuration",
+        f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}",
+        f"sbatch: error: QOSMaxNodePerJobLimit\n{POLICY}",
     ],
 )
-def test_what_slurm_does_not_take_now_is_submitted_later(study: Study, words: str) -> None:
+def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str) -> None:
+    study.slurm.fail("sbatch", words)
+    with pytest.raises(FixCommand) as refusal:
+        study.submit("a")
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "patience_s"),
+    [
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect)", None),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", None),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", 24 * 3600),
+        (f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", 24 * 3600),
+        (f"sbatch: error: AssocGrpSubmitJobsLimit\n{POLICY}", 24 * 3600),
+        (POLICY, 1800),
+    ],
+)
+def test_what_slurm_does_not_take_now_is_submitted_later_but_not_for_ever(
+    study: Study, words: str, patience_s: float | None
+) -> None:
+    now = {"s": 0.0}
+    study.place = SlurmCluster(FACTS, 1, study.said.append, every_s=0.0, retry_s=30.0, clock=lambda: now["s"])
     study.slurm.fail("sbatch", words)
     handle = study.submit("a")
-    assert [study.place.poll(handle) for _ in range(3)] == ["waiting"] * 3
+    for now["s"] in (0.0, 10.0, 31.0, 40.0, patience_s or 1e6):
+        assert study.place.poll(handle) == "waiting"
+    assert study.slurm.asked.count("sbatch") == 3, "every half minute"
     assert [line for line in study.said if words in line] == study.said, "said once"
+    now["s"] += 61.0
+    if patience_s:
+        with pytest.raises(FixCommand, match=r"policy[\s\S]*It was tried for"):
+            study.place.poll(handle)
     study.slurm.fail("sbatch", None)
+    now["s"] += 61.0
     assert study.place.poll(handle) == "waiting"
     assert len(study.slurm.jobs) == 1
     study.nodes.work()

@@ -35,6 +35,15 @@ def test_the_job_of_another_id_does_nothing(
     assert [path.name for path in job.iterdir()] == ["job.json"]
 
 
+def test_a_torn_record_of_a_job_does_not_stop_it(job: Path) -> None:
+    (job / "job.json").write_text('{"job_id": "')
+    given = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
+    (job / "closed").touch()
+    command = [sys.executable, "-c", RUN, str(job)]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "0", done.stderr
+
+
 def test_an_orchestrator_that_is_killed_is_told_of_by_the_one_that_is_left(job: Path) -> None:
     """Want of memory on the first node kills it, and submitit calls the job completed."""
     given = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tune.errors import RunAgain
 from tune.orchestrate.inbox import close, entries, post
 from tune.results.files import read_record, write_text
 from tune.spec.typed import PositiveInt, Typed
 
 JOBS = "jobs"
-_JOB_FILE = "job.json"
+_JOB_FILE, _NOTICED = "job.json", "end_noticed"
 
 
 class JobRecord(Typed):
@@ -29,7 +30,7 @@ class JobRecord(Typed):
 
 @dataclass(frozen=True)
 class Allocation:
-    """The allocation in `folder`, an absolute path. Reading raises RunAgain where a file is torn."""
+    """The allocation in `folder`, an absolute path."""
 
     folder: Path
 
@@ -38,24 +39,40 @@ class Allocation:
         """What its job carries in Slurm: the link from a job back to its folder."""
         return f"tune:{self.folder}"
 
+    @property
+    def record_path(self) -> Path:
+        return self.folder / _JOB_FILE
+
     def read(self) -> JobRecord | None:
-        """None where nothing was about to be submitted yet."""
-        advice = "Look with squeue what runs for this study, then move the file away."
-        return read_record(self.folder / _JOB_FILE, JobRecord, advice)
+        """None where nothing was about to be submitted yet, or the record is damaged: then the job is found
+        as one is whose id was never written, by its comment or what it left."""
+        try:
+            return read_record(self.record_path, JobRecord)
+        except RunAgain:
+            return None
 
     def write(self, nodes: int, job_id: str | None = None) -> None:
         record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=datetime.now(UTC).isoformat())
-        write_text(self.folder / _JOB_FILE, record.model_dump_json() + "\n")
+        write_text(self.record_path, record.model_dump_json() + "\n")
 
-    def identify(self, job_id: str) -> None:
+    def identify(self, job_id: str, nodes: int) -> None:
         """Put on record which job this is; submitit's pickle, which that job reads, is named after it."""
-        record = self.read()
-        assert record is not None
         for pickle in self.folder.glob("*.pkl"):
             if not pickle.stem.endswith(("_submitted", "_result")):
                 pickle.rename(self.folder / f"{job_id}_submitted.pkl")
-        named = record.model_copy(update={"job_id": job_id})
-        write_text(self.folder / _JOB_FILE, named.model_dump_json() + "\n")
+        record = self.read()
+        if record is None:
+            self.write(nodes, job_id)
+        else:
+            named = record.model_copy(update={"job_id": job_id})
+            write_text(self.record_path, named.model_dump_json() + "\n")
+
+    def noticed_at(self) -> datetime:
+        """When somebody first asked this: since then the job is known to have ended, but not when."""
+        path = self.folder / _NOTICED
+        if not path.exists():
+            write_text(path, datetime.now(UTC).isoformat() + "\n")
+        return datetime.fromisoformat(path.read_text().strip())
 
     def traces(self) -> str | None:
         """The id that a job left in the names of its files, None where there are none."""
@@ -80,7 +97,7 @@ def allocations(study: Path) -> Iterator[Allocation]:
     numbers = [int(path.name) for path in jobs.glob("*") if path.name.isdecimal()] if jobs.is_dir() else []
     for number in sorted(numbers, reverse=True):
         found = Allocation(jobs / str(number))
-        if found.read():
+        if found.record_path.exists():
             yield found
 
 

@@ -18,7 +18,8 @@ from tune.clusters.slurm_checks import require_cluster
 from tune.clusters.slurm_commands import NoAnswer, cancel_job
 from tune.clusters.slurm_states import JobInfo
 from tune.clusters.slurm_watch import EVERY_S, Watch
-from tune.clusters.submission import submit_job
+from tune.clusters.submission import TakenLater, submit_job
+from tune.clusters.turned_down import TurnedDown
 from tune.deploy.job_script import sbatch_options
 from tune.errors import RunAgain
 from tune.orchestrate.inbox import close, hosts_of, is_closed, post
@@ -26,8 +27,9 @@ from tune.results.folder import has_ended, trial_of, write_attempt
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
-GRACE_S = 10.0
-"""What a job wrote last may reach this machine later than the news of its end, on a shared file system."""
+GRACE_S = 75.0
+"""What a job wrote last may reach this machine later than the news of its end: an NFS client may know for
+60 s that a file is not there. Source: nfs(5), acregmax, acdirmax."""
 
 RETRY_S = 30.0
 """Between two submissions of a job that a busy controller, or a limit of the user's jobs, turned down."""
@@ -49,10 +51,11 @@ class SlurmCluster:
         every_s: float = EVERY_S,
         grace_s: float = GRACE_S,
         retry_s: float = RETRY_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._facts, self._trials_per_job, self._say = facts, trials_per_job, say
         self._watch, self._grace = Watch(say, every_s), timedelta(seconds=grace_s)
-        self._retry_s, self._not_before_s = retry_s, dict[Path, float]()
+        self._turned_down = TurnedDown(say, retry_s, clock)
         self._given: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
         self._checked = self._adopted = False
@@ -172,23 +175,26 @@ class SlurmCluster:
         return allocation
 
     def _send(self, allocation: Allocation, spec: TrialSpec) -> str | None:
-        """The id of the submitted job; None where Slurm takes none now, which another `poll` tries again."""
-        if time.monotonic() < self._not_before_s.get(allocation.folder, 0.0):
+        """The id of the submitted job; None where Slurm takes none now, which another `poll` tries again.
+
+        Raises FixCommand where Slurm refuses it, or did not take it for as long as that might pass.
+        """
+        if self._turned_down.is_to_wait(allocation.folder):
             return None
         options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
         try:
             job_id = submit_job(allocation, options | {"comment": allocation.comment})
-        except RunAgain as error:
-            if allocation.folder not in self._not_before_s:
-                self._say(str(error))
-            self._not_before_s[allocation.folder] = time.monotonic() + self._retry_s
+        except TakenLater as error:
+            self._turned_down.note(allocation.folder, error)
             return None
         self._identify(allocation, job_id)
         self._say(f"{self._watch.labelled(job_id)}: submitted")
         return job_id
 
     def _identify(self, allocation: Allocation, job_id: str) -> None:
-        allocation.identify(job_id)
+        if allocation.read() is None:
+            self._say(f"{allocation.record_path} was not readable; it is written anew, for job {job_id}.")
+        allocation.identify(job_id, _spec(allocation.attempts()[0]).hardware.nodes)
         self._follow(allocation, job_id)
 
     def _follow(self, allocation: Allocation, job_id: str) -> None:
@@ -221,7 +227,8 @@ class SlurmCluster:
     def _without_record(self, attempt: Path, allocation: Allocation, job_id: str, info: JobInfo) -> State:
         """The job is over and the attempt has no record: never taken, still on its way here, or lost.
 
-        The first of an allocation is always tried, and what was cancelled is not begun again.
+        The first of an allocation is always tried, and what was cancelled is not begun again. What was
+        cancelled in the queue wrote nothing.
         """
         taken = bool(hosts_of(attempt)) or attempt == allocation.attempts()[0]
         if not taken and info.state != "CANCELLED":
@@ -229,7 +236,9 @@ class SlurmCluster:
             with _ctrl_c_later():
                 self._given[str(attempt)] = self._begin(_spec(attempt), attempt)
             return "waiting"
-        if info.ended_at and datetime.now(UTC) - info.ended_at < self._grace:
+        ended_at = info.ended_at or allocation.noticed_at()
+        in_queue = info.state == "CANCELLED" and info.held_s == 0
+        if not in_queue and datetime.now(UTC) - ended_at < self._grace:
             return "running"
         if not has_ended(attempt):
             write_attempt(attempt, lost_attempt(attempt, allocation, job_id, info))

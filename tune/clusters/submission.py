@@ -15,12 +15,30 @@ from tune.clusters.allocation import Allocation
 from tune.clusters.slurm_commands import environment
 from tune.errors import FixCommand, RunAgain, TuneError
 
-_PASSING = re.compile(
+_BUSY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were transmitted"
     r"|Slurm temporarily unable|temporarily disabled|slurm controller in process of startup"
-    r"|[Jj]ob submit limit|Job violates accounting/QOS policy|MaxSubmitJob|SubmitJobs?Limit"
 )
-"""Refusals that another time may not meet. Source: Slurm, src/common/slurm_errno.c."""
+"""Refusals that another time will not meet. Source: Slurm, src/common/slurm_errno.c."""
+
+_POLICY = re.compile(r"Job violates accounting/QOS policy|[Jj]ob submit limit")
+_NAMED = re.compile(r"\b(?:QOS|Assoc)\w+")
+_SUBMITTED = re.compile(r"Submit")
+"""Slurm refuses for many limits in the same words; before them newer ones name the limit. Those on how many
+jobs are submitted are QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit and the
+like. Source: Slurm, src/common/slurm_protocol_defs.c, job_state_reason_string; seen in 22.05."""
+
+LIMIT_PATIENCE_S, POLICY_PATIENCE_S = 24 * 3600.0, 1800.0
+"""For a limit that other jobs of the user use up, which end; and for one that Slurm does not name, which may
+be that or nothing that passes."""
+
+
+class TakenLater(RunAgain):
+    """Slurm may take the job later; for how long that may be hoped for, None: for as long as it says so."""
+
+    def __init__(self, message: str, patience_s: float | None) -> None:
+        super().__init__(message)
+        self.patience_s = patience_s
 
 
 def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
@@ -28,7 +46,7 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
 
     The job runs `tune.orchestrate.job.run_job` with the folder's path and nothing else. The process is the
     batch step itself (`exec`): signals reach it and no shell. Raises FixCommand where Slurm refuses the job,
-    with its words, and RunAgain where it may take it later.
+    with its words, and TakenLater where it may take it another time.
     """
     from submitit import SlurmExecutor  # noqa: PLC0415  (costs 80 ms, which only a submission should)
     from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415
@@ -43,7 +61,7 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
         with _plain_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             return str(executor.submit(run_job, str(allocation.folder)).job_id)
     except FailedSubmissionError as error:
-        raise RunAgain(f"sbatch: {error}") from error
+        raise TakenLater(f"sbatch: {error}", None) from error
     except FailedJobError as error:
         raise _refusal(str(error)) from error
 
@@ -61,12 +79,23 @@ def _plain_environment() -> Iterator[None]:
 
 
 def _refusal(words: str) -> TuneError:
-    if _PASSING.search(words):
-        return RunAgain(f"Slurm does not take the job now, it is tried again: {words}")
+    later = f"Slurm does not take the job now, it is tried again: {words}"
+    if _BUSY.search(words):
+        return TakenLater(later, None)
+    named = _NAMED.findall(words)
+    if any(_SUBMITTED.search(name) for name in named):
+        return TakenLater(later, LIMIT_PATIENCE_S)
+    if _POLICY.search(words) and not named:
+        return TakenLater(later, POLICY_PATIENCE_S)
+    return refused(words)
+
+
+def refused(words: str) -> FixCommand:
+    """What to say of a job that Slurm does not take with these `words`, now or later."""
     return FixCommand(
         f"Slurm refused the job:\n  {words}\nExpected a job that the cluster accepts: change the settings of "
-        "cluster (cluster.partition, cluster.account, cluster.time_limit, ...); action=preflight asks Slurm "
-        "without submitting."
+        "cluster (cluster.partition, cluster.account, cluster.qos, cluster.time_limit, ...); "
+        "action=preflight asks Slurm without submitting, sacctmgr show qos and show assoc list the limits."
     )
 
 

@@ -59,9 +59,14 @@ def _shared(folder: Path) -> Path:
 
 
 def _is_ours(job: Path) -> bool:
-    """A killed driver may have submitted twice for a folder; its record names the job that counts."""
-    path = job / "job.json"
-    known = json.loads(path.read_text())["job_id"] if path.exists() else None
+    """A killed driver may have submitted twice for a folder; its record names the job that counts.
+
+    Where there is none, or it is damaged, this one does.
+    """
+    try:
+        known = json.loads((job / "job.json").read_text())["job_id"]
+    except (FileNotFoundError, ValueError):
+        return True
     return known in {None, os.environ.get("SLURM_JOB_ID")}
 
 
