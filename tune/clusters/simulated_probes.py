@@ -24,55 +24,61 @@ FURTHER_ORDERS = 4
 deviation to about 35 %, at five times the cost of one. Formula: 1 / sqrt(2 (n - 1)), n = 5."""
 
 
-def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path) -> Phases:
-    """Ask what the load of `spec` says, and leave a folder a probe; how long it took, by the rack's clock."""
-    deployment = Deployment(calibration)
+def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path) -> float:
+    """Ask what the load of `spec` says, and leave a folder a probe; seconds that the probes took, drained."""
     if spec.load.mode == "capacity":
-        deque(find_highest_rate(spec, calibration, attempt, deployment.run), maxlen=0)
-    else:
-        deployment.run_to_the_end(spec, attempt / PROBE_FOLDER, full=True)
-    return deployment.phases
+        return _find_highest_rate(spec, calibration, attempt)
+    log = simulate(spec, calibration)
+    _leave(log, spec, calibration, attempt / PROBE_FOLDER, full=True)
+    return float(log.done_ns.max()) / 1e9
+
+
+def _find_highest_rate(spec: TrialSpec, calibration: Calibration, attempt: Path) -> float:
+    deployment = Deployment(spec, calibration, attempt)
+    forecast = RackForecast(spec, calibration)
+    *_, answer = explore(spec.load, forecast, deployment.measure)
+    assert isinstance(answer, Answer)
+    record = Capacity(
+        confirmed_qps=answer.confirmed_qps,
+        missed_qps=answer.missed_qps,
+        boundary_qps=answer.boundary_qps,
+        fitted=forecast.fitted,
+    )
+    write_capacity(attempt, record)
+    return deployment.held_s
 
 
 class Deployment:
     """One deployment, asked probe after probe; each begins when the one before is drained."""
 
-    def __init__(self, calibration: Calibration) -> None:
-        self.phases = Phases(bring_up_s=calibration.bring_up_s)
-        self._calibration = calibration
+    def __init__(self, spec: TrialSpec, calibration: Calibration, attempt: Path) -> None:
+        self.held_s = 0.0
+        self._spec, self._calibration, self._attempt = spec, calibration, attempt
+        self._probes = 0
 
-    def run(self, spec: TrialSpec, folder: Path, *, full: bool) -> bool:
-        """As tune.sim.search.Run says."""
-        if not full:
-            self.run_to_the_end(spec, folder, full=False)
-            return False
+    def measure(self, ask: Ask) -> tuple[RequestLog, bool | None]:
+        """The record of the probe, and whether it held; a run that cannot is stopped when that is certain."""
+        load = self._spec.load.at(ask.target_qps)
+        spec = self._with(load if ask.queries is None else load.first(ask.queries))
         log = simulate(spec, self._calibration)
-        certain = hopeless(log, spec.slo, len(log))
+        certain = hopeless(log, spec.slo, len(log)) if ask.queries is None else None
+        begun = slice(None) if certain is None else log.scheduled_ns <= certain.after_ns
+        self.held_s += float(log.done_ns[begun].max()) / 1e9
+        self._probes += 1
+        folder = self._attempt / probe_folder(self._probes)
         if certain is None:
-            self._leave(log, spec, folder, full=True)
-            return False
-        begun = log.scheduled_ns <= certain.after_ns
-        self._count(certain.after_ns, int(log.done_ns[begun].max()))
-        folder.mkdir(parents=True)
-        write_requests(folder / REQUESTS_FILE, first_requests(log, certain.queries))
-        return True
+            _leave(log, spec, self._calibration, folder, full=ask.queries is None)
+        else:
+            log = first_requests(log, certain.queries)
+            folder.mkdir(parents=True)
+            write_requests(folder / REQUESTS_FILE, log)
+        asked = Asked(target_qps=ask.target_qps, queries=ask.queries, stopped=certain is not None)
+        write_asked(folder, asked)
+        probe = measure(folder, spec, folder.name)
+        return log, probe.feasible if probe.valid else None
 
-    def run_to_the_end(self, spec: TrialSpec, folder: Path, *, full: bool) -> None:
-        """Likewise, without stopping it."""
-        self._leave(simulate(spec, self._calibration), spec, folder, full=full)
-
-    def _leave(self, log: RequestLog, spec: TrialSpec, folder: Path, *, full: bool) -> None:
-        last_ns = int(log.done_ns.max())
-        self._count(last_ns, last_ns)
-        _leave(log, spec, self._calibration, folder, full=full)
-
-    def _count(self, over_ns: int, drained_ns: int) -> None:
-        phases = self.phases
-        spent = {
-            "probes_s": phases.probes_s + over_ns / 1e9,
-            "drain_s": phases.drain_s + max(0, drained_ns - over_ns) / 1e9,
-        }
-        self.phases = phases.model_copy(update=spent)
+    def _with(self, load: Load) -> TrialSpec:
+        return self._spec.model_copy(update={"load": load})
 
 
 def _leave(log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, *, full: bool) -> None:
