@@ -17,6 +17,7 @@ from tune.results.measure import REQUESTS_FILE, measure
 from tune.results.outcome import Probe
 from tune.results.requests import read_requests
 from tune.sim.rack import simulate
+from tune.sim.search import measure_ask
 from tune.spec.trial import TrialSpec
 
 SHORT = (
@@ -39,6 +40,9 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
     folders = sorted(attempt.glob("probe-*"))
     lasted_s = sum(read_requests(folder / REQUESTS_FILE).done_ns.max() for folder in folders) / 1e9
     assert record.held_s >= calibration.bring_up_s + lasted_s - 1e-6
+    assert record.phases is not None
+    assert sum(record.phases.model_dump().values()) == pytest.approx(record.held_s)
+    assert record.phases.bring_up_s == calibration.bring_up_s
     return spec, [measure(folder, spec, folder.name) for folder in folders]
 
 
@@ -73,8 +77,8 @@ def test_without_a_rate_that_holds_one_short_probe_says_how_far_it_is(tmp_path: 
 def test_a_run_that_cannot_hold_is_stopped_and_judged_by_what_there_was(tmp_path: Path) -> None:
     settings = compose_overrides(SHORT).settings
     assert settings.cluster.calibration is not None
-    deployment = Deployment(settings.trial_spec, settings.cluster.calibration, tmp_path)
-    log, held = deployment.measure(Ask(25.0, None))
+    deployment = Deployment(settings.cluster.calibration)
+    log, held = measure_ask(Ask(25.0, None), settings.trial_spec, tmp_path / "probe-1", deployment.run)
     assert held is False
     assert 459 <= len(log) < 2000
     asked = read_asked(tmp_path / "probe-1")
@@ -84,4 +88,7 @@ def test_a_run_that_cannot_hold_is_stopped_and_judged_by_what_there_was(tmp_path
     assert (probe.valid, probe.feasible, probe.target_qps, probe.full) == (True, False, 25.0, True)
     load = settings.load.at(25.0)
     whole = simulate(settings.trial_spec.model_copy(update={"load": load}), settings.cluster.calibration)
-    assert deployment.held_s <= whole.done_ns.max() / 1e9
+    phases = deployment.phases
+    assert phases.drain_s > 0
+    assert phases.probes_s + phases.drain_s <= whole.done_ns.max() / 1e9
+    assert phases.probes_s == pytest.approx(log.done_ns.max() / 1e9)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from tune.results.record import Phases
 from tune.spec.typed import Typed
 
 
@@ -118,7 +119,8 @@ class Binding(Typed):
 class Probe(Typed):
     """One LoadGen run on a live deployment. `raw` is its folder, relative to the trial's.
 
-    `full`: it was to be the run that the load asks for; others show only its first requests.
+    `full`: it was to be the run that the load asks for; others show only its first requests. `stopped`: it
+    was given up when it could hold its SLO no more, and its figures are those of the requests until then.
     """
 
     target_qps: float
@@ -140,10 +142,11 @@ class Probe(Typed):
     spread: Spread | None = None
     binding: Binding | None = None
     full: bool = True
+    stopped: bool = False
 
 
 class Attempt(Typed):
-    """One try at a trial; times are ISO 8601 in UTC."""
+    """One try at a trial; times are ISO 8601 in UTC. `phases` is None where they are not on record."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -151,6 +154,7 @@ class Attempt(Typed):
     ended_at: str
     gpu_hours: float
     class_: Literal["measured", "infeasible", "failed"] = Field(alias="class")
+    phases: Phases | None = None
 
 
 class Outcome(Typed):

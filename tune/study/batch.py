@@ -233,5 +233,6 @@ def _count(record: AttemptRecord, gpus: int) -> Attempt:
             "ended_at": record.ended_at,
             "gpu_hours": gpus * record.held_s / 3600,
             "class": verdict,
+            "phases": record.phases,
         }
     )
