@@ -20,7 +20,7 @@ from tune.errors import TuneError
 from tune.results.folder import write_attempt
 from tune.results.measure import measure_attempt
 from tune.results.outcome import Probe
-from tune.results.record import AttemptRecord
+from tune.results.record import AttemptRecord, Phases
 from tune.sim.compiled import is_cold
 from tune.sim.decode_loop import decode
 from tune.sim.rack import simulate
@@ -115,13 +115,14 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> list[Pro
     spec = TrialSpec.model_validate_json(spec_json)
     calibration = Calibration.model_validate_json(calibration_json)
     started = datetime.now(UTC)
-    held_s, error = 0.0, None
+    phases, error = Phases(), None
     try:
-        held_s = calibration.bring_up_s + simulate_probes(spec, calibration, Path(attempt))
+        phases = simulate_probes(spec, calibration, Path(attempt))
     except TuneError as known:
         error = str(known)
     except Exception:  # a broken simulator fails its trial, with its trace, not the whole study
         error = traceback.format_exc()
+    held_s = phases.bring_up_s + phases.probes_s + phases.drain_s
     write_attempt(
         Path(attempt),
         AttemptRecord(
@@ -130,6 +131,7 @@ def run_attempt(spec_json: str, calibration_json: str, attempt: str) -> list[Pro
             held_s=held_s,
             error=error,
             cause="world" if error else None,
+            phases=phases,
         ),
     )
     return [] if error else measure_attempt(Path(attempt), spec)
