@@ -12,7 +12,7 @@ all those orders together holds, and its cost in runs of full length at that rat
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ import numpy as np
 
 from tune.config import compose_overrides
 from tune.probe.capacity import Answer, Ask, Seen, explore
-from tune.probe.sequential import hopeless, late_requests
+from tune.probe.sequential import hopeless, late_requests, more_than_half
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import RequestLog
 from tune.results.select import first_requests
@@ -36,7 +36,7 @@ from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
 SWEEP, CALIBRATION = SETTINGS.sweep, SETTINGS.cluster.calibration
-FIRST_ORDER, ORDERS = 100, 15
+FIRST_ORDER, ORDERS = 100, 41
 TOLERANCE = 1.003
 
 
@@ -102,16 +102,17 @@ def most_late(log: RequestLog, spec: TrialSpec) -> int:
     return max(int(late.sum()) for late in late_requests(log, spec.slo))
 
 
-def orders(spec: TrialSpec, rack: Calibration, qps: float) -> list[RequestLog]:
-    return [run(spec, rack, qps, FIRST_ORDER + order) for order in range(ORDERS)]
+def orders(spec: TrialSpec, rack: Calibration, qps: float) -> Iterator[RequestLog]:
+    return (run(spec, rack, qps, FIRST_ORDER + order) for order in range(ORDERS))
 
 
 def half_hold(spec: TrialSpec, rack: Calibration, qps: float) -> bool:
     first = run(spec, rack, qps, FIRST_ORDER)
     if most_late(first, spec) > 0.05 * len(first):
         return False
-    held = [most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps)]
-    return sum(held) > ORDERS / 2
+    return more_than_half(
+        (most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps)), ORDERS
+    )
 
 
 def true_boundary_qps(spec: TrialSpec, rack: Calibration) -> float:
@@ -141,8 +142,14 @@ class Deployment:
         return log, most_late(log, self.spec) <= late_allowed(len(log))
 
 
-def search(task: tuple[TrialSpec, Calibration, int]) -> Found:
-    spec, rack, seed = task
+def searches(task: tuple[TrialSpec, Calibration, int]) -> list[Found]:
+    """Searches on one configuration, one an order of lengths."""
+    spec, rack, seeds = task
+    true_qps = true_boundary_qps(spec, rack)
+    return [search(spec, rack, seed, true_qps) for seed in range(seeds)]
+
+
+def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float) -> Found:
     spec = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": seed})})
     deployment, told, answer = Deployment(spec, rack), [], None
     for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure):
@@ -154,11 +161,10 @@ def search(task: tuple[TrialSpec, Calibration, int]) -> Found:
     assert isinstance(answer, Answer)
     late_frac, cost = float("nan"), float("nan")
     if answer.confirmed_qps:
-        logs = orders(spec, rack, answer.confirmed_qps)
+        logs = list(orders(spec, rack, answer.confirmed_qps))
         late_frac = sum(most_late(log, spec) for log in logs) / sum(map(len, logs))
         cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
-    true_qps = true_boundary_qps(spec, rack)
     return Found(label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
 
 
@@ -184,15 +190,14 @@ def main() -> None:
     parser.add_argument("--draw", type=int, default=0, help="seed of configurations and hidden racks")
     options = parser.parse_args()
     draws = np.random.default_rng(options.draw)
-    racks = [(random_trial(draws), hidden_rack(draws)) for _ in range(options.configurations)]
-    tasks = [(spec, rack, seed) for spec, rack in racks for seed in range(options.seeds)]
+    tasks = [(random_trial(draws), hidden_rack(draws), options.seeds) for _ in range(options.configurations)]
     print(f"{datetime.now(UTC):%Y-%m-%d}  prefill workers, chunk, decode batch; rates in queries/s")
     print(f"{'':>28} {'true':>6} {'found':>6} {'off':>6} {'conf.':>6} {'late':>6} {'cost':>5}  probes")
-    found = []
+    found: list[Found] = []
     with ProcessPoolExecutor(options.processes) as pool:
-        for one in pool.map(search, tasks):
-            found.append(one)
-            print(one.line(), flush=True)
+        for some in pool.map(searches, tasks):
+            found += some
+            print("\n".join(one.line() for one in some), flush=True)
     print(summary(found))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tune.probe.sequential import hopeless, late_requests
+from tune.probe.sequential import hopeless, late_requests, more_than_half
 from tune.results.early_stopping import MIN_QUERIES, late_allowed
 from tune.results.requests import RequestLog
 from tune.results.select import first_requests
@@ -78,3 +78,13 @@ def test_an_unanswered_request_is_late_at_once() -> None:
 
 def test_a_run_too_short_for_a_verdict_is_never_given_up() -> None:
     assert hopeless(record(np.ones(300, bool)), SLO, 300) is None
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_more_than_half_is_counted_and_asks_for_no_more_than_it_needs(held: list[bool]) -> None:
+    taken = []
+    verdicts = (taken.append(one) or one for one in held)
+    assert more_than_half(verdicts, len(held)) == (sum(held) > len(held) / 2)
+    before = taken[:-1]
+    assert 2 * sum(before) <= len(held)
+    assert 2 * (len(before) - sum(before)) < len(held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,16 @@ from tune.results.latencies import answered
 from tune.results.loadgen_settings import limit_ns
 from tune.results.requests import IntArray, RequestLog
 from tune.spec.load import Slo
+
+
+def more_than_half(held: Iterable[bool], of: int) -> bool:
+    """Whether more than half of `of` verdicts are True; takes no more of them than decide it."""
+    counts = [0, 0]
+    for one in held:
+        counts[one] += 1
+        if 2 * counts[True] > of or 2 * counts[False] >= of:
+            break
+    return 2 * counts[True] > of
 
 
 class Hopeless(NamedTuple):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.probe.sequential import late_requests
+from tune.probe.sequential import late_requests, more_than_half
 from tune.results.early_stopping import late_allowed
 from tune.results.latencies import answered, latencies
 from tune.results.requests import FloatArray, RequestLog
@@ -42,7 +42,7 @@ OTHER_HYPOTHESIS_COST = 1.0
 EXPECTED_LATE_FRAC = 0.93
 """Share of the late requests that LoadGen forgives which a run to be confirmed is expected to have."""
 
-ORDERS = 9
+ORDERS = 25
 FIRST_OTHER_ORDER = 50
 LOWEST_FRAC, HIGHEST_FRAC = 1 / 32, 32.0
 """Of the rate of the trial: rates outside are not looked at."""
@@ -141,7 +141,9 @@ class RackForecast:
 
     def _half_hold(self, qps: float) -> bool:
         logs = (self._run(qps, FIRST_OTHER_ORDER + order) for order in range(ORDERS))
-        return sum(_most_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs) > ORDERS / 2
+        return more_than_half(
+            (_most_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs), ORDERS
+        )
 
     def _faster(self) -> float:
         """The rack holds so many times the rate that the fit holds, by the p99 of runs of full length."""
