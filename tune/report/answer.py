@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tune.report import words
 from tune.report.certainty import certainty, sd, uncertain, verdict_over_orders
+from tune.report.probes import bracket, cost, searched
 from tune.report.verdict import incumbent, tightest, used
 from tune.results.latencies import p99_s
 from tune.results.orders import NEAR_FRAC
@@ -57,6 +58,7 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
     if uncertain(best, study.slo):
         sentence += f" It is {verdict_over_orders(best, study.slo)}."
     notes = [
+        *_searched(best),
         *certainty(outcomes, best, study.slo, study.space),
         _tightest(best),
         *_binding(best),
@@ -85,7 +87,7 @@ def _closest(study: StudyRecord, top: Outcome) -> Answer:
         f"No configuration held every limit. The closest, {words.describe(top, study.space)} at "
         f"{words.rate(top.target_qps)}, missed: {how} ({_latencies(study, top)})."
     )
-    notes = [*certainty([], top, study.slo, study.space), *_binding(top)]
+    notes = [*_searched(top), *certainty([], top, study.slo, study.space), *_binding(top)]
     if not missed:
         notes.append(
             "Run it longer: a short run must hold a limit with room to spare to prove that it holds."
@@ -121,6 +123,11 @@ def _latencies(study: StudyRecord, outcome: Outcome) -> str:
     if study.slo.tpot_p99_s is not None:
         text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
     return text
+
+
+def _searched(top: Outcome) -> list[str]:
+    """How the highest rate was bracketed and what that cost; nothing where one rate was asked."""
+    return [f"Asked on one deployment: {bracket(top)}. {cost(top)}."] if searched(top) else []
 
 
 def _binding(top: Outcome) -> list[str]:
@@ -221,13 +228,18 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
             + sd(over.tpot_p99_s if over else None, words.milliseconds),
             shares.get("p99 TPOT"),
         ),
-        Tile(
-            "Request rate",
-            f"{top.target_qps:.4g}",
-            "QPS offered",
-            f"{words.figure(top.completed_qps, 4)} QPS completed",
-        ),
+        _rate_tile(top),
     )
+
+
+def _rate_tile(top: Outcome) -> Tile:
+    completed = f"{words.figure(top.completed_qps, 4)} QPS completed"
+    found = top.capacity_qps
+    if found.low is None or not searched(top):
+        return Tile("Request rate", f"{top.target_qps:.4g}", "QPS offered", completed)
+    bounds = {"missed": found.high, "boundary": found.boundary}
+    notes = [f"{name} {qps:.4g}" for name, qps in bounds.items() if qps] or [completed]
+    return Tile("Highest rate held", f"{found.low:.4g}", "QPS", ", ".join(notes))
 
 
 def _command(outcome: Outcome) -> str | None:

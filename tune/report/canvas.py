@@ -24,27 +24,46 @@ TEXT = "var(--text)"
 FEASIBLE = "var(--feasible)"
 BROKEN = "var(--broken)"
 LIMIT = "var(--limit)"
+QUIET = "var(--quiet)"
+
+
+@dataclass(frozen=True)
+class View:
+    """One of several drawings to choose among: its label in the list, what it says, plotly's `spec`."""
+
+    name: str
+    label: str
+    note: str
+    spec: dict[str, Any]
+    height_px: int
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One question and its answer: a plotly `spec`, or None and the reason in `caption`."""
+    """One question and its answer: a plotly `spec`, or `views`, or neither and the reason in `caption`."""
 
     name: str
     title: str
     caption: str
     spec: dict[str, Any] | None
     height_px: int = 420
+    views: tuple[View, ...] = ()
 
 
 def figure(name: str, title: str, caption: str, drawn: go.Figure, height_px: int = 420) -> Figure:
     """Take the drawn traces and layout; the page sets size, fonts and colours."""
+    return Figure(name, title, caption, framed(drawn), height_px)
+
+
+def framed(drawn: go.Figure) -> dict[str, Any]:
+    """Plotly's spec of the drawn traces, with the margins, legend and axes of every figure."""
     drawn.update_layout(template="none", margin={"l": 64, "r": 24, "t": 28, "b": 56}, hovermode="closest")
     place = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
     drawn.update_layout(legend={**place, "itemsizing": "constant"})
     drawn.update_xaxes(automargin=True, zeroline=False, title_standoff=8)
     drawn.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
-    return Figure(name, title, caption, drawn.to_plotly_json(), height_px)
+    spec: dict[str, Any] = drawn.to_plotly_json()
+    return spec
 
 
 def left_out(name: str, title: str, reason: str) -> Figure:

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from tune.report import words
 from tune.report.answer import answer
 from tune.report.figures import figures
+from tune.report.load_curves import load_curves
 from tune.report.place import place_of
 from tune.report.question import rules, space
 from tune.report.table import table
@@ -50,7 +51,7 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         lstrip_blocks=True,
     )
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
-    drawn = figures(study, rows(study, trials, ranks))
+    drawn = [*load_curves(study, trials, ranks), *figures(study, rows(study, trials, ranks))]
     return environment.get_template("index.html").render(
         study=study,
         place=place_of(study.place, study.stack),
@@ -59,7 +60,10 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         answer=answer(study, trials, list(ranks)),
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
-        figures=[(f, f.spec and embed(to_json_plotly(f.spec))) for f in drawn],
+        figures=[
+            (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
+            for f in drawn
+        ],
         verdicts=[{"word": VERDICT_WORDS[v], "meaning": VERDICT_MEANING[v]} for v in VERDICT_WORDS],
         resume=words.command(study.command),
         provenance=provenance(study, trials),

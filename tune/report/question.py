@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from tune.report import words
 from tune.report.place import place_of
+from tune.report.probes import probes_in_all, searched
 from tune.report.verdict import VERDICT_WORDS, VERDICTS, verdict
 from tune.results.outcome import Outcome
 from tune.results.record import StudyRecord
@@ -42,6 +43,8 @@ def rules(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, st
         ("Trials", _trials(study, outcomes)),
         ("GPU-hours", _gpu_hours(study, outcomes)),
     ]
+    if any(map(searched, outcomes)):
+        rows.append(("Probes", probes_in_all(outcomes)))
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
     if attempts and study.place != "sim":
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune.report import words
+from tune.report.probes import bracket, came_to, cost, kind, searched
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, VERDICTS, verdict
+from tune.results.latencies import p99_s
 from tune.results.outcome import Binding, Breakdown, Outcome, Percentiles, Spread, SpreadOf
 from tune.results.record import StudyRecord
 
@@ -107,9 +109,15 @@ def _binding(binding: Binding) -> list[Any]:
     return [words.BINDS[binding.binds], binding.evidence, tried]
 
 
-def _capacity(outcome: Outcome) -> list[float | None] | None:
-    bracket = outcome.capacity_qps
-    return [short(bracket.low), short(bracket.high)] if len(outcome.probes) > 1 else None
+def _capacity(outcome: Outcome) -> dict[str, Any] | None:
+    """The bracket in words, and every probe; None where one rate was asked."""
+    if not searched(outcome):
+        return None
+    probes = [
+        [kind(p), came_to(p), short(p.target_qps), p.queries, short(p99_s(p.ttft_s)), short(p99_s(p.tpot_s))]
+        for p in outcome.probes
+    ]
+    return {"text": f"{bracket(outcome)}; {cost(outcome)}.", "probes": probes}
 
 
 def short(value: float | None) -> float | None:

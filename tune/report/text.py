@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tune.report.certainty import figures_over_orders, verdict_over_orders
 from tune.report.place import place_of
+from tune.report.probes import bracket, cost, probe_lines, searched
 from tune.report.words import BINDS, figure, milliseconds, quoted, seconds
 from tune.results.frame import rank
 from tune.results.outcome import Outcome, Percentiles, Relief
@@ -38,8 +39,10 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     missed = "SLO broken" if outcome.valid else "not valid"
     verdict = "holds its SLO" if outcome.feasible else f"{missed}: {outcome.reason}"
     lines.append(f"verdict   {verdict}")
-    if outcome.capacity_qps.boundary is not None:
-        lines.append(f"capacity  {_capacity(outcome)}")
+    if searched(outcome):
+        lines.append(f"capacity  {bracket(outcome)}")
+        lines.append(f"          {cost(outcome)}")
+        lines += [f"probe {line}" for line in probe_lines(outcome)]
     if outcome.spread:
         lines.append(f"orders    {verdict_over_orders(outcome, slo)}")
         lines += [f"          {line}" for line in figures_over_orders(outcome.spread)]
@@ -49,17 +52,6 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         lines += [f"          {line}" for line in more]
         lines += [f"try       {_try(relief)}" for relief in outcome.binding.relief]
     return "\n".join(lines)
-
-
-def _capacity(outcome: Outcome) -> str:
-    """What the search for the highest rate came to."""
-    found, short = outcome.capacity_qps, sum(not probe.full for probe in outcome.probes)
-    held = "nothing" if found.low is None else f"{found.low:g} queries/s"
-    missed = f", {found.high:g} did not" if found.high is not None else ""
-    probes = f"probes: {len(outcome.probes) - short} of full length, {short} short"
-    return (
-        f"{held} held at full length{missed}; half of all orders should hold {found.boundary:.4g} ({probes})"
-    )
 
 
 def _try(relief: Relief) -> str:

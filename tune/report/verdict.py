@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from tune.results.outcome import Outcome
+from tune.results.outcome import Outcome, Probe
 from tune.results.record import StudyRecord
 
 Verdict = Literal["feasible", "slo_broken", "untrusted", "infeasible", "failed"]
@@ -51,7 +51,7 @@ def incumbent(study: StudyRecord, outcomes: Sequence[Outcome]) -> Outcome | None
     return next((o for o in outcomes if study.incumbent and o.source == "incumbent"), None)
 
 
-def used(outcome: Outcome) -> dict[str, float]:
+def used(outcome: Outcome | Probe) -> dict[str, float]:
     """Share of each limit that the 99th percentile uses, by the limit's name; lifted limits are absent.
 
     Source: `constraints` of outcome.json is ln(p99 / budget).

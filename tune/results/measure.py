@@ -82,6 +82,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         reason=reason or broken,
         raw=raw,
         full=asked is None or asked.queries is None,
+        stopped=bool(asked and asked.stopped),
         spread=spread(ttft, tpot, not broken, read_orders(folder)) if valid else None,
         binding=binding(spec, Found(target_qps, saturated_qps, constraints, use)) if valid else None,
     )

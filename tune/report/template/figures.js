@@ -48,12 +48,43 @@ async function drawFigure(element) {
   for (const trace of spec.data) {
     if (!trace.customdata) continue;
     trace.customdata = numbersOf(trace.customdata);
-    trace.text = trace.customdata.map((number) => LABELS.get(number));
+    trace.text ??= trace.customdata.map((number) => LABELS.get(number));
   }
   const first = !element.dataset.drawn;
   await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
   if (first) element.on("plotly_click", (event) => { if (event.points[0].customdata !== undefined) openTrial(event.points[0].customdata); });
   element.dataset.drawn = "yes";
+}
+
+/* A figure with several views: a list chooses one, and what it says stands above the drawing. */
+function chooseView(list) {
+  const figure = list.closest("figure");
+  const drawing = figure.querySelector(".drawing");
+  const { height, note } = list.selectedOptions[0].dataset;
+  figure.querySelector(".said").textContent = note;
+  drawing.style.height = `${height}px`;
+  drawing.dataset.figure = list.value;
+  drawFigure(drawing);
+}
+for (const list of document.querySelectorAll("[data-views]")) {
+  list.addEventListener("change", () => chooseView(list));
+  for (const button of list.closest("figure").querySelectorAll("[data-step]")) {
+    button.addEventListener("click", () => {
+      const place = list.selectedIndex + Number(button.dataset.step);
+      if (place < 0 || place >= list.options.length) return;
+      list.selectedIndex = place;
+      chooseView(list);
+    });
+  }
+}
+/* Called from an unfolded row: show the load curve of that trial. */
+function showCurve(number) {
+  const list = document.querySelector("[data-views=rates]");
+  if (list) {
+    list.value = `rates-${number}`;
+    chooseView(list);
+  }
+  document.getElementById("figure-rates").scrollIntoView({ block: "start" });
 }
 
 const drawings = [...document.querySelectorAll("[data-figure]")];

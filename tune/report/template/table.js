@@ -141,6 +141,13 @@ function spreadGrid(trial) {
   return grid(`Over ${trial.spread[0]} orders of prompt lengths; the SLO holds in ${trial.spread[1]}`, ["mean", "sd", "least", "most"], lines);
 }
 
+/* Of every probe in the order asked: length, what it came to, rate, queries, p99 TTFT and p99 TPOT in seconds. */
+function probeGrid(probes) {
+  const lines = probes.map(([kind, cameTo, qps, queries, ttft, tpot], i) =>
+    [`${i + 1}, ${kind}`, cameTo, plain(qps), queries.toLocaleString("en"), digits(ttft, 3), digits(isNumber(tpot) ? tpot * 1e3 : tpot, 3)]);
+  return grid("The probes, in the order asked", ["verdict", "queries/s", "queries", "p99 TTFT, s", "p99 TPOT, ms"], lines);
+}
+
 function bindingText([what, evidence, tried]) {
   const list = make("ul", {}, ...tried.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
   return make("div", { class: "binding" }, make("p", {}, make("strong", {}, `What binds: ${what}. `), evidence), make("p", {}, "To try:"), list);
@@ -163,10 +170,11 @@ function details(trial) {
     ["Trial id", trial.id], ["Rate completed", `${digits(trial.completed_qps, 4)} queries/s`],
     ["LoadGen's tokens/s", digits(trial.loadgen_tps, 5)], ["Attempts", String(trial.attempts)], ["GPU-hours", digits(trial.hours, 3)],
   ];
-  if (trial.capacity) run.push(["Highest rate that holds", `${digits(trial.capacity[0], 4)} to ${digits(trial.capacity[1], 4)} queries/s`]);
   cells.append(grid("The run", null, run));
+  if (trial.capacity) cells.append(probeGrid(trial.capacity.probes));
   const td = make("td", { colspan: COLUMNS.length });
   if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
+  if (trial.capacity) td.append(make("p", {}, make("strong", {}, "Highest rate: "), trial.capacity.text, " ", make("button", { type: "button", "data-curve": trial.number }, "Show the load curve")));
   if (trial.binding) td.append(bindingText(trial.binding));
   td.append(cells);
   if (trial.overrides) {
@@ -249,6 +257,7 @@ document.addEventListener("click", (event) => {
   if (button.dataset.column !== undefined) sortBy(Number(button.dataset.column));
   else if (button.dataset.trial !== undefined) toggle(Number(button.dataset.trial));
   else if (button.dataset.copy !== undefined) copy(button);
+  else if (button.dataset.curve !== undefined) showCurve(Number(button.dataset.curve));
   else if (button.id === "more") { state.rows += 4 * PAGE_ROWS; draw(); }
 });
 
