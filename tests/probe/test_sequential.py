@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -82,9 +83,14 @@ def test_a_run_too_short_for_a_verdict_is_never_given_up() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_more_than_half_is_counted_and_asks_for_no_more_than_it_needs(held: list[bool]) -> None:
-    taken = []
-    verdicts = (taken.append(one) or one for one in held)
-    assert more_than_half(verdicts, len(held)) == (sum(held) > len(held) / 2)
+    taken: list[bool] = []
+
+    def verdicts() -> Iterator[bool]:
+        for one in held:
+            taken.append(one)
+            yield one
+
+    assert more_than_half(verdicts(), len(held)) == (sum(held) > len(held) / 2)
     before = taken[:-1]
     assert 2 * sum(before) <= len(held)
     assert 2 * (len(before) - sum(before)) < len(held)
