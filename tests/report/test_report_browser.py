@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import mixed, study
+from synthetic_study import mixed, searched, study
 
 from tune.report.page import write_report
 
@@ -22,26 +22,46 @@ FLAGS = [
     *("--virtual-time-budget=20000", "--enable-logging=stderr", "--window-size=1280,4000", "--dump-dom"),
 ]
 SCRIPT = Path(__file__).parent / "work_the_page.js"
+CHOOSE = Path(__file__).parent / "choose_a_curve.js"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
 def test_a_browser_draws_the_figures_and_works_the_table(tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", study(n_trials=40), mixed(40))
-    act = f'<pre id="seen"></pre><script>{SCRIPT.read_text()}</script></body>'
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", act), encoding="utf-8")
-    run = subprocess.run(
-        [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert "CONSOLE" not in run.stderr, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    seen = _seen(run.stdout)
+    seen = _worked(page, SCRIPT.read_text(), tmp_path / "profile")
     _assert_table_works(seen)
     assert {name for name, _ in seen["drawn"]} == {"ttft", "tpot", "history", "map", "stages"}
     assert all(marks > 5 for _, marks in seen["drawn"])
     line_px, expected_px, axis = seen["limit"]
     assert axis == "log"
     assert line_px == pytest.approx(expected_px, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
+def test_a_browser_draws_the_load_curve_that_is_chosen(tmp_path: Path) -> None:
+    outcomes = [searched(0), searched(1, prefill=13), searched(2, prefill=12)]
+    page = write_report(tmp_path / "report", study(), outcomes)
+    seen = _worked(page, CHOOSE.read_text(), tmp_path / "profile")
+    assert seen["first"] == ["rates-0", 5, 5]
+    assert seen["next"] == ["rates-1", 5, 5]
+    assert seen["said"].startswith("13P5D")
+    assert "16.05 QPS held, 16.3 missed, boundary 16.2. 5 probes" in seen["said"]
+    assert seen["fromRow"] == ["rates-0", 5, 5]
+    assert seen["probes"] == ["18", "16.4", "16.6", "16.3", "16.05"]
+
+
+def _worked(page: Path, script: str, profile: Path) -> dict[str, Any]:
+    """What `script` leaves in the element "seen" of the page, run at its end; nothing may be logged."""
+    act = f'<pre id="seen"></pre><script>{script}</script></body>'
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", act), encoding="utf-8")
+    run = subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in run.stderr, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    return _seen(run.stdout)
 
 
 def _seen(dom: str) -> dict[str, Any]:

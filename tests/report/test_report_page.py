@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+from synthetic_study import RATE_SPACE, asked, measured, mixed, searched, study, unmeasured
 
 from tune.errors import FixCommand
 from tune.report.page import write_report
@@ -36,6 +36,11 @@ CASES: Cases = {
     "real engines here": (study(place="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
+    "highest rates": (study(), [searched(i, prefill=14 - i) for i in range(3)]),
+    "one highest rate, none held": (
+        study(space={}),
+        [searched(probes=(asked(15.75, 99.0, full=False),), bracket=(None, None, 0.0))],
+    ),
     "2,500 trials": (study(n_trials=2500), mixed(2500)),
 }
 
@@ -159,6 +164,26 @@ def test_a_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
     for trial in page.trials:
         line = " ".join(page.table["overrides"][i] for i in trial["overrides"])
         assert shlex.split(line) == recorded[trial["id"]]
+
+
+def test_a_study_of_highest_rates_tells_its_bracket_wherever_it_tells_its_best(tmp_path: Path) -> None:
+    page = page_of(tmp_path, study(), [searched(0), searched(1), measured(2)])
+    told = "16.05 QPS held, 16.3 missed, boundary 16.2"
+    cost = "5 probes, 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours"
+    assert f"Asked on one deployment: {told}. {cost}." in page.text
+    assert "Highest rate held" in page.text
+    assert "missed 16.3, boundary 16.2" in page.text
+    assert "10 probes" not in page.text
+    assert "11 probes on 3 deployments" in page.text
+    assert "#1 · trial 0 · 14P4D · 16.05 QPS held" in page.text
+    assert [t["capacity"] and t["capacity"]["text"] for t in page.trials] == [f"{told}; {cost}."] * 2 + [None]
+    assert page.trials[0]["capacity"]["probes"][2] == ["full length", "stopped early", 16.6, 5200, 7.9, 0.059]
+
+
+def test_one_deployment_needs_no_list_to_choose_from(tmp_path: Path) -> None:
+    text = write_report(tmp_path, study(space={}), [searched(0)]).read_text(encoding="utf-8")
+    assert "<select" not in text
+    assert 'id="spec-rates-0"' in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

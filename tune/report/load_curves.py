@@ -179,11 +179,14 @@ def _panel(drawn: go.Figure, row: int, outcome: Outcome, slo: Slo, key: str) -> 
 
 def _line(outcome: Outcome, full: bool, key: str, scale: float) -> go.Scatter:
     """Through probes of one length, by rate, as far as they compare: not those that were stopped early."""
-    alike = [p for p in outcome.probes if p.full == full and came_to(p) in ("held", "missed")]
-    alike.sort(key=lambda probe: probe.target_qps)
+    alike = [probe for probe in outcome.probes if probe.full == full and came_to(probe) in ("held", "missed")]
+    places = [
+        (p.target_qps, p99 * scale) for p in alike if (p99 := p99_s(getattr(p, f"{key}_s"))) is not None
+    ]
+    places.sort()
     return go.Scatter(
-        x=[probe.target_qps for probe in alike],
-        y=[(p99_s(getattr(probe, f"{key}_s")) or 0.0) * scale for probe in alike],
+        x=[qps for qps, _ in places],
+        y=[p99 for _, p99 in places],
         mode="lines",
         line={"color": QUIET, "width": 1, "dash": "solid" if full else "dot"},
         hoverinfo="skip",

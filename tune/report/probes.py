@@ -92,7 +92,7 @@ def probes_in_all(outcomes: Sequence[Outcome]) -> str:
 def probe_lines(outcome: Outcome) -> list[str]:
     """One aligned line a probe, in the order asked."""
     return [
-        f"{number}  {probe.target_qps:>6.4g} queries/s  {kind(probe)}  {came_to(probe):<13}  "
+        f"{number}  {probe.target_qps:>6.4g} QPS  {kind(probe)}  {came_to(probe):<13}  "
         f"p99 TTFT {words.seconds(p99_s(probe.ttft_s)):>8}  TPOT {words.milliseconds(p99_s(probe.tpot_s)):>8}"
         f"  {probe.queries:,} queries"
         for number, probe in enumerate(outcome.probes, start=1)
