@@ -173,7 +173,7 @@ def test_a_study_of_highest_rates_tells_its_bracket_wherever_it_tells_its_best(t
     assert f"Asked on one deployment: {told}. {cost}." in page.text
     assert "Highest rate held" in page.text
     assert "missed 16.3, boundary 16.2" in page.text
-    assert "10 probes" not in page.text
+    assert "Full runs" in page.text
     assert "11 probes on 3 deployments" in page.text
     assert "#1 · trial 0 · 14P4D · 16.05 QPS held" in page.text
     assert [t["capacity"] and t["capacity"]["text"] for t in page.trials] == [f"{told}; {cost}."] * 2 + [None]

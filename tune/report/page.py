@@ -18,6 +18,7 @@ from tune.report.answer import answer
 from tune.report.figures import figures
 from tune.report.load_curves import load_curves
 from tune.report.place import place_of
+from tune.report.probes import searched
 from tune.report.question import rules, space
 from tune.report.table import table
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
@@ -60,6 +61,7 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         answer=answer(study, trials, list(ranks)),
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
+        searched=any(map(searched, trials)),
         figures=[
             (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
             for f in drawn
