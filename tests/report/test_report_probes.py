@@ -9,6 +9,7 @@ from tune.report.probes import bracket, came_to, cost, full_runs, probes_in_all
 from tune.report.probes import searched as was_searched
 from tune.report.text import render_outcome
 from tune.results.outcome import CapacityQps, Outcome, Probe
+from tune.results.record import Phases
 
 RATES = st.floats(0.5, 40.0)
 
@@ -64,6 +65,17 @@ def test_the_cost_counts_probes_runs_of_full_length_arrivals_and_gpu_hours() -> 
     assert cost(one) == "2 probes, 1.1 full runs, 1,159 s of arrivals, 49.1 GPU-hours"
     stopped = searched(probes=(asked(16.0, 6.0, stopped=True, queries=3200),))
     assert cost(stopped) == "1 probe, 200 s of arrivals, 49.2 GPU-hours"
+
+
+def test_the_cost_tells_the_phases_where_attempts_know_them() -> None:
+    phases = Phases(bring_up_s=1200.0, probes_s=1101.4, drain_s=50.2, search_s=0.2)
+    (attempt,) = searched().attempts
+    known, lost = attempt.model_copy(update={"phases": phases}), attempt
+    assert cost(searched(attempts=(lost, known))) == (
+        "5 probes, 2.4 full runs, 1,101 s in probes, 50 s draining, 1,200 s bringing up, 49.2 GPU-hours"
+    )
+    twice = cost(searched(attempts=(known, known)))
+    assert "2,203 s in probes, 100 s draining, 2,400 s bringing up" in twice
 
 
 @given(st.lists(st.builds(asked, RATES, RATES, full=st.booleans(), stopped=st.booleans()), min_size=1))

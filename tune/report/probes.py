@@ -14,6 +14,18 @@ from tune.results.outcome import Outcome, Probe
 CameTo = Literal["held", "missed", "stopped early", "not trusted"]
 ALL_CAME_TO: tuple[CameTo, ...] = get_args(CameTo)
 
+PHASES = {
+    "probes_s": "in probes",
+    "drain_s": "draining",
+    "search_s": "reckoning",
+    "warm_up_s": "warming up",
+    "bring_up_s": "bringing up",
+}
+"""Fields of an attempt's phases, the search first."""
+
+LEAST_TOLD_S = 0.5
+"""A phase below it would be told as 0 s."""
+
 
 def searched(outcome: Outcome) -> bool:
     """Whether a deployment was asked for its highest rate rather than one rate."""
@@ -52,13 +64,24 @@ def bracket(outcome: Outcome) -> str:
 
 
 def cost(outcome: Outcome) -> str:
-    """4 probes, 1.3 full runs, 1,400 s of arrivals, 49.1 GPU-hours; full runs where one came to its end."""
+    """4 probes, 1.3 full runs, 1,400 s of arrivals, 49.1 GPU-hours; full runs where one came to its end.
+
+    Where attempts tell what they held their GPUs for, their phases stand in the place of arrivals.
+    """
     runs = full_runs(outcome)
     parts = [words.plural(len(outcome.probes), "probe")]
     if runs is not None:
         parts.append(f"{words.figure(runs, 2)} full runs")
-    parts.append(f"{sum(map(arrivals_s, outcome.probes)):,.0f} s of arrivals")
+    arrivals = f"{sum(map(arrivals_s, outcome.probes)):,.0f} s of arrivals"
+    parts += [f"{took_s:,.0f} s {what}" for what, took_s in _phases_s(outcome).items()] or [arrivals]
     return ", ".join([*parts, f"{words.figure(outcome.gpu_hours)} GPU-hours"])
+
+
+def _phases_s(outcome: Outcome) -> dict[str, float]:
+    """What the attempts held their GPUs for, s, in words; empty where none is on record."""
+    told = [attempt.phases for attempt in outcome.attempts if attempt.phases]
+    sums_s = {what: sum(getattr(phases, name) for phases in told) for name, what in PHASES.items()}
+    return {what: took_s for what, took_s in sums_s.items() if took_s >= LEAST_TOLD_S}
 
 
 def arrivals_s(probe: Probe) -> float:
