@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from tune.errors import FixCommand
 from tune.spec.settings import Settings
+from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
 
 _PACKAGE = Path(__file__).parent
@@ -119,9 +120,18 @@ def _composition(
         raise FixCommand(_explain(error)) from None
     settings = _with_dataset(settings)
     if settings.sweep and settings.load.mode == "capacity":
-        settings = settings.model_copy(update={"sweep": settings.sweep.without("load.target_qps")})
+        settings = _with_rate_found(settings, settings.sweep)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
+
+
+def _with_rate_found(settings: Settings, sweep: Sweep) -> Settings:
+    """`settings` that search for the rate, in what the sweep would vary it in. Raises FixCommand where the
+    sweep varies nothing else."""
+    load = settings.load
+    if load.bracket_qps is None:
+        load = load.model_copy(update={"bracket_qps": sweep.ends("load.target_qps")})
+    return settings.model_copy(update={"load": load, "sweep": sweep.without("load.target_qps")})
 
 
 def _with_dataset(settings: Settings) -> Settings:

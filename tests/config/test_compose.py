@@ -12,6 +12,7 @@ from tune.config import compose_overrides, trial_overrides
 from tune.errors import FixCommand
 from tune.spec.bind import bind, locate
 from tune.spec.rules import check, check_cluster
+from tune.spec.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
@@ -159,6 +160,7 @@ CONFIGURATIONS = [
     ["cluster=slurm", "cluster.partition='a, b'", "cluster.extra_sbatch=['--comment=\"x y\"']"],
     ["cluster.calibration.prefill_scale=0.123456789012345"],
     ["decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}"],
+    ["load.mode=capacity", "load.bracket_qps=[6.0,25.5]"],
 ]
 
 
@@ -169,6 +171,20 @@ def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]
     assert again.trial_spec == composed.trial_spec
     assert again.trial_spec.trial_id == composed.trial_spec.trial_id
     assert again.cluster == composed.cluster
+
+
+def test_a_search_for_the_rate_keeps_to_what_the_sweep_would_vary_it_in() -> None:
+    def composed(*overrides: str) -> Settings:
+        return compose_overrides(["+sweep=pd_split", "load.mode=capacity", *overrides]).settings
+
+    found = composed()
+    assert found.load.bracket_qps == (6.0, 26.0)
+    assert found.sweep
+    assert "target_qps" not in found.sweep.space
+    assert composed("load.bracket_qps=[10,12]").load.bracket_qps == (10.0, 12.0)
+    assert compose_overrides(["+sweep=pd_split"]).settings.load.bracket_qps is None
+    with pytest.raises(FixCommand, match=r"load.bracket_qps.*expected \[lowest, highest\]"):
+        composed("load.bracket_qps=[12,10]")
 
 
 def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:

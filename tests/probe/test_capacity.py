@@ -23,6 +23,7 @@ from tune.probe.capacity import (
 )
 from tune.results.early_stopping import MIN_QUERIES
 from tune.results.requests import RequestLog
+from tune.spec.load import Load
 
 LOAD = make_load(samples=8313)
 
@@ -53,11 +54,11 @@ def nothing() -> RequestLog:
     return RequestLog(times, times, times, times, times, times, times, none)
 
 
-def explored(forecast: Believer, true_qps: float) -> tuple[Answer, list[Seen]]:
+def explored(forecast: Believer, true_qps: float, load: Load = LOAD) -> tuple[Answer, list[Seen]]:
     def measure(ask: Ask) -> tuple[RequestLog, bool]:
         return nothing(), ask.target_qps <= true_qps
 
-    *seen, answer = explore(LOAD, forecast, measure)
+    *seen, answer = explore(load, forecast, measure)
     assert isinstance(answer, Answer)
     assert all(isinstance(one, Seen) for one in seen)
     return answer, [one for one in seen if isinstance(one, Seen)]
@@ -122,3 +123,26 @@ def test_what_is_asked_has_four_digits_and_is_never_more(qps: float) -> None:
 @given(st.integers(1, 100_000))
 def test_short_probes_suffice_for_a_verdict_where_the_run_does(planned: int) -> None:
     assert min(planned, MIN_QUERIES) <= short_queries(planned) <= planned
+
+
+def bracketed(low: float, high: float) -> Load:
+    return LOAD.model_copy(update={"bracket_qps": (low, high)})
+
+
+@given(
+    st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03), st.floats(1.0, 20.0), st.floats(1, 3)
+)
+def test_no_rate_outside_of_the_bracket_is_asked_and_none_missed_twice(
+    true_qps: float, off: float, drift: float, low: float, width: float
+) -> None:
+    _, seen = explored(Believer(true_qps * off, drift), true_qps, bracketed(low, low * width))
+    assert all(low <= one.ask.target_qps <= low * width for one in seen)
+    missed = [one.ask.target_qps for one in seen if one.ask.queries is None and not one.held]
+    assert len(set(missed)) == len(missed)
+
+
+def test_what_holds_at_the_upper_end_of_the_bracket_or_misses_at_the_lower_is_the_answer() -> None:
+    answer, seen = explored(Believer(10.0), 100.0, bracketed(5.0, 8.0))
+    assert (answer.confirmed_qps, answer.missed_qps, len(seen)) == (8.0, None, 2)
+    answer, seen = explored(Believer(10.0), 1.0, bracketed(12.0, 20.0))
+    assert (answer.confirmed_qps, answer.missed_qps, len(seen)) == (None, 12.0, 2)

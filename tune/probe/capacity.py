@@ -94,22 +94,26 @@ def explore(
 def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Answer:
     """The next probe after those `seen`, in order, or the answer.
 
-    `load`: of the trial, its rate the first one where the forecast knows of none.
+    `load`: of the trial, its rate the first one where the forecast knows of none. None outside its bracket is
+    asked: what holds there at its end, or misses, is the answer.
     """
-    expected_qps = forecast.confirmable_qps()
+    forecast_qps = forecast.confirmable_qps()
+    expected_qps = load.within(forecast_qps) if forecast_qps else 0.0
     short = [one for one in seen if one.ask.queries is not None]
     full = [one for one in seen if one.ask.queries is None]
     if not seen or (expected_qps and not full and not _shown(short, expected_qps)):
-        return Ask(_rounded(expected_qps or load.target_qps), short_queries(load.expected_queries))
+        first_qps = expected_qps or load.within(load.target_qps)
+        return Ask(load.within(_rounded(first_qps)), short_queries(load.expected_queries))
     confirmed = max((one.ask.target_qps for one in full if one.held), default=None)
     missed = min((one.ask.target_qps for one in full if not one.held), default=None)
     boundary_qps = forecast.boundary_qps()
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
         ahead = min(ahead, missed * (1 - STEP_FRAC))
-    ahead = _rounded(ahead)
+    ahead = load.within(_rounded(ahead)) if ahead else 0.0
     enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
-    if enough or not ahead or len(full) == MOST_FULL:
+    lowest_missed = missed is not None and ahead >= missed
+    if enough or lowest_missed or not ahead or len(full) == MOST_FULL:
         return Answer(confirmed, missed, boundary_qps)
     return Ask(ahead, None)
 

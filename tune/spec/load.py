@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tune.spec.typed import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Typed
 
@@ -64,11 +64,13 @@ class Load(Typed):
     `response_timeout_s` the time from sending it to its last. `api`: prompts go to OpenAI's completions as
     token ids, or to its chat completions as text, around which the server puts the model's template.
     `mode`: one run at `target_qps`, or several on one deployment for the highest rate that holds the SLO,
-    found to `resolution` of it, beginning near `target_qps`.
+    found to `resolution` of it, beginning near `target_qps`; none outside of `bracket_qps` (lowest, highest)
+    is asked.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
     resolution: Annotated[float, Field(gt=0, lt=1)] = 0.015
+    bracket_qps: tuple[PositiveFloat, PositiveFloat] | None = None
     target_qps: PositiveFloat
     min_duration_s: PositiveFloat
     min_queries: PositiveInt
@@ -80,6 +82,18 @@ class Load(Typed):
     response_timeout_s: PositiveFloat
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
+
+    @field_validator("bracket_qps")
+    @classmethod
+    def _ordered(cls, bracket_qps: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bracket_qps and bracket_qps[0] > bracket_qps[1]:
+            raise ValueError("its first rate is the lowest; expected [lowest, highest]")
+        return bracket_qps
+
+    def within(self, qps: float) -> float:
+        """The rate nearest to `qps` that may be asked."""
+        low, high = self.bracket_qps or (0.0, math.inf)
+        return min(max(qps, low), high)
 
     def at(self, target_qps: float) -> Load:
         """One run of this load at `target_qps`."""

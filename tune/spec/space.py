@@ -96,6 +96,16 @@ class Sweep(Typed):
     rest_to_decode: bool = False
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
 
+    def ends(self, path: str) -> tuple[float, float] | None:
+        """Lowest and highest number that the dimension of `path` takes; None where none varies it."""
+        for dimension in self.space.values():
+            if dimension.path == path:
+                if isinstance(dimension, IntDimension | FloatDimension):
+                    return dimension.low, dimension.high
+                numbers = [value for value in dimension.values if isinstance(value, int | float)]
+                return (min(numbers), max(numbers)) if numbers else None
+        return None
+
     def without(self, path: str) -> Sweep:
         """This sweep without the dimension of `path`. Raises FixCommand where there is no other."""
         space = {name: dimension for name, dimension in self.space.items() if dimension.path != path}

@@ -219,7 +219,7 @@ def _distinct(jobs: Iterable[Job], numbers: dict[int, str]) -> Iterator[Job]:
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
     """Those of one run at `target_qps` where `overrides` search for the rate."""
-    searched = ("load.mode=", "load.target_qps=", "load.resolution=")
+    searched = ("load.mode=", "load.target_qps=", "load.resolution=", "load.bracket_qps=")
     return [word for word in overrides if not word.startswith(searched)] + [f"load.target_qps={target_qps!r}"]
 
 
