@@ -43,7 +43,7 @@ def test_two_splits_in_parallel_end_with_a_report(
 def test_one_trial_on_all_nodes(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Besides, of the temporary files of eighteen nodes none is left."""
+    """Besides, this machine's folder for temporary files is no node's, and of the nodes' none is left."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     process = start(*slurm.words, *small(COUNT, 14, 4, queries=80, seconds=8), *dynamo)

@@ -115,7 +115,8 @@ def sbatch(state: dict[str, Any], arguments: list[str]) -> None:
     job_id = str(101 + len(state["jobs"]))
     options = _options(Path(arguments[-1]).read_text())
     facts = {"state": "PENDING", "reason": "Resources", "nodes": "", "exit_code": "0:0", "held": "0:00"}
-    own = sorted(name for name in os.environ if name.startswith(("SBATCH_", "SQUEUE_", "SLURM_ARRAY_")))
+    options_of_a_shell = ("SBATCH_", "SQUEUE_", "SLURM_ARRAY_", "TMPDIR")
+    own = sorted(name for name in os.environ if name.startswith(options_of_a_shell))
     state["jobs"][job_id] = facts | {"end": "N/A", "options": options, "inherited": own}
     if not _kill(state, "registered"):
         print(f"Submitted batch job {job_id}")

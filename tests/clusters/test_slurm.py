@@ -149,6 +149,7 @@ def test_options_that_a_users_shell_exports_change_no_job(
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SQUEUE_PARTITION", "other")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "55")
+    monkeypatch.setenv("TMPDIR", str(study.root))
     study.submit("a")
     assert study.slurm.jobs["101"]["inherited"] == []
     assert os.environ["SBATCH_TIMELIMIT"] == "1", "the shell's own programs keep theirs"

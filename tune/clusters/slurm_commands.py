@@ -25,7 +25,7 @@ _ANSWER_S = 60.0
 
 _OWN = (
     *("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"),
-    "SLURM_ARRAY_",
+    *("SLURM_ARRAY_", "TMPDIR"),
 )
 
 
@@ -36,7 +36,8 @@ class NoAnswer(Exception):
 def environment() -> dict[str, str]:
     """That of this process without a user's own options, filters and formats: SBATCH_* stand above the
     directives of a job, SQUEUE_* and the like change what is printed. Nor with the array that this process
-    may be a task of: a job inherits that, and submitit would take it for the job's own id."""
+    may be a task of: a job inherits that, and submitit would take it for the job's own id; nor with this
+    machine's folder for temporary files, which need not be on a node."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import FrameType
 
 from tune.orchestrate.interrupts import STOPPING, raise_once
 from tune.orchestrate.kin import adopt_orphans, end_descendants, follow_parent
+from tune.orchestrate.scratch import make_scratch
 
 _ORPHANED = signal.SIGUSR1
 """What the kernel sends when the parent ends: of a parent with threads more than once, so it counts apart."""
@@ -29,7 +29,7 @@ def guarded(work: Callable[[Path], int], parent: int | None, *, patient: bool = 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     adopt_orphans()
-    scratch = Path(tempfile.mkdtemp(prefix="tune-"))
+    scratch = make_scratch()
     guardian = os.getpid()
     worker = os.fork()
     if worker == 0:

@@ -16,7 +16,10 @@ from tune.orchestrate.running import Say
 from tune.orchestrate.starter import Nodes, Starter
 
 IDLE_S = 120.0
-"""An allocation that has had nothing to do for so long gives its nodes back."""
+"""An allocation that has had nothing to do for so long gives its nodes back. Its next attempt may come when
+the last one of its batch has ended, which nobody knows beforehand, or never; to wait costs less than to begin
+anew for as long as it is shorter than bring-up and queue, and those who queue behind it should not wait long.
+A driver that has no more closes the inbox, which ends the waiting at once."""
 
 MARGIN = 1.2
 """The next attempt may take so many times as long as the longest one so far."""
