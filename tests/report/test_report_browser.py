@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import mixed, searched, study
+from synthetic_search import searched
+from synthetic_study import mixed, study
 
 from tune.report.page import write_report
 

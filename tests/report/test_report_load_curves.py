@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 import pytest
-from synthetic_study import asked, five_probes, measured, searched, spread, study
+from synthetic_search import asked, five_probes, searched
+from synthetic_study import measured, spread, study
 
 from tune.report.canvas import View
 from tune.report.load_curves import load_curves

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import RATE_SPACE, asked, measured, mixed, searched, study, unmeasured
+from synthetic_search import asked, searched
+from synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
 from tune.errors import FixCommand
 from tune.report.page import write_report

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_study import SLO, asked, five_probes, measured, searched, study, unmeasured
+from synthetic_search import asked, five_probes, searched
+from synthetic_study import SLO, measured, study, unmeasured
 
 from tune.report.probes import bracket, came_to, cost, full_runs, probes_in_all
 from tune.report.probes import searched as was_searched

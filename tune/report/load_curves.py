@@ -108,7 +108,7 @@ def _rates_shown(outcome: Outcome) -> tuple[float, float]:
     marked = [probe.target_qps for probe in outcome.probes]
     marked += [qps for qps in (found.low, found.high, found.boundary) if qps]
     low, high = min(marked), max(marked)
-    room = max(0.45 * (high - low), 0.02 * high)
+    room = max(0.55 * (high - low), 0.02 * high)
     return max(0.0, low - room), high + room
 
 
