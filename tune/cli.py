@@ -226,11 +226,10 @@ def _place(settings: Settings, processes: int) -> Place:
             f"study.once: found true with cluster={settings.cluster.kind}, whose trials end with this "
             "process; expected cluster=slurm, whose jobs go on."
         )
-    if settings.load.mode == "capacity" and settings.cluster.kind != "sim":
+    if settings.load.mode == "capacity" and settings.cluster.calibration is None:
         raise FixCommand(
-            f"load.mode: found capacity with cluster={settings.cluster.kind}; expected fixed there: so far "
-            "only the simulated rack is asked several rates on one deployment. +sweep=target_qps asks one a "
-            "deployment."
+            f"cluster.calibration: found none with cluster={settings.cluster.kind}; expected one with "
+            "load.mode=capacity, whose forecast begins with it. Take that of conf/cluster/slurm.yaml."
         )
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack

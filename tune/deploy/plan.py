@@ -16,6 +16,9 @@ from tune.engines import engine_yaml
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
+CALIBRATION_FILE = "calibration.json"
+"""What the forecast of a search for the highest rate begins with."""
+
 _READY_PY = Path(__file__).with_name("ready.py").read_text(encoding="utf-8")
 
 
@@ -68,6 +71,8 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         "ready.py": _READY_PY,
         "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }
+    if spec.load.mode == "capacity" and facts.calibration is not None:
+        files |= {CALIBRATION_FILE: facts.calibration.model_dump_json(indent=1) + "\n"}
     return LaunchPlan(files, processes, ready)
 
 

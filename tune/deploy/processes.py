@@ -129,6 +129,14 @@ def client(spec: TrialSpec) -> Process:
     return _on_head("client", {}, argv)
 
 
+def client_of(client: Process, probe: str) -> Process:
+    """`client` of a plan, asked what RAW_DIR/`probe`/client.json says; its record goes there too."""
+    named = {f"{PLAN_DIR}/client.json": f"{RAW_DIR}/{probe}/client.json"}
+    named |= {f"{RAW_DIR}/{PROBE_FOLDER}": f"{RAW_DIR}/{probe}"}
+    argv = tuple(named.get(word, word) for word in client.argv)
+    return replace(client, argv=argv, log=f"{client.log.removesuffix('.out')}_{probe}.out")
+
+
 def _on_head(
     role: ProcessRole, env: dict[str, str], argv: tuple[str, ...], listens: tuple[Port, ...] = ()
 ) -> Process:

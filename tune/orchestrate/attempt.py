@@ -10,19 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tune.client.settings import read_settings
-from tune.deploy.launch import Launch, read_launch
+from tune.deploy.launch import read_launch
 from tune.errors import TuneError
 from tune.orchestrate.before import require_free_ports
-from tune.orchestrate.broken import Broken, Cause, Withdrawn, last_lines
+from tune.orchestrate.broken import Broken, Cause, Withdrawn
 from tune.orchestrate.deployment import Deployment
 from tune.orchestrate.held import Held
 from tune.orchestrate.interrupts import Interrupted, deferred
+from tune.orchestrate.phases import Stopwatch
+from tune.orchestrate.probes import Probes
 from tune.orchestrate.readiness import Patience, bring_up
-from tune.orchestrate.running import POLL_S, Running, Say, ending
-from tune.orchestrate.scraper import Scraper
+from tune.orchestrate.running import Say
 from tune.orchestrate.starter import Nodes, Starter
-from tune.orchestrate.warm_up import drain, require_spread, taken, warm_up
-from tune.results.folder import PROBE_FOLDER, trial_of, write_attempt
+from tune.orchestrate.warm_up import drain, warm_up
+from tune.results.folder import trial_of, write_attempt
 from tune.results.record import AttemptRecord
 
 INTERRUPTED = 130
@@ -42,6 +43,7 @@ class _Begun:
     at: datetime
     at_s: float
     say: Say
+    stopwatch: Stopwatch
 
     @property
     def lasts_s(self) -> float:
@@ -55,6 +57,7 @@ class _Begun:
             held_s=self.lasts_s,
             error=error,
             cause=cause,
+            phases=self.stopwatch.record(),
         )
         write_attempt(self.attempt, record)
         self.say(f"attempt {self.attempt.name}: {'measured' if error is None else error.splitlines()[0]}")
@@ -67,9 +70,9 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
     probe is there, 1 the point is wrong, 3 the world is, 130 interrupted, which no further attempt should
     follow.
     """
-    begun = _Begun(attempt, datetime.now(UTC), time.monotonic(), say)
+    begun = _Begun(attempt, datetime.now(UTC), time.monotonic(), say, Stopwatch())
     try:
-        error, cause, code = _tried(attempt, allocated, starter, say, held)
+        error, cause, code = _tried(begun, allocated, starter, held)
     except (KeyboardInterrupt, Withdrawn) as stop:
         why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
         error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "world", INTERRUPTED
@@ -82,11 +85,11 @@ def run_attempt(attempt: Path, allocated: Allocated, starter: Starter, say: Say,
 
 
 def _tried(
-    attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held
+    begun: _Begun, allocated: Allocated, starter: Starter, held: Held
 ) -> tuple[str | None, Cause | None, int]:
     """What broke and whose fault it is, None where nothing did; the exit code. Raises Withdrawn."""
     try:
-        _run(attempt, allocated, starter, say, held)
+        _run(begun, allocated, starter, held)
     except Withdrawn:
         raise
     except Broken as broken:
@@ -98,15 +101,15 @@ def _tried(
     return None, None, 0
 
 
-def _run(attempt: Path, allocated: Allocated, starter: Starter, say: Say, held: Held) -> None:
-    plan = trial_of(attempt).plan
+def _run(begun: _Begun, allocated: Allocated, starter: Starter, held: Held) -> None:
+    plan = trial_of(begun.attempt).plan
     launch = read_launch(plan)
     nodes = allocated(launch.nodes)
     held.retain(launch, plan)
     if not held.running:
         require_free_ports(launch, here(nodes))
-    deployment = Deployment(launch, nodes, starter, held.running, plan=plan, raw=attempt)
-    _measure(deployment, attempt, plan, launch, say)
+    deployment = Deployment(launch, nodes, starter, held.running, plan=plan, raw=begun.attempt)
+    _measure(deployment, begun, plan)
 
 
 def here(nodes: Nodes) -> dict[int, str]:
@@ -115,33 +118,16 @@ def here(nodes: Nodes) -> dict[int, str]:
     return {index: address for index, (host, address) in enumerate(known) if host == nodes.hosts[0]}
 
 
-def _measure(deployment: Deployment, attempt: Path, plan: Path, launch: Launch, say: Say) -> None:
-    settings = read_settings(plan / "client.json", deployment.bind(launch.endpoint_url))
-    limits = launch.deadlines
-    bring_up(deployment, Patience(limits.quiet_s, limits.ready_s), say)
-    warm_up(deployment, settings, say)
-    drain(deployment, say)
-    before = taken(deployment)
-    client = deployment.start(deployment.client())
-    with Scraper(deployment.servers(), deployment.nodes, attempt / PROBE_FOLDER):
-        _follow(deployment, client, say)
+def _measure(deployment: Deployment, begun: _Begun, plan: Path) -> None:
+    settings = read_settings(plan / "client.json", deployment.bind(deployment.launch.endpoint_url))
+    limits, say = deployment.launch.deadlines, begun.say
+    with begun.stopwatch.phase("bring_up_s"):
+        bring_up(deployment, Patience(limits.quiet_s, limits.ready_s), say)
+    with begun.stopwatch.phase("warm_up_s"):
+        warm_up(deployment, settings, say)
         drain(deployment, say)
-    require_spread(deployment, before)
-
-
-def _follow(deployment: Deployment, client: Running, say: Say) -> None:
-    """Wait for the client's end, passing on what it says. Raises Broken where it or anything else fails."""
-    with client.log.open(encoding="utf-8", errors="replace") as log:
-        code, begun = None, ""
-        while code is None:
-            deployment.require_alive()
-            code = client.started.poll()
-            *lines, begun = (begun + log.read()).split("\n")
-            for line in lines:
-                say(f"client  {line}")
-            time.sleep(POLL_S)
-    if code:
-        deployment.require_lent()
-        raise Broken(
-            f"the load client ended {ending(code)}; the last lines of its log:\n{last_lines(client.log)}"
-        )
+    probes = Probes(deployment, begun.attempt, begun.stopwatch, say)
+    if settings.load.mode == "capacity":
+        probes.find_highest_rate(settings)
+    else:
+        probes.run_once()

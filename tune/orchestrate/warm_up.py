@@ -30,6 +30,9 @@ AFTER_ERROR_S = 0.5
 OTHER_PROMPTS = 1_000_003
 """Added to the length seed: whoever compares orders of lengths takes the next few seeds."""
 
+SAY_EVERY_S = 30.0
+"""Between two lines about requests that workers hold while the next run waits."""
+
 FEWEST_PER_WORKER = 20
 """Requests for each worker of a pool from which on one without any was left out, not unlucky; as above."""
 
@@ -83,9 +86,13 @@ def taken(deployment: Deployment) -> dict[str, float]:
     return _taken(deployment.workers(), deployment)
 
 
-def drain(deployment: Deployment, say: Say) -> None:
-    """Return once no worker holds a request, or `stop_s` later, saying so."""
-    until_s = time.monotonic() + deployment.launch.deadlines.stop_s
+def drain(deployment: Deployment, say: Say, limit_s: float | None = None) -> None:
+    """Return once no worker holds a request; `stop_s` later it says how many are held.
+
+    It then returns too, without `limit_s`: they end with their workers. With it, it waits on, for another run
+    is to follow; raises Broken `limit_s` after it began.
+    """
+    began_s, say_after_s = time.monotonic(), deployment.launch.deadlines.stop_s
     while True:
         deployment.require_alive()
         try:
@@ -94,9 +101,18 @@ def drain(deployment: Deployment, say: Say) -> None:
             raise _silent(deployment, error) from error
         if not held:
             return
-        if time.monotonic() > until_s:
-            say(f"{held:.0f} requests are still held by workers; they are stopped with them")
-            return
+        waited_s = time.monotonic() - began_s
+        if limit_s is not None and waited_s > limit_s:
+            raise Broken(
+                f"{held:.0f} requests of a run are still held by workers {waited_s:.0f} s after its end; "
+                f"expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
+            )
+        if waited_s > say_after_s:
+            what = "they are stopped with them" if limit_s is None else "the next run waits"
+            say(f"{held:.0f} requests are still held by workers; {what}")
+            if limit_s is None:
+                return
+            say_after_s = waited_s + SAY_EVERY_S
         time.sleep(POLL_S)
 
 
