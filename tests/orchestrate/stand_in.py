@@ -2,8 +2,8 @@
 
 STATE/behaviour.json says how it behaves: {"unregistered": [names], "ends": {name: [exit code, last words]},
 "deaf": [names], "leaves": [names], "one_engine_after": requests or null, "silent": whether no request is
-ever answered, "peers": {name: port}, "client": "waits" or an exit code}. STATE/began/NAME holds its process
-id.
+ever answered, "late_after": requests from which on answers take a second longer or null, "peers": {name:
+port}, "client": "waits" or an exit code}. STATE/began/NAME holds its process id.
 """
 
 import json
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if BEHAVIOUR["silent"]:
             threading.Event().wait()
+        late_after = BEHAVIOUR["late_after"]
+        if late_after is not None and COUNTS["requests"] >= late_after:
+            time.sleep(1)
         for worker in take_turn():
             urllib.request.urlopen(f"http://127.0.0.1:{BEHAVIOUR['peers'][worker]}/work", timeout=5).close()
         usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}

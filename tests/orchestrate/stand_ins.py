@@ -87,6 +87,7 @@ class Trial:
         usual |= {
             "one_engine_after": None,
             "silent": False,
+            "late_after": None,
             "peers": self.ports,
             "model": self.spec.model.served_name,
         }
@@ -106,6 +107,7 @@ class Trial:
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / LAUNCH_FILE).write_text(launch.text())
         (self.folder.plan / "client.json").write_text(client_json(self.spec))
+        self.folder.write_spec(self.spec)
 
     def _process(self, name: str, role: ProcessRole) -> Process:
         port = self.ports.get(name, 0)
