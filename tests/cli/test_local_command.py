@@ -65,6 +65,35 @@ def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...
     assert not list(attempt.glob("home*"))
 
 
+CAPACITY = (
+    *("load.mode=capacity", "load.resolution=0.2", "load.bracket_qps=[8.0,30.0]", "load.target_qps=15.0"),
+    *("load.min_queries=500", "load.dataset.inputs.mean_tokens=800.0"),
+    *("load.dataset.outputs.mean_tokens=20.0", "slo.ttft_p99_s=0.6", "slo.tpot_p99_s=null"),
+)
+"""The prefill workers bound a rate that one machine can ask for: some 20 queries/s."""
+
+
+@pytest.mark.slow
+def test_the_highest_rate_is_found_on_one_real_deployment(
+    start: Start, dynamo: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = start(*SMALL, *CAPACITY, *dynamo)
+    said, _ = process.communicate(timeout=420)
+    assert process.returncode == 0, said
+    (attempt,) = (tmp_path / "runs").glob("single-local/*/raw/1")
+    assert said.count("started 4 processes") == 1, "one deployment"
+    outcome = json.loads((attempt.parents[1] / "outcome.json").read_text())
+    capacity = json.loads((attempt / "capacity.json").read_text())
+    assert 8.0 <= capacity["confirmed_qps"] == outcome["capacity_qps"]["low"] <= 30.0
+    short, *_ = outcome["probes"]
+    assert (short["queries"], short["full"]) == (459, False)
+    (best,) = [one for one in outcome["probes"] if one["full"] and one["feasible"]][-1:]
+    assert best["queries"] == 500
+    phases = outcome["attempts"][0]["phases"]
+    assert all(phases[name] > 0 for name in ("bring_up_s", "warm_up_s", "probes_s", "search_s"))
+    assert not alive(tmp_path)
+
+
 COMMANDS = {
     "nats": "nats-server",
     "etcd": "/etcd ",

@@ -17,10 +17,11 @@ import tune.deploy
 from tune.client.settings import read_settings
 from tune.deploy.job_script import sbatch_options
 from tune.deploy.launch import LAUNCH_FILE, Launch, read_launch
-from tune.deploy.plan import LaunchPlan, render, write_plan
+from tune.deploy.plan import CALIBRATION_FILE, LaunchPlan, render, write_plan
 from tune.deploy.process import PLACEHOLDERS, Process, bind_text
+from tune.deploy.processes import client_of
 from tune.errors import FixCommand, RunAgain
-from tune.spec.cluster import ClusterFacts
+from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -330,6 +331,29 @@ def test_scripts_parse_and_files_are_readable(
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
     assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
     assert not list((tmp_path / "plan").glob("*.tmp"))
+
+
+def test_a_search_for_the_highest_rate_finds_its_calibration_in_the_plan(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    facts = make_facts()
+    assert CALIBRATION_FILE not in render(make_spec(), facts).files
+    plan = render(make_spec(load__mode="capacity"), facts)
+    assert Calibration.model_validate_json(plan.files[CALIBRATION_FILE]) == facts.calibration
+
+
+def test_the_client_of_a_probe_differs_in_what_it_is_asked_and_where_it_writes(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    client = render(make_spec(), make_facts()).processes[-1]
+    probe = client_of(client, "probe-3")
+    changed = [(old, new) for old, new in zip(client.argv, probe.argv, strict=True) if old != new]
+    assert changed == [
+        ("${PLAN_DIR}/client.json", "${RAW_DIR}/probe-3/client.json"),
+        ("${RAW_DIR}/probe-1", "${RAW_DIR}/probe-3"),
+    ]
+    assert probe.log == "logs/${NODE}_client_probe-3.out"
+    assert (probe.name, probe.role, probe.node_index) == (client.name, client.role, client.node_index)
 
 
 def test_writing_again_replaces(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
