@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Slurm out of Debian's packages, for the tests of cluster=slurm and for trying it on one machine (docs/slurm.md):
 # controller, node daemon, client commands, plugins, MUNGE, PMIx (Slurm's plugin for --mpi=pmix opens libpmix.so,
-# which is in libpmix-dev), and the accounting daemon with a MariaDB server without its service, 75 MB. Their services are not started; the tests start daemons of their own, with their
-# own configuration, and end them. Does nothing where all is there.
+# which is in libpmix-dev), and the accounting daemon with a MariaDB server, 75 MB. No service is started; the tests
+# start daemons of their own, with their own configuration, and end them. Does nothing where all is there.
 #
 #   scripts/install_slurm.sh
 #

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "munged")
+PROGRAMS = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "munged", "slurmdbd", "mariadbd")
 
 
 def install(root: Path, path: Path, **env: str) -> subprocess.CompletedProcess[str]:
