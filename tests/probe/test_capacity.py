@@ -35,6 +35,7 @@ class Believer:
     qps: float
     drift: float = 1.0
     learned: int = 0
+    surprised: float = 0.0
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         assert len(log) == 0
@@ -47,6 +48,9 @@ class Believer:
 
     def boundary_qps(self) -> float:
         return self.qps * 1.02
+
+    def surprise(self) -> float:
+        return self.surprised
 
 
 def nothing() -> RequestLog:
@@ -146,3 +150,21 @@ def test_what_holds_at_the_upper_end_of_the_bracket_or_misses_at_the_lower_is_th
     assert (answer.confirmed_qps, answer.missed_qps, len(seen)) == (8.0, None, 2)
     answer, seen = explored(Believer(10.0), 1.0, bracketed(12.0, 20.0))
     assert (answer.confirmed_qps, answer.missed_qps, len(seen)) == (None, 12.0, 2)
+
+
+@pytest.mark.parametrize(("held", "surprised"), [(False, -0.1), (None, 0.0)])
+def test_a_run_that_nobody_expected_to_miss_or_that_says_nothing_is_repeated_once(
+    held: bool | None, surprised: float
+) -> None:
+    seen, believer = [Seen(Ask(10.0, None), held)], Believer(10.0, surprised=surprised)
+    assert next_step(seen, believer, LOAD) == Ask(10.0, None)
+    assert next_step([*seen, Seen(Ask(10.0, None), held=True)], believer, LOAD) == Answer(10.0, None, 10.2)
+    after = next_step([*seen, *seen], believer, LOAD)
+    if held is None:
+        assert after == Answer(None, 10.0, 10.2)
+    else:
+        assert isinstance(after, Ask)
+        assert after.target_qps < 10.0
+    expected = next_step([Seen(Ask(10.0, None), held=False)], Believer(10.0, surprised=-0.02), LOAD)
+    assert isinstance(expected, Ask)
+    assert expected.target_qps < 10.0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from tune.config import compose_overrides
+from tune.probe.capacity import DOUBT_FRAC
 from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import RequestLog
@@ -66,6 +70,25 @@ def test_a_run_of_full_length_corrects_what_no_hypothesis_explains() -> None:
     asked_qps = forecast.confirmable_qps()
     forecast.learn(asked_qps, run(rack, asked_qps), full=True)
     assert abs(forecast.confirmable_qps() / true_qps - 1) < abs(asked_qps / true_qps - 1) / 2
+
+
+def stalled(log: RequestLog, since_s: float, lasts_s: float) -> RequestLog:
+    """`log` where nothing was answered for a while: what arrived then waits until its end."""
+    arrived_s = log.scheduled_ns / 1e9
+    late = (arrived_s > since_s) & (arrived_s < since_s + lasts_s)
+    wait_ns = np.where(late, (since_s + lasts_s - arrived_s) * 1e9, 0).astype(np.int64)
+    return replace(log, first_token_ns=log.first_token_ns + wait_ns, done_ns=log.done_ns + wait_ns)
+
+
+def test_a_run_that_stalled_is_a_surprise_and_one_that_did_not_is_none() -> None:
+    forecast = RackForecast(SPEC, CALIBRATION)
+    assert forecast.surprise() == 0.0
+    forecast.learn(15.0, run(CALIBRATION, 15.0, 900), full=False)
+    asked_qps = forecast.confirmable_qps()
+    forecast.learn(asked_qps, run(CALIBRATION, asked_qps), full=True)
+    assert abs(forecast.surprise()) < DOUBT_FRAC / 2
+    forecast.learn(asked_qps, stalled(run(CALIBRATION, asked_qps), 60.0, 8.0), full=True)
+    assert forecast.surprise() < -DOUBT_FRAC
 
 
 def test_without_a_probe_it_is_the_calibrations_own_word() -> None:

@@ -29,6 +29,9 @@ MOST_SHORT, MOST_FULL = 4, 6
 STEP_FRAC = 0.008
 """A run of full length that missed is followed by one at a rate lower by this at least."""
 
+DOUBT_FRAC = 0.05
+"""A run of full length that missed, as one at a rate higher by this should have, is repeated. Our choice."""
+
 MARGIN_FRAC = 0.012
 """How far below the forecast boundary a run of full length is placed."""
 
@@ -74,6 +77,10 @@ class Forecast(Protocol):
     def boundary_qps(self) -> float:
         """The highest rate at which a run of full length should hold in half of all orders, or 0."""
 
+    def surprise(self) -> float:
+        """How the last run of full length did beside what all probes together make expect, as ln of a rate:
+        -0.05 is to have done as a run at a rate 5 % higher should."""
+
 
 def explore(
     load: Load, forecast: Forecast, measure: Callable[[Ask], tuple[RequestLog, bool | None]]
@@ -104,8 +111,11 @@ def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Ans
     if not seen or (expected_qps and not full and not _shown(short, expected_qps)):
         first_qps = expected_qps or load.within(load.target_qps)
         return Ask(load.within(_rounded(first_qps)), short_queries(load.expected_queries))
-    confirmed = max((one.ask.target_qps for one in full if one.held), default=None)
-    missed = min((one.ask.target_qps for one in full if not one.held), default=None)
+    if full and _doubtful(full, forecast):
+        return Ask(full[-1].ask.target_qps, None)
+    verdicts = {one.ask.target_qps: one.held for one in full}
+    confirmed = max((qps for qps, held in verdicts.items() if held), default=None)
+    missed = min((qps for qps, held in verdicts.items() if not held), default=None)
     boundary_qps = forecast.boundary_qps()
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
@@ -113,7 +123,8 @@ def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Ans
     ahead = load.within(_rounded(ahead)) if ahead else 0.0
     enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
     lowest_missed = missed is not None and ahead >= missed
-    if enough or lowest_missed or not ahead or len(full) == MOST_FULL:
+    untrusted = bool(full) and full[-1].held is None
+    if enough or lowest_missed or untrusted or not ahead or len(full) >= MOST_FULL:
         return Answer(confirmed, missed, boundary_qps)
     return Ask(ahead, None)
 
@@ -121,6 +132,17 @@ def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Ans
 def short_queries(planned: int) -> int:
     """Of a short probe of a run of `planned`: enough for a verdict on a p99 where that has as many."""
     return min(planned, max(MIN_QUERIES, min(SHORT_QUERIES, int(planned * SHORT_FRAC))))
+
+
+def _doubtful(full: Sequence[Seen], forecast: Forecast) -> bool:
+    """Whether the last run of full length is to be repeated: it said nothing, or not what the others say.
+
+    Once at each rate: what it comes to then counts.
+    """
+    last = full[-1]
+    if last.held or sum(one.ask == last.ask for one in full) > 1:
+        return False
+    return last.held is None or forecast.surprise() < -DOUBT_FRAC
 
 
 def _rounded(qps: float) -> float:

@@ -115,6 +115,11 @@ class RackForecast:
             self._known["boundary"] = found * self._faster()
         return self._known["boundary"]
 
+    def surprise(self) -> float:
+        """As the protocol Forecast says."""
+        full = [shown for shown in self._shown if shown.full]
+        return self._log_faster(full[-1]) if full else 0.0
+
     def _own_qps(self) -> float:
         """What `confirmable_qps` is without the correction by runs of full length."""
         if "own" not in self._known:
