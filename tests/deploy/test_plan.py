@@ -175,6 +175,17 @@ def test_an_image_and_what_it_sees_are_options_of_its_steps(
     assert launch_of(render(make_spec(), make_facts())).container == ()
 
 
+def test_containers_are_kept_where_there_is_an_image_and_the_cluster_says_so(
+    make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    image, keep = {"container_image": "x"}, {"container_keep": True}
+    kept = [
+        launch_of(render(make_spec(), make_facts(**facts))).keeps_containers
+        for facts in ({}, keep, image, image | keep)
+    ]
+    assert kept == [False, False, False, True]
+
+
 def test_processes_are_kept_where_discovery_is_dynamic_and_no_cache_remembers(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:

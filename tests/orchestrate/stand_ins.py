@@ -101,6 +101,7 @@ class Trial:
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=1.0),
             endpoint_url=f"{url}/v1",
             container=(),
+            keeps_containers=False,
             gpus_per_node=None,
             keeps_processes=True,
         )

@@ -20,9 +20,10 @@ class Launch(Typed):
     `endpoint_url`: what the client asks.
 
     Of a Slurm job: `container`, the options of a step that runs in the image, empty without one; the client
-    runs outside it. `gpus_per_node`: what a step with GPUs asks of each of its nodes, None where GPUs are no
-    generic resource. `keeps_processes`: those that the next trial of the same job would start anew, as they
-    are, may go on.
+    runs outside it. `keeps_containers`: a process that starts anew takes the image as it was unpacked for the
+    one of its name before, on nodes where that ran. `gpus_per_node`: what a step with GPUs asks of each of
+    its nodes, None where GPUs are no generic resource. `keeps_processes`: those that the next trial of the
+    same job would start anew, as they are, may go on.
 
     Texts hold the placeholders of tune.deploy.process; `bind_text` fills them.
     """
@@ -33,6 +34,7 @@ class Launch(Typed):
     deadlines: Deadlines
     endpoint_url: str
     container: tuple[str, ...]
+    keeps_containers: bool
     gpus_per_node: PositiveInt | None
     keeps_processes: bool
 

@@ -59,6 +59,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         deadlines=facts.deadlines,
         endpoint_url=endpoint_url(spec),
         container=container_options(facts, mocked=spec.stack.mocked),
+        keeps_containers=facts.container_image is not None and facts.container_keep,
         gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,
         keeps_processes=_keeps_processes(spec),
     )

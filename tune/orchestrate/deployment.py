@@ -85,6 +85,8 @@ class Deployment:
                 f"{self._plan}: found a colon or comma in the path, at which pyxis splits mounts. Expected "
                 "none with cluster.container_image; change runs_dir or study.name."
             )
+        if self.launch.keeps_containers:
+            container += (f"--container-name=tune_{process.name}",)
         return Bound(
             process=process,
             hosts=tuple(self.nodes.hosts[index] for index in process.nodes),

@@ -49,8 +49,9 @@ class ClusterFacts(Typed):
 
     `gpus_per_node_option`: GPUs are generic resources, and job and workers ask for them. `signal_s`: so long
     before its time limit a job is told to stop. `container_*` concern the steps of a job that run in
-    `container_image`, none without one. `dynamo_venv`: the virtual environment that holds Dynamo, None where
-    the PATH of its processes (that of an image, say) leads to a python3 that has it.
+    `container_image`, none without one; `container_keep`: it is unpacked once a process and node of a job,
+    not once a trial. `dynamo_venv`: the virtual environment that holds Dynamo, None where the PATH of its
+    processes (that of an image, say) leads to a python3 that has it.
     """
 
     kind: Literal["sim", "local", "slurm"]
@@ -69,6 +70,7 @@ class ClusterFacts(Typed):
     container_workdir: str | None
     container_remap_root: bool
     container_mount_home: bool
+    container_keep: bool
     model_path: str
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
