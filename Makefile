@@ -12,7 +12,7 @@ demo: $(STAMP)          ## the main job on the simulated rack, ending with a ran
 test: $(STAMP) dynamo slurm   ## lint, types, layers and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-quick: $(STAMP)         ## the tests without the slow ones, a minute or two
+quick: $(STAMP)         ## the tests without the slow ones, a minute and a half
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack

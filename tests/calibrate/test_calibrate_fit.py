@@ -58,6 +58,7 @@ def test_two_runs_are_fitted_together(tmp_path: Path, recorded: tuple[MeasuredRu
     assert both["prefill_scale"].prior_share < alone["prefill_scale"].prior_share
 
 
+@pytest.mark.slow
 def test_logs_give_the_scales_back_though_lengths_are_unknown(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *WHOLE_PASS, *SLOWER)
     run = run_of_logs(logs_of(study), settings_of(*WHOLE_PASS).trial_spec)

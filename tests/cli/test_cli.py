@@ -151,6 +151,7 @@ def test_once_is_for_jobs_that_go_on(tune: Tune, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_preflight_says_every_finding_at_once(tune: Tune, tmp_path: Path) -> None:
     good = tune("action=preflight")
     assert good.returncode == 0

@@ -17,6 +17,7 @@ from tune.results.metrics import METRICS_FILE, read_metrics, total
 from tune.results.requests import read_requests
 
 
+@pytest.mark.slow
 def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Path) -> None:
     process = start("cluster=local")
     assert "stack=dynamo_v1_mocker, or hardware.nodes=1" in printed(process)

@@ -75,6 +75,7 @@ def tokens(figures: LoadGenFigures, queries: int) -> float:
     return figures.tps / figures.completed_qps * (queries - 1)
 
 
+@pytest.mark.slow
 def test_a_short_probe_with_a_late_a_failed_and_a_broken_off_request(tmp_path: Path) -> None:
     faults = {100: "late", 200: "http", 300: "half"}
     runs = both(tmp_path, faults, **PROBE, load__min_duration_s=1.2, load__min_queries=1)

@@ -112,6 +112,7 @@ def verdict_text(folder: Path) -> str:
     return text[text.index("Scenario :") : text.index("Additional Stats")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )

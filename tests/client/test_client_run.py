@@ -76,6 +76,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         )
 
 
+@pytest.mark.slow
 def test_a_run_ends_well_and_leaves_its_records_and_nothing_else(whole: Run) -> None:
     assert whole.process.returncode == 0, whole.process.stderr
     assert whole.process.stdout == ""
@@ -236,6 +237,7 @@ def test_a_run_that_may_hold_is_not_stopped(tmp_path: Path) -> None:
     assert done.figures.queries == 1560
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_run_of_the_benchmarks_own_prompts(tmp_path: Path, root: Path, api: str) -> None:
     """The engine ends every other answer before the longest, which is no error."""
@@ -329,6 +331,7 @@ def wait_until(true: Any) -> None:
     raise AssertionError("it never came true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [

@@ -72,6 +72,7 @@ def suffered_s(probe: Probe, what: str) -> float:
     return seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BOTTLENECKS))
 def test_the_bottleneck_that_was_built_in_is_what_binds(name: str, tmp_path: Path) -> None:
     expected, overrides = BOTTLENECKS[name]

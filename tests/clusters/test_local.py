@@ -120,6 +120,7 @@ def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lo
     assert "interrupted after" in (trial.record.error or "")
 
 
+@pytest.mark.slow
 def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     with LocalMachine(unheard, lock) as place:

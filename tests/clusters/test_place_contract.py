@@ -126,6 +126,7 @@ def wait(place: Place, handle: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
     wait(ground.place, ground.place.submit(spec, attempt))
@@ -140,6 +141,7 @@ def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
     assert lasted.total_seconds() == pytest.approx(record.held_s, abs=0.5)
 
 
+@pytest.mark.slow
 def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Place, tmp_path: Path) -> None:
     wait(place, place.submit(SPEC, tmp_path))
     record = read_attempt(tmp_path)
@@ -147,6 +149,7 @@ def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Place, tm
     assert record.held_s > 1200 + SPEC.load.expected_queries / SPEC.load.target_qps
 
 
+@pytest.mark.slow
 def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
     place: Place, tmp_path: Path
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
     assert len({SPEC.load.length_seed, *seeds}) == 1 + FURTHER_ORDERS
 
 
+@pytest.mark.slow
 def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Place, tmp_path: Path) -> None:
     own = measured_at(place, tmp_path / "own", _limited(4.0))
     assert own.ttft_s is not None
@@ -179,6 +183,7 @@ def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Place, tm
     assert order.slo_held == other.feasible
 
 
+@pytest.mark.slow
 def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
     begun: dict[str, tuple[TrialSpec, Path]] = {}
     for factor in (0.8, 0.9, 1.0):
@@ -201,6 +206,7 @@ def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> N
     assert record.cause == "world"
 
 
+@pytest.mark.slow
 def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
     handle = ground.place.submit(spec, attempt)
@@ -211,6 +217,7 @@ def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
     assert read_attempt(attempt) == before is not None
 
 
+@pytest.mark.slow
 def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
     before = set(multiprocessing.active_children())
     assert SETTINGS.cluster.calibration is not None
@@ -222,6 +229,7 @@ def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
     assert all(read_attempt(path) for path in begun), "what had begun was ended, not torn"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
     assert SETTINGS.cluster.calibration is not None
     with SimulatedRack(SETTINGS.cluster.calibration, processes=1 + 1) as rack:

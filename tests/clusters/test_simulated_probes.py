@@ -46,6 +46,7 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
     return spec, [measure(folder, spec, folder.name) for folder in folders]
 
 
+@pytest.mark.slow
 def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> None:
     spec, (short, full) = probed(tmp_path)
     assert (short.full, short.queries, short.loadgen_tps) == (False, 459, None)

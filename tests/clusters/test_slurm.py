@@ -471,6 +471,7 @@ def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str) -> Non
     assert words in str(refusal.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "patience_s"),
     [

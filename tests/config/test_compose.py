@@ -45,6 +45,7 @@ def test_how_many_trials_run_at_once_suits_the_place_unless_told(words: list[str
     assert compose_overrides([*words, "study.parallel=3"]).settings.parallel == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_shipped_option_composes(option: str) -> None:
     assert compose_overrides([option]).settings.trial_spec.trial_id
@@ -164,6 +165,7 @@ CONFIGURATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=[" ".join(o) or "default" for o in CONFIGURATIONS])
 def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]) -> None:
     composed = compose_overrides(overrides).settings
@@ -207,6 +209,7 @@ HARD_TEXTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     texts=st.lists(

@@ -43,6 +43,7 @@ def assert_nothing_left(trial: Trial) -> None:
     assert not list((trial.root / "scratch").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_probe_its_metrics_its_logs_and_nothing_else(make_trial: MakeTrial) -> None:
     trial = make_trial(real_client=True)
     code, said = trial.run()
@@ -98,6 +99,7 @@ def test_a_client_that_gives_up_fails_the_attempt(code: int, make_trial: MakeTri
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_with_0_before_it_is_ready_fails_the_attempt_at_once(
     make_trial: MakeTrial,
 ) -> None:
@@ -240,6 +242,7 @@ def test_an_interrupt_while_workers_start_stops_them(make_trial: MakeTrial) -> N
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_an_orchestrator_that_is_killed_leaves_nothing(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"deaf": ["decode_w0"], "leaves": ["prefill_w0"]})
     with trial.start() as guardian:

@@ -105,6 +105,7 @@ def in_a_column(evil: Evil) -> pd.DataFrame:
     return frame(input=pd.Series([evil] * len(ROWS), dtype=object))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: [evil], in_a_column])
 @pytest.mark.parametrize("call", [subprocess.run, eval, Path, getattr])
 def test_nothing_that_a_pickle_names_is_run(tmp_path: Path, wrap: Any, call: Callable[..., Any]) -> None:

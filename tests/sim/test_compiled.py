@@ -26,6 +26,7 @@ def test_without_a_folder_for_the_cache_functions_are_compiled_all_the_same(
     assert is_cold(function)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 def test_a_compiled_function_is_cold_once(tmp_path: Path) -> None:
     code = (

@@ -80,6 +80,7 @@ def stalled(log: RequestLog, since_s: float, lasts_s: float) -> RequestLog:
     return replace(log, first_token_ns=log.first_token_ns + wait_ns, done_ns=log.done_ns + wait_ns)
 
 
+@pytest.mark.slow
 def test_a_run_that_stalled_is_a_surprise_and_one_that_did_not_is_none() -> None:
     forecast = RackForecast(SPEC, CALIBRATION)
     assert forecast.surprise() == 0.0

@@ -97,6 +97,7 @@ def test_pools_are_between_empty_and_full(overrides: tuple[str, ...]) -> None:
     assert (pools.decode_batch_mean <= spec.decode.max_batch_size).all()
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_python_agree_to_the_bit() -> None:
     """In another process, since numba decides when it is imported."""
     code = (

@@ -120,6 +120,7 @@ def require_each_paid_once(driver: Driver, n_trials: int) -> None:
     assert len(set(driver.nodes.measured)) == len(driver.nodes.measured) == n_trials
 
 
+@pytest.mark.slow
 def test_a_study_is_one_job_a_trial_and_one_at_a_time(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3")
     assert study.finish() == 0
@@ -238,6 +239,7 @@ def test_the_first_ctrl_c_waits_for_what_runs_and_begins_nothing(driver: MakeDri
     require_each_paid_once(study, 4)
 
 
+@pytest.mark.slow
 def test_the_second_ctrl_c_leaves_the_jobs_running(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     process = study.start()
@@ -254,6 +256,7 @@ def test_the_second_ctrl_c_leaves_the_jobs_running(driver: MakeDriver) -> None:
     require_each_paid_once(study, 2)
 
 
+@pytest.mark.slow
 def test_once_collects_and_submits_and_never_waits(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3", "study.parallel=2", "study.once=true")
     with pytest.raises(RunAgain, match=r"study.once: 2 of this study's trials wait or run"):

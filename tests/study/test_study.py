@@ -189,6 +189,7 @@ class Losing(Wrapped):
         return "ended"
 
 
+@pytest.mark.slow
 def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -> None:
     lost = Losing(compose_overrides(SPLIT), nothing)
     with pytest.raises(RunAgain, match="was lost"):
@@ -238,6 +239,7 @@ def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
     assert "study.n_trials=10" in record.command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
