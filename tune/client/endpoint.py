@@ -97,7 +97,9 @@ class Endpoint:
 
     async def close(self) -> None:
         """Give up the connections that no request has taken."""
-        await asyncio.gather(*self._making)
+        for task in self._making:
+            task.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
         while self._made:
             self._made.popleft().abort()
 

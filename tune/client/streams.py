@@ -16,6 +16,7 @@ from tune.results.loadgen_settings import limit_ns
 from tune.results.verdict import FEWEST_TOKENS, told_after_ns
 
 _CONNECTIONS_AHEAD = 4
+"""More than arrive while one is made, which takes milliseconds. Our choice."""
 
 
 class Reports(Protocol):
