@@ -100,24 +100,26 @@ def test_what_an_attempt_takes_is_told_phase_by_phase(searching: Searching) -> N
 
 
 @pytest.mark.slow
-def test_a_run_that_can_hold_no_more_is_stopped_and_the_deployment_asked_no_more(
+def test_a_run_that_can_hold_no_more_is_stopped_repeated_once_and_the_deployment_asked_no_more(
     searching: Searching,
 ) -> None:
-    """Answers become late in the middle of the run of full length; its only rate then missed."""
+    """Answers become late in the middle of the run of full length, as if it stalled, and stay late."""
     trial = searching(queries=4000, slo={"ttft_p99_s": 0.6}, behaviour={"late_after": 1000})
     code, said = trial.run()
     assert code == 0, said
-    asked = read_asked(trial.attempt / "probe-2")
-    assert asked is not None
-    assert asked.stopped
+    for number in (2, 3):
+        asked = read_asked(trial.attempt / f"probe-{number}")
+        assert asked is not None
+        assert (asked.target_qps, asked.queries, asked.stopped) == (QPS, None, True)
     capacity, outcome = read_capacity(trial.attempt), outcome_of(trial)
     assert capacity is not None
     assert (capacity.confirmed_qps, capacity.missed_qps) == (None, QPS)
     assert (outcome.capacity_qps.low, outcome.capacity_qps.high) == (None, QPS)
-    short, full = outcome.probes
+    short, stalled, again = outcome.probes
     assert short.feasible
-    assert not full.feasible
-    assert 459 <= full.queries < 4000
+    for full in (stalled, again):
+        assert not full.feasible
+        assert 459 <= full.queries < 4000
     assert not trial.alive()
 
 
