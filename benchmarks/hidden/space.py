@@ -1,0 +1,102 @@
+"""The configurations among which every method of the benchmark searches: at most 500, none breaks a rule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tune.config import compose_overrides
+from tune.spec.bind import Point, bind, locate
+from tune.spec.findings import errors
+from tune.spec.rules import check
+from tune.spec.space import GraphFamilyDimension, OrderedDimension, Sweep, Value
+from tune.spec.trial import TrialSpec
+
+SETTINGS = compose_overrides([]).settings
+BASE = SETTINGS.trial_spec
+assert SETTINGS.cluster.calibration is not None
+PRIOR = SETTINGS.cluster.calibration
+
+AXES: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "prefill_tp": ("prefill.tensor_parallel_size", (2, 4, 8)),
+    "decode_tp": ("decode.tensor_parallel_size", (4, 8)),
+    "prefill_workers": (
+        "split.prefill_workers",
+        (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 20, 22, 24, 26, 28, 30),
+    ),
+    "prefill_chunk": ("prefill.max_num_tokens", (2048, 4096, 8192, 16384)),
+    "decode_batch": ("decode.max_batch_size", (128, 512)),
+}
+"""Our choice: the seed's configuration is among them, and the best one is elsewhere when kernels are."""
+
+SWEEP = Sweep(
+    question="Which parallelism, split, chunk and decode batch hold the highest rate?",
+    n_trials=60,
+    rest_to_decode=True,
+    space={
+        name: OrderedDimension(kind="ordered", path=path, values=values)
+        for name, (path, values) in AXES.items()
+    }
+    | {"decode_cuda_graphs": GraphFamilyDimension(kind="graph_family", path="decode", values=("listed",))},
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """`values` in the order of AXES; `spec` as it is deployed."""
+
+    values: tuple[int, ...]
+    spec: TrialSpec
+
+    @cached_property
+    def point(self) -> Point:
+        return point_of(self.values)
+
+    @property
+    def label(self) -> str:
+        """Such as tp4x14-tp4x4-4096-512: prefill, decode, chunk, decode batch."""
+        prefill_tp, decode_tp, workers, chunk, batch = self.values
+        return f"tp{prefill_tp}x{workers}-tp{decode_tp}x{self.spec.split.decode_workers}-{chunk}-{batch}"
+
+
+def point_of(values: tuple[int, ...]) -> Point:
+    point: dict[str, Value] = dict(zip(AXES, values, strict=True))
+    return point | {"decode_cuda_graphs": "listed"}
+
+
+def values_of(point: Point) -> tuple[int, ...]:
+    return tuple(int(point[name]) for name in AXES)
+
+
+def configurations() -> tuple[Configuration, ...]:
+    """All that break no rule, in the order of AXES, last axis fastest."""
+    found = []
+    for values in itertools.product(*(values for _, values in AXES.values())):
+        spec = bind(BASE, SWEEP, point_of(values))
+        if spec.split.decode_workers and not errors(check(spec)):
+            found.append(Configuration(values, spec))
+    return tuple(found)
+
+
+CONFIGURATIONS = configurations()
+INDEX = {configuration.values: index for index, configuration in enumerate(CONFIGURATIONS)}
+_SEED = locate(BASE, SWEEP)
+assert _SEED is not None, "the seed's configuration is in the space"
+SEED = INDEX[values_of(_SEED)]
+"""Index of the reference configuration, 14P4D of TP4."""
+
+
+def neighbours(index: int) -> list[int]:
+    """Configurations one step away along one axis."""
+    values = CONFIGURATIONS[index].values
+    found = []
+    for axis, (_, choices) in enumerate(AXES.values()):
+        at = choices.index(values[axis])
+        for step in (-1, 1):
+            if 0 <= at + step < len(choices):
+                other = (*values[:axis], choices[at + step], *values[axis + 1 :])
+                if other in INDEX:
+                    found.append(INDEX[other])
+    return found
