@@ -4,7 +4,8 @@
 
 Simulated racks whose constants and mechanisms no method knows (hidden/racks.py), the same space for all
 (hidden/space.py), true boundaries by exhaustive search (hidden/truth.py). A deployment tells the boundary of
-its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing. The answer is the configuration with the highest measured boundary; regret is that of its true one.
+its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
+The answer is the configuration with the highest measured boundary; regret is that of its true one.
 """
 
 from __future__ import annotations
