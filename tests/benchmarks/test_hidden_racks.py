@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ import pytest
 @pytest.fixture
 def truth(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    from hidden import truth
-
-    return truth
+    return importlib.import_module("hidden.truth")
 
 
 @pytest.mark.parametrize("guess", [0.6, 9.0, 11.9, 12.1, 50.0])
