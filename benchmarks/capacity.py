@@ -6,7 +6,8 @@ Random configurations of pd_split, each on a hidden rack of its own: the simulat
 overheads and hypotheses than the forecast begins with. The rate that is looked for is the highest at which
 LoadGen's early stopping passes in more than half of ORDERS orders of lengths, on LoadGen's schedule, by
 bisection. Of each search: how far its boundary is from that rate, whether at the confirmed rate the p99 over
-all those orders together holds, and its cost in runs of full length at that rate, drained.
+all those orders together holds, and its cost in runs of full length at that rate, drained. And whether it
+gives the deployment up where the rate to beat is that rate times each of BEATS.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
 SWEEP, CALIBRATION = SETTINGS.sweep, SETTINGS.cluster.calibration
 FIRST_ORDER, ORDERS = 100, 41
 TOLERANCE = 1.003
+BEATS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.4)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Found:
     late_frac: float
     cost: float
     probes: str
+    given_up: tuple[bool, ...]
 
     @property
     def error(self) -> float:
@@ -164,8 +167,19 @@ def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float) -> Fo
         logs = list(orders(spec, rack, answer.confirmed_qps))
         late_frac = sum(most_late(log, spec) for log in logs) / sum(map(len, logs))
         cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
+    given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in BEATS)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
-    return Found(label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
+    found = (label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
+    return Found(*found, given_up)
+
+
+def gives_up(spec: TrialSpec, rack: Calibration, beat_qps: float) -> bool:
+    """Whether the search ends before its first run of full length, since `beat_qps` is out of reach."""
+    forecast, deployment = RackForecast(spec, CALIBRATION), Deployment(spec, rack)
+    for step in explore(spec.load, forecast, deployment.measure, beat_qps):
+        if isinstance(step, Answer) or step.ask.queries is None:
+            return isinstance(step, Answer) and step.censored
+    raise AssertionError("a search ends with an answer")
 
 
 def summary(found: Sequence[Found]) -> str:
@@ -176,8 +190,15 @@ def summary(found: Sequence[Found]) -> str:
     return (
         f"{len(found)} searches: boundary within 2 % in {near:.1%}; true SLO held at the confirmed rate in "
         f"{held:.1%}; cost median {median(costs):.2f}, mean {np.mean(costs):.2f} runs of full length; the "
-        f"confirmed rate is {median(below):.1%} below the true boundary (median)"
+        f"confirmed rate is {median(below):.1%} below the true boundary (median)\n"
+        f"{summary_of_given_up(found)}"
     )
+
+
+def summary_of_given_up(found: Sequence[Found]) -> str:
+    shares = np.mean([one.given_up for one in found], axis=0)
+    told = (f"{beat:g} times its boundary {share:.0%}" for beat, share in zip(BEATS, shares, strict=True))
+    return f"given up where the rate to beat is {', '.join(told)}"
 
 
 def main() -> None:

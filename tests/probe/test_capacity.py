@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_arrivals import make_load
 
 from tune.probe.capacity import (
+    BEATEN_FRAC,
     MOST_FULL,
     MOST_SHORT,
     STEP_FRAC,
@@ -58,11 +59,13 @@ def nothing() -> RequestLog:
     return RequestLog(times, times, times, times, times, times, times, none)
 
 
-def explored(forecast: Believer, true_qps: float, load: Load = LOAD) -> tuple[Answer, list[Seen]]:
+def explored(
+    forecast: Believer, true_qps: float, load: Load = LOAD, beat_qps: float | None = None
+) -> tuple[Answer, list[Seen]]:
     def measure(ask: Ask) -> tuple[RequestLog, bool]:
         return nothing(), ask.target_qps <= true_qps
 
-    *seen, answer = explore(load, forecast, measure)
+    *seen, answer = explore(load, forecast, measure, beat_qps)
     assert isinstance(answer, Answer)
     assert all(isinstance(one, Seen) for one in seen)
     return answer, [one for one in seen if isinstance(one, Seen)]
@@ -114,6 +117,31 @@ def test_without_a_rate_that_should_hold_one_short_probe_at_the_trials_rate_is_a
     answer, seen = explored(Believer(0.0), true_qps=0.0)
     assert [one.ask for one in seen] == [Ask(LOAD.target_qps, 1200)]
     assert answer == Answer(None, None, 0.0)
+
+
+def test_a_deployment_that_clearly_cannot_beat_the_best_is_given_up_after_one_short_probe() -> None:
+    answer, seen = explored(Believer(10.0), true_qps=10.1, beat_qps=16.0)
+    assert [one.ask for one in seen] == [Ask(16.23, 1200)]
+    assert answer == Answer(None, None, 10.2, censored=True)
+
+
+def test_one_that_may_beat_it_is_asked_on_from_just_above_it() -> None:
+    answer, seen = explored(Believer(20.0), true_qps=20.1, beat_qps=16.0)
+    assert [one.ask for one in seen] == [Ask(16.23, 1200), Ask(20.0, 1200), Ask(20.0, None)]
+    assert answer == Answer(20.0, None, 20.4)
+
+
+@given(st.floats(1.0, 30.0), st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.floats(0.9, 1.1))
+def test_none_is_given_up_that_held_or_that_the_forecast_does_not_put_clearly_below(
+    true_qps: float, off: float, beat_frac: float, drift: float
+) -> None:
+    forecast = Believer(true_qps * off, drift)
+    answer, seen = explored(forecast, true_qps, beat_qps=true_qps * beat_frac)
+    if answer.censored:
+        assert forecast.qps < true_qps * beat_frac * (1 - BEATEN_FRAC)
+        assert not any(one.held and one.ask.queries is None for one in seen)
+        assert any(one.held is False for one in seen)
+        assert answer.confirmed_qps is None
 
 
 @given(st.floats(0.01, 1000.0))

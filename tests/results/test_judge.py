@@ -52,9 +52,17 @@ def test_figures_of_the_best_feasible_probe():
 
 def test_figures_of_the_lowest_rate_where_none_is_feasible():
     probes = [probe(18, 9500, feasible=False), probe(14, 8000, feasible=False)]
-    outcome = judge(spec(), probes, censored=True, **facts())
+    outcome = judge(spec(), probes, **facts())
     assert (outcome.target_qps, outcome.output_tps, outcome.feasible) == (14, 8000, False)
-    assert outcome.capacity_qps == CapacityQps(low=None, high=14, censored=True)
+    assert outcome.capacity_qps == CapacityQps(low=None, high=14, censored=False)
+
+
+def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat():
+    short = probe(16.2, 8000, feasible=False).model_copy(update={"full": False})
+    outcome = judge(spec(), [short], boundary_qps=9.0, unbeaten_qps=16.0, **facts())
+    assert outcome.status == "measured"
+    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=True, boundary=9.0, beat=16.0)
+    assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
 
 
 def test_an_untrusted_probe_bounds_nothing():

@@ -9,7 +9,7 @@ import pytest
 from tune.config import compose_overrides
 from tune.errors import FixCommand
 from tune.results.judge import judge_failed, judge_infeasible
-from tune.results.outcome import Constraints, Outcome
+from tune.results.outcome import CapacityQps, Constraints, Outcome
 from tune.spec.bind import Point, contains
 from tune.spec.space import FloatDimension, IntDimension, OrderedDimension, Search
 from tune.study.ledger import Ledger
@@ -155,3 +155,23 @@ def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("tune.study.samplers.find_spec", lambda name: None)
     with pytest.raises(FixCommand, match="search=gp needs torch"):
         Ledger(SPACE, search("gp"), seed=0)
+
+
+def test_a_deployment_that_was_given_up_teaches_what_was_expected_of_it() -> None:
+    """It broke its SLO at a rate that it was never meant to hold, which says nothing against it."""
+    chosen: dict[float, int] = {}
+    for boundary_qps in (40.0, 1.0):
+        found = CapacityQps(low=None, high=None, censored=True, boundary=boundary_qps, beat=50.0)
+        ledger = Ledger(SPACE, search("tpe", startup_trials=8), seed=5)
+        right = []
+        for number in range(60):
+            point = ledger.propose(number)
+            assert point is not None
+            right.append(int(point["prefill_workers"]) >= 9)
+            broken = {"constraints": Constraints(ttft_p99=1.2, tpot_p99=-0.3), "capacity_qps": found}
+            holds = {"constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.3), "feasible": True}
+            came_to = {"status": "measured", "output_tps_per_gpu": 100.0, "completed_qps": 10.0}
+            told = came_to | (broken if right[-1] else holds)
+            ledger.tell(number, INFEASIBLE.model_copy(update=told))
+        chosen[boundary_qps] = sum(right[40:])
+    assert chosen[40.0] > chosen[1.0]

@@ -99,6 +99,8 @@ def _told(step: Seen | Answer) -> str:
     if isinstance(step, Seen):
         verdict = {True: "held", False: "missed", None: "cannot be trusted at"}[step.held]
         return f"the deployment {verdict} {step.ask.target_qps:g} queries/s"
+    if step.censored:
+        return f"about {step.boundary_qps:.4g} queries/s at most, clearly below the rate to beat: given up"
     if step.confirmed_qps is None:
         return "no run of full length held its SLO"
     return f"the highest rate that held is {step.confirmed_qps:g} queries/s"

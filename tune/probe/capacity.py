@@ -32,6 +32,10 @@ STEP_FRAC = 0.008
 DOUBT_FRAC = 0.05
 """A run of full length that missed, as one at a rate higher by this should have, is repeated. Our choice."""
 
+BEATEN_FRAC = 0.05
+"""A deployment whose forecast, after a probe that missed, lies so far below the rate to beat is given up. Our
+choice: what that costs in wrong verdicts is in docs/benchmarks.md."""
+
 MARGIN_FRAC = 0.012
 """How far below the forecast boundary a run of full length is placed."""
 
@@ -55,11 +59,13 @@ class Seen:
 @dataclass(frozen=True)
 class Answer:
     """`confirmed_qps`: the highest rate whose run of full length held, None where none did. `missed_qps`: the
-    lowest that did not, above it. `boundary_qps`: where half of all orders of lengths would hold."""
+    lowest that did not, above it. `boundary_qps`: where half of all orders of lengths would hold. `censored`:
+    the deployment was given up, since that is clearly below the rate to beat."""
 
     confirmed_qps: float | None
     missed_qps: float | None
     boundary_qps: float
+    censored: bool = False
 
 
 class Forecast(Protocol):
@@ -83,14 +89,17 @@ class Forecast(Protocol):
 
 
 def explore(
-    load: Load, forecast: Forecast, measure: Callable[[Ask], tuple[RequestLog, bool | None]]
+    load: Load,
+    forecast: Forecast,
+    measure: Callable[[Ask], tuple[RequestLog, bool | None]],
+    beat_qps: float | None = None,
 ) -> Iterator[Seen | Answer]:
     """Probe by `measure`, which returns the record of a probe and whether it held, up to the answer.
 
-    Yields each probe as it ends, the answer last.
+    `beat_qps`: as `next_step` says. Yields each probe as it ends, the answer last.
     """
     seen: list[Seen] = []
-    while isinstance(step := next_step(seen, forecast, load), Ask):
+    while isinstance(step := next_step(seen, forecast, load, beat_qps), Ask):
         log, held = measure(step)
         forecast.learn(step.target_qps, log, full=step.queries is None)
         seen.append(Seen(step, held))
@@ -98,19 +107,25 @@ def explore(
     yield step
 
 
-def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Answer:
+def next_step(
+    seen: Sequence[Seen], forecast: Forecast, load: Load, beat_qps: float | None = None
+) -> Ask | Answer:
     """The next probe after those `seen`, in order, or the answer.
 
     `load`: of the trial, its rate the first one where the forecast knows of none. None outside its bracket is
-    asked: what holds there at its end, or misses, is the answer.
+    asked: what holds there at its end, or misses, is the answer. `beat_qps`: only an answer above it matters;
+    a first probe goes just there, and a deployment that clearly stays below it is given up.
     """
+    if beat_qps and not seen:
+        return _short(beat_qps * (1 + load.resolution), load)
     forecast_qps = forecast.confirmable_qps()
+    if beat_qps and _beaten(seen, forecast_qps, beat_qps):
+        return Answer(None, None, forecast.boundary_qps(), censored=True)
     expected_qps = load.within(forecast_qps) if forecast_qps else 0.0
     short = [one for one in seen if one.ask.queries is not None]
     full = [one for one in seen if one.ask.queries is None]
     if not seen or (expected_qps and not full and not _shown(short, expected_qps)):
-        first_qps = expected_qps or load.within(load.target_qps)
-        return Ask(load.within(_rounded(first_qps)), short_queries(load.expected_queries))
+        return _short(expected_qps or load.target_qps, load)
     if full and _doubtful(full, forecast):
         return Ask(full[-1].ask.target_qps, None)
     verdicts = {one.ask.target_qps: one.held for one in full}
@@ -127,6 +142,17 @@ def next_step(seen: Sequence[Seen], forecast: Forecast, load: Load) -> Ask | Ans
     if enough or lowest_missed or untrusted or not ahead or len(full) >= MOST_FULL:
         return Answer(confirmed, missed, boundary_qps)
     return Ask(ahead, None)
+
+
+def _short(qps: float, load: Load) -> Ask:
+    return Ask(load.within(_rounded(load.within(qps))), short_queries(load.expected_queries))
+
+
+def _beaten(seen: Sequence[Seen], forecast_qps: float, beat_qps: float) -> bool:
+    """Whether a probe missed, none of full length held, and the forecast lies clearly below `beat_qps`."""
+    held = any(one.held and one.ask.queries is None for one in seen)
+    missed = any(one.held is False for one in seen)
+    return missed and not held and forecast_qps < beat_qps * (1 - BEATEN_FRAC)
 
 
 def short_queries(planned: int) -> int:

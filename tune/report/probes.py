@@ -48,6 +48,8 @@ def kind(probe: Probe) -> str:
 def bracket(outcome: Outcome) -> str:
     """16.05 QPS held, 16.3 missed, boundary 16.2; or by how much the lowest rate missed."""
     found = outcome.capacity_qps
+    if found.censored:
+        return outcome.reason or "given up"
     if found.low is None:
         parts = [f"no rate held: {_lowest(outcome)}"]
     elif found.high is None:
@@ -58,8 +60,6 @@ def bracket(outcome: Outcome) -> str:
         parts.append(f"boundary {found.boundary:.4g}")
     elif found.boundary is not None:
         parts.append("and no rate is expected to hold")
-    if found.censored:
-        parts.append("given up before its highest rate was bracketed")
     return ", ".join(parts)
 
 

@@ -36,9 +36,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         for probe in outcome.probes
         if probe.loadgen_result and probe.full
     ]
-    missed = "SLO broken" if outcome.valid else "not valid"
-    verdict = "holds its SLO" if outcome.feasible else f"{missed}: {outcome.reason}"
-    lines.append(f"verdict   {verdict}")
+    lines.append(f"verdict   {_verdict(outcome)}")
     if searched(outcome):
         lines.append(f"capacity  {bracket(outcome)}")
         lines.append(f"          {cost(outcome)}")
@@ -52,6 +50,14 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         lines += [f"          {line}" for line in more]
         lines += [f"try       {_try(relief)}" for relief in outcome.binding.relief]
     return "\n".join(lines)
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.feasible:
+        return "holds its SLO"
+    if outcome.capacity_qps.censored:
+        return outcome.reason or "given up"
+    return f"{'SLO broken' if outcome.valid else 'not valid'}: {outcome.reason}"
 
 
 def _try(relief: Relief) -> str:

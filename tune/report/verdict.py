@@ -9,11 +9,12 @@ from typing import Literal, get_args
 from tune.results.outcome import Outcome, Probe
 from tune.results.record import StudyRecord
 
-Verdict = Literal["feasible", "slo_broken", "untrusted", "infeasible", "failed"]
+Verdict = Literal["feasible", "given_up", "slo_broken", "untrusted", "infeasible", "failed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 VERDICT_WORDS: dict[Verdict, str] = {
     "feasible": "feasible",
+    "given_up": "given up",
     "slo_broken": "SLO broken",
     "untrusted": "not valid",
     "infeasible": "infeasible",
@@ -22,6 +23,7 @@ VERDICT_WORDS: dict[Verdict, str] = {
 
 VERDICT_MEANING: dict[Verdict, str] = {
     "feasible": "measured, the measurement can be trusted, and every limit held",
+    "given_up": "measured until it was clear that it cannot beat the best one before it",
     "slo_broken": "measured, and at least one limit did not hold",
     "untrusted": "measured, but the measurement cannot be trusted; the reason says why",
     "infeasible": "the configuration itself is wrong: it broke a rule, ran out of memory, or was rejected",
@@ -30,11 +32,14 @@ VERDICT_MEANING: dict[Verdict, str] = {
 
 
 def verdict(outcome: Outcome) -> Verdict:
-    """A measured trial is feasible, broke a limit, or is not to be trusted; the rest were not measured."""
+    """A measured trial is feasible, was given up, broke a limit, or is not to be trusted; the rest were not
+    measured."""
     if outcome.status != "measured":
         return outcome.status
     if outcome.feasible:
         return "feasible"
+    if outcome.capacity_qps.censored:
+        return "given_up"
     return "slo_broken" if outcome.valid else "untrusted"
 
 

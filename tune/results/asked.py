@@ -1,4 +1,5 @@
-"""Several runs on one deployment: `asked.json` in the folder of each probe, `capacity.json` beside them."""
+"""Several runs on one deployment: `asked.json` in the folder of each probe, `capacity.json` beside them, and
+`goal.json` where the deployment has a rate to beat."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from tune.results.files import read_record, write_text
 from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
 _ASKED_FILE, _CAPACITY_FILE = "asked.json", "capacity.json"
+GOAL_FILE = "goal.json"
 
 
 class Asked(Typed):
@@ -21,14 +23,21 @@ class Asked(Typed):
     stopped: bool
 
 
+class Goal(Typed):
+    """What an attempt is for, beyond its trial: `beat_qps` is the rate of the best trial before it."""
+
+    beat_qps: PositiveFloat
+
+
 class Capacity(Typed):
     """What the search for the highest rate came to. `fitted`: what the forecast believes of the rack, by the
-    name of a figure of the calibration."""
+    name of a figure of the calibration. `censored`: given up as clearly below the rate to beat."""
 
     confirmed_qps: PositiveFloat | None
     missed_qps: PositiveFloat | None
     boundary_qps: NonNegativeFloat
     fitted: dict[str, float]
+    censored: bool = False
 
 
 def write_asked(probe: Path, record: Asked) -> None:
@@ -49,3 +58,13 @@ def write_capacity(attempt: Path, record: Capacity) -> None:
 def read_capacity(attempt: Path) -> Capacity | None:
     """None where no rate was searched for. Raises RunAgain for a torn file."""
     return read_record(attempt / _CAPACITY_FILE, Capacity)
+
+
+def write_goal(attempt: Path, record: Goal) -> None:
+    """Raises FixCommand where the folder of the attempt cannot be written."""
+    write_text(attempt / GOAL_FILE, record.model_dump_json() + "\n")
+
+
+def read_goal(attempt: Path) -> Goal | None:
+    """None where there is no rate to beat. Raises RunAgain for a torn file."""
+    return read_record(attempt / GOAL_FILE, Goal)

@@ -54,8 +54,9 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 def rank(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The rows of ranking.json, best first: measured trials only.
 
-    Feasible ones come first, by output tokens/s per GPU; then those that missed, by how far the worst of
-    their limits was missed; last those whose measurement cannot be trusted. Ties go to the lower number.
+    Feasible ones come first, by output tokens/s per GPU; then those that were given up, by what was expected
+    of them; then those that missed, by how far the worst of their limits was missed; last those whose
+    measurement cannot be trusted. Ties go to the lower number.
     """
     measured = sorted((o for o in outcomes if o.status == "measured"), key=_order)
     return [
@@ -103,14 +104,18 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "ranking.csv", text.getvalue())
 
 
-def _order(outcome: Outcome) -> tuple[bool, bool, float, int, str]:
-    """Feasible, then trusted, then by merit; the number, then the id, make the order total."""
+def _order(outcome: Outcome) -> tuple[bool, bool, bool, float, int, str]:
+    """Feasible, then given up, then trusted, then by merit; the number, then the id, make the order total."""
+    found = outcome.capacity_qps
     if outcome.feasible:
         merit = -(outcome.output_tps_per_gpu or 0.0)
+    elif found.censored:
+        merit = -(found.boundary or 0.0)
     else:
         misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
         merit = max((miss for miss in misses if miss is not None), default=math.inf)
-    return not outcome.feasible, not outcome.valid, merit, outcome.number, outcome.trial_id
+    place = (not outcome.feasible, not found.censored, not outcome.valid)
+    return *place, merit, outcome.number, outcome.trial_id
 
 
 def _params(outcome: Outcome) -> dict[str, Any]:

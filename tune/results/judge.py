@@ -18,15 +18,15 @@ def judge(
     source: str,
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
-    censored: bool = False,
     boundary_qps: float | None = None,
+    unbeaten_qps: float | None = None,
 ) -> Outcome:
     """The outcome of trial `number` that was measured by `probes` on one deployment.
 
     Its figures are those of the feasible run of full length with the most output tokens/s, or of the probe at
     the lowest rate where there is none: that trial is not feasible, whatever its short probes say.
-    `censored`: the deployment was given up before its capacity was bracketed. `boundary_qps`: as it was
-    estimated, None where nobody did.
+    `boundary_qps`: as it was estimated, None where nobody did. `unbeaten_qps`: the rate to beat, of a
+    deployment that was given up as clearly below it; the outcome is censored then.
     Raises ValueError without probes: such a trial failed.
     """
     if not probes:
@@ -36,11 +36,16 @@ def judge(
         best = max(feasible, key=lambda probe: probe.output_tps or 0.0)
     else:
         best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
+    figures = {name: getattr(best, name) for name in _OF_BEST}
+    if unbeaten_qps is not None:
+        figures["reason"] = (
+            f"given up: {boundary_qps or 0.0:.4g} queries/s expected at most, {unbeaten_qps:.4g} to beat"
+        )
     return Outcome(
         status="measured",
         feasible=bool(feasible),
-        **{name: getattr(best, name) for name in _OF_BEST},
-        capacity_qps=_capacity(probes, censored, boundary_qps),
+        **figures,
+        capacity_qps=_capacity(probes, boundary_qps, unbeaten_qps),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -80,13 +85,14 @@ _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
-def _capacity(probes: Sequence[Probe], censored: bool, boundary_qps: float | None) -> CapacityQps:
+def _capacity(probes: Sequence[Probe], boundary_qps: float | None, unbeaten_qps: float | None) -> CapacityQps:
     """Highest feasible rate, and the lowest infeasible one above it; an untrusted probe bounds nothing."""
     full = [probe for probe in probes if probe.full]
     low = max((probe.target_qps for probe in full if probe.feasible), default=None)
     missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible)
     high = min((qps for qps in missed if low is None or qps > low), default=None)
-    return CapacityQps(low=low, high=high, censored=censored, boundary=boundary_qps)
+    censored = unbeaten_qps is not None
+    return CapacityQps(low=low, high=high, censored=censored, boundary=boundary_qps, beat=unbeaten_qps)
 
 
 def _unmeasured(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tune.probe.capacity import Answer, Ask, Seen, explore
-from tune.results.asked import Asked, Capacity, write_asked, write_capacity
+from tune.results.asked import Asked, Capacity, read_goal, write_asked, write_capacity
 from tune.results.measure import REQUESTS_FILE, measure
 from tune.results.requests import RequestLog, read_requests
 from tune.sim.forecast import RackForecast
@@ -32,21 +32,24 @@ def find_highest_rate(
 ) -> Iterator[Seen | Answer]:
     """Probe one deployment of `spec` by `run` until the answer is known, and leave it in `attempt`.
 
-    `calibration` is what the forecast begins with. Yields what tune.probe.capacity.explore does; each probe
-    has left its folder then, the answer its capacity.json. Raises what `run` and tune.results.measure do.
+    `calibration` is what the forecast begins with; a rate to beat lies in `attempt`. Yields what
+    tune.probe.capacity.explore does; each probe has left its folder then, the answer its capacity.json.
+    Raises what `run` and tune.results.measure do.
     """
-    forecast, numbers = RackForecast(spec, calibration), count(1)
+    forecast, numbers, goal = RackForecast(spec, calibration), count(1), read_goal(attempt)
+    beat_qps = goal.beat_qps if goal else None
 
     def measure_next(ask: Ask) -> tuple[RequestLog, bool | None]:
         return measure_ask(ask, spec, attempt / probe_folder(next(numbers)), run)
 
-    for step in explore(spec.load, forecast, measure_next):
+    for step in explore(spec.load, forecast, measure_next, beat_qps):
         if isinstance(step, Answer):
             record = Capacity(
                 confirmed_qps=step.confirmed_qps,
                 missed_qps=step.missed_qps,
                 boundary_qps=step.boundary_qps,
                 fitted=forecast.fitted,
+                censored=step.censored,
             )
             write_capacity(attempt, record)
         yield step

@@ -127,10 +127,12 @@ class Sweep(Typed):
 
 
 class Search(Typed):
-    """How points are proposed."""
+    """How points are proposed. `beat_best`: where the highest rate is searched for, a deployment that clearly
+    cannot beat the best so far is given up; what it shows until then is all that the search learns of it."""
 
     name: Literal["tpe", "random", "grid", "gp"]
     startup_trials: PositiveInt
+    beat_best: bool = False
 
 
 class StudySettings(Typed):

@@ -13,7 +13,7 @@ from tune.clusters.place import LastingPlace, MeasuringPlace, Place
 from tune.deploy.plan import write_plan
 from tune.errors import RunAgain
 from tune.mock.plan import render_plan
-from tune.results.asked import read_capacity
+from tune.results.asked import GOAL_FILE, Goal, read_capacity, read_goal, write_goal
 from tune.results.files import make_folder
 from tune.results.folder import StudyFolder, read_attempt
 from tune.results.judge import judge, judge_failed, judge_infeasible
@@ -34,12 +34,16 @@ MOST_FAILED = 3
 
 @dataclass(frozen=True)
 class Job:
-    """Trial `number`; `source` is "incumbent", a sampler or "command". `provenance` goes on record."""
+    """Trial `number`; `source` is "incumbent", a sampler or "command". `provenance` goes on record.
+
+    `beat_qps`: a deployment that clearly stays below that rate is given up.
+    """
 
     number: int
     source: str
     spec: TrialSpec
     provenance: Mapping[str, Any]
+    beat_qps: float | None = None
 
 
 class Batch:
@@ -171,8 +175,11 @@ class Batch:
         folder.write_spec(job.spec)
         write_plan(render_plan(job.spec, self._facts), folder.plan)
         last = folder.last_attempt()
-        attempt = last if last and not any(last.iterdir()) else folder.new_attempt()
+        unused = last and not {path.name for path in last.iterdir()} - {GOAL_FILE}
+        attempt = last if last and unused else folder.new_attempt()
         make_folder(attempt)
+        if job.beat_qps is not None:
+            write_goal(attempt, Goal(beat_qps=job.beat_qps))
         return attempt
 
     def _collect(self, job: Job, attempt: Path, probes: Sequence[Probe] | None = None) -> Outcome:
@@ -197,7 +204,9 @@ class Batch:
         capacity = read_capacity(attempt)
         if capacity is None:
             return judge(job.spec, probes, **identity)
-        outcome = judge(job.spec, probes, boundary_qps=capacity.boundary_qps, **identity)
+        goal = read_goal(attempt) if capacity.censored else None
+        identity |= {"boundary_qps": capacity.boundary_qps, "unbeaten_qps": goal.beat_qps if goal else None}
+        outcome = judge(job.spec, probes, **identity)
         again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | again})
 

@@ -72,18 +72,28 @@ class Ledger:
         self._open[number] = self._study.ask(self._distributions)
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Record what trial `number` came to. A failed trial teaches nothing."""
+        """Record what trial `number` came to. A failed one teaches nothing, one that was given up what was
+        expected of it."""
         trial = self._open.pop(number, None)
         if trial is None:
             return
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        misses = (outcome.constraints.ttft_p99 or 0.0, outcome.constraints.tpot_p99 or 0.0)
-        unexplained = not outcome.feasible and max(misses) <= 0
+        censored = outcome.capacity_qps.censored
+        constraints = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
+        misses = [0.0 if censored else miss or 0.0 for miss in constraints]
+        unexplained = not (outcome.feasible or censored) and max(misses) <= 0
         for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):
             trial.set_constraint(key, value)
-        self._study.tell(trial, outcome.output_tps_per_gpu or 0.0)
+        self._study.tell(trial, _expected(outcome) if censored else outcome.output_tps_per_gpu or 0.0)
+
+
+def _expected(outcome: Outcome) -> float:
+    """Output tokens/s per GPU of a deployment at its boundary, with the answers that it gave."""
+    measured, completed_qps = outcome.output_tps_per_gpu, outcome.completed_qps
+    boundary_qps = outcome.capacity_qps.boundary
+    return measured / completed_qps * boundary_qps if measured and completed_qps and boundary_qps else 0.0
 
 
 def _distribution(name: str, dimension: Dimension) -> BaseDistribution:

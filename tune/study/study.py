@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tune.clusters.place import Place
@@ -140,7 +141,7 @@ def run_study(
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
-        jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)))
+        jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)), list(outcomes.values()))
         if study.max_gpu_hours is not None:
             jobs = _affordable(study.max_gpu_hours, list(jobs), list(outcomes.values()), settings)
         done = batch.run(jobs, settings.rerun)
@@ -179,12 +180,18 @@ class _Loop:
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
 
-    def jobs(self, numbers: Iterable[int]) -> Iterable[Job]:
-        """The jobs of one batch, each proposed as it is taken; fewer than asked when a grid is exhausted."""
+    def jobs(self, numbers: Iterable[int], done: Sequence[Outcome]) -> Iterable[Job]:
+        """The jobs of one batch, each proposed as it is taken; fewer than asked when a grid is exhausted.
+
+        `done`: the outcomes of earlier batches, of which the best is to be beaten.
+        """
+        best = max((o.target_qps / o.gpus for o in done if o.feasible), default=None)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
-                yield _job(proposal, self._bind(proposal.params), self._overrides, self._study)
+                job = _job(proposal, self._bind(proposal.params), self._overrides, self._study)
+                wanted = self._study.search.beat_best and job.spec.load.mode == "capacity"
+                yield replace(job, beat_qps=best * job.spec.hardware.gpus) if best and wanted else job
 
     def _recall(self, number: int) -> Proposal:
         proposal = self._known[number]

@@ -1,0 +1,74 @@
+"""Studies in search of the highest rate: deployments that clearly cannot beat the best so far."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_study import Wrapped, figures, nothing, play
+
+from tune.config import compose_overrides
+from tune.results.frame import rank
+from tune.results.outcome import Outcome
+
+SEARCH = (
+    "+sweep=pd_split",
+    "load.mode=capacity",
+    "load.dataset.samples=2000",
+    "load.min_duration_s=60.0",
+    "load.min_queries=2000",
+    "study.n_trials=6",
+    "study.parallel=2",
+)
+
+
+def goals(runs: Path) -> list[Path]:
+    return sorted(runs.glob("*/*/raw/*/goal.json"))
+
+
+def given_up(outcomes: list[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.capacity_qps.censored]
+
+
+@pytest.mark.slow
+def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_one_short_probe(
+    tmp_path: Path,
+) -> None:
+    outcomes = play(tmp_path, SEARCH)
+    best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
+    for outcome in given_up(outcomes):
+        assert outcome.number >= 2
+        assert outcome.status == "measured"
+        assert outcome.capacity_qps.beat is not None
+        assert outcome.capacity_qps.beat >= best_qps
+        assert (outcome.capacity_qps.boundary or 0.0) < outcome.capacity_qps.beat
+        assert [probe.full for probe in outcome.probes] == [False]
+    assert given_up(outcomes)
+    assert all(json.loads(path.read_text())["beat_qps"] >= best_qps for path in goals(tmp_path))
+    places = {row["number"]: row["rank"] for row in rank(outcomes)}
+    assert max(places[o.number] for o in outcomes if o.feasible) < min(
+        places[o.number] for o in given_up(outcomes)
+    )
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_ends_as_it_would_have(tmp_path: Path) -> None:
+    whole = play(tmp_path / "whole", SEARCH)
+
+    def interrupt(number: int) -> None:
+        if number == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "cut", SEARCH, Wrapped(compose_overrides(SEARCH), interrupt))
+    assert figures(play(tmp_path / "cut", SEARCH)) == figures(whole)
+    assert len(goals(tmp_path / "cut")) == len(goals(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None:
+    overrides = (*SEARCH, "search.beat_best=false")
+    outcomes = play(tmp_path, overrides, Wrapped(compose_overrides(overrides), nothing))
+    assert not given_up(outcomes)
+    assert not goals(tmp_path)
