@@ -114,15 +114,32 @@ def _composition(
             f"{', '.join(sorted(p.stem for p in _shipped('sweeps').glob('*.yaml')))}, or a YAML file "
             "sweep/NAME.yaml under --config-dir."
         )
+    load = plain.get("load")
+    unsaid = isinstance(load, dict) and load.get("mode", "") is None
+    if isinstance(load, dict) and unsaid:
+        load["mode"] = "fixed"
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         raise FixCommand(_explain(error)) from None
     settings = _with_dataset(settings)
+    if unsaid:
+        settings = _with_mode(settings)
     if settings.sweep and settings.load.mode == "capacity":
         settings = _with_rate_found(settings, settings.sweep)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
+
+
+def _with_mode(settings: Settings) -> Settings:
+    """`settings` with the load.mode that is meant where none is said: a deployment that takes long to come up
+    is asked for its highest rate, where a sweep asks for more than rates."""
+    sweep = settings.sweep
+    paths = {dimension.path for dimension in sweep.space.values()} if sweep else set()
+    if settings.cluster.kind == "sim" or not paths - {"load.target_qps"}:
+        return settings
+    load = settings.load.model_copy(update={"mode": "capacity"})
+    return settings.model_copy(update={"load": load})
 
 
 def _with_rate_found(settings: Settings, sweep: Sweep) -> Settings:

@@ -143,7 +143,14 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
         "  space:\n"
         "    prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}\n"
     )
-    words = ("--config-dir", str(own.parent), "+sweep=splits", "search=grid", "study.incumbent=false")
+    words = (
+        "--config-dir",
+        str(own.parent),
+        "+sweep=splits",
+        "search=grid",
+        "study.incumbent=false",
+        "load.mode=fixed",
+    )
     process = start(*words, *SMALL, *dynamo)
     said = printed(process)
     assert process.returncode == 1, said

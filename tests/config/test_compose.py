@@ -189,6 +189,32 @@ def test_a_search_for_the_rate_keeps_to_what_the_sweep_would_vary_it_in() -> Non
         composed("load.bracket_qps=[12,10]")
 
 
+LIVE = ("cluster=local", "stack=dynamo_v1_mocker")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mode"),
+    [
+        ((), "fixed"),
+        (("+sweep=pd_split",), "fixed"),
+        (LIVE, "fixed"),
+        (("cluster=slurm",), "fixed"),
+        ((*LIVE, "+sweep=pd_split"), "capacity"),
+        (("cluster=slurm", "+sweep=pd_split"), "capacity"),
+        (("cluster=slurm", "+sweep=pd_split", "load.mode=fixed"), "fixed"),
+        (("cluster=slurm", "+sweep=target_qps"), "fixed"),
+        (("+sweep=pd_split", "load.mode=capacity"), "capacity"),
+    ],
+)
+def test_a_deployment_that_took_long_to_come_up_is_asked_for_its_highest_rate(
+    overrides: tuple[str, ...], mode: str
+) -> None:
+    settings = compose_overrides(overrides).settings
+    assert settings.load.mode == mode
+    if settings.sweep and mode == "capacity":
+        assert (settings.load.bracket_qps, "target_qps" in settings.sweep.space) == ((6.0, 26.0), False)
+
+
 def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
     lengths = tmp_path / "my lengths.csv"
     lengths.write_text("input_tokens,output_tokens\n" + "100,10\n" * 8313)

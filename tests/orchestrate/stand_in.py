@@ -2,8 +2,9 @@
 
 STATE/behaviour.json says how it behaves: {"unregistered": [names], "ends": {name: [exit code, last words]},
 "deaf": [names], "leaves": [names], "one_engine_after": requests or null, "silent": whether no request is
-ever answered, "late_after": requests from which on answers take a second longer or null, "peers": {name:
-port}, "client": "waits" or an exit code}. STATE/began/NAME holds its process id.
+ever answered, "late_after": requests from which on answers take a second longer or null, "holds_s": how long
+after its last request a worker says that it still holds one, "peers": {name: port}, "client": "waits" or an
+exit code}. STATE/began/NAME holds its process id.
 """
 
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 STATE, NAME, ROLE, PORT = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 BEHAVIOUR = json.loads((STATE / "behaviour.json").read_text())
 LOCK = threading.Lock()
-COUNTS = {"requests": 0}
+COUNTS = {"requests": 0, "last_s": 0.0}
 
 
 def registered(role):
@@ -41,10 +42,11 @@ def take_turn():
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/metrics":
+            held = int(ROLE != "frontend" and time.monotonic() < COUNTS["last_s"] + BEHAVIOUR["holds_s"])
             self.answer(
                 f"# TYPE dynamo_component_requests_total counter\n"
                 f'dynamo_component_requests_total{{dynamo_endpoint="generate"}} {COUNTS["requests"]}\n'
-                f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} 0\n'
+                f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} {held}\n'
             )
         elif self.path == "/v1/models":
             served = registered("prefill") and registered("decode")
@@ -60,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             with LOCK:
                 COUNTS["requests"] += 1
+                COUNTS["last_s"] = time.monotonic()
             self.answer("")
 
     def do_POST(self):

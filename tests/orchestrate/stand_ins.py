@@ -88,6 +88,7 @@ class Trial:
             "one_engine_after": None,
             "silent": False,
             "late_after": None,
+            "holds_s": 0.0,
             "peers": self.ports,
             "model": self.spec.model.served_name,
         }

@@ -16,7 +16,7 @@ from stand_ins import SERVERS, Trial, finish, wait_for
 from tune.config import compose_overrides
 from tune.deploy.plan import CALIBRATION_FILE
 from tune.orchestrate.attempt import INTERRUPTED
-from tune.results.asked import read_asked, read_capacity
+from tune.results.asked import Goal, read_asked, read_capacity, write_goal
 from tune.results.judge import judge
 from tune.results.measure import measure_attempt
 from tune.results.metrics import METRICS_FILE
@@ -34,13 +34,19 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
     """A trial of stand-ins that are asked for their highest rate; what a failed test leaves is killed."""
     with ExitStack() as stack:
 
-        def make(queries: int = 500, slo: dict[str, float] | None = None, **changes: Any) -> Trial:
+        def make(
+            queries: int = 500,
+            slo: dict[str, float] | None = None,
+            response_timeout_s: float = 20.0,
+            **changes: Any,
+        ) -> Trial:
             asked = {
                 "mode": "capacity",
                 "bracket_qps": (QPS, QPS),
                 "target_qps": QPS,
                 "min_queries": queries,
                 "min_duration_s": 1.0,
+                "response_timeout_s": response_timeout_s,
             }
 
             def alter(spec: TrialSpec) -> TrialSpec:
@@ -60,6 +66,10 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
 def outcome_of(trial: Trial) -> Outcome:
     probes = measure_attempt(trial.attempt, trial.spec)
     return judge(trial.spec, probes, number=0, source="command", attempts=[], provenance={})
+
+
+def clients(trial: Trial) -> list[int]:
+    return [pid for pid, command in trial.alive().items() if "tune.client" in command]
 
 
 @pytest.mark.slow
@@ -124,18 +134,55 @@ def test_a_run_that_can_hold_no_more_is_stopped_repeated_once_and_the_deployment
 
 
 @pytest.mark.slow
+def test_a_deployment_that_cannot_beat_the_best_is_given_up_after_one_short_probe(
+    searching: Searching,
+) -> None:
+    trial = searching(slo={"ttft_p99_s": 1e-4})
+    write_goal(trial.attempt, Goal(beat_qps=QPS))
+    code, said = trial.run()
+    assert code == 0, said
+    assert "clearly below the rate to beat: given up" in said
+    capacity = read_capacity(trial.attempt)
+    assert capacity is not None
+    assert capacity.censored
+    assert not (trial.attempt / "probe-2").exists()
+    assert not trial.alive()
+
+
+@pytest.mark.slow
 def test_a_client_killed_in_a_later_probe_fails_the_attempt_and_the_earlier_stay(
     searching: Searching,
 ) -> None:
     trial = searching(queries=4000)
     with trial.start() as orchestrator:
         wait_for((trial.attempt / "logs" / "client_probe-2.out").exists)
-        (client,) = [pid for pid, command in trial.alive().items() if "tune.client" in command]
+        wait_for(lambda: clients(trial))
+        (client,) = clients(trial)
         os.kill(client, signal.SIGKILL)
         assert finish(orchestrator) == 3
     assert "the load client ended by SIGKILL" in (trial.record.error or "")
     assert read_asked(trial.attempt / "probe-1") is not None
     assert read_capacity(trial.attempt) is None
+    assert not trial.alive()
+
+
+@pytest.mark.slow
+def test_the_next_run_waits_until_no_worker_holds_a_request(searching: Searching) -> None:
+    trial = searching(behaviour={"holds_s": 3.0})
+    code, said = trial.run()
+    assert code == 0, said
+    assert "requests are still held by workers; the next run waits" in said
+    assert trial.record.phases is not None
+    assert trial.record.phases.drain_s > 2.0
+
+
+@pytest.mark.slow
+def test_requests_that_workers_never_let_go_fail_the_attempt(searching: Searching) -> None:
+    trial = searching(behaviour={"holds_s": 1e6}, response_timeout_s=3.0)
+    code, said = trial.run()
+    assert code == 3, said
+    assert "requests of a run are still held by workers" in (trial.record.error or "")
+    assert read_asked(trial.attempt / "probe-2") is None
     assert not trial.alive()
 
 

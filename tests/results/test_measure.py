@@ -130,6 +130,35 @@ def test_a_full_run_without_a_verdict_is_not_trusted(tmp_path):
     assert "expected one of a run of full length" in probe.reason
 
 
+def prompts_of_the_benchmark(path):
+    return (
+        f"load.dataset.path='{path}'",
+        "load.dataset.sha256=null",
+        "stack=dynamo_v1",
+        "load.target_qps=15.75",
+    )
+
+
+@pytest.mark.parametrize(("tokens", "accurate"), [(616, False), (617, True), (753, True), (754, False)])
+def test_an_engine_that_answers_too_much_or_too_little_is_not_accurate(tokens, accurate, tmp_path):
+    """The benchmark's own prompts: of lengths that are made up, nothing follows."""
+    prompts = tmp_path / "prompts.pkl"
+    prompts.write_bytes(b"not read")
+    log = replace(make_log(16_626, tokens=tokens), output_tokens=np.full(16_626, tokens))
+    for overrides, trusted in (
+        (prompts_of_the_benchmark(prompts), accurate),
+        (("load.target_qps=15.75",), True),
+    ):
+        probe = measured(tmp_path / "probe-1", log, *overrides)
+        assert (probe.valid, probe.feasible) == (trusted, trusted), probe.reason
+    if not accurate:
+        probe = measured(tmp_path / "probe-1", log, *prompts_of_the_benchmark(prompts))
+        assert probe.reason == (
+            f"answers have {tokens}.0 tokens on average; expected 616.21 to 753.15 of an engine "
+            "that is accurate"
+        )
+
+
 def test_a_short_probe_needs_no_loadgen(tmp_path):
     probe = measured(tmp_path, make_log(3000), logs=False)
     assert (probe.feasible, probe.target_qps) == (True, 15.75)

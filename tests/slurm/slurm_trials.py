@@ -37,7 +37,14 @@ def sweep(folder: Path, *dimensions: str) -> tuple[str, ...]:
     head = ("# @package _global_", "sweep:", "  question: Which one?", "  n_trials: 2")
     text = "\n".join((*head, "  rest_to_decode: true", "  space:", *(f"    {line}" for line in dimensions)))
     (own / "mine.yaml").write_text(text + "\n")
-    return ("--config-dir", str(own.parent), "+sweep=mine", "search=grid", "study.incumbent=false")
+    return (
+        "--config-dir",
+        str(own.parent),
+        "+sweep=mine",
+        "search=grid",
+        "study.incumbent=false",
+        "load.mode=fixed",
+    )
 
 
 def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:

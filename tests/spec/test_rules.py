@@ -189,6 +189,14 @@ def test_a_costly_choice_is_a_warning_that_says_the_cost(case: str, make_spec: M
     assert errors(check(spec)) == ()
 
 
+def test_a_rate_that_no_run_can_confirm_is_not_looked_for(make_spec: MakeSpec) -> None:
+    short: dict[str, Any] = {"load__concatenate_permutation": False, "load__min_duration_s": 1.0}
+    spec = make_spec(load__mode="capacity", **short)
+    assert the(spec, "error", "load.min_queries").expected == "at least 459, or load.mode=fixed"
+    enough = make_spec(load__mode="capacity", load__min_queries=459, **short)
+    assert errors(check(enough)) == ()
+
+
 NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
     "TP8 over two nodes": (

@@ -28,6 +28,7 @@ assert CALIBRATION is not None
 
 WORDS = (
     *("+sweep=pd_split", "cluster=slurm", "cluster.partition=rack", "search=random"),
+    "load.mode=fixed",
     *("load.min_duration_s=60.0", "load.concatenate_permutation=false"),
 )
 

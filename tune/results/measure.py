@@ -19,7 +19,7 @@ from tune.results.orders import read_orders, spread
 from tune.results.outcome import Constraints, Percentiles, Probe
 from tune.results.requests import RequestLog, read_requests
 from tune.results.scraped import scraped_breakdown
-from tune.results.trust import broken_slo, distrust
+from tune.results.trust import broken_slo, distrust, inaccurate
 from tune.spec.load import Load, Slo
 from tune.spec.trial import TrialSpec
 
@@ -58,6 +58,8 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     reason = distrust(log, good, times, target_qps, late=bool(broken))
     if reason is None and full:
         reason, broken = _official(loadgen, broken)
+        if spec.load.dataset.holds_prompts and not spec.stack.mocked:
+            reason = reason or inaccurate(log, good)
     valid = reason is None
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"

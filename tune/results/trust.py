@@ -19,6 +19,10 @@ MAX_UNANSWERED_FRAC = 0.01
 ARRIVAL_SIGMAS = 5.0
 """How far the sum of Poisson gaps may lie from its mean, in standard deviations."""
 
+ACCURATE_TOKENS = (616.21, 753.15)
+"""Mean tokens of an answer to the benchmark's own prompts that an accurate engine gives. Source: MLPerf
+Inference v5.1, submission checker, llama3.1-405b: 90 % to 110 % of 684.68."""
+
 SETTLED_LATENCIES = 2.0
 """Median latencies that arrivals must last before a run that broke no limit counts as in steady state."""
 
@@ -59,6 +63,17 @@ def distrust(
         or _enough(log)
         or _arrivals(log.scheduled_ns, target_qps)
         or (None if late else _settled(log, times))
+    )
+
+
+def inaccurate(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    """Why an engine that answered whole passes over the benchmark's prompts cannot be accurate, or None."""
+    low, high = ACCURATE_TOKENS
+    mean = float(log.output_tokens[good].mean())
+    if low <= mean <= high:
+        return None
+    return (
+        f"answers have {mean:.1f} tokens on average; expected {low} to {high} of an engine that is accurate"
     )
 
 

@@ -277,11 +277,12 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             "tune/spec/load.py",
         )
     if queries < LEAST_QUERIES_FOR_P99:
+        searched = spec.load.mode == "capacity"
         yield Finding(
-            "warning",
+            "error" if searched else "warning",
             "load.min_queries",
             f"{queries} queries (load.target_qps x load.min_duration_s, load.min_queries)",
-            f"at least {LEAST_QUERIES_FOR_P99}",
+            f"at least {LEAST_QUERIES_FOR_P99}" + (", or load.mode=fixed" if searched else ""),
             "fewer queries cannot show that the 99th percentile holds: such a run has no verdict",
             "LoadGen, early stopping",
         )
