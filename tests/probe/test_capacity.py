@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_arrivals import make_load
 
@@ -85,6 +85,7 @@ def test_short_probes_go_where_the_forecast_moves_and_have_an_end() -> None:
 
 
 @given(st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03))
+@example(true_qps=10.453125, off=1.4261251185291268, drift=1.0062282542009249)
 def test_the_answer_is_what_held_and_was_never_asked_again_above_a_miss(
     true_qps: float, off: float, drift: float
 ) -> None:
@@ -95,7 +96,7 @@ def test_the_answer_is_what_held_and_was_never_asked_again_above_a_miss(
     assert answer.confirmed_qps == max(held, default=None)
     missed = float("inf")
     for one in full:
-        assert one.ask.target_qps <= missed * (1 - STEP_FRAC)
+        assert one.ask.target_qps <= missed * (1 - STEP_FRAC) * (1 + 1e-12)
         missed = min(missed, one.ask.target_qps) if not one.held else missed
 
 
@@ -148,7 +149,7 @@ def test_none_is_given_up_that_held_or_that_the_forecast_does_not_put_clearly_be
 def test_what_is_asked_has_four_digits_and_is_never_more(qps: float) -> None:
     ask = next_step([], Believer(qps), LOAD)
     assert isinstance(ask, Ask)
-    assert qps * 0.998 <= ask.target_qps <= qps
+    assert qps * 0.998 <= ask.target_qps <= qps * (1 + 1e-12)
     assert float(f"{ask.target_qps:.4g}") == ask.target_qps
 
 
