@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from tune.config import compose_overrides
 from tune.spec.bind import Point, bind, locate
@@ -49,10 +48,6 @@ class Configuration:
 
     values: tuple[int, ...]
     spec: TrialSpec
-
-    @cached_property
-    def point(self) -> Point:
-        return point_of(self.values)
 
     @property
     def label(self) -> str:
