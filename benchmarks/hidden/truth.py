@@ -1,9 +1,14 @@
 """The true boundary of every configuration on a rack: the highest rate that holds the SLO, by bisection.
 
 LoadGen's schedule at full length; a run holds when LoadGen's early stopping passes. The boundary is that of
-one order of lengths, the same for all; those within NEAR_FRAC of the best get the median of ORDERS orders.
+one order of lengths, the same for all, to FAR_TOLERANCE; those within NEAR_FRAC of the best get the median of
+ORDERS orders, to NEAR_TOLERANCE.
 
     python benchmarks/hidden/truth.py --set development --racks 0 1 2 3
+
+A rack whose best configuration holds less than LEAST_BEST_QPS is drawn again. So is, for every even number,
+one where the prior's first pick or the seed's configuration comes within EASY_FRAC of the best: in half of the
+racks neither does. racks.csv says which seed a number came to.
 """
 
 from __future__ import annotations
@@ -13,14 +18,18 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hidden.racks import Rack, draw_rack
-from hidden.space import CONFIGURATIONS, PRIOR, Configuration
+from hidden.space import CONFIGURATIONS, PRIOR, SEED, Configuration
 from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.sim.rack import simulate
@@ -28,7 +37,10 @@ from tune.spec.trial import TrialSpec
 
 ORDERS, NEAR_FRAC = 5, 0.1
 LOWEST_QPS, HIGHEST_QPS = 0.5, 60.0
-TOLERANCE, NEAR_TOLERANCE = 1.008, 1.003
+FAR_TOLERANCE, NEAR_TOLERANCE = 1.03, 1.003
+LEAST_BEST_QPS, EASY_FRAC = 6.0, 0.05
+REDRAWN = 100
+"""Seeds of one number are so far apart."""
 DATA = Path(__file__).parents[1] / "data" / "hidden_racks"
 FIRST_SEED = {"development": 1000, "held-out": 5000}
 
@@ -77,7 +89,7 @@ def boundaries(rack: Rack | None) -> list[float | None]:
             found.append(None)
             continue
         guess = last.get(one.values[:3], guess)
-        qps = boundary(lambda rate, one=one: holds(rack, one.spec, rate, 0), guess, TOLERANCE)  # type: ignore[misc]
+        qps = boundary(lambda rate, one=one: holds(rack, one.spec, rate, 0), guess, FAR_TOLERANCE)  # type: ignore[misc]
         guess = last[one.values[:3]] = qps or 1.0
         found.append(qps)
     best = max(qps for qps in found if qps is not None)
@@ -120,6 +132,63 @@ def path_of(name: str, number: int) -> Path:
     return DATA / name / f"{number:02}.csv"
 
 
+class Summary(NamedTuple):
+    """A row of racks.csv. Shares are those of the best boundary, 0 where the configuration crashes."""
+
+    number: int
+    seed: int
+    best: str
+    best_qps: float
+    prior_pick_frac: float
+    seed_configuration_frac: float
+
+    @property
+    def is_easy(self) -> bool:
+        return max(self.prior_pick_frac, self.seed_configuration_frac) >= 1 - EASY_FRAC
+
+
+def summarise(number: int, seed: int, found: Sequence[float | None]) -> Summary:
+    known = [qps or 0.0 for qps in found]
+    best = int(np.argmax(known))
+    pick = int(np.argmax([qps or 0.0 for qps in read(path_of("prior", 0))]))
+    shares = (round(known[index] / known[best], 4) for index in (pick, SEED))
+    return Summary(number, seed, CONFIGURATIONS[best].label, round(known[best], 3), *shares)
+
+
+def read_racks(name: str) -> dict[int, Summary]:
+    """By number, the racks of the set `name` whose boundaries are known."""
+    path = DATA / name / "racks.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        rows = (Summary(*(kind(cell) for kind, cell in zip(_KINDS, row, strict=True)))
+                for row in list(csv.reader(file))[1:])  # fmt: skip
+        return {row.number: row for row in rows}
+
+
+_KINDS = (int, int, str, float, float, float)
+
+
+def write_racks(name: str, racks: Mapping[int, Summary]) -> None:
+    with (DATA / name / "racks.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(Summary._fields)
+        rows.writerows(racks[number] for number in sorted(racks))
+
+
+def find(name: str, number: int) -> Summary:
+    """Draw the rack `number` until it is one to search on; write its boundaries and its row of racks.csv."""
+    for seed in count(FIRST_SEED[name] + number, REDRAWN):
+        found = boundaries(draw_rack(seed))
+        summary = summarise(number, seed, found)
+        if summary.best_qps >= LEAST_BEST_QPS and (number % 2 or not summary.is_easy):
+            break
+        print(f"{name} {number}: drawn again, {summary}", flush=True)
+    write(path_of(name, number), found)
+    write_racks(name, read_racks(name) | {number: summary})
+    return summary
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,16 +197,12 @@ def main() -> None:
     parser.add_argument("--racks", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     os.nice(10)
+    if options.set == "prior":
+        write(path_of("prior", 0), boundaries(None))
+        return
     for number in options.racks:
         began = time.perf_counter()
-        rack = None if options.set == "prior" else draw_rack(FIRST_SEED[options.set] + number)
-        found = boundaries(rack)
-        write(path_of(options.set, number), found)
-        best = max((qps or 0.0, one.label) for one, qps in zip(CONFIGURATIONS, found, strict=True))
-        print(
-            f"{options.set} {number}: {best[1]} {best[0]:.2f}, {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+        print(f"{find(options.set, number)}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from tune.sim.decode_pool import (
     Served,
     State,
     empty_pool,
+    is_due,
     loads,
     state_of,
 )
@@ -58,7 +59,8 @@ def decode(
         sent_s, transfer_s = requests.sent_s[request], requests.transfer_s[request]
         if served.worker[request] == NOBODY:
             for worker in range(workers):
-                _serve(limits, jobs, state_of(pool, worker), served, sent_s)
+                if is_due(pool, worker, sent_s):
+                    _serve(limits, jobs, state_of(pool, worker), served, sent_s)
             served.worker[request] = least_loaded(loads(pool, sent_s), request % workers)
         worker = served.worker[request]
         arrived_s = max(sent_s, link_end_s(link_s, worker, requests.begun_s[request], transfer_s))

@@ -8,7 +8,7 @@ import numpy as np
 
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.compiled import compiled
-from tune.sim.queues import empty_queues
+from tune.sim.queues import HEAD, NOBODY, empty_queues
 
 GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH = 0, 1, 2
 
@@ -136,6 +136,13 @@ def state_of(pool: Pool, worker: int) -> State:
         pool.number[worker],
         pool.clock_s[worker],
     )
+
+
+@compiled
+def is_due(pool: Pool, worker: int, until_s: float) -> bool:
+    """Whether a worker has something to do before `until_s`: most have nothing from one request to the next."""
+    idle = pool.number[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == NOBODY
+    return bool(pool.clock_s[worker, NOW] < until_s and (not idle or pool.number[worker, PAUSED] > 0))
 
 
 @compiled

@@ -113,7 +113,8 @@ def prefill(limits: PrefillWorker, slowdown: FloatArray, prompts: Prompts, serve
         if served.worker[prompt] == NOBODY:
             arrival_s = prompts.arrival_s[prompt]
             for worker in range(workers):
-                _serve(limits, jobs, _state(pool, worker), served, arrival_s)
+                if _is_due(pool, worker, arrival_s):
+                    _serve(limits, jobs, _state(pool, worker), served, arrival_s)
             served.worker[prompt] = least_loaded(_loads(pool, arrival_s), prompt % workers)
         worker = served.worker[prompt]
         pool.number[worker, _LOAD] += 1
@@ -148,6 +149,13 @@ def _state(pool: _Pool, worker: int) -> _State:
         pool.number[worker],
         pool.clock_s[worker],
     )
+
+
+@compiled
+def _is_due(pool: _Pool, worker: int, until_s: float) -> bool:
+    """Whether a worker has a step to start before `until_s`: most have none from one arrival to the next."""
+    idle = pool.number[worker, _BATCH] == 0 and pool.waiting[worker, HEAD] == NOBODY
+    return bool(pool.clock_s[worker, _NOW] < until_s and not idle)
 
 
 @compiled
