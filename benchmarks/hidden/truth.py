@@ -7,8 +7,8 @@ ORDERS orders, to NEAR_TOLERANCE.
     python benchmarks/hidden/truth.py --set development --racks 0 1 2 3
 
 A rack whose best configuration holds less than LEAST_BEST_QPS is drawn again. So is, for every even number,
-one where the prior's first pick or the seed's configuration comes within EASY_FRAC of the best: in half of the
-racks neither does. racks.csv says which seed a number came to.
+one where the prior's first pick or the seed's configuration comes within EASY_FRAC of the best: in half of
+the racks neither does. racks.csv says which seed a number came to.
 """
 
 from __future__ import annotations

@@ -7,18 +7,21 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tune.errors import RunAgain
+from tune.results.belief import Interval
 from tune.results.files import first_fault, unwritable
 from tune.spec.space import Value
 from tune.spec.typed import NonNegativeInt, Typed
 
 
 class Proposal(Typed):
-    """`params` are raw: what the sampler said, before it is bound to a configuration."""
+    """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_qps`: the
+    boundary that a search which learns the rack expected when it proposed them."""
 
     number: NonNegativeInt
     params: dict[str, Value]
     source: str
     trial_id: str
+    expected_qps: Interval | None = None
 
 
 def read_proposals(path: Path) -> tuple[Proposal, ...]:

@@ -140,7 +140,7 @@ def state_of(pool: Pool, worker: int) -> State:
 
 @compiled
 def is_due(pool: Pool, worker: int, until_s: float) -> bool:
-    """Whether a worker has something to do before `until_s`: most have nothing from one request to the next."""
+    """Whether a worker has something to do before `until_s`: from one request to the next most have not."""
     idle = pool.number[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == NOBODY
     return bool(pool.clock_s[worker, NOW] < until_s and (not idle or pool.number[worker, PAUSED] > 0))
 
