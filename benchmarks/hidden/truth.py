@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -179,7 +178,11 @@ def write_racks(name: str, racks: Mapping[int, Summary]) -> None:
 def find(name: str, number: int) -> Summary:
     """Draw the rack `number` until it is one to search on; write its boundaries and its row of racks.csv."""
     for seed in count(FIRST_SEED[name] + number, REDRAWN):
-        found = boundaries(draw_rack(seed))
+        rack = draw_rack(seed)
+        if not any(holds(rack, one.spec, LEAST_BEST_QPS, 0) for one in _likely_first(rack)):
+            print(f"{name} {number}: drawn again, none holds {LEAST_BEST_QPS:g}", flush=True)
+            continue
+        found = boundaries(rack)
         summary = summarise(number, seed, found)
         if summary.best_qps >= LEAST_BEST_QPS and (number % 2 or not summary.is_easy):
             break
@@ -189,6 +192,13 @@ def find(name: str, number: int) -> Summary:
     return summary
 
 
+def _likely_first(rack: Rack) -> list[Configuration]:
+    """Those that do not crash, by the prior's boundaries, the highest first."""
+    known, crash = read(path_of("prior", 0)), rack.crashes()
+    order = sorted(range(len(known)), key=lambda index: -(known[index] or 0.0))
+    return [CONFIGURATIONS[index] for index in order if index not in crash]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,7 +206,6 @@ def main() -> None:
     parser.add_argument("--set", choices=["prior", *FIRST_SEED], default="development")
     parser.add_argument("--racks", type=int, nargs="+", default=[0])
     options = parser.parse_args()
-    os.nice(10)
     if options.set == "prior":
         write(path_of("prior", 0), boundaries(None))
         return

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tune.errors import FixCommand
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
-from tune.results.requests import FloatArray, IntArray, PoolUse, RequestLog, Stages
+from tune.results.requests import BoolArray, FloatArray, IntArray, PoolUse, RequestLog, Stages
 from tune.sim.admission import answers, refusals, reserved
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import Requests, Served
@@ -26,7 +25,6 @@ from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.trial import TrialSpec
 
-BoolArray = NDArray[np.bool_]
 
 
 def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:

@@ -1,0 +1,42 @@
+"""What is worth a deployment: expected improvement over the best, times the chance that it runs at all."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr
+
+from tune.results.requests import BoolArray, FloatArray, IntArray
+
+CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
+"""What share of the configurations is thought to crash before any did, and how many trials that is worth."""
+
+CRASH_LENGTH = 0.35
+"""How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
+
+
+def expected_gain(ln_mean: FloatArray, sd: FloatArray, best: float) -> FloatArray:
+    """Expected improvement over a rate of `best`, as a share of it, (m,).
+
+    ln of the rate of each configuration is normal, with `ln_mean` (racks, m) on equally probable racks and
+    `sd` (m,). Formula: E max(X - b, 0) = E[X] N(d + s) - b N(d), d = (mean - ln b) / s, for lognormal X
+    (Black and Scholes 1973); averaged over racks.
+    """
+    above = (ln_mean - np.log(best)) / sd
+    gain = np.exp(ln_mean + sd**2 / 2) * ndtr(above + sd) - best * ndtr(above)
+    found: FloatArray = gain.mean(0) / best
+    return np.maximum(found, 0.0)
+
+
+def chance_to_run(features: FloatArray, tried: IntArray, crashed: BoolArray) -> FloatArray:
+    """The chance that each configuration runs, (m,), by those `tried` (n,) near it, of which some `crashed`.
+
+    Formula: the mean of a beta distribution, each trial counted by its nearness exp(-d^2 / 2 l^2) on top of
+    CRASH_WEIGHT trials of which CRASH_FRAC crashed.
+    """
+    if not len(tried):
+        return np.full(len(features), 1 - CRASH_FRAC)
+    squares = ((features[:, None, :] - features[tried][None, :, :]) ** 2).sum(-1)
+    near = np.exp(-squares / (2 * CRASH_LENGTH**2))
+    crashes = CRASH_WEIGHT * CRASH_FRAC + near @ crashed
+    found: FloatArray = 1 - crashes / (CRASH_WEIGHT + near.sum(1))
+    return found

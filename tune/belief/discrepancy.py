@@ -1,0 +1,76 @@
+"""What the simulator gets wrong even on the right rack: an error that is smooth over configurations, and noise.
+
+A Gaussian process over the settings, with a squared exponential covariance. Source: Rasmussen and Williams,
+Gaussian Processes for Machine Learning, MIT Press 2006, algorithm 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky
+
+from tune.results.requests import FloatArray, IntArray
+
+AMPLITUDE = 0.06
+"""Standard deviation of the error, in ln of the boundary. Our choice."""
+
+LENGTH = 0.7
+"""Of the covariance, where each setting of a sweep goes from 0 to 1. Our choice."""
+
+NUGGET = 0.025
+"""Standard deviation of what is not smooth: noise of a measurement, 2 %, and of the emulator, 1.5 %."""
+
+CENSORED_SD = 0.05
+"""The same for a deployment that was given up early."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Deployments `which` (n,) of the configurations, and what they showed of ln of the boundary.
+
+    It lies between `low` and `high` (n,), both the same where it was measured; `sd` (n,) of that.
+    """
+
+    which: IntArray
+    low: FloatArray
+    high: FloatArray
+    sd: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def residual(self, ln_boundary: FloatArray) -> FloatArray:
+        """What of the measurements racks that say `ln_boundary` (racks, n) do not explain, shape the same."""
+        return np.clip(ln_boundary, self.low, self.high) - ln_boundary
+
+
+class Discrepancy:
+    """The error at configurations whose settings are `features` (m, settings), after `measured`."""
+
+    def __init__(self, features: FloatArray, measured: Measured) -> None:
+        self._features = features
+        at = features[measured.which]
+        self._at = at
+        covariance = kernel(at, at) + np.diag(measured.sd**2)
+        self._precision = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(at)))
+        across = kernel(features, at)
+        self._weights = across @ self._precision
+        left = AMPLITUDE**2 - (self._weights * across).sum(1)
+        self.sd: FloatArray = np.sqrt(np.maximum(left, 1e-6))
+
+    def ln_likelihood(self, residual: FloatArray) -> FloatArray:
+        """Of each rack, (racks,), but for a constant; `residual` (racks, n)."""
+        found: FloatArray = -0.5 * ((residual @ self._precision) * residual).sum(1)
+        return found
+
+    def mean(self, residual: FloatArray) -> FloatArray:
+        """Expected error of ln boundary at every configuration on each rack: (racks, m)."""
+        return residual @ self._weights.T
+
+
+def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Covariance of the error between settings `a` (n, settings) and `b` (m, settings): (n, m)."""
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return AMPLITUDE**2 * np.exp(-np.maximum(squares, 0) / (2 * LENGTH**2))

@@ -1,0 +1,81 @@
+"""How long the slowest requests of a prefill pool take at each load: simulated once, true for every scale.
+
+A pool whose steps all take s times as long, asked 1/s times the rate, makes every request take s times as
+long. So one curve, of p99 against utilisation, serves every rack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune.probe.arrivals import arrivals_ns
+from tune.probe.lengths import draw_lengths
+from tune.results.early_stopping import late_allowed
+from tune.results.requests import FloatArray, IntArray
+from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
+from tune.sim.queues import NOBODY
+from tune.spec.load import Load
+
+UTILISATION = np.array([0.02, 0.2, 0.4, 0.55, 0.65, 0.72, 0.79, 0.85, 0.9, 0.95, 1.0, 1.05])
+"""Work that arrives over what the pool can do; where curves are known. In between, straight in logarithms."""
+
+SIMULATED_WORKERS = 4
+"""Of a pool whose workers are dealt requests without regard to how busy they are, so many stand for all."""
+
+LEAST_LOADED_QUERIES = 6000
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The requests of a run of full length: arrivals at one a second, prompt and answer tokens, each (n,).
+
+    `on_time_frac`: the share that LoadGen's early stopping wants on time.
+    """
+
+    arrival_s: FloatArray
+    prompt: IntArray
+    answer: IntArray
+    on_time_frac: float
+
+    @classmethod
+    def by(cls, load: Load) -> Asked:
+        count = load.expected_queries
+        prompt, answer = draw_lengths(load.dataset, count, load.concatenate_permutation, load.length_seed)
+        arrival_s = arrivals_ns(load)[:count] / 1e9 * load.target_qps
+        return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count)
+
+
+def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
+    """Mean seconds of a worker's time that a prompt takes, when its chunks are full."""
+    tokens = prompt.astype(float)
+    steps = tokens.mean() / worker.max_num_tokens if worker.chunked else 1.0
+    pairs = (tokens * tokens / 2).mean()
+    return float(worker.token_s * tokens.mean() + worker.pair_s * pairs + worker.step_s * steps)
+
+
+def curve(worker: PrefillWorker, workers: int, asked: Asked, router: str) -> FloatArray:
+    """ln of the seconds from arrival to first token that LoadGen wants kept, at each of UTILISATION."""
+    rate = workers / service_s(worker, asked.prompt)
+    times = [_slowest_s(worker, workers, asked, router, load * rate) for load in UTILISATION]
+    return np.log(np.maximum.accumulate(times))
+
+
+def _slowest_s(worker: PrefillWorker, workers: int, asked: Asked, router: str, qps: float) -> float:
+    count = len(asked.prompt)
+    if router == "least-loaded":
+        count, simulated = min(count, LEAST_LOADED_QUERIES), workers
+        dealt = np.full(count, NOBODY, np.int64)
+        mine = np.arange(count)
+    else:
+        simulated = min(workers, SIMULATED_WORKERS)
+        dealt = np.arange(count) % workers
+        if router == "random":
+            dealt = np.random.default_rng(workers).integers(workers, size=count)
+        mine = np.flatnonzero(dealt < simulated)
+    arrival_s, prompt = asked.arrival_s[mine] / qps, asked.prompt[mine]
+    none = np.zeros(len(mine))
+    served = Prefilled(dealt[mine], none.copy(), none.copy(), none.copy(), np.zeros(simulated))
+    prefill(worker, np.ones(simulated), Prompts(arrival_s, prompt, none), served)
+    return float(np.quantile(served.done_s - arrival_s, asked.on_time_frac))

@@ -1,0 +1,133 @@
+"""A search that learns the rack: which configuration is worth a deployment next, and what is believed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from tune.belief.choice import chance_to_run, expected_gain
+from tune.belief.discrepancy import CENSORED_SD, NUGGET, Discrepancy, Measured
+from tune.belief.emulator import Emulator
+from tune.belief.posterior import Posterior
+from tune.belief.racks import Racks, RackSpace, hypotheses
+from tune.results.requests import FloatArray
+from tune.spec.cluster import Calibration
+from tune.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a deployment of configuration `index` came to.
+
+    `measured`: its boundary is `qps`. `below`, `above`: its boundary lies there of `qps`. `crashed`: it cannot
+    run. `pending`: it runs.
+    """
+
+    index: int
+    status: Literal["measured", "below", "above", "crashed", "pending"]
+    qps: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is believed at one moment: equally probable `racks`, what they say of every configuration, and the
+    error of that. `ln_simulated`, `ln_mean` are (racks, configurations), `sd` (configurations,)."""
+
+    racks: Racks
+    ln_simulated: FloatArray
+    ln_mean: FloatArray
+    sd: FloatArray
+
+    @property
+    def expected_qps(self) -> FloatArray:
+        """Mean boundary of every configuration, (configurations,)."""
+        found: FloatArray = np.exp(self.ln_mean + self.sd**2 / 2).mean(0)
+        return found
+
+
+@dataclass
+class RackSearch:
+    """Configurations `specs`, whose settings are `features` (n, settings) from 0 to 1, on an unknown rack.
+
+    `structural`: whether hypotheses other than those of the configuration and the calibration are thought of.
+    Same arguments and same `seen` give the same answers.
+    """
+
+    specs: Sequence[TrialSpec]
+    features: FloatArray
+    calibration: Calibration
+    seed: int
+    structural: bool = True
+    progress: Callable[[], None] = lambda: None
+    space: RackSpace = field(init=False)
+
+    def __post_init__(self) -> None:
+        tps = [sorted({getattr(spec, role).tensor_parallel_size for spec in self.specs})
+               for role in ("prefill", "decode")]  # fmt: skip
+        self.space = RackSpace(*tps, hypotheses(self.specs[0], self.calibration, self.structural))
+        emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
+        self._emulator = emulator
+        self._posterior = Posterior(self.space, emulator, self.seed)
+
+    def view(self, seen: Sequence[Seen]) -> View:
+        """What is believed after `seen`."""
+        told = [one for one in seen if one.status in ("measured", "below", "above")]
+        measured = _measured(told)
+        discrepancy = Discrepancy(self.features, measured) if told else None
+        racks = self._posterior.probable(measured, discrepancy, self.seed)
+        ln_simulated = self._emulator.ln_boundary(racks, np.arange(len(self.specs)))
+        if discrepancy is None:
+            return View(racks, ln_simulated, ln_simulated, np.full(len(self.specs), NUGGET))
+        residual = measured.residual(ln_simulated[:, measured.which])
+        return View(racks, ln_simulated, ln_simulated + discrepancy.mean(residual), discrepancy.sd)
+
+    def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
+        """By how much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
+
+        0 where it is known or runs. Those that run are thought to come to what is expected of them.
+        """
+        expected = view.expected_qps
+        best = max((expected[one.index] for one in seen if one.status in ("measured", "pending", "above")),
+                   default=float(expected.min()))  # fmt: skip
+        ended = [one for one in seen if one.status != "pending"]
+        tried = np.array([one.index for one in ended], int)
+        crashed = np.array([one.status == "crashed" for one in ended], bool)
+        gain = expected_gain(view.ln_mean, view.sd, best) * chance_to_run(self.features, tried, crashed)
+        gain[[one.index for one in seen]] = 0.0
+        return gain
+
+    def propose(self, seen: Sequence[Seen]) -> int | None:
+        """Index of the configuration most worth a deployment; None when all are known or run."""
+        pending = [one for one in seen if one.status == "pending"]
+        view = self.view(seen)
+        if pending:
+            believed = view.expected_qps
+            imagined = [Seen(one.index, "measured", float(believed[one.index])) for one in pending]
+            seen = [*(one for one in seen if one.status != "pending"), *imagined]
+            view = self.view(seen)
+        if len({one.index for one in seen}) == len(self.specs):
+            return None
+        gain = self.gains(view, seen)
+        free = np.setdiff1d(np.arange(len(self.specs)), [one.index for one in seen])
+        if gain[free].max() <= 0:
+            return int(free[view.expected_qps[free].argmax()])
+        return int(gain.argmax())
+
+    def answer(self, view: View, seen: Sequence[Seen]) -> int | None:
+        """Index of the measured configuration with the highest expected boundary; None where none is."""
+        measured = [one.index for one in seen if one.status == "measured"]
+        return max(measured, key=lambda index: view.expected_qps[index], default=None)
+
+
+def _measured(told: Sequence[Seen]) -> Measured:
+    ln_qps = np.log([max(one.qps, 1e-3) for one in told]) if told else np.zeros(0)
+    status = np.array([one.status for one in told], object)
+    return Measured(
+        which=np.array([one.index for one in told], int),
+        low=np.where(status == "below", -np.inf, ln_qps),
+        high=np.where(status == "above", np.inf, ln_qps),
+        sd=np.where(status == "measured", NUGGET, CENSORED_SD),
+    )
