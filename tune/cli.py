@@ -132,7 +132,8 @@ def _preflight(composition: Composition) -> None:
 
 def _report(composition: Composition) -> None:
     from tune.report.page import write_report
-    from tune.report.text import render_outcome
+    from tune.report.text import render_belief, render_outcome
+    from tune.results.belief import read_belief
     from tune.results.frame import rank
 
     folder, record = recorded_study(study_root(composition))
@@ -142,8 +143,12 @@ def _report(composition: Composition) -> None:
     if best:
         print(render_outcome(best, record.slo, record))
         print(f"again     {again(best)}")
+    belief = read_belief(folder.root)
+    if belief:
+        print(render_belief(belief))
     reports = Path(composition.settings.reports_dir) / composition.study_name
-    print(f"report    {write_report(reports, record, outcomes)}")
+    page = write_report(reports, record, outcomes, belief, folder.read_proposals())
+    print(f"report    {page}")
     if best is None:
         raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")
 

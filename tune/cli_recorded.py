@@ -41,10 +41,12 @@ def again(outcome: Outcome) -> str:
 def status(composition: Composition) -> None:
     """What a study has done, what runs; or all about one trial."""
     from tune.report.text import render_outcome, render_status
+    from tune.results.belief import read_belief
 
     folder, record = recorded_study(study_root(composition))
     if composition.settings.trial is None:
-        print(render_status(record, folder.read_proposals(), folder.outcomes()))
+        belief = read_belief(folder.root)
+        print(render_status(record, folder.read_proposals(), folder.outcomes(), belief))
         _print_jobs(folder, record, None)
         return
     trial_id = _trial_id(composition, folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides, trial_overrides
 from tune.errors import FixCommand
 from tune.spec.bind import bind, locate
-from tune.spec.rules import check, check_cluster
+from tune.spec.rules import check, check_cluster, errors
 from tune.spec.settings import Settings
+from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
@@ -64,6 +67,42 @@ def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> Non
         assert bind(composed.trial_spec, composed.sweep, point) == composed.trial_spec
 
 
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_most_of_every_shipped_space_can_run(sweep: str) -> None:
+    composed = compose_overrides([f"+sweep={sweep}"]).settings
+    assert composed.sweep is not None
+    draw, runnable = random.Random(1), 0
+    for _ in range(300):
+        point = {name: _drawn(dimension, draw) for name, dimension in composed.sweep.space.items()}
+        runnable += not errors(check(bind(composed.trial_spec, composed.sweep, point)))
+    assert runnable >= 150
+
+
+def _drawn(dimension: Dimension, draw: random.Random) -> Value:
+    if isinstance(dimension, IntDimension):
+        return draw.randrange(dimension.low, dimension.high + 1, dimension.step)
+    if isinstance(dimension, FloatDimension):
+        return draw.uniform(dimension.low, dimension.high)
+    return draw.choice(dimension.values)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
+    budget = re.compile(
+        r"^# Budget: (\d+) trials x (\d+) GPUs x ([\d.]+) h = ([\d,]+) GPU-hours, ", re.MULTILINE
+    )
+    found = budget.search((ROOT / "sweeps" / f"{sweep}.yaml").read_text(encoding="utf-8"))
+    assert found
+    trials, gpus, hours, total = (float(text.replace(",", "")) for text in found.groups())
+    composed = compose_overrides([f"+sweep={sweep}"]).settings
+    assert composed.sweep is not None
+    assert (trials, gpus) == (composed.sweep.n_trials, composed.hardware.gpus)
+    assert trials * gpus * hours == pytest.approx(total, rel=0.01)
+    assert f"| `{sweep}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+    row = f"| `{sweep}` | {trials:.0f} | {total:,.0f} |"
+    assert row in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+
+
 def test_facts_of_ones_own_cluster_replace_the_reference() -> None:
     (finding,) = check_cluster(compose_overrides(["cluster=slurm"]).settings.cluster)
     assert (finding.path, finding.severity) == ("cluster.model_path", "warning")
@@ -87,7 +126,10 @@ BAD = [
     (["+sweeep=pd_split"], "sweeep: no such setting. Did you mean sweep?"),
     (["sweep=pd_split"], "expected +sweep=NAME"),
     (["++sweep=pd_split"], "++sweep"),
-    (["+sweep.question=hm"], "expected +sweep=NAME with one of parallelism, pd_split, target_qps"),
+    (
+        ["+sweep.question=hm"],
+        "expected +sweep=NAME with one of batching, cuda_graphs, everything, parallelism, pd_split, target",
+    ),
     (["load.target_qps=fast"], "load.target_qps: found 'fast'; expected a valid number"),
     (["load.target_qps=-1"], "load.target_qps: found -1; expected greater than 0"),
     (["load.target_qps=0"], "load.target_qps: found 0; expected greater than 0"),

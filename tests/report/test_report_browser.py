@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic_belief import learned_study
 from synthetic_search import searched
 from synthetic_study import mixed, study
 
@@ -24,6 +25,8 @@ FLAGS = [
 ]
 SCRIPT = Path(__file__).parent / "work_the_page.js"
 CHOOSE = Path(__file__).parent / "choose_a_curve.js"
+
+LEARNED = Path(__file__).parent / "draw_what_was_learned.js"
 
 
 @pytest.mark.slow
@@ -51,6 +54,16 @@ def test_a_browser_draws_the_load_curve_that_is_chosen(tmp_path: Path) -> None:
     assert "16.05 QPS held, 16.3 missed, boundary 16.2. 5 probes" in seen["said"]
     assert seen["fromRow"] == ["rates-0", 5, 5]
     assert seen["probes"] == ["18", "16.4", "16.6", "16.3", "16.05"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
+def test_a_browser_draws_what_the_search_learned(tmp_path: Path) -> None:
+    outcomes, proposals, belief = learned_study()
+    page = write_report(tmp_path / "report", study(), outcomes, belief, proposals)
+    seen = _worked(page, LEARNED.read_text(), tmp_path / "profile")
+    assert seen["marks"] == {"expected": 2 * 15 + 16 + 13, "parameters": 2 * 8}
+    assert seen["label"].startswith("<b>trial 0</b> · 14P4D")
 
 
 def _worked(page: Path, script: str, profile: Path) -> dict[str, Any]:

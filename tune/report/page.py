@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from tune.report import words
 from tune.report.answer import answer
+from tune.report.belief import Learned, learned
 from tune.report.figures import figures
 from tune.report.load_curves import load_curves
 from tune.report.place import place_of
@@ -22,27 +23,42 @@ from tune.report.probes import searched
 from tune.report.question import rules, space
 from tune.report.table import table
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
+from tune.results.belief import Belief
 from tune.results.files import write_text
 from tune.results.frame import frame, rank, write_ranking
 from tune.results.outcome import Outcome
+from tune.results.proposals import Proposal
 from tune.results.record import StudyRecord
 
 
-def write_report(folder: Path, study: StudyRecord, outcomes: Sequence[Outcome]) -> Path:
+def write_report(
+    folder: Path,
+    study: StudyRecord,
+    outcomes: Sequence[Outcome],
+    belief: Belief | None = None,
+    proposals: Sequence[Proposal] = (),
+) -> Path:
     """Write `index.html`, ranking.json and ranking.csv into `folder`; returns the path of the page.
 
-    The same outcomes give the same bytes. A trial that was proposed again appears once. Raises FixCommand
-    where `folder` cannot be written.
+    `belief` and what `proposals` expected are told where the search learns the rack. The same outcomes give
+    the same bytes. A trial that was proposed again appears once. Raises FixCommand where `folder` cannot be
+    written.
     """
     trials = once(outcomes)
     ranking = rank(trials)
     path = folder / "index.html"
-    write_text(path, render(study, trials, ranking))
+    told = None if belief is None else learned(study, trials, belief, proposals)
+    write_text(path, render(study, trials, ranking, told))
     write_ranking(folder, ranking)
     return path
 
 
-def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict[str, Any]]) -> str:
+def render(
+    study: StudyRecord,
+    trials: Sequence[Outcome],
+    ranking: Sequence[dict[str, Any]],
+    told: Learned | None = None,
+) -> str:
     """The page's HTML. `trials` holds each trial once; `ranking` is their ranking, best first."""
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
@@ -51,6 +67,7 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["plotly_json"] = lambda spec: embed(to_json_plotly(spec))
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
     drawn = [*load_curves(study, trials, ranks), *figures(study, rows(study, trials, ranks))]
     return environment.get_template("index.html").render(
@@ -62,6 +79,7 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
         searched=any(map(searched, trials)),
+        learned=told,
         figures=[
             (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
             for f in drawn

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tune.report.certainty import figures_over_orders, verdict_over_orders
+from tune.report.parameters import gain, names_of
 from tune.report.place import place_of
 from tune.report.probes import bracket, cost, probe_lines, searched
 from tune.report.words import BINDS, figure, milliseconds, quoted, seconds
+from tune.results.belief import Belief
 from tune.results.frame import rank
 from tune.results.outcome import Outcome, Percentiles, Relief
 from tune.results.proposals import Proposal
@@ -65,8 +67,13 @@ def _try(relief: Relief) -> str:
     return f"{relief.text}: {overrides}" if overrides else relief.text
 
 
-def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> str:
-    """What a study has done, what waits, what it spent, and the best so far."""
+def render_status(
+    study: StudyRecord,
+    proposals: Sequence[Proposal],
+    outcomes: Sequence[Outcome],
+    belief: Belief | None = None,
+) -> str:
+    """What a study has done, what waits, what it spent, the best so far, what its search learned."""
     counts = Counter(outcome.status for outcome in outcomes)
     recorded = {outcome.trial_id for outcome in outcomes}
     unfinished = len({p.trial_id for p in proposals} - recorded)
@@ -95,7 +102,18 @@ def render_status(study: StudyRecord, proposals: Sequence[Proposal], outcomes: S
         )
     else:
         lines.append("best      none holds the SLO yet")
+    if belief is not None:
+        lines.append(render_belief(belief))
     return "\n".join(lines)
+
+
+def render_belief(belief: Belief) -> str:
+    """What the trials told of the rack, what they did not, and what another one should gain: a line each."""
+    pinned, untouched = names_of(belief, "pinned down"), names_of(belief, "untouched")
+    lines = [f"learned   {', '.join(pinned) or 'no parameter is pinned down yet'}"]
+    if untouched:
+        lines.append(f"          next to nothing of {', '.join(untouched)}")
+    return "\n".join([*lines, f"next      {gain(belief)}"])
 
 
 def _latency(measured: Percentiles | None, in_ms: bool) -> str:
