@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,6 @@ from slurm_trials import SPLIT, small, sweep
 from tune.results.metrics import METRICS_FILE, read_metrics, total
 
 pytestmark = pytest.mark.slow
-
-
-CHUNK = "chunk: {kind: ordered, path: prefill.max_num_tokens, values: [2048, 4096]}"
 
 
 def test_two_splits_in_parallel_end_with_a_report(
@@ -73,21 +69,3 @@ def test_an_engine_that_is_killed_on_its_node(
     assert process.returncode == 3, said
     (attempt,) = attempts(tmp_path)
     assert "decode_w0" in (record(attempt).error or "")
-
-
-def test_two_trials_in_one_job_start_anew_only_what_differs(
-    start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
-) -> None:
-    words = (*slurm.words, *small(), *dynamo, "study.trials_per_job=2", "split.decode_workers=1")
-    process = start(*sweep(tmp_path, CHUNK), *words)
-    said = printed(process)
-    assert process.returncode == 1, said
-    assert [outcome["status"] for outcome in outcomes(tmp_path)] == ["measured"] * 2
-    assert len(job_ids(tmp_path)) == 1
-    began = {
-        json.loads((path / "attempt.json").read_text())["started_at"]: path for path in attempts(tmp_path)
-    }
-    first, second = (began[at] for at in sorted(began))
-    kept = {path.name for path in (second / "logs").iterdir() if path.is_symlink()}
-    assert kept == {f"g01_{name}.out" for name in ("etcd", "nats", "frontend")} | {"g03_decode_w0.out"}
-    assert {(second / "logs" / name).resolve().parents[1] for name in kept} == {first}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tune.config import compose_overrides
-from tune.probe.capacity import DOUBT_FRAC
+from tune.probe.capacity import DOUBT_FRAC, short_queries
+from tune.probe.lengths import draw_lengths
 from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import RequestLog
@@ -24,10 +25,10 @@ assert SETTINGS.cluster.calibration is not None
 CALIBRATION: Calibration = SETTINGS.cluster.calibration
 
 
-def run(rack: Calibration, qps: float, queries: int | None = None) -> RequestLog:
-    load = SPEC.load.model_copy(update={"target_qps": qps})
+def run(rack: Calibration, qps: float, queries: int | None = None, spec: TrialSpec = SPEC) -> RequestLog:
+    load = spec.load.model_copy(update={"target_qps": qps})
     load = load if queries is None else load.first(queries)
-    return simulate(SPEC.model_copy(update={"load": load}), rack)
+    return simulate(spec.model_copy(update={"load": load}), rack)
 
 
 def holds(rack: Calibration, qps: float, spec: TrialSpec = SPEC) -> bool:
@@ -61,6 +62,26 @@ def test_one_short_probe_tells_the_rack(hidden: dict[str, float]) -> None:
     for name, value in hidden.items():
         assert forecast.fitted[name] == pytest.approx(value, rel=0.03), name
     assert forecast.confirmable_qps() == pytest.approx(highest_qps(rack), rel=0.03)
+
+
+@pytest.mark.slow
+def test_what_a_short_probe_happens_to_ask_does_not_move_the_boundary() -> None:
+    rack = CALIBRATION.model_copy(update={"prefill_scale": SLOWER_PREFILL, "decode_scale": FASTER_DECODE})
+    queries = short_queries(SPEC.load.expected_queries)
+
+    def prompt_tokens(order: int) -> float:
+        return float(draw_lengths(SPEC.load.dataset, queries, False, order)[0].mean())
+
+    def boundary_qps(order: int) -> float:
+        load = SPEC.load.model_copy(update={"length_seed": order})
+        spec = SPEC.model_copy(update={"load": load})
+        forecast = RackForecast(spec, CALIBRATION)
+        forecast.learn(15.0, run(rack, 15.0, queries, spec), full=False)
+        return forecast.boundary_qps()
+
+    shortest, *_, longest = sorted(range(100), key=prompt_tokens)
+    assert prompt_tokens(longest) > 1.08 * prompt_tokens(shortest)
+    assert boundary_qps(longest) == pytest.approx(boundary_qps(shortest), rel=0.01)
 
 
 def test_a_run_of_full_length_corrects_what_no_hypothesis_explains() -> None:

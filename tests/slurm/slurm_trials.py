@@ -30,21 +30,18 @@ def small(
     )
 
 
-def sweep(folder: Path, *dimensions: str) -> tuple[str, ...]:
-    """Words that ask a sweep of one's own, study mine-slurm, for two trials on a grid without incumbent."""
+def sweep(folder: Path, *dimensions: str, mode: str | None = "fixed") -> tuple[str, ...]:
+    """Words that ask a sweep of one's own, study mine-slurm, for two trials on a grid without incumbent.
+
+    `mode`: load.mode, left unsaid where it is None.
+    """
     own = folder / "own" / "sweep"
     own.mkdir(parents=True)
     head = ("# @package _global_", "sweep:", "  question: Which one?", "  n_trials: 2")
     text = "\n".join((*head, "  rest_to_decode: true", "  space:", *(f"    {line}" for line in dimensions)))
     (own / "mine.yaml").write_text(text + "\n")
-    return (
-        "--config-dir",
-        str(own.parent),
-        "+sweep=mine",
-        "search=grid",
-        "study.incumbent=false",
-        "load.mode=fixed",
-    )
+    said = () if mode is None else (f"load.mode={mode}",)
+    return ("--config-dir", str(own.parent), "+sweep=mine", "search=grid", "study.incumbent=false", *said)
 
 
 def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:
