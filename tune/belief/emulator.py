@@ -25,6 +25,9 @@ LOWEST_QPS = 0.05
 LINK_FRAC = 0.9
 """Share of a link's rate that it can carry without a queue that costs the TTFT limit. Our choice."""
 
+SHARPNESS = 14
+"""Of the transition from one pool's bound to the other's. Our choice, by the simulated rack."""
+
 LONG_PROMPT = 1.2
 """Length of a prompt whose first token is late, over the mean. Our choice."""
 
@@ -45,6 +48,7 @@ class Emulator:
         """Simulates each prefill pool once a router and load; `progress` hears of each pool."""
         self._space, self._calibration = space, calibration
         self._asked = Asked.by(specs[0].load)
+        self._prompt = self._asked[0].prompt
         self._ttft_s = specs[0].slo.ttft_p99_s
         self._pool_of, pools = _distinct([_prefill_key(spec, calibration) for spec in specs])
         self._engine_of, engines = _distinct([_decode_key(spec, calibration) for spec in specs])
@@ -52,13 +56,13 @@ class Emulator:
         self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
         self._links = np.array([_links(spec) for spec in specs])
-        kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._asked.prompt.mean()
+        kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
         self._link_s = float(kv_bytes) / calibration.kv_transfer_bytes_per_s
-        self._engines = [DecodeEngine.of(specs[at], calibration, self._asked) for at in engines]
+        self._engines = [DecodeEngine.of(specs[at], calibration, self._asked[0]) for at in engines]
         self._know_pools([specs[at] for at in pools], progress)
 
     def _know_pools(self, specs: Sequence[TrialSpec], progress: Callable[[], None]) -> None:
-        """Curves (pools, routers, loads), and what each pool does at most and how much of it is all-reduce."""
+        """Curves (pools, runs, routers, loads), and what each pool does at most and how much of it is all-reduce."""
         routers = [ROUTERS[int(value)] for value in self._space.values("router")]
         curves, saturated, all_reduce = [], [], []
         for spec in specs:
@@ -66,13 +70,15 @@ class Emulator:
             slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
             slowed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=slower)})
             own_s, slowed_s = (
-                service_s(one, self._asked.prompt)
+                service_s(one, self._prompt)
                 for one in (worker, prefill_worker(slowed, self._calibration, np.inf))
             )
             workers = spec.split.prefill_workers
             saturated.append(workers / own_s)
             all_reduce.append(slowed_s / own_s - 1)
-            curves.append([curve(worker, workers, self._asked, router) for router in routers])
+            curves.append(
+                [[curve(worker, workers, asked, router) for router in routers] for asked in self._asked]
+            )
             progress()
         self._curves, self._saturated_qps = np.array(curves), np.array(saturated)
         self._all_reduce_frac = np.array(all_reduce)
@@ -85,7 +91,7 @@ class Emulator:
         link_s = self._link_s / factors["kv_transfer_bytes_per_s"]
         prefill = self._prefill_qps(racks, factors, link_s, pools)
         decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
-        bound = np.minimum(prefill[:, pool_at], decode[:, engine_at] * self._decode_workers[which])
+        bound = _lower(prefill[:, pool_at], decode[:, engine_at] * self._decode_workers[which])
         links = LINK_FRAC * self._links[which] / link_s[:, None]
         found: FloatArray = np.log(np.maximum(np.minimum(bound, links), LOWEST_QPS))
         return found
@@ -104,14 +110,13 @@ class Emulator:
         step_s = self._calibration.kv_transfer_latency_s + _DECODE_STEP_S
         left_s = (self._ttft_s - overhead_s - step_s)[:, None] - LONG_PROMPT * link_s[:, None] / tp
         ln_left = np.log(np.maximum(left_s, 1e-3) / scale)
-        known = self._curves[pools][:, self._space.index(racks, "router")].transpose(1, 0, 2)
-        above = np.minimum((known <= ln_left[:, :, None]).sum(2), len(UTILISATION) - 1)
-        below = np.maximum(above - 1, 0)
-        low, high = (np.take_along_axis(known, at[:, :, None], 2)[:, :, 0] for at in (below, above))
-        share = np.clip((ln_left - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
-        utilisation = np.exp(_LN_UTILISATION[below] + share * (_LN_UTILISATION[above] - _LN_UTILISATION[below]))
-        in_time = ln_left >= known[:, :, 0]
-        return np.where(in_time, utilisation, 0.0) * self._saturated_qps[pools] / scale
+        router = self._space.index(racks, "router")
+        found = np.full(ln_left.shape, np.inf)
+        for run, asked in reversed(list(enumerate(self._asked))):
+            known = self._curves[pools, run][:, router].transpose(1, 0, 2)
+            qps = _utilisation(known, ln_left) * self._saturated_qps[pools] / scale
+            found = np.where(qps <= asked.up_to_qps, qps, np.maximum(found, asked.up_to_qps))
+        return found
 
     def _decode_qps(self, racks: Racks, factors: Factors, engine: int) -> FloatArray:
         """Of one worker (racks,), where the slowest of the pool has the limit."""
@@ -128,6 +133,23 @@ _DECODE_STEP_S = 0.055
 
 
 _LN_UTILISATION = np.log(UTILISATION)
+
+
+def _utilisation(known: FloatArray, ln_left: FloatArray) -> FloatArray:
+    """Where curves `known` (racks, pools, loads) reach `ln_left` (racks, pools); 0 where they begin above."""
+    above = np.minimum((known <= ln_left[:, :, None]).sum(2), len(UTILISATION) - 1)
+    below = np.maximum(above - 1, 0)
+    low, high = (np.take_along_axis(known, at[:, :, None], 2)[:, :, 0] for at in (below, above))
+    share = np.clip((ln_left - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    ln_found = _LN_UTILISATION[below] + share * (_LN_UTILISATION[above] - _LN_UTILISATION[below])
+    return np.where(ln_left >= known[:, :, 0], np.exp(ln_found), 0.0)
+
+
+def _lower(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The lower one, and up to 5 % less where they are close: both pools then make requests late."""
+    low, high = np.minimum(a, b), np.maximum(np.maximum(a, b), 1e-9)
+    found: FloatArray = low * (1 + (low / high) ** SHARPNESS) ** (-1 / SHARPNESS)
+    return found
 
 
 def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:

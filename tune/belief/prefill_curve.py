@@ -31,20 +31,34 @@ LEAST_LOADED_QUERIES = 6000
 class Asked:
     """The requests of a run of full length: arrivals at one a second, prompt and answer tokens, each (n,).
 
-    `on_time_frac`: the share that LoadGen's early stopping wants on time.
+    `on_time_frac`: the share that LoadGen's early stopping wants on time. `up_to_qps`: the highest rate whose
+    run has so many.
     """
 
     arrival_s: FloatArray
     prompt: IntArray
     answer: IntArray
     on_time_frac: float
+    up_to_qps: float
 
     @classmethod
-    def by(cls, load: Load) -> Asked:
-        count = load.expected_queries
-        prompt, answer = draw_lengths(load.dataset, count, load.concatenate_permutation, load.length_seed)
-        arrival_s = arrivals_ns(load)[:count] / 1e9 * load.target_qps
-        return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count)
+    def by(cls, load: Load) -> tuple[Asked, ...]:
+        """Those of one pass over the dataset and of two, where a run has whole ones; else of the load's rate.
+
+        A longer run meets longer bursts: LoadGen's schedule is one and the same.
+        """
+        if not load.concatenate_permutation:
+            return (cls._first(load, load.expected_queries, np.inf),)
+        least = load.at(1e-6).expected_queries
+        once = cls._first(load, least, least / load.min_duration_s)
+        return once, cls._first(load, least + load.dataset.samples, np.inf)
+
+    @classmethod
+    def _first(cls, load: Load, count: int, up_to_qps: float) -> Asked:
+        cut = load.first(count)
+        prompt, answer = draw_lengths(load.dataset, count, False, load.length_seed)
+        arrival_s = arrivals_ns(cut)[:count] / 1e9 * load.target_qps
+        return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, up_to_qps)
 
 
 def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
