@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from tune.report import words
 from tune.report.answer import answer
+from tune.report.confirmed import section
 from tune.report.figures import figures
 from tune.report.load_curves import load_curves
 from tune.report.place import place_of
@@ -22,13 +23,16 @@ from tune.report.probes import searched
 from tune.report.question import rules, space
 from tune.report.table import table
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
+from tune.results.confirmation import Confirmation
 from tune.results.files import write_text
 from tune.results.frame import frame, rank, write_ranking
 from tune.results.outcome import Outcome
 from tune.results.record import StudyRecord
 
 
-def write_report(folder: Path, study: StudyRecord, outcomes: Sequence[Outcome]) -> Path:
+def write_report(
+    folder: Path, study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation | None = None
+) -> Path:
     """Write `index.html`, ranking.json and ranking.csv into `folder`; returns the path of the page.
 
     The same outcomes give the same bytes. A trial that was proposed again appears once. Raises FixCommand
@@ -37,12 +41,17 @@ def write_report(folder: Path, study: StudyRecord, outcomes: Sequence[Outcome]) 
     trials = once(outcomes)
     ranking = rank(trials)
     path = folder / "index.html"
-    write_text(path, render(study, trials, ranking))
+    write_text(path, render(study, trials, ranking, confirmation))
     write_ranking(folder, ranking)
     return path
 
 
-def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict[str, Any]]) -> str:
+def render(
+    study: StudyRecord,
+    trials: Sequence[Outcome],
+    ranking: Sequence[dict[str, Any]],
+    confirmation: Confirmation | None = None,
+) -> str:
     """The page's HTML. `trials` holds each trial once; `ranking` is their ranking, best first."""
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
@@ -58,7 +67,8 @@ def render(study: StudyRecord, trials: Sequence[Outcome], ranking: Sequence[dict
         place=place_of(study.place, study.stack),
         rules=rules(study, trials),
         space=space(study),
-        answer=answer(study, trials, list(ranks)),
+        answer=answer(study, trials, list(ranks), confirmation),
+        confirmed=confirmation and section(study, trials, confirmation, next(iter(ranks), "")),
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
         searched=any(map(searched, trials)),
