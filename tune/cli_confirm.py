@@ -69,11 +69,10 @@ def _announce(folder: StudyFolder, chosen: tuple[Chosen, ...], settings: Setting
             "hold their SLO and differ in more than their rate",
             file=sys.stderr,
         )
-    repeats, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
+    ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
+    repeats = sum(len(one.specs) for one in chosen)
     print(
-        f"{repeats} repeats are ahead, about {gpu_hours:,.0f} GPU-hours by what these configurations cost "
-        "the study"
-        if repeats
-        else "Every repeat is on record.",
+        f"{ahead} of {repeats} repeats are ahead, about {gpu_hours:,.0f} GPU-hours by what these "
+        "configurations cost the study",
         file=sys.stderr,
     )

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from tune.report import words
 from tune.report.certainty import certainty, sd, uncertain, verdict_over_orders
-from tune.report.confirmed import how_to_confirm
-from tune.report.confirmed import sentence as confirmed
+from tune.report.confirmed import how_to_confirm, in_short
 from tune.report.probes import bracket, cost, searched
 from tune.report.verdict import incumbent, tightest, used
 from tune.results.confirmation import SUFFIX, Confirmation
@@ -68,7 +67,7 @@ def _best(
     if uncertain(best, study.slo):
         sentence += f" It is {verdict_over_orders(best, study.slo)}."
     if confirmation:
-        sentence += f" {confirmed(study, outcomes, confirmation)}"
+        sentence += f" {in_short(study, outcomes, confirmation, best.trial_id)}"
     notes = [
         *_searched(best),
         *certainty(outcomes, best, study.slo, study.space),

@@ -31,6 +31,7 @@ class Section:
     """What the page says of a confirmation. `command` is None where no rate is stated."""
 
     sentence: str
+    confidence: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     command: str | None
@@ -42,6 +43,7 @@ def section(study: StudyRecord, outcomes: Sequence[Outcome], found: Confirmation
     first, names = found.configurations[0], _names(study, by_id, found)
     return Section(
         sentence=sentence(study, outcomes, found),
+        confidence=_percent(found.confidence_frac),
         rows=tuple(_row(one, names[one.trial_id], first) for one in found.configurations),
         notes=(*_notes(found, names), *_late(study, by_id, found, best_id)),
         command=words.command(first.overrides) if first.stated_qps else None,
@@ -66,11 +68,24 @@ def sentence(study: StudyRecord, outcomes: Sequence[Outcome], found: Confirmatio
     )
 
 
+def in_short(study: StudyRecord, outcomes: Sequence[Outcome], found: Confirmation, best_id: str) -> str:
+    """The same beside what is said of the trial `best_id`."""
+    first = found.configurations[0]
+    if not first.stated_qps:
+        return sentence(study, outcomes, found)
+    names = _names(study, {o.trial_id: o for o in outcomes}, found)
+    name = "it" if first.trial_id == best_id else names[first.trial_id]
+    return (
+        f"Confirmed on new deployments, at {_percent(found.confidence_frac)} confidence: {name} holds "
+        f"{words.rate(first.stated_qps)}, {words.figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU."
+    )
+
+
 def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], found: Confirmation) -> str:
     """The same in a few aligned lines."""
     names = _names(study, {outcome.trial_id: outcome for outcome in outcomes}, found)
     first, *others = found.configurations
-    lines = [f"again     {sentence(study, outcomes, found)}"]
+    lines = [f"stated    {sentence(study, outcomes, found)}"]
     if others:
         lines += [f"beside    {_line(one, names[one.trial_id])}" for one in others]
     lines += [f"          {note}" for note in _notes(found, names)]
@@ -104,7 +119,7 @@ def _row(one: Confirmed, name: str, first: Confirmed) -> Row:
         stated=f"{one.stated_qps:.4g}" if one.stated_qps else words.NOTHING,
         throughput=words.figure(one.output_tps_per_gpu, 4),
         held=_held(one) if one.stated_qps else words.NOTHING,
-        beside="the best" if one is first and mean else _beside(one),
+        beside="the best" if one is first and mean else "tied" if one.tied else _beside(one),
     )
 
 
@@ -122,7 +137,7 @@ def _line(one: Confirmed, name: str) -> str:
 def _beside(one: Confirmed) -> str:
     if one.tied is None:
         return one.reason or words.NOTHING
-    return "tied: cannot be told apart from the best" if one.tied else "lower than the best"
+    return "tied: cannot be told apart from the best" if one.tied else "lower"
 
 
 def _repeats(one: Confirmed) -> str:
@@ -140,7 +155,7 @@ def _between(one: Confirmed, before: str = "") -> str:
     mean = one.boundary_qps
     if mean is None or mean.low is None or mean.high is None:
         return ""
-    return f"{before}{mean.low:.4g} to {mean.high:.4g}"
+    return f"{before}{words.figure(mean.low, 4)} to {words.figure(mean.high, 4)}"
 
 
 def _notes(found: Confirmation, names: Mapping[str, str]) -> list[str]:
