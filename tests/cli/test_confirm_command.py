@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from local_trials import Start, printed
+from slurm_rack import SlurmRack
+from slurm_trials import small, stubbed
 from test_cli import Tune, tune, written
 
 __all__ = ["tune"]
@@ -62,3 +65,24 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     twice = tune("action=confirm", "study.name=pd_split-sim.confirm")
     assert twice.returncode == 2
     assert written(tmp_path / "runs") == {"pd_split-sim", "pd_split-sim.confirm", "one"}
+
+
+@pytest.mark.slow
+def test_jobs_of_a_real_slurm_confirm_a_trial_of_theirs(
+    start: Start, slurm: SlurmRack, tmp_path: Path
+) -> None:
+    bracket = ("load.bracket_qps=[100.0,100.0]", "load.resolution=0.5")
+    asked = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
+    first = start(*slurm.words, *asked, "study.name=one")
+    said = printed(first)
+    assert first.returncode == 0, said
+    where = [word for word in asked if word.startswith("cluster.")]
+    again = start(*slurm.words, *where, "action=confirm", "study.name=one", "confirm.repeats=2")
+    said = printed(again)
+    assert again.returncode == 0, said
+    assert "confirm.configurations: 3 asked, 1 of this study" in said
+    found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
+    (one,) = found["configurations"]
+    assert [repeat["confirmed_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
+    assert one["boundary_qps"]["mean"] <= 100.0 + 1e-9
+    assert found["degrees_of_freedom"] == 1
