@@ -1,4 +1,4 @@
-"""Actions of the command line. The only place that sets exit codes and, beside cli_recorded, that prints."""
+"""Actions of the command line. The only place that sets exit codes and, beside cli_*.py, that prints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune.cli_confirm import confirm
 from tune.cli_recorded import again, cancel, logs, recorded_study, status, study_root
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain, TuneError
@@ -131,13 +132,15 @@ def _preflight(composition: Composition) -> None:
 
 
 def _report(composition: Composition) -> None:
+    from tune.report.confirmed import render_confirmation
     from tune.report.page import write_report
     from tune.report.text import render_belief, render_outcome
     from tune.results.belief import read_belief
+    from tune.results.confirmation import read_confirmation
     from tune.results.frame import rank
 
     folder, record = recorded_study(study_root(composition))
-    outcomes = folder.outcomes()
+    outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     ranked = rank(outcomes)
     best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
     if best:
@@ -146,8 +149,10 @@ def _report(composition: Composition) -> None:
     belief = read_belief(folder.root)
     if belief:
         print(render_belief(belief))
+    if confirmation:
+        print(render_confirmation(record, outcomes, confirmation))
     reports = Path(composition.settings.reports_dir) / composition.study_name
-    page = write_report(reports, record, outcomes, belief, folder.read_proposals())
+    page = write_report(reports, record, outcomes, confirmation, belief, folder.read_proposals())
     print(f"report    {page}")
     if best is None:
         raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")
@@ -271,6 +276,7 @@ _ACTIONS: dict[str, Callable[[Composition], None]] = {
     "logs": logs,
     "cancel": cancel,
     "report": _report,
+    "confirm": partial(confirm, require_runnable=_require_runnable, make_place=_place),
     "compare": _compare,
     "parse": _parse,
     "calibrate": _calibrate,

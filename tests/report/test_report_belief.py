@@ -47,7 +47,7 @@ def traces(figure: Figure) -> dict[str, dict[str, Any]]:
 
 
 def test_a_search_that_learns_no_rack_has_no_such_section(tmp_path: Path) -> None:
-    text = write_report(tmp_path, study(), mixed(20), None, ()).read_text(encoding="utf-8")
+    text = write_report(tmp_path, study(), mixed(20)).read_text(encoding="utf-8")
     assert 'id="learned"' not in text
     assert "#learned" not in text
     assert "learned" not in render_status(study(), (), mixed(20))
@@ -55,7 +55,7 @@ def test_a_search_that_learns_no_rack_has_no_such_section(tmp_path: Path) -> Non
 
 def test_the_section_without_its_figures_is_the_golden_one(tmp_path: Path, regenerate_golden: bool) -> None:
     outcomes, proposals, of = learned_study()
-    text = write_report(tmp_path, study(), outcomes, of, proposals).read_text(encoding="utf-8")
+    text = write_report(tmp_path, study(), outcomes, None, of, proposals).read_text(encoding="utf-8")
     assert '<a href="#learned">' in text
     found = re.search(r'<section id="learned">.*?</section>\n', text, re.DOTALL)
     assert found

@@ -6,14 +6,13 @@ that has learned from them says where the one run of full length belongs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tune.results.early_stopping import MIN_QUERIES
 from tune.results.requests import RequestLog
-from tune.spec.load import Load
+from tune.spec.load import Load, readable_qps
 
 SHORT_QUERIES = 1200
 """Of a short probe, and never more than SHORT_FRAC of the run of full length. Our choice: enough to tell the
@@ -135,7 +134,7 @@ def next_step(
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
         ahead = min(ahead, missed * (1 - STEP_FRAC))
-    ahead = load.within(_rounded(ahead)) if ahead else 0.0
+    ahead = load.within(readable_qps(ahead)) if ahead else 0.0
     enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
     lowest_missed = missed is not None and ahead >= missed
     untrusted = bool(full) and full[-1].held is None
@@ -145,7 +144,7 @@ def next_step(
 
 
 def _short(qps: float, load: Load) -> Ask:
-    return Ask(load.within(_rounded(load.within(qps))), short_queries(load.expected_queries))
+    return Ask(load.within(readable_qps(load.within(qps))), short_queries(load.expected_queries))
 
 
 def _beaten(seen: Sequence[Seen], forecast_qps: float, beat_qps: float) -> bool:
@@ -169,14 +168,6 @@ def _doubtful(full: Sequence[Seen], forecast: Forecast) -> bool:
     if last.held or sum(one.ask == last.ask for one in full) > 1:
         return False
     return last.held is None or forecast.surprise() < -DOUBT_FRAC
-
-
-def _rounded(qps: float) -> float:
-    """Down to four digits: what people read is what was asked."""
-    if qps <= 0:
-        return 0.0
-    digits = 3 - math.floor(math.log10(qps))
-    return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
 
 
 def _shown(short: Sequence[Seen], expected_qps: float) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from tune.report import words
 from tune.report.certainty import certainty, sd, uncertain, verdict_over_orders
+from tune.report.confirmed import how_to_confirm, in_short
 from tune.report.probes import bracket, cost, searched
 from tune.report.verdict import incumbent, tightest, used
+from tune.results.confirmation import SUFFIX, Confirmation
 from tune.results.latencies import p99_s
 from tune.results.orders import NEAR_FRAC
 from tune.results.outcome import Outcome
@@ -39,24 +41,33 @@ class Answer:
     command: str | None
 
 
-def answer(study: StudyRecord, outcomes: Sequence[Outcome], ranked: Sequence[str]) -> Answer:
+def answer(
+    study: StudyRecord,
+    outcomes: Sequence[Outcome],
+    ranked: Sequence[str],
+    confirmation: Confirmation | None = None,
+) -> Answer:
     """`outcomes` holds each trial once; `ranked` are the ids of the ranked ones, best first."""
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     measured = [by_id[trial_id] for trial_id in ranked]
     if not measured:
         return _nothing_measured(study, outcomes)
     if measured[0].feasible:
-        return _best(study, outcomes, measured[0])
+        return _best(study, outcomes, measured[0], confirmation)
     return _closest(study, next((o for o in measured if o.valid), measured[0]))
 
 
-def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Answer:
+def _best(
+    study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome, confirmation: Confirmation | None
+) -> Answer:
     sentence = (
         f"{words.describe(best, study.space)} at {words.rate(best.target_qps)}: "
         f"{words.figure(best.output_tps_per_gpu, 4)} output tokens/s/GPU, {_latencies(study, best)}."
     )
     if uncertain(best, study.slo):
         sentence += f" It is {verdict_over_orders(best, study.slo)}."
+    if confirmation:
+        sentence += f" {in_short(study, outcomes, confirmation, best.trial_id)}"
     notes = [
         *_searched(best),
         *certainty(outcomes, best, study.slo, study.space),
@@ -70,10 +81,14 @@ def _best(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> Ans
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one "
             "of these again, or have not run."
         )
-    if study.search.name != "grid" and len(outcomes) > 1:
+    if study.name.endswith(SUFFIX):
         notes.append(
-            "The winner of many trials is partly the luckiest: before relying on a small difference, measure "
-            "it again with orders of lengths that it was not chosen by, load.length_seed=10, 11, 12."
+            f"These are repeats: the report of {study.name.removesuffix(SUFFIX)} says what they came to."
+        )
+    elif confirmation is None and study.search.name != "grid" and len(outcomes) > 1:
+        notes.append(
+            "The winner of many trials is partly the luckiest: for a rate to rely on, measure the best again "
+            f"on new deployments, {how_to_confirm(study)}."
         )
     return Answer(True, sentence, _tiles(study, outcomes, best), tuple(notes), _command(best))
 

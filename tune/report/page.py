@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from tune.report import words
 from tune.report.answer import answer
 from tune.report.belief import Learned, learned
+from tune.report.confirmed import section
 from tune.report.figures import figures
 from tune.report.load_curves import load_curves
 from tune.report.place import place_of
@@ -24,6 +25,7 @@ from tune.report.question import rules, space
 from tune.report.table import table
 from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
 from tune.results.belief import Belief
+from tune.results.confirmation import Confirmation
 from tune.results.files import write_text
 from tune.results.frame import frame, rank, write_ranking
 from tune.results.outcome import Outcome
@@ -35,6 +37,7 @@ def write_report(
     folder: Path,
     study: StudyRecord,
     outcomes: Sequence[Outcome],
+    confirmation: Confirmation | None = None,
     belief: Belief | None = None,
     proposals: Sequence[Proposal] = (),
 ) -> Path:
@@ -48,7 +51,7 @@ def write_report(
     ranking = rank(trials)
     path = folder / "index.html"
     told = None if belief is None else learned(study, trials, belief, proposals)
-    write_text(path, render(study, trials, ranking, told))
+    write_text(path, render(study, trials, ranking, confirmation, told))
     write_ranking(folder, ranking)
     return path
 
@@ -57,6 +60,7 @@ def render(
     study: StudyRecord,
     trials: Sequence[Outcome],
     ranking: Sequence[dict[str, Any]],
+    confirmation: Confirmation | None = None,
     told: Learned | None = None,
 ) -> str:
     """The page's HTML. `trials` holds each trial once; `ranking` is their ranking, best first."""
@@ -75,7 +79,8 @@ def render(
         place=place_of(study.place, study.stack),
         rules=rules(study, trials),
         space=space(study),
-        answer=answer(study, trials, list(ranks)),
+        answer=answer(study, trials, list(ranks), confirmation),
+        confirmed=confirmation and section(study, trials, confirmation, next(iter(ranks), "")),
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
         searched=any(map(searched, trials)),

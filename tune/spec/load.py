@@ -16,6 +16,14 @@ LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """LoadGen keeps a seed in 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
 
+def readable_qps(qps: float) -> float:
+    """`qps` down to four digits: what people read is what was asked."""
+    if qps <= 0:
+        return 0.0
+    digits = 3 - math.floor(math.log10(qps))
+    return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
+
+
 class SyntheticInputs(Typed):
     """Prompt lengths drawn from a beta or a normal distribution, clipped to its range."""
 

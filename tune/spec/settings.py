@@ -6,6 +6,7 @@ from typing import Literal
 
 from tune.spec.calibrate import Calibrate
 from tune.spec.cluster import ClusterFacts
+from tune.spec.confirm import Confirm
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
@@ -17,8 +18,9 @@ from tune.spec.trial import TrialSpec
 from tune.spec.typed import NonNegativeInt, Typed
 
 Action = Literal[
-    "run", "plan", "preflight", "status", "logs", "cancel", "report", "compare", "parse", "calibrate"
-]
+    "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
+    "calibrate",
+]  # fmt: skip
 
 _PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
 """Trials at once where none are asked for: cores are cheap, a rack is not."""
@@ -35,6 +37,7 @@ class Settings(Typed):
     action: Action
     trial: str | NonNegativeInt | None
     logs: str | None
+    confirm: Confirm
     compare: Compare
     calibrate: Calibrate
     rerun: bool

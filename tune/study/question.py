@@ -86,6 +86,24 @@ def resumed(recorded: StudyRecord, asked: StudyRecord) -> StudyRecord:
     return record.model_copy(update={**shared, "slo": slo})
 
 
+def require_same_place(recorded: StudyRecord, settings: Settings, words: Sequence[str]) -> None:
+    """Raises FixCommand, naming every difference, where `settings` are of another place than the study's.
+
+    `words`: the overrides that would be right.
+    """
+    different = []
+    if recorded.place != settings.cluster.kind:
+        different.append(("cluster", recorded.place, settings.cluster.kind))
+    if recorded.cluster_hash != _hash(settings.cluster.calibration):
+        was = {"cluster": recorded.base.get("cluster", {})}
+        different += _differences(was, _base(settings, with_trial=False))
+    if different:
+        raise FixCommand(
+            f"The study {recorded.name!r} was measured elsewhere; nothing was run.\n{_listed(different)}\n"
+            f"Expected its own place: {shlex.join(['python', '-m', 'tune', *words])}"
+        )
+
+
 def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
     fields = _PINNED if asked.space or recorded.space else {"place": _PINNED["place"]}
     different = [
@@ -97,14 +115,17 @@ def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
         different += _differences(recorded.base, asked.base)
     if different:
         began = shlex.join(["python", "-m", "tune", *recorded.command])
-        listed = "\n".join(
-            f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
-            for setting, was, now in different
-        )
         raise FixCommand(
-            f"The study {recorded.name!r} asked another question; nothing was run.\n{listed}\n"
+            f"The study {recorded.name!r} asked another question; nothing was run.\n{_listed(different)}\n"
             f"Give this one a name of its own (study.name=NAME), or go on with the first: {began}"
         )
+
+
+def _listed(different: Sequence[tuple[str, Any, Any]]) -> str:
+    return "\n".join(
+        f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
+        for setting, was, now in different
+    )
 
 
 def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def run_trial(
         folder.append_proposal(proposal)
     study = folder.read_study()
     assert study is not None
-    outcome = batch.run([_job(proposal, spec, overrides, study)], settings.rerun)[proposal.number]
+    outcome = batch.run([job_of(proposal, spec, overrides, study)], settings.rerun)[proposal.number]
     folder.write_study(study.model_copy(update={"n_trials": len(folder.read_proposals())}))
     return outcome, outcome.trial_id in batch.recorded
 
@@ -189,7 +189,7 @@ class _Loop:
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
-                job = _job(proposal, self._bind(proposal.params), self._overrides, self._study)
+                job = job_of(proposal, self._bind(proposal.params), self._overrides, self._study)
                 wanted = self._study.search.beat_best and job.spec.load.mode == "capacity"
                 yield replace(job, beat_qps=best * job.spec.hardware.gpus) if best and wanted else job
 
@@ -219,7 +219,8 @@ class _Loop:
         return bind(self._base, self._sweep, point) if point else self._base
 
 
-def _job(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:
+def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:
+    """`spec` as the trial that `proposal` numbers, with what goes on record of its origin."""
     provenance = {
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),

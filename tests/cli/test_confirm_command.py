@@ -1,0 +1,88 @@
+"""action=confirm as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from local_trials import Start, printed
+from slurm_rack import SlurmRack
+from slurm_trials import small, stubbed
+from test_cli import Tune, tune, written
+
+__all__ = ["tune"]
+
+STUDY = (
+    *("+sweep=pd_split", "study.n_trials=8", "study.parallel=4", "load.dataset.samples=2000"),
+    *("load.min_duration_s=60.0", "load.min_queries=2000", "load.concatenate_permutation=false"),
+)
+CONFIRM = ("action=confirm", "study.name=pd_split-sim", "confirm.configurations=2", "confirm.repeats=2")
+
+
+def test_a_study_that_is_not_there_is_named(tune: Tune) -> None:
+    done = tune("action=confirm", "study.name=nowhere")
+    assert done.returncode == 2
+    assert "runs/nowhere: no study there" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> None:
+    study = tune(*STUDY)
+    assert study.returncode == 0, study.stderr
+    page = tmp_path / "reports" / "pd_split-sim" / "index.html"
+    assert "python -m tune action=confirm study.name=pd_split-sim" in page.read_text()
+
+    elsewhere = tune(*CONFIRM, "cluster=local")
+    assert elsewhere.returncode == 2
+    assert "this command says 'local'" in elsewhere.stderr
+    assert "Expected its own place: python -m tune action=confirm study.name=pd_split-sim" in elsewhere.stderr
+
+    done = tune(*CONFIRM)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 repeats are ahead, about " in done.stderr
+    repeats = tmp_path / "runs" / "pd_split-sim.confirm"
+    found = json.loads((repeats / "confirmation.json").read_text())
+    first = found["configurations"][0]
+    assert f"load.target_qps={first['stated_qps']!r} load.mode=fixed" in done.stdout
+    assert "stated    Confirmed: " in done.stdout
+    assert 'id="confirmed"' in page.read_text()
+    assert "luckiest" not in page.read_text()
+
+    (repeats / first["repeats"][1]["trial_id"] / "outcome.json").unlink()
+    again = tune(*STUDY, *CONFIRM)
+    assert again.returncode == 0, again.stderr
+    assert "1 of 4 repeats are ahead" in again.stderr
+    assert again.stdout == done.stdout
+    report = tune("action=report", "study.name=pd_split-sim")
+    assert "stated    Confirmed: " in report.stdout
+    run_it = tune(*first["overrides"], "study.name=one")
+    assert run_it.returncode == 0, run_it.stderr
+    assert f"{first['stated_qps']:g} queries/s" in run_it.stdout
+
+    status = tune("action=status", "study.name=pd_split-sim.confirm")
+    assert "4 of 4 done" in status.stdout
+    twice = tune("action=confirm", "study.name=pd_split-sim.confirm")
+    assert twice.returncode == 2
+    assert written(tmp_path / "runs") == {"pd_split-sim", "pd_split-sim.confirm", "one"}
+
+
+@pytest.mark.slow
+def test_jobs_of_a_real_slurm_confirm_a_trial_of_theirs(
+    start: Start, slurm: SlurmRack, tmp_path: Path
+) -> None:
+    bracket = ("load.bracket_qps=[100.0,100.0]", "load.resolution=0.5")
+    asked = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
+    first = start(*slurm.words, *asked, "study.name=one")
+    said = printed(first)
+    assert first.returncode == 0, said
+    where = [word for word in asked if word.startswith("cluster.")]
+    again = start(*slurm.words, *where, "action=confirm", "study.name=one", "confirm.repeats=2")
+    said = printed(again)
+    assert again.returncode == 0, said
+    assert "confirm.configurations: 3 asked, 1 of this study" in said
+    found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
+    (one,) = found["configurations"]
+    assert [repeat["confirmed_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
+    assert one["boundary_qps"]["mean"] <= 100.0 + 1e-9
+    assert found["degrees_of_freedom"] == 1

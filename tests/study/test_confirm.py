@@ -1,0 +1,266 @@
+"""The best configurations of a study, measured again on the simulated rack."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from test_study import Broken, Wrapped, figures, nothing, play
+
+from tune.clusters.place import State
+from tune.config import compose_overrides, trial_overrides
+from tune.errors import AnswerIsNo, FixCommand, RunAgain
+from tune.results.confirmation import Confirmation, repeats_root
+from tune.results.folder import StudyFolder
+from tune.results.frame import rank
+from tune.results.outcome import Outcome
+from tune.spec.trial import TrialSpec
+from tune.study.confirm import (
+    Chosen,
+    choose,
+    confirmed,
+    gpu_hours_ahead,
+    pin_repeats,
+    require_complete,
+    require_same_question,
+    run_repeats,
+    settings_of,
+)
+from tune.study.study import opened
+
+FIXED = (
+    "+sweep=pd_split",
+    "study.n_trials=8",
+    "study.parallel=4",
+    "load.dataset.samples=2000",
+    "load.min_duration_s=60.0",
+    "load.min_queries=2000",
+    "load.concatenate_permutation=false",
+)
+AGAIN = ("confirm.configurations=2", "confirm.repeats=2", "study.parallel=1")
+NAME = "pd_split-sim"
+
+
+class FailsOnce(Broken):
+    """A world in which the first attempt fails."""
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        if self.submitted:
+            return Wrapped.submit(self, spec, attempt)
+        self.lost = super().submit(spec, attempt)
+        return self.lost
+
+    def poll(self, handle: str) -> State:
+        return super().poll(handle) if handle == self.lost else Wrapped.poll(self, handle)
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of a study at fixed rates."""
+    runs = tmp_path_factory.mktemp("runs")
+    play(runs, FIXED)
+    return runs
+
+
+@pytest.fixture
+def runs(fixed: Path, tmp_path: Path) -> Path:
+    return Path(copytree(fixed, tmp_path / "runs"))
+
+
+def chosen(runs: Path, *words: str) -> tuple[Chosen, ...]:
+    study = StudyFolder(runs / NAME)
+    record = study.read_study()
+    assert record
+    return choose(study, record, compose_overrides(words).settings.confirm)
+
+
+def confirm(runs: Path, *words: str, place: Wrapped | None = None) -> tuple[list[Outcome], Confirmation]:
+    composition = compose_overrides((*AGAIN, *words))
+    study = StudyFolder(runs / NAME)
+    record = study.read_study()
+    assert record
+    picked = choose(study, record, composition.settings.confirm)
+    settings = settings_of(picked[0], composition.settings)
+    asked = pin_repeats(record, picked, settings, composition.overrides)
+    overrides = partial(trial_overrides, settings=settings)
+    heard: list[Outcome] = []
+    with (
+        opened(repeats_root(study.root), asked) as folder,
+        place or Wrapped(composition, nothing) as running,
+    ):
+        candidates = run_repeats(
+            folder, picked, settings, running, overrides=overrides, recorded=heard.append
+        )
+        found = confirmed(study, folder, NAME, candidates, settings.confirm)
+    require_complete(candidates)
+    return heard, found
+
+
+def wrapped(kind: type[Wrapped] = Wrapped) -> Wrapped:
+    return kind(compose_overrides(FIXED), nothing)
+
+
+def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs: Path) -> None:
+    outcomes = StudyFolder(runs / NAME).outcomes()
+    best = [row["trial_id"] for row in rank(outcomes) if row["feasible"]]
+    assert best
+    picked = chosen(runs, "confirm.configurations=9")
+    assert [one.trial.trial_id for one in picked] == best, "no two of them differ in their rate alone"
+    for one in picked:
+        spec = StudyFolder(runs / NAME).trial(one.trial.trial_id).read_spec()
+        assert spec
+        assert [again.load.length_seed for again in one.specs] == [100, 200, 300]
+        for again in one.specs:
+            assert (again.load.mode, again.load.target_qps) == ("capacity", spec.load.target_qps)
+            assert again.model_copy(update={"load": spec.load}) == spec, "nothing is bound anew"
+        assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
+
+
+def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -> None:
+    study = StudyFolder(runs / NAME)
+    (best, *others) = chosen(runs, "confirm.configurations=9")
+    spec = study.trial(best.trial.trial_id).read_spec()
+    assert spec
+    slower = spec.model_copy(update={"load": spec.load.at(spec.load.target_qps - 0.25)})
+    study.trial(slower.trial_id).write_spec(slower)
+    again = best.trial.model_copy(update={"trial_id": slower.trial_id, "number": 90})
+    study.trial(slower.trial_id).write_outcome(again)
+    assert [one.trial.number for one in chosen(runs, "confirm.configurations=9")] == [
+        best.trial.number,
+        *(one.trial.number for one in others),
+    ]
+
+
+def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
+    study = StudyFolder(runs / NAME)
+    spec = study.trials()[0].read_spec()
+    assert spec
+    used = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": 200})})
+    study.trial(used.trial_id).write_spec(used)
+    assert [again.load.length_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
+
+
+def test_nothing_feasible_is_an_answer(tmp_path: Path) -> None:
+    play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
+    with pytest.raises(AnswerIsNo, match="nothing to confirm"):
+        chosen(tmp_path)
+
+
+def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
+    play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
+    with pytest.raises(FixCommand, match="every limit of this study lifted"):
+        chosen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("cluster=local",), "cluster: the study has 'sim', this command says 'local'"),
+        (("cluster.calibration.decode_scale=1.5",), "cluster.calibration.decode_scale: the study has"),
+        (("load.min_duration_s=30.0",), "load.min_duration_s=30.0: what is confirmed stands in the records"),
+        (("+prefill.extra.some_key=1",), "the command does not change it"),
+    ],
+)
+def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
+    record = StudyFolder(runs / NAME).read_study()
+    assert record
+    with pytest.raises(FixCommand) as refused:
+        require_same_question(record, compose_overrides(words).settings, words)
+    assert says in str(refused.value)
+
+
+def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> None:
+    record = StudyFolder(runs / NAME).read_study()
+    assert record
+    words = (*FIXED, *AGAIN)
+    record = record.model_copy(update={"command": FIXED})
+    require_same_question(record, compose_overrides(words).settings, words)
+
+
+def test_repeats_are_not_confirmed(runs: Path) -> None:
+    record = StudyFolder(runs / NAME).read_study()
+    assert record
+    repeats = record.model_copy(update={"name": f"{NAME}.confirm"})
+    with pytest.raises(FixCommand, match=f"expected the study that they confirm, study.name={NAME}"):
+        choose(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
+
+
+def test_a_broken_world_ends_it_early(runs: Path) -> None:
+    place = wrapped(Broken)
+    with pytest.raises(RunAgain, match="2 repeats in a row failed"):
+        confirm(runs, place=place)
+    assert place.submitted == 2
+
+
+def test_a_budget_is_kept(runs: Path) -> None:
+    place = wrapped()
+    with pytest.raises(RunAgain, match=r"budget of 0\.5 GPU-hours"):
+        confirm(runs, "study.max_gpu_hours=0.5", place=place)
+    assert place.submitted == 0
+
+
+@pytest.mark.slow
+def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs: Path) -> None:
+    outcomes, found = confirm(runs)
+    assert [outcome.source for outcome in outcomes] == ["confirm"] * 4
+    assert [outcome.provenance["params"]["length_seed"] for outcome in outcomes] == [100, 100, 200, 200]
+    assert not list(runs.glob("*/*/raw/*/goal.json"))
+    assert found.degrees_of_freedom == 2
+    first, second = found.configurations
+    for one in (first, second):
+        assert one.stated_qps
+        assert one.boundary_qps
+        assert 0.5 * one.boundary_qps.mean < one.stated_qps < one.boundary_qps.mean
+    assert first.overrides[-2:] == (f"load.target_qps={first.stated_qps!r}", "load.mode=fixed")
+    again = compose_overrides(first.overrides).settings.trial_spec
+    spec = StudyFolder(runs / NAME).trial(first.trial_id).read_spec()
+    assert first.stated_qps
+    assert again == spec.model_copy(update={"load": spec.load.at(first.stated_qps)})  # type: ignore[union-attr]
+
+    repeats = StudyFolder(runs / f"{NAME}.confirm")
+    (repeats.trial(outcomes[2].trial_id).root / "outcome.json").unlink()
+    for attempt in repeats.trial(outcomes[2].trial_id).attempts():
+        (attempt / "attempt.json").unlink()
+    place = wrapped()
+    resumed, same = confirm(runs, place=place)
+    assert place.submitted == 1
+    assert json.loads(same.model_dump_json())["configurations"] == [
+        json.loads(one.model_dump_json()) for one in found.configurations
+    ]
+    assert figures(resumed) == figures(outcomes)
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: Path) -> None:
+    def interrupt(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        confirm(runs, place=Wrapped(compose_overrides(FIXED), interrupt))
+    picked = chosen(runs, *AGAIN)
+    repeats = StudyFolder(runs / f"{NAME}.confirm")
+    number, gpu_hours = gpu_hours_ahead(repeats, picked, rerun=False)
+    assert number == 2
+    assert gpu_hours == pytest.approx(sum(one.gpu_hours for one in picked))
+    place = wrapped()
+    _, two = confirm(runs, place=place)
+    assert place.submitted == 2
+    place = wrapped()
+    _, three = confirm(runs, "confirm.repeats=3", place=place)
+    assert place.submitted == 2
+    assert (two.degrees_of_freedom, three.degrees_of_freedom) == (2, 4)
+    assert three.gpu_hours > two.gpu_hours
+
+
+@pytest.mark.slow
+def test_a_repeat_that_failed_is_told_and_tried_again(runs: Path) -> None:
+    with pytest.raises(RunAgain, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
+        confirm(runs, "confirm.configurations=1", place=wrapped(FailsOnce))
+    place = wrapped()
+    _, found = confirm(runs, "confirm.configurations=1", place=place)
+    assert place.submitted == 1
+    assert found.configurations[0].stated_qps
