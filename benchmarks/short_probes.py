@@ -165,10 +165,9 @@ def told_of_forecasts(found: Sequence[Found]) -> Sequence[str]:
         told = "".join(f" {corr:+14.2f} {slope:+8.2f}" for corr, slope in fits)
         lines.append(f"{label:>24} {lengths.std():6.2f}{told}")
     for name, groups in errors.items():
+        scatter = ", ".join(f"{np.std(group):.1f}" for group in groups)
         means = ", ".join(f"{np.mean(group):+.1f}" for group in groups)
-        lines.append(
-            f"{name}: between orders sd {off[name].std():.2f} %; mean off the true boundary, %, {means}"
-        )
+        lines.append(f"{name}: sd between orders {off[name].std():.2f} % ({scatter}); mean off, %, {means}")
     return lines
 
 
