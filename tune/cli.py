@@ -152,7 +152,14 @@ def _report(composition: Composition) -> None:
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
     reports = Path(composition.settings.reports_dir) / composition.study_name
-    page = write_report(reports, record, outcomes, confirmation, belief, folder.read_proposals())
+    page = write_report(
+        reports,
+        record,
+        outcomes,
+        confirmation=confirmation,
+        belief=belief,
+        proposals=folder.read_proposals(),
+    )
     print(f"report    {page}")
     if best is None:
         raise AnswerIsNo("No configuration of this study holds its SLO; the report says how far each missed.")

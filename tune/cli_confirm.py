@@ -53,7 +53,7 @@ def confirm(
     print(render_confirmation(record, outcomes, found))
     print(f"record    {path}")
     reports = Path(settings.reports_dir) / record.name
-    print(f"report    {write_report(reports, record, outcomes, found)}")
+    print(f"report    {write_report(reports, record, outcomes, confirmation=found)}")
     confirming.require_complete(candidates)
     if found.configurations[0].boundary_qps is None:
         raise AnswerIsNo("No configuration holds its SLO on every new deployment; the report says why.")

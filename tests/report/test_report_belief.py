@@ -55,7 +55,9 @@ def test_a_search_that_learns_no_rack_has_no_such_section(tmp_path: Path) -> Non
 
 def test_the_section_without_its_figures_is_the_golden_one(tmp_path: Path, regenerate_golden: bool) -> None:
     outcomes, proposals, of = learned_study()
-    text = write_report(tmp_path, study(), outcomes, None, of, proposals).read_text(encoding="utf-8")
+    text = write_report(tmp_path, study(), outcomes, belief=of, proposals=proposals).read_text(
+        encoding="utf-8"
+    )
     assert '<a href="#learned">' in text
     found = re.search(r'<section id="learned">.*?</section>\n', text, re.DOTALL)
     assert found

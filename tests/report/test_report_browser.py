@@ -60,7 +60,7 @@ def test_a_browser_draws_the_load_curve_that_is_chosen(tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
 def test_a_browser_draws_what_the_search_learned(tmp_path: Path) -> None:
     outcomes, proposals, belief = learned_study()
-    page = write_report(tmp_path / "report", study(), outcomes, None, belief, proposals)
+    page = write_report(tmp_path / "report", study(), outcomes, belief=belief, proposals=proposals)
     seen = _worked(page, LEARNED.read_text(), tmp_path / "profile")
     assert seen["marks"] == {"expected": 2 * 15 + 16 + 13, "parameters": 2 * 8}
     assert seen["label"].startswith("<b>trial 0</b> · 14P4D")

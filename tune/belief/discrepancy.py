@@ -1,4 +1,4 @@
-"""What the simulator gets wrong even on the right rack: an error that is smooth over configurations, and noise.
+"""What the simulator gets wrong even on the right rack: an error smooth over configurations, and noise.
 
 A Gaussian process over the settings, with a squared exponential covariance. Source: Rasmussen and Williams,
 Gaussian Processes for Machine Learning, MIT Press 2006, algorithm 2.1.
@@ -67,10 +67,12 @@ class Discrepancy:
 
     def mean(self, residual: FloatArray) -> FloatArray:
         """Expected error of ln boundary at every configuration on each rack: (racks, m)."""
-        return residual @ self._weights.T
+        found: FloatArray = residual @ self._weights.T
+        return found
 
 
 def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
     """Covariance of the error between settings `a` (n, settings) and `b` (m, settings): (n, m)."""
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return AMPLITUDE**2 * np.exp(-np.maximum(squares, 0) / (2 * LENGTH**2))
+    found: FloatArray = AMPLITUDE**2 * np.exp(-np.maximum(squares, 0) / (2 * LENGTH**2))
+    return found

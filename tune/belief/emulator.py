@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tune.belief.decode_bound import DecodeEngine
-from tune.belief.prefill_curve import UTILISATION, Asked, curve, service_s
+from tune.belief.prefill_curve import UTILISATION, Asked, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.workers import decode_worker, prefill_worker
@@ -62,9 +62,9 @@ class Emulator:
         self._know_pools([specs[at] for at in pools], progress)
 
     def _know_pools(self, specs: Sequence[TrialSpec], progress: Callable[[], None]) -> None:
-        """Curves (pools, runs, routers, loads), and what each pool does at most and how much of it is all-reduce."""
+        """Curves (pools, runs, routers, loads); what each pool does at most, how much of it is all-reduce."""
         routers = [ROUTERS[int(value)] for value in self._space.values("router")]
-        curves, saturated, all_reduce = [], [], []
+        known, saturated, all_reduce = [], [], []
         for spec in specs:
             worker = prefill_worker(spec, self._calibration, np.inf)
             slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
@@ -76,11 +76,9 @@ class Emulator:
             workers = spec.split.prefill_workers
             saturated.append(workers / own_s)
             all_reduce.append(slowed_s / own_s - 1)
-            curves.append(
-                [[curve(worker, workers, asked, router) for router in routers] for asked in self._asked]
-            )
+            known.append(curves(worker, workers, self._asked, routers))
             progress()
-        self._curves, self._saturated_qps = np.array(curves), np.array(saturated)
+        self._curves, self._saturated_qps = np.array(known), np.array(saturated)
         self._all_reduce_frac = np.array(all_reduce)
 
     def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
@@ -96,9 +94,7 @@ class Emulator:
         found: FloatArray = np.log(np.maximum(np.minimum(bound, links), LOWEST_QPS))
         return found
 
-    def _prefill_qps(
-        self, racks: Racks, factors: Factors, link_s: FloatArray, pools: IntArray
-    ) -> FloatArray:
+    def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pools: IntArray) -> FloatArray:
         """(racks, pools): where the slowest requests take what the TTFT limit leaves for prefill."""
         tp = self._pool_tp[pools]
         of_tp = np.stack([factors[f"prefill_scale_tp{one}"] for one in tp], 1)

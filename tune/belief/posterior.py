@@ -1,7 +1,7 @@
 """Which racks remain probable after what was measured: importance sampling that moves towards them.
 
-Source: population Monte Carlo, Cappé, Guillin, Marin and Robert, J. Comput. Graph. Stat. 13, 2004; weights are
-tempered so that their effective number (Kong 1992) never falls below a share of the draws.
+Source: population Monte Carlo, Cappé, Guillin, Marin and Robert, J. Comput. Graph. Stat. 13, 2004; weights
+are tempered so that their effective number (Kong 1992) never falls below a share of the draws.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class _Near:
         for at, one in enumerate(self._space.alternatives):
             chosen = racks.choice[:, at]
             ratio += np.log(np.array(one.probability)[chosen] / self._chance[at][chosen])
-        return ratio
+        found: FloatArray = ratio
+        return found
 
 
 def _tempered(racks: Racks, ln_likelihood: FloatArray, ln_ratio: FloatArray | float = 0.0) -> Weighed:
@@ -119,7 +120,8 @@ def _tempered(racks: Racks, ln_likelihood: FloatArray, ln_ratio: FloatArray | fl
 
 def _normalised(ln_weight: FloatArray) -> FloatArray:
     weight: FloatArray = np.exp(ln_weight - ln_weight.max())
-    return weight / weight.sum()
+    weight /= weight.sum()
+    return weight
 
 
 def _resampled(weighed: Weighed, draws: np.random.Generator) -> Racks:

@@ -6,7 +6,8 @@ long. So one curve, of p99 against utilisation, serves every rack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
 from tune.sim.queues import NOBODY
 from tune.spec.load import Load
 
-UTILISATION = np.array([0.02, 0.2, 0.4, 0.55, 0.65, 0.72, 0.79, 0.85, 0.9, 0.95, 1.0, 1.05])
+UTILISATION = np.array([0.02, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05])
 """Work that arrives over what the pool can do; where curves are known. In between, straight in logarithms."""
 
 SIMULATED_WORKERS = 4
 """Of a pool whose workers are dealt requests without regard to how busy they are, so many stand for all."""
 
-LEAST_LOADED_QUERIES = 6000
+OTHER_ROUTER_QUERIES = 6000
+"""Of which the curves of routers other than the first are simulated, as far as they differ from its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,12 @@ class Asked:
         once = cls._first(load, least, least / load.min_duration_s)
         return once, cls._first(load, least + load.dataset.samples, np.inf)
 
+    def first(self, count: int) -> Asked:
+        """Only the first `count` of these requests."""
+        return replace(
+            self, arrival_s=self.arrival_s[:count], prompt=self.prompt[:count], answer=self.answer[:count]
+        )
+
     @classmethod
     def _first(cls, load: Load, count: int, up_to_qps: float) -> Asked:
         cut = load.first(count)
@@ -69,8 +77,17 @@ def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
     return float(worker.token_s * tokens.mean() + worker.pair_s * pairs + worker.step_s * steps)
 
 
-def curve(worker: PrefillWorker, workers: int, asked: Asked, router: str) -> FloatArray:
-    """ln of the seconds from arrival to first token that LoadGen wants kept, at each of UTILISATION."""
+def curves(worker: PrefillWorker, workers: int, runs: Sequence[Asked], routers: Sequence[str]) -> FloatArray:
+    """ln of the seconds from arrival to first token that LoadGen wants kept: (runs, routers, UTILISATION)."""
+    own = np.stack([_curve(worker, workers, asked, routers[0]) for asked in runs])
+    if len(routers) == 1:
+        return own[:, None]
+    few = runs[0].first(OTHER_ROUTER_QUERIES)
+    short = [_curve(worker, workers, few, router) for router in routers]
+    return own[:, None] + np.stack([one - short[0] for one in short])
+
+
+def _curve(worker: PrefillWorker, workers: int, asked: Asked, router: str) -> FloatArray:
     rate = workers / service_s(worker, asked.prompt)
     times = [_slowest_s(worker, workers, asked, router, load * rate) for load in UTILISATION]
     return np.log(np.maximum.accumulate(times))
@@ -79,9 +96,7 @@ def curve(worker: PrefillWorker, workers: int, asked: Asked, router: str) -> Flo
 def _slowest_s(worker: PrefillWorker, workers: int, asked: Asked, router: str, qps: float) -> float:
     count = len(asked.prompt)
     if router == "least-loaded":
-        count, simulated = min(count, LEAST_LOADED_QUERIES), workers
-        dealt = np.full(count, NOBODY, np.int64)
-        mine = np.arange(count)
+        simulated, dealt, mine = workers, np.full(count, NOBODY, np.int64), np.arange(count)
     else:
         simulated = min(workers, SIMULATED_WORKERS)
         dealt = np.arange(count) % workers

@@ -76,7 +76,7 @@ def _around(name: str, values: Sequence[float], said: float) -> Hypothesis:
 
 @dataclass(frozen=True, eq=False)
 class Racks:
-    """Drawn racks: `normal` (n, parameters) in standard deviations of ln, `choice` (n, hypotheses) indices."""
+    """Drawn racks: `normal` (n, figures) in standard deviations of ln, `choice` (n, hypotheses) indices."""
 
     normal: FloatArray
     choice: IntArray

@@ -1,4 +1,4 @@
-"""A search that learns the rack: which configuration is worth a deployment next, and what is believed so far."""
+"""A search that learns the rack: which configuration is worth a deployment next, and what is believed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tune.spec.trial import TrialSpec
 class Seen:
     """What a deployment of configuration `index` came to.
 
-    `measured`: its boundary is `qps`. `below`, `above`: its boundary lies there of `qps`. `crashed`: it cannot
-    run. `pending`: it runs.
+    `measured`: its boundary is `qps`. `below`, `above`: its boundary lies there of `qps`. `crashed`: it
+    cannot run. `pending`: it runs.
     """
 
     index: int
@@ -65,12 +65,19 @@ class RackSearch:
     space: RackSpace = field(init=False)
 
     def __post_init__(self) -> None:
-        tps = [sorted({getattr(spec, role).tensor_parallel_size for spec in self.specs})
-               for role in ("prefill", "decode")]  # fmt: skip
-        self.space = RackSpace(*tps, hypotheses(self.specs[0], self.calibration, self.structural))
+        prefill_tp = sorted({spec.prefill.tensor_parallel_size for spec in self.specs})
+        decode_tp = sorted({spec.decode.tensor_parallel_size for spec in self.specs})
+        self.space = RackSpace(
+            prefill_tp, decode_tp, hypotheses(self.specs[0], self.calibration, self.structural)
+        )
         emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
         self._emulator = emulator
         self._posterior = Posterior(self.space, emulator, self.seed)
+
+    @property
+    def before(self) -> Racks:
+        """Racks as probable as before anything was measured."""
+        return self._posterior.before
 
     def view(self, seen: Sequence[Seen]) -> View:
         """What is believed after `seen`."""
@@ -85,7 +92,7 @@ class RackSearch:
         return View(racks, ln_simulated, ln_simulated + discrepancy.mean(residual), discrepancy.sd)
 
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
-        """By how much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
+        """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
 
         0 where it is known or runs. Those that run are thought to come to what is expected of them.
         """

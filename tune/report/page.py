@@ -37,6 +37,7 @@ def write_report(
     folder: Path,
     study: StudyRecord,
     outcomes: Sequence[Outcome],
+    *,
     confirmation: Confirmation | None = None,
     belief: Belief | None = None,
     proposals: Sequence[Proposal] = (),

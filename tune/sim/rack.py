@@ -26,7 +26,6 @@ from tune.spec.memory import kv_bytes_per_token
 from tune.spec.trial import TrialSpec
 
 
-
 def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
     """Run the load of `spec` on the rack; the same arguments give the same bits.
 

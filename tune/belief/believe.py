@@ -1,0 +1,90 @@
+"""What a search that learns the rack believes, as it goes on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tune.belief.discrepancy import AMPLITUDE, NUGGET
+from tune.belief.racks import ROUTERS, Racks
+from tune.belief.search import RackSearch, Seen, View
+from tune.results.belief import Belief, HypothesisBelief, Interval, ParameterBelief, TrialBelief
+from tune.results.requests import FloatArray
+from tune.spec.cluster import Calibration
+
+_SHOWN = 0.5
+"""A hypothesis' value that is at least this probable is what the calibrated rack has."""
+
+
+def interval(values: FloatArray) -> Interval:
+    """Of equally probable `values` (n,)."""
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
+    return Interval(low=low, median=median, high=high)
+
+
+def expected_qps(view: View, index: int) -> Interval:
+    """The boundary that is expected of one configuration; racks and the error of the simulator are in it."""
+    steps = np.array([-1.645, 0.0, 1.645])[:, None] * view.sd[index]
+    return interval(np.exp(view.ln_mean[:, index] + steps).ravel())
+
+
+def believe(
+    search: RackSearch, view: View, seen: Sequence[Seen], trials: Sequence[tuple[str, int, Seen]]
+) -> Belief:
+    """The record of `view`, after `seen`; `trials` are those measured, by trial_id and number."""
+    told = [one for one in trials if one[2].status == "measured"]
+    gain = search.gains(view, seen)
+    return Belief(
+        schema=1,
+        trials_told=len(seen),
+        parameters=_parameters(search, view.racks),
+        hypotheses=_hypotheses(search, view.racks),
+        trials=tuple(_trial(view, trial_id, number, one) for trial_id, number, one in told),
+        expected_gain_frac=float(gain.max(initial=0.0)),
+        calibration=_calibration(search, view.racks),
+    )
+
+
+def _parameters(search: RackSearch, racks: Racks) -> tuple[ParameterBelief, ...]:
+    before, now = search.space.factors(search.before), search.space.factors(racks)
+    return tuple(
+        ParameterBelief(name=name, before=interval(before[name]), now=interval(now[name]))
+        for name in search.space.names
+    )
+
+
+def _hypotheses(search: RackSearch, racks: Racks) -> tuple[HypothesisBelief, ...]:
+    found = []
+    for one in search.space.alternatives:
+        shares = np.bincount(search.space.index(racks, one.name), minlength=len(one.values)) / len(racks)
+        for value, before, now in zip(one.values, one.probability, shares.tolist(), strict=True):
+            said = ROUTERS[int(value)] if one.name == "router" else f"{value:g}"
+            found.append(HypothesisBelief(name=f"{one.name}={said}", before_frac=before, now_frac=now))
+    return tuple(found)
+
+
+def _trial(view: View, trial_id: str, number: int, one: Seen) -> TrialBelief:
+    said = view.ln_simulated[:, one.index]
+    spread = float(np.sqrt(said.var() + AMPLITUDE**2 + NUGGET**2))
+    return TrialBelief(
+        trial_id=trial_id,
+        number=number,
+        measured_qps=one.qps,
+        simulated_qps=interval(np.exp(said)),
+        off_sd=float((np.log(max(one.qps, 1e-3)) - np.median(said)) / spread),
+    )
+
+
+def _calibration(search: RackSearch, racks: Racks) -> dict[str, float]:
+    """Medians of the figures that a calibration has, and the hypotheses that are more probable than not."""
+    factors, found = search.space.factors(racks), {}
+    for name in search.space.names:
+        if name in Calibration.model_fields:
+            found[name] = getattr(search.calibration, name) * float(np.median(factors[name]))
+    for one in search.space.alternatives:
+        if one.name in Calibration.model_fields:
+            values = search.space.value(racks, one.name)
+            likely = [value for value in one.values if np.mean(values == value) > _SHOWN]
+            found[one.name] = likely[0] if likely else getattr(search.calibration, one.name)
+    return found

@@ -1,0 +1,98 @@
+"""The configurations among which a search that learns the rack chooses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune.errors import FixCommand
+from tune.results.requests import FloatArray
+from tune.spec.bind import Point, bind, locate
+from tune.spec.findings import errors
+from tune.spec.rules import check
+from tune.spec.space import Dimension, OrderedDimension, Sweep, Value
+from tune.spec.trial import TrialSpec
+from tune.study.samplers import axis
+
+MOST_CANDIDATES = 600
+"""Of a larger space so many are drawn. Our choice: what is known of each is kept in memory and gone through at
+every proposal."""
+
+_MOST_LOOKED_AT = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Points of a sweep that break no rule, each another configuration; `features` (n, settings) from 0 to 1."""
+
+    points: tuple[Point, ...]
+    specs: tuple[TrialSpec, ...]
+    features: FloatArray
+
+    def index(self, point: Point) -> int | None:
+        return next((at for at, one in enumerate(self.points) if one == point), None)
+
+
+def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
+    """All of the sweep, or MOST_CANDIDATES drawn by `seed` with the one of `base` among them.
+
+    Raises FixCommand where none breaks no rule, or where a dimension is continuous.
+    """
+    axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
+    points: list[Point] = []
+    specs: dict[str, TrialSpec] = {}
+    for point in itertools.islice(_walk(base, sweep, axes, seed), _MOST_LOOKED_AT):
+        spec = bind(base, sweep, point)
+        if spec.trial_id in specs or not spec.split.decode_workers or errors(check(spec)):
+            continue
+        points.append(point)
+        specs[spec.trial_id] = spec
+        if len(points) == MOST_CANDIDATES:
+            break
+    if not points:
+        raise FixCommand("sweep.space: no configuration of it can run; action=preflight says why.")
+    found = tuple(specs.values())
+    return Candidates(tuple(points), found, _features(sweep.space, points, found))
+
+
+def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int):  # type: ignore[no-untyped-def]
+    """Points in order, or in a random one where there are more than MOST_CANDIDATES."""
+    start = locate(base, sweep)
+    if start:
+        yield start
+    sizes = [len(values) for values in axes.values()]
+    total = int(np.prod([float(size) for size in sizes]))
+    if total <= MOST_CANDIDATES:
+        yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+        return
+    draws = np.random.default_rng([seed, 3])
+    while True:
+        yield {name: values[int(draws.integers(len(values)))] for name, values in axes.items()}
+
+
+def _features(
+    space: Mapping[str, Dimension], points: list[Point], specs: tuple[TrialSpec, ...]
+) -> FloatArray:
+    """A column a dimension, of numbers in logarithms and of other values by their place; one for the workers
+    that decode, which may follow from the others."""
+    columns = [
+        _column(dimension, [point[name] for point in points]) for name, dimension in space.items()
+    ]
+    columns.append(np.log([float(spec.split.decode_workers) for spec in specs]))
+    table = np.stack(columns, 1)
+    width = table.max(0) - table.min(0)
+    found: FloatArray = (table - table.min(0)) / np.where(width > 0, width, 1.0)
+    return found
+
+
+def _column(dimension: Dimension, values: list[Value]) -> FloatArray:
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values) and min(numbers) > 0:
+        return np.log(numbers)
+    known = list(dimension.values) if hasattr(dimension, "values") else sorted(set(map(str, values)))
+    if isinstance(dimension, OrderedDimension) or hasattr(dimension, "values"):
+        return np.array([float(known.index(value)) for value in values])
+    return np.array(numbers)
