@@ -83,7 +83,7 @@ def _run_trial(composition: Composition) -> None:
 
 
 def _run_study(composition: Composition) -> None:
-    from tune.progress import trials
+    from tune.progress import preparations, trials
     from tune.study.question import pin
     from tune.study.study import opened, require_search, run_study
 
@@ -94,8 +94,9 @@ def _run_study(composition: Composition) -> None:
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
     with opened(study_root(composition), asked) as folder, place as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
-        with trials(n_trials, asked.name) as recorded:
-            run_study(folder, settings, running, partial(trial_overrides, settings=settings), recorded)
+        overrides = partial(trial_overrides, settings=settings)
+        with preparations() as prepared, trials(n_trials, asked.name) as recorded:
+            run_study(folder, settings, running, overrides, recorded, prepared=prepared)
     _report(composition)
 
 

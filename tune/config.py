@@ -127,6 +127,7 @@ def _composition(
         settings = _with_mode(settings)
     if settings.sweep and settings.load.mode == "capacity":
         settings = _with_rate_found(settings, settings.sweep)
+    settings = _with_search(settings)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
 
@@ -140,6 +141,19 @@ def _with_mode(settings: Settings) -> Settings:
         return settings
     load = settings.load.model_copy(update={"mode": "capacity"})
     return settings.model_copy(update={"load": load})
+
+
+def _with_search(settings: Settings) -> Settings:
+    """`settings` with the search that is meant where none is said. Raises FixCommand where it cannot be."""
+    capacity = settings.load.mode == "capacity"
+    name = settings.search.name
+    if name == "calibrated" and not capacity:
+        raise FixCommand(
+            "search=calibrated learns from the highest rate of a deployment; found load.mode=fixed, expected "
+            "load.mode=capacity. At fixed rates choose search=tpe, gp, random or grid."
+        )
+    wanted = name or ("calibrated" if capacity and settings.sweep else "tpe")
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"name": wanted})})
 
 
 def _with_rate_found(settings: Settings, sweep: Sweep) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -32,6 +32,24 @@ def trials(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
             bar.update()
 
         yield recorded
+
+
+@contextmanager
+def preparations() -> Iterator[Callable[[], None]]:
+    """A count of what is simulated before a search begins; call what it yields with each."""
+    bar: tqdm[Any] | None = None
+
+    def prepared() -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(desc="the search learns the simulator", unit=" prefill pools", file=sys.stderr)
+        bar.update()
+
+    try:
+        yield prepared
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 @contextmanager

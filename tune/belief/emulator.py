@@ -101,7 +101,8 @@ class Emulator:
         slower = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pools]
         scale = factors["prefill_scale"][:, None] * of_tp * slower
         if self._ttft_s is None:
-            return self._saturated_qps[pools] / scale
+            saturated: FloatArray = self._saturated_qps[pools] / scale
+            return saturated
         overhead_s = self._calibration.ttft_overhead_s * factors["ttft_overhead_s"]
         step_s = self._calibration.kv_transfer_latency_s + _DECODE_STEP_S
         left_s = (self._ttft_s - overhead_s - step_s)[:, None] - LONG_PROMPT * link_s[:, None] / tp

@@ -15,7 +15,9 @@ from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
 
-SEARCHES = {"tpe": "TPE", "random": "random", "grid": "grid", "gp": "Gaussian process"}
+SEARCHES = {"tpe": "TPE", "random": "random", "grid": "grid", "gp": "Gaussian process"} | {
+    "calibrated": "calibrated simulator"
+}
 
 
 def limits(slo: Slo) -> str:
@@ -70,7 +72,7 @@ def _setting(dimension: Dimension) -> str:
 
 
 def _search(study: StudyRecord) -> str:
-    name = SEARCHES[study.search.name]
+    name = SEARCHES[study.search.name or "tpe"]
     if not study.space:
         return "none: a single configuration"
     if study.search.name in ("tpe", "gp"):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from tune.errors import FixCommand
-from tune.spec.typed import PositiveFloat, PositiveInt, Typed
+from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
 
 Value = str | int | float | bool
 GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
@@ -127,10 +127,11 @@ class Sweep(Typed):
 
 
 class Search(Typed):
-    """How points are proposed. `beat_best`: where the highest rate is searched for, a deployment that clearly
+    """How points are proposed. `name` None is what suits the load: `calibrated` where the highest rate is
+    searched for, else `tpe`. `beat_best`: where the highest rate is searched for, a deployment that clearly
     cannot beat the best so far is given up; what it shows until then is all that the search learns of it."""
 
-    name: Literal["tpe", "random", "grid", "gp"]
+    name: Literal["calibrated", "tpe", "random", "grid", "gp"] | None
     startup_trials: PositiveInt
     beat_best: bool = False
 
@@ -138,8 +139,9 @@ class Search(Typed):
 class StudySettings(Typed):
     """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores.
 
-    None is the place's own number, Settings.parallel. `trials_per_job`: of Slurm, how many trials one
-    allocation takes, one after the other. `once`: do not wait for what runs.
+    None is the place's own number, Settings.parallel. `min_gain`: a search that knows what to expect ends
+    when another trial should raise the best rate by a smaller share. `trials_per_job`: of Slurm, how many
+    trials one allocation takes, one after the other. `once`: do not wait for what runs.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None
@@ -149,4 +151,5 @@ class StudySettings(Typed):
     trials_per_job: PositiveInt
     once: bool
     max_gpu_hours: PositiveFloat | None
+    min_gain: NonNegativeFloat
     incumbent: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +18,15 @@ from tune.spec.trial import TrialSpec
 from tune.study.samplers import axis
 
 MOST_CANDIDATES = 600
-"""Of a larger space so many are drawn. Our choice: what is known of each is kept in memory and gone through at
-every proposal."""
+"""Of a larger space so many are drawn. Our choice: every proposal goes through what is known of
+each."""
 
 _MOST_LOOKED_AT = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Points of a sweep that break no rule, each another configuration; `features` (n, settings) from 0 to 1."""
+    """Points of a sweep that break no rule, each another configuration; `features` (n, settings), 0 to 1."""
 
     points: tuple[Point, ...]
     specs: tuple[TrialSpec, ...]
@@ -58,7 +58,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     return Candidates(tuple(points), found, _features(sweep.space, points, found))
 
 
-def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int):  # type: ignore[no-untyped-def]
+def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int) -> Iterator[Point]:
     """Points in order, or in a random one where there are more than MOST_CANDIDATES."""
     start = locate(base, sweep)
     if start:
@@ -78,9 +78,7 @@ def _features(
 ) -> FloatArray:
     """A column a dimension, of numbers in logarithms and of other values by their place; one for the workers
     that decode, which may follow from the others."""
-    columns = [
-        _column(dimension, [point[name] for point in points]) for name, dimension in space.items()
-    ]
+    columns = [_column(dimension, [point[name] for point in points]) for name, dimension in space.items()]
     columns.append(np.log([float(spec.split.decode_workers) for spec in specs]))
     table = np.stack(columns, 1)
     width = table.max(0) - table.min(0)
@@ -89,7 +87,9 @@ def _features(
 
 
 def _column(dimension: Dimension, values: list[Value]) -> FloatArray:
-    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [
+        float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     if len(numbers) == len(values) and min(numbers) > 0:
         return np.log(numbers)
     known = list(dimension.values) if hasattr(dimension, "values") else sorted(set(map(str, values)))

@@ -1,29 +1,19 @@
-"""Optuna as a ledger: proposals come out, outcomes go in. Beside samplers.py, nothing else knows Optuna."""
+"""Optuna as a ledger: proposals come out, outcomes go in. Beside the samplers and raw.py, nothing else knows
+Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import Trial, TrialState
 
-from tune.errors import FixCommand
+from tune.results.belief import Belief, Interval
 from tune.results.outcome import Outcome
 from tune.spec.bind import Point
-from tune.spec.space import (
-    Dimension,
-    FloatDimension,
-    IntDimension,
-    OrderedDimension,
-    Search,
-    Value,
-)
+from tune.spec.space import Dimension, Search
+from tune.study.calibrated import NUMBER, SEEN, CalibratedSampler, seen_in
+from tune.study.raw import distributions, to_point, to_raw
 from tune.study.samplers import grid_point, make_sampler
 
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
@@ -39,18 +29,29 @@ class Ledger:
     down by a hair.
     """
 
-    def __init__(self, space: Mapping[str, Dimension], search: Search, seed: int) -> None:
+    def __init__(
+        self,
+        space: Mapping[str, Dimension],
+        search: Search,
+        seed: int,
+        learner: CalibratedSampler | None = None,
+        min_gain: float = 0.0,
+    ) -> None:
+        """`learner`: the sampler of search=calibrated; it proposes nothing that gains less than `min_gain`."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._search = search
         self._seed = seed
-        self._distributions = {name: _distribution(name, dim) for name, dim in space.items()}
-        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(search, seed, 0))
+        self._distributions = distributions(space)
+        self._learner, self._min_gain = learner, min_gain
+        sampler = learner or make_sampler(search, seed, 0)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._open: dict[int, Trial] = {}
         self._walked = 0
 
     def propose(self, number: int) -> Point | None:
-        """The point to try as trial `number`, given all outcomes told; None when a grid is exhausted.
+        """The point to try as trial `number`, given all outcomes told; None when a grid is exhausted, or
+        another trial not worth what it costs.
 
         The sampler is seeded anew for every number, since its random state is not stored: a resumed study
         proposes what an uninterrupted one would have.
@@ -60,16 +61,33 @@ class Ledger:
             if point is not None:
                 self.adopt(number, point, "grid")
             return point
-        self._study.sampler = make_sampler(self._search, self._seed, number)
+        if self._learner is None:
+            self._study.sampler = make_sampler(self._search, self._seed, number)
         trial = self._study.ask(self._distributions)
+        if self._learner and self._learner.gain_frac < self._min_gain:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(NUMBER, number)
         self._open[number] = trial
-        return {name: _to_value(self._space[name], raw) for name, raw in trial.params.items()}
+        return to_point(self._space, trial.params)
 
     def adopt(self, number: int, point: Point, source: str) -> None:
         """Enter a point that was proposed before, or that comes from elsewhere, as trial `number`."""
         self._walked += source == "grid"
-        self._study.enqueue_trial({name: _to_raw(dim, point[name]) for name, dim in self._space.items()})
+        self._study.enqueue_trial(to_raw(self._space, point))
         self._open[number] = self._study.ask(self._distributions)
+        self._open[number].set_user_attr(NUMBER, number)
+
+    @property
+    def expected_qps(self) -> Interval | None:
+        """The boundary expected of the last point proposed; None where the search knows of none."""
+        return self._learner.expected if self._learner else None
+
+    def belief(self, trial_ids: Mapping[int, str]) -> Belief | None:
+        """What is believed of the rack; `trial_ids` by number. None where the search learns none."""
+        if self._learner is None:
+            return None
+        return self._learner.belief(self._study, trial_ids)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Record what trial `number` came to. A failed one teaches nothing, one that was given up what was
@@ -80,6 +98,7 @@ class Ledger:
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
             return
+        trial.set_user_attr(SEEN, seen_in(outcome))
         censored = outcome.capacity_qps.censored
         constraints = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
@@ -94,27 +113,3 @@ def _expected(outcome: Outcome) -> float:
     measured, completed_qps = outcome.output_tps_per_gpu, outcome.completed_qps
     boundary_qps = outcome.capacity_qps.boundary
     return measured / completed_qps * boundary_qps if measured and completed_qps and boundary_qps else 0.0
-
-
-def _distribution(name: str, dimension: Dimension) -> BaseDistribution:
-    match dimension:
-        case IntDimension():
-            return IntDistribution(dimension.low, dimension.high, step=dimension.step)
-        case FloatDimension():
-            return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
-        case OrderedDimension():
-            return IntDistribution(0, len(dimension.values) - 1)
-        case _:
-            if not dimension.values:
-                raise FixCommand(f"sweep.space.{name}.values: found none; expected at least one.")
-            return CategoricalDistribution(dimension.values)
-
-
-def _to_value(dimension: Dimension, raw: Value) -> Value:
-    if isinstance(dimension, FloatDimension) and dimension.step is not None:
-        return round(float(raw), 12)
-    return dimension.values[int(raw)] if isinstance(dimension, OrderedDimension) else raw
-
-
-def _to_raw(dimension: Dimension, value: Value) -> Value:
-    return dimension.values.index(value) if isinstance(dimension, OrderedDimension) else value

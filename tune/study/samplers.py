@@ -35,25 +35,26 @@ def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.Base
                     "choose search=tpe."
                 )
             return optuna.samplers.GPSampler(seed=mixed, n_startup_trials=search.startup_trials)
-        case "random" | "grid":
+        case _:
             return optuna.samplers.RandomSampler(seed=mixed)
 
 
 def grid_point(space: Mapping[str, Dimension], position: int) -> Point | None:
     """The point at `position` of the full grid, last dimension fastest; None past its end."""
-    axes = [_axis(name, dimension) for name, dimension in space.items()]
+    axes = [axis(name, dimension, "grid") for name, dimension in space.items()]
     values = next(islice(product(*axes), position, None), None)
     return None if values is None else dict(zip(space, values, strict=True))
 
 
-def _axis(name: str, dimension: Dimension) -> list[Any]:
+def axis(name: str, dimension: Dimension, search: str) -> list[Any]:
+    """Every value of a dimension, in order. Raises FixCommand for a continuous one: `search` cannot walk it."""
     match dimension:
         case IntDimension():
             return list(range(dimension.low, dimension.high + 1, dimension.step))
         case FloatDimension():
             if dimension.step is None:
                 raise FixCommand(
-                    f"sweep.space.{name}: found a continuous range; search=grid expected a step "
+                    f"sweep.space.{name}: found a continuous range; search={search} expected a step "
                     f"(+sweep.space.{name}.step=0.5), or choose search=tpe."
                 )
             count = int((dimension.high - dimension.low) / dimension.step + 1e-9)

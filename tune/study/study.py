@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tune.clusters.place import Place
 from tune.errors import FixCommand, RunAgain
+from tune.results.belief import write_belief
 from tune.results.files import unwritable
 from tune.results.folder import StudyFolder
 from tune.results.outcome import Outcome
@@ -20,6 +21,8 @@ from tune.spec.settings import Settings
 from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
 from tune.study.batch import Batch, Job
+from tune.study.calibrated import CalibratedSampler
+from tune.study.candidates import candidates
 from tune.study.ledger import Ledger
 from tune.study.question import resumed
 
@@ -92,6 +95,9 @@ def _lockless(path: Path, error: OSError) -> FixCommand:
 def require_search(settings: Settings) -> None:
     """Raises FixCommand when the search cannot walk the space or a point of it fits no trial."""
     assert settings.sweep is not None
+    if settings.search.name == "calibrated":
+        candidates(settings.trial_spec, settings.sweep, settings.study.seed)
+        return
     point = Ledger(settings.sweep.space, settings.search, settings.study.seed).propose(0)
     if point:
         bind(settings.trial_spec, settings.sweep, point)
@@ -125,9 +131,12 @@ def run_study(
     place: Place,
     overrides: Overrides,
     recorded: Recorded,
+    *,
+    prepared: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run the study to its last trial, from wherever it stands; outcomes by number.
 
+    `prepared` hears of each prefill pool that a search which learns the rack has simulated before it begins.
     `recorded` hears of every trial, also of those on record, in the order in which they are told. Raises
     RunAgain when the GPU-hours would go beyond the budget, when FAILED_IN_A_ROW trials fail in whole batches,
     or the last of all does.
@@ -135,7 +144,7 @@ def run_study(
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
     assert sweep is not None
-    loop = _Loop(folder, settings, sweep, study, overrides)
+    loop = _Loop(folder, settings, sweep, study, overrides, prepared=prepared)
     batch = Batch(folder, settings.cluster, place, settings.study.once)
     outcomes: dict[int, Outcome] = {}
     failed = 0
@@ -151,6 +160,9 @@ def run_study(
             loop.ledger.tell(number, done[number])
             recorded(done[number])
         outcomes |= done
+        belief = loop.ledger.belief({number: outcome.trial_id for number, outcome in outcomes.items()})
+        if belief:
+            write_belief(folder.root, belief)
         all_failed = all(outcome.status == "failed" for outcome in done.values())
         failed = failed + len(done) if all_failed else 0
         if failed >= FAILED_IN_A_ROW or (failed and max(done) == n_trials - 1):
@@ -171,8 +183,11 @@ class _Loop:
         sweep: Sweep,
         study: StudyRecord,
         overrides: Overrides,
+        *,
+        prepared: Callable[[], None],
     ) -> None:
-        self.ledger = Ledger(study.space, study.search, study.seed)
+        learner = _learner(settings, sweep, study, prepared) if study.search.name == "calibrated" else None
+        self.ledger = Ledger(study.space, study.search, study.seed, learner, settings.study.min_gain)
         self._folder = folder
         self._base = settings.trial_spec
         self._sweep = sweep
@@ -204,19 +219,34 @@ class _Loop:
             point, source = locate(self._base, self._sweep) or {}, "incumbent"
             if point:
                 self.ledger.adopt(number, point, source)
+            expected = None
         else:
-            proposed, source = self.ledger.propose(number), self._study.search.name
+            proposed, source = self.ledger.propose(number), self._study.search.name or ""
             if proposed is None:
                 return None
-            point = proposed
+            point, expected = proposed, self.ledger.expected_qps
         proposal = Proposal(
-            number=number, params=dict(point), source=source, trial_id=self._bind(point).trial_id
+            number=number,
+            params=dict(point),
+            source=source,
+            trial_id=self._bind(point).trial_id,
+            expected_qps=expected,
         )
         self._folder.append_proposal(proposal)
         return proposal
 
     def _bind(self, point: Point) -> TrialSpec:
         return bind(self._base, self._sweep, point) if point else self._base
+
+
+def _learner(
+    settings: Settings, sweep: Sweep, study: StudyRecord, prepared: Callable[[], None]
+) -> CalibratedSampler:
+    """Raises FixCommand where no configuration of the sweep can run."""
+    calibration = settings.cluster.calibration
+    assert calibration is not None, "load.mode=capacity is refused without one"
+    found = candidates(settings.trial_spec, sweep, study.seed)
+    return CalibratedSampler(study.space, found, calibration, study.seed, prepared)
 
 
 def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:

@@ -1,0 +1,105 @@
+"""`search=calibrated` as a sampler of Optuna's: it reads the trials of the study and proposes one of its own
+candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tune.belief.believe import believe, expected_qps
+from tune.belief.search import RackSearch, Seen
+from tune.results.belief import Belief, Interval
+from tune.results.outcome import Outcome
+from tune.spec.cluster import Calibration
+from tune.spec.space import Dimension
+from tune.study.candidates import Candidates
+from tune.study.raw import distributions, to_raw
+
+SEEN, NUMBER = "seen", "number"
+"""User attributes of a trial: `seen_in` its outcome, and its number in the study."""
+
+NOTHING_LEFT = -1.0
+
+
+def seen_in(outcome: Outcome) -> dict[str, Any]:
+    """What the sampler hears of a trial, to be kept beside it: the rest of a Seen, without its index."""
+    found = outcome.capacity_qps
+    if outcome.status == "infeasible":
+        return {"status": "crashed"}
+    if found.censored and found.beat:
+        return {"status": "below", "qps": found.beat}
+    if found.boundary:
+        return {"status": "measured", "qps": found.boundary}
+    return {"status": "below", "qps": outcome.target_qps}
+
+
+class CalibratedSampler(optuna.samplers.BaseSampler):
+    """Proposes the candidate most worth a deployment, by what the simulator, learning the rack, expects.
+
+    `expected`: the boundary expected of the last one proposed. `gain_frac`: by how much it was expected to
+    raise the best boundary, as a share; NOTHING_LEFT where every candidate is known.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Dimension],
+        candidates: Candidates,
+        calibration: Calibration,
+        seed: int,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._distributions = distributions(space)
+        self._raw = [to_raw(space, point) for point in candidates.points]
+        self._search = RackSearch(candidates.specs, candidates.features, calibration, seed, True, progress)
+        self.expected: Interval | None = None
+        self.gain_frac = 0.0
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {} if "fixed_params" in trial.system_attrs else self._distributions
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if not search_space:
+            return {}
+        seen = [one for _, one in self._seen(study)]
+        index = self._search.propose(seen)
+        if index is None:
+            index, self.gain_frac, self.expected = 0, NOTHING_LEFT, None
+        else:
+            view = self._search.view(seen)
+            self.gain_frac = float(self._search.gains(view, seen)[index])
+            self.expected = expected_qps(view, index)
+        return self._raw[index]
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Never needed: every dimension is sampled together with the others."""
+        raise AssertionError(f"{param_name} is not a dimension of the study's space")
+
+    def belief(self, study: optuna.Study, trial_ids: Mapping[int, str]) -> Belief:
+        """After all that `study` was told; `trial_ids` by number."""
+        numbered = [(number, one) for number, one in self._seen(study) if one.status != "pending"]
+        seen = [one for _, one in numbered]
+        told = [(trial_ids[number], number, one) for number, one in numbered if number in trial_ids]
+        return believe(self._search, self._search.view(seen), seen, told)
+
+    def _seen(self, study: optuna.Study) -> list[tuple[int, Seen]]:
+        """Of each trial that teaches something, in order."""
+        found = []
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.FAIL or not trial.params:
+                continue
+            index = next((at for at, raw in enumerate(self._raw) if raw == trial.params), None)
+            if index is None:
+                continue
+            told = trial.user_attrs.get(SEEN, {"status": "pending"})
+            found.append((trial.user_attrs.get(NUMBER, -1), Seen(index, **told)))
+        return found
