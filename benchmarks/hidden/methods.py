@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal, Protocol
 
 import numpy as np
 import optuna
 
-from hidden.space import AXES, INDEX, SEED, neighbours
+from hidden.space import AXES, CONFIGURATIONS, FEATURES, INDEX, PRIOR, SEED, neighbours
 from hidden.truth import path_of, read
+from tune.belief.choice import chance_to_run, expected_gain
+from tune.belief.search import RackSearch, Seen
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,24 @@ class Told:
 
 
 class Method(Protocol):
+    """What asks each deployment for its boundary."""
+
     def propose(self, number: int) -> int | None:
         """Index of the configuration to try as `number`; None where the point breaks a rule."""
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
         """What `number` came to."""
 
+    def answer(self, known: Mapping[int, Told]) -> int:
+        """Index of the configuration that is thought best of those `known`."""
 
-class Listed:
+
+class HighestMeasured:
+    def answer(self, known: Mapping[int, Told]) -> int:
+        return max(known, key=lambda index: known[index].qps)
+
+
+class Listed(HighestMeasured):
     """Configurations in an order that is known before."""
 
     def __init__(self, order: list[int]) -> None:
@@ -42,7 +56,7 @@ class Listed:
         pass
 
 
-class Local:
+class Local(HighestMeasured):
     """The untried neighbours of the best so far, from the seed's configuration on; then those of the next."""
 
     def __init__(self, seed: int) -> None:
@@ -63,7 +77,7 @@ class Local:
             self._seen[index] = told.qps
 
 
-class Sampled:
+class Sampled(HighestMeasured):
     """One of Optuna's samplers over AXES. What crashes or breaks a rule misses a constraint."""
 
     def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
@@ -78,6 +92,115 @@ class Sampled:
     def tell(self, number: int, index: int | None, told: Told) -> None:
         self._trial.set_constraint("runs", -1.0 if told.status == "measured" else 1.0)
         self._study.tell(self._trial, told.qps)
+
+
+class RateSampled:
+    """TPE over AXES and the rate of the one run that each deployment is asked, between RATES_QPS.
+
+    It is not among METHODS: what it is told is no boundary, but whether its rate held.
+    """
+
+    RATES_QPS = (4.0, 32.0)
+
+    def __init__(self, seed: int) -> None:
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def propose(self) -> tuple[int | None, float]:
+        self._trial = self._study.ask()
+        at = [self._trial.suggest_int(name, 0, len(values) - 1) for name, (_, values) in AXES.items()]
+        index = INDEX.get(tuple(values[i] for i, (_, values) in zip(at, AXES.values(), strict=True)))
+        return index, self._trial.suggest_float("target_qps", *self.RATES_QPS)
+
+    def tell(self, qps: float, boundary_qps: float | None) -> None:
+        """`boundary_qps`: None where nothing ran, else of the deployment."""
+        missed = 1.0 if boundary_qps is None else float(np.log(qps / max(boundary_qps, 0.01)))
+        self._trial.set_constraint("holds", missed)
+        self._study.tell(self._trial, 0.0 if boundary_qps is None else qps)
+
+
+class GaussianProcess(HighestMeasured):
+    """Expected improvement under a Gaussian process on ln of the boundary, which knows nothing of serving.
+
+    Of LENGTHS the one that explains best (marginal likelihood); mean and amplitude are those of the data.
+    """
+
+    LENGTHS, NOISE = (0.2, 0.4, 0.7, 1.2), 0.03
+
+    def __init__(self, seed: int) -> None:
+        self._draws = np.random.default_rng(seed)
+        self._seen: dict[int, Told] = {}
+
+    def tell(self, number: int, index: int | None, told: Told) -> None:
+        if index is not None:
+            self._seen[index] = told
+
+    def propose(self, number: int) -> int | None:
+        free = np.setdiff1d(np.arange(len(FEATURES)), list(self._seen))
+        known = {index: told.qps for index, told in self._seen.items() if told.status == "measured"}
+        if number < 5 or len(known) < 3:
+            return SEED if number == 0 else int(self._draws.choice(free))
+        at, ln_qps = FEATURES[list(known)], np.log(np.maximum(list(known.values()), 0.05))
+        mean, amplitude = float(ln_qps.mean()), float(ln_qps.std()) + 0.05
+        fits = [self._fit(at, ln_qps - mean, amplitude, length, free) for length in self.LENGTHS]
+        _, expected, sd = max(fits, key=lambda fit: fit[0])
+        tried = np.array(list(self._seen))
+        crashed = np.array([told.status == "crashed" for told in self._seen.values()])
+        gain = expected_gain(expected[None] + mean, sd, float(np.exp(ln_qps.max())))
+        return int(free[(gain * chance_to_run(FEATURES, tried, crashed)[free]).argmax()])
+
+    def _fit(
+        self, at: np.ndarray, off: np.ndarray, amplitude: float, length: float, free: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """ln of the marginal likelihood; mean and standard deviation at the configurations `free`."""
+
+        def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            squares = ((a[:, None] - b[None]) ** 2).sum(-1)
+            return amplitude**2 * np.exp(-squares / (2 * length**2))
+
+        covariance = kernel(at, at) + self.NOISE**2 * np.eye(len(at))
+        inverse, across = np.linalg.inv(covariance), kernel(FEATURES[free], at)
+        likelihood = -0.5 * (off @ inverse @ off + np.linalg.slogdet(covariance)[1])
+        left = amplitude**2 - ((across @ inverse) * across).sum(1)
+        return float(likelihood), across @ inverse @ off, np.sqrt(np.maximum(left, 1e-9))
+
+
+class Calibrated:
+    """The search of search=calibrated; without `structural` hypotheses it varies figures alone."""
+
+    def __init__(self, seed: int, structural: bool = True) -> None:
+        self._search = replace_seed(searches(structural), seed)
+        self._seen: list[Seen] = []
+
+    def propose(self, number: int) -> int | None:
+        return self._search.propose(self._seen) if self._seen else SEED
+
+    def tell(self, number: int, index: int | None, told: Told) -> None:
+        assert index is not None
+        self._seen.append(Seen(index, "crashed" if told.status == "crashed" else "measured", told.qps))
+        self._view = self._search.view(self._seen)
+
+    def answer(self, known: Mapping[int, Told]) -> int:
+        return self.best(known, 1)[0]
+
+    def best(self, known: Mapping[int, Told], count: int) -> list[int]:
+        """The highest expected ones of those measured."""
+        measured = [index for index, told in known.items() if told.status == "measured"]
+        expected = self._view.expected_qps
+        return sorted(measured, key=lambda index: -expected[index])[:count]
+
+
+@cache
+def searches(structural: bool) -> RackSearch:
+    """What is simulated before a search is the same for all of them."""
+    return RackSearch([one.spec for one in CONFIGURATIONS], FEATURES, PRIOR, 0, structural)
+
+
+def replace_seed(search: RackSearch, seed: int) -> RackSearch:
+    found = copy(search)
+    found.reseed(seed)
+    return found
 
 
 def _random(seed: int) -> Method:
@@ -104,5 +227,8 @@ METHODS: Mapping[str, Callable[[int], Method]] = {
     "local": Local,
     "tpe": _tpe,
     "nsga2": _nsga2,
+    "gp": GaussianProcess,
+    "calibrated": Calibrated,
+    "calibrated-figures": partial(Calibrated, structural=False),
 }
 """All but `prior` are seeded. With capacity search: each deployment tells a boundary."""

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from tune.config import compose_overrides
 from tune.spec.bind import Point, bind, locate
 from tune.spec.findings import errors
@@ -81,6 +83,15 @@ _SEED = locate(BASE, SWEEP)
 assert _SEED is not None, "the seed's configuration is in the space"
 SEED = INDEX[values_of(_SEED)]
 """Index of the reference configuration, 14P4D of TP4."""
+
+
+def _features() -> np.ndarray:
+    """Settings and decode workers in logarithms, each from 0 to 1: (configurations, settings)."""
+    table = np.log([(*one.values, one.spec.split.decode_workers) for one in CONFIGURATIONS])
+    return (table - table.min(0)) / (table.max(0) - table.min(0))
+
+
+FEATURES = _features()
 
 
 def neighbours(index: int) -> list[int]:

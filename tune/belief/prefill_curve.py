@@ -25,7 +25,7 @@ UTILISATION = np.array([0.02, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05
 SIMULATED_WORKERS = 4
 """Of a pool whose workers are dealt requests without regard to how busy they are, so many stand for all."""
 
-OTHER_ROUTER_QUERIES = 6000
+OTHER_ROUTER_QUERIES = 2000
 """Of which the curves of routers other than the first are simulated, as far as they differ from its own."""
 
 

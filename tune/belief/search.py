@@ -74,6 +74,11 @@ class RackSearch:
         self._emulator = emulator
         self._posterior = Posterior(self.space, emulator, self.seed)
 
+    def reseed(self, seed: int) -> None:
+        """Begin anew with other draws; what was simulated stays."""
+        self.seed = seed
+        self._posterior = Posterior(self.space, self._emulator, seed)
+
     @property
     def before(self) -> Racks:
         """Racks as probable as before anything was measured."""
@@ -122,11 +127,6 @@ class RackSearch:
         if gain[free].max() <= 0:
             return int(free[view.expected_qps[free].argmax()])
         return int(gain.argmax())
-
-    def answer(self, view: View, seen: Sequence[Seen]) -> int | None:
-        """Index of the measured configuration with the highest expected boundary; None where none is."""
-        measured = [one.index for one in seen if one.status == "measured"]
-        return max(measured, key=lambda index: view.expected_qps[index], default=None)
 
 
 def _measured(told: Sequence[Seen]) -> Measured:

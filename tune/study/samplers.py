@@ -47,7 +47,7 @@ def grid_point(space: Mapping[str, Dimension], position: int) -> Point | None:
 
 
 def axis(name: str, dimension: Dimension, search: str) -> list[Any]:
-    """Every value of a dimension, in order. Raises FixCommand for a continuous one: `search` cannot walk it."""
+    """Every value of a dimension, in order. Raises FixCommand where `search` cannot walk it."""
     match dimension:
         case IntDimension():
             return list(range(dimension.low, dimension.high + 1, dimension.step))
