@@ -1,15 +1,16 @@
 """Deployments and GPU-hours until a search answers with a configuration near the best, on hidden racks.
 
-    python benchmarks/hidden_racks.py [--held-out] [--racks 0 1 2] [--noise-seeds 5] [--methods calibrated tpe]
+    python benchmarks/hidden_racks.py [--held-out] [--racks 0 1 2] [--noise-seeds 5] [--methods tpe]
 
 Simulated racks whose constants and mechanisms no method knows (hidden/racks.py), the same space for all
 (hidden/space.py), true boundaries by exhaustive search (hidden/truth.py). A deployment tells the boundary of
 its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
 `tpe-rate` asks each deployment one rate, which it proposes too, and hears whether that held. The answer is
 the configuration with the highest measured boundary (of `calibrated`: the highest expected one of those
-measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that never come
-near count as CAP deployments and what those cost. After CONFIRMED_AFTER deployments the best three of `calibrated` are
-measured again, three times each with noise of their own, and a rate is stated as action=confirm does.
+measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that never
+come near count as CAP deployments and what those cost. After CONFIRMED_AFTER deployments the best three of
+`calibrated` are measured again, three times each with noise of their own, and a rate is stated as
+action=confirm does.
 """
 
 from __future__ import annotations
