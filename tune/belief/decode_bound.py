@@ -69,8 +69,8 @@ class DecodeEngine:
         """Queries/s of one worker, (n,), where steps, all-reduces and cache differ by these factors (n,).
 
         A batch of b sequences that takes t(b) seconds a step ends b / (answer x t(b)) answers a second
-        (Little's law). b is the largest batch whose step keeps the TPOT limit, and that slots and cache hold
-        when it swings by SWING of its square root.
+        (Little's law). b may grow to the largest batch whose step keeps the TPOT limit, and that slots and
+        cache hold when it swings by SWING of its square root; where steps leap, a smaller one may end more.
         """
         step_s = scale[:, None] * (self.step_s + (all_reduce[:, None] - 1) * self.all_reduce_s)
         step_s += reads[:, None] * self.read_s
@@ -86,5 +86,6 @@ class DecodeEngine:
         above = np.clip(np.searchsorted(batch, fits), 1, len(batch) - 1)
         share = (fits - batch[above - 1]) / (batch[above] - batch[above - 1])
         taken_s = step_s[rows, above - 1] + share * (step_s[rows, above] - step_s[rows, above - 1])
-        kept: FloatArray = (step_s[:, 0] <= self.tpot_s) & (fits > 0)
-        return np.where(kept, fits / (self.answer_tokens * np.maximum(taken_s, 1e-9)), 0.0)
+        smaller = np.maximum.accumulate(batch / step_s, axis=1)[rows, above - 1]
+        tokens_per_s = np.maximum(fits / np.maximum(taken_s, 1e-9), smaller)
+        return np.where(step_s[:, 0] <= self.tpot_s, tokens_per_s / self.answer_tokens, 0.0)

@@ -13,7 +13,7 @@ from tune.belief.discrepancy import CENSORED_SD, NUGGET, Discrepancy, Measured
 from tune.belief.emulator import Emulator
 from tune.belief.posterior import Posterior
 from tune.belief.racks import Racks, RackSpace, hypotheses
-from tune.results.requests import FloatArray
+from tune.results.requests import FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -84,13 +84,17 @@ class RackSearch:
         """Racks as probable as before anything was measured."""
         return self._posterior.before
 
+    def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
+        """What the simulator says of the configurations `which` (m,) on `racks`: (racks, m)."""
+        return self._emulator.ln_boundary(racks, which)
+
     def view(self, seen: Sequence[Seen]) -> View:
         """What is believed after `seen`."""
         told = [one for one in seen if one.status in ("measured", "below", "above")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None
         racks = self._posterior.probable(measured, discrepancy, self.seed)
-        ln_simulated = self._emulator.ln_boundary(racks, np.arange(len(self.specs)))
+        ln_simulated = self.ln_boundary(racks, np.arange(len(self.specs)))
         if discrepancy is None:
             return View(racks, ln_simulated, ln_simulated, np.full(len(self.specs), NUGGET))
         residual = measured.residual(ln_simulated[:, measured.which])

@@ -1,0 +1,34 @@
+"""Expected gain, and the chance that a configuration runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(2.0, 0.1), (2.5, 0.3), (1.8, 0.2)])
+def test_the_gain_is_the_mean_of_what_lies_above_the_best(mean: float, sd: float) -> None:
+    drawn = np.exp(np.random.default_rng(0).normal(mean, sd, 400_000))
+    expected = np.maximum(drawn - 9.0, 0).mean() / 9.0
+    found = expected_gain(np.array([[mean]]), np.array([sd]), 9.0)[0]
+    assert found == pytest.approx(expected, rel=0.02, abs=1e-5)
+
+
+@given(best=st.floats(1.0, 30.0), more=st.floats(1.0, 2.0))
+def test_a_better_best_leaves_less_to_gain(best: float, more: float) -> None:
+    ln_mean, sd = np.array([[2.0, 2.5], [2.2, 2.4]]), np.array([0.1, 0.05])
+    lower, higher = (expected_gain(ln_mean, sd, one) for one in (best * more, best))
+    assert (lower <= higher + 1e-12).all()
+
+
+def test_crashes_make_their_neighbours_doubtful_and_runs_make_them_safe() -> None:
+    features = np.linspace(0, 1, 11)[:, None]
+    untried = chance_to_run(features, np.zeros(0, int), np.zeros(0, bool))
+    assert (untried == 1 - CRASH_FRAC).all()
+    crashed = chance_to_run(features, np.array([0, 10]), np.array([True, False]))
+    assert crashed[1] < crashed[5] < crashed[9]
+    assert crashed[9] > 1 - CRASH_FRAC

@@ -1,0 +1,71 @@
+"""The emulator beside the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tune.belief.racks import Racks
+from tune.belief.search import RackSearch
+from tune.probe.sequential import late_requests
+from tune.results.early_stopping import late_allowed
+from tune.sim.rack import simulate
+from tune.spec.cluster import Calibration
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+from tune.study.candidates import Candidates
+
+
+def as_it_is(search: RackSearch, **factors: float) -> Racks:
+    """The rack of the calibration, but for `factors` in standard deviations of ln."""
+    normal = np.zeros((1, len(search.space.names)))
+    for name, value in factors.items():
+        normal[0, search.space.names.index(name)] = value
+    return Racks(normal, np.zeros((1, len(search.space.alternatives)), int))
+
+
+def boundary(spec: TrialSpec, calibration: Calibration) -> float:
+    low, high = 4.0, 40.0
+    while high / low > 1.01:
+        middle = (low * high) ** 0.5
+        log = simulate(spec.model_copy(update={"load": spec.load.at(middle)}), calibration)
+        late = max(int(one.sum()) for one in late_requests(log, spec.slo))
+        low, high = (middle, high) if late <= late_allowed(len(log)) else (low, middle)
+    return low
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slower", [0.0, 0.7])
+def test_it_comes_near_the_simulator(
+    search: RackSearch, few: Candidates, settings: Settings, slower: float
+) -> None:
+    calibration = settings.cluster.calibration
+    assert calibration
+    factor = float(np.exp(slower * search.space.spread["prefill_scale"]))
+    rack = calibration.model_copy(update={"prefill_scale": calibration.prefill_scale * factor})
+    which = np.arange(0, len(few.specs), 3)
+    said = np.exp(search.ln_boundary(as_it_is(search, prefill_scale=slower), which)[0])
+    off = np.log(said / [boundary(few.specs[at], rack) for at in which])
+    assert np.abs(off).max() < 0.15
+    assert np.abs(off).mean() < 0.09, "runs of 1,000 requests: a few bursts decide"
+
+
+def test_a_slow_network_bounds_what_pools_could_do(search: RackSearch, few: Candidates) -> None:
+    which = np.arange(len(few.specs))
+    usual, slow = (
+        search.ln_boundary(as_it_is(search, kv_transfer_bytes_per_s=sd), which) for sd in (0.0, -3.0)
+    )
+    assert (slow < usual).all()
+
+
+def test_a_slow_last_worker_slows_the_decode_pool(search: RackSearch, few: Candidates) -> None:
+    which, rack = np.arange(len(few.specs)), as_it_is(search)
+    at = [one.name for one in search.space.alternatives].index("last_decode_worker_scale")
+    choice = rack.choice.copy()
+    choice[0, at] = 2
+    slow = search.ln_boundary(replace(rack, choice=choice), which)
+    usual = search.ln_boundary(rack, which)
+    assert (slow <= usual).all()
+    assert (slow < usual).any()

@@ -1,0 +1,52 @@
+"""Curves of prefill pools: one serves every scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tune.belief.prefill_curve import Asked, curves, service_s
+from tune.sim.workers import prefill_worker
+from tune.spec.settings import Settings
+
+ROUTERS = ("round-robin", "random", "least-loaded")
+
+
+@pytest.fixture(scope="module")
+def asked(settings: Settings) -> tuple[Asked, ...]:
+    return Asked.by(settings.trial_spec.load)
+
+
+def test_a_run_of_one_pass_goes_up_to_the_rate_at_which_the_benchmark_wants_two(settings: Settings) -> None:
+    once, twice = Asked.by(settings.trial_spec.load)
+    assert (len(once.prompt), len(twice.prompt)) == (1000, 2000)
+    assert once.up_to_qps == pytest.approx(1000 / 30)
+
+
+def test_a_load_without_whole_passes_has_one_length(settings: Settings) -> None:
+    load = settings.trial_spec.load.first(700)
+    assert [len(one.prompt) for one in Asked.by(load)] == [700]
+
+
+def test_twice_the_step_times_take_twice_as_long_at_every_utilisation(
+    settings: Settings, asked: tuple[Asked, ...]
+) -> None:
+    assert settings.cluster.calibration
+    worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
+    slow = worker._replace(step_s=2 * worker.step_s, token_s=2 * worker.token_s, pair_s=2 * worker.pair_s)
+    assert service_s(slow, asked[0].prompt) == pytest.approx(2 * service_s(worker, asked[0].prompt))
+    for router in ROUTERS:
+        before, after = (curves(one, 6, asked, (router,)) for one in (worker, slow))
+        assert after == pytest.approx(before + np.log(2), abs=1e-6)
+
+
+def test_more_load_takes_no_less_time_and_routers_differ(
+    settings: Settings, asked: tuple[Asked, ...]
+) -> None:
+    assert settings.cluster.calibration
+    worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
+    found = curves(worker, 6, asked, ROUTERS)
+    assert found.shape == (2, 3, 10)
+    assert (np.diff(found[:, 0], axis=-1) >= 0).all()
+    busy = found[0, :, 6]
+    assert busy[1] > busy[0] > busy[2], "random is worse than turns, the least loaded better"

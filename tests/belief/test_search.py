@@ -1,0 +1,98 @@
+"""The search that learns the rack, on a small space."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tune.belief.believe import believe, expected_qps, interval
+from tune.belief.racks import Racks
+from tune.belief.search import RackSearch, Seen
+
+SLOW = 1.3
+
+
+def truth(search: RackSearch) -> list[float]:
+    """Boundaries of a rack whose prefill steps take SLOW times as long as the calibration says."""
+    normal = np.zeros((1, len(search.space.names)))
+    normal[0, search.space.names.index("prefill_scale")] = np.log(SLOW) / search.space.spread["prefill_scale"]
+    rack = Racks(normal, np.zeros((1, len(search.space.alternatives)), int))
+    return [float(qps) for qps in np.exp(search.ln_boundary(rack, np.arange(len(search.specs)))[0])]
+
+
+def play(search: RackSearch, deployments: int) -> list[Seen]:
+    known, seen = truth(search), [Seen(0, "measured", truth(search)[0])]
+    while len(seen) < deployments:
+        index = search.propose(seen)
+        assert index is not None
+        seen.append(Seen(index, "measured", known[index]))
+    return seen
+
+
+def test_it_finds_the_best_and_learns_what_is_slow(search: RackSearch) -> None:
+    known, seen = truth(search), play(search, 6)
+    assert max(one.qps for one in seen) >= 0.99 * max(known)
+    view = search.view(seen)
+    slower = interval(search.space.factors(view.racks)["prefill_scale"])
+    before = interval(search.space.factors(search.before)["prefill_scale"])
+    assert slower.low < SLOW < slower.high
+    assert slower.high / slower.low < 0.6 * before.high / before.low
+    assert view.expected_qps == pytest.approx(known, rel=0.12)
+
+
+def test_the_same_seen_gives_the_same_proposal_and_nothing_is_proposed_twice(search: RackSearch) -> None:
+    first, second = play(search, 5), play(search, 5)
+    assert first == second
+    assert len({one.index for one in first}) == 5
+
+
+def test_proposals_made_at_once_differ(search: RackSearch) -> None:
+    seen = play(search, 3)
+    for _ in range(3):
+        index = search.propose(seen)
+        assert index not in [one.index for one in seen]
+        assert index is not None
+        seen.append(Seen(index, "pending"))
+
+
+def test_nothing_is_left_when_all_are_known(search: RackSearch) -> None:
+    seen = [Seen(index, "measured", qps) for index, qps in enumerate(truth(search))]
+    assert search.propose(seen) is None
+    assert search.gains(search.view(seen), seen).max() == 0
+
+
+def test_what_crashed_is_avoided_and_so_are_its_neighbours(search: RackSearch) -> None:
+    seen = play(search, 2)
+    gains = search.gains(search.view(seen), seen)
+    likely = int(gains.argmax())
+    told = [*seen, Seen(likely, "crashed")]
+    after = search.gains(search.view(told), told)
+    assert after[likely] == 0
+    near = np.argsort(((search.features - search.features[likely]) ** 2).sum(1))[1:4]
+    untouched = [at for at in near if at not in [one.index for one in told]]
+    assert all(after[at] < gains[at] for at in untouched)
+
+
+def test_a_deployment_that_was_given_up_lowers_what_is_expected_of_it(search: RackSearch) -> None:
+    seen = play(search, 2)
+    view = search.view(seen)
+    free = [at for at in range(len(search.specs)) if at not in [one.index for one in seen]]
+    index = max(free, key=lambda at: view.expected_qps[at])
+    below = 0.8 * float(view.expected_qps[index])
+    after = search.view([*seen, Seen(index, "below", below)])
+    assert after.expected_qps[index] < view.expected_qps[index]
+
+
+def test_the_record_says_what_is_believed(search: RackSearch) -> None:
+    seen = play(search, 5)
+    view = search.view(seen)
+    told = [(f"t{number}", number, one) for number, one in enumerate(seen)]
+    found = believe(search, view, seen, told)
+    assert found.trials_told == 5
+    assert [one.number for one in found.trials] == [0, 1, 2, 3, 4]
+    assert all(abs(one.off_sd) < 2 for one in found.trials)
+    assert found.calibration["prefill_scale"] > search.calibration.prefill_scale
+    assert sum(one.now_frac for one in found.hypotheses if one.name.startswith("router=")) == pytest.approx(1)
+    assert found.expected_gain_frac >= 0
+    expected = expected_qps(view, seen[-1].index)
+    assert expected.low < seen[-1].qps < expected.high

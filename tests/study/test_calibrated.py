@@ -1,0 +1,188 @@
+"""search=calibrated in a study: a sampler like any other, which leaves what it believes on record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_study import play
+
+from tune.config import compose_overrides
+from tune.errors import FixCommand
+from tune.results.belief import read_belief
+from tune.results.folder import StudyFolder
+from tune.results.judge import judge_failed, judge_infeasible
+from tune.results.outcome import CapacityQps, Outcome
+from tune.spec.settings import Settings
+from tune.spec.space import IntDimension, Sweep
+from tune.study.calibrated import CalibratedSampler, seen_in
+from tune.study.candidates import MOST_CANDIDATES, candidates
+from tune.study.ledger import Ledger
+
+QUICK = (
+    "load.mode=capacity",
+    "load.dataset.samples=1000",
+    "load.min_duration_s=30.0",
+    "load.min_queries=1000",
+)
+SWEEP = Sweep(
+    question="Which split?",
+    n_trials=4,
+    rest_to_decode=True,
+    space={
+        "prefill_workers": IntDimension(kind="int", path="split.prefill_workers", low=9, high=15),
+    },
+)
+NARROW = (
+    "+sweep=pd_split",
+    "~sweep.space.prefill_max_num_tokens",
+    "~sweep.space.decode_max_batch_size",
+    "~sweep.space.decode_cuda_graphs",
+    *QUICK,
+)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return compose_overrides([*QUICK]).settings
+
+
+@pytest.fixture(scope="module")
+def learner(settings: Settings) -> CalibratedSampler:
+    assert settings.cluster.calibration
+    found = candidates(settings.trial_spec, SWEEP, 0)
+    return CalibratedSampler(SWEEP.space, found, settings.cluster.calibration, 0)
+
+
+def ledger(settings: Settings, learner: CalibratedSampler, min_gain: float = 0.0) -> Ledger:
+    return Ledger(SWEEP.space, settings.search, 0, learner, min_gain)
+
+
+def measured(settings: Settings, boundary: float, **capacity: object) -> Outcome:
+    facts = {"number": 0, "source": "calibrated", "attempts": (), "provenance": {}}
+    start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
+    found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
+    return start.model_copy(
+        update={"status": "measured", "feasible": True, "capacity_qps": found.model_copy(update=capacity)}
+    )
+
+
+def truth(workers: int) -> float:
+    """Prefill binds up to 13 workers, decode from there on."""
+    return min(1.2 * workers, 4.1 * (18 - workers))
+
+
+def played(settings: Settings, of: Ledger, numbers: range, start: int = 14) -> list[int]:
+    tried = []
+    for number in numbers:
+        if number == 0:
+            point: object = {"prefill_workers": start}
+            of.adopt(0, {"prefill_workers": start}, "incumbent")
+        else:
+            point = of.propose(number)
+        if point is None:
+            break
+        workers = int(point["prefill_workers"])  # type: ignore[index]
+        of.tell(number, measured(settings, truth(workers)))
+        tried.append(workers)
+    return tried
+
+
+def test_it_tries_no_point_twice_and_ends_when_all_are_known(
+    settings: Settings, learner: CalibratedSampler
+) -> None:
+    tried = played(settings, ledger(settings, learner), range(12), start=10)
+    assert sorted(tried) == list(range(9, 16))
+    assert 14 in tried[:4], "the best one comes early"
+
+
+def test_a_rebuilt_ledger_proposes_what_the_first_one_did(
+    settings: Settings, learner: CalibratedSampler
+) -> None:
+    whole = played(settings, ledger(settings, learner), range(4))
+    rebuilt = ledger(settings, learner)
+    for number, workers in enumerate(whole[:3]):
+        rebuilt.adopt(number, {"prefill_workers": workers}, "calibrated")
+        rebuilt.tell(number, measured(settings, truth(workers)))
+    assert rebuilt.propose(3) == {"prefill_workers": whole[3]}
+
+
+def test_a_failed_trial_teaches_nothing(settings: Settings, learner: CalibratedSampler) -> None:
+    facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
+    one, other = ledger(settings, learner), ledger(settings, learner)
+    for of in (one, other):
+        played(settings, of, range(1))
+    first = one.propose(1)
+    one.tell(1, judge_failed(settings.trial_spec, reason="node down", **facts))  # type: ignore[arg-type]
+    assert one.propose(2) == first == other.propose(1)
+
+
+def test_what_is_not_worth_its_cost_is_not_proposed(settings: Settings, learner: CalibratedSampler) -> None:
+    assert len(played(settings, ledger(settings, learner, min_gain=0.05), range(12))) < 7
+    assert len(played(settings, ledger(settings, learner, min_gain=9.0), range(12))) == 1
+
+
+def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
+    facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
+    crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]
+    assert seen_in(crashed) == {"status": "crashed"}
+    assert seen_in(measured(settings, 12.5)) == {"status": "measured", "qps": 12.5}
+    given_up = measured(settings, 9.0, censored=True, beat=15.0)
+    assert seen_in(given_up) == {"status": "below", "qps": 15.0}
+
+
+def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
+    composed = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
+    assert composed.sweep
+    found = candidates(composed.trial_spec, composed.sweep, 0)
+    assert len(found.points) == MOST_CANDIDATES
+    assert found.specs[0] == composed.trial_spec
+    assert found.features.min() == 0
+    assert found.features.max() == 1
+    again = candidates(composed.trial_spec, composed.sweep, 0)
+    assert again.points == found.points
+    assert candidates(composed.trial_spec, composed.sweep, 1).points != found.points
+
+
+def test_it_is_the_default_where_the_rate_is_searched_for_and_refused_elsewhere() -> None:
+    names = {
+        ("+sweep=pd_split",): "tpe",
+        ("+sweep=pd_split", "load.mode=capacity"): "calibrated",
+        ("+sweep=pd_split", "load.mode=capacity", "search=tpe"): "tpe",
+        ("+sweep=pd_split", "cluster=slurm"): "calibrated",
+        ("+sweep=target_qps",): "grid",
+        (): "tpe",
+    }
+    for words, name in names.items():
+        assert compose_overrides(words).settings.search.name == name
+    with pytest.raises(FixCommand, match=r"load\.mode=capacity"):
+        compose_overrides(["+sweep=pd_split", "search=calibrated"])
+
+
+@pytest.mark.slow
+def test_a_study_leaves_its_belief_and_goes_on_from_a_lost_outcome_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    command = (*NARROW, "study.n_trials=5", "study.parallel=1", "study.min_gain=0.0")
+    whole = play(tmp_path / "whole", command)
+    root = next((tmp_path / "whole").glob("*/study.json")).parent
+    proposals = StudyFolder(root).read_proposals()
+    assert proposals[0].expected_qps is None
+    later = [proposal.expected_qps for proposal in proposals[1:]]
+    assert all(expected and expected.low < expected.median < expected.high for expected in later)
+    belief = read_belief(root)
+    assert belief
+    assert belief.trials_told == len({outcome.trial_id for outcome in whole})
+    lost = tmp_path / "lost"
+    shutil.copytree(tmp_path / "whole", lost)
+    copied = lost / root.name
+    lines = (copied / "proposals.jsonl").read_text().splitlines()
+    (copied / "proposals.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    (copied / "belief.json").unlink()
+    for line in lines[3:]:
+        shutil.rmtree(copied / json.loads(line)["trial_id"])
+    resumed = play(lost, command)
+    assert [outcome.trial_id for outcome in resumed] == [outcome.trial_id for outcome in whole]
+    assert read_belief(copied) == belief
