@@ -19,6 +19,7 @@ DOCUMENTS = (
     "docs/client.md",
     "docs/confirm.md",
     "docs/local.md",
+    "docs/search.md",
     "docs/simulator.md",
     "docs/slurm.md",
     "docs/sweeps.md",
@@ -43,7 +44,13 @@ def elsewhere(tmp_path: Path, root: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "fewest"),
-    [("README.md", 8), ("docs/simulator.md", 2), ("docs/capacity.md", 2), ("docs/confirm.md", 2)],
+    [
+        ("README.md", 8),
+        ("docs/simulator.md", 2),
+        ("docs/capacity.md", 2),
+        ("docs/confirm.md", 2),
+        ("docs/search.md", 2),
+    ],
 )
 def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document: str, fewest: int) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -39,7 +39,7 @@ class Candidates:
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     """All of the sweep, or MOST_CANDIDATES drawn by `seed` with the one of `base` among them.
 
-    Raises FixCommand where none breaks no rule, or where a dimension is continuous.
+    Raises FixCommand where none breaks no rule, where a dimension is continuous, or where GPUs differ.
     """
     axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
     points: list[Point] = []
@@ -55,6 +55,11 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     if not points:
         raise FixCommand("sweep.space: no configuration of it can run; action=preflight says why.")
     found = tuple(specs.values())
+    if len({spec.hardware.gpus for spec in found}) > 1:
+        raise FixCommand(
+            "sweep.space: its configurations have different numbers of GPUs; search=calibrated expected one, "
+            "since it compares rates. Choose search=tpe."
+        )
     return Candidates(tuple(points), found, _features(sweep.space, points, found))
 
 
