@@ -105,7 +105,7 @@ def test_a_trial_that_the_study_has_lost_goes_by_its_number(load: Load) -> None:
 
 def test_one_repeat_says_that_no_interval_can_be_given(load: Load) -> None:
     found = confirmation(load, ((16.1,), (15.0,)))
-    text = render_confirmation(study(), OUTCOMES, confirmation=found)
+    text = render_confirmation(study(), OUTCOMES, found)
     assert "mean boundary 16.1 QPS on 1 new deployment, but no rate is stated: one repeat gives" in text
     assert "run it" not in text
     shown = section(study(), OUTCOMES, found, OUTCOMES[0].trial_id)
@@ -115,7 +115,7 @@ def test_one_repeat_says_that_no_interval_can_be_given(load: Load) -> None:
 
 def test_where_none_holds_again_it_says_so(load: Load) -> None:
     found = confirmation(load, ((16.1, 0.0), (0.0, 0.0)))
-    text = render_confirmation(study(), OUTCOMES, confirmation=found)
+    text = render_confirmation(study(), OUTCOMES, found)
     assert text.startswith(
         "stated    Measured again, no configuration holds its SLO: on a deployment no rate"
     )
@@ -124,7 +124,7 @@ def test_where_none_holds_again_it_says_so(load: Load) -> None:
 def test_a_terminal_is_told_the_rate_its_rest_and_its_cost(load: Load) -> None:
     found = confirmation(load)
     first = found.configurations[0]
-    lines = render_confirmation(study(), OUTCOMES, confirmation=found).splitlines()
+    lines = render_confirmation(study(), OUTCOMES, found).splitlines()
     assert lines[0].startswith("stated    Confirmed: 14P4D")
     assert sum(line.startswith("beside    ") for line in lines) == 2
     assert lines[-1] == f"run it    {words.command(first.overrides)}"
