@@ -174,7 +174,8 @@ class Calibrated:
         self._seen: list[Seen] = []
 
     def propose(self, number: int) -> int | None:
-        return self._search.propose(self._seen) if self._seen else SEED
+        proposed = self._search.propose(self._seen) if self._seen else None
+        return proposed.index if proposed else SEED
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
         assert index is not None

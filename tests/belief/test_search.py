@@ -23,9 +23,9 @@ def truth(search: RackSearch) -> list[float]:
 def play(search: RackSearch, deployments: int) -> list[Seen]:
     known, seen = truth(search), [Seen(0, "measured", truth(search)[0])]
     while len(seen) < deployments:
-        index = search.propose(seen)
-        assert index is not None
-        seen.append(Seen(index, "measured", known[index]))
+        proposed = search.propose(seen)
+        assert proposed
+        seen.append(Seen(proposed.index, "measured", known[proposed.index]))
     return seen
 
 
@@ -49,10 +49,10 @@ def test_the_same_seen_gives_the_same_proposal_and_nothing_is_proposed_twice(sea
 def test_proposals_made_at_once_differ(search: RackSearch) -> None:
     seen = play(search, 3)
     for _ in range(3):
-        index = search.propose(seen)
-        assert index not in [one.index for one in seen]
-        assert index is not None
-        seen.append(Seen(index, "pending"))
+        proposed = search.propose(seen)
+        assert proposed
+        assert proposed.index not in [one.index for one in seen]
+        seen.append(Seen(proposed.index, "pending"))
 
 
 def test_nothing_is_left_when_all_are_known(search: RackSearch) -> None:

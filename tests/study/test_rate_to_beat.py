@@ -15,6 +15,7 @@ from tune.results.outcome import Outcome
 SEARCH = (
     "+sweep=pd_split",
     "load.mode=capacity",
+    "search=tpe",
     "load.dataset.samples=2000",
     "load.min_duration_s=60.0",
     "load.min_queries=2000",

@@ -13,10 +13,10 @@ from scipy.linalg import cho_solve, cholesky
 
 from tune.results.requests import FloatArray, IntArray
 
-AMPLITUDE = 0.06
+AMPLITUDE = 0.1
 """Standard deviation of the error, in ln of the boundary. Our choice."""
 
-LENGTH = 0.7
+LENGTH = 0.8
 """Of the covariance, where each setting of a sweep goes from 0 to 1. Our choice."""
 
 NUGGET = 0.025

@@ -48,6 +48,15 @@ class View:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Proposed:
+    """Configuration `index`, by which share it should raise the best rate, and the `view` that says so."""
+
+    index: int
+    gain_frac: float
+    view: View
+
+
 @dataclass
 class RackSearch:
     """Configurations `specs`, whose settings are `features` (n, settings) from 0 to 1, on an unknown rack.
@@ -103,34 +112,36 @@ class RackSearch:
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
 
-        0 where it is known or runs. Those that run are thought to come to what is expected of them.
+        0 where it is known.
         """
         expected = view.expected_qps
-        best = max((expected[one.index] for one in seen if one.status in ("measured", "pending", "above")),
+        best = max((expected[one.index] for one in seen if one.status in ("measured", "above")),
                    default=float(expected.min()))  # fmt: skip
-        ended = [one for one in seen if one.status != "pending"]
-        tried = np.array([one.index for one in ended], int)
-        crashed = np.array([one.status == "crashed" for one in ended], bool)
+        tried = np.array([one.index for one in seen], int)
+        crashed = np.array([one.status == "crashed" for one in seen], bool)
         gain = expected_gain(view.ln_mean, view.sd, best) * chance_to_run(self.features, tried, crashed)
         gain[[one.index for one in seen]] = 0.0
         return gain
 
-    def propose(self, seen: Sequence[Seen]) -> int | None:
-        """Index of the configuration most worth a deployment; None when all are known or run."""
-        pending = [one for one in seen if one.status == "pending"]
+    def propose(self, seen: Sequence[Seen]) -> Proposed | None:
+        """The configuration most worth a deployment; None when all are known or run.
+
+        Those that run are thought to come to what is expected of them.
+        """
         view = self.view(seen)
+        pending = [one for one in seen if one.status == "pending"]
         if pending:
             believed = view.expected_qps
             imagined = [Seen(one.index, "measured", float(believed[one.index])) for one in pending]
             seen = [*(one for one in seen if one.status != "pending"), *imagined]
             view = self.view(seen)
-        if len({one.index for one in seen}) == len(self.specs):
+        free = np.setdiff1d(np.arange(len(self.specs)), [one.index for one in seen])
+        if not len(free):
             return None
         gain = self.gains(view, seen)
-        free = np.setdiff1d(np.arange(len(self.specs)), [one.index for one in seen])
-        if gain[free].max() <= 0:
-            return int(free[view.expected_qps[free].argmax()])
-        return int(gain.argmax())
+        merit = gain if gain[free].max() > 0 else view.expected_qps
+        index = int(free[merit[free].argmax()])
+        return Proposed(index, float(gain[index]), view)
 
 
 def _measured(told: Sequence[Seen]) -> Measured:

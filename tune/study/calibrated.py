@@ -69,14 +69,13 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         if not search_space:
             return {}
         seen = [one for _, one in self._seen(study)]
-        index = self._search.propose(seen)
-        if index is None:
-            index, self.gain_frac, self.expected = 0, NOTHING_LEFT, None
-        else:
-            view = self._search.view(seen)
-            self.gain_frac = float(self._search.gains(view, seen)[index])
-            self.expected = expected_qps(view, index)
-        return self._raw[index]
+        proposed = self._search.propose(seen)
+        if proposed is None:
+            self.gain_frac, self.expected = NOTHING_LEFT, None
+            return self._raw[0]
+        self.gain_frac = proposed.gain_frac
+        self.expected = expected_qps(proposed.view, proposed.index)
+        return self._raw[proposed.index]
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
