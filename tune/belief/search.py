@@ -72,6 +72,7 @@ class RackSearch:
     structural: bool = True
     progress: Callable[[], None] = lambda: None
     space: RackSpace = field(init=False)
+    _last: tuple[tuple[Seen, ...] | None, View | None] = (None, None)
 
     def __post_init__(self) -> None:
         prefill_tp = sorted({spec.prefill.tensor_parallel_size for spec in self.specs})
@@ -87,6 +88,7 @@ class RackSearch:
         """Begin anew with other draws; what was simulated stays."""
         self.seed = seed
         self._posterior = Posterior(self.space, self._emulator, seed)
+        self._last = (None, None)
 
     @property
     def before(self) -> Racks:
@@ -98,7 +100,16 @@ class RackSearch:
         return self._emulator.ln_boundary(racks, which)
 
     def view(self, seen: Sequence[Seen]) -> View:
-        """What is believed after `seen`."""
+        """What is believed after `seen`; the last answer is kept, for who records what was believed asks
+        again."""
+        known, view = self._last
+        if known != tuple(seen):
+            view = self._view(seen)
+            self._last = tuple(seen), view
+        assert view is not None
+        return view
+
+    def _view(self, seen: Sequence[Seen]) -> View:
         told = [one for one in seen if one.status in ("measured", "below", "above")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None

@@ -1,0 +1,88 @@
+"""Seconds that a study spends on proposing, hearing and recording a trial, once it has told so many.
+
+    python benchmarks/ask_time.py [--trials 10 50 200] [--searches calibrated tpe]
+
+The sweep is pd_split with load.mode=capacity; outcomes are made up from the emulator's own boundaries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from machine import cpus
+
+from tune.config import compose_overrides
+from tune.results.belief import write_belief
+from tune.results.folder import StudyFolder
+from tune.results.judge import judge_infeasible
+from tune.results.outcome import CapacityQps, Outcome
+from tune.results.proposals import Proposal
+from tune.study.calibrated import CalibratedSampler
+from tune.study.candidates import candidates
+from tune.study.ledger import Ledger
+
+SETTINGS = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
+REPEATS = 5
+
+
+def outcome(number: int, qps: float) -> Outcome:
+    start = judge_infeasible(
+        SETTINGS.trial_spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
+    )
+    found = CapacityQps(low=qps, high=None, boundary=qps, censored=False)
+    measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}
+    return start.model_copy(update=measured | {"capacity_qps": found})
+
+
+def times(ledger: Ledger, folder: StudyFolder, most: int) -> list[float]:
+    """Seconds of each trial: ask, tell, and what is written."""
+    draws, found, ids = np.random.default_rng(0), [], {}
+    for number in range(most):
+        began = time.perf_counter()
+        point = ledger.propose(number)
+        if point is None:
+            break
+        trial = outcome(number, float(draws.uniform(8, 17)))
+        ids[number] = f"t{number}"
+        proposal = Proposal(number=number, params=dict(point), source="made up", trial_id=ids[number])
+        folder.append_proposal(proposal)
+        ledger.tell(number, trial)
+        belief = ledger.belief(ids)
+        if belief:
+            write_belief(folder.root, belief)
+        found.append(time.perf_counter() - began)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, nargs="+", default=[10, 50, 200])
+    parser.add_argument("--searches", nargs="+", default=["calibrated", "tpe"])
+    options = parser.parse_args()
+    assert SETTINGS.sweep
+    assert SETTINGS.cluster.calibration
+    print(f"{datetime.now(UTC):%Y-%m-%d}  {cpus()} CPUs; median of the {REPEATS} trials up to each number")
+    for name in options.searches:
+        learner, began = None, time.perf_counter()
+        if name == "calibrated":
+            known = candidates(SETTINGS.trial_spec, SETTINGS.sweep, 0)
+            learner = CalibratedSampler(SETTINGS.sweep.space, known, SETTINGS.cluster.calibration, 0)
+        prepared_s = time.perf_counter() - began
+        search = SETTINGS.search.model_copy(update={"name": name})
+        with tempfile.TemporaryDirectory() as folder:
+            ledger = Ledger(SETTINGS.sweep.space, search, 0, learner)
+            found = times(ledger, StudyFolder(Path(folder)), max(options.trials))
+        told = (f"{median(found[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)
+        print(f"{name:>10}: {', '.join(told)}; {prepared_s:.1f} s before the first")
+
+
+if __name__ == "__main__":
+    main()
