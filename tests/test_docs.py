@@ -49,7 +49,7 @@ def elsewhere(tmp_path: Path, root: Path) -> Path:
         ("docs/simulator.md", 2),
         ("docs/capacity.md", 2),
         ("docs/confirm.md", 2),
-        ("docs/search.md", 2),
+        ("docs/search.md", 4),
     ],
 )
 def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document: str, fewest: int) -> None:

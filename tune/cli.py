@@ -85,7 +85,7 @@ def _run_trial(composition: Composition) -> None:
 def _run_study(composition: Composition) -> None:
     from tune.progress import preparations, trials
     from tune.study.question import pin
-    from tune.study.study import opened, require_search, run_study
+    from tune.study.study import forecast_gpu_hours, opened, require_search, run_study
 
     settings = composition.settings
     require_search(settings)
@@ -94,6 +94,10 @@ def _run_study(composition: Composition) -> None:
     place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
     with opened(study_root(composition), asked) as folder, place as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
+        left = n_trials - len(folder.outcomes())
+        if left > 0:
+            hours = forecast_gpu_hours(settings, left)
+            print(f"{left} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours", file=sys.stderr)
         overrides = partial(trial_overrides, settings=settings)
         with preparations() as prepared, trials(n_trials, asked.name) as recorded:
             run_study(folder, settings, running, overrides, recorded, prepared=prepared)
@@ -190,7 +194,7 @@ def _parse(composition: Composition) -> None:
 
 
 def _calibrate(composition: Composition) -> None:
-    from tune.calibrate.calibrate import calibrate, check_asked, measured_runs
+    from tune.calibrate.calibrate import calibrate, check_asked, learned, measured_runs
     from tune.config import compose_overrides, shipped_options
     from tune.progress import evaluations
 
@@ -202,6 +206,11 @@ def _calibrate(composition: Composition) -> None:
 
     asked = composition.settings.calibrate
     calibration = check_asked(composition.settings, shipped_options("cluster"))
+    if asked.learned is not None:
+        root = Path(composition.settings.runs_dir) / asked.learned
+        found = learned(asked, calibration, recorded_study(root, "calibrate.learned")[0])
+        print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.words])}")
+        return
     study = None
     if asked.study is not None:
         root = Path(composition.settings.runs_dir) / asked.study

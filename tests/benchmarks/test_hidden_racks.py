@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,34 @@ def test_a_committed_boundary_is_found_again(truth: Any) -> None:
     best = max(range(len(committed)), key=lambda index: committed[index] or 0.0)
     one = truth.CONFIGURATIONS[best]
     assert truth.sharpened(rack, one, committed[best]) == pytest.approx(committed[best], rel=0.004)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    return importlib.import_module("hidden_racks")
+
+
+def test_a_run_that_never_comes_near_counts_at_the_cap(bench: Any) -> None:
+    rows = [bench.Row(0, 0, "random", n, 50.0 * n, 0.2 if n < 3 else 0.04) for n in range(1, 11)]
+    assert bench.first(rows, 0.05) == (3, 150.0)
+    assert bench.first(rows, 0.02) == (bench.CAP, 500.0)
+
+
+@pytest.mark.parametrize("method", ["random", "prior", "local", "tpe", "gp"])
+def test_every_method_ends_with_an_answer_that_it_measured(bench: Any, truth: Any, method: str) -> None:
+    boundaries = truth.read(truth.path_of("development", 0))
+    rows, confirmed = bench.run(boundaries, bench.METHODS[method], 0, 0, method)
+    assert confirmed is None
+    assert [row.deployments for row in rows] == list(range(1, len(rows) + 1))
+    assert all(0 <= row.regret <= 1 for row in rows)
+    assert all(before.gpu_hours < after.gpu_hours for before, after in pairwise(rows))
+    again, _ = bench.run(boundaries, bench.METHODS[method], 0, 0, method)
+    assert again == rows
+
+
+def test_half_of_the_held_out_racks_are_hard_and_all_hold_six_queries_a_second(truth: Any) -> None:
+    racks = truth.read_racks("held-out").values()
+    assert len(racks) == 20
+    assert min(rack.best_qps for rack in racks) >= truth.LEAST_BEST_QPS
+    assert sum(not rack.is_easy for rack in racks) >= 10

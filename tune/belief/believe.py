@@ -13,9 +13,6 @@ from tune.results.belief import Belief, HypothesisBelief, Interval, ParameterBel
 from tune.results.requests import FloatArray
 from tune.spec.cluster import Calibration
 
-_SHOWN = 0.5
-"""A hypothesis' value that is at least this probable is what the calibrated rack has."""
-
 
 def interval(values: FloatArray) -> Interval:
     """Of equally probable `values` (n,)."""
@@ -77,14 +74,18 @@ def _trial(view: View, trial_id: str, number: int, one: Seen) -> TrialBelief:
 
 
 def _calibration(search: RackSearch, racks: Racks) -> dict[str, float]:
-    """Medians of the figures that a calibration has, and the hypotheses that are more probable than not."""
-    factors, found = search.space.factors(racks), {}
-    for name in search.space.names:
-        if name in Calibration.model_fields:
-            found[name] = getattr(search.calibration, name) * float(np.median(factors[name]))
-    for one in search.space.alternatives:
-        if one.name in Calibration.model_fields:
-            values = search.space.value(racks, one.name)
-            likely = [value for value in one.values if np.mean(values == value) > _SHOWN]
-            found[one.name] = likely[0] if likely else getattr(search.calibration, one.name)
-    return found
+    """The most probable hypotheses together, and medians of the figures of the racks that have them."""
+    kinds, counts = np.unique(racks.choice, axis=0, return_counts=True)
+    likely = racks[np.flatnonzero((racks.choice == kinds[counts.argmax()]).all(1))]
+    factors = search.space.factors(likely)
+    found = {
+        name: getattr(search.calibration, name) * float(np.median(factors[name]))
+        for name in search.space.names
+        if name in Calibration.model_fields
+    }
+    switched = {
+        one.name: float(search.space.value(likely, one.name)[0])
+        for one in search.space.alternatives
+        if one.name in Calibration.model_fields
+    }
+    return found | switched

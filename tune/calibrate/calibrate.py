@@ -15,9 +15,10 @@ from tune.calibrate.comparison import compare
 from tune.calibrate.fit import FittedParameter, Progress, fit, values_of
 from tune.calibrate.parameters import find_parameters
 from tune.calibrate.runs import MeasuredRun, run_of_logs, runs_of_study
-from tune.calibrate.settings_file import check_target, render_settings
+from tune.calibrate.settings_file import check_target, render_learned, render_settings
 from tune.calibrate.text import describe_seeds, render_parameters, render_runs
 from tune.errors import FixCommand
+from tune.results.belief import read_belief
 from tune.results.files import first_fault, write_text
 from tune.results.folder import StudyFolder
 from tune.spec.calibrate import Calibrate, ListedRun
@@ -49,7 +50,13 @@ def check_asked(settings: Settings, shipped: Sequence[str]) -> Calibration:
         )
     if asked.trials is not None and asked.study is None:
         raise FixCommand("calibrate.trials names trials of a study; expected calibrate.study=NAME beside it.")
-    if asked.study is None and asked.logs is None and asked.runs is None:
+    sources = (asked.study, asked.logs, asked.runs)
+    if asked.learned is not None and any(sources):
+        raise FixCommand(
+            "calibrate.learned takes what a search believes as it is; expected it without calibrate.study, "
+            "calibrate.logs and calibrate.runs, which are fitted."
+        )
+    if asked.learned is None and not any(sources):
         raise FixCommand(
             "action=calibrate needs measured runs: calibrate.study=NAME, calibrate.logs=DIR with the "
             "settings of that run, or calibrate.runs=FILE.yaml with a list of {logs: DIR, overrides: [...]}."
@@ -113,6 +120,28 @@ def calibrate(
         write_text(Path(asked.to), render_settings(calibration, runs, tables, fitted))
     text = [render_runs(runs, tables), render_parameters(fitted), f"seeds     {describe_seeds(runs)}"]
     return Calibrated("\n\n".join(text), words)
+
+
+def learned(asked: Calibrate, calibration: Calibration, study: StudyFolder) -> Calibrated:
+    """What the search of `study`, which began with `calibration`, believes of the rack; the settings file.
+
+    Raises FixCommand where its search learned none, or the file cannot be written.
+    """
+    belief = read_belief(study.root)
+    if belief is None:
+        raise FixCommand(
+            f"calibrate.learned: the search of {study.root} learned no rack; expected a study with "
+            "search=calibrated. What its trials measured can be fitted: calibrate.study."
+        )
+    name = study.root.name
+    if asked.to is not None:
+        write_text(Path(asked.to), render_learned(calibration, name, belief))
+    changed = {key: value for key, value in belief.calibration.items() if value != getattr(calibration, key)}
+    words = tuple(f"cluster.calibration.{key}={value!r}" for key, value in changed.items())
+    if asked.to is not None:
+        path = Path(asked.to)
+        words = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
+    return Calibrated(render_learned(calibration, name, belief).rstrip(), words)
 
 
 def _words(asked: Calibrate, fitted: Sequence[FittedParameter]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from tune.calibrate.parameters import with_values
 from tune.calibrate.runs import MeasuredRun
 from tune.calibrate.text import describe, describe_seeds, verdict
 from tune.errors import FixCommand
+from tune.results.belief import Belief
 from tune.spec.cluster import Calibration
 
 _MARK = "# A simulated rack, written by action=calibrate."
@@ -72,6 +73,27 @@ def render_settings(
     final = with_values(calibration, values_of(fitted))
     for name, value in final.model_dump(mode="json").items():
         note = f"  # {_note(by_name[name])}" if name in by_name else ""
+        lines.append(f"  {name}: {json.dumps(value)}{note}")
+    return "\n".join(lines) + "\n"
+
+
+def render_learned(calibration: Calibration, study: str, belief: Belief) -> str:
+    """The YAML text of the rack that the search of `study` believes in."""
+    known = {one.name: one.now for one in belief.parameters}
+    lines = [_MARK, f"# What the search of study {study} believes after {belief.trials_told} trials."]
+    lines += [
+        f"# Not held by a calibration: {name} x {now.median:.3g} ({now.low:.3g} .. {now.high:.3g})."
+        for name, now in known.items()
+        if name not in belief.calibration
+    ]
+    lines += ["defaults:", "  - sim", "  - _self_", "calibration:"]
+    for name, value in calibration.model_copy(update=belief.calibration).model_dump(mode="json").items():
+        now = known.get(name)
+        note = (
+            f"  # learned: 90 % x {now.low:.3g} .. {now.high:.3g} of {getattr(calibration, name):g}"
+            if now
+            else ""
+        )
         lines.append(f"  {name}: {json.dumps(value)}{note}")
     return "\n".join(lines) + "\n"
 

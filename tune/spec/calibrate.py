@@ -15,10 +15,12 @@ class ListedRun(Typed):
 class Calibrate(Typed):
     """The settings `calibrate.*`; runs named in several ways are fitted together.
 
-    `runs` is a YAML file with a list of ListedRun.
+    `runs` is a YAML file with a list of ListedRun. `learned` names a study whose search learned the rack
+    (search=calibrated): what it believes is the answer, and nothing is fitted.
     """
 
     study: str | None
+    learned: str | None
     trials: tuple[str | NonNegativeInt, ...] | None
     logs: str | None
     runs: str | None

@@ -29,6 +29,9 @@ from tune.study.question import resumed
 FAILED_IN_A_ROW = 2
 """One trial may meet a node that dies; the next one meets what is broken for all."""
 
+RUNS_OF_A_SEARCH = 1.34
+"""Runs of full length that a search for the highest rate costs. Figure: the median of benchmarks/capacity.py."""
+
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
 
@@ -283,3 +286,12 @@ def _affordable(
 def _least_gpu_hours(spec: TrialSpec, bring_up_s: float) -> float:
     """What a trial costs if its queue drains at once; a saturated one holds its GPUs for longer."""
     return spec.hardware.gpus * (bring_up_s + spec.load.expected_queries / spec.load.target_qps) / 3600
+
+
+def forecast_gpu_hours(settings: Settings, n_trials: int) -> float:
+    """About what `n_trials` will hold their GPUs for, each like the configuration as composed."""
+    calibration, spec = settings.cluster.calibration, settings.trial_spec
+    bring_up_s = calibration.bring_up_s if calibration else 0.0
+    runs = RUNS_OF_A_SEARCH if spec.load.mode == "capacity" else 1.0
+    probes_s = runs * spec.load.expected_queries / spec.load.target_qps
+    return n_trials * spec.hardware.gpus * (bring_up_s + probes_s) / 3600

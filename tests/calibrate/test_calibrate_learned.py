@@ -1,0 +1,73 @@
+"""A rack that a search learned, as settings of a simulated one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tune.calibrate.calibrate import check_asked, learned
+from tune.config import compose_overrides
+from tune.errors import FixCommand
+from tune.results.belief import Belief, Interval, ParameterBelief, write_belief
+from tune.results.folder import StudyFolder
+from tune.spec.settings import Settings
+
+BEFORE, NOW = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=1.2, high=1.3)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    belief = Belief(
+        schema=1,
+        trials_told=5,
+        parameters=(
+            ParameterBelief(name="prefill_scale", before=BEFORE, now=NOW),
+            ParameterBelief(name="kv_capacity", before=BEFORE, now=NOW),
+        ),
+        hypotheses=(),
+        trials=(),
+        expected_gain_frac=0.01,
+        calibration={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15},
+    )
+    root = tmp_path / "runs" / "split"
+    root.mkdir(parents=True)
+    write_belief(root, belief)
+    return StudyFolder(root)
+
+
+def asked(*words: str) -> Settings:
+    return compose_overrides(["action=calibrate", "calibrate.learned=split", *words]).settings
+
+
+def test_the_file_selects_what_is_believed(tmp_path: Path, study: StudyFolder) -> None:
+    path = tmp_path / "mine" / "cluster" / "rack7.yaml"
+    settings = asked(f"calibrate.to={path}")
+    start = check_asked(settings, ("sim",))
+    found = learned(settings.calibrate, start, study)
+    assert found.words == ("--config-dir", str(tmp_path / "mine"), "cluster=rack7")
+    assert "kv_capacity x 1.2 (1.1 .. 1.3)" in found.text
+    composed = compose_overrides(["cluster=rack7"], [str(tmp_path / "mine")]).settings.cluster.calibration
+    assert composed == start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
+
+
+def test_without_a_file_its_words_are_told(study: StudyFolder) -> None:
+    settings = asked()
+    found = learned(settings.calibrate, check_asked(settings, ()), study)
+    assert found.words == (
+        "cluster.calibration.prefill_scale=1.074",
+        "cluster.calibration.last_decode_worker_scale=1.15",
+    )
+    assert compose_overrides(found.words).settings.cluster.calibration
+
+
+def test_a_search_that_learned_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    settings = asked()
+    with pytest.raises(FixCommand, match=r"learned no rack.*search=calibrated"):
+        learned(settings.calibrate, check_asked(settings, ()), StudyFolder(tmp_path / "other"))
+
+
+def test_what_is_learned_is_not_fitted_as_well() -> None:
+    with pytest.raises(FixCommand, match=r"calibrate\.learned.*without calibrate\.study"):
+        check_asked(asked("calibrate.study=other"), ())
