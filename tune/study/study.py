@@ -30,7 +30,7 @@ FAILED_IN_A_ROW = 2
 """One trial may meet a node that dies; the next one meets what is broken for all."""
 
 RUNS_OF_A_SEARCH = 1.34
-"""Runs of full length that a search for the highest rate costs. Figure: the median of benchmarks/capacity.py."""
+"""Runs of full length that a search for the highest rate costs: the median of benchmarks/capacity.py."""
 
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
