@@ -22,12 +22,12 @@ from tune.spec.trial import TrialSpec
 class Seen:
     """What a deployment of configuration `index` came to.
 
-    `measured`: its boundary is `qps`. `below`, `above`: its boundary lies there of `qps`. `crashed`: it
-    cannot run. `pending`: it runs.
+    `measured`: its boundary is `qps`. `below`: its boundary is lower. `crashed`: it cannot run. `pending`:
+    it runs.
     """
 
     index: int
-    status: Literal["measured", "below", "above", "crashed", "pending"]
+    status: Literal["measured", "below", "crashed", "pending"]
     qps: float = 0.0
 
 
@@ -110,7 +110,7 @@ class RackSearch:
         return view
 
     def _view(self, seen: Sequence[Seen]) -> View:
-        told = [one for one in seen if one.status in ("measured", "below", "above")]
+        told = [one for one in seen if one.status in ("measured", "below")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None
         racks = self._posterior.probable(measured, discrepancy, self.seed)
@@ -126,7 +126,7 @@ class RackSearch:
         0 where it is known.
         """
         expected = view.expected_qps
-        best = max((expected[one.index] for one in seen if one.status in ("measured", "above")),
+        best = max((expected[one.index] for one in seen if one.status == "measured"),
                    default=float(expected.min()))  # fmt: skip
         tried = np.array([one.index for one in seen], int)
         crashed = np.array([one.status == "crashed" for one in seen], bool)
@@ -161,6 +161,6 @@ def _measured(told: Sequence[Seen]) -> Measured:
     return Measured(
         which=np.array([one.index for one in told], int),
         low=np.where(status == "below", -np.inf, ln_qps),
-        high=np.where(status == "above", np.inf, ln_qps),
+        high=ln_qps,
         sd=np.where(status == "measured", NUGGET, CENSORED_SD),
     )
