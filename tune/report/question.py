@@ -15,8 +15,12 @@ from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
 
-SEARCHES = {"tpe": "TPE", "random": "random", "grid": "grid", "gp": "Gaussian process"} | {
-    "calibrated": "calibrated simulator"
+SEARCHES = {
+    "calibrated": "calibrated simulator",
+    "tpe": "TPE",
+    "random": "random",
+    "grid": "grid",
+    "gp": "Gaussian process",
 }
 
 
