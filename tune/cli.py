@@ -253,10 +253,13 @@ def _place(settings: Settings, processes: int) -> Place:
             f"study.once: found true with cluster={settings.cluster.kind}, whose trials end with this "
             "process; expected cluster=slurm, whose jobs go on."
         )
-    if settings.load.mode == "capacity" and settings.cluster.calibration is None:
+    begins_with_it = "load.mode=capacity" if settings.load.mode == "capacity" else None
+    if settings.sweep and settings.search.name == "calibrated":
+        begins_with_it = "search=calibrated"
+    if begins_with_it and settings.cluster.calibration is None:
         raise FixCommand(
             f"cluster.calibration: found none with cluster={settings.cluster.kind}; expected one with "
-            "load.mode=capacity, whose forecast begins with it. Take that of conf/cluster/slurm.yaml."
+            f"{begins_with_it}, which begins with it. Take that of conf/cluster/slurm.yaml."
         )
     if settings.cluster.kind == "sim":
         from tune.clusters.simulated import SimulatedRack

@@ -144,15 +144,9 @@ def _with_mode(settings: Settings) -> Settings:
 
 
 def _with_search(settings: Settings) -> Settings:
-    """`settings` with the search that is meant where none is said. Raises FixCommand where it cannot be."""
-    capacity = settings.load.mode == "capacity"
-    name = settings.search.name
-    if name == "calibrated" and not capacity:
-        raise FixCommand(
-            "search=calibrated learns from the highest rate of a deployment; found load.mode=fixed, expected "
-            "load.mode=capacity. At fixed rates choose search=tpe, gp, random or grid."
-        )
-    wanted = name or ("calibrated" if capacity and settings.sweep else "tpe")
+    """`settings` with the search that is meant where none is said."""
+    learns = settings.load.mode == "capacity" and settings.sweep
+    wanted = settings.search.name or ("calibrated" if learns else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": wanted})})
 
 

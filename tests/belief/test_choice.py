@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain
+from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain, gain_at_rates
 
 
 @pytest.mark.parametrize(("mean", "sd"), [(2.0, 0.1), (2.5, 0.3), (1.8, 0.2)])
@@ -32,3 +32,18 @@ def test_crashes_make_their_neighbours_doubtful_and_runs_make_them_safe() -> Non
     crashed = chance_to_run(features, np.array([0, 10]), np.array([True, False]))
     assert crashed[1] < crashed[5] < crashed[9]
     assert crashed[9] > 1 - CRASH_FRAC
+
+
+@given(mean=st.floats(2.0, 3.0), sd=st.floats(0.02, 0.3), best=st.floats(5.0, 15.0))
+def test_a_run_at_one_rate_gains_at_most_what_the_boundary_would(mean: float, sd: float, best: float) -> None:
+    rates = np.linspace(4.0, 30.0, 60)
+    at_rates = gain_at_rates(np.array([[mean]]), np.array([sd]), best, rates)[0]
+    boundary = expected_gain(np.array([[mean]]), np.array([sd]), best)[0]
+    assert (at_rates[rates <= best] == 0).all()
+    assert at_rates.max() <= boundary + 1e-12
+
+
+def test_the_chance_to_hold_a_rate_is_the_share_of_boundaries_above_it() -> None:
+    drawn = np.exp(np.random.default_rng(0).normal([[2.0], [2.4]], 0.1, (2, 200_000))).ravel()
+    found = gain_at_rates(np.array([[2.0], [2.4]]), np.array([0.1]), 8.0, np.array([9.0]))[0, 0]
+    assert found == pytest.approx((drawn >= 9.0).mean() / 8, rel=0.02)

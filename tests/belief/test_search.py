@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,52 @@ def test_a_deployment_that_was_given_up_lowers_what_is_expected_of_it(search: Ra
     below = 0.8 * float(view.expected_qps[index])
     after = search.view([*seen, Seen(index, "below", below)])
     assert after.expected_qps[index] < view.expected_qps[index]
+
+
+@pytest.fixture(scope="module")
+def at_rates(search: RackSearch) -> RackSearch:
+    """The same search where a deployment is asked one rate."""
+    found = copy(search)
+    found.rates_qps = np.arange(4.0, 26.0, 0.25)
+    return found
+
+
+def ask_rates(search: RackSearch, runs: int) -> list[Seen]:
+    known, seen = truth(search), list[Seen]()
+    while len(seen) < runs:
+        proposed = search.propose(seen)
+        assert proposed
+        assert proposed.qps in search.rates_qps  # type: ignore[operator]
+        held = known[proposed.index] >= proposed.qps  # type: ignore[operator]
+        seen.append(Seen(proposed.index, "above" if held else "below", proposed.qps or 0.0))
+    return seen
+
+
+def test_one_rate_a_run_comes_near_the_best_and_asks_for_more_than_was_held(at_rates: RackSearch) -> None:
+    seen = ask_rates(at_rates, 14)
+    held = 0.0
+    for one in seen:
+        assert one.qps > held
+        held = max(held, one.qps) if one.status == "above" else held
+    assert held >= 0.93 * max(truth(at_rates))
+
+
+def test_a_rate_that_was_missed_is_not_asked_again_nor_one_above(at_rates: RackSearch) -> None:
+    seen = [Seen(index, "below", 4.25) for index in range(len(at_rates.specs))]
+    proposed = at_rates.propose(seen)
+    assert proposed
+    assert proposed.qps == 4.0
+    assert at_rates.propose([*seen, Seen(0, "above", 4.0)]) is None
+    assert at_rates.propose([Seen(0, "above", 25.75)]) is None, "the highest rate there is"
+
+
+def test_rates_asked_at_once_differ(at_rates: RackSearch) -> None:
+    seen = ask_rates(at_rates, 3)
+    for _ in range(3):
+        proposed = at_rates.propose(seen)
+        assert proposed
+        assert (proposed.index, proposed.qps) not in [(one.index, one.qps) for one in seen]
+        seen.append(Seen(proposed.index, "pending", proposed.qps or 0.0))
 
 
 def test_the_record_says_what_is_believed(search: RackSearch) -> None:

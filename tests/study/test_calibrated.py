@@ -10,13 +10,20 @@ import pytest
 from test_study import play
 
 from tune.config import compose_overrides
-from tune.errors import FixCommand
 from tune.results.belief import read_belief
 from tune.results.folder import StudyFolder
 from tune.results.judge import judge_failed, judge_infeasible
 from tune.results.outcome import CapacityQps, Outcome
+from tune.spec.bind import contains
 from tune.spec.settings import Settings
-from tune.spec.space import IntDimension, Sweep
+from tune.spec.space import (
+    ChoiceDimension,
+    Dimension,
+    FloatDimension,
+    IntDimension,
+    OrderedDimension,
+    Sweep,
+)
 from tune.study.calibrated import CalibratedSampler, seen_in
 from tune.study.candidates import MOST_CANDIDATES, candidates
 from tune.study.ledger import Ledger
@@ -60,7 +67,7 @@ def ledger(settings: Settings, learner: CalibratedSampler, min_gain: float = 0.0
     return Ledger(SWEEP.space, settings.search, 0, learner, min_gain)
 
 
-def measured(settings: Settings, boundary: float, **capacity: object) -> Outcome:
+def measured(settings: Settings, boundary: float | None, **capacity: object) -> Outcome:
     facts = {"number": 0, "source": "calibrated", "attempts": (), "provenance": {}}
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
     found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
@@ -131,6 +138,9 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(measured(settings, 12.5)) == {"status": "measured", "qps": 12.5}
     given_up = measured(settings, 9.0, censored=True, beat=15.0)
     assert seen_in(given_up) == {"status": "below", "qps": 15.0}
+    held = measured(settings, None)
+    assert seen_in(held) == {"status": "above", "qps": 15.75}
+    assert seen_in(held.model_copy(update={"feasible": False})) == {"status": "below", "qps": 15.75}
 
 
 def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
@@ -146,19 +156,64 @@ def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
     assert candidates(composed.trial_spec, composed.sweep, 1).points != found.points
 
 
-def test_it_is_the_default_where_the_rate_is_searched_for_and_refused_elsewhere() -> None:
+def test_it_is_the_default_where_the_rate_is_searched_for() -> None:
     names = {
         ("+sweep=pd_split",): "tpe",
         ("+sweep=pd_split", "load.mode=capacity"): "calibrated",
         ("+sweep=pd_split", "load.mode=capacity", "search=tpe"): "tpe",
         ("+sweep=pd_split", "cluster=slurm"): "calibrated",
         ("+sweep=target_qps",): "grid",
+        ("+sweep=pd_split", "search=calibrated"): "calibrated",
         (): "tpe",
     }
     for words, name in names.items():
         assert compose_overrides(words).settings.search.name == name
-    with pytest.raises(FixCommand, match=r"load\.mode=capacity"):
-        compose_overrides(["+sweep=pd_split", "search=calibrated"])
+
+
+RATES: dict[str, Dimension] = {
+    "float": FloatDimension(kind="float", path="load.target_qps", low=8.0, high=20.0, step=0.5),
+    "int": IntDimension(kind="int", path="load.target_qps", low=8, high=20),
+    "ordered": OrderedDimension(kind="ordered", path="load.target_qps", values=(8, 12.5, 15)),
+    "choice": ChoiceDimension(kind="choice", path="load.target_qps", values=(15.0, 8.0, 12.5)),
+}
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_at_fixed_rates_it_proposes_a_configuration_and_a_rate_of_the_sweep(kind: str) -> None:
+    fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
+    assert fixed.cluster.calibration
+    split = IntDimension(kind="int", path="split.prefill_workers", low=12, high=14)
+    sweep = SWEEP.model_copy(update={"space": {"rate": RATES[kind], "prefill_workers": split}})
+    found = candidates(fixed.trial_spec, sweep, 0)
+    assert len(found.specs) == 3
+    sampler = CalibratedSampler(sweep.space, found, fixed.cluster.calibration, 0)
+    of = Ledger(sweep.space, fixed.search, 0, sampler)
+    held = 0.0
+    for number in range(6):
+        point = of.propose(number)
+        if point is None:
+            break
+        rate = float(point["rate"])
+        assert contains(sweep.space["rate"], point["rate"])
+        assert rate > held
+        feasible = rate <= truth(int(point["prefill_workers"]))
+        held = rate if feasible else held
+        told = measured(fixed, None)
+        of.tell(number, told.model_copy(update={"feasible": feasible, "target_qps": rate}))
+    assert held >= 12
+
+
+@pytest.mark.slow
+def test_a_study_at_fixed_rates_learns_the_rack_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    command = ("search=calibrated", *NARROW[:-4], "load.mode=fixed", *QUICK[1:], "study.parallel=2")
+    whole = play(tmp_path / "whole", (*command, "study.n_trials=6"))
+    assert {outcome.source for outcome in whole[1:]} == {"calibrated"}
+    belief = read_belief(next((tmp_path / "whole").glob("*/study.json")).parent)
+    assert belief
+    assert belief.trials_told == 6
+    play(tmp_path / "parts", (*command, "study.n_trials=4"))
+    parts = play(tmp_path / "parts", (*command, "study.n_trials=6"))
+    assert [outcome.trial_id for outcome in parts] == [outcome.trial_id for outcome in whole]
 
 
 @pytest.mark.slow

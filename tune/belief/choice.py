@@ -27,6 +27,18 @@ def expected_gain(ln_mean: FloatArray, sd: FloatArray, best: float) -> FloatArra
     return np.maximum(found, 0.0)
 
 
+def gain_at_rates(ln_mean: FloatArray, sd: FloatArray, best: float, rates_qps: FloatArray) -> FloatArray:
+    """The same, (m, k), of one run at each of `rates_qps` (k,), whose rate counts where it is held.
+
+    Formula: the chance that the boundary is no lower than the rate, times what the rate is above `best`.
+    """
+    found = np.zeros((len(sd), len(rates_qps)))
+    for at, qps in enumerate(rates_qps.tolist()):
+        held = ndtr((ln_mean - np.log(qps)) / sd).mean(0)
+        found[:, at] = np.maximum(held * (qps / best - 1), 0.0)
+    return found
+
+
 def chance_to_run(features: FloatArray, tried: IntArray, crashed: BoolArray) -> FloatArray:
     """The chance that each configuration runs, (m,), by those `tried` (n,) near it, of which some `crashed`.
 

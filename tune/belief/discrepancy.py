@@ -23,7 +23,7 @@ NUGGET = 0.025
 """Standard deviation of what is not smooth: noise of a measurement, 2 %, and of the emulator, 1.5 %."""
 
 CENSORED_SD = 0.05
-"""The same for a deployment that was given up early."""
+"""The same for a deployment of which one bound of its boundary is known. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tune.belief.choice import chance_to_run, expected_gain
+from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates
 from tune.belief.discrepancy import CENSORED_SD, NUGGET, Discrepancy, Measured
 from tune.belief.emulator import Emulator
 from tune.belief.posterior import Posterior
@@ -17,17 +17,20 @@ from tune.results.requests import FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
+RATES_LOOKED_AT = 24
+"""Of each configuration about so many of a finer range; of the one chosen all. Our choice."""
+
 
 @dataclass(frozen=True)
 class Seen:
     """What a deployment of configuration `index` came to.
 
-    `measured`: its boundary is `qps`. `below`: its boundary is lower. `crashed`: it cannot run. `pending`:
-    it runs.
+    `measured`: its boundary is `qps`. `above`: no lower, for it held that rate. `below`: lower. `crashed`: it
+    cannot run. `pending`: it runs, at `qps` where that is given.
     """
 
     index: int
-    status: Literal["measured", "below", "crashed", "pending"]
+    status: Literal["measured", "above", "below", "crashed", "pending"]
     qps: float = 0.0
 
 
@@ -50,11 +53,15 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Proposed:
-    """Configuration `index`, by which share it should raise the best rate, and the `view` that says so."""
+    """Configuration `index`, by which share it should raise the best rate, and the `view` that says so.
+
+    `qps`: the one rate to ask it, where rates are given.
+    """
 
     index: int
     gain_frac: float
     view: View
+    qps: float | None = None
 
 
 @dataclass
@@ -62,7 +69,8 @@ class RackSearch:
     """Configurations `specs`, whose settings are `features` (n, settings) from 0 to 1, on an unknown rack.
 
     `structural`: whether hypotheses other than those of the configuration and the calibration are thought of.
-    Same arguments and same `seen` give the same answers.
+    `rates_qps`: in rising order, the rates of which a deployment is asked one; None where it is asked for its
+    boundary. Same arguments and same `seen` give the same answers.
     """
 
     specs: Sequence[TrialSpec]
@@ -71,6 +79,7 @@ class RackSearch:
     seed: int
     structural: bool = True
     progress: Callable[[], None] = lambda: None
+    rates_qps: FloatArray | None = None
     space: RackSpace = field(init=False)
     _last: tuple[tuple[Seen, ...] | None, View | None] = (None, None)
 
@@ -110,7 +119,7 @@ class RackSearch:
         return view
 
     def _view(self, seen: Sequence[Seen]) -> View:
-        told = [one for one in seen if one.status in ("measured", "below")]
+        told = [one for one in seen if one.status in ("measured", "above", "below")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None
         racks = self._posterior.probable(measured, discrepancy, self.seed)
@@ -123,8 +132,14 @@ class RackSearch:
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
 
-        0 where it is known.
+        0 where it is known. One that is asked for a rate is asked for the best one.
         """
+        if self.rates_qps is not None:
+            free = self._free_qps(seen)
+            some = free[:: len(free) // RATES_LOOKED_AT + 1]
+            of_rates = self._gains_at(view, seen, np.arange(len(self.specs)), some)
+            highest: FloatArray = of_rates.max(1, initial=0.0)
+            return highest
         expected = view.expected_qps
         best = max((expected[one.index] for one in seen if one.status == "measured"),
                    default=float(expected.min()))  # fmt: skip
@@ -143,9 +158,11 @@ class RackSearch:
         pending = [one for one in seen if one.status == "pending"]
         if pending:
             believed = view.expected_qps
-            imagined = [Seen(one.index, "measured", float(believed[one.index])) for one in pending]
+            imagined = [self._imagined(one, float(believed[one.index])) for one in pending]
             seen = [*(one for one in seen if one.status != "pending"), *imagined]
             view = self.view(seen)
+        if self.rates_qps is not None:
+            return self._propose_rate(view, seen)
         free = np.setdiff1d(np.arange(len(self.specs)), [one.index for one in seen])
         if not len(free):
             return None
@@ -154,6 +171,46 @@ class RackSearch:
         index = int(free[merit[free].argmax()])
         return Proposed(index, float(gain[index]), view)
 
+    def _imagined(self, pending: Seen, boundary_qps: float) -> Seen:
+        if self.rates_qps is None:
+            return Seen(pending.index, "measured", boundary_qps)
+        return Seen(pending.index, "above" if boundary_qps >= pending.qps else "below", pending.qps)
+
+    def _propose_rate(self, view: View, seen: Sequence[Seen]) -> Proposed | None:
+        """The configuration most worth a run, and its rate; None where no rate above the best may hold."""
+        index = int(self.gains(view, seen).argmax())
+        rates = self._free_qps(seen)
+        gain = self._gains_at(view, seen, np.array([index]), rates)[0]
+        if not gain.max(initial=0.0):
+            return None
+        return Proposed(index, float(gain.max()), view, float(rates[gain.argmax()]))
+
+    def _free_qps(self, seen: Sequence[Seen]) -> FloatArray:
+        """Rates above all that were held."""
+        assert self.rates_qps is not None
+        return self.rates_qps[self.rates_qps > _held_qps(seen)]
+
+    def _gains_at(
+        self, view: View, seen: Sequence[Seen], which: IntArray, rates_qps: FloatArray
+    ) -> FloatArray:
+        """Of the configurations `which` (m,) at each of `rates_qps` (k,): (m, k). 0 where it is known that
+        the rate is missed."""
+        assert self.rates_qps is not None
+        missed = np.full(len(self.specs), np.inf)
+        for one in seen:
+            if one.status in ("crashed", "below"):
+                missed[one.index] = min(missed[one.index], one.qps)
+        best = _held_qps(seen) or float(self.rates_qps[0]) / 2
+        gain = gain_at_rates(view.ln_mean[:, which], view.sd[which], best, rates_qps)
+        tried = np.array([one.index for one in seen], int)
+        crashed = np.array([one.status == "crashed" for one in seen], bool)
+        gain *= chance_to_run(self.features, tried, crashed)[which, None]
+        return np.where(rates_qps < missed[which, None], gain, 0.0)
+
+
+def _held_qps(seen: Sequence[Seen]) -> float:
+    return max((one.qps for one in seen if one.status == "above"), default=0.0)
+
 
 def _measured(told: Sequence[Seen]) -> Measured:
     ln_qps = np.log([max(one.qps, 1e-3) for one in told]) if told else np.zeros(0)
@@ -161,6 +218,6 @@ def _measured(told: Sequence[Seen]) -> Measured:
     return Measured(
         which=np.array([one.index for one in told], int),
         low=np.where(status == "below", -np.inf, ln_qps),
-        high=ln_qps,
+        high=np.where(status == "above", np.inf, ln_qps),
         sd=np.where(status == "measured", NUGGET, CENSORED_SD),
     )

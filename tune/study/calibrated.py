@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -15,9 +16,9 @@ from tune.belief.search import RackSearch, Seen
 from tune.results.belief import Belief, Interval
 from tune.results.outcome import Outcome
 from tune.spec.cluster import Calibration
-from tune.spec.space import Dimension
+from tune.spec.space import Dimension, Value
 from tune.study.candidates import Candidates
-from tune.study.raw import distributions, to_raw
+from tune.study.raw import distributions, to_point, to_raw
 
 SEEN, NUMBER = "seen", "number"
 """User attributes of a trial: `seen_in` its outcome, and its number in the study."""
@@ -34,6 +35,8 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
         return {"status": "below", "qps": found.beat}
     if found.boundary:
         return {"status": "measured", "qps": found.boundary}
+    if outcome.feasible:
+        return {"status": "above", "qps": outcome.target_qps}
     return {"status": "below", "qps": outcome.target_qps}
 
 
@@ -53,8 +56,20 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._distributions = distributions(space)
-        self._raw = [to_raw(space, point) for point in candidates.points]
-        self._search = RackSearch(candidates.specs, candidates.features, calibration, seed, True, progress)
+        self._rates = candidates.rates
+        self._rate_space = {name: one for name, one in space.items() if name == candidates.rate}
+        settings = {name: one for name, one in space.items() if name != candidates.rate}
+        self._settings = tuple(settings)
+        self._raw = [to_raw(settings, point) for point in candidates.points]
+        self._index = {tuple(raw.values()): at for at, raw in enumerate(self._raw)}
+        self._search = RackSearch(
+            candidates.specs,
+            candidates.features,
+            calibration,
+            seed,
+            progress=progress,
+            rates_qps=np.array(self._rates, float) if self._rates else None,
+        )
         self.expected: Interval | None = None
         self.gain_frac = 0.0
 
@@ -72,10 +87,20 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         proposed = self._search.propose(seen)
         if proposed is None:
             self.gain_frac, self.expected = NOTHING_LEFT, None
-            return self._raw[0]
+            return self._raw_at(0, None)
         self.gain_frac = proposed.gain_frac
         self.expected = expected_qps(proposed.view, proposed.index)
-        return self._raw[proposed.index]
+        return self._raw_at(proposed.index, proposed.qps)
+
+    def _raw_at(self, index: int, qps: float | None) -> dict[str, Any]:
+        """In Optuna's terms; the lowest rate where `qps` is None."""
+        rates = [rate for rate in self._rates or () if qps is None or rate == qps]
+        return self._raw[index] | to_raw(self._rate_space, dict.fromkeys(self._rate_space, *rates[:1]))
+
+    def _qps(self, raw: Mapping[str, Value]) -> float:
+        """The rate that a trial is asked; 0 where the highest is searched for."""
+        of_trial = to_point(self._rate_space, {name: raw[name] for name in self._rate_space})
+        return float(next(iter(of_trial.values()), self._rates[0] if self._rates else 0.0))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -96,9 +121,10 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         for trial in study.get_trials(deepcopy=False):
             if trial.state == TrialState.FAIL or not trial.params:
                 continue
-            index = next((at for at, raw in enumerate(self._raw) if raw == trial.params), None)
+            point = tuple(trial.params[name] for name in self._settings)
+            index = self._index.get(point)
             if index is None:
                 continue
-            told = trial.user_attrs.get(SEEN, {"status": "pending"})
+            told = trial.user_attrs.get(SEEN) or {"status": "pending", "qps": self._qps(trial.params)}
             found.append((trial.user_attrs.get(NUMBER, -1), Seen(index, **told)))
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from tune.spec.space import Dimension, OrderedDimension, Sweep, Value
 from tune.spec.trial import TrialSpec
 from tune.study.samplers import axis
 
+RATE = "load.target_qps"
+
 MOST_CANDIDATES = 600
 """Of a larger space so many are drawn. Our choice: every proposal goes through what is known of
 each."""
@@ -26,14 +29,17 @@ _MOST_LOOKED_AT = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Points of a sweep that break no rule, each another configuration; `features` (n, settings), 0 to 1."""
+    """Points of a sweep that break no rule, each another configuration; `features` (n, settings), 0 to 1.
+
+    `rates`: those of which a trial has one, in rising order; None where the highest is searched for.
+    `rate`: the sweep's dimension of it, which the points lack; None without one.
+    """
 
     points: tuple[Point, ...]
     specs: tuple[TrialSpec, ...]
     features: FloatArray
-
-    def index(self, point: Point) -> int | None:
-        return next((at for at, one in enumerate(self.points) if one == point), None)
+    rates: tuple[Any, ...] | None = None
+    rate: str | None = None
 
 
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
@@ -42,6 +48,13 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     Raises FixCommand where none breaks no rule, where a dimension is continuous, or where GPUs differ.
     """
     axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
+    rate = next((name for name, dimension in sweep.space.items() if dimension.path == RATE), None)
+    rates = None
+    if base.load.mode == "fixed":
+        rates = tuple(sorted(axes.pop(rate) if rate else [base.load.target_qps]))
+    sweep = sweep.model_copy(
+        update={"space": {name: one for name, one in sweep.space.items() if name != rate}}
+    )
     points: list[Point] = []
     specs: dict[str, TrialSpec] = {}
     for point in itertools.islice(_walk(base, sweep, axes, seed), _MOST_LOOKED_AT):
@@ -60,7 +73,8 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
             "sweep.space: its configurations have different numbers of GPUs; search=calibrated expected one, "
             "since it compares rates. Choose search=tpe."
         )
-    return Candidates(tuple(points), found, _features(sweep.space, points, found))
+    features = _features(sweep.space, points, found)
+    return Candidates(tuple(points), found, features, rates, rate)
 
 
 def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int) -> Iterator[Point]:

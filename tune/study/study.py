@@ -247,7 +247,7 @@ def _learner(
 ) -> CalibratedSampler:
     """Raises FixCommand where no configuration of the sweep can run."""
     calibration = settings.cluster.calibration
-    assert calibration is not None, "load.mode=capacity is refused without one"
+    assert calibration is not None, "search=calibrated is refused without one"
     found = candidates(settings.trial_spec, sweep, study.seed)
     return CalibratedSampler(study.space, found, calibration, study.seed, prepared)
 
