@@ -7,6 +7,8 @@ The sweep is pd_split with load.mode=capacity; outcomes are made up from the emu
 
 from __future__ import annotations
 
+import tune.__main__  # noqa: F401, I001  as the command does, before numpy comes in
+
 import argparse
 import tempfile
 import time

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from tune.cli import run
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+"""Before numpy comes in: what is multiplied here is small, and handing it to threads takes longer."""
+
+from tune.cli import run  # noqa: E402
 
 
 def main() -> None:

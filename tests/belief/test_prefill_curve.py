@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tune.belief.prefill_curve import Asked, curves, service_s
+from tune.belief.prefill_curve import Asked, PrefillPool, curves, service_s
+from tune.sim.prefill_loop import PrefillWorker
 from tune.sim.workers import prefill_worker
 from tune.spec.settings import Settings
 
@@ -28,6 +29,10 @@ def test_a_load_without_whole_passes_has_one_length(settings: Settings) -> None:
     assert [len(one.prompt) for one in Asked.by(load)] == [700]
 
 
+def pool(worker: PrefillWorker, on_head: int = 1) -> PrefillPool:
+    return PrefillPool(worker, np.arange(6) < on_head)
+
+
 def test_twice_the_step_times_take_twice_as_long_at_every_utilisation(
     settings: Settings, asked: tuple[Asked, ...]
 ) -> None:
@@ -36,8 +41,8 @@ def test_twice_the_step_times_take_twice_as_long_at_every_utilisation(
     slow = worker._replace(step_s=2 * worker.step_s, token_s=2 * worker.token_s, pair_s=2 * worker.pair_s)
     assert service_s(slow, asked[0].prompt) == pytest.approx(2 * service_s(worker, asked[0].prompt))
     for router in ROUTERS:
-        before, after = (curves(one, 6, asked, (router,)) for one in (worker, slow))
-        assert after == pytest.approx(before + np.log(2), abs=1e-6)
+        before, after = (curves(pool(one), asked, (router,), (1.0, 1.2)) for one in (worker, slow))
+        assert after == pytest.approx(2 * before, rel=1e-6)
 
 
 def test_more_load_takes_no_less_time_and_routers_differ(
@@ -45,8 +50,31 @@ def test_more_load_takes_no_less_time_and_routers_differ(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    found = curves(worker, 6, asked, ROUTERS)
-    assert found.shape == (2, 3, 10)
-    assert (np.diff(found[:, 0], axis=-1) >= 0).all()
-    busy = found[0, :, 6]
+    found = curves(pool(worker), asked, ROUTERS, (1.0,))
+    assert found.shape == (2, 3, 1, 10)
+    assert (np.diff(found[0], axis=-1) >= 0).all()
+    busy = found[0, :, 0, 6]
     assert busy[1] > busy[0] > busy[2], "random is worse than turns, the least loaded better"
+
+
+def test_a_slow_worker_costs_most_where_prompts_are_dealt_to_it_all_the_same(
+    settings: Settings, asked: tuple[Asked, ...]
+) -> None:
+    assert settings.cluster.calibration
+    worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
+    turns, free = curves(pool(worker), asked, ("round-robin", "least-loaded"), (1.0, 1.3))[0]
+    assert (turns[1] >= turns[0]).all()
+    assert (free[1] >= free[0]).all()
+    assert turns[1, 5] / turns[0, 5] > free[1, 5] / free[0, 5] > 1
+    without = curves(pool(worker, on_head=0), asked, ("round-robin", "least-loaded"), (1.0, 1.3))
+    assert (without[:, :, 1] == without[:, :, 0]).all()
+
+
+def test_the_slow_worker_of_turns_is_served_as_the_simulator_serves_it(
+    settings: Settings, asked: tuple[Asked, ...]
+) -> None:
+    assert settings.cluster.calibration
+    worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
+    anew = curves(pool(worker), asked[:1], ("round-robin",), (1.0, 1.3))[0, 0, 1]
+    whole = curves(pool(worker), asked[:1], ("round-robin",), (1.3,))[0, 0, 0]
+    assert anew == pytest.approx(whole)

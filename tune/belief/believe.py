@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tune.belief.discrepancy import AMPLITUDE, NUGGET
+from tune.belief.discrepancy import AMPLITUDE, NUGGET, ROUGH
 from tune.belief.racks import ROUTERS, Racks
 from tune.belief.search import RackSearch, Seen, View
 from tune.results.belief import Belief, HypothesisBelief, Interval, ParameterBelief, TrialBelief
@@ -37,7 +37,7 @@ def believe(
         trials_told=len(seen),
         parameters=_parameters(search, view.racks),
         hypotheses=_hypotheses(search, view.racks),
-        trials=tuple(_trial(view, trial_id, number, one) for trial_id, number, one in told),
+        trials=tuple(_trials(view, told)),
         expected_gain_frac=float(gain.max(initial=0.0)),
         calibration=_calibration(search, view.racks),
     )
@@ -61,16 +61,19 @@ def _hypotheses(search: RackSearch, racks: Racks) -> tuple[HypothesisBelief, ...
     return tuple(found)
 
 
-def _trial(view: View, trial_id: str, number: int, one: Seen) -> TrialBelief:
-    said = view.ln_simulated[:, one.index]
-    spread = float(np.sqrt(said.var() + AMPLITUDE**2 + NUGGET**2))
-    return TrialBelief(
-        trial_id=trial_id,
-        number=number,
-        measured_qps=one.qps,
-        simulated_qps=interval(np.exp(said)),
-        off_sd=float((np.log(max(one.qps, 1e-3)) - np.median(said)) / spread),
-    )
+def _trials(view: View, told: Sequence[tuple[str, int, Seen]]) -> Iterator[TrialBelief]:
+    said = view.ln_simulated[:, [one.index for _, _, one in told]]
+    low, median, high = np.exp(np.quantile(said, [0.05, 0.5, 0.95], axis=0))
+    spread = np.sqrt(said.var(0) + AMPLITUDE**2 + ROUGH**2 + NUGGET**2)
+    for at, (trial_id, number, one) in enumerate(told):
+        off = np.log(max(one.qps, 1e-3) / median[at])
+        yield TrialBelief(
+            trial_id=trial_id,
+            number=number,
+            measured_qps=one.qps,
+            simulated_qps=Interval(low=low[at], median=median[at], high=high[at]),
+            off_sd=float(off / spread[at]),
+        )
 
 
 def _calibration(search: RackSearch, racks: Racks) -> dict[str, float]:

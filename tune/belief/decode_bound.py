@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tune.belief.prefill_curve import Asked
 from tune.results.requests import FloatArray, IntArray
+from tune.sim.compiled import compiled
 from tune.sim.workers import decode_worker
 from tune.spec.cluster import Calibration
 from tune.spec.memory import reserved_tokens
@@ -72,20 +74,52 @@ class DecodeEngine:
         (Little's law). b may grow to the largest batch whose step keeps the TPOT limit, and that slots and
         cache hold when it swings by SWING of its square root; where steps leap, a smaller one may end more.
         """
-        step_s = scale[:, None] * (self.step_s + (all_reduce[:, None] - 1) * self.all_reduce_s)
-        step_s += reads[:, None] * self.read_s
         held = np.minimum(self.slots, kv_capacity * self.cached)
         largest = ((np.sqrt(SWING**2 + 4 * held) - SWING) / 2) ** 2
-        batch, rows = self.batch, np.arange(len(scale))
-        above = np.minimum((step_s <= self.tpot_s).sum(1), len(batch) - 1)
-        below = np.maximum(above - 1, 0)
-        rise_s = np.maximum(step_s[rows, above] - step_s[rows, below], 1e-12)
-        share = np.clip((self.tpot_s - step_s[rows, below]) / rise_s, 0.0, 1.0)
-        in_time = batch[below] + share * (batch[above] - batch[below])
-        fits = np.minimum(in_time, largest)
-        above = np.clip(np.searchsorted(batch, fits), 1, len(batch) - 1)
-        share = (fits - batch[above - 1]) / (batch[above] - batch[above - 1])
-        taken_s = step_s[rows, above - 1] + share * (step_s[rows, above] - step_s[rows, above - 1])
-        smaller = np.maximum.accumulate(batch / step_s, axis=1)[rows, above - 1]
-        tokens_per_s = np.maximum(fits / np.maximum(taken_s, 1e-9), smaller)
-        return np.where(step_s[:, 0] <= self.tpot_s, tokens_per_s / self.answer_tokens, 0.0)
+        steps = _Steps(self.batch, self.step_s, self.all_reduce_s, self.read_s, self.tpot_s)
+        return _tokens_per_s(steps, _OnRacks(scale, all_reduce, reads, largest)) / self.answer_tokens
+
+
+class _Steps(NamedTuple):
+    """Of a DecodeEngine."""
+
+    batch: IntArray
+    step_s: FloatArray
+    all_reduce_s: FloatArray
+    read_s: FloatArray
+    tpot_s: float
+
+
+class _OnRacks(NamedTuple):
+    """Factors by rack, and the `largest` batch that slots and cache hold, (n,)."""
+
+    scale: FloatArray
+    all_reduce: FloatArray
+    reads: FloatArray
+    largest: FloatArray
+
+
+@compiled
+def _tokens_per_s(steps: _Steps, racks: _OnRacks) -> FloatArray:
+    """The most that a worker makes at a batch whose step keeps the limit, straight between batches, (n,)."""
+    found = np.zeros(len(racks.scale))
+    for rack in range(len(found)):
+        below, below_s = 0.0, 0.0
+        for at in range(len(steps.batch)):
+            slower_s = (racks.all_reduce[rack] - 1) * steps.all_reduce_s[at]
+            step_s = racks.scale[rack] * (steps.step_s[at] + slower_s) + racks.reads[rack] * steps.read_s[at]
+            batch = float(steps.batch[at])
+            fits = min(batch, racks.largest[rack])
+            if step_s > steps.tpot_s:
+                if at == 0:
+                    break
+                in_time = (steps.tpot_s - below_s) / (step_s - below_s)
+                fits = min(fits, below + in_time * (batch - below))
+            taken_s = step_s
+            if at > 0 and fits < batch:
+                taken_s = below_s + (step_s - below_s) * (fits - below) / (batch - below)
+            found[rack] = max(found[rack], fits / taken_s)
+            if fits < batch:
+                break
+            below, below_s = batch, step_s
+    return found

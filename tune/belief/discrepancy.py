@@ -19,8 +19,11 @@ AMPLITUDE = 0.1
 LENGTH = 0.8
 """Of the covariance, where each setting of a sweep goes from 0 to 1. Our choice."""
 
-NUGGET = 0.025
-"""Standard deviation of what is not smooth: noise of a measurement, 2 %, and of the emulator, 1.5 %."""
+ROUGH, ROUGH_LENGTH = 0.05, 0.15
+"""The same of a second error, which differs from one configuration to the next: the emulator's, for one."""
+
+NUGGET = 0.02
+"""Standard deviation of the noise of a measurement."""
 
 CENSORED_SD = 0.05
 """The same for a deployment of which one bound of its boundary is known. Our choice."""
@@ -57,7 +60,7 @@ class Discrepancy:
         self._precision = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(at)))
         across = kernel(features, at)
         self._weights = across @ self._precision
-        left = AMPLITUDE**2 - (self._weights * across).sum(1)
+        left = AMPLITUDE**2 + ROUGH**2 - (self._weights * across).sum(1)
         self.sd: FloatArray = np.sqrt(np.maximum(left, 1e-6))
 
     def ln_likelihood(self, residual: FloatArray) -> FloatArray:
@@ -74,5 +77,7 @@ class Discrepancy:
 def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
     """Covariance of the error between settings `a` (n, settings) and `b` (m, settings): (n, m)."""
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    found: FloatArray = AMPLITUDE**2 * np.exp(-np.maximum(squares, 0) / (2 * LENGTH**2))
+    squares = np.maximum(squares, 0) / 2
+    found: FloatArray = AMPLITUDE**2 * np.exp(-squares / LENGTH**2)
+    found += ROUGH**2 * np.exp(-squares / ROUGH_LENGTH**2)
     return found

@@ -7,14 +7,17 @@ time, what the decode pool can do in time, and what the links between them carry
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from tune.belief.decode_bound import DecodeEngine
-from tune.belief.prefill_curve import UTILISATION, Asked, curves, service_s
+from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
+from tune.belief.prefill_curve import Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
-from tune.sim.workers import decode_worker, prefill_worker
+from tune.sim.compiled import compiled
+from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.trial import TrialSpec
@@ -28,9 +31,8 @@ LINK_FRAC = 0.9
 SHARPNESS = 14
 """Of the transition from one pool's bound to the other's. Our choice, by the simulated rack."""
 
-LONG_PROMPT = 1.2
-"""Length of a prompt whose first token is late, over the mean. Our choice."""
-
+CLOSE_FRAC = 0.6
+"""Below this share of the other the lower bound is all there is: SHARPNESS leaves less than 0.01 %."""
 
 Factors = Mapping[str, FloatArray]
 
@@ -52,6 +54,11 @@ class Emulator:
         self._ttft_s = specs[0].slo.ttft_p99_s
         self._pool_of, pools = _distinct([_prefill_key(spec, calibration) for spec in specs])
         self._engine_of, engines = _distinct([_decode_key(spec, calibration) for spec in specs])
+        self._pair_of, pairs = _distinct(
+            [(at, *_ends(spec)) for at, spec in zip(self._pool_of, specs, strict=True)]
+        )
+        ends = np.array([_ends(specs[at]) for at in pairs])
+        self._pairs = Pairs(self._pool_of[pairs], *ends.T)
         self._pool_tp = np.array([specs[at].prefill.tensor_parallel_size for at in pools])
         self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
@@ -62,58 +69,66 @@ class Emulator:
         self._know_pools([specs[at] for at in pools], progress)
 
     def _know_pools(self, specs: Sequence[TrialSpec], progress: Callable[[], None]) -> None:
-        """Curves (pools, runs, routers, loads); what each pool does at most, how much of it is all-reduce."""
+        """Curves, what each pool does at most, and how much of that is all-reduce; pools side by side, for
+        compiled loops leave other threads alone."""
+        threads = ThreadPoolExecutor()
+        try:
+            known = []
+            for found in threads.map(self._curve_s, specs):
+                known.append(found)
+                progress()
+        finally:
+            threads.shutdown(cancel_futures=True)
+        own_s = np.array([self._service_s(spec, 1.0) for spec in specs])
+        slowed_s = np.array([self._service_s(spec, 0.5) for spec in specs])
+        workers = np.array([spec.split.prefill_workers for spec in specs])
+        self._pools = Pools(
+            curve_s=np.array(known),
+            saturated_qps=workers / own_s,
+            up_to_qps=np.array([asked.up_to_qps for asked in self._asked]),
+        )
+        self._all_reduce_frac = slowed_s / own_s - 1
+
+    def _curve_s(self, spec: TrialSpec) -> FloatArray:
+        """(runs, variants, loads); a variant is a router and a scale of the head's node."""
         routers = [ROUTERS[int(value)] for value in self._space.values("router")]
-        known, saturated, all_reduce = [], [], []
-        for spec in specs:
-            worker = prefill_worker(spec, self._calibration, np.inf)
-            slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
-            slowed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=slower)})
-            own_s, slowed_s = (
-                service_s(one, self._prompt)
-                for one in (worker, prefill_worker(slowed, self._calibration, np.inf))
-            )
-            workers = spec.split.prefill_workers
-            saturated.append(workers / own_s)
-            all_reduce.append(slowed_s / own_s - 1)
-            known.append(curves(worker, workers, self._asked, routers))
-            progress()
-        self._curves, self._saturated_qps = np.array(known), np.array(saturated)
-        self._all_reduce_frac = np.array(all_reduce)
+        scales = self._space.values("head_node_scale")
+        on_head = slowdowns(spec, self._calibration.model_copy(update=_SLOW_HEAD), "prefill") > 1
+        worker = prefill_worker(spec, self._calibration, np.inf)
+        found = curves(PrefillPool(worker, on_head), self._asked, routers, scales)
+        return found.reshape(len(self._asked), -1, found.shape[-1])
+
+    def _service_s(self, spec: TrialSpec, nvlink_frac: float) -> float:
+        nvlink = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s * nvlink_frac}
+        changed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=nvlink)})
+        return service_s(prefill_worker(changed, self._calibration, np.inf), self._prompt)
 
     def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
         """ln of the boundary in queries/s of the configurations `which` (m,) on each rack: (racks, m)."""
-        pools, pool_at = np.unique(self._pool_of[which], return_inverse=True)
+        pairs, pair_at = np.unique(self._pair_of[which], return_inverse=True)
         engines, engine_at = np.unique(self._engine_of[which], return_inverse=True)
         factors = self._space.factors(racks)
         link_s = self._link_s / factors["kv_transfer_bytes_per_s"]
-        prefill = self._prefill_qps(racks, factors, link_s, pools)
+        prefill = self._prefill_qps(racks, factors, link_s, pairs)
         decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
-        bound = _lower(prefill[:, pool_at], decode[:, engine_at] * self._decode_workers[which])
         links = LINK_FRAC * self._links[which] / link_s[:, None]
-        found: FloatArray = np.log(np.maximum(np.minimum(bound, links), LOWEST_QPS))
-        return found
+        return _ln_lowest(prefill[:, pair_at], decode[:, engine_at] * self._decode_workers[which], links)
 
-    def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pools: IntArray) -> FloatArray:
-        """(racks, pools): where the slowest requests take what the TTFT limit leaves for prefill."""
-        tp = self._pool_tp[pools]
-        of_tp = np.stack([factors[f"prefill_scale_tp{one}"] for one in tp], 1)
+    def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pairs: IntArray) -> FloatArray:
+        """(racks, pairs): where the slowest requests take what the TTFT limit leaves them."""
+        pools = self._pairs.pool[pairs]
+        of_tp = np.stack([factors[f"prefill_scale_tp{tp}"] for tp in self._pool_tp[pools]], 1)
         slower = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pools]
         scale = factors["prefill_scale"][:, None] * of_tp * slower
         if self._ttft_s is None:
-            saturated: FloatArray = self._saturated_qps[pools] / scale
-            return saturated
+            saturated_qps: FloatArray = self._pools.saturated_qps[pools] / scale
+            return saturated_qps
         overhead_s = self._calibration.ttft_overhead_s * factors["ttft_overhead_s"]
-        step_s = self._calibration.kv_transfer_latency_s + _DECODE_STEP_S
-        left_s = (self._ttft_s - overhead_s - step_s)[:, None] - LONG_PROMPT * link_s[:, None] / tp
-        ln_left = np.log(np.maximum(left_s, 1e-3) / scale)
-        router = self._space.index(racks, "router")
-        found = np.full(ln_left.shape, np.inf)
-        for run, asked in reversed(list(enumerate(self._asked))):
-            known = self._curves[pools, run][:, router].transpose(1, 0, 2)
-            qps = _utilisation(known, ln_left) * self._saturated_qps[pools] / scale
-            found = np.where(qps <= asked.up_to_qps, qps, np.maximum(found, asked.up_to_qps))
-        return found
+        left_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
+        variant = self._space.index(racks, "router") * len(self._space.values("head_node_scale"))
+        variant += self._space.index(racks, "head_node_scale")
+        some = Pairs(*(column[pairs] for column in self._pairs))
+        return prefill_qps(self._pools, some, OnRacks(variant, left_s, link_s, scale))
 
     def _decode_qps(self, racks: Racks, factors: Factors, engine: int) -> FloatArray:
         """Of one worker (racks,), where the slowest of the pool has the limit."""
@@ -125,27 +140,24 @@ class Emulator:
         )
 
 
+_SLOW_HEAD = {"head_node_scale": 2.0}
+
 _DECODE_STEP_S = 0.055
 """Of the first token's way through decode: a step. Figure: p50 of TPOT of the published run, and a half."""
 
 
-_LN_UTILISATION = np.log(UTILISATION)
-
-
-def _utilisation(known: FloatArray, ln_left: FloatArray) -> FloatArray:
-    """Where curves `known` (racks, pools, loads) reach `ln_left` (racks, pools); 0 where they begin above."""
-    above = np.minimum((known <= ln_left[:, :, None]).sum(2), len(UTILISATION) - 1)
-    below = np.maximum(above - 1, 0)
-    low, high = (np.take_along_axis(known, at[:, :, None], 2)[:, :, 0] for at in (below, above))
-    share = np.clip((ln_left - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
-    ln_found = _LN_UTILISATION[below] + share * (_LN_UTILISATION[above] - _LN_UTILISATION[below])
-    return np.where(ln_left >= known[:, :, 0], np.exp(ln_found), 0.0)
-
-
-def _lower(a: FloatArray, b: FloatArray) -> FloatArray:
-    """The lower one, and up to 5 % less where they are close: both pools then make requests late."""
-    low, high = np.minimum(a, b), np.maximum(np.maximum(a, b), 1e-9)
-    found: FloatArray = low * (1 + (low / high) ** SHARPNESS) ** (-1 / SHARPNESS)
+@compiled
+def _ln_lowest(prefill_qps: FloatArray, decode_qps: FloatArray, links_qps: FloatArray) -> FloatArray:
+    """ln of the lowest bound, (racks, m), and of up to 5 % less where those of the pools are close: both then
+    make requests late."""
+    found = np.empty_like(links_qps)
+    for rack in range(len(found)):
+        for at in range(len(found[rack])):
+            prefill, decode = prefill_qps[rack, at], decode_qps[rack, at]
+            lowest, higher = min(prefill, decode), max(prefill, decode)
+            if lowest > CLOSE_FRAC * higher:
+                lowest *= (1 + (lowest / higher) ** SHARPNESS) ** (-1 / SHARPNESS)
+            found[rack, at] = np.log(max(min(lowest, links_qps[rack, at]), LOWEST_QPS))
     return found
 
 
@@ -166,6 +178,10 @@ def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
     worker, batch_s = decode_worker(spec, calibration, np.inf)
     return worker, batch_s.tobytes(), spec.decode.tensor_parallel_size
+
+
+def _ends(spec: TrialSpec) -> tuple[int, int, int, int]:
+    return spec.split.prefill_workers, spec.prefill.gpus, spec.split.decode_workers, spec.decode.gpus
 
 
 def _links(spec: TrialSpec) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.early_stopping import late_allowed
-from tune.results.requests import FloatArray, IntArray
+from tune.results.requests import BoolArray, FloatArray, IntArray
 from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
 from tune.sim.queues import NOBODY
 from tune.spec.load import Load
@@ -22,11 +22,11 @@ from tune.spec.load import Load
 UTILISATION = np.array([0.02, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05])
 """Work that arrives over what the pool can do; where curves are known. In between, straight in logarithms."""
 
-SIMULATED_WORKERS = 4
-"""Of a pool whose workers are dealt requests without regard to how busy they are, so many stand for all."""
+EASY, EASY_QUERIES = 0.5, 2000
+"""Below this utilisation so many requests say enough."""
 
-OTHER_ROUTER_QUERIES = 2000
-"""Of which the curves of routers other than the first are simulated, as far as they differ from its own."""
+RANDOM_DRAWS = 2
+"""Of which the curve of a random router is the mean: which worker has the most prompts is luck."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,14 @@ class Asked:
         return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, up_to_qps)
 
 
+@dataclass(frozen=True, eq=False)
+class PrefillPool:
+    """`on_head` (workers,): which of the workers share a node with the front end."""
+
+    worker: PrefillWorker
+    on_head: BoolArray
+
+
 def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
     """Mean seconds of a worker's time that a prompt takes, when its chunks are full."""
     tokens = prompt.astype(float)
@@ -77,34 +85,70 @@ def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
     return float(worker.token_s * tokens.mean() + worker.pair_s * pairs + worker.step_s * steps)
 
 
-def curves(worker: PrefillWorker, workers: int, runs: Sequence[Asked], routers: Sequence[str]) -> FloatArray:
-    """ln of the seconds from arrival to first token that LoadGen wants kept: (runs, routers, UTILISATION)."""
-    own = np.stack([_curve(worker, workers, asked, routers[0]) for asked in runs])
-    if len(routers) == 1:
-        return own[:, None]
-    few = runs[0].first(OTHER_ROUTER_QUERIES)
-    short = [_curve(worker, workers, few, router) for router in routers]
-    return own[:, None] + np.stack([one - short[0] for one in short])
+def curves(
+    pool: PrefillPool, runs: Sequence[Asked], routers: Sequence[str], head_scales: Sequence[float]
+) -> FloatArray:
+    """Seconds from arrival to the end of prefill that LoadGen wants kept: (runs, routers, head_scales,
+    UTILISATION).
+
+    `head_scales`: how much longer steps take on the front end's node. What router and scale change is
+    simulated in the first run alone, and taken to be the same in the others.
+    """
+    first = np.stack([_curves(pool, runs[0], router, head_scales) for router in routers])
+    others = [_curves(pool, run, routers[0], head_scales[:1])[0] / first[0, 0] for run in runs[1:]]
+    return np.stack([first, *(first * other for other in others)])
 
 
-def _curve(worker: PrefillWorker, workers: int, asked: Asked, router: str) -> FloatArray:
-    rate = workers / service_s(worker, asked.prompt)
-    times = [_slowest_s(worker, workers, asked, router, load * rate) for load in UTILISATION]
-    return np.log(np.maximum.accumulate(times))
-
-
-def _slowest_s(worker: PrefillWorker, workers: int, asked: Asked, router: str, qps: float) -> float:
-    count = len(asked.prompt)
+def _curves(pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float]) -> FloatArray:
+    """Of one run and router, (head_scales, UTILISATION). Where prompts go to the least loaded worker, a slow
+    one is sent fewer: the pool is as one that can do less."""
     if router == "least-loaded":
-        simulated, dealt, mine = workers, np.full(count, NOBODY, np.int64), np.arange(count)
+        usual = _slowest_s(pool, asked, router, head_scales[:1])[0]
+        done_frac = 1 - pool.on_head.mean() * (1 - head_scales[0] / np.array(head_scales))
+        ln_s = np.stack([np.interp(UTILISATION / frac, UTILISATION, np.log(usual)) for frac in done_frac])
     else:
-        simulated = min(workers, SIMULATED_WORKERS)
-        dealt = np.arange(count) % workers
-        if router == "random":
-            dealt = np.random.default_rng(workers).integers(workers, size=count)
-        mine = np.flatnonzero(dealt < simulated)
-    arrival_s, prompt = asked.arrival_s[mine] / qps, asked.prompt[mine]
-    none = np.zeros(len(mine))
-    served = Prefilled(dealt[mine], none.copy(), none.copy(), none.copy(), np.zeros(simulated))
-    prefill(worker, np.ones(simulated), Prompts(arrival_s, prompt, none), served)
-    return float(np.quantile(served.done_s - arrival_s, asked.on_time_frac))
+        draws = range(RANDOM_DRAWS if router == "random" else 1)
+        ln_s = np.mean([np.log(_slowest_s(pool, asked, router, head_scales, draw)) for draw in draws], 0)
+    found: FloatArray = np.maximum.accumulate(np.exp(ln_s), axis=-1)
+    return found
+
+
+def _slowest_s(
+    pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float], draw: int = 0
+) -> FloatArray:
+    """What `_curves` tells, as simulated. Of prompts that are dealt to workers whatever these do, those of
+    the front end's node are served anew for each scale."""
+    workers = len(pool.on_head)
+    rate = workers / service_s(pool.worker, asked.prompt)
+    usual = np.where(pool.on_head, head_scales[0], 1.0)
+    found = np.empty((len(head_scales), len(UTILISATION)))
+    for at, load in enumerate(UTILISATION.tolist()):
+        some = asked.first(EASY_QUERIES) if load < EASY else asked
+        arrival_s = some.arrival_s / (load * rate)
+        dealt = _dealt(router, workers, len(arrival_s), draw)
+        taken_s = _taken_s(pool.worker, usual, Prompts(arrival_s, some.prompt, 0 * arrival_s), dealt)
+        mine = np.flatnonzero(pool.on_head[dealt])
+        for number, scale in enumerate(head_scales):
+            if number:
+                prompts = Prompts(arrival_s[mine], some.prompt[mine], 0 * arrival_s[mine])
+                taken_s[mine] = _taken_s(pool.worker, np.full(workers, scale), prompts, dealt[mine])
+            found[number, at] = np.quantile(taken_s, asked.on_time_frac)
+    return found
+
+
+def _dealt(router: str, workers: int, count: int, draw: int) -> IntArray:
+    """The worker of each prompt, (count,); NOBODY where the least loaded is chosen."""
+    if router == "least-loaded":
+        return np.full(count, NOBODY, np.int64)
+    if router == "random":
+        return np.random.default_rng([workers, draw]).integers(workers, size=count)
+    return np.arange(count) % workers
+
+
+def _taken_s(worker: PrefillWorker, slowdown: FloatArray, prompts: Prompts, dealt: IntArray) -> FloatArray:
+    """Seconds from the arrival of each prompt to the end of its prefill, (n,)."""
+    none = np.zeros(len(dealt))
+    served = Prefilled(dealt.copy(), none.copy(), none.copy(), none.copy(), np.zeros(len(slowdown)))
+    prefill(worker, slowdown, prompts, served)
+    found: FloatArray = served.done_s - prompts.arrival_s
+    return found

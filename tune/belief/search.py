@@ -82,6 +82,7 @@ class RackSearch:
     rates_qps: FloatArray | None = None
     space: RackSpace = field(init=False)
     _last: tuple[tuple[Seen, ...] | None, View | None] = (None, None)
+    _last_gains: tuple[tuple[Seen, ...] | None, FloatArray | None] = (None, None)
 
     def __post_init__(self) -> None:
         prefill_tp = sorted({spec.prefill.tensor_parallel_size for spec in self.specs})
@@ -97,7 +98,7 @@ class RackSearch:
         """Begin anew with other draws; what was simulated stays."""
         self.seed = seed
         self._posterior = Posterior(self.space, self._emulator, seed)
-        self._last = (None, None)
+        self._last = self._last_gains = (None, None)
 
     @property
     def before(self) -> Racks:
@@ -132,8 +133,15 @@ class RackSearch:
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
 
-        0 where it is known. One that is asked for a rate is asked for the best one.
+        0 where it is known. One that is asked for a rate is asked for the best one. `view` is that of `seen`.
         """
+        known, gains = self._last_gains
+        if known != tuple(seen) or gains is None:
+            gains = self._gains(view, seen)
+            self._last_gains = tuple(seen), gains
+        return gains
+
+    def _gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         if self.rates_qps is not None:
             free = self._free_qps(seen)
             some = free[:: len(free) // RATES_LOOKED_AT + 1]

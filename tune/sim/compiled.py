@@ -12,11 +12,12 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """Machine code of `function`, without fastmath: the same bits as NUMBA_DISABLE_JIT=1 gives."""
+    """Machine code of `function`, without fastmath: the same bits as NUMBA_DISABLE_JIT=1 gives. Threads may
+    run it side by side."""
     try:
-        return cast(Function, njit(cache=True)(function))
+        return cast(Function, njit(cache=True, nogil=True)(function))
     except RuntimeError:  # no folder that a cache could be written to, as in a read-only container
-        return cast(Function, njit(function))
+        return cast(Function, njit(nogil=True)(function))
 
 
 def is_cold(function: Callable[..., object]) -> bool:
