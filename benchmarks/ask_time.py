@@ -7,8 +7,10 @@ The sweep is pd_split with load.mode=capacity; outcomes are made up from the emu
 
 from __future__ import annotations
 
-import tune.__main__  # noqa: F401, I001  as the command does, before numpy comes in
+# isort: split
+import tune.__main__  # noqa: F401  as the command does, before numpy comes in
 
+# isort: split
 import argparse
 import tempfile
 import time

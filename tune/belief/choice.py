@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
+from tune.belief.discrepancy import squares
 from tune.results.requests import BoolArray, FloatArray, IntArray
 
 CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
@@ -47,8 +48,7 @@ def chance_to_run(features: FloatArray, tried: IntArray, crashed: BoolArray) -> 
     """
     if not len(tried):
         return np.full(len(features), 1 - CRASH_FRAC)
-    squares = ((features[:, None, :] - features[tried][None, :, :]) ** 2).sum(-1)
-    near = np.exp(-squares / (2 * CRASH_LENGTH**2))
+    near = np.exp(-squares(features, features[tried]) / (2 * CRASH_LENGTH**2))
     crashes = CRASH_WEIGHT * CRASH_FRAC + near @ crashed
     found: FloatArray = 1 - crashes / (CRASH_WEIGHT + near.sum(1))
     return found

@@ -76,8 +76,13 @@ class Discrepancy:
 
 def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
     """Covariance of the error between settings `a` (n, settings) and `b` (m, settings): (n, m)."""
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    squares = np.maximum(squares, 0) / 2
-    found: FloatArray = AMPLITUDE**2 * np.exp(-squares / LENGTH**2)
-    found += ROUGH**2 * np.exp(-squares / ROUGH_LENGTH**2)
+    halves = squares(a, b) / 2
+    found: FloatArray = AMPLITUDE**2 * np.exp(-halves / LENGTH**2)
+    found += ROUGH**2 * np.exp(-halves / ROUGH_LENGTH**2)
     return found
+
+
+def squares(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Of the distances between `a` (n, settings) and `b` (m, settings): (n, m)."""
+    found: FloatArray = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.maximum(found, 0)

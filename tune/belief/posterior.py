@@ -15,9 +15,12 @@ from tune.belief.emulator import Emulator
 from tune.belief.racks import Racks, RackSpace
 from tune.results.requests import FloatArray
 
-FIRST_DRAWS, LATER_DRAWS, MOVES = 4000, 800, 2
+FIRST_DRAWS, LATER_DRAWS, MOVES, TEMPERED = 4000, 800, 2, 12
 LEAST_EFFECTIVE_FRAC = 0.05
-"""Our choice, as are the numbers of draws: what an ask may cost."""
+"""Our choice, as are the numbers of draws, moves and halvings of the power: what an ask may cost."""
+
+MOST_COMPARED = 80_000
+"""Later draws times measurements: of many measurements fewer racks are compared."""
 
 FROM_BEFORE = 0.2
 """Share of the later draws that comes from what was thought before, lest a narrow belief miss another."""
@@ -56,14 +59,14 @@ class Posterior:
         if len(new):
             found = self._emulator.ln_boundary(self.before, new)
             self._columns |= dict(zip(new.tolist(), found.T, strict=True))
-        return np.stack([self._columns[at] for at in measured.which.tolist()], 1)
+        return np.stack([self._columns[at] for at in measured.which.tolist()]).T
 
     def _moved(
         self, weighed: Weighed, measured: Measured, discrepancy: Discrepancy, draws: np.random.Generator
     ) -> Weighed:
         """Draws near `weighed`, weighed by what they explain and by how they were drawn."""
         near = _Near(self._space, weighed)
-        racks = near.draw(LATER_DRAWS, draws)
+        racks = near.draw(min(LATER_DRAWS, MOST_COMPARED // len(measured)), draws)
         residual = measured.residual(self._emulator.ln_boundary(racks, measured.which))
         return _tempered(racks, discrepancy.ln_likelihood(residual), near.ln_before_over_drawn(racks))
 
@@ -110,7 +113,7 @@ def _tempered(racks: Racks, ln_likelihood: FloatArray, ln_ratio: FloatArray | fl
     least, low, high = LEAST_EFFECTIVE_FRAC * len(racks), 0.0, 1.0
     weight = _normalised(ln_likelihood + ln_ratio)
     if 1 / (weight**2).sum() < least:
-        for _ in range(20):
+        for _ in range(TEMPERED):
             middle = (low + high) / 2
             weight = _normalised(middle * ln_likelihood + ln_ratio)
             low, high = (middle, high) if 1 / (weight**2).sum() >= least else (low, middle)
