@@ -105,24 +105,24 @@ def most_late(log: RequestLog, spec: TrialSpec) -> int:
     return max(int(late.sum()) for late in late_requests(log, spec.slo))
 
 
-def orders(spec: TrialSpec, rack: Calibration, qps: float) -> Iterator[RequestLog]:
-    return (run(spec, rack, qps, FIRST_ORDER + order) for order in range(ORDERS))
+def orders(spec: TrialSpec, rack: Calibration, qps: float, count: int = ORDERS) -> Iterator[RequestLog]:
+    return (run(spec, rack, qps, FIRST_ORDER + order) for order in range(count))
 
 
-def half_hold(spec: TrialSpec, rack: Calibration, qps: float) -> bool:
+def half_hold(spec: TrialSpec, rack: Calibration, qps: float, count: int) -> bool:
     first = run(spec, rack, qps, FIRST_ORDER)
     if most_late(first, spec) > 0.05 * len(first):
         return False
     return more_than_half(
-        (most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps)), ORDERS
+        (most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps, count)), count
     )
 
 
-def true_boundary_qps(spec: TrialSpec, rack: Calibration) -> float:
+def true_boundary_qps(spec: TrialSpec, rack: Calibration, count: int = ORDERS) -> float:
     low, high = 0.5, 40.0
     while high / low > TOLERANCE:
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if half_hold(spec, rack, middle) else (low, middle)
+        low, high = (middle, high) if half_hold(spec, rack, middle, count) else (low, middle)
     return low
 
 

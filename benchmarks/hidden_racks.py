@@ -5,6 +5,8 @@
 Simulated racks whose constants and mechanisms no method knows (hidden/racks.py), the same space for all
 (hidden/space.py), true boundaries by exhaustive search (hidden/truth.py). A deployment tells the boundary of
 its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
+What the probes cost, and whether a deployment is given up and tells only a forecast, is drawn from searches
+of probe_costs.py with as good a rate to beat. `calibrated`, `tpe` and `gp` give up, as in studies.
 `tpe-rate` asks each deployment one rate, which it proposes too, and hears whether that held. The answer is
 the configuration with the highest measured boundary (of `calibrated`: the highest expected one of those
 measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that never
@@ -21,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +33,8 @@ import numpy as np
 from hidden.methods import METHODS, Calibrated, Method, RateSampled, Told, searches
 from hidden.space import CONFIGURATIONS, SEED
 from hidden.truth import path_of, read, read_racks
+from probe_costs import Search
+from probe_costs import read as read_searches
 from tqdm import tqdm
 
 from tune.results.stated import mean_of, pooled
@@ -37,8 +42,6 @@ from tune.results.stated import mean_of, pooled
 CAP, MOST_PROPOSALS = 60, 1000
 NOISE_SD = 0.02
 BRING_UP_S, CRASH_S = 1200.0, 600.0
-COST_RUNS = 1.34
-"""Runs of full length that a search for the highest rate costs: the median of benchmarks/capacity.py."""
 RATE, LEARN = "tpe-rate", ("calibrated", "calibrated-figures")
 CONFIRMED_AFTER, CONFIRMED, REPEATS, CONFIDENCE = 16, 3, 3, 0.95
 STATES = (1, 3, 5, 8, 16)
@@ -70,7 +73,24 @@ Task = tuple[str, int, int, bool]
 """Method, rack, noise seed, whether the rack is held out."""
 
 
-def gpu_hours(index: int, qps: float | None, runs: float = COST_RUNS) -> float:
+@cache
+def probe_costs() -> dict[float, list[Search]]:
+    """By the rate to beat over the boundary."""
+    found: dict[float, list[Search]] = {}
+    for one in read_searches():
+        found.setdefault(one.beat_frac, []).append(one)
+    return found
+
+
+def searched(qps: float, beat_qps: float, draws: np.random.Generator) -> Search:
+    """A search of a boundary at `qps`, where `beat_qps` is to be beaten; 0: nothing is."""
+    rows = probe_costs()
+    nearest = min(rows, key=lambda beat_frac: abs(beat_frac - beat_qps / max(qps, 0.01)))
+    some = rows[nearest]
+    return some[int(draws.integers(len(some)))]
+
+
+def gpu_hours(index: int, qps: float | None, runs: float) -> float:
     """Of one deployment that is asked `runs` of full length at `qps`; None crashed."""
     spec = CONFIGURATIONS[index].spec
     held_s = CRASH_S
@@ -86,14 +106,19 @@ def run(
     """One search of CAP deployments. What a configuration measures depends on rack and seed alone."""
     confirmed: Stated | None = None
     noise = np.exp(np.random.default_rng([rack, seed, 2]).normal(0, NOISE_SD, len(truth)))
+    draws = np.random.default_rng([rack, seed, 5])
     best = max(qps for qps in truth if qps is not None)
     method, known, rows, hours = make(1000 * rack + seed), dict[int, Told](), list[Row](), 0.0
     for number in range(MOST_PROPOSALS):
         index = method.propose(number)
         if index is not None and index not in known:
-            qps = truth[index]
-            known[index] = Told("crashed") if qps is None else Told("measured", qps * float(noise[index]))
-            hours += gpu_hours(index, qps)
+            qps, runs = truth[index], 0.0
+            known[index] = Told("crashed")
+            if qps is not None:
+                search = searched(qps, _to_beat(known) if method.beats else 0.0, draws)
+                runs, measured = search.runs, Told("measured", qps * float(noise[index]))
+                known[index] = Told("forecast", qps * search.boundary_frac) if search.given_up else measured
+            hours += gpu_hours(index, qps, runs)
             method.tell(number, index, known[index])
             regret = 1 - (truth[method.answer(known)] or 0.0) / best
             rows.append(Row(rack, seed, name, len(known), hours, regret))
@@ -104,6 +129,10 @@ def run(
         else:
             method.tell(number, index, known[index] if index is not None else Told("broken"))
     return rows, confirmed
+
+
+def _to_beat(known: Mapping[int, Told]) -> float:
+    return max((told.qps for told in known.values() if told.status == "measured"), default=0.0)
 
 
 def _is_told(rows: Sequence[Row]) -> bool:
@@ -124,7 +153,7 @@ def run_by_rate(truth: Sequence[float | None], rack: int, seed: int) -> list[Row
         method.tell(qps, boundary)
         if index is None:
             continue
-        hours += gpu_hours(index, None if boundary is None else qps, runs=1.0)
+        hours += gpu_hours(index, None if boundary is None else qps, 1.0)
         if boundary is not None and qps <= boundary:
             held = max(held, (qps, index))
         regret = 1 - (truth[held[1]] or 0.0) / best if held[0] else 1.0
@@ -171,7 +200,8 @@ def stated(truth: Sequence[float | None], method: Calibrated, known: Mapping[int
     assert noise is not None, "each is repeated"
     winner = max(range(len(chosen)), key=lambda at: mean_of(logs[at]))
     qps = float(np.exp(mean_of(logs[winner]) - noise.below(CONFIDENCE, 1 / REPEATS, len(chosen))))
-    hours = sum(REPEATS * gpu_hours(index, truth[index]) for index in chosen)
+    runs = float(np.mean([one.runs for one in probe_costs()[0.0]]))
+    hours = sum(REPEATS * gpu_hours(index, truth[index], runs) for index in chosen)
     return Stated(qps <= (truth[chosen[winner]] or 0.0), 1 - qps / best, hours)
 
 

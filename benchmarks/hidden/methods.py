@@ -19,14 +19,17 @@ from tune.belief.search import RackSearch, Seen
 
 @dataclass(frozen=True)
 class Told:
-    """`broken`: a rule; nothing was deployed. `qps`: the measured boundary, 0 where nothing ran."""
+    """`broken`: a rule; nothing was deployed. `qps`: the measured boundary, of one that was given up the
+    `forecast` one, 0 where nothing ran."""
 
-    status: Literal["measured", "crashed", "broken"]
+    status: Literal["measured", "forecast", "crashed", "broken"]
     qps: float = 0.0
 
 
 class Method(Protocol):
     """What asks each deployment for its boundary."""
+
+    beats: bool
 
     def propose(self, number: int) -> int | None:
         """Index of the configuration to try as `number`; None where the point breaks a rule."""
@@ -39,8 +42,12 @@ class Method(Protocol):
 
 
 class HighestMeasured:
+    """`beats`: a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
+
+    beats = False
+
     def answer(self, known: Mapping[int, Told]) -> int:
-        return max(known, key=lambda index: known[index].qps)
+        return max(known, key=lambda index: known[index].qps * (known[index].status != "forecast"))
 
 
 class Listed(HighestMeasured):
@@ -80,7 +87,8 @@ class Local(HighestMeasured):
 class Sampled(HighestMeasured):
     """One of Optuna's samplers over AXES. What crashes or breaks a rule misses a constraint."""
 
-    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
+    def __init__(self, sampler: optuna.samplers.BaseSampler, beats: bool) -> None:
+        self.beats = beats
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
 
@@ -90,7 +98,7 @@ class Sampled(HighestMeasured):
         return INDEX.get(tuple(values[i] for i, (_, values) in zip(at, AXES.values(), strict=True)))
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
-        self._trial.set_constraint("runs", -1.0 if told.status == "measured" else 1.0)
+        self._trial.set_constraint("runs", -1.0 if told.status in {"measured", "forecast"} else 1.0)
         self._study.tell(self._trial, told.qps)
 
 
@@ -126,6 +134,7 @@ class GaussianProcess(HighestMeasured):
     Of LENGTHS the one that explains best (marginal likelihood); mean and amplitude are those of the data.
     """
 
+    beats = True
     LENGTHS, NOISE = (0.2, 0.4, 0.7, 1.2), 0.03
 
     def __init__(self, seed: int) -> None:
@@ -138,7 +147,7 @@ class GaussianProcess(HighestMeasured):
 
     def propose(self, number: int) -> int | None:
         free = np.setdiff1d(np.arange(len(FEATURES)), list(self._seen))
-        known = {index: told.qps for index, told in self._seen.items() if told.status == "measured"}
+        known = {index: told.qps for index, told in self._seen.items() if told.status != "crashed"}
         if number < 5 or len(known) < 3:
             return SEED if number == 0 else int(self._draws.choice(free))
         at, ln_qps = FEATURES[list(known)], np.log(np.maximum(list(known.values()), 0.05))
@@ -147,8 +156,11 @@ class GaussianProcess(HighestMeasured):
         _, expected, sd = max(fits, key=lambda fit: fit[0])
         tried = np.array(list(self._seen))
         crashed = np.array([told.status == "crashed" for told in self._seen.values()])
-        gain = expected_gain(expected[None] + mean, sd, float(np.exp(ln_qps.max())))
+        gain = expected_gain(expected[None] + mean, sd, self._best_qps())
         return int(free[(gain * chance_to_run(FEATURES, tried, crashed)[free]).argmax()])
+
+    def _best_qps(self) -> float:
+        return max(told.qps for told in self._seen.values() if told.status == "measured")
 
     def _fit(
         self, at: np.ndarray, off: np.ndarray, amplitude: float, length: float, free: np.ndarray
@@ -169,6 +181,8 @@ class GaussianProcess(HighestMeasured):
 class Calibrated:
     """The search of search=calibrated; without `structural` hypotheses it varies figures alone."""
 
+    beats = True
+
     def __init__(self, seed: int, structural: bool = True) -> None:
         self._search = replace_seed(searches(structural), seed)
         self._seen: list[Seen] = []
@@ -179,7 +193,8 @@ class Calibrated:
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
         assert index is not None
-        self._seen.append(Seen(index, "crashed" if told.status == "crashed" else "measured", told.qps))
+        assert told.status != "broken"
+        self._seen.append(Seen(index, told.status, told.qps))
         self._view = self._search.view(self._seen)
 
     def answer(self, known: Mapping[int, Told]) -> int:
@@ -215,11 +230,11 @@ def _prior(seed: int) -> Method:
 
 
 def _tpe(seed: int) -> Method:
-    return Sampled(optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True))
+    return Sampled(optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True), beats=True)
 
 
 def _nsga2(seed: int) -> Method:
-    return Sampled(optuna.samplers.NSGAIISampler(seed=seed, population_size=12))
+    return Sampled(optuna.samplers.NSGAIISampler(seed=seed, population_size=12), beats=False)
 
 
 METHODS: Mapping[str, Callable[[int], Method]] = {

@@ -75,14 +75,27 @@ def test_what_crashed_is_avoided_and_so_are_its_neighbours(search: RackSearch) -
     assert all(after[at] < gains[at] for at in untouched)
 
 
-def test_a_deployment_that_was_given_up_lowers_what_is_expected_of_it(search: RackSearch) -> None:
+def test_a_bound_and_a_forecast_tell_less_than_a_measurement(search: RackSearch) -> None:
     seen = play(search, 2)
     view = search.view(seen)
     free = [at for at in range(len(search.specs)) if at not in [one.index for one in seen]]
     index = max(free, key=lambda at: view.expected_qps[at])
-    below = 0.8 * float(view.expected_qps[index])
-    after = search.view([*seen, Seen(index, "below", below)])
-    assert after.expected_qps[index] < view.expected_qps[index]
+    qps = 0.8 * float(view.expected_qps[index])
+    bound, forecast, measured = (
+        search.view([*seen, Seen(index, status, qps)]).expected_qps[index]
+        for status in ("below", "forecast", "measured")
+    )
+    assert qps * 0.95 < measured < forecast < view.expected_qps[index]
+    assert bound < view.expected_qps[index]
+
+
+def test_what_was_forecast_is_not_the_rate_to_beat(search: RackSearch) -> None:
+    seen = play(search, 2)
+    free = [at for at in range(len(search.specs)) if at not in [one.index for one in seen]]
+    told = [*seen, Seen(free[0], "forecast", 1.5 * max(one.qps for one in seen))]
+    gains = search.gains(search.view(told), told)
+    assert gains[free[0]] == 0
+    assert gains.max() > 0
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(crashed) == {"status": "crashed"}
     assert seen_in(measured(settings, 12.5)) == {"status": "measured", "qps": 12.5}
     given_up = measured(settings, 9.0, censored=True, beat=15.0)
-    assert seen_in(given_up) == {"status": "below", "qps": 15.0}
+    assert seen_in(given_up) == {"status": "forecast", "qps": 9.0}
     held = measured(settings, None)
     assert seen_in(held) == {"status": "above", "qps": 15.75}
     assert seen_in(held.model_copy(update={"feasible": False})) == {"status": "below", "qps": 15.75}

@@ -26,7 +26,8 @@ NUGGET = 0.02
 """Standard deviation of the noise of a measurement."""
 
 CENSORED_SD = 0.05
-"""The same for a deployment of which one bound of its boundary is known. Our choice."""
+"""The same for a deployment whose boundary was only forecast, or of which one bound is known. Our choice; the
+forecast's own is in docs/benchmarks.md."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,12 +25,13 @@ RATES_LOOKED_AT = 24
 class Seen:
     """What a deployment of configuration `index` came to.
 
-    `measured`: its boundary is `qps`. `above`: no lower, for it held that rate. `below`: lower. `crashed`: it
-    cannot run. `pending`: it runs, at `qps` where that is given.
+    `measured`: its boundary is `qps`; `forecast`: about, for it was given up before that was shown; `above`:
+    no lower, for it held that rate; `below`: lower. `crashed`: it cannot run. `pending`: it runs, at `qps`
+    where that is given.
     """
 
     index: int
-    status: Literal["measured", "above", "below", "crashed", "pending"]
+    status: Literal["measured", "forecast", "above", "below", "crashed", "pending"]
     qps: float = 0.0
 
 
@@ -120,7 +121,7 @@ class RackSearch:
         return view
 
     def _view(self, seen: Sequence[Seen]) -> View:
-        told = [one for one in seen if one.status in ("measured", "above", "below")]
+        told = [one for one in seen if one.status not in ("crashed", "pending")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None
         racks = self._posterior.probable(measured, discrepancy, self.seed)

@@ -31,10 +31,8 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
     found = outcome.capacity_qps
     if outcome.status == "infeasible":
         return {"status": "crashed"}
-    if found.censored and found.beat:
-        return {"status": "below", "qps": found.beat}
     if found.boundary:
-        return {"status": "measured", "qps": found.boundary}
+        return {"status": "forecast" if found.censored else "measured", "qps": found.boundary}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     return {"status": "below", "qps": outcome.target_qps}
