@@ -115,9 +115,11 @@ def run(
             qps, runs = truth[index], 0.0
             known[index] = Told("crashed")
             if qps is not None:
-                search = searched(qps, _to_beat(known) if method.beats else 0.0, draws)
-                runs, measured = search.runs, Told("measured", qps * float(noise[index]))
-                known[index] = Told("forecast", qps * search.boundary_frac) if search.given_up else measured
+                noisy_qps = qps * float(noise[index])
+                search = searched(noisy_qps, _to_beat(known) if method.beats else 0.0, draws)
+                known[index], runs = Told("measured", noisy_qps), search.runs
+                if search.given_up:
+                    known[index] = Told("forecast", noisy_qps * search.boundary_frac)
             hours += gpu_hours(index, qps, runs)
             method.tell(number, index, known[index])
             regret = 1 - (truth[method.answer(known)] or 0.0) / best

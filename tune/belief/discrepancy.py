@@ -25,9 +25,11 @@ ROUGH, ROUGH_LENGTH = 0.05, 0.15
 NUGGET = 0.02
 """Standard deviation of the noise of a measurement."""
 
+FORECAST_SD = 0.025
+"""The same where a boundary was only forecast, to 1.5 % (benchmarks/probe_costs.py)."""
+
 CENSORED_SD = 0.05
-"""The same for a deployment whose boundary was only forecast, or of which one bound is known. Our choice; the
-forecast's own is in docs/benchmarks.md."""
+"""The same of a deployment of which one bound is known. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)

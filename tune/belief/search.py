@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 
 from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates
-from tune.belief.discrepancy import CENSORED_SD, NUGGET, Discrepancy, Measured
+from tune.belief.discrepancy import CENSORED_SD, FORECAST_SD, NUGGET, Discrepancy, Measured
 from tune.belief.emulator import Emulator
 from tune.belief.posterior import Posterior
 from tune.belief.racks import Racks, RackSpace, hypotheses
 from tune.results.requests import FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
+
+_SD = {"measured": NUGGET, "forecast": FORECAST_SD}
 
 RATES_LOOKED_AT = 24
 """Of each configuration about so many of a finer range; of the one chosen all. Our choice."""
@@ -228,5 +230,5 @@ def _measured(told: Sequence[Seen]) -> Measured:
         which=np.array([one.index for one in told], int),
         low=np.where(status == "below", -np.inf, ln_qps),
         high=np.where(status == "above", np.inf, ln_qps),
-        sd=np.where(status == "measured", NUGGET, CENSORED_SD),
+        sd=np.array([_SD.get(one.status, CENSORED_SD) for one in told]),
     )
