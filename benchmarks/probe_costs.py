@@ -69,7 +69,7 @@ def read(path: Path = PATH) -> list[Search]:
 
 
 def table(found: Sequence[Search]) -> Iterator[str]:
-    yield "| rate to beat / true boundary | given up | runs of full length | boundary of those off by (sd) |"
+    yield "| rate to beat / true boundary | given up | runs of full length | forecast of those off by (sd) |"
     yield "|---|---|---|---|"
     for beat_frac in (0.0, *BEATS):
         some = [one for one in found if one.beat_frac == beat_frac]

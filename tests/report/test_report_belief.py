@@ -131,7 +131,10 @@ def test_a_boundary_that_is_absent_or_zero_breaks_nothing() -> None:
     fixed, none_held = measured(0), searched(1, bracket=(None, None, 0.0), feasible=False)
     figure = drawn([fixed, none_held], interval(0.0, 0.0, 0.0), interval(5.0, 6.0, 8.0))
     assert traces(figure)["SLO broken (n = 1)"]["hovertext"][0].endswith("-100 % against the expected median")
-    assert "1 measured without a boundary" in figure.caption
+    assert "1 without a boundary, at the rate that they were asked" in figure.caption
+    mark = next(one for name, one in traces(figure).items() if name.startswith("feasible"))
+    assert mark["y"] == [fixed.target_qps]
+    assert f"asked {fixed.target_qps:g}" in mark["hovertext"][0]
 
 
 def test_parameters_are_told_most_learned_first_and_in_an_engineers_words() -> None:

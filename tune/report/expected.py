@@ -54,6 +54,14 @@ class Pair:
         return self.measured_qps / self.expected.median - 1
 
     @property
+    def level_qps(self) -> float | None:
+        """Where its mark stands: at its boundary, at the rate that it was asked where none was searched for;
+        None where nothing was measured."""
+        if self.verdict in ("infeasible", "failed"):
+            return None
+        return self.outcome.target_qps if self.measured_qps is None else self.measured_qps
+
+    @property
     def inside(self) -> bool:
         of = self.expected
         return of is not None and self.measured_qps is not None and of.low <= self.measured_qps <= of.high
@@ -87,7 +95,7 @@ def drawing(of: Sequence[Pair]) -> Figure:
     drawn.add_trace(_bands(told), row=2, col=1)
     _best_so_far(drawn, of)
     for kind in MARKS:
-        some = [pair for pair in of if pair.verdict == kind and _level(pair, floor) is not None]
+        some = [pair for pair in of if pair.verdict == kind]
         if some:
             drawn.add_trace(_marks(some, kind, floor), row=1, col=1)
             drawn.add_trace(_differences(some, kind), row=2, col=1)
@@ -135,7 +143,7 @@ def _half_width(some: Sequence[Pair]) -> str:
 
 def _caption(of: Sequence[Pair], told: Sequence[Pair]) -> str:
     without = sum(pair.verdict not in ("infeasible", "failed") and pair.measured_qps is None for pair in of)
-    more = f", {without:,} measured without a boundary" if without else ""
+    more = f", {without:,} without a boundary, at the rate that they were asked" if without else ""
     return (
         "Grey: what the search expected of a trial when it proposed it, median and 90 % interval. Marks: the "
         "boundary that was measured, the rate that half of all orders of prompt lengths should hold; where a "
@@ -147,15 +155,10 @@ def _caption(of: Sequence[Pair], told: Sequence[Pair]) -> str:
 
 def _ends(of: Sequence[Pair]) -> tuple[float, float]:
     """Of all that is drawn, queries/s, with room for a mark above."""
-    levels = [level for pair in of if (level := pair.measured_qps) is not None]
+    levels = [level for pair in of if (level := pair.level_qps) is not None]
     levels += [end for pair in of if pair.expected for end in (pair.expected.low, pair.expected.high)]
     low, high = min(levels), max(levels)
     return low, high + 0.06 * (high - low or high or 1.0)
-
-
-def _level(pair: Pair, floor: float) -> float | None:
-    """Where the mark of a trial stands; None where it was measured and has no boundary."""
-    return floor if pair.verdict in ("infeasible", "failed") else pair.measured_qps
 
 
 def _expected(told: Sequence[Pair]) -> go.Scatter:
@@ -204,8 +207,8 @@ def _best_so_far(drawn: go.Figure, of: Sequence[Pair]) -> None:
     best = 0.0
     x, y = [], []
     for pair in of:
-        if pair.verdict == "feasible" and (pair.measured_qps or 0.0) > best:
-            best = pair.measured_qps or 0.0
+        if pair.verdict == "feasible" and (pair.level_qps or 0.0) > best:
+            best = pair.level_qps or 0.0
             x.append(pair.outcome.number)
             y.append(best)
     if x:
@@ -220,7 +223,7 @@ def _marks(some: Sequence[Pair], kind: Verdict, floor: float) -> go.Scatter:
     unmeasured = ", not measured" if kind in ("infeasible", "failed") else ""
     return go.Scatter(
         x=[pair.outcome.number for pair in some],
-        y=[_level(pair, floor) for pair in some],
+        y=[floor if pair.level_qps is None else pair.level_qps for pair in some],
         name=f"{VERDICT_WORDS[kind]}{unmeasured} (n = {len(some):,})",
         **_mark_style(some, kind),
     )
@@ -255,7 +258,10 @@ def _hover(pair: Pair) -> str:
     if of is not None:
         lines = [f"expected {words.rate(of.median)} ({of.low:.4g} to {of.high:.4g})"]
     came = VERDICT_WORDS[pair.verdict]
-    lines.append(f"{came}, not measured" if measured is None else f"measured {words.rate(measured)}: {came}")
+    if pair.level_qps is None:
+        lines.append(f"{came}, not measured")
+    else:
+        lines.append(f"{'asked' if measured is None else 'measured'} {words.rate(pair.level_qps)}: {came}")
     if off is not None:
         lines.append(f"{words.signed_percent(off)} against the expected median")
     return "<br>".join(lines)
@@ -264,11 +270,10 @@ def _hover(pair: Pair) -> str:
 def _name_marks(drawn: go.Figure, of: Sequence[Pair], floor: float) -> None:
     """The verdict beside every mark that did not hold, upright: neighbours stand close."""
     for pair in of:
-        level = _level(pair, floor)
-        if pair.verdict != "feasible" and level is not None:
+        if pair.verdict != "feasible":
             drawn.add_annotation(
                 x=pair.outcome.number,
-                y=level,
+                y=floor if pair.level_qps is None else pair.level_qps,
                 text=VERDICT_WORDS[pair.verdict],
                 textangle=-90,
                 xshift=12,
