@@ -202,7 +202,7 @@ class Calibrated:
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
         """The highest expected ones of those measured."""
-        measured = [index for index, told in known.items() if told.status == "measured"]
+        measured = [index for index, told in known.items() if told.status == "measured"] or list(known)
         expected = self._view.expected_qps
         return sorted(measured, key=lambda index: -expected[index])[:count]
 

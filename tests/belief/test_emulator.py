@@ -69,3 +69,26 @@ def test_a_slow_last_worker_slows_the_decode_pool(search: RackSearch, few: Candi
     usual = search.ln_boundary(rack, which)
     assert (slow <= usual).all()
     assert (slow < usual).any()
+
+
+def test_slow_workers_beside_the_front_end_are_those_of_the_pool_that_stands_there(
+    settings: Settings,
+) -> None:
+    assert settings.cluster.calibration
+    spec = settings.trial_spec
+    heads = [
+        spec.model_copy(update={"split": spec.split.model_copy(update={"head": head})})
+        for head in ("prefill", "decode")
+    ]
+    for specs in (heads, heads[::-1]):
+        search = RackSearch(specs, np.zeros((2, 1)), settings.cluster.calibration, 0)
+        rack = as_it_is(search)
+        at = [one.name for one in search.space.alternatives].index("head_node_scale")
+        choice = rack.choice.copy()
+        choice[0, at] = 2
+        usual, slow = (
+            search.ln_boundary(one, np.arange(2))[0] for one in (rack, replace(rack, choice=choice))
+        )
+        by_head = dict(zip((one.split.head for one in specs), usual - slow, strict=True))
+        assert by_head["prefill"] > 0.01, "prefill binds in the reference"
+        assert by_head["decode"] < by_head["prefill"]

@@ -135,6 +135,26 @@ def test_a_rate_that_was_missed_is_not_asked_again_nor_one_above(at_rates: RackS
     assert at_rates.propose([Seen(0, "above", 25.75)]) is None, "the highest rate there is"
 
 
+def test_a_rate_far_below_what_is_expected_says_next_to_nothing(at_rates: RackSearch) -> None:
+    seen = [Seen(0, "measured", truth(at_rates)[0])]
+    before = at_rates.view(seen)
+    after = at_rates.view([*seen, Seen(3, "above", 0.2 * float(before.expected_qps[3]))])
+    assert after.sd[3] == pytest.approx(before.sd[3])
+
+
+def test_a_run_that_cannot_be_trusted_teaches_nothing_and_its_rate_is_not_asked_again(
+    at_rates: RackSearch,
+) -> None:
+    seen = ask_rates(at_rates, 3)
+    proposed = at_rates.propose(seen)
+    assert proposed
+    told = [*seen, Seen(proposed.index, "untrusted", proposed.qps or 0.0)]
+    assert (at_rates.view(told).expected_qps == at_rates.view(seen).expected_qps).all()
+    again = at_rates.propose(told)
+    assert again
+    assert (again.index, again.qps) != (proposed.index, proposed.qps)
+
+
 def test_rates_asked_at_once_differ(at_rates: RackSearch) -> None:
     seen = ask_rates(at_rates, 3)
     for _ in range(3):

@@ -202,7 +202,10 @@ def test_where_there_are_none_the_farthest_is_told() -> None:
         "None: of 2 measured trials none lies 2 standard deviations or more from what is simulated. The "
         "farthest, trial 1, was measured at 15 QPS and simulated at 16 (15.5 to 16.5): 1.5 sd below, -6.2 %."
     )
-    assert learned(study(), [], NOTHING_TOLD, ()).untold == "No measured trial was held against it yet."
+    assert (
+        learned(study(), [], NOTHING_TOLD, ()).untold
+        == "Of no trial on record the boundary was searched for and found."
+    )
 
 
 def test_the_terminal_says_what_was_learned_and_what_another_trial_should_gain() -> None:
@@ -211,7 +214,7 @@ def test_the_terminal_says_what_was_learned_and_what_another_trial_should_gain()
         "learned   prefill kernels ×0.83 (0.79 to 0.87), a_new_one ×1.60 (1.50 to 1.90), "
         "decode kernels ×1.06 (0.95 to 1.19)",
         "          next to nothing of KV transfer, all-reduce",
-        "next      Another trial is expected to raise the best boundary by 1.2 %.",
+        "next      Another trial is expected to raise the best rate by 1.2 %.",
     ]
     assert render_status(study(), proposals, outcomes, of).endswith(render_belief(of))
     assert render_belief(NOTHING_TOLD).startswith("learned   no parameter is pinned down yet\nnext")

@@ -140,7 +140,10 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(given_up) == {"status": "forecast", "qps": 9.0}
     held = measured(settings, None)
     assert seen_in(held) == {"status": "above", "qps": 15.75}
-    assert seen_in(held.model_copy(update={"feasible": False})) == {"status": "below", "qps": 15.75}
+    missed = held.model_copy(update={"feasible": False, "valid": True})
+    assert seen_in(missed) == {"status": "below", "qps": 15.75}
+    untrusted = missed.model_copy(update={"valid": False})
+    assert seen_in(untrusted) == {"status": "untrusted", "qps": 15.75}
 
 
 def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
@@ -199,8 +202,24 @@ def test_at_fixed_rates_it_proposes_a_configuration_and_a_rate_of_the_sweep(kind
         feasible = rate <= truth(int(point["prefill_workers"]))
         held = rate if feasible else held
         told = measured(fixed, None)
-        of.tell(number, told.model_copy(update={"feasible": feasible, "target_qps": rate}))
+        of.tell(number, told.model_copy(update={"feasible": feasible, "valid": True, "target_qps": rate}))
     assert held >= 12
+
+
+def test_a_reference_at_a_rate_that_the_sweep_has_not_is_heard_all_the_same() -> None:
+    fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
+    assert fixed.cluster.calibration
+    sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
+    found = candidates(fixed.trial_spec, sweep, 0)
+    sampler = CalibratedSampler(sweep.space, found, fixed.cluster.calibration, 0)
+    of = Ledger(sweep.space, fixed.search, 0, sampler)
+    of.tell(0, measured(fixed, None))
+    point = of.propose(1)
+    assert point
+    assert float(point["rate"]) > fixed.trial_spec.load.target_qps
+    belief = of.belief({0: "t0"})
+    assert belief
+    assert belief.trials_told == 1
 
 
 @pytest.mark.slow

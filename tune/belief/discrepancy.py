@@ -1,7 +1,7 @@
 """What the simulator gets wrong even on the right rack: an error smooth over configurations, and noise.
 
-A Gaussian process over the settings, with a squared exponential covariance. Source: Rasmussen and Williams,
-Gaussian Processes for Machine Learning, MIT Press 2006, algorithm 2.1.
+A Gaussian process over the settings, whose covariance is the sum of a long and a short squared exponential.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Press 2006, algorithm 2.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
-from tune.results.requests import FloatArray, IntArray
+from tune.results.requests import BoolArray, FloatArray, IntArray
 
 AMPLITUDE = 0.1
 """Standard deviation of the error, in ln of the boundary. Our choice."""
@@ -46,6 +46,9 @@ class Measured:
 
     def __len__(self) -> int:
         return len(self.which)
+
+    def only(self, which: BoolArray) -> Measured:
+        return Measured(self.which[which], self.low[which], self.high[which], self.sd[which])
 
     def residual(self, ln_boundary: FloatArray) -> FloatArray:
         """What of the measurements racks that say `ln_boundary` (racks, n) do not explain, shape the same."""

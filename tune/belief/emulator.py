@@ -6,6 +6,7 @@ time, what the decode pool can do in time, and what the links between them carry
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from tune.belief.decode_bound import DecodeEngine
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
-from tune.belief.prefill_curve import Asked, PrefillPool, curves, service_s
+from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.compiled import compiled
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
 LOWEST_QPS = 0.05
@@ -47,7 +49,7 @@ class Emulator:
         space: RackSpace,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """Simulates each prefill pool once a router and load; `progress` hears of each pool."""
+        """Simulates each prefill pool at several loads, with each router; `progress` hears of each pool."""
         self._space, self._calibration = space, calibration
         self._asked = Asked.by(specs[0].load)
         self._prompt = self._asked[0].prompt
@@ -61,6 +63,7 @@ class Emulator:
         self._pairs = Pairs(self._pool_of[pairs], *ends.T)
         self._pool_tp = np.array([specs[at].prefill.tensor_parallel_size for at in pools])
         self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
+        self._engine_on_head = [any(_on_head(specs[at], calibration, "decode")) for at in engines]
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
         self._links = np.array([_links(spec) for spec in specs])
         kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
@@ -71,7 +74,7 @@ class Emulator:
     def _know_pools(self, specs: Sequence[TrialSpec], progress: Callable[[], None]) -> None:
         """Curves, what each pool does at most, and how much of that is all-reduce; pools side by side, for
         compiled loops leave other threads alone."""
-        threads = ThreadPoolExecutor()
+        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         try:
             known = []
             for found in threads.map(self._curve_s, specs):
@@ -83,6 +86,7 @@ class Emulator:
         slowed_s = np.array([self._service_s(spec, 0.5) for spec in specs])
         workers = np.array([spec.split.prefill_workers for spec in specs])
         self._pools = Pools(
+            utilisation=UTILISATION,
             curve_s=np.array(known),
             saturated_qps=workers / own_s,
             up_to_qps=np.array([asked.up_to_qps for asked in self._asked]),
@@ -93,7 +97,7 @@ class Emulator:
         """(runs, variants, loads); a variant is a router and a scale of the head's node."""
         routers = [ROUTERS[int(value)] for value in self._space.values("router")]
         scales = self._space.values("head_node_scale")
-        on_head = slowdowns(spec, self._calibration.model_copy(update=_SLOW_HEAD), "prefill") > 1
+        on_head = np.array(_on_head(spec, self._calibration, "prefill"))
         worker = prefill_worker(spec, self._calibration, np.inf)
         found = curves(PrefillPool(worker, on_head), self._asked, routers, scales)
         return found.reshape(len(self._asked), -1, found.shape[-1])
@@ -134,13 +138,13 @@ class Emulator:
         """Of one worker (racks,), where the slowest of the pool has the limit."""
         scale = factors["decode_scale"] * factors[f"decode_scale_tp{self._engine_tp[engine]}"]
         slowest = np.maximum(self._space.value(racks, "last_decode_worker_scale"), 1.0)
+        if self._engine_on_head[engine]:
+            slowest = np.maximum(slowest, self._space.value(racks, "head_node_scale"))
         reads = self._space.value(racks, "large_batch_weight_reads") * slowest
         return self._engines[engine].highest_qps(
             scale * slowest, factors["all_reduce"], reads, factors["kv_capacity"]
         )
 
-
-_SLOW_HEAD = {"head_node_scale": 2.0}
 
 _DECODE_STEP_S = 0.055
 """Of the first token's way through decode: a step. Figure: p50 of TPOT of the published run, and a half."""
@@ -172,12 +176,19 @@ def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
 
 def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
     worker = prefill_worker(spec, calibration, np.inf)
-    return worker, spec.split.prefill_workers, spec.prefill.tensor_parallel_size
+    return worker, spec.prefill.tensor_parallel_size, _on_head(spec, calibration, "prefill")
 
 
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
     worker, batch_s = decode_worker(spec, calibration, np.inf)
-    return worker, batch_s.tobytes(), spec.decode.tensor_parallel_size
+    on_head = any(_on_head(spec, calibration, "decode"))
+    return worker, batch_s.tobytes(), spec.decode.tensor_parallel_size, on_head
+
+
+def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[bool, ...]:
+    """Which workers of a pool share a node with the front end."""
+    slow = calibration.model_copy(update={"head_node_scale": 2.0, "last_decode_worker_scale": 1.0})
+    return tuple((slowdowns(spec, slow, role) > 1).tolist())
 
 
 def _ends(spec: TrialSpec) -> tuple[int, int, int, int]:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune.belief.prefill_curve import UTILISATION
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.compiled import compiled
 
@@ -23,9 +22,10 @@ BUSIEST = 0.98
 
 
 class Pools(NamedTuple):
-    """Curves (pools, runs, variants, loads) in seconds, the rate of each pool at utilisation 1 (pools,), and
-    the rate up to which each run is the one that is asked (runs,)."""
+    """Curves (pools, runs, variants, loads) in seconds, at each `utilisation` (loads,), the rate of each pool
+    at utilisation 1 (pools,), and the rate up to which each run is the one that is asked (runs,)."""
 
+    utilisation: FloatArray
     curve_s: FloatArray
     saturated_qps: FloatArray
     up_to_qps: FloatArray
@@ -70,10 +70,10 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
             pool, scale = pairs.pool[pair], racks.scale[rack, pair]
             sent_s, received_s = link_s / pairs.sender_gpus[pair], link_s / pairs.receiver_gpus[pair]
             links = _Links(sent_s, received_s, pairs.senders[pair], pairs.receivers[pair])
-            least_qps = 0.0
+            saturated_qps, least_qps = pools.saturated_qps[pool] / scale, 0.0
             for run in range(len(pools.up_to_qps)):
-                curve_s, saturated_qps = pools.curve_s[pool, run, variant], pools.saturated_qps[pool] / scale
-                qps = _highest_qps(curve_s, scale, saturated_qps, links, left_s)
+                curve_s = scale * pools.curve_s[pool, run, variant]
+                qps = _highest_qps(curve_s, pools.utilisation * saturated_qps, links, left_s)
                 found[rack, pair] = max(qps, least_qps)
                 if qps <= pools.up_to_qps[run]:
                     break
@@ -82,26 +82,24 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
 
 
 @compiled
-def _highest_qps(
-    curve_s: FloatArray, scale: float, saturated_qps: float, links: _Links, left_s: float
-) -> float:
-    """Where a curve (loads,) meets the limit, straight in logarithms between its points; 0 where it begins
-    above."""
-    below, above = -1, len(UTILISATION)
+def _highest_qps(curve_s: FloatArray, qps: FloatArray, links: _Links, left_s: float) -> float:
+    """Where a curve, seconds at rates `qps`, (loads,) each, meets the limit, straight in logarithms between
+    its points; 0 where it begins above."""
+    below, above = -1, len(qps)
     low_s = high_s = 0.0
     while above - below > 1:
         middle = (below + above) // 2
-        taken_s = scale * curve_s[middle] + _linked_s(links, UTILISATION[middle] * saturated_qps)
+        taken_s = curve_s[middle] + _linked_s(links, qps[middle])
         if taken_s <= left_s:
             below, low_s = middle, taken_s
         else:
             above, high_s = middle, taken_s
     if below == -1:
         return 0.0
-    if above == len(UTILISATION):
-        return float(saturated_qps * UTILISATION[-1])
+    if above == len(qps):
+        return float(qps[-1])
     share = np.log(left_s / low_s) / np.log(high_s / low_s)
-    return float(saturated_qps * UTILISATION[below] * (UTILISATION[above] / UTILISATION[below]) ** share)
+    return float(qps[below] * (qps[above] / qps[below]) ** share)
 
 
 @compiled

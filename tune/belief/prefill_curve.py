@@ -104,7 +104,8 @@ def _curves(pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[
     one is sent fewer: the pool is as one that can do less."""
     if router == "least-loaded":
         usual = _slowest_s(pool, asked, router, head_scales[:1])[0]
-        done_frac = 1 - pool.on_head.mean() * (1 - head_scales[0] / np.array(head_scales))
+        done = 1 - pool.on_head.mean() * (1 - 1 / np.array(head_scales))
+        done_frac = done / done[0]
         ln_s = np.stack([np.interp(UTILISATION / frac, UTILISATION, np.log(usual)) for frac in done_frac])
     else:
         draws = range(RANDOM_DRAWS if router == "random" else 1)

@@ -28,12 +28,12 @@ class Seen:
     """What a deployment of configuration `index` came to.
 
     `measured`: its boundary is `qps`; `forecast`: about, for it was given up before that was shown; `above`:
-    no lower, for it held that rate; `below`: lower. `crashed`: it cannot run. `pending`: it runs, at `qps`
-    where that is given.
+    no lower, for it held that rate; `below`: lower. `untrusted`: it ran at `qps` and shows nothing.
+    `crashed`: it cannot run. `pending`: it runs, at `qps` where that is given.
     """
 
     index: int
-    status: Literal["measured", "forecast", "above", "below", "crashed", "pending"]
+    status: Literal["measured", "forecast", "above", "below", "untrusted", "crashed", "pending"]
     qps: float = 0.0
 
 
@@ -123,7 +123,7 @@ class RackSearch:
         return view
 
     def _view(self, seen: Sequence[Seen]) -> View:
-        told = [one for one in seen if one.status not in ("crashed", "pending")]
+        told = [one for one in seen if one.status not in ("untrusted", "crashed", "pending")]
         measured = _measured(told)
         discrepancy = Discrepancy(self.features, measured) if told else None
         racks = self._posterior.probable(measured, discrepancy, self.seed)
@@ -131,12 +131,16 @@ class RackSearch:
         if discrepancy is None:
             return View(racks, ln_simulated, ln_simulated, np.full(len(self.specs), NUGGET))
         residual = measured.residual(ln_simulated[:, measured.which])
+        tight = (measured.low == measured.high) | (np.median(residual, 0) != 0)
+        if not tight.all():
+            discrepancy, residual = Discrepancy(self.features, measured.only(tight)), residual[:, tight]
         return View(racks, ln_simulated, ln_simulated + discrepancy.mean(residual), discrepancy.sd)
 
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
 
-        0 where it is known. One that is asked for a rate is asked for the best one. `view` is that of `seen`.
+        0 where it is known. Of one that is asked a rate it is that of the best of RATES_LOOKED_AT. `view` is
+        that of `seen`.
         """
         known, gains = self._last_gains
         if known != tuple(seen) or gains is None:
@@ -205,11 +209,11 @@ class RackSearch:
         self, view: View, seen: Sequence[Seen], which: IntArray, rates_qps: FloatArray
     ) -> FloatArray:
         """Of the configurations `which` (m,) at each of `rates_qps` (k,): (m, k). 0 where it is known that
-        the rate is missed."""
+        the rate is missed, or showed nothing."""
         assert self.rates_qps is not None
         missed = np.full(len(self.specs), np.inf)
         for one in seen:
-            if one.status in ("crashed", "below"):
+            if one.status in ("crashed", "below", "untrusted"):
                 missed[one.index] = min(missed[one.index], one.qps)
         best = _held_qps(seen) or float(self.rates_qps[0]) / 2
         gain = gain_at_rates(view.ln_mean[:, which], view.sd[which], best, rates_qps)

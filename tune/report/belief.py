@@ -120,7 +120,7 @@ def _off(trial: TrialBelief) -> str:
 
 def _untold(belief: Belief) -> str:
     if not belief.trials:
-        return "No measured trial was held against it yet."
+        return "Of no trial on record the boundary was searched for and found."
     farthest = max(belief.trials, key=lambda t: (abs(t.off_sd), -t.number))
     return (
         f"None: of {words.plural(len(belief.trials), 'measured trial')} none lies {UNEXPLAINED_SD:g} "

@@ -118,7 +118,7 @@ def sharpened(of: Sequence[Pair]) -> str:
     """
     told = [pair for pair in of if pair.off_frac is not None and pair.verdict != "given_up"]
     if not told:
-        return "No trial with an expectation is measured yet."
+        return "Of no trial with an expectation the boundary is known."
     inside = sum(pair.inside for pair in told)
     text = (
         f"{inside:,} of {len(told):,} boundaries were measured inside the 90 % interval that was expected "

@@ -121,4 +121,4 @@ def gain(belief: Belief) -> str:
     """What another trial is worth, as one sentence."""
     percent = belief.expected_gain_frac * 100
     by = "less than 0.1" if percent < 0.1 else words.figure(percent, 2)
-    return f"Another trial is expected to raise the best boundary by {by} %."
+    return f"Another trial is expected to raise the best rate by {by} %."

@@ -64,7 +64,7 @@ class TrialBelief(Typed):
 
 
 class Belief(Typed):
-    """`expected_gain_frac`: how much another trial is expected to raise the best boundary, as a share.
+    """`expected_gain_frac`: how much another trial is expected to raise the best rate, as a share.
 
     `calibration`: figures of the most probable rack, by the name of a field of the cluster's calibration;
     what no such field holds (KV cache, all-reduce, a factor a TP) is in `parameters` alone.

@@ -35,6 +35,8 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
         return {"status": "forecast" if found.censored else "measured", "qps": found.boundary}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
+    if not outcome.valid:
+        return {"status": "untrusted", "qps": outcome.target_qps}
     return {"status": "below", "qps": outcome.target_qps}
 
 
@@ -42,7 +44,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
     """Proposes the candidate most worth a deployment, by what the simulator, learning the rack, expects.
 
     `expected`: the boundary expected of the last one proposed. `gain_frac`: by how much it was expected to
-    raise the best boundary, as a share; NOTHING_LEFT where every candidate is known.
+    raise the best rate, as a share; NOTHING_LEFT where every candidate is known, or no higher rate may hold.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
             progress=progress,
             rates_qps=np.array(self._rates, float) if self._rates else None,
         )
+        self._of_spec = {spec.trial_id: at for at, spec in enumerate(candidates.specs)}
+        self._outside: list[tuple[int, Seen]] = []
         self.expected: Interval | None = None
         self.gain_frac = 0.0
 
@@ -106,6 +110,13 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         """Never needed: every dimension is sampled together with the others."""
         raise AssertionError(f"{param_name} is not a dimension of the study's space")
 
+    def hear(self, outcome: Outcome) -> None:
+        """Of a trial that is no point of the sweep: its configuration may be a candidate's all the same, at
+        another rate."""
+        index = self._of_spec.get(outcome.trial_id)
+        if index is not None and outcome.status != "failed":
+            self._outside.append((outcome.number, Seen(index, **seen_in(outcome))))
+
     def belief(self, study: optuna.Study, trial_ids: Mapping[int, str]) -> Belief:
         """After all that `study` was told; `trial_ids` by number."""
         numbered = [(number, one) for number, one in self._seen(study) if one.status != "pending"]
@@ -115,7 +126,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
 
     def _seen(self, study: optuna.Study) -> list[tuple[int, Seen]]:
         """Of each trial that teaches something, in order."""
-        found = []
+        found = list(self._outside)
         for trial in study.get_trials(deepcopy=False):
             if trial.state == TrialState.FAIL or not trial.params:
                 continue

@@ -94,6 +94,8 @@ class Ledger:
         expected of it."""
         trial = self._open.pop(number, None)
         if trial is None:
+            if self._learner:
+                self._learner.hear(outcome)
             return
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
