@@ -17,6 +17,10 @@ action=confirm does.
 
 from __future__ import annotations
 
+# isort: split
+import tune.__main__  # noqa: F401  as the command does, before numpy comes in
+
+# isort: split
 import argparse
 import csv
 from collections.abc import Callable, Mapping, Sequence
