@@ -167,7 +167,7 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
 def test_interrupted_or_killed_it_leaves_no_process_and_a_record(
     number: signal.Signals, code: int, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = start(*SMALL, *dynamo)
+    process = start(*SMALL, "load.min_duration_s=120.0", *dynamo)
     wait_for(lambda: list((tmp_path / "runs").glob("single-local/*/raw/1/probe-1")))
     process.send_signal(number)
     assert finish(process) == code
