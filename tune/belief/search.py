@@ -158,9 +158,7 @@ class RackSearch:
         expected = view.expected_qps
         best = max((expected[one.index] for one in seen if one.status == "measured"),
                    default=float(expected.min()))  # fmt: skip
-        tried = np.array([one.index for one in seen], int)
-        crashed = np.array([one.status == "crashed" for one in seen], bool)
-        gain = expected_gain(view.ln_mean, view.sd, best) * chance_to_run(self.features, tried, crashed)
+        gain = expected_gain(view.ln_mean, view.sd, best) * self._chance(seen)
         gain[[one.index for one in seen]] = 0.0
         return gain
 
@@ -217,10 +215,13 @@ class RackSearch:
                 missed[one.index] = min(missed[one.index], one.qps)
         best = _held_qps(seen) or float(self.rates_qps[0]) / 2
         gain = gain_at_rates(view.ln_mean[:, which], view.sd[which], best, rates_qps)
-        tried = np.array([one.index for one in seen], int)
-        crashed = np.array([one.status == "crashed" for one in seen], bool)
-        gain *= chance_to_run(self.features, tried, crashed)[which, None]
+        gain *= self._chance(seen)[which, None]
         return np.where(rates_qps < missed[which, None], gain, 0.0)
+
+    def _chance(self, seen: Sequence[Seen]) -> FloatArray:
+        """That each configuration runs, (n,)."""
+        tried = np.array([one.index for one in seen], int)
+        return chance_to_run(self.features, tried, np.array([one.status == "crashed" for one in seen], bool))
 
 
 def _held_qps(seen: Sequence[Seen]) -> float:
