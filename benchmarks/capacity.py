@@ -134,7 +134,7 @@ class Deployment:
 
     def measure(self, ask: Ask) -> tuple[RequestLog, bool]:
         load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
-        load = load if ask.queries is None else load.first(ask.queries)
+        load = load if ask.queries is None else load.sample(ask.queries)
         log = simulate(self.spec.model_copy(update={"load": load}), self.rack)
         given_up = hopeless(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
         if given_up:

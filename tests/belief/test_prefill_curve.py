@@ -25,7 +25,7 @@ def test_a_run_of_one_pass_goes_up_to_the_rate_at_which_the_benchmark_wants_two(
 
 
 def test_a_load_without_whole_passes_has_one_length(settings: Settings) -> None:
-    load = settings.trial_spec.load.first(700)
+    load = settings.trial_spec.load.sample(700)
     assert [len(one.prompt) for one in Asked.by(load)] == [700]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,10 +121,38 @@ def test_seed_changes_the_order_and_not_the_dataset(first: int, second: int) -> 
         assert np.array_equal(np.sort(a), np.sort(b))
 
 
-def test_same_seed_same_lengths_and_a_short_probe_is_a_beginning() -> None:
-    long, short = draw_lengths(DATASET, 2000, True, 7), draw_lengths(DATASET, 123, False, 7)
-    assert np.array_equal(long[0][:123], short[0])
-    assert np.array_equal(long[1][:123], short[1])
+@given(queries=st.integers(1, 4999), seed=st.integers(0, 2**40))
+def test_a_part_of_a_pass_asks_one_sample_of_each_stratum(queries: int, seed: int) -> None:
+    passes, rest = divmod(queries, 2000)
+    inputs, outputs = draw_lengths(DATASET, queries, False, seed)
+    assert len(inputs) == len(outputs) == queries
+    whole = draw_lengths(DATASET, 2000, True, seed)
+    pairs = Counter(zip(*(lengths.tolist() for lengths in whole), strict=True))
+    asked = Counter(zip(inputs[2000 * passes :].tolist(), outputs[2000 * passes :].tolist(), strict=True))
+    assert asked.total() == rest
+    assert asked <= pairs
+    for share in (0.25, 0.5, 0.9):
+        long = np.sort(whole[0])[int(share * 2000)]
+        one_group = rest / max(math.isqrt(rest), 1)
+        assert abs((inputs[2000 * passes :] >= long).sum() - (1 - share) * rest) <= one_group + 2
+
+
+def test_a_short_probe_is_as_long_as_the_dataset_in_the_mean() -> None:
+    """1,187 requests that happened to come would stray by 1.1 % (sd) in either length."""
+    whole = draw_lengths(DATASET, 2000, True, 0)
+    for seed in range(20):
+        for lengths, every in zip(draw_lengths(DATASET, 300, False, seed), whole, strict=True):
+            assert lengths.mean() == pytest.approx(every.mean(), rel=0.02)
+    one, again, other = (draw_lengths(DATASET, 300, False, seed)[0].tolist() for seed in (7, 7, 8))
+    assert one == again != other
+
+
+@given(seed=st.integers(0, 2**40))
+def test_long_prompts_of_a_short_probe_bunch_as_they_do_in_a_run(seed: int) -> None:
+    """Prompts spread evenly over time would make no bursts, and hold too high a rate."""
+    inputs, _ = draw_lengths(DATASET, 1000, False, seed)
+    correlation = float(np.corrcoef(inputs[:-1], inputs[1:])[0, 1])
+    assert abs(correlation) < 0.2
 
 
 def test_prompts_and_answers_are_unrelated() -> None:

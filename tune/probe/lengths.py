@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ def draw_lengths(
     The dataset is the same whatever the seed; `length_seed` decides which prompt goes with which answer
     (unless a file says so) and the order. Queries walk through one random permutation of the samples after
     another; with `concatenate_permutation` they make whole passes, as LoadGen's setting of that name does.
+    What is no whole pass is a fair sample of the dataset: one of each stratum of lengths, in random order.
     Raises FixCommand for a distribution that cannot exist or a bad file, ValueError for a partial pass.
     """
     if concatenate_permutation and queries % dataset.samples:
@@ -35,30 +37,32 @@ def draw_lengths(
             f"{queries} queries are no whole number of passes over {dataset.samples} samples; "
             "take Load.expected_queries, or turn concatenate_permutation off for a short probe"
         )
-    draws = _draws(length_seed)
-    if dataset.path is None:
-        sorted_inputs, sorted_outputs = _synthetic(dataset)
-        inputs, outputs = draws.permutation(sorted_inputs), draws.permutation(sorted_outputs)
-        order = _order(draws, dataset.samples, queries)
-    else:
-        order = _order(draws, dataset.samples, queries)
-        inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
+    inputs, outputs, order = _drawn(dataset, queries, length_seed)
     return inputs[order], outputs[order]
 
 
 def draw_order(dataset: Dataset, queries: int, length_seed: int) -> IntArray:
     """The row of the dataset's file that each query asks, int64 of shape (queries,); draw_lengths agrees."""
-    return _order(_draws(length_seed), dataset.samples, queries)
+    return _drawn(dataset, queries, length_seed)[2]
 
 
-def _draws(length_seed: int) -> np.random.RandomState:
-    """RandomState's streams are frozen between NumPy releases, Generator's are not."""
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+def _drawn(dataset: Dataset, queries: int, length_seed: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Prompt and answer tokens of the samples, (samples,) each, and which sample each query asks, (queries,).
 
-
-def _order(draws: np.random.RandomState, samples: int, queries: int) -> IntArray:
-    passes = -(-queries // samples)
-    return np.concatenate([draws.permutation(samples) for _ in range(passes)])[:queries]
+    RandomState's streams are frozen between NumPy releases, Generator's are not.
+    """
+    draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+    passes, rest = divmod(queries, dataset.samples)
+    if dataset.path is None:
+        sorted_inputs, sorted_outputs = _synthetic(dataset)
+        inputs, outputs = draws.permutation(sorted_inputs), draws.permutation(sorted_outputs)
+        order = [draws.permutation(dataset.samples) for _ in range(passes)]
+    else:
+        order = [draws.permutation(dataset.samples) for _ in range(passes)]
+        inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
+    if rest:
+        order.append(_one_a_stratum(draws, inputs, outputs, rest))
+    return inputs, outputs, np.concatenate(order)
 
 
 def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:
@@ -71,6 +75,27 @@ def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tup
             _answer_lengths(dataset.outputs, dataset.samples, dataset.longest_answer_tokens)
         )
     return inputs, outputs
+
+
+def _one_a_stratum(draws: np.random.RandomState, inputs: IntArray, outputs: IntArray, count: int) -> IntArray:
+    """`count` of the samples in random order, one of each of as many strata of equal size, (count,).
+
+    The samples are put in a row: about sqrt(count) groups by prompt, each sorted by answer, up and down in
+    turn. The row is cut into `count` pieces, which differ little within in either length.
+    """
+    samples, most = len(inputs), int(outputs.max()) + 1
+    rank = np.empty(samples, np.int64)
+    rank[_sorting(inputs)] = np.arange(samples)
+    group = rank * math.isqrt(count) // samples
+    row = _sorting(group * most + np.where(group % 2, most - outputs, outputs))
+    edges = np.arange(count + 1) * samples // count
+    picked = edges[:-1] + (draws.random_sample(count) * np.diff(edges)).astype(np.int64)
+    return draws.permutation(row[picked])
+
+
+def _sorting(keys: IntArray) -> IntArray:
+    """What sorts `keys`, (n,), equal ones in their order: a third of the time of a stable sort."""
+    return np.argsort(keys * len(keys) + np.arange(len(keys)))
 
 
 def read_lengths(path: Path, dataset: Dataset) -> tuple[IntArray, IntArray]:

@@ -17,6 +17,7 @@ from tune.probe.sequential import late_requests, more_than_half
 from tune.results.early_stopping import late_allowed
 from tune.results.latencies import answered, latencies
 from tune.results.requests import FloatArray, RequestLog
+from tune.results.select import first_requests
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.load import Slo
@@ -164,7 +165,7 @@ class RackForecast:
         target = max(shown.used_ttft, shown.used_tpot)
 
         def less(qps: float) -> bool:
-            used = _used(self._run(qps, self._spec.load.length_seed, shown.queries), self._spec.slo)
+            used = _used(self._like(shown, qps), self._spec.slo)
             return used[by_tpot] <= target
 
         like = _highest(less, shown.target_qps * (1 - _RIVAL_FRAC), shown.target_qps * (1 + _RIVAL_FRAC))
@@ -198,11 +199,18 @@ class RackForecast:
         rack = _scaled(self._calibration, logs) | hypothesis
         parts = [logs / list(FACTORS.values())]
         for shown in self._shown:
-            log = self._run(shown.target_qps, self._spec.load.length_seed, shown.queries, rack)
+            log = self._like(shown, shown.target_qps, rack)
             off = (_statistics(log) - shown.statistics) / STATISTIC_SD
             weight = min(float(np.sqrt(shown.queries / 1000)), _HEAVIEST)
             parts.append(weight * _LOOSE_SD * np.arcsinh(off / _LOOSE_SD))
         return np.concatenate(parts)
+
+    def _like(self, shown: _Shown, qps: float, rack: Mapping[str, float] | None = None) -> RequestLog:
+        """What `shown` would have shown at `qps`, on the best fit or on `rack`."""
+        seed = self._spec.load.length_seed
+        if shown.full:
+            return first_requests(self._run(qps, seed, rack=rack), shown.queries)
+        return self._run(qps, seed, shown.queries, rack)
 
     def _run(
         self,
@@ -211,9 +219,9 @@ class RackForecast:
         queries: int | None = None,
         rack: Mapping[str, float] | None = None,
     ) -> RequestLog:
-        """The run of full length, or its first `queries` requests, on the best fit or on `rack`."""
+        """The run of full length, or a short one of `queries` requests, on the best fit or on `rack`."""
         load = self._spec.load.model_copy(update={"target_qps": float(qps), "length_seed": length_seed})
-        spec = self._spec.model_copy(update={"load": load if queries is None else load.first(queries)})
+        spec = self._spec.model_copy(update={"load": load if queries is None else load.sample(queries)})
         return simulate(spec, self._calibration.model_copy(update=dict(rack or self.fitted)))
 
 

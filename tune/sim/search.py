@@ -58,7 +58,7 @@ def find_highest_rate(
 def measure_ask(ask: Ask, spec: TrialSpec, folder: Path, run: Run) -> tuple[RequestLog, bool | None]:
     """The record of one probe of a deployment of `spec`, and whether it held; None for one not to trust."""
     load = spec.load.at(ask.target_qps)
-    asked = spec.model_copy(update={"load": load if ask.queries is None else load.first(ask.queries)})
+    asked = spec.model_copy(update={"load": load if ask.queries is None else load.sample(ask.queries)})
     stopped = run(asked, folder, full=ask.queries is None)
     write_asked(folder, Asked(target_qps=ask.target_qps, queries=ask.queries, stopped=stopped))
     probe = measure(folder, asked, folder.name)

@@ -107,8 +107,8 @@ class Load(Typed):
         """One run of this load at `target_qps`."""
         return self.model_copy(update={"mode": "fixed", "target_qps": target_qps})
 
-    def first(self, queries: int) -> Load:
-        """Only the first `queries` requests of this load: the same arrivals, lengths and order."""
+    def sample(self, queries: int) -> Load:
+        """A short run of `queries` requests: this load's first arrivals, a fair sample of its lengths."""
         cut = {"min_queries": queries, "min_duration_s": 1e-3, "concatenate_permutation": False}
         return self.model_copy(update=cut)
 
