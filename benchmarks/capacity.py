@@ -1,6 +1,6 @@
 """How near load.mode=capacity comes to the highest rate that holds the SLO, and at what cost.
 
-    python benchmarks/capacity.py [--configurations 50] [--seeds 3] [--processes 2]
+    python benchmarks/capacity.py [--configurations 50] [--seeds 3] [--processes 2] [--beats [RATE ...]]
 
 Random configurations of pd_split, each on a hidden rack of its own: the simulated one with other step times,
 overheads and hypotheses than the forecast begins with. The rate that is looked for is the highest at which
@@ -145,14 +145,14 @@ class Deployment:
         return log, most_late(log, self.spec) <= late_allowed(len(log))
 
 
-def searches(task: tuple[TrialSpec, Calibration, int]) -> list[Found]:
+def searches(task: tuple[TrialSpec, Calibration, int, Sequence[float]]) -> list[Found]:
     """Searches on one configuration, one an order of lengths."""
-    spec, rack, seeds = task
+    spec, rack, seeds, beats = task
     true_qps = true_boundary_qps(spec, rack)
-    return [search(spec, rack, seed, true_qps) for seed in range(seeds)]
+    return [search(spec, rack, seed, true_qps, beats) for seed in range(seeds)]
 
 
-def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float) -> Found:
+def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats: Sequence[float]) -> Found:
     spec = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": seed})})
     deployment, told, answer = Deployment(spec, rack), [], None
     for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure):
@@ -167,7 +167,7 @@ def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float) -> Fo
         logs = list(orders(spec, rack, answer.confirmed_qps))
         late_frac = sum(most_late(log, spec) for log in logs) / sum(map(len, logs))
         cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
-    given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in BEATS)
+    given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in beats)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
     found = (label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
     return Found(*found, given_up)
@@ -182,7 +182,7 @@ def gives_up(spec: TrialSpec, rack: Calibration, beat_qps: float) -> bool:
     raise AssertionError("a search ends with an answer")
 
 
-def summary(found: Sequence[Found]) -> str:
+def summary(found: Sequence[Found], beats: Sequence[float]) -> str:
     near = np.mean([abs(one.error) <= 0.02 for one in found])
     held = np.mean([one.confirmed_qps is not None and one.late_frac <= 0.01 for one in found])
     costs = [one.cost for one in found if one.confirmed_qps]
@@ -191,14 +191,14 @@ def summary(found: Sequence[Found]) -> str:
         f"{len(found)} searches: boundary within 2 % in {near:.1%}; true SLO held at the confirmed rate in "
         f"{held:.1%}; cost median {median(costs):.2f}, mean {np.mean(costs):.2f} runs of full length; the "
         f"confirmed rate is {median(below):.1%} below the true boundary (median)\n"
-        f"{summary_of_given_up(found)}"
+        f"{summary_of_given_up(found, beats)}"
     )
 
 
-def summary_of_given_up(found: Sequence[Found]) -> str:
+def summary_of_given_up(found: Sequence[Found], beats: Sequence[float]) -> str:
     shares = np.mean([one.given_up for one in found], axis=0)
-    told = (f"{beat:g} times its boundary {share:.0%}" for beat, share in zip(BEATS, shares, strict=True))
-    return f"given up where the rate to beat is {', '.join(told)}"
+    told = (f"{beat:g} times its boundary {share:.0%}" for beat, share in zip(beats, shares, strict=True))
+    return f"given up where the rate to beat is {', '.join(told)}" if beats else ""
 
 
 def main() -> None:
@@ -209,9 +209,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="orders of lengths that each is searched with")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--draw", type=int, default=0, help="seed of configurations and hidden racks")
+    parser.add_argument(
+        "--beats",
+        type=float,
+        nargs="*",
+        default=BEATS,
+        help="rates to beat, in true boundaries; two thirds of the time",
+    )
     options = parser.parse_args()
     draws = np.random.default_rng(options.draw)
-    tasks = [(random_trial(draws), hidden_rack(draws), options.seeds) for _ in range(options.configurations)]
+    counts = (options.seeds, options.beats)
+    tasks = [(random_trial(draws), hidden_rack(draws), *counts) for _ in range(options.configurations)]
     print(f"{datetime.now(UTC):%Y-%m-%d}  prefill workers, chunk, decode batch; rates in queries/s")
     print(f"{'':>28} {'true':>6} {'found':>6} {'off':>6} {'conf.':>6} {'late':>6} {'cost':>5}  probes")
     found: list[Found] = []
@@ -219,7 +227,7 @@ def main() -> None:
         for some in pool.map(searches, tasks):
             found += some
             print("\n".join(one.line() for one in some), flush=True)
-    print(summary(found))
+    print(summary(found, options.beats))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Whether the lengths that a short probe happens to ask move what is believed after it.
+"""What a short probe happens to ask, and what that moves.
 
     python benchmarks/short_probes.py [--configurations 6] [--orders 8] [--verdicts 20] [--processes 2]
 
-Random configurations of pd_split on hidden racks, as in capacity.py. One short probe a configuration and
-order of lengths, all orders of a configuration at one rate: the boundary that the forecast begins with. Of
-ln(boundary that is forecast after the probe / true one), less the configuration's mean: its scatter between
-orders, and how it goes with what the probe's lengths have more than the dataset's. `same` is the forecast as
-it is, which simulates the probe's own lengths; `other` the same forecast, but simulating those of another
-order. Then the verdicts of short probes at rates around the true boundary, beside those of the runs of full
-length that they begin: with every request counted once, and weighed until each of STRATA strata of prompts
-counts as it does in the dataset.
+A short probe asks one prompt of each stratum of lengths. How far its mean lengths stray from the dataset's
+between orders, beside those of as many requests that a run of full length begins with. Then, of random
+configurations of pd_split on hidden racks, as in capacity.py: one short probe a configuration and order of
+lengths, all orders of a configuration at one rate, the boundary that the forecast begins with. Of
+ln(boundary that is forecast after the probe / true one), the scatter between orders: `same` is the forecast
+as it is, which simulates the probe's own lengths; `other` the same forecast, but simulating those of another
+order. Last the verdicts of short probes at rates around the true boundary, and of the beginnings of the runs
+of full length, beside those of whole runs.
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import numpy as np
 from capacity import CALIBRATION, hidden_rack, most_late, random_trial, run, true_boundary_qps
 
 from tune.probe.capacity import short_queries
 from tune.probe.lengths import draw_lengths
-from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import FloatArray, IntArray, RequestLog
+from tune.results.select import first_requests
 from tune.sim.forecast import RackForecast
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
-from tune.spec.load import Dataset
+from tune.spec.load import Load
 from tune.spec.trial import TrialSpec
 
-STRATA = 10
 ANOTHER = 1000
 """How far the order whose lengths are simulated instead lies from the probe's own."""
 
@@ -45,24 +43,23 @@ RATES = (0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1)
 LENGTHS = ("mean prompt, %", "prompts > p90, points", "mean answer, %")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Expected:
-    """Boundaries over the true one, after a probe that has so much `more` than the dataset, by LENGTHS."""
+    """Boundaries over the true one, after a probe."""
 
-    more: FloatArray
     same: float
     other: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a run at `rate` times the true boundary: late requests over those forgiven, of the whole run, of its
-    short probe, and of that with strata weighed. Up to 1 it held."""
+    """Of a run at `rate` times the true boundary: late requests over those forgiven, of the whole run, of a
+    short probe, and of the run's beginning. Up to 1 it held."""
 
     rate: float
     full: float
-    plain: float
-    weighed: float
+    strata: float
+    beginning: float
 
 
 @dataclass(frozen=True)
@@ -74,27 +71,37 @@ class Found:
     verdicts: list[Verdict]
 
 
-@cache
-def dataset_lengths(dataset: Dataset) -> tuple[IntArray, IntArray]:
-    return draw_lengths(dataset, dataset.samples, True, 0)
-
-
 def probe(spec: TrialSpec, rack: Calibration, qps: float, order: int) -> RequestLog:
     load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
-    first = load.first(short_queries(spec.load.expected_queries))
-    return simulate(spec.model_copy(update={"load": first}), rack)
+    short = load.sample(short_queries(spec.load.expected_queries))
+    return simulate(spec.model_copy(update={"load": short}), rack)
 
 
-def more_than_dataset(log: RequestLog, dataset: Dataset) -> FloatArray:
-    """By LENGTHS."""
-    prompts, answers = dataset_lengths(dataset)
-    long = np.quantile(prompts, 0.9)
-    found = (
-        log.input_tokens.mean() / prompts.mean() - 1,
-        (log.input_tokens > long).mean() - (prompts > long).mean(),
-        log.output_tokens.mean() / answers.mean() - 1,
+def told_of_lengths(load: Load, orders: int = 1000) -> Sequence[str]:
+    """By LENGTHS: how far a probe by strata strays from the dataset (sd), and a beginning of a run."""
+    queries, samples = short_queries(load.expected_queries), load.dataset.samples
+    strata, beginnings = [], []
+    for order in range(orders):
+        whole = draw_lengths(load.dataset, samples, True, order)
+        long = float(np.quantile(whole[0], 0.9))
+        short = draw_lengths(load.dataset, queries, False, order)
+        strata.append(more(short, whole, long))
+        beginnings.append(more((whole[0][:queries], whole[1][:queries]), whole, long))
+    table = zip(LENGTHS, np.std(strata, axis=0), np.std(beginnings, axis=0), strict=True)
+    return [
+        f"{'sd between orders':>22} {'strata':>8} {'beginning':>10}",
+        *(f"{label:>22} {one:8.2f} {other:10.2f}" for label, one, other in table),
+    ]
+
+
+def more(
+    lengths: tuple[IntArray, IntArray], whole: tuple[IntArray, IntArray], long: float
+) -> tuple[float, ...]:
+    """By LENGTHS, what `lengths` have more than `whole`."""
+    prompts, answers = (
+        100 * (some.mean() / every.mean() - 1) for some, every in zip(lengths, whole, strict=True)
     )
-    return 100 * np.array(found)
+    return prompts, 100 * ((lengths[0] > long).mean() - (whole[0] > long).mean()), answers
 
 
 def forecast_qps(spec: TrialSpec, log: RequestLog, qps: float, order: int) -> float:
@@ -107,26 +114,13 @@ def forecast_qps(spec: TrialSpec, log: RequestLog, qps: float, order: int) -> fl
 
 def expected(spec: TrialSpec, rack: Calibration, true_qps: float, qps: float, order: int) -> Expected:
     log = probe(spec, rack, qps, order)
-    same, other = (forecast_qps(spec, log, qps, of) / true_qps for of in (order, order + ANOTHER))
-    return Expected(more_than_dataset(log, spec.load.dataset), same, other)
-
-
-def weighed_late(log: RequestLog, spec: TrialSpec) -> float:
-    """Late requests, each weighed by its stratum's share of the dataset over that of the probe."""
-    prompts, _ = dataset_lengths(spec.load.dataset)
-    edges = np.quantile(prompts, np.arange(1, STRATA) / STRATA)
-    shares = np.bincount(np.searchsorted(edges, prompts), minlength=STRATA) / len(prompts)
-    stratum = np.searchsorted(edges, log.input_tokens)
-    counts = np.bincount(stratum, minlength=STRATA)
-    weights = (shares * len(log) / np.maximum(counts, 1))[stratum]
-    return max(float(weights @ late) for late in late_requests(log, spec.slo))
+    return Expected(*(forecast_qps(spec, log, qps, of) / true_qps for of in (order, order + ANOTHER)))
 
 
 def verdict(spec: TrialSpec, rack: Calibration, true_qps: float, rate: float, order: int) -> Verdict:
     full, short = (make(spec, rack, true_qps * rate, order) for make in (run, probe))
-    forgiven = late_allowed(len(short))
-    plain, weighed = most_late(short, spec) / forgiven, weighed_late(short, spec) / forgiven
-    return Verdict(rate, most_late(full, spec) / late_allowed(len(full)), plain, weighed)
+    logs = (full, short, first_requests(full, len(short)))
+    return Verdict(rate, *(most_late(log, spec) / late_allowed(len(log)) for log in logs))
 
 
 def look(task: tuple[TrialSpec, Calibration, int, int]) -> Found:
@@ -151,23 +145,14 @@ def correlation(one: FloatArray, other: FloatArray) -> float:
 
 
 def told_of_forecasts(found: Sequence[Found]) -> Sequence[str]:
-    more = centred([[one.more for one in each.expected] for each in found])
-    errors = {
-        name: [[100 * float(np.log(getattr(one, name))) for one in each.expected] for each in found]
-        for name in ("same", "other")
-    }
-    off = {name: centred(groups) for name, groups in errors.items()}
-    lines = [f"{'':>24} {'sd':>6}   same: corr.  slope %  other: corr.  slope %"]
-    for label, lengths in zip(LENGTHS, more.T, strict=True):
-        fits = [
-            (correlation(lengths, values), lengths @ values / (lengths @ lengths)) for values in off.values()
-        ]
-        told = "".join(f" {corr:+14.2f} {slope:+8.2f}" for corr, slope in fits)
-        lines.append(f"{label:>24} {lengths.std():6.2f}{told}")
-    for name, groups in errors.items():
-        scatter = ", ".join(f"{np.std(group):.1f}" for group in groups)
-        means = ", ".join(f"{np.mean(group):+.1f}" for group in groups)
-        lines.append(f"{name}: sd between orders {off[name].std():.2f} % ({scatter}); mean off, %, {means}")
+    lines = []
+    for name in ("same", "other"):
+        off = [[100 * float(np.log(getattr(one, name))) for one in each.expected] for each in found]
+        scatter = ", ".join(f"{np.std(group):.1f}" for group in off)
+        means = ", ".join(f"{np.mean(group):+.1f}" for group in off)
+        lines.append(
+            f"{name}: sd between orders {centred(off).std():.2f} % ({scatter}); mean off, %, {means}"
+        )
     return lines
 
 
@@ -176,26 +161,24 @@ def told_of_verdicts(found: Sequence[Found]) -> Sequence[str]:
     groups = [(each, rate) for each in found for rate in RATES]
     late = [
         centred([[getattr(one, name) for one in each.verdicts if one.rate == rate] for each, rate in groups])
-        for name in ("full", "plain", "weighed")
+        for name in ("full", "strata", "beginning")
     ]
-    plain, weighed = (correlation(late[0], short) for short in late[1:])
+    strata, beginning = (correlation(late[0], short) for short in late[1:])
     return [
-        f"{'rate / true':>11} {'held':>5} {'agree':>7} {'weighed':>8}  changed, to what the full run said",
+        f"{'rate / true':>11} {'held':>5} {'strata':>7} {'beginning':>10}  agree with the run of full length",
         *(_agreement(f"{rate:11g}", [one for one in every if one.rate == rate]) for rate in RATES),
         _agreement(f"{'all':>11}", every),
-        f"late requests of probe and full run between orders: correlation {plain:.2f}, weighed {weighed:.2f}",
+        f"late requests beside those of the full run between orders: correlation {strata:.2f}, of its "
+        f"beginning {beginning:.2f}",
     ]
 
 
 def _agreement(label: str, verdicts: Sequence[Verdict]) -> str:
-    full, plain, weighed = (
-        np.array([getattr(one, name) for one in verdicts]) <= 1 for name in ("full", "plain", "weighed")
+    full, strata, beginning = (
+        np.array([getattr(one, name) for one in verdicts]) <= 1 for name in ("full", "strata", "beginning")
     )
-    changed = plain != weighed
-    return (
-        f"{label} {full.mean():5.0%} {(plain == full).mean():7.1%} {(weighed == full).mean():8.1%}  "
-        f"{changed.sum()} of {len(full)}, {(changed & (weighed == full)).sum()}"
-    )
+    agree = (strata == full).mean(), (beginning == full).mean()
+    return f"{label} {full.mean():5.0%} {agree[0]:7.1%} {agree[1]:10.1%}"
 
 
 def main() -> None:
@@ -214,7 +197,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes) as pool:
         found = list(pool.map(look, tasks))
     print(f"{datetime.now(UTC):%Y-%m-%d}  {'; '.join(each.label for each in found)}")
-    print("\n".join((*told_of_forecasts(found), *told_of_verdicts(found))))
+    lengths = told_of_lengths(tasks[0][0].load)
+    print("\n".join((*lengths, *told_of_forecasts(found), *told_of_verdicts(found))))
 
 
 if __name__ == "__main__":

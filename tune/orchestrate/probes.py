@@ -53,7 +53,7 @@ class Probes:
             changes = {"load": spec.load, "stop_when_hopeless": full, "earlier_runs": next(earlier)}
             make_folder(folder)
             _write_asked(folder, settings.model_copy(update=changes))
-            how = "at full length" if full else f"the first {spec.load.min_queries} requests"
+            how = "at full length" if full else f"{spec.load.min_queries} requests"
             self._say(f"{folder.name}: {spec.load.target_qps:g} queries/s, {how}")
             client = client_of(self._deployment.client(), folder.name)
             return self._run(client, folder, spec.load.response_timeout_s)

@@ -41,7 +41,7 @@ MARGIN_FRAC = 0.012
 
 @dataclass(frozen=True)
 class Ask:
-    """One probe: the run of full length where `queries` is None, else only its first `queries` requests."""
+    """One probe: the run of full length where `queries` is None, else a short one, as Load.sample says."""
 
     target_qps: float
     queries: int | None

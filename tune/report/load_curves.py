@@ -62,7 +62,7 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
     views = tuple(_view(study, outcome, ranks.get(outcome.trial_id)) for outcome in asked)
     caption = (
         "The load curve of one deployment: one mark a probe, numbered as asked. Runs of full length (large) "
-        "alone count; a short probe (small) shows only their first requests. Bars: the p99 in other orders "
+        "alone count; a short probe (small) asks a sample of their requests. Bars: the p99 in other orders "
         "of prompt lengths, where it was repeated. Blue ground: rates up to the highest that held; orange: "
         "from the lowest above it that missed. Boundary: what half of all orders should hold. Dashed: the "
         "limits. "

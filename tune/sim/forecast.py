@@ -2,8 +2,7 @@
 
 The rack under test is taken for the simulated one with its prefill steps, its decode steps and the time
 before prefill each longer by a factor, and possibly one of a few hypotheses. Probe and simulation have the
-same arrivals and the same lengths in the same order, so that bursts, which make a p99, compare with
-themselves.
+same arrivals and lengths, so that bursts, which make a p99, compare with themselves.
 """
 
 from __future__ import annotations
