@@ -168,6 +168,19 @@ def test_only_the_file_of_the_trial_is_read(tmp_path: Path) -> None:
         pickled_texts(dataset_of(tmp_path / "elsewhere.pkl", sha256="0" * 64))
 
 
+class Short:
+    """Pickled, it is an array that lacks an item."""
+
+    def __reduce__(self) -> Any:
+        rebuild, arguments, (*state, items) = np.array([[1], [2, 3], [4]], object).__reduce__()  # type: ignore[misc]
+        return rebuild, arguments, (*state, items[:2])
+
+
+def test_an_array_that_lacks_an_item_is_refused_and_kills_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FixCommand, match=r"it has 2 items for an array of shape \(3,\)"):
+        pickled_texts(dataset_of(written(tmp_path, Short())))
+
+
 @pytest.mark.slow
 @given(st.binary(max_size=200), st.integers(0, 2000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)

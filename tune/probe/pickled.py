@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 from functools import lru_cache
 from pathlib import Path
@@ -46,9 +47,21 @@ _RENAMED = {
 """What NumPy 1 and pandas 1 called them."""
 
 
+class _Array(np.ndarray):
+    """NumPy reads beyond the end of a list that is too short for its shape, and the process dies."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, _, _, items = state
+        if isinstance(items, list) and len(items) != math.prod(shape):
+            raise pickle.UnpicklingError(f"it has {len(items)} items for an array of shape {shape}")
+        super().__setstate__(state)
+
+
 class _FrameUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module, name = _RENAMED.get((module, name), (module, name))
+        if (module, name) == ("numpy", "ndarray"):
+            return _Array
         if name not in _BUILDS.get(module, ()):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no DataFrame of prompts needs")
         return super().find_class(module, name)
