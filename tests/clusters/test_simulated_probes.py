@@ -55,6 +55,9 @@ def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> N
     assert capacity is not None
     assert (capacity.confirmed_qps, capacity.missed_qps) == (full.target_qps, None)
     assert full.target_qps == pytest.approx(capacity.boundary_qps, rel=0.05)
+    assert capacity.prefill_qps
+    assert capacity.decode_qps
+    assert min(capacity.prefill_qps, capacity.decode_qps) == pytest.approx(capacity.boundary_qps, rel=0.08)
     detail = (tmp_path / "probe-2" / "mlperf_log_detail.txt").read_text()
     (asked,) = [
         json.loads(line.split(" ", 1)[1])["value"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from tune.probe.capacity import (
 from tune.results.early_stopping import MIN_QUERIES
 from tune.results.requests import RequestLog
 from tune.spec.load import Load
+from tune.spec.split import Role
 
 LOAD = make_load(samples=8313)
 
@@ -37,6 +39,7 @@ class Believer:
     drift: float = 1.0
     learned: int = 0
     surprised: float = 0.0
+    held_in_all: float = math.inf
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         assert len(log) == 0
@@ -49,6 +52,12 @@ class Believer:
 
     def boundary_qps(self) -> float:
         return self.qps * 1.02
+
+    def holds_in_all(self, qps: float) -> bool:
+        return qps <= self.held_in_all
+
+    def alone_qps(self, role: Role) -> float:
+        return self.qps * {"prefill": 1.5, "decode": 1.03}[role]
 
     def surprise(self) -> float:
         return self.surprised
@@ -74,7 +83,7 @@ def explored(
 def test_a_right_forecast_costs_one_short_probe_and_one_run() -> None:
     answer, seen = explored(Believer(10.0), true_qps=10.1)
     assert [one.ask for one in seen] == [Ask(10.0, 1200), Ask(10.0, None)]
-    assert answer == Answer(10.0, None, 10.2)
+    assert answer == Answer(10.0, None, 10.2, 15.0, 10.3)
 
 
 def test_short_probes_go_where_the_forecast_moves_and_have_an_end() -> None:
@@ -117,19 +126,28 @@ def test_more_is_asked_only_where_it_is_worth_a_run() -> None:
 def test_without_a_rate_that_should_hold_one_short_probe_at_the_trials_rate_is_all() -> None:
     answer, seen = explored(Believer(0.0), true_qps=0.0)
     assert [one.ask for one in seen] == [Ask(LOAD.target_qps, 1200)]
-    assert answer == Answer(None, None, 0.0)
+    assert answer == Answer(None, None, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("in_all", "asked_qps"), [(9.9, 9.84), (5.0, 9.683)])
+def test_a_rate_that_should_not_hold_in_all_orders_together_is_put_lower(
+    in_all: float, asked_qps: float
+) -> None:
+    """By steps of 0.8 %, four at most."""
+    _, seen = explored(Believer(10.0, held_in_all=in_all), true_qps=10.1)
+    assert seen[1].ask == Ask(asked_qps, None)
 
 
 def test_a_deployment_that_clearly_cannot_beat_the_best_is_given_up_after_one_short_probe() -> None:
     answer, seen = explored(Believer(10.0), true_qps=10.1, beat_qps=16.0)
     assert [one.ask for one in seen] == [Ask(16.23, 1200)]
-    assert answer == Answer(None, None, 10.2, censored=True)
+    assert answer == Answer(None, None, 10.2, 15.0, 10.3, censored=True)
 
 
 def test_one_that_may_beat_it_is_asked_on_from_just_above_it() -> None:
     answer, seen = explored(Believer(20.0), true_qps=20.1, beat_qps=16.0)
     assert [one.ask for one in seen] == [Ask(16.23, 1200), Ask(20.0, 1200), Ask(20.0, None)]
-    assert answer == Answer(20.0, None, 20.4)
+    assert answer == Answer(20.0, None, 20.4, 30.0, 20.6)
 
 
 @given(st.floats(1.0, 30.0), st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.floats(0.9, 1.1))
@@ -187,10 +205,12 @@ def test_a_run_that_nobody_expected_to_miss_or_that_says_nothing_is_repeated_onc
 ) -> None:
     seen, believer = [Seen(Ask(10.0, None), held)], Believer(10.0, surprised=surprised)
     assert next_step(seen, believer, LOAD) == Ask(10.0, None)
-    assert next_step([*seen, Seen(Ask(10.0, None), held=True)], believer, LOAD) == Answer(10.0, None, 10.2)
+    assert next_step([*seen, Seen(Ask(10.0, None), held=True)], believer, LOAD) == Answer(
+        10.0, None, 10.2, 15.0, 10.3
+    )
     after = next_step([*seen, *seen], believer, LOAD)
     if held is None:
-        assert after == Answer(None, 10.0, 10.2)
+        assert after == Answer(None, 10.0, 10.2, 15.0, 10.3)
     else:
         assert isinstance(after, Ask)
         assert after.target_qps < 10.0

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from outcomes import ATTEMPT, facts, failed, infeasible, probe
 from request_logs import spec
 
+from tune.results.asked import Capacity
 from tune.results.judge import judge
 from tune.results.outcome import CapacityQps
 
@@ -17,6 +18,11 @@ FIGURES = (
     "latency_s",
     "breakdown",
 )
+
+
+def found(boundary_qps: float) -> Capacity:
+    rates = {"boundary_qps": boundary_qps, "prefill_qps": 18.0, "decode_qps": 9.1}
+    return Capacity(confirmed_qps=None, missed_qps=None, fitted={}, **rates)
 
 
 def test_one_probe_is_the_outcome():
@@ -59,9 +65,11 @@ def test_figures_of_the_lowest_rate_where_none_is_feasible():
 
 def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat():
     short = probe(16.2, 8000, feasible=False).model_copy(update={"full": False})
-    outcome = judge(spec(), [short], boundary_qps=9.0, unbeaten_qps=16.0, **facts())
+    outcome = judge(spec(), [short], found=found(9.0), unbeaten_qps=16.0, **facts())
     assert outcome.status == "measured"
-    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=True, boundary=9.0, beat=16.0)
+    assert outcome.capacity_qps == CapacityQps(
+        low=None, high=None, censored=True, boundary=9.0, prefill=18.0, decode=9.1, beat=16.0
+    )
     assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
 
 
@@ -91,9 +99,11 @@ def test_a_bracket_is_never_upside_down(drawn):
 
 def test_a_short_probe_is_no_answer_whatever_it_held():
     short = probe(qps=18.0, tps=11000.0).model_copy(update={"full": False})
-    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], boundary_qps=15.7, **facts())
+    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], found=found(15.7), **facts())
     assert (outcome.target_qps, outcome.feasible) == (15.5, True)
-    assert outcome.capacity_qps == CapacityQps(low=15.5, high=None, censored=False, boundary=15.7)
+    assert outcome.capacity_qps == CapacityQps(
+        low=15.5, high=None, censored=False, boundary=15.7, prefill=18.0, decode=9.1
+    )
     alone = judge(spec(), [short], **facts())
     assert (alone.target_qps, alone.feasible, alone.capacity_qps.low) == (18.0, False, None)
     missed = judge(spec(), [short, probe(qps=15.5, feasible=False)], **facts())

@@ -15,6 +15,7 @@ from tune.results.requests import RequestLog
 from tune.sim.forecast import SLOW_WORKER_SCALE, RackForecast
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
+from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 SHORT = ("load.dataset.samples=2000", "load.min_duration_s=60.0", "load.min_queries=2000")
@@ -136,3 +137,22 @@ def test_a_probe_without_answers_teaches_nothing() -> None:
     forecast, before = RackForecast(SPEC, CALIBRATION), RackForecast(SPEC, CALIBRATION).fitted
     forecast.learn(15.0, silent, full=True)
     assert forecast.fitted == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("binds", ["prefill", "decode"])
+def test_what_each_pool_could_do_alone_is_told_by_a_short_probe(binds: Role) -> None:
+    """Both, whichever binds: the other one to a few percent of what it could do."""
+    slow = {f"{binds}_scale": getattr(CALIBRATION, f"{binds}_scale") * 1.3}
+    rack = CALIBRATION.model_copy(update=slow)
+    forecast = RackForecast(SPEC, CALIBRATION)
+    forecast.learn(12.0, run(rack, 12.0, 900), full=False)
+    told = {role: forecast.alone_qps(role) for role in ROLES}
+    assert min(told, key=lambda role: told[role]) == binds
+    assert told[binds] >= 0.99 * forecast.confirmable_qps()
+    for role, qps in told.items():
+        for factor, held in ((0.94, True), (1.06, False)):
+            load = SPEC.load.at(qps * factor)
+            log = simulate(SPEC.model_copy(update={"load": load}), rack, role)
+            late = max(int(one.sum()) for one in late_requests(log, SPEC.slo))
+            assert (late <= late_allowed(len(log))) == held, (role, factor)

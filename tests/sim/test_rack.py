@@ -117,6 +117,27 @@ def test_same_trial_same_bits_and_seeds_matter() -> None:
     assert len({digest(run(f"load.seed={seed}")) for seed in range(3)}) == 3
 
 
+SLOW_LINKS = "cluster.calibration.kv_transfer_bytes_per_s=3.0e+9"
+
+
+@pytest.mark.parametrize("overrides", [(), (SLOW_LINKS,), ("stack.router_mode=random",)])
+def test_a_pool_alone_is_not_held_up_by_the_other(overrides: tuple[str, ...]) -> None:
+    """Prefill takes its time, without the wait for a decode slot; decode begins at once."""
+    loaded = ("split.decode_workers=1", "load.target_qps=30", *overrides)
+    spec, calibration = short_trial(*loaded)
+    both, prefill, decode = (simulate(spec, calibration, alone) for alone in (None, "prefill", "decode"))
+    assert both.stages is not None
+    assert prefill.stages is not None
+    assert decode.stages is not None
+    assert (prefill.stages.prefill_done_ns == both.stages.prefill_done_ns).all()
+    assert (prefill.output_tokens == 1).all()
+    waits = [(log.stages.decode_start_ns - log.stages.kv_arrived_ns).max() for log in (both, prefill)]
+    assert waits[1] < 0.2e9 < waits[0]
+    assert (decode.output_tokens == both.output_tokens).all()
+    into_decode_s = (decode.stages.kv_arrived_ns - decode.scheduled_ns) / 1e9
+    assert into_decode_s.max() < calibration.ttft_overhead_s + 0.05
+
+
 def test_ttft_without_load_is_the_sum_of_its_parts() -> None:
     """One request every hundred seconds, one prompt length: every request is alone on the rack."""
     overrides = ("load.dataset.inputs.kind=fixed", "load.min_queries=50", "load.target_qps=0.01")

@@ -13,6 +13,7 @@ from typing import Protocol
 from tune.results.early_stopping import MIN_QUERIES
 from tune.results.requests import RequestLog
 from tune.spec.load import Load, readable_qps
+from tune.spec.split import Role
 
 SHORT_QUERIES = 1200
 """Of a short probe, and never more than SHORT_FRAC of the run of full length. Our choice: enough to tell the
@@ -25,8 +26,9 @@ NEAR_FRAC = 0.08
 
 MOST_SHORT, MOST_FULL = 4, 6
 
-STEP_FRAC = 0.008
-"""A run of full length that missed is followed by one at a rate lower by this at least."""
+STEP_FRAC, MOST_STEPS = 0.008, 4
+"""A run of full length that missed is followed by one at a rate lower by this at least; one that should hold,
+but not in all orders together, is put lower by up to so many such steps."""
 
 DOUBT_FRAC = 0.05
 """A run of full length that missed, as one at a rate higher by this should have, is repeated. Our choice."""
@@ -58,12 +60,15 @@ class Seen:
 @dataclass(frozen=True)
 class Answer:
     """`confirmed_qps`: the highest rate whose run of full length held, None where none did. `missed_qps`: the
-    lowest that did not, above it. `boundary_qps`: where half of all orders of lengths would hold. `censored`:
-    the deployment was given up, since that is clearly below the rate to beat."""
+    lowest that did not, above it. `boundary_qps`: where half of all orders of lengths would hold;
+    `prefill_qps`, `decode_qps`: what that pool could do were the other no limit. `censored`: the deployment
+    was given up, since the boundary is clearly below the rate to beat."""
 
     confirmed_qps: float | None
     missed_qps: float | None
     boundary_qps: float
+    prefill_qps: float
+    decode_qps: float
     censored: bool = False
 
 
@@ -81,6 +86,12 @@ class Forecast(Protocol):
 
     def boundary_qps(self) -> float:
         """The highest rate at which a run of full length should hold in half of all orders, or 0."""
+
+    def holds_in_all(self, qps: float) -> bool:
+        """Whether the requests of runs of full length in many orders, taken together, should hold the SLO."""
+
+    def alone_qps(self, role: Role) -> float:
+        """What `boundary_qps` would be were the other pool no limit."""
 
     def surprise(self) -> float:
         """How the last run of full length did beside what all probes together make expect, as ln of a rate:
@@ -119,7 +130,7 @@ def next_step(
         return _short(beat_qps * (1 + load.resolution), load)
     forecast_qps = forecast.confirmable_qps()
     if beat_qps and _beaten(seen, forecast_qps, beat_qps):
-        return Answer(None, None, forecast.boundary_qps(), censored=True)
+        return _answer(None, None, forecast, censored=True)
     expected_qps = load.within(forecast_qps) if forecast_qps else 0.0
     short = [one for one in seen if one.ask.queries is not None]
     full = [one for one in seen if one.ask.queries is None]
@@ -134,13 +145,23 @@ def next_step(
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
         ahead = min(ahead, missed * (1 - STEP_FRAC))
+    for _ in range(MOST_STEPS):
+        if ahead and not forecast.holds_in_all(ahead):
+            ahead *= 1 - STEP_FRAC
     ahead = load.within(readable_qps(ahead)) if ahead else 0.0
     enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
     lowest_missed = missed is not None and ahead >= missed
     untrusted = bool(full) and full[-1].held is None
     if enough or lowest_missed or untrusted or not ahead or len(full) >= MOST_FULL:
-        return Answer(confirmed, missed, boundary_qps)
+        return _answer(confirmed, missed, forecast)
     return Ask(ahead, None)
+
+
+def _answer(
+    confirmed: float | None, missed: float | None, forecast: Forecast, censored: bool = False
+) -> Answer:
+    alone = (forecast.alone_qps("prefill"), forecast.alone_qps("decode"))
+    return Answer(confirmed, missed, forecast.boundary_qps(), *alone, censored)
 
 
 def _short(qps: float, load: Load) -> Ask:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from tune.report import words
 from tune.report.verdict import used
 from tune.results.latencies import p99_s
-from tune.results.outcome import Outcome, Probe
+from tune.results.outcome import CapacityQps, Outcome, Probe
 
 CameTo = Literal["held", "missed", "stopped early", "not trusted"]
 ALL_CAME_TO: tuple[CameTo, ...] = get_args(CameTo)
@@ -57,10 +57,16 @@ def bracket(outcome: Outcome) -> str:
     else:
         parts = [f"{words.rate(found.low)} held, {found.high:.4g} missed"]
     if found.boundary:
-        parts.append(f"boundary {found.boundary:.4g}")
+        parts.append(f"boundary {found.boundary:.4g}{_alone(found)}")
     elif found.boundary is not None:
         parts.append("and no rate is expected to hold")
     return ", ".join(parts)
+
+
+def _alone(found: CapacityQps) -> str:
+    if found.prefill is None or found.decode is None:
+        return ""
+    return f" (prefill alone {found.prefill:.4g}, decode alone {found.decode:.4g})"
 
 
 def cost(outcome: Outcome) -> str:

@@ -30,12 +30,15 @@ class Goal(Typed):
 
 
 class Capacity(Typed):
-    """What the search for the highest rate came to. `fitted`: what the forecast believes of the rack, by the
-    name of a figure of the calibration. `censored`: given up as clearly below the rate to beat."""
+    """What the search for the highest rate came to. `prefill_qps`, `decode_qps`: what each pool could do were
+    the other no limit. `fitted`: what the forecast believes of the rack, by the name of a figure of the
+    calibration. `censored`: given up as clearly below the rate to beat."""
 
     confirmed_qps: PositiveFloat | None
     missed_qps: PositiveFloat | None
     boundary_qps: NonNegativeFloat
+    prefill_qps: NonNegativeFloat | None = None
+    decode_qps: NonNegativeFloat | None = None
     fitted: dict[str, float]
     censored: bool = False
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from tune.results.asked import Capacity
 from tune.results.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
 from tune.spec.trial import TrialSpec
 
@@ -18,15 +19,15 @@ def judge(
     source: str,
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
-    boundary_qps: float | None = None,
+    found: Capacity | None = None,
     unbeaten_qps: float | None = None,
 ) -> Outcome:
     """The outcome of trial `number` that was measured by `probes` on one deployment.
 
     Its figures are those of the feasible run of full length with the most output tokens/s, or of the probe at
     the lowest rate where there is none: that trial is not feasible, whatever its short probes say.
-    `boundary_qps`: as it was estimated, None where nobody did. `unbeaten_qps`: the rate to beat, of a
-    deployment that was given up as clearly below it; the outcome is censored then.
+    `found`: what the search for the highest rate came to, None where there was none. `unbeaten_qps`: the rate
+    to beat, of a deployment that was given up as clearly below it; the outcome is censored then.
     Raises ValueError without probes: such a trial failed.
     """
     if not probes:
@@ -38,14 +39,15 @@ def judge(
         best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
     figures = {name: getattr(best, name) for name in _OF_BEST}
     if unbeaten_qps is not None:
+        boundary_qps = found.boundary_qps if found else 0.0
         figures["reason"] = (
-            f"given up: {boundary_qps or 0.0:.4g} queries/s expected at most, {unbeaten_qps:.4g} to beat"
+            f"given up: {boundary_qps:.4g} queries/s expected at most, {unbeaten_qps:.4g} to beat"
         )
     return Outcome(
         status="measured",
         feasible=bool(feasible),
         **figures,
-        capacity_qps=_capacity(probes, boundary_qps, unbeaten_qps),
+        capacity_qps=_capacity(probes, found, unbeaten_qps),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -85,14 +87,21 @@ _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
-def _capacity(probes: Sequence[Probe], boundary_qps: float | None, unbeaten_qps: float | None) -> CapacityQps:
+def _capacity(probes: Sequence[Probe], found: Capacity | None, unbeaten_qps: float | None) -> CapacityQps:
     """Highest feasible rate, and the lowest infeasible one above it; an untrusted probe bounds nothing."""
     full = [probe for probe in probes if probe.full]
     low = max((probe.target_qps for probe in full if probe.feasible), default=None)
     missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible)
     high = min((qps for qps in missed if low is None or qps > low), default=None)
-    censored = unbeaten_qps is not None
-    return CapacityQps(low=low, high=high, censored=censored, boundary=boundary_qps, beat=unbeaten_qps)
+    return CapacityQps(
+        low=low,
+        high=high,
+        censored=unbeaten_qps is not None,
+        boundary=found.boundary_qps if found else None,
+        prefill=found.prefill_qps if found else None,
+        decode=found.decode_qps if found else None,
+        beat=unbeaten_qps,
+    )
 
 
 def _unmeasured(

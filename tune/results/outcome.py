@@ -27,13 +27,16 @@ class CapacityQps(Typed):
     """Bracket of the highest rate that holds the SLO, by runs of full length; None where none bounds it.
 
     `boundary`: the rate that should hold in half of all orders of lengths, where it was searched for.
-    `censored`: the deployment was given up as clearly below the rate `beat`, before any of them held.
+    `prefill`, `decode`: what each pool could hold were the other no limit. `censored`: the deployment was
+    given up as clearly below the rate `beat`, before any of them held.
     """
 
     low: float | None
     high: float | None
     censored: bool
     boundary: float | None = None
+    prefill: float | None = None
+    decode: float | None = None
     beat: float | None = None
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tune.probe.sequential import late_requests, more_than_half
-from tune.results.early_stopping import late_allowed
+from tune.results.early_stopping import PERCENTILE, late_allowed
 from tune.results.latencies import answered, latencies
 from tune.results.requests import FloatArray, RequestLog
 from tune.results.select import first_requests
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.load import Slo
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
 FACTORS = {"prefill_scale": 0.15, "decode_scale": 0.15, "ttft_overhead_s": 1.0}
@@ -47,7 +48,10 @@ FIRST_OTHER_ORDER = 50
 LOWEST_FRAC, HIGHEST_FRAC = 1 / 32, 32.0
 """Of the rate of the trial: rates outside are not looked at."""
 
-_TOLERANCE, _STRIDE = 1.003, 1.25
+MOST_ALONE = 4.0
+"""Times the boundary; what a pool alone could do beyond it is not looked for."""
+
+_TOLERANCE, _STRIDE, _LOWEST_ALONE = 1.003, 1.25, 0.97
 _MOST_STEPS, _LONGEST_STEP, _NUDGE = 6, 0.15, 0.01
 _HEAVIEST, _LOOSE_SD = 2.0, 3.0
 _RIVAL_FRAC = 0.1
@@ -115,6 +119,23 @@ class RackForecast:
             self._known["boundary"] = found * self._faster()
         return self._known["boundary"]
 
+    def holds_in_all(self, qps: float) -> bool:
+        """As the protocol Forecast says."""
+        logs = [self._run(qps / self._faster(), FIRST_OTHER_ORDER + order) for order in range(ORDERS)]
+        late = sum(_most_late(log, self._spec.slo) for log in logs)
+        return late <= (1 - PERCENTILE) * sum(map(len, logs))
+
+    def alone_qps(self, role: Role) -> float:
+        """As the protocol Forecast says, up to MOST_ALONE times the boundary."""
+        if role not in self._known:
+            own_qps = self._own_qps()
+            low = high = own_qps * _LOWEST_ALONE
+            while high < own_qps * MOST_ALONE and self._own_holds(high, role):
+                low, high = high, high * _STRIDE
+            found = _highest(lambda qps: self._own_holds(qps, role), low, high) / own_qps if own_qps else 0.0
+            self._known[role] = found * self.boundary_qps()
+        return self._known[role]
+
     def surprise(self) -> float:
         """As the protocol Forecast says."""
         full = [shown for shown in self._shown if shown.full]
@@ -140,8 +161,8 @@ class RackForecast:
                 return low
         return _highest(holds, low, high)
 
-    def _own_holds(self, qps: float) -> bool:
-        log = self._run(qps, self._spec.load.length_seed)
+    def _own_holds(self, qps: float, alone: Role | None = None) -> bool:
+        log = self._run(qps, self._spec.load.length_seed, alone=alone)
         return _most_late(log, self._spec.slo) <= EXPECTED_LATE_FRAC * late_allowed(len(log))
 
     def _half_hold(self, qps: float) -> bool:
@@ -217,11 +238,12 @@ class RackForecast:
         length_seed: int,
         queries: int | None = None,
         rack: Mapping[str, float] | None = None,
+        alone: Role | None = None,
     ) -> RequestLog:
         """The run of full length, or a short one of `queries` requests, on the best fit or on `rack`."""
         load = self._spec.load.model_copy(update={"target_qps": float(qps), "length_seed": length_seed})
         spec = self._spec.model_copy(update={"load": load if queries is None else load.sample(queries)})
-        return simulate(spec, self._calibration.model_copy(update=dict(rack or self.fitted)))
+        return simulate(spec, self._calibration.model_copy(update=dict(rack or self.fitted)), alone)
 
 
 def _hypotheses(calibration: Calibration) -> tuple[dict[str, float], ...]:

@@ -23,21 +23,31 @@ from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
 
-def simulate(spec: TrialSpec, calibration: Calibration) -> RequestLog:
+def simulate(spec: TrialSpec, calibration: Calibration, alone: Role | None = None) -> RequestLog:
     """Run the load of `spec` on the rack; the same arguments give the same bits.
 
     TTFT = front end + queue + prefill + KV transfer + wait for a decode slot + one decode step; each further
-    token takes one step. A request that no engine would accept carries an error and takes no time. Raises
-    FixCommand where a pool has no workers or the dataset is wrong.
+    token takes one step. A request that no engine would accept carries an error and takes no time. With
+    `alone` the other pool is no limit: answers have one token, or neither prefill nor KV transfers take time.
+    Raises FixCommand where a pool has no workers or the dataset is wrong.
     """
     scheduled_ns = arrivals_ns(spec.load)
-    lengths = draw_lengths(
+    prompts, answers = draw_lengths(
         spec.load.dataset, len(scheduled_ns), spec.load.concatenate_permutation, spec.load.length_seed
     )
-    return serve(spec, calibration, scheduled_ns, lengths)
+    if alone == "prefill":
+        answers = np.ones_like(answers)
+        return serve(spec, calibration, scheduled_ns, (prompts, answers), most=answers)
+    if alone == "decode":
+        calibration = calibration.model_copy(update=_NO_TIME)
+    return serve(spec, calibration, scheduled_ns, (prompts, answers))
+
+
+_NO_TIME = {"prefill_scale": 1e-6, "kv_transfer_bytes_per_s": 1e18}
 
 
 def serve(

@@ -48,6 +48,8 @@ def find_highest_rate(
                 confirmed_qps=step.confirmed_qps,
                 missed_qps=step.missed_qps,
                 boundary_qps=step.boundary_qps,
+                prefill_qps=step.prefill_qps,
+                decode_qps=step.decode_qps,
                 fitted=forecast.fitted,
                 censored=step.censored,
             )

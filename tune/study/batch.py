@@ -205,8 +205,8 @@ class Batch:
         if capacity is None:
             return judge(job.spec, probes, **identity)
         goal = read_goal(attempt) if capacity.censored else None
-        identity |= {"boundary_qps": capacity.boundary_qps, "unbeaten_qps": goal.beat_qps if goal else None}
-        outcome = judge(job.spec, probes, **identity)
+        unbeaten_qps = goal.beat_qps if goal else None
+        outcome = judge(job.spec, probes, found=capacity, unbeaten_qps=unbeaten_qps, **identity)
         again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | again})
 
