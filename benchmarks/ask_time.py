@@ -39,7 +39,8 @@ def outcome(number: int, qps: float) -> Outcome:
     start = judge_infeasible(
         SETTINGS.trial_spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
     )
-    found = CapacityQps(low=qps, high=None, boundary=qps, censored=False)
+    alone = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
+    found = CapacityQps(low=qps, high=None, boundary=qps, censored=False, **alone)
     measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}
     return start.model_copy(update=measured | {"capacity_qps": found})
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import optuna
 
-from hidden.space import AXES, CONFIGURATIONS, FEATURES, INDEX, PRIOR, SEED, neighbours
+from hidden.space import AXES, CONFIGURATIONS, FEATURES, INDEX, MATTERS, PRIOR, SEED, neighbours
 from hidden.truth import path_of, read
 from tune.belief.choice import chance_to_run, expected_gain
 from tune.belief.search import RackSearch, Seen
@@ -210,7 +210,7 @@ class Calibrated:
 @cache
 def searches(structural: bool) -> RackSearch:
     """What is simulated before a search is the same for all of them."""
-    return RackSearch([one.spec for one in CONFIGURATIONS], FEATURES, PRIOR, 0, structural)
+    return RackSearch([one.spec for one in CONFIGURATIONS], FEATURES, MATTERS, PRIOR, 0, structural)
 
 
 def replace_seed(search: RackSearch, seed: int) -> RackSearch:

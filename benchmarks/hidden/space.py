@@ -93,6 +93,9 @@ def _features() -> np.ndarray:
 
 FEATURES = _features()
 
+MATTERS = np.array([[True, False, True, True, False, False], [False, True, False, False, True, True]])
+"""Which of FEATURES change what prefill does, and which what decode does: (2, settings)."""
+
 
 def neighbours(index: int) -> list[int]:
     """Configurations one step away along one axis."""

@@ -38,4 +38,4 @@ def few(settings: Settings) -> Candidates:
 def search(settings: Settings, few: Candidates) -> RackSearch:
     """Shared: it learns nothing from what it is asked."""
     assert settings.cluster.calibration
-    return RackSearch(few.specs, few.features, settings.cluster.calibration, 0)
+    return RackSearch(few.specs, few.features, few.matters, settings.cluster.calibration, 0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain, gain_at_rates
+from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain, gain_at_rates, lower_of_two
 
 
 @pytest.mark.parametrize(("mean", "sd"), [(2.0, 0.1), (2.5, 0.3), (1.8, 0.2)])
@@ -16,6 +16,16 @@ def test_the_gain_is_the_mean_of_what_lies_above_the_best(mean: float, sd: float
     expected = np.maximum(drawn - 9.0, 0).mean() / 9.0
     found = expected_gain(np.array([[mean]]), np.array([sd]), 9.0)[0]
     assert found == pytest.approx(expected, rel=0.02, abs=1e-5)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.1, -0.3, 2.0])
+@pytest.mark.parametrize("sds", [(0.1, 0.1), (0.02, 0.3)])
+def test_the_lower_of_two_is_what_draws_say(apart: float, sds: tuple[float, float]) -> None:
+    draws = np.random.default_rng(0).normal(size=(2, 400_000))
+    lower = np.minimum(2.0 + sds[0] * draws[0], 2.0 + apart + sds[1] * draws[1])
+    mean, sd = lower_of_two(np.array([[2.0], [2.0 + apart]]), np.array(sds)[:, None])
+    assert mean[0] == pytest.approx(lower.mean(), abs=1e-3)
+    assert sd[0] == pytest.approx(lower.std(), rel=0.01)
 
 
 @given(best=st.floats(1.0, 30.0), more=st.floats(1.0, 2.0))

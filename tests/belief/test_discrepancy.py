@@ -11,31 +11,59 @@ from tune.belief.discrepancy import AMPLITUDE, ROUGH, Discrepancy, Measured, ker
 FEATURES = np.linspace(0, 1, 9)[:, None]
 
 
-def measured(which: list[int], ln_qps: list[float], sd: float = 0.01) -> Measured:
-    values = np.array(ln_qps)
-    return Measured(np.array(which), values, values, np.full(len(which), sd))
+def measured(ln_qps: list[float], low: float, high: float, *, lowest: bool) -> Measured:
+    """One deployment a rate; its bounds lie so far below and above that."""
+    at = np.array([ln_qps, ln_qps])
+    count = len(ln_qps)
+    return Measured(np.arange(count), at + low, at + high, np.full((2, count), 0.05), np.full(count, lowest))
 
 
 def test_the_likelihood_is_that_of_a_normal_distribution() -> None:
-    seen = measured([0, 4, 7], [0.1, 0.2, 0.0])
-    found = Discrepancy(FEATURES, seen)
-    residual = seen.residual(np.array([[0.0, 0.1, 0.1], [0.1, 0.2, 0.0]]))
-    at = FEATURES[seen.which]
-    normal = multivariate_normal(np.zeros(3), kernel(at, at) + np.diag(seen.sd**2))
+    which, sd = np.array([0, 4, 7]), np.full(3, 0.01)
+    found = Discrepancy(FEATURES, which, sd)
+    residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
+    at = FEATURES[which]
+    normal = multivariate_normal(np.zeros(3), kernel(at, at) + np.diag(sd**2))
     ours = found.ln_likelihood(residual)
     assert ours[1] - ours[0] == pytest.approx(normal.logpdf(residual[1]) - normal.logpdf(residual[0]))
 
 
 def test_an_error_that_was_measured_is_expected_near_by_and_not_far_away() -> None:
-    seen = measured([0], [0.1])
-    found = Discrepancy(FEATURES, seen)
-    mean = found.mean(seen.residual(np.zeros((1, 1))))[0]
+    found = Discrepancy(FEATURES, np.array([0]), np.array([0.01]))
+    mean = found.mean(np.array([[0.1]]))[0]
     assert mean[0] == pytest.approx(0.1, rel=0.05)
     assert (np.diff(mean) < 0).all()
     assert (np.diff(found.sd) > 0).all()
     assert found.sd.max() < np.hypot(AMPLITUDE, ROUGH)
 
 
+def test_a_boundary_is_that_of_the_pool_that_binds_and_the_other_can_do_no_less() -> None:
+    """Racks that say 2.3 and 2.5, 2.5 and 2.3, 1.5 and 1.7, where 2.0 was measured: (2, 3, 1)."""
+    said = np.array([[2.3, 2.5, 1.5], [2.5, 2.3, 1.7]])[..., None]
+    seen = measured([2.0], 0.0, 0.0, lowest=True)
+    residual = seen.residual(said)[..., 0]
+    assert residual[0] == pytest.approx([-0.3, 0, 0.5])
+    assert residual[1] == pytest.approx([0, -0.3, 0.3])
+
+
+def test_bounds_of_both_pools_are_held_against_both() -> None:
+    seen = measured([2.0], 0.0, 0.0, lowest=False)
+    residual = seen.residual(np.array([[2.3], [2.5]])[..., None])
+    assert residual[..., 0, 0] == pytest.approx([-0.3, -0.5])
+    assert seen.tells(residual).all()
+
+
 def test_what_is_only_known_to_be_below_says_nothing_to_a_rack_that_agrees() -> None:
-    seen = Measured(np.array([3]), np.array([-np.inf]), np.array([2.0]), np.array([0.05]))
-    assert seen.residual(np.array([[1.5], [2.0], [2.3]])).ravel() == pytest.approx([0, 0, -0.3])
+    seen = measured([2.0], -np.inf, 0.0, lowest=True)
+    said = np.array([[1.5, 2.0, 2.3], [2.6, 2.6, 2.6]])[..., None]
+    residual = seen.residual(said)
+    assert residual[0].ravel() == pytest.approx([0, 0, -0.3])
+    assert (residual[1] == 0).all()
+    assert not seen.tells(residual).any()
+    assert seen.tells(residual[:, 2:]).ravel().tolist() == [True, False]
+
+
+def test_a_rate_that_held_is_a_bound_for_both_pools() -> None:
+    seen = measured([2.0], 0.0, np.inf, lowest=True)
+    residual = seen.residual(np.array([[1.8], [2.4]])[..., None])
+    assert residual.ravel() == pytest.approx([0.2, 0])

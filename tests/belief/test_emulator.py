@@ -81,7 +81,7 @@ def test_slow_workers_beside_the_front_end_are_those_of_the_pool_that_stands_the
         for head in ("prefill", "decode")
     ]
     for specs in (heads, heads[::-1]):
-        search = RackSearch(specs, np.zeros((2, 1)), settings.cluster.calibration, 0)
+        search = RackSearch(specs, np.zeros((2, 1)), np.ones((2, 1), bool), settings.cluster.calibration, 0)
         rack = as_it_is(search)
         at = [one.name for one in search.space.alternatives].index("head_node_scale")
         choice = rack.choice.copy()

@@ -135,9 +135,11 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
     crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]
     assert seen_in(crashed) == {"status": "crashed"}
-    assert seen_in(measured(settings, 12.5)) == {"status": "measured", "qps": 12.5}
+    alone = {"prefill_qps": 12.6, "decode_qps": 16.0}
+    told = measured(settings, 12.5, prefill=12.6, decode=16.0)
+    assert seen_in(told) == {"status": "measured", "qps": 12.5} | alone
     given_up = measured(settings, 9.0, censored=True, beat=15.0)
-    assert seen_in(given_up) == {"status": "forecast", "qps": 9.0}
+    assert seen_in(given_up) == {"status": "forecast", "qps": 9.0} | dict.fromkeys(alone)
     held = measured(settings, None)
     assert seen_in(held) == {"status": "above", "qps": 15.75}
     missed = held.model_copy(update={"feasible": False, "valid": True})
@@ -154,6 +156,17 @@ def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
     assert found.specs[0] == composed.trial_spec
     assert found.features.min() == 0
     assert found.features.max() == 1
+    prefill, decode = found.matters
+    names = [*composed.sweep.without("load.target_qps").space, "decode workers"]
+    assert {name for name, matters in zip(names, prefill, strict=True) if not matters} == {
+        "decode_max_batch_size",
+        "decode_cuda_graphs",
+        "decode workers",
+    }
+    assert {name for name, matters in zip(names, decode, strict=True) if not matters} == {
+        "prefill_workers",
+        "prefill_max_num_tokens",
+    }
     again = candidates(composed.trial_spec, composed.sweep, 0)
     assert again.points == found.points
     assert candidates(composed.trial_spec, composed.sweep, 1).points != found.points

@@ -22,7 +22,7 @@ def interval(values: FloatArray) -> Interval:
 
 def expected_qps(view: View, index: int) -> Interval:
     """The boundary that is expected of one configuration; racks and the error of the simulator are in it."""
-    steps = np.array([-1.645, 0.0, 1.645])[:, None] * view.sd[index]
+    steps = np.array([-1.645, 0.0, 1.645])[:, None] * view.sd[:, index]
     return interval(np.exp(view.ln_mean[:, index] + steps).ravel())
 
 

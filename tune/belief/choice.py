@@ -15,12 +15,27 @@ CRASH_LENGTH = 0.35
 """How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
 
 
+def lower_of_two(ln_mean: FloatArray, sd: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of the lower of two independent normals (2, ...), shape (...) each.
+
+    Formula: Clark, Operations Research 9, 1961, for the greater of two, with signs turned.
+    """
+    (low, high), (low_sd, high_sd) = ln_mean, sd
+    apart = np.hypot(low_sd, high_sd)
+    ratio = (high - low) / apart
+    density = apart * np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
+    chance = ndtr(ratio)
+    gap = (high - low) * (1 - chance) - density
+    square = low_sd**2 * chance + ((high - low) ** 2 + high_sd**2) * (1 - chance) - (high - low) * density
+    return low + gap, np.sqrt(np.maximum(square - gap**2, 1e-8))
+
+
 def expected_gain(ln_mean: FloatArray, sd: FloatArray, best: float) -> FloatArray:
     """Expected improvement over a rate of `best`, as a share of it, (m,).
 
-    ln of the rate of each configuration is normal, with `ln_mean` (racks, m) on equally probable racks and
-    `sd` (m,). Formula: E max(X - b, 0) = E[X] N(d + s) - b N(d), d = (mean - ln b) / s, for lognormal X
-    (Black and Scholes 1973); averaged over racks.
+    ln of the rate of each configuration is normal, with `ln_mean` and `sd` (racks, m) on equally probable
+    racks. Formula: E max(X - b, 0) = E[X] N(d + s) - b N(d), d = (mean - ln b) / s, for lognormal X (Black
+    and Scholes 1973); averaged over racks.
     """
     above = (ln_mean - np.log(best)) / sd
     gain = np.exp(ln_mean + sd**2 / 2) * ndtr(above + sd) - best * ndtr(above)
@@ -33,7 +48,7 @@ def gain_at_rates(ln_mean: FloatArray, sd: FloatArray, best: float, rates_qps: F
 
     Formula: the chance that the boundary is no lower than the rate, times what the rate is above `best`.
     """
-    found = np.zeros((len(sd), len(rates_qps)))
+    found = np.zeros((ln_mean.shape[1], len(rates_qps)))
     for at, qps in enumerate(rates_qps.tolist()):
         held = ndtr((ln_mean - np.log(qps)) / sd).mean(0)
         found[:, at] = np.maximum(held * (qps / best - 1), 0.0)

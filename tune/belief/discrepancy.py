@@ -32,37 +32,51 @@ CENSORED_SD = 0.05
 """The same of a deployment of which one bound is known. Our choice."""
 
 
+FARTHEST = 2.5
+"""A bound that lies more than so many times above the boundary is only known to. Our choice."""
+
+BEYOND_SD_FRAC = 0.15
+"""A bound above the boundary is known to this share of how far above, in ln. Our choice."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Deployments `which` (n,) of the configurations, and what they showed of ln of the boundary.
+    """Deployments `which` (n,) of the configurations, and what they showed of ln of each pool's bound.
 
-    It lies between `low` and `high` (n,), both the same where it was measured; `sd` (n,) of that.
+    The bounds of prefill and decode lie between `low` and `high` (2, n), both the same where that was
+    measured; `sd` (2, n) of it. Where `lowest` (n,), the upper end is one for the lower bound of the two.
     """
 
     which: IntArray
     low: FloatArray
     high: FloatArray
     sd: FloatArray
+    lowest: BoolArray
 
     def __len__(self) -> int:
         return len(self.which)
 
-    def only(self, which: BoolArray) -> Measured:
-        return Measured(self.which[which], self.low[which], self.high[which], self.sd[which])
+    def residual(self, ln_bounds: FloatArray) -> FloatArray:
+        """What of the measurements racks that say `ln_bounds` (2, racks, n) do not explain, as shaped."""
+        high = self.high[:, None]
+        if self.lowest.any():
+            high = np.where(self.lowest & (ln_bounds > ln_bounds.min(0)), np.inf, high)
+        found: FloatArray = np.clip(ln_bounds, self.low[:, None], high) - ln_bounds
+        return found
 
-    def residual(self, ln_boundary: FloatArray) -> FloatArray:
-        """What of the measurements racks that say `ln_boundary` (racks, n) do not explain, shape the same."""
-        return np.clip(ln_boundary, self.low, self.high) - ln_boundary
+    def tells(self, residual: FloatArray) -> BoolArray:
+        """Of `residual` (2, racks, n), which measurements say more of a pool than most racks do: (2, n)."""
+        found: BoolArray = ((self.low == self.high) & ~self.lowest) | (np.median(residual, 1) != 0)
+        return found
 
 
 class Discrepancy:
-    """The error at configurations whose settings are `features` (m, settings), after `measured`."""
+    """The error at configurations whose settings are `features` (m, settings), after it was measured at those
+    `which` (n,), with a standard deviation of `sd` (n,)."""
 
-    def __init__(self, features: FloatArray, measured: Measured) -> None:
-        self._features = features
-        at = features[measured.which]
-        self._at = at
-        covariance = kernel(at, at) + np.diag(measured.sd**2)
+    def __init__(self, features: FloatArray, which: IntArray, sd: FloatArray) -> None:
+        at = features[which]
+        covariance = kernel(at, at) + np.diag(sd**2)
         self._precision = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(at)))
         across = kernel(features, at)
         self._weights = across @ self._precision
@@ -75,7 +89,7 @@ class Discrepancy:
         return found
 
     def mean(self, residual: FloatArray) -> FloatArray:
-        """Expected error of ln boundary at every configuration on each rack: (racks, m)."""
+        """Expected error of ln of the bound at every configuration on each rack: (racks, m)."""
         found: FloatArray = residual @ self._weights.T
         return found
 

@@ -17,7 +17,6 @@ from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
 from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
-from tune.sim.compiled import compiled
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
@@ -32,9 +31,6 @@ LINK_FRAC = 0.9
 
 SHARPNESS = 14
 """Of the transition from one pool's bound to the other's. Our choice, by the simulated rack."""
-
-CLOSE_FRAC = 0.6
-"""Below this share of the other the lower bound is all there is: SHARPNESS leaves less than 0.01 %."""
 
 Factors = Mapping[str, FloatArray]
 
@@ -107,16 +103,19 @@ class Emulator:
         changed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=nvlink)})
         return service_s(prefill_worker(changed, self._calibration, np.inf), self._prompt)
 
-    def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
-        """ln of the boundary in queries/s of the configurations `which` (m,) on each rack: (racks, m)."""
+    def ln_bounds(self, racks: Racks, which: IntArray) -> FloatArray:
+        """ln of what prefill pool with its links and decode pool can do in time, in queries/s, of the
+        configurations `which` (m,) on each rack: (2, racks, m)."""
         pairs, pair_at = np.unique(self._pair_of[which], return_inverse=True)
         engines, engine_at = np.unique(self._engine_of[which], return_inverse=True)
         factors = self._space.factors(racks)
         link_s = self._link_s / factors["kv_transfer_bytes_per_s"]
-        prefill = self._prefill_qps(racks, factors, link_s, pairs)
-        decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
         links = LINK_FRAC * self._links[which] / link_s[:, None]
-        return _ln_lowest(prefill[:, pair_at], decode[:, engine_at] * self._decode_workers[which], links)
+        prefill = np.minimum(self._prefill_qps(racks, factors, link_s, pairs)[:, pair_at], links)
+        decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
+        bounds = np.stack([prefill, decode[:, engine_at] * self._decode_workers[which]])
+        found: FloatArray = np.log(np.maximum(bounds, LOWEST_QPS))
+        return found
 
     def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pairs: IntArray) -> FloatArray:
         """(racks, pairs): where the slowest requests take what the TTFT limit leaves them."""
@@ -150,18 +149,10 @@ _DECODE_STEP_S = 0.055
 """Of the first token's way through decode: a step. Figure: p50 of TPOT of the published run, and a half."""
 
 
-@compiled
-def _ln_lowest(prefill_qps: FloatArray, decode_qps: FloatArray, links_qps: FloatArray) -> FloatArray:
-    """ln of the lowest bound, (racks, m), and of up to 5 % less where those of the pools are close: both then
-    make requests late."""
-    found = np.empty_like(links_qps)
-    for rack in range(len(found)):
-        for at in range(len(found[rack])):
-            prefill, decode = prefill_qps[rack, at], decode_qps[rack, at]
-            lowest, higher = min(prefill, decode), max(prefill, decode)
-            if lowest > CLOSE_FRAC * higher:
-                lowest *= (1 + (lowest / higher) ** SHARPNESS) ** (-1 / SHARPNESS)
-            found[rack, at] = np.log(max(min(lowest, links_qps[rack, at]), LOWEST_QPS))
+def ln_lower(ln_bounds: FloatArray) -> FloatArray:
+    """How far the boundary lies below the lower of two bounds (2, ...), in ln, shape (...): up to 5 % where
+    they are close, as both then make requests late."""
+    found: FloatArray = np.log1p(np.exp(-SHARPNESS * np.abs(ln_bounds[0] - ln_bounds[1]))) / SHARPNESS
     return found
 
 

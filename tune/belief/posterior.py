@@ -6,6 +6,7 @@ are tempered so that their effective number (Kong 1992) never falls below a shar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,8 @@ FIRST_DRAWS, LATER_DRAWS, MOVES, TEMPERED = 4000, 800, 2, 12
 LEAST_EFFECTIVE_FRAC = 0.05
 """Our choice, as are the numbers of draws, moves and halvings of the power: what an ask may cost."""
 
-MOST_COMPARED = 80_000
-"""Later draws times measurements: of many measurements fewer racks are compared."""
+MOST_FIRST, MOST_LATER = 240_000, 80_000
+"""Draws times measurements: of many measurements fewer racks are compared."""
 
 FROM_BEFORE = 0.2
 """Share of the later draws that comes from what was thought before, lest a narrow belief miss another."""
@@ -43,32 +44,38 @@ class Posterior:
         self.before = space.draw(FIRST_DRAWS, np.random.default_rng([seed, 0]))
         self._columns: dict[int, FloatArray] = {}
 
-    def probable(self, measured: Measured, discrepancy: Discrepancy | None, seed: int) -> Racks:
-        """KEPT racks, equally probable, after what was `measured`; `discrepancy` is None before that."""
+    def probable(self, measured: Measured, discrepancies: Sequence[Discrepancy], seed: int) -> Racks:
+        """KEPT racks, equally probable, after what was `measured`; `discrepancies`: of prefill and decode."""
         draws = np.random.default_rng([seed, len(measured), 1])
-        if discrepancy is None:
+        if not len(measured):
             return self.before[np.arange(KEPT)]
-        known = self._ln_boundary_before(measured)
-        weighed = _tempered(self.before, discrepancy.ln_likelihood(measured.residual(known)))
+        first = self.before[np.arange(min(FIRST_DRAWS, MOST_FIRST // len(measured)))]
+        known = self._ln_bounds_before(measured, len(first))
+        weighed = _tempered(first, _ln_likelihood(discrepancies, measured.residual(known)))
         for _ in range(MOVES):
-            weighed = self._moved(weighed, measured, discrepancy, draws)
+            weighed = self._moved(weighed, measured, discrepancies, draws)
         return _resampled(weighed, draws)
 
-    def _ln_boundary_before(self, measured: Measured) -> FloatArray:
+    def _ln_bounds_before(self, measured: Measured, count: int) -> FloatArray:
+        """Of the first `count` racks: (2, count, n)."""
         new = np.array([at for at in dict.fromkeys(measured.which.tolist()) if at not in self._columns], int)
         if len(new):
-            found = self._emulator.ln_boundary(self.before, new)
-            self._columns |= dict(zip(new.tolist(), found.T, strict=True))
-        return np.stack([self._columns[at] for at in measured.which.tolist()]).T
+            found = self._emulator.ln_bounds(self.before, new)
+            self._columns |= {at: found[..., column] for column, at in enumerate(new.tolist())}
+        return np.stack([self._columns[at][:, :count] for at in measured.which.tolist()], -1)
 
     def _moved(
-        self, weighed: Weighed, measured: Measured, discrepancy: Discrepancy, draws: np.random.Generator
+        self,
+        weighed: Weighed,
+        measured: Measured,
+        discrepancies: Sequence[Discrepancy],
+        draws: np.random.Generator,
     ) -> Weighed:
         """Draws near `weighed`, weighed by what they explain and by how they were drawn."""
         near = _Near(self._space, weighed)
-        racks = near.draw(min(LATER_DRAWS, MOST_COMPARED // len(measured)), draws)
-        residual = measured.residual(self._emulator.ln_boundary(racks, measured.which))
-        return _tempered(racks, discrepancy.ln_likelihood(residual), near.ln_before_over_drawn(racks))
+        racks = near.draw(min(LATER_DRAWS, MOST_LATER // len(measured)), draws)
+        residual = measured.residual(self._emulator.ln_bounds(racks, measured.which))
+        return _tempered(racks, _ln_likelihood(discrepancies, residual), near.ln_before_over_drawn(racks))
 
 
 class _Near:
@@ -106,6 +113,13 @@ class _Near:
             ratio += np.log(np.array(one.probability)[chosen] / self._chance[at][chosen])
         found: FloatArray = ratio
         return found
+
+
+def _ln_likelihood(discrepancies: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
+    """Of each rack, (racks,); `residual` (2, racks, n)."""
+    one, other = (pool.ln_likelihood(off) for pool, off in zip(discrepancies, residual, strict=True))
+    found: FloatArray = one + other
+    return found
 
 
 def _tempered(racks: Racks, ln_likelihood: FloatArray, ln_ratio: FloatArray | float = 0.0) -> Weighed:

@@ -8,12 +8,20 @@ from typing import Literal
 
 import numpy as np
 
-from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates
-from tune.belief.discrepancy import CENSORED_SD, FORECAST_SD, NUGGET, Discrepancy, Measured
-from tune.belief.emulator import Emulator
+from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates, lower_of_two
+from tune.belief.discrepancy import (
+    BEYOND_SD_FRAC,
+    CENSORED_SD,
+    FARTHEST,
+    FORECAST_SD,
+    NUGGET,
+    Discrepancy,
+    Measured,
+)
+from tune.belief.emulator import Emulator, ln_lower
 from tune.belief.posterior import Posterior
 from tune.belief.racks import Racks, RackSpace, hypotheses
-from tune.results.requests import FloatArray, IntArray
+from tune.results.requests import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -30,17 +38,21 @@ class Seen:
     `measured`: its boundary is `qps`; `forecast`: about, for it was given up before that was shown; `above`:
     no lower, for it held that rate; `below`: lower. `untrusted`: it ran at `qps` and shows nothing.
     `crashed`: it cannot run. `pending`: it runs, at `qps` where that is given.
+
+    `prefill_qps`, `decode_qps`: what each pool alone could do, where a measured or forecast one showed that.
     """
 
     index: int
     status: Literal["measured", "forecast", "above", "below", "untrusted", "crashed", "pending"]
     qps: float = 0.0
+    prefill_qps: float | None = None
+    decode_qps: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """What is believed at one moment: equally probable `racks`, what they say of every configuration, and the
-    error of that. `ln_simulated`, `ln_mean` are (racks, configurations), `sd` (configurations,)."""
+    error of that; all are (racks, configurations)."""
 
     racks: Racks
     ln_simulated: FloatArray
@@ -71,6 +83,7 @@ class Proposed:
 class RackSearch:
     """Configurations `specs`, whose settings are `features` (n, settings) from 0 to 1, on an unknown rack.
 
+    `matters` (2, settings): which settings may change what the prefill pool does, and what the decode pool.
     `structural`: whether hypotheses other than those of the configuration and the calibration are thought of.
     `rates_qps`: in rising order, the rates of which a deployment is asked one; None where it is asked for its
     boundary. Same arguments and same `seen` give the same answers.
@@ -78,6 +91,7 @@ class RackSearch:
 
     specs: Sequence[TrialSpec]
     features: FloatArray
+    matters: BoolArray
     calibration: Calibration
     seed: int
     structural: bool = True
@@ -95,6 +109,7 @@ class RackSearch:
         )
         emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
         self._emulator = emulator
+        self._of_pool = [self.features[:, some] for some in self.matters]
         self._posterior = Posterior(self.space, emulator, self.seed)
 
     def reseed(self, seed: int) -> None:
@@ -108,9 +123,15 @@ class RackSearch:
         """Racks as probable as before anything was measured."""
         return self._posterior.before
 
+    def ln_bounds(self, racks: Racks, which: IntArray) -> FloatArray:
+        """What the simulator says of both pools of the configurations `which` (m,): (2, racks, m)."""
+        return self._emulator.ln_bounds(racks, which)
+
     def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
         """What the simulator says of the configurations `which` (m,) on `racks`: (racks, m)."""
-        return self._emulator.ln_boundary(racks, which)
+        bounds = self.ln_bounds(racks, which)
+        found: FloatArray = bounds.min(0) - ln_lower(bounds)
+        return found
 
     def view(self, seen: Sequence[Seen]) -> View:
         """What is believed after `seen`; the last answer is kept, for who records what was believed asks
@@ -125,16 +146,23 @@ class RackSearch:
     def _view(self, seen: Sequence[Seen]) -> View:
         told = [one for one in seen if one.status not in ("untrusted", "crashed", "pending")]
         measured = _measured(told)
-        discrepancy = Discrepancy(self.features, measured) if told else None
-        racks = self._posterior.probable(measured, discrepancy, self.seed)
-        ln_simulated = self.ln_boundary(racks, np.arange(len(self.specs)))
-        if discrepancy is None:
-            return View(racks, ln_simulated, ln_simulated, np.full(len(self.specs), NUGGET))
-        residual = measured.residual(ln_simulated[:, measured.which])
-        tight = (measured.low == measured.high) | (np.median(residual, 0) != 0)
-        if not tight.all():
-            discrepancy, residual = Discrepancy(self.features, measured.only(tight)), residual[:, tight]
-        return View(racks, ln_simulated, ln_simulated + discrepancy.mean(residual), discrepancy.sd)
+        racks = self._posterior.probable(measured, self._discrepancies(measured), self.seed)
+        bounds = self.ln_bounds(racks, np.arange(len(self.specs)))
+        simulated = bounds.min(0) - ln_lower(bounds)
+        residual = measured.residual(bounds[..., measured.which])
+        sd = np.empty_like(bounds)
+        for pool, tells in enumerate(measured.tells(residual)):
+            error = Discrepancy(self._of_pool[pool], measured.which[tells], measured.sd[pool, tells])
+            bounds[pool] += error.mean(residual[pool][:, tells])
+            sd[pool] = error.sd
+        mean, of_both = lower_of_two(bounds, sd)
+        return View(racks, simulated, mean - ln_lower(bounds), of_both)
+
+    def _discrepancies(self, measured: Measured) -> list[Discrepancy]:
+        return [
+            Discrepancy(features, measured.which, sd)
+            for features, sd in zip(self._of_pool, measured.sd, strict=True)
+        ]
 
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
@@ -214,7 +242,7 @@ class RackSearch:
             if one.status in ("crashed", "below", "untrusted"):
                 missed[one.index] = min(missed[one.index], one.qps)
         best = _held_qps(seen) or float(self.rates_qps[0]) / 2
-        gain = gain_at_rates(view.ln_mean[:, which], view.sd[which], best, rates_qps)
+        gain = gain_at_rates(view.ln_mean[:, which], view.sd[:, which], best, rates_qps)
         gain *= self._chance(seen)[which, None]
         return np.where(rates_qps < missed[which, None], gain, 0.0)
 
@@ -231,9 +259,16 @@ def _held_qps(seen: Sequence[Seen]) -> float:
 def _measured(told: Sequence[Seen]) -> Measured:
     ln_qps = np.log([max(one.qps, 1e-3) for one in told]) if told else np.zeros(0)
     status = np.array([one.status for one in told], object)
+    alone = [[one.prefill_qps, one.decode_qps] for one in told if one.prefill_qps and one.decode_qps]
+    known = np.array([bool(one.prefill_qps and one.decode_qps) for one in told], bool)
+    at = np.stack([ln_qps, ln_qps])
+    at[:, known] = np.log(alone).reshape(-1, 2).T
+    farthest = ln_qps + np.log(FARTHEST)
+    sd = np.array([_SD.get(one.status, CENSORED_SD) for one in told])
     return Measured(
         which=np.array([one.index for one in told], int),
-        low=np.where(status == "below", -np.inf, ln_qps),
-        high=np.where(status == "above", np.inf, ln_qps),
-        sd=np.array([_SD.get(one.status, CENSORED_SD) for one in told]),
+        low=np.where(status == "below", -np.inf, np.minimum(at, farthest)),
+        high=np.where((status == "above") | (at > farthest), np.inf, at),
+        sd=np.hypot(sd, BEYOND_SD_FRAC * np.maximum(at - ln_qps, 0)),
+        lowest=~known,
     )

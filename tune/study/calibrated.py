@@ -32,7 +32,9 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
     if outcome.status == "infeasible":
         return {"status": "crashed"}
     if found.boundary:
-        return {"status": "forecast" if found.censored else "measured", "qps": found.boundary}
+        status = "forecast" if found.censored else "measured"
+        alone = {"prefill_qps": found.prefill, "decode_qps": found.decode}
+        return {"status": status, "qps": found.boundary} | alone
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     if not outcome.valid:
@@ -65,6 +67,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         self._search = RackSearch(
             candidates.specs,
             candidates.features,
+            candidates.matters,
             calibration,
             seed,
             progress=progress,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tune.errors import FixCommand
-from tune.results.requests import FloatArray
+from tune.results.requests import BoolArray, FloatArray
 from tune.spec.bind import Point, bind, locate
 from tune.spec.findings import errors
 from tune.spec.rules import check
@@ -31,6 +31,7 @@ _MOST_LOOKED_AT = 20_000
 class Candidates:
     """Points of a sweep that break no rule, each another configuration; `features` (n, settings), 0 to 1.
 
+    `matters` (2, settings): which of the settings may change what prefill does, and which what decode does.
     `rates`: those of which a trial has one, in rising order; None where the highest is searched for.
     `rate`: the sweep's dimension of it, which the points lack; None without one.
     """
@@ -38,6 +39,7 @@ class Candidates:
     points: tuple[Point, ...]
     specs: tuple[TrialSpec, ...]
     features: FloatArray
+    matters: BoolArray
     rates: tuple[Any, ...] | None = None
     rate: str | None = None
 
@@ -74,7 +76,15 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
             "since it compares rates. Choose search=tpe."
         )
     features = _features(sweep.space, points, found)
-    return Candidates(tuple(points), found, features, rates, rate)
+    return Candidates(tuple(points), found, features, _matters(sweep.space), rates, rate)
+
+
+def _matters(space: Mapping[str, Dimension]) -> BoolArray:
+    """Of each column of `_features`, to prefill and to decode: all but engine and workers of the other."""
+    paths = [dimension.path.removeprefix("split.") for dimension in space.values()]
+    to_prefill = [not path.startswith("decode") for path in paths]
+    to_decode = [not path.startswith("prefill") for path in paths]
+    return np.array([[*to_prefill, False], [*to_decode, True]])
 
 
 def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int) -> Iterator[Point]:
