@@ -165,7 +165,8 @@ def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats
     late_frac, cost = float("nan"), float("nan")
     if answer.confirmed_qps:
         logs = list(orders(spec, rack, answer.confirmed_qps))
-        late_frac = sum(most_late(log, spec) for log in logs) / sum(map(len, logs))
+        late = sum(np.array([one.sum() for one in late_requests(log, spec.slo)]) for log in logs)
+        late_frac = float(np.max(late)) / sum(map(len, logs))
         cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
     given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in beats)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"

@@ -145,16 +145,15 @@ def next_step(
     ahead = min(expected_qps, boundary_qps * (1 - MARGIN_FRAC))
     if missed is not None:
         ahead = min(ahead, missed * (1 - STEP_FRAC))
-    for _ in range(MOST_STEPS):
-        if ahead and not forecast.holds_in_all(ahead):
-            ahead *= 1 - STEP_FRAC
     ahead = load.within(readable_qps(ahead)) if ahead else 0.0
-    enough = confirmed is not None and ahead <= confirmed * (1 + load.resolution)
+    enough_qps = confirmed * (1 + load.resolution) if confirmed is not None else 0.0
     lowest_missed = missed is not None and ahead >= missed
     untrusted = bool(full) and full[-1].held is None
-    if enough or lowest_missed or untrusted or not ahead or len(full) >= MOST_FULL:
-        return _answer(confirmed, missed, forecast)
-    return Ask(ahead, None)
+    if not (ahead <= enough_qps or lowest_missed or untrusted or len(full) >= MOST_FULL):
+        ahead = load.within(readable_qps(_safe(ahead, forecast)))
+        if ahead > enough_qps:
+            return Ask(ahead, None)
+    return _answer(confirmed, missed, forecast)
 
 
 def _answer(
@@ -162,6 +161,15 @@ def _answer(
 ) -> Answer:
     alone = (forecast.alone_qps("prefill"), forecast.alone_qps("decode"))
     return Answer(confirmed, missed, forecast.boundary_qps(), *alone, censored)
+
+
+def _safe(qps: float, forecast: Forecast) -> float:
+    """The highest rate up to `qps` that should hold in all orders together, or one MOST_STEPS lower."""
+    for _ in range(MOST_STEPS):
+        if forecast.holds_in_all(qps):
+            break
+        qps *= 1 - STEP_FRAC
+    return qps
 
 
 def _short(qps: float, load: Load) -> Ask:

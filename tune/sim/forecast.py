@@ -19,8 +19,8 @@ from tune.results.requests import FloatArray, RequestLog
 from tune.results.select import first_requests
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
-from tune.spec.load import Slo
-from tune.spec.split import Role
+from tune.spec.load import Load, Slo
+from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 FACTORS = {"prefill_scale": 0.15, "decode_scale": 0.15, "ttft_overhead_s": 1.0}
@@ -121,25 +121,36 @@ class RackForecast:
 
     def holds_in_all(self, qps: float) -> bool:
         """As the protocol Forecast says."""
-        logs = [self._run(qps / self._faster(), FIRST_OTHER_ORDER + order) for order in range(ORDERS)]
-        late = sum(_most_late(log, self._spec.slo) for log in logs)
-        return late <= (1 - PERCENTILE) * sum(map(len, logs))
+        late, requests = [], 0
+        for order in range(ORDERS):
+            log = self._run(qps / self._faster(), FIRST_OTHER_ORDER + order)
+            late.append([int(one.sum()) for one in late_requests(log, self._spec.slo)])
+            requests += len(log)
+        return bool((np.sum(late, axis=0) <= (1 - PERCENTILE) * requests).all())
 
     def alone_qps(self, role: Role) -> float:
         """As the protocol Forecast says, up to MOST_ALONE times the boundary."""
-        if role not in self._known:
-            own_qps = self._own_qps()
-            low = high = own_qps * _LOWEST_ALONE
-            while high < own_qps * MOST_ALONE and self._own_holds(high, role):
-                low, high = high, high * _STRIDE
-            found = _highest(lambda qps: self._own_holds(qps, role), low, high) / own_qps if own_qps else 0.0
-            self._known[role] = found * self.boundary_qps()
-        return self._known[role]
+        own_qps = self._own_qps()
+        if not own_qps:
+            return 0.0
+        known = {one: self._own_alone_qps(one) for one in ROLES}
+        alone_qps = known[role] / own_qps * self.boundary_qps()
+        return alone_qps if known[role] == min(known.values()) else alone_qps / self._faster()
 
     def surprise(self) -> float:
         """As the protocol Forecast says."""
         full = [shown for shown in self._shown if shown.full]
         return self._log_faster(full[-1]) if full else 0.0
+
+    def _own_alone_qps(self, role: Role) -> float:
+        """What `_own_qps` would be were the other pool no limit."""
+        if role not in self._known:
+            own_qps = self._own_qps()
+            low = high = own_qps * _LOWEST_ALONE
+            while high < own_qps * MOST_ALONE and self._own_holds(high, role):
+                low, high = high, min(high * _STRIDE, own_qps * MOST_ALONE)
+            self._known[role] = _highest(lambda qps: self._own_holds(qps, role), low, high)
+        return self._known[role]
 
     def _own_qps(self) -> float:
         """What `confirmable_qps` is without the correction by runs of full length."""
@@ -228,21 +239,24 @@ class RackForecast:
     def _like(self, shown: _Shown, qps: float, rack: Mapping[str, float] | None = None) -> RequestLog:
         """What `shown` would have shown at `qps`, on the best fit or on `rack`."""
         seed = self._spec.load.length_seed
+        load = self._spec.load
         if shown.full:
-            return first_requests(self._run(qps, seed, rack=rack), shown.queries)
-        return self._run(qps, seed, shown.queries, rack)
+            longer = load.model_copy(update={"min_queries": max(load.min_queries, shown.queries)})
+            return first_requests(self._run(qps, seed, longer, rack), shown.queries)
+        return self._run(qps, seed, load.sample(shown.queries), rack)
 
     def _run(
         self,
         qps: float,
         length_seed: int,
-        queries: int | None = None,
+        load: Load | None = None,
         rack: Mapping[str, float] | None = None,
         alone: Role | None = None,
     ) -> RequestLog:
-        """The run of full length, or a short one of `queries` requests, on the best fit or on `rack`."""
-        load = self._spec.load.model_copy(update={"target_qps": float(qps), "length_seed": length_seed})
-        spec = self._spec.model_copy(update={"load": load if queries is None else load.sample(queries)})
+        """The run of full length, or of `load`, at another rate and in another order; on the best fit or on
+        `rack`."""
+        asked = {"target_qps": float(qps), "length_seed": length_seed}
+        spec = self._spec.model_copy(update={"load": (load or self._spec.load).model_copy(update=asked)})
         return simulate(spec, self._calibration.model_copy(update=dict(rack or self.fitted)), alone)
 
 
