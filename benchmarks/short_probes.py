@@ -84,7 +84,7 @@ def told_of_lengths(load: Load, orders: int = 1000) -> Sequence[str]:
     for order in range(orders):
         whole = draw_lengths(load.dataset, samples, True, order)
         long = float(np.quantile(whole[0], 0.9))
-        short = draw_lengths(load.dataset, queries, False, order)
+        short = draw_lengths(load.dataset, queries, False, order, by_strata=True)
         strata.append(more(short, whole, long))
         beginnings.append(more((whole[0][:queries], whole[1][:queries]), whole, long))
     table = zip(LENGTHS, np.std(strata, axis=0), np.std(beginnings, axis=0), strict=True)

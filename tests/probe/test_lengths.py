@@ -121,10 +121,16 @@ def test_seed_changes_the_order_and_not_the_dataset(first: int, second: int) -> 
         assert np.array_equal(np.sort(a), np.sort(b))
 
 
+def test_a_run_that_is_no_whole_pass_is_the_beginning_of_one() -> None:
+    long, short = draw_lengths(DATASET, 2000, True, 7), draw_lengths(DATASET, 123, False, 7)
+    assert np.array_equal(long[0][:123], short[0])
+    assert np.array_equal(long[1][:123], short[1])
+
+
 @given(queries=st.integers(1, 4999), seed=st.integers(0, 2**40))
 def test_a_part_of_a_pass_asks_one_sample_of_each_stratum(queries: int, seed: int) -> None:
     passes, rest = divmod(queries, 2000)
-    inputs, outputs = draw_lengths(DATASET, queries, False, seed)
+    inputs, outputs = draw_lengths(DATASET, queries, False, seed, by_strata=True)
     assert len(inputs) == len(outputs) == queries
     whole = draw_lengths(DATASET, 2000, True, seed)
     pairs = Counter(zip(*(lengths.tolist() for lengths in whole), strict=True))
@@ -141,16 +147,19 @@ def test_a_short_probe_is_as_long_as_the_dataset_in_the_mean() -> None:
     """1,187 requests that happened to come would stray by 1.1 % (sd) in either length."""
     whole = draw_lengths(DATASET, 2000, True, 0)
     for seed in range(20):
-        for lengths, every in zip(draw_lengths(DATASET, 300, False, seed), whole, strict=True):
+        sample = draw_lengths(DATASET, 300, False, seed, by_strata=True)
+        for lengths, every in zip(sample, whole, strict=True):
             assert lengths.mean() == pytest.approx(every.mean(), rel=0.02)
-    one, again, other = (draw_lengths(DATASET, 300, False, seed)[0].tolist() for seed in (7, 7, 8))
+    one, again, other = (
+        draw_lengths(DATASET, 300, False, seed, by_strata=True)[0].tolist() for seed in (7, 7, 8)
+    )
     assert one == again != other
 
 
 @given(seed=st.integers(0, 2**40))
 def test_long_prompts_of_a_short_probe_bunch_as_they_do_in_a_run(seed: int) -> None:
     """Prompts spread evenly over time would make no bursts, and hold too high a rate."""
-    inputs, _ = draw_lengths(DATASET, 1000, False, seed)
+    inputs, _ = draw_lengths(DATASET, 1000, False, seed, by_strata=True)
     correlation = float(np.corrcoef(inputs[:-1], inputs[1:])[0, 1])
     assert abs(correlation) < 0.2
 

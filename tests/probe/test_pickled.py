@@ -91,6 +91,22 @@ def test_answers_that_the_file_does_not_state_are_drawn_and_the_order_stays(tmp_
     assert outputs.mean() == pytest.approx(dataset.outputs.mean_tokens, rel=0.01)
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_sample_asks_rows_with_their_own_lengths_as_a_whole_run_pairs_them(
+    tmp_path: Path, stated: bool
+) -> None:
+    some = [
+        {**ROWS[0], "tok_input": [1] * n, "tok_input_len": n, "tok_ref_output_len": n} for n in range(1, 41)
+    ]
+    rows = pd.DataFrame(some) if stated else pd.DataFrame(some).drop(columns="tok_ref_output_len")
+    dataset = dataset_of(written(tmp_path, rows), samples=40)
+    order = draw_order(dataset, 8, 5, by_strata=True)
+    inputs, outputs = draw_lengths(dataset, 8, False, 5, by_strata=True)
+    assert inputs.tolist() == [1 + row for row in order]
+    whole = dict(zip(*(tokens.tolist() for tokens in draw_lengths(dataset, 40, True, 5)), strict=True))
+    assert outputs.tolist() == [whole[length] for length in inputs.tolist()]
+
+
 class Evil:
     """Pickled, it names a call that leaves a file behind."""
 

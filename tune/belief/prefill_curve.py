@@ -64,7 +64,7 @@ class Asked:
     @classmethod
     def _first(cls, load: Load, count: int, up_to_qps: float) -> Asked:
         cut = load.sample(count)
-        prompt, answer = draw_lengths(load.dataset, count, False, load.length_seed)
+        prompt, answer = draw_lengths(load.dataset, count, False, load.length_seed, by_strata=load.is_sample)
         arrival_s = arrivals_ns(cut)[:count] / 1e9 * load.target_qps
         return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, up_to_qps)
 

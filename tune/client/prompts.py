@@ -93,7 +93,7 @@ def recorded_prompts(load: Load, queries: int) -> Source:
         pickled_ids(load.dataset) if load.api == "completions" else pickled_texts(load.dataset)
     )
     prompts = [_compact(row) for row in rows]
-    order = draw_order(load.dataset, queries, load.length_seed).tolist()
+    order = draw_order(load.dataset, queries, load.length_seed, by_strata=load.is_sample).tolist()
     return lambda position, _: prompts[order[position]]
 
 

@@ -42,7 +42,9 @@ def draw_schedule(settings: AskedRun) -> Schedule:
     load = settings.load
     arrival_ns = arrivals_ns(load)
     dataset, queries = load.dataset, len(arrival_ns)
-    inputs, outputs = draw_lengths(dataset, queries, load.concatenate_permutation, load.length_seed)
+    inputs, outputs = draw_lengths(
+        dataset, queries, load.concatenate_permutation, load.length_seed, by_strata=load.is_sample
+    )
     fewest, most = outputs, outputs
     if dataset.holds_prompts:
         fewest, most = np.ones_like(outputs), np.full_like(outputs, dataset.longest_answer_tokens)

@@ -22,14 +22,20 @@ _DRAWS_PER_SAMPLE = 100
 
 
 def draw_lengths(
-    dataset: Dataset, queries: int, concatenate_permutation: bool, length_seed: int
+    dataset: Dataset,
+    queries: int,
+    concatenate_permutation: bool,
+    length_seed: int,
+    *,
+    by_strata: bool = False,
 ) -> tuple[IntArray, IntArray]:
     """Prompt and answer tokens of every query, in the order they are asked: two int64 arrays of (queries,).
 
     The dataset is the same whatever the seed; `length_seed` decides which prompt goes with which answer
     (unless a file says so) and the order. Queries walk through one random permutation of the samples after
     another; with `concatenate_permutation` they make whole passes, as LoadGen's setting of that name does.
-    What is no whole pass is a fair sample of the dataset: one of each stratum of lengths, in random order.
+    `by_strata` (of a Load that is a sample): what is no whole pass is a fair sample of the dataset, one of
+    each stratum of lengths, in random order.
     Raises FixCommand for a distribution that cannot exist or a bad file, ValueError for a partial pass.
     """
     if concatenate_permutation and queries % dataset.samples:
@@ -37,32 +43,32 @@ def draw_lengths(
             f"{queries} queries are no whole number of passes over {dataset.samples} samples; "
             "take Load.expected_queries, or turn concatenate_permutation off for a short probe"
         )
-    inputs, outputs, order = _drawn(dataset, queries, length_seed)
+    inputs, outputs, order = _drawn(dataset, queries, length_seed, by_strata)
     return inputs[order], outputs[order]
 
 
-def draw_order(dataset: Dataset, queries: int, length_seed: int) -> IntArray:
+def draw_order(dataset: Dataset, queries: int, length_seed: int, *, by_strata: bool = False) -> IntArray:
     """The row of the dataset's file that each query asks, int64 of shape (queries,); draw_lengths agrees."""
-    return _drawn(dataset, queries, length_seed)[2]
+    return _drawn(dataset, queries, length_seed, by_strata)[2]
 
 
-def _drawn(dataset: Dataset, queries: int, length_seed: int) -> tuple[IntArray, IntArray, IntArray]:
+def _drawn(
+    dataset: Dataset, queries: int, length_seed: int, by_strata: bool
+) -> tuple[IntArray, IntArray, IntArray]:
     """Prompt and answer tokens of the samples, (samples,) each, and which sample each query asks, (queries,).
 
     RandomState's streams are frozen between NumPy releases, Generator's are not.
     """
     draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
-    passes, rest = divmod(queries, dataset.samples)
+    samples, rest = dataset.samples, queries % dataset.samples
     if dataset.path is None:
-        sorted_inputs, sorted_outputs = _synthetic(dataset)
-        inputs, outputs = draws.permutation(sorted_inputs), draws.permutation(sorted_outputs)
-        order = [draws.permutation(dataset.samples) for _ in range(passes)]
-    else:
-        order = [draws.permutation(dataset.samples) for _ in range(passes)]
+        inputs, outputs = (draws.permutation(lengths) for lengths in _synthetic(dataset))
+    passes = [draws.permutation(samples) for _ in range(-(-queries // samples))]
+    if dataset.path is not None:
         inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
-    if rest:
-        order.append(_one_a_stratum(draws, inputs, outputs, rest))
-    return inputs, outputs, np.concatenate(order)
+    if by_strata and rest:
+        passes[-1] = _one_a_stratum(draws, inputs, outputs, rest)
+    return inputs, outputs, np.concatenate(passes)[:queries]
 
 
 def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:

@@ -24,7 +24,7 @@ from tune.spec.load import Dataset
 
 _BUILDS = {
     "builtins": {"slice"},
-    "numpy": {"dtype", "ndarray"},
+    "numpy": {"dtype"},
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
     "numpy._core.numeric": {"_frombuffer"},
     "pandas": {"DataFrame", "Index", "RangeIndex", "StringDtype"},
@@ -48,11 +48,12 @@ _RENAMED = {
 
 
 class _Array(np.ndarray):
-    """NumPy reads beyond the end of a list that is too short for its shape, and the process dies."""
+    """An array whose shape is held against its items: where a list is too short, NumPy reads beyond its end
+    and the process dies."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, _, _, items = state
-        if isinstance(items, list) and len(items) != math.prod(shape):
+        if min(shape, default=0) < 0 or (isinstance(items, list) and len(items) != math.prod(shape)):
             raise pickle.UnpicklingError(f"it has {len(items)} items for an array of shape {shape}")
         super().__setstate__(state)
 
@@ -117,7 +118,7 @@ def _whole(path: Path, frame: pd.DataFrame, column: str) -> IntArray:
     values = frame[column].to_numpy()
     if values.dtype.kind not in "iu":
         raise FixCommand(f"{path}: {column} has the type {values.dtype}; expected whole numbers of tokens.")
-    return values.astype(np.int64)
+    return np.asarray(values, np.int64)
 
 
 def _check_range(path: Path, column: str, tokens: IntArray, longest: int) -> None:

@@ -37,7 +37,11 @@ def simulate(spec: TrialSpec, calibration: Calibration, alone: Role | None = Non
     """
     scheduled_ns = arrivals_ns(spec.load)
     prompts, answers = draw_lengths(
-        spec.load.dataset, len(scheduled_ns), spec.load.concatenate_permutation, spec.load.length_seed
+        spec.load.dataset,
+        len(scheduled_ns),
+        spec.load.concatenate_permutation,
+        spec.load.length_seed,
+        by_strata=spec.load.is_sample,
     )
     if alone == "prefill":
         answers = np.ones_like(answers)

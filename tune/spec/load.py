@@ -12,6 +12,9 @@ from tune.spec.typed import NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
 
+SAMPLE_S = 1e-3
+"""Least duration of a sample of a load: one that never decides how many requests there are."""
+
 LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """LoadGen keeps a seed in 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
@@ -109,8 +112,13 @@ class Load(Typed):
 
     def sample(self, queries: int) -> Load:
         """A short run of `queries` requests: this load's first arrivals, a fair sample of its lengths."""
-        cut = {"min_queries": queries, "min_duration_s": 1e-3, "concatenate_permutation": False}
+        cut = {"min_queries": queries, "min_duration_s": SAMPLE_S, "concatenate_permutation": False}
         return self.model_copy(update=cut)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is one that `sample` made: so many requests, however soon they come."""
+        return not self.concatenate_permutation and self.min_duration_s <= SAMPLE_S
 
     @property
     def schedule_seed(self) -> int:
