@@ -84,6 +84,17 @@ def test_proposals_made_at_once_differ(search: RackSearch) -> None:
         seen.append(Seen(proposed.index, "pending"))
 
 
+def test_what_runs_changes_no_belief_about_what_is_expected(search: RackSearch) -> None:
+    """Imagined as expected, trials that run leave the boundaries that are expected about where they were."""
+    seen = play(search, 3)
+    before, taken = search.view(seen), [one.index for one in seen]
+    free = [at for at in range(len(search.specs)) if at not in taken][:3]
+    proposed = search.propose([*seen, *(Seen(at, "pending") for at in free)])
+    assert proposed
+    off = np.log(proposed.view.expected_qps / before.expected_qps)
+    assert abs(off.mean()) < 0.03
+
+
 def test_nothing_is_left_when_all_are_known(search: RackSearch) -> None:
     seen = [Seen(index, "measured", qps) for index, qps in enumerate(truth(search))]
     assert search.propose(seen) is None

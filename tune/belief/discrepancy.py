@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
+from tune.belief.emulator import ln_lower
 from tune.results.requests import BoolArray, FloatArray, IntArray
 
 AMPLITUDE = 0.1
-"""Standard deviation of the error, in ln of the boundary. Our choice."""
+"""Standard deviation of the error, in ln of what a pool can do. Our choice."""
 
 LENGTH = 0.8
 """Of the covariance, where each setting of a sweep goes from 0 to 1. Our choice."""
@@ -33,7 +34,10 @@ CENSORED_SD = 0.05
 
 
 FARTHEST = 2.5
-"""A bound that lies more than so many times above the boundary is only known to. Our choice."""
+"""Of a bound more than so many times the boundary only that is taken for known. Our choice."""
+
+UNTOLD_SD = 0.15
+"""Of a bound of which nothing is known but that it lies on the right side of what was asked. Our choice."""
 
 BEYOND_SD_FRAC = 0.15
 """A bound above the boundary is known to this share of how far above, in ln. Our choice."""
@@ -44,7 +48,8 @@ class Measured:
     """Deployments `which` (n,) of the configurations, and what they showed of ln of each pool's bound.
 
     The bounds of prefill and decode lie between `low` and `high` (2, n), both the same where that was
-    measured; `sd` (2, n) of it. Where `lowest` (n,), the upper end is one for the lower bound of the two.
+    measured; `sd` (2, n) of it. Where `lowest` (n,) they are those of the boundary: the upper end is one for
+    the lower bound of the two, and both ends lie as far higher as a boundary lies below two close bounds.
     """
 
     which: IntArray
@@ -58,15 +63,20 @@ class Measured:
 
     def residual(self, ln_bounds: FloatArray) -> FloatArray:
         """What of the measurements racks that say `ln_bounds` (2, racks, n) do not explain, as shaped."""
-        high = self.high[:, None]
+        low, high = self.low[:, None], self.high[:, None]
         if self.lowest.any():
-            high = np.where(self.lowest & (ln_bounds > ln_bounds.min(0)), np.inf, high)
-        found: FloatArray = np.clip(ln_bounds, self.low[:, None], high) - ln_bounds
+            lower = np.where(self.lowest, ln_lower(ln_bounds), 0.0)
+            other = self.lowest & (ln_bounds > ln_bounds.min(0))
+            low, high = low + lower, np.where(other, np.inf, high + lower)
+        found: FloatArray = np.clip(ln_bounds, low, high) - ln_bounds
         return found
 
     def tells(self, residual: FloatArray) -> BoolArray:
-        """Of `residual` (2, racks, n), which measurements say more of a pool than most racks do: (2, n)."""
-        found: BoolArray = ((self.low == self.high) & ~self.lowest) | (np.median(residual, 1) != 0)
+        """Of `residual` (2, racks, n), which measurements say of a pool what most racks do not: (2, n). A
+        boundary tells of one pool at least: the one that binds on more of the racks."""
+        share = (residual != 0).mean(1)
+        exact = self.low == self.high
+        found: BoolArray = (share > 0.5) | (exact & (~self.lowest | (share == share.max(0))))
         return found
 
 

@@ -1,7 +1,7 @@
 """The boundary of every configuration on every rack, to a few percent and in no time.
 
-Serving is fed forward, so the boundary is about the lowest of three bounds: what the prefill pool can do in
-time, what the decode pool can do in time, and what the links between them carry.
+Serving is fed forward, so the boundary is about the lower of two bounds: what the prefill pool can do in time
+with the links that it sends over, and what the decode pool can.
 """
 
 from __future__ import annotations

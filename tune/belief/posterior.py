@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.belief.discrepancy import Discrepancy, Measured
+from tune.belief.discrepancy import UNTOLD_SD, Discrepancy, Measured
 from tune.belief.emulator import Emulator
 from tune.belief.racks import Racks, RackSpace
 from tune.results.requests import FloatArray
@@ -39,21 +39,26 @@ class Weighed:
 class Posterior:
     """Racks of `space`; the first draws are the same at every ask, so what is known of them is kept."""
 
-    def __init__(self, space: RackSpace, emulator: Emulator, seed: int) -> None:
-        self._space, self._emulator = space, emulator
+    def __init__(
+        self, space: RackSpace, emulator: Emulator, of_pool: Sequence[FloatArray], seed: int
+    ) -> None:
+        """`of_pool`: settings of all configurations that matter to prefill, and to decode, (m, settings)."""
+        self._space, self._emulator, self._of_pool = space, emulator, of_pool
         self.before = space.draw(FIRST_DRAWS, np.random.default_rng([seed, 0]))
         self._columns: dict[int, FloatArray] = {}
 
-    def probable(self, measured: Measured, discrepancies: Sequence[Discrepancy], seed: int) -> Racks:
-        """KEPT racks, equally probable, after what was `measured`; `discrepancies`: of prefill and decode."""
+    def probable(self, measured: Measured, seed: int) -> Racks:
+        """KEPT racks, equally probable, after what was `measured`."""
         draws = np.random.default_rng([seed, len(measured), 1])
         if not len(measured):
             return self.before[np.arange(KEPT)]
         first = self.before[np.arange(min(FIRST_DRAWS, MOST_FIRST // len(measured)))]
-        known = self._ln_bounds_before(measured, len(first))
-        weighed = _tempered(first, _ln_likelihood(discrepancies, measured.residual(known)))
+        residual = measured.residual(self._ln_bounds_before(measured, len(first)))
+        sd = np.where(measured.tells(residual), measured.sd, UNTOLD_SD)
+        pools = [Discrepancy(at, measured.which, of) for at, of in zip(self._of_pool, sd, strict=True)]
+        weighed = _tempered(first, _ln_likelihood(pools, residual))
         for _ in range(MOVES):
-            weighed = self._moved(weighed, measured, discrepancies, draws)
+            weighed = self._moved(weighed, measured, pools, draws)
         return _resampled(weighed, draws)
 
     def _ln_bounds_before(self, measured: Measured, count: int) -> FloatArray:
@@ -68,14 +73,14 @@ class Posterior:
         self,
         weighed: Weighed,
         measured: Measured,
-        discrepancies: Sequence[Discrepancy],
+        pools: Sequence[Discrepancy],
         draws: np.random.Generator,
     ) -> Weighed:
         """Draws near `weighed`, weighed by what they explain and by how they were drawn."""
         near = _Near(self._space, weighed)
         racks = near.draw(min(LATER_DRAWS, MOST_LATER // len(measured)), draws)
         residual = measured.residual(self._emulator.ln_bounds(racks, measured.which))
-        return _tempered(racks, _ln_likelihood(discrepancies, residual), near.ln_before_over_drawn(racks))
+        return _tempered(racks, _ln_likelihood(pools, residual), near.ln_before_over_drawn(racks))
 
 
 class _Near:
@@ -115,9 +120,9 @@ class _Near:
         return found
 
 
-def _ln_likelihood(discrepancies: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
+def _ln_likelihood(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
     """Of each rack, (racks,); `residual` (2, racks, n)."""
-    one, other = (pool.ln_likelihood(off) for pool, off in zip(discrepancies, residual, strict=True))
+    one, other = (pool.ln_likelihood(off) for pool, off in zip(pools, residual, strict=True))
     found: FloatArray = one + other
     return found
 

@@ -51,11 +51,13 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What is believed at one moment: equally probable `racks`, what they say of every configuration, and the
-    error of that; all are (racks, configurations)."""
+    """What is believed at one moment: equally probable `racks`, what they say of every configuration, without
+    errors (`ln_simulated`) and with, `sd` of that; all are (racks, configurations). `ln_pools` (2, ...): with
+    errors, of both pools alone."""
 
     racks: Racks
     ln_simulated: FloatArray
+    ln_pools: FloatArray
     ln_mean: FloatArray
     sd: FloatArray
 
@@ -110,12 +112,12 @@ class RackSearch:
         emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
         self._emulator = emulator
         self._of_pool = [self.features[:, some] for some in self.matters]
-        self._posterior = Posterior(self.space, emulator, self.seed)
+        self._posterior = Posterior(self.space, emulator, self._of_pool, self.seed)
 
     def reseed(self, seed: int) -> None:
         """Begin anew with other draws; what was simulated stays."""
         self.seed = seed
-        self._posterior = Posterior(self.space, self._emulator, seed)
+        self._posterior = Posterior(self.space, self._emulator, self._of_pool, seed)
         self._last = self._last_gains = (None, None)
 
     @property
@@ -146,7 +148,7 @@ class RackSearch:
     def _view(self, seen: Sequence[Seen]) -> View:
         told = [one for one in seen if one.status not in ("untrusted", "crashed", "pending")]
         measured = _measured(told)
-        racks = self._posterior.probable(measured, self._discrepancies(measured), self.seed)
+        racks = self._posterior.probable(measured, self.seed)
         bounds = self.ln_bounds(racks, np.arange(len(self.specs)))
         simulated = bounds.min(0) - ln_lower(bounds)
         residual = measured.residual(bounds[..., measured.which])
@@ -156,13 +158,7 @@ class RackSearch:
             bounds[pool] += error.mean(residual[pool][:, tells])
             sd[pool] = error.sd
         mean, of_both = lower_of_two(bounds, sd)
-        return View(racks, simulated, mean - ln_lower(bounds), of_both)
-
-    def _discrepancies(self, measured: Measured) -> list[Discrepancy]:
-        return [
-            Discrepancy(features, measured.which, sd)
-            for features, sd in zip(self._of_pool, measured.sd, strict=True)
-        ]
+        return View(racks, simulated, bounds, mean - ln_lower(bounds), of_both)
 
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
@@ -198,8 +194,7 @@ class RackSearch:
         view = self.view(seen)
         pending = [one for one in seen if one.status == "pending"]
         if pending:
-            believed = view.expected_qps
-            imagined = [self._imagined(one, float(believed[one.index])) for one in pending]
+            imagined = [self._imagined(one, view) for one in pending]
             seen = [*(one for one in seen if one.status != "pending"), *imagined]
             view = self.view(seen)
         if self.rates_qps is not None:
@@ -212,9 +207,12 @@ class RackSearch:
         index = int(free[merit[free].argmax()])
         return Proposed(index, float(gain[index]), view)
 
-    def _imagined(self, pending: Seen, boundary_qps: float) -> Seen:
+    def _imagined(self, pending: Seen, view: View) -> Seen:
+        boundary_qps = float(view.expected_qps[pending.index])
         if self.rates_qps is None:
-            return Seen(pending.index, "measured", boundary_qps)
+            ln_alone = view.ln_pools[:, :, pending.index].mean(1)
+            qps = float(np.exp(ln_alone.min() - ln_lower(ln_alone)))
+            return Seen(pending.index, "measured", qps, *np.exp(ln_alone).tolist())
         return Seen(pending.index, "above" if boundary_qps >= pending.qps else "below", pending.qps)
 
     def _propose_rate(self, view: View, seen: Sequence[Seen]) -> Proposed | None:
@@ -257,18 +255,20 @@ def _held_qps(seen: Sequence[Seen]) -> float:
 
 
 def _measured(told: Sequence[Seen]) -> Measured:
+    """What pools could do alone is put as much higher or lower as makes the boundary what was measured."""
     ln_qps = np.log([max(one.qps, 1e-3) for one in told]) if told else np.zeros(0)
     status = np.array([one.status for one in told], object)
-    alone = [[one.prefill_qps, one.decode_qps] for one in told if one.prefill_qps and one.decode_qps]
     known = np.array([bool(one.prefill_qps and one.decode_qps) for one in told], bool)
+    alone = [[one.prefill_qps, one.decode_qps] for one in told if one.prefill_qps and one.decode_qps]
+    ln_alone = np.log(alone).reshape(-1, 2).T
     at = np.stack([ln_qps, ln_qps])
-    at[:, known] = np.log(alone).reshape(-1, 2).T
+    at[:, known] += ln_alone - (ln_alone.min(0) - ln_lower(ln_alone))
     farthest = ln_qps + np.log(FARTHEST)
     sd = np.array([_SD.get(one.status, CENSORED_SD) for one in told])
     return Measured(
         which=np.array([one.index for one in told], int),
         low=np.where(status == "below", -np.inf, np.minimum(at, farthest)),
         high=np.where((status == "above") | (at > farthest), np.inf, at),
-        sd=np.hypot(sd, BEYOND_SD_FRAC * np.maximum(at - ln_qps, 0)),
+        sd=np.hypot(sd, BEYOND_SD_FRAC * np.clip(at - ln_qps, 0, np.log(FARTHEST))),
         lowest=~known,
     )
