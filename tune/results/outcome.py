@@ -124,7 +124,7 @@ class Binding(Typed):
 class Probe(Typed):
     """One LoadGen run on a live deployment. `raw` is its folder, relative to the trial's.
 
-    `full`: it was to be the run that the load asks for; others show only its first requests. `stopped`: it
+    `full`: it was to be the run that the load asks for; others ask a sample of its requests. `stopped`: it
     was given up when it could hold its SLO no more, and its figures are those of the requests until then.
     """
 

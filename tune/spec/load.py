@@ -71,9 +71,10 @@ class Load(Typed):
 
     `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `length_seed` draws lengths and
     their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
-    passes over the dataset. `request_timeout_s` bounds the time from sending a request to its first token,
-    `response_timeout_s` the time from sending it to its last. `api`: prompts go to OpenAI's completions as
-    token ids, or to its chat completions as text, around which the server puts the model's template.
+    passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s` bounds the
+    time from sending a request to its first token, `response_timeout_s` the time from sending it to its last.
+    `api`: prompts go to OpenAI's completions as token ids, or to its chat completions as text, around which
+    the server puts the model's template.
     `mode`: one run at `target_qps`, or several on one deployment for the highest rate that holds the SLO,
     found to `resolution` of it, beginning near `target_qps`; none outside of `bracket_qps` (lowest, highest)
     is asked.
