@@ -7,6 +7,7 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Pre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
@@ -86,12 +87,25 @@ class Discrepancy:
 
     def __init__(self, features: FloatArray, which: IntArray, sd: FloatArray) -> None:
         at = features[which]
+        self._features, self._at = features, at
         covariance = kernel(at, at) + np.diag(sd**2)
         self._precision = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(at)))
-        across = kernel(features, at)
-        self._weights = across @ self._precision
-        left = AMPLITUDE**2 + ROUGH**2 - (self._weights * across).sum(1)
-        self.sd: FloatArray = np.sqrt(np.maximum(left, 1e-6))
+
+    @cached_property
+    def _across(self) -> FloatArray:
+        return kernel(self._features, self._at)
+
+    @cached_property
+    def _weights(self) -> FloatArray:
+        found: FloatArray = self._across @ self._precision
+        return found
+
+    @cached_property
+    def sd(self) -> FloatArray:
+        """Standard deviation of the error at every configuration, (m,)."""
+        left = AMPLITUDE**2 + ROUGH**2 - (self._weights * self._across).sum(1)
+        found: FloatArray = np.sqrt(np.maximum(left, 1e-6))
+        return found
 
     def ln_likelihood(self, residual: FloatArray) -> FloatArray:
         """Of each rack, (racks,), but for a constant; `residual` (racks, n)."""

@@ -20,7 +20,7 @@ FIRST_DRAWS, LATER_DRAWS, MOVES, TEMPERED = 4000, 800, 2, 12
 LEAST_EFFECTIVE_FRAC = 0.05
 """Our choice, as are the numbers of draws, moves and halvings of the power: what an ask may cost."""
 
-MOST_FIRST, MOST_LATER = 240_000, 80_000
+MOST_FIRST, MOST_LATER = 120_000, 40_000
 """Draws times measurements: of many measurements fewer racks are compared."""
 
 FROM_BEFORE = 0.2
