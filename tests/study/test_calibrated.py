@@ -131,6 +131,19 @@ def test_what_is_not_worth_its_cost_is_not_proposed(settings: Settings, learner:
     assert len(played(settings, ledger(settings, learner, min_gain=9.0), range(12))) == 1
 
 
+def test_while_trials_run_it_is_not_judged_whether_another_is_worth_its_cost(
+    settings: Settings, learner: CalibratedSampler
+) -> None:
+    of = ledger(settings, learner, min_gain=9.0)
+    of.adopt(0, {"prefill_workers": 14}, "incumbent")
+    points = [of.propose(number) for number in range(1, 7)]
+    assert None not in points
+    assert len({int(point["prefill_workers"]) for point in points if point}) == 6
+    assert of.propose(7) is None, "all seven run"
+    for number, workers in enumerate([14, *(int(point["prefill_workers"]) for point in points if point)]):
+        of.tell(number, measured(settings, truth(workers)))
+
+
 def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
     crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ class Ledger:
 
     def propose(self, number: int) -> Point | None:
         """The point to try as trial `number`, given all outcomes told; None when a grid is exhausted, or
-        another trial not worth what it costs.
+        another trial not worth what it costs. While others run that is not judged: what they come to decides.
 
         The sampler is seeded anew for every number, since its random state is not stored: a resumed study
         proposes what an uninterrupted one would have.
@@ -64,7 +64,7 @@ class Ledger:
         if self._learner is None:
             self._study.sampler = make_sampler(self._search, self._seed, number)
         trial = self._study.ask(self._distributions)
-        if self._learner and self._learner.gain_frac < self._min_gain:
+        if self._learner and self._learner.gain_frac < (0.0 if self._open else self._min_gain):
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr(NUMBER, number)
