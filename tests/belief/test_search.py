@@ -30,7 +30,7 @@ def truth(search: RackSearch) -> list[float]:
 def measured(search: RackSearch) -> list[Seen]:
     """What each configuration comes to on the hidden rack, with what its pools could do alone."""
     every = np.arange(len(search.specs))
-    alone = np.exp(search.ln_bounds(hidden_rack(search), every)[:, 0]).T.tolist()
+    alone = np.exp(search.emulator.ln_bounds(hidden_rack(search), every)[:, 0]).T.tolist()
     return [Seen(at, "measured", qps, *alone[at]) for at, qps in enumerate(truth(search))]
 
 

@@ -12,6 +12,7 @@ from tune.probe.capacity import DOUBT_FRAC, short_queries
 from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import RequestLog
+from tune.results.select import first_requests
 from tune.sim.forecast import SLOW_WORKER_SCALE, RackForecast
 from tune.sim.rack import simulate
 from tune.spec.cluster import Calibration
@@ -156,3 +157,14 @@ def test_what_each_pool_could_do_alone_is_told_by_a_short_probe(binds: Role) -> 
             log = simulate(SPEC.model_copy(update={"load": load}), rack, role)
             late = max(int(one.sum()) for one in late_requests(log, SPEC.slo))
             assert (late <= late_allowed(len(log))) == held, (role, factor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("queries", [700, 1500])
+def test_a_run_that_was_stopped_is_held_against_the_beginning_of_one(queries: int) -> None:
+    """Of a rack that is as the calibration says nothing is left to fit, however early it was stopped."""
+    forecast = RackForecast(SPEC, CALIBRATION)
+    forecast.learn(17.0, first_requests(run(CALIBRATION, 17.0), queries), full=True)
+    for name, value in forecast.fitted.items():
+        assert value == pytest.approx(getattr(CALIBRATION, name), rel=1e-9), name
+    assert abs(forecast.surprise()) < 0.02

@@ -100,6 +100,7 @@ class RackSearch:
     progress: Callable[[], None] = lambda: None
     rates_qps: FloatArray | None = None
     space: RackSpace = field(init=False)
+    emulator: Emulator = field(init=False)
     _last: tuple[tuple[Seen, ...] | None, View | None] = (None, None)
     _last_gains: tuple[tuple[Seen, ...] | None, FloatArray | None] = (None, None)
 
@@ -109,15 +110,14 @@ class RackSearch:
         self.space = RackSpace(
             prefill_tp, decode_tp, hypotheses(self.specs[0], self.calibration, self.structural)
         )
-        emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
-        self._emulator = emulator
+        self.emulator = Emulator(self.specs, self.calibration, self.space, self.progress)
         self._of_pool = [self.features[:, some] for some in self.matters]
-        self._posterior = Posterior(self.space, emulator, self._of_pool, self.seed)
+        self._posterior = Posterior(self.space, self.emulator, self._of_pool, self.seed)
 
     def reseed(self, seed: int) -> None:
         """Begin anew with other draws; what was simulated stays."""
         self.seed = seed
-        self._posterior = Posterior(self.space, self._emulator, self._of_pool, seed)
+        self._posterior = Posterior(self.space, self.emulator, self._of_pool, seed)
         self._last = self._last_gains = (None, None)
 
     @property
@@ -125,13 +125,9 @@ class RackSearch:
         """Racks as probable as before anything was measured."""
         return self._posterior.before
 
-    def ln_bounds(self, racks: Racks, which: IntArray) -> FloatArray:
-        """What the simulator says of both pools of the configurations `which` (m,): (2, racks, m)."""
-        return self._emulator.ln_bounds(racks, which)
-
     def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
         """What the simulator says of the configurations `which` (m,) on `racks`: (racks, m)."""
-        bounds = self.ln_bounds(racks, which)
+        bounds = self.emulator.ln_bounds(racks, which)
         found: FloatArray = bounds.min(0) - ln_lower(bounds)
         return found
 
@@ -149,7 +145,7 @@ class RackSearch:
         told = [one for one in seen if one.status not in ("untrusted", "crashed", "pending")]
         measured = _measured(told)
         racks = self._posterior.probable(measured, self.seed)
-        bounds = self.ln_bounds(racks, np.arange(len(self.specs)))
+        bounds = self.emulator.ln_bounds(racks, np.arange(len(self.specs)))
         simulated = bounds.min(0) - ln_lower(bounds)
         residual = measured.residual(bounds[..., measured.which])
         sd = np.empty_like(bounds)
