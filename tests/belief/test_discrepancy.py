@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from tune.belief.discrepancy import AMPLITUDE, ROUGH, Discrepancy, Measured, kernel
+from tune.belief.discrepancy import AMPLITUDE, MOST_TELLING, ROUGH, Discrepancy, Measured, kernel
 from tune.belief.emulator import SHARPNESS
 
 FEATURES = np.linspace(0, 1, 9)[:, None]
@@ -36,6 +36,13 @@ def test_an_error_that_was_measured_is_expected_near_by_and_not_far_away() -> No
     assert (np.diff(mean) < 0).all()
     assert (np.diff(found.sd) > 0).all()
     assert found.sd.max() < np.hypot(AMPLITUDE, ROUGH)
+
+
+def test_one_that_can_do_next_to_nothing_is_known_and_says_little_of_others() -> None:
+    found = Discrepancy(FEATURES, np.array([0, 4]), np.array([0.01, 0.01]))
+    little, nothing = found.mean(np.array([[-MOST_TELLING, 0.05], [-5.0, 0.05]]))
+    assert nothing[0] == pytest.approx(-5.0, abs=0.1)
+    assert (nothing[1:] == little[1:]).all()
 
 
 def test_a_boundary_is_that_of_the_pool_that_binds_and_the_other_can_do_no_less() -> None:

@@ -14,6 +14,7 @@ from tune.results.belief import read_belief
 from tune.results.folder import StudyFolder
 from tune.results.judge import judge_failed, judge_infeasible
 from tune.results.outcome import CapacityQps, Outcome
+from tune.sim.forecast import LOWEST_FRAC
 from tune.spec.bind import contains
 from tune.spec.settings import Settings
 from tune.spec.space import (
@@ -159,6 +160,9 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(missed) == {"status": "below", "qps": 15.75}
     untrusted = missed.model_copy(update={"valid": False})
     assert seen_in(untrusted) == {"status": "untrusted", "qps": 15.75}
+    no_rate = untrusted.capacity_qps.model_copy(update={"boundary": 0.0})
+    none_held = untrusted.model_copy(update={"capacity_qps": no_rate})
+    assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 15.75}
 
 
 def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:

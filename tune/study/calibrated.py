@@ -15,6 +15,7 @@ from tune.belief.believe import believe, expected_qps
 from tune.belief.search import RackSearch, Seen
 from tune.results.belief import Belief, Interval
 from tune.results.outcome import Outcome
+from tune.sim.forecast import LOWEST_FRAC
 from tune.spec.cluster import Calibration
 from tune.spec.space import Dimension, Value
 from tune.study.candidates import Candidates
@@ -35,6 +36,8 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
         status = "forecast" if found.censored else "measured"
         alone = {"prefill_qps": found.prefill, "decode_qps": found.decode}
         return {"status": status, "qps": found.boundary} | alone
+    if found.boundary == 0:
+        return {"status": "below", "qps": LOWEST_FRAC * outcome.target_qps}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     if not outcome.valid:
