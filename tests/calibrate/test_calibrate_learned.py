@@ -11,8 +11,12 @@ from tune.config import compose_overrides
 from tune.errors import FixCommand
 from tune.results.belief import Belief, Interval, ParameterBelief, write_belief
 from tune.results.folder import StudyFolder
+from tune.results.judge import judge_infeasible
+from tune.results.outcome import CapacityQps
+from tune.sim.forecast import RackForecast
 from tune.spec.settings import Settings
 
+QUICK = ("load.dataset.samples=1000", "load.min_duration_s=30.0", "load.min_queries=1000")
 BEFORE, NOW = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=1.2, high=1.3)
 
 
@@ -49,6 +53,27 @@ def test_the_file_selects_what_is_believed(tmp_path: Path, study: StudyFolder) -
     assert "kv_capacity x 1.2 (1.1 .. 1.3)" in found.text
     composed = compose_overrides(["cluster=rack7"], [str(tmp_path / "mine")]).settings.cluster.calibration
     assert composed == start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
+
+
+def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFolder) -> None:
+    trial = compose_overrides([*QUICK, "split.prefill_workers=13", "split.decode_workers=5"]).settings
+    settings = asked(*QUICK)
+    start = check_asked(settings, ())
+    rack = start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
+    spec = trial.trial_spec
+    true_qps = RackForecast(spec, rack).confirmable_qps()
+    for number, boundary_qps in enumerate((0.98 * true_qps, None)):
+        facts = {"number": number, "source": "calibrated", "attempts": (), "provenance": {}}
+        lowest = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": number})})
+        outcome = judge_infeasible(lowest, reason="", **facts)  # type: ignore[arg-type]
+        found = CapacityQps(low=boundary_qps, high=None, boundary=boundary_qps, censored=False)
+        study.trial(lowest.trial_id).write_spec(lowest)
+        study.trial(lowest.trial_id).write_outcome(
+            outcome.model_copy(update={"status": "measured", "feasible": True, "capacity_qps": found})
+        )
+    table = learned(settings.calibrate, start, study).text.splitlines()[-2:]
+    assert table[0].split() == ["trial", "split", "measured", "this", "rack", "error", "queries/s"]
+    assert table[1].split() == ["0", "13P5D", f"{0.98 * true_qps:.2f}", f"{true_qps:.2f}", "+2.0%"]
 
 
 def test_without_a_file_its_words_are_told(study: StudyFolder) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tune.calibrate.comparison import compare
 from tune.calibrate.fit import FittedParameter, Progress, fit, values_of
 from tune.calibrate.parameters import find_parameters
+from tune.calibrate.recheck import recheck
 from tune.calibrate.runs import MeasuredRun, run_of_logs, runs_of_study
 from tune.calibrate.settings_file import check_target, render_learned, render_settings
 from tune.calibrate.text import describe_seeds, render_parameters, render_runs
@@ -123,7 +124,8 @@ def calibrate(
 
 
 def learned(asked: Calibrate, calibration: Calibration, study: StudyFolder) -> Calibrated:
-    """What the search of `study`, which began with `calibration`, believes of the rack; the settings file.
+    """What the search of `study`, which began with `calibration`, believes of the rack; the settings file;
+    and whether the full simulator, on that rack, agrees with the best trials.
 
     Raises FixCommand where its search learned none, or the file cannot be written.
     """
@@ -141,7 +143,8 @@ def learned(asked: Calibrate, calibration: Calibration, study: StudyFolder) -> C
     if asked.to is not None:
         path = Path(asked.to)
         words = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
-    return Calibrated(render_learned(calibration, name, belief).rstrip(), words)
+    table = recheck(study, calibration.model_copy(update=belief.calibration))
+    return Calibrated("\n".join([render_learned(calibration, name, belief), *table]).rstrip(), words)
 
 
 def _words(asked: Calibrate, fitted: Sequence[FittedParameter]) -> tuple[str, ...]:
