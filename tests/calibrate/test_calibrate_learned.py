@@ -61,7 +61,7 @@ def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFo
     start = check_asked(settings, ())
     rack = start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
     spec = trial.trial_spec
-    true_qps = RackForecast(spec, rack).confirmable_qps()
+    true_qps = RackForecast(spec, rack).boundary_qps()
     for number, boundary_qps in enumerate((0.98 * true_qps, None)):
         facts = {"number": number, "source": "calibrated", "attempts": (), "provenance": {}}
         lowest = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": number})})

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from outcomes import probe
 from test_study import play
 
 from tune.config import compose_overrides
+from tune.errors import FixCommand
 from tune.results.belief import read_belief
 from tune.results.folder import StudyFolder
 from tune.results.judge import judge_failed, judge_infeasible
@@ -73,7 +75,11 @@ def measured(settings: Settings, boundary: float | None, **capacity: object) -> 
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
     found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
     return start.model_copy(
-        update={"status": "measured", "feasible": True, "capacity_qps": found.model_copy(update=capacity)}
+        update={
+            "status": "measured",
+            "feasible": not capacity.get("censored"),
+            "capacity_qps": found.model_copy(update=capacity),
+        }
     )
 
 
@@ -127,6 +133,21 @@ def test_a_failed_trial_teaches_nothing(settings: Settings, learner: CalibratedS
     assert one.propose(2) == first == other.propose(1)
 
 
+def test_two_trials_that_were_one_deployment_teach_once(
+    settings: Settings, learner: CalibratedSampler
+) -> None:
+    """As after a failed trial, whose configuration was tried again under another number, and a new start."""
+    of = ledger(settings, learner)
+    played(settings, of, range(2))
+    told = measured(settings, truth(12))
+    of.adopt(2, {"prefill_workers": 12}, "calibrated")
+    of.tell(2, told)
+    once = of.belief({})
+    of.adopt(3, {"prefill_workers": 12}, "calibrated")
+    of.tell(3, told)
+    assert of.belief({}) == once
+
+
 def test_what_is_not_worth_its_cost_is_not_proposed(settings: Settings, learner: CalibratedSampler) -> None:
     assert len(played(settings, ledger(settings, learner, min_gain=0.05), range(12))) < 7
     assert len(played(settings, ledger(settings, learner, min_gain=9.0), range(12))) == 1
@@ -160,9 +181,11 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(missed) == {"status": "below", "qps": 15.75}
     untrusted = missed.model_copy(update={"valid": False})
     assert seen_in(untrusted) == {"status": "untrusted", "qps": 15.75}
+    never_held = told.model_copy(update={"feasible": False})
+    assert seen_in(never_held) == {"status": "forecast", "qps": 12.5} | alone
     no_rate = untrusted.capacity_qps.model_copy(update={"boundary": 0.0})
-    none_held = untrusted.model_copy(update={"capacity_qps": no_rate})
-    assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 15.75}
+    none_held = untrusted.model_copy(update={"capacity_qps": no_rate, "probes": (probe(16.0), probe(2.0))})
+    assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 16.0}
 
 
 def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
@@ -187,6 +210,26 @@ def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
     again = candidates(composed.trial_spec, composed.sweep, 0)
     assert again.points == found.points
     assert candidates(composed.trial_spec, composed.sweep, 1).points != found.points
+
+
+@pytest.mark.parametrize(
+    ("paths", "values", "unlike"),
+    [
+        (("stack.router_mode",), ("round-robin", "random"), "stack"),
+        (("load.api",), ("completions", "chat"), "load"),
+        (
+            ("prefill.kv_cache_config.dtype", "decode.kv_cache_config.dtype"),
+            ("fp8", "auto"),
+            "bytes of KV cache a token",
+        ),
+    ],
+)
+def test_what_its_emulator_does_not_tell_apart_is_refused(
+    settings: Settings, paths: tuple[str, ...], values: tuple[str, ...], unlike: str
+) -> None:
+    space = {path: ChoiceDimension(kind="choice", path=path, values=values) for path in paths}
+    with pytest.raises(FixCommand, match=rf"differ in {unlike}; .*search=tpe"):
+        candidates(settings.trial_spec, SWEEP.model_copy(update={"space": space}), 0)
 
 
 def test_it_is_the_default_where_the_rate_is_searched_for() -> None:

@@ -13,6 +13,7 @@ from test_study import Broken, Wrapped, figures, nothing, play
 from tune.clusters.place import State
 from tune.config import compose_overrides, trial_overrides
 from tune.errors import AnswerIsNo, FixCommand, RunAgain
+from tune.results.belief import Belief, Interval, TrialBelief, write_belief
 from tune.results.confirmation import Confirmation, repeats_root
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
@@ -117,6 +118,28 @@ def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs:
             assert (again.load.mode, again.load.target_qps) == ("capacity", spec.load.target_qps)
             assert again.model_copy(update={"load": spec.load}) == spec, "nothing is bound anew"
         assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
+
+
+def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most_of(runs: Path) -> None:
+    best, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=2"))
+    assert best.output_tps_per_gpu
+    assert second.output_tps_per_gpu
+    ahead = 1.01 * best.output_tps_per_gpu / second.output_tps_per_gpu
+    told = Interval(low=9.0, median=10.0, high=11.0)
+    trial = TrialBelief(
+        trial_id=second.trial_id,
+        number=second.number,
+        measured_qps=10.0,
+        simulated_qps=told,
+        off_sd=0.0,
+        expected_qps=10.0 * ahead,
+    )
+    learned = Belief(
+        schema=1, trials_told=1, parameters=(), hypotheses=(), trials=(trial,), expected_gain_frac=0.0,
+        calibration={},
+    )  # fmt: skip
+    write_belief(runs / NAME, learned)
+    assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
 def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -> None:

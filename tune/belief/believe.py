@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.special import ndtri
 
 from tune.belief.discrepancy import AMPLITUDE, NUGGET, ROUGH
 from tune.belief.racks import ROUTERS, Racks
@@ -12,6 +13,9 @@ from tune.belief.search import RackSearch, Seen, View
 from tune.results.belief import Belief, HypothesisBelief, Interval, ParameterBelief, TrialBelief
 from tune.results.requests import FloatArray
 from tune.spec.cluster import Calibration
+
+_EQUALLY_PROBABLE = ndtri((np.arange(16) + 0.5) / 16)
+"""Of a standard normal."""
 
 
 def interval(values: FloatArray) -> Interval:
@@ -22,7 +26,7 @@ def interval(values: FloatArray) -> Interval:
 
 def expected_qps(view: View, index: int) -> Interval:
     """The boundary that is expected of one configuration; racks and the error of the simulator are in it."""
-    steps = np.array([-1.645, 0.0, 1.645])[:, None] * view.sd[:, index]
+    steps = _EQUALLY_PROBABLE[:, None] * view.sd[:, index]
     return interval(np.exp(view.ln_mean[:, index] + steps).ravel())
 
 
@@ -73,6 +77,7 @@ def _trials(view: View, told: Sequence[tuple[str, int, Seen]]) -> Iterator[Trial
             measured_qps=one.qps,
             simulated_qps=Interval(low=low[at], median=median[at], high=high[at]),
             off_sd=float(off / spread[at]),
+            expected_qps=float(view.expected_qps[one.index]),
         )
 
 

@@ -149,6 +149,12 @@ _DECODE_STEP_S = 0.055
 """Of the first token's way through decode: a step. Figure: p50 of TPOT of the published run, and a half."""
 
 
+def ln_boundary(ln_bounds: FloatArray) -> FloatArray:
+    """ln of the boundary that two bounds (2, ...) come to, shape (...)."""
+    found: FloatArray = ln_bounds.min(0) - ln_lower(ln_bounds)
+    return found
+
+
 def ln_lower(ln_bounds: FloatArray) -> FloatArray:
     """How far the boundary lies below the lower of two bounds (2, ...), in ln, shape (...): up to 5 % where
     they are close, as both then make requests late."""

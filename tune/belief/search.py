@@ -18,7 +18,7 @@ from tune.belief.discrepancy import (
     Discrepancy,
     Measured,
 )
-from tune.belief.emulator import Emulator, ln_lower
+from tune.belief.emulator import Emulator, ln_boundary, ln_lower
 from tune.belief.posterior import Posterior
 from tune.belief.racks import Racks, RackSpace, hypotheses
 from tune.results.requests import BoolArray, FloatArray, IntArray
@@ -101,8 +101,10 @@ class RackSearch:
     rates_qps: FloatArray | None = None
     space: RackSpace = field(init=False)
     emulator: Emulator = field(init=False)
-    _last: tuple[tuple[Seen, ...] | None, View | None] = (None, None)
-    _last_gains: tuple[tuple[Seen, ...] | None, FloatArray | None] = (None, None)
+    _of_pool: Sequence[FloatArray] = field(init=False)
+    _posterior: Posterior = field(init=False)
+    _last: tuple[tuple[Seen, ...] | None, View | None] = field(init=False, default=(None, None))
+    _last_gains: tuple[tuple[Seen, ...] | None, FloatArray | None] = field(init=False, default=(None, None))
 
     def __post_init__(self) -> None:
         prefill_tp = sorted({spec.prefill.tensor_parallel_size for spec in self.specs})
@@ -127,9 +129,7 @@ class RackSearch:
 
     def ln_boundary(self, racks: Racks, which: IntArray) -> FloatArray:
         """What the simulator says of the configurations `which` (m,) on `racks`: (racks, m)."""
-        bounds = self.emulator.ln_bounds(racks, which)
-        found: FloatArray = bounds.min(0) - ln_lower(bounds)
-        return found
+        return ln_boundary(self.emulator.ln_bounds(racks, which))
 
     def view(self, seen: Sequence[Seen]) -> View:
         """What is believed after `seen`; the last answer is kept, for who records what was believed asks
@@ -146,7 +146,7 @@ class RackSearch:
         measured = _measured(told)
         racks = self._posterior.probable(measured, self.seed)
         bounds = self.emulator.ln_bounds(racks, np.arange(len(self.specs)))
-        simulated = bounds.min(0) - ln_lower(bounds)
+        simulated = ln_boundary(bounds)
         residual = measured.residual(bounds[..., measured.which])
         sd = np.empty_like(bounds)
         for pool, tells in enumerate(measured.tells(residual)):
@@ -207,7 +207,7 @@ class RackSearch:
         boundary_qps = float(view.expected_qps[pending.index])
         if self.rates_qps is None:
             ln_alone = view.ln_pools[:, :, pending.index].mean(1)
-            qps = float(np.exp(ln_alone.min() - ln_lower(ln_alone)))
+            qps = float(np.exp(ln_boundary(ln_alone)))
             return Seen(pending.index, "measured", qps, *np.exp(ln_alone).tolist())
         return Seen(pending.index, "above" if boundary_qps >= pending.qps else "below", pending.qps)
 
@@ -258,7 +258,7 @@ def _measured(told: Sequence[Seen]) -> Measured:
     alone = [[one.prefill_qps, one.decode_qps] for one in told if one.prefill_qps and one.decode_qps]
     ln_alone = np.log(alone).reshape(-1, 2).T
     at = np.stack([ln_qps, ln_qps])
-    at[:, known] += ln_alone - (ln_alone.min(0) - ln_lower(ln_alone))
+    at[:, known] += ln_alone - ln_boundary(ln_alone)
     farthest = ln_qps + np.log(FARTHEST)
     sd = np.array([_SD.get(one.status, CENSORED_SD) for one in told])
     return Measured(

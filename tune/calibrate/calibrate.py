@@ -135,16 +135,15 @@ def learned(asked: Calibrate, calibration: Calibration, study: StudyFolder) -> C
             f"calibrate.learned: the search of {study.root} learned no rack; expected a study with "
             "search=calibrated. What its trials measured can be fitted: calibrate.study."
         )
-    name = study.root.name
-    if asked.to is not None:
-        write_text(Path(asked.to), render_learned(calibration, name, belief))
+    text = render_learned(calibration, study.root.name, belief)
     changed = {key: value for key, value in belief.calibration.items() if value != getattr(calibration, key)}
     words = tuple(f"cluster.calibration.{key}={value!r}" for key, value in changed.items())
     if asked.to is not None:
         path = Path(asked.to)
+        write_text(path, text)
         words = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
     table = recheck(study, calibration.model_copy(update=belief.calibration))
-    return Calibrated("\n".join([render_learned(calibration, name, belief), *table]).rstrip(), words)
+    return Calibrated("\n".join([text, *table]).rstrip(), words)
 
 
 def _words(asked: Calibrate, fitted: Sequence[FittedParameter]) -> tuple[str, ...]:

@@ -52,8 +52,9 @@ class TrialBelief(Typed):
     """A measured trial beside what the simulator, as it is believed now, says of its boundary.
 
     `simulated_qps` is the simulator's own answer over the racks that are believed in, without what was
-    learned of its errors. `off_sd`: by how many standard deviations of what was allowed for (the
-    simulator's error and noise) the measurement lies above it, or below where it is negative.
+    learned of its errors; `expected_qps` is what with those is expected of it. `off_sd`: by how many
+    standard deviations of what was allowed for (the simulator's error and noise) the measurement lies above
+    `simulated_qps`, or below where it is negative.
     """
 
     trial_id: str
@@ -61,6 +62,7 @@ class TrialBelief(Typed):
     measured_qps: NonNegativeFloat
     simulated_qps: Interval
     off_sd: float
+    expected_qps: NonNegativeFloat | None = None
 
 
 class Belief(Typed):

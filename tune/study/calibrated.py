@@ -33,11 +33,11 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
     if outcome.status == "infeasible":
         return {"status": "crashed"}
     if found.boundary:
-        status = "forecast" if found.censored else "measured"
+        status = "measured" if outcome.feasible else "forecast"
         alone = {"prefill_qps": found.prefill, "decode_qps": found.decode}
         return {"status": status, "qps": found.boundary} | alone
     if found.boundary == 0:
-        return {"status": "below", "qps": LOWEST_FRAC * outcome.target_qps}
+        return {"status": "below", "qps": LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     if not outcome.valid:
@@ -131,7 +131,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         return believe(self._search, self._search.view(seen), seen, told)
 
     def _seen(self, study: optuna.Study) -> list[tuple[int, Seen]]:
-        """Of each trial that teaches something, in order."""
+        """Of each trial that teaches something, in order; once of two that were one deployment."""
         found = list(self._outside)
         for trial in study.get_trials(deepcopy=False):
             if trial.state == TrialState.FAIL or not trial.params:
@@ -142,4 +142,5 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
                 continue
             told = trial.user_attrs.get(SEEN) or {"status": "pending", "qps": self._qps(trial.params)}
             found.append((trial.user_attrs.get(NUMBER, -1), Seen(index, **told)))
-        return found
+        first = {one: number for number, one in reversed(found)}
+        return [(number, one) for number, one in found if first[one] == number]

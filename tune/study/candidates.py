@@ -13,8 +13,9 @@ from tune.errors import FixCommand
 from tune.results.requests import BoolArray, FloatArray
 from tune.spec.bind import Point, bind, locate
 from tune.spec.findings import errors
+from tune.spec.memory import kv_bytes_per_token
 from tune.spec.rules import check
-from tune.spec.space import Dimension, OrderedDimension, Sweep, Value
+from tune.spec.space import Dimension, Sweep, Value
 from tune.spec.trial import TrialSpec
 from tune.study.samplers import axis
 
@@ -25,6 +26,8 @@ MOST_CANDIDATES = 600
 each."""
 
 _MOST_LOOKED_AT = 20_000
+
+_THE_SAME = ("model", "hardware", "stack", "load", "slo")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,8 @@ class Candidates:
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     """All of the sweep, or MOST_CANDIDATES drawn by `seed` with the one of `base` among them.
 
-    Raises FixCommand where none breaks no rule, where a dimension is continuous, or where GPUs differ.
+    Raises FixCommand where none breaks no rule, a dimension is continuous, or they differ in more than
+    engines and split.
     """
     axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
     rate = next((name for name, dimension in sweep.space.items() if dimension.path == RATE), None)
@@ -74,6 +78,15 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
         raise FixCommand(
             "sweep.space: its configurations have different numbers of GPUs; search=calibrated expected one, "
             "since it compares rates. Choose search=tpe."
+        )
+    first = found[0]
+    unlike = [name for name in _THE_SAME if any(getattr(one, name) != getattr(first, name) for one in found)]
+    if len({kv_bytes_per_token(spec.model, spec.prefill) for spec in found}) > 1:
+        unlike.append("bytes of KV cache a token")
+    if unlike:
+        raise FixCommand(
+            f"sweep.space: its configurations differ in {', '.join(unlike)}; search=calibrated expected the "
+            "same for all, since what it knows beforehand is of engines and split. Choose search=tpe."
         )
     features = _features(sweep.space, points, found)
     return Candidates(tuple(points), found, features, _matters(sweep.space), rates, rate)
@@ -121,7 +134,6 @@ def _column(dimension: Dimension, values: list[Value]) -> FloatArray:
     ]
     if len(numbers) == len(values) and min(numbers) > 0:
         return np.log(numbers)
-    known = list(dimension.values) if hasattr(dimension, "values") else sorted(set(map(str, values)))
-    if isinstance(dimension, OrderedDimension) or hasattr(dimension, "values"):
-        return np.array([float(known.index(value)) for value in values])
+    if hasattr(dimension, "values"):
+        return np.array([float(list(dimension.values).index(value)) for value in values])
     return np.array(numbers)

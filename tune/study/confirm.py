@@ -8,6 +8,7 @@ from itertools import count, islice
 
 from tune.clusters.place import Place
 from tune.errors import AnswerIsNo, FixCommand, RunAgain
+from tune.results.belief import read_belief
 from tune.results.confirmation import SUFFIX, Confirmation, confirming_words
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
@@ -46,6 +47,7 @@ class Chosen:
 def choose(folder: StudyFolder, study: StudyRecord, confirm: Confirm) -> tuple[Chosen, ...]:
     """The best feasible configurations of `study`, apart in more than their rate; fewer where it has fewer.
 
+    Where its search learned the rack, best is what is now expected to be, not what was measured highest.
     Raises FixCommand where no boundary can be asked for, AnswerIsNo where no trial is feasible, RunAgain for
     a damaged record.
     """
@@ -55,7 +57,10 @@ def choose(folder: StudyFolder, study: StudyRecord, confirm: Confirm) -> tuple[C
             f"confirm, study.name={study.name.removesuffix(SUFFIX)}."
         )
     outcomes = {outcome.trial_id: outcome for outcome in folder.outcomes()}
-    best = [row["trial_id"] for row in rank(list(outcomes.values())) if row["feasible"]]
+    expected = _expected_over_measured(folder)
+    feasible = [row for row in rank(list(outcomes.values())) if row["feasible"]]
+    feasible.sort(key=lambda row: -row["output_tps_per_gpu"] * expected.get(row["trial_id"], 1.0))
+    best = [row["trial_id"] for row in feasible]
     if not best:
         raise AnswerIsNo(
             f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
@@ -74,6 +79,16 @@ def choose(folder: StudyFolder, study: StudyRecord, confirm: Confirm) -> tuple[C
         if len(chosen) == confirm.configurations:
             break
     return tuple(chosen.values())
+
+
+def _expected_over_measured(folder: StudyFolder) -> dict[str, float]:
+    """By trial_id, of boundaries."""
+    belief = read_belief(folder.root)
+    return {
+        one.trial_id: one.expected_qps / one.measured_qps
+        for one in (belief.trials if belief else ())
+        if one.expected_qps and one.measured_qps
+    }
 
 
 def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
