@@ -5,13 +5,15 @@
 Simulated racks whose constants and mechanisms no method knows (hidden/racks.py), the same space for all
 (hidden/space.py), true boundaries by exhaustive search (hidden/truth.py). A deployment tells the boundary of
 its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
-What the probes cost, and whether a deployment is given up and tells only a forecast, is drawn from searches
-of probe_costs.py with as good a rate to beat. `calibrated`, `tpe` and `gp` give up, as in studies.
-`tpe-rate` asks each deployment one rate, which it proposes too, and hears whether that held. The answer is
-the configuration with the highest measured boundary (of `calibrated`: the highest expected one of those
-measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that never
-come near count as CAP deployments and what those cost. After CONFIRMED_AFTER deployments the best three of
-`calibrated` are measured again, three times each with noise of their own, and a rate is stated as
+What the probes cost, whether a deployment is given up and tells only a forecast, and how exact it tells what
+the pool that did not bind could do alone, is that of searches of probe_costs.py with as good a rate to beat,
+all on one rack for a run. All but `random` give up, as in studies, and all but `prior` begin with the seed's
+configuration. `tpe-rate` asks each deployment one rate, which it proposes too, and hears whether that held.
+
+The answer is the configuration with the highest measured boundary (of `calibrated`: the highest expected one
+of those measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that
+never come near count as CAP deployments and what those cost. After CONFIRMED_AFTER deployments the best
+CONFIRMED are measured again, REPEATS times each with noise of their own, and a rate is stated as
 action=confirm does.
 """
 
@@ -32,22 +34,28 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
-from hidden.methods import METHODS, Calibrated, Method, RateSampled, Told, searches
-from hidden.space import CONFIGURATIONS, SEED
-from hidden.truth import path_of, read, read_racks
+from hidden.methods import METHODS, Method, RateSampled, Told, searches
+from hidden.space import BASE, CONFIGURATIONS, SEED
+from hidden.truth import Truth, path_of, read, read_racks, read_truth
 from probe_costs import Search
 from probe_costs import read as read_searches
 from tqdm import tqdm
 
+from tune.belief.emulator import ln_lower
 from tune.results.stated import mean_of, pooled
+from tune.sim.forecast import LOWEST_FRAC, MOST_ALONE
 
 CAP, MOST_PROPOSALS = 60, 1000
 NOISE_SD = 0.02
 BRING_UP_S, CRASH_S = 1200.0, 600.0
 RATE, LEARN = "tpe-rate", ("calibrated", "calibrated-figures")
 CONFIRMED_AFTER, CONFIRMED, REPEATS, CONFIDENCE = 16, 3, 3, 0.95
+FAR = 2.0
+"""Times the boundary: a rate to beat that one short probe tells out of reach."""
+
 STATES = (1, 3, 5, 8, 16)
 NEAR = (0.05, 0.02)
 
@@ -66,11 +74,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Stated:
-    """Whether the stated rate is below the true boundary, how far below the best one, and what that cost."""
+    """Whether the stated rate is below the true boundary, how far below the best one, and what the search and
+    then the confirmation cost."""
 
     holds: bool
     below_best_frac: float
-    gpu_hours: float
+    searched_gpu_hours: float
+    confirmed_gpu_hours: float
 
 
 Task = tuple[str, int, int, bool]
@@ -78,58 +88,83 @@ Task = tuple[str, int, int, bool]
 
 
 @cache
-def probe_costs() -> dict[float, list[Search]]:
-    """By the rate to beat over the boundary."""
-    found: dict[float, list[Search]] = {}
+def probe_costs() -> tuple[tuple[Search, ...], ...]:
+    """Searches of one rack each: how far off they are goes with the rack."""
+    found: dict[int, list[Search]] = {}
     for one in read_searches():
-        found.setdefault(one.beat_frac, []).append(one)
-    return found
+        found.setdefault(one.rack, []).append(one)
+    return tuple(map(tuple, found.values()))
 
 
-def searched(qps: float, beat_qps: float, draws: np.random.Generator) -> Search:
-    """A search of a boundary at `qps`, where `beat_qps` is to be beaten; 0: nothing is."""
-    rows = probe_costs()
-    nearest = min(rows, key=lambda beat_frac: abs(beat_frac - beat_qps / max(qps, 0.01)))
-    some = rows[nearest]
-    return some[int(draws.integers(len(some)))]
+def searched(beat_frac: float, beyond: float, of_rack: Sequence[Search]) -> Search:
+    """The search with about as good a rate to beat, whose other pool could do about as much more."""
+    at = min((one.beat_frac for one in of_rack), key=lambda frac: abs(frac - beat_frac))
+    some = (one for one in of_rack if one.beat_frac == at)
+    return min(some, key=lambda one: abs(np.log(one.other_beyond / beyond)))
+
+
+def deployed(
+    qps: float, alone_qps: tuple[float, float], told_qps: float, beat_qps: float, of_rack: Sequence[Search]
+) -> tuple[Told, float]:
+    """What a deployment tells, and what that cost in runs of full length, as searches `of_rack` came to.
+
+    It holds `qps`, measured as `told_qps`; its pools alone could do `alone_qps`. Of the one that binds it
+    tells what the boundary says. One that holds no rate tells only that, and costs what one does that is far
+    from the rate to beat.
+    """
+    if not qps:
+        missed_qps = LOWEST_FRAC * BASE.load.target_qps
+        return Told("none", missed_qps=missed_qps), searched(FAR, 1.0, of_rack).runs
+    beyond = min(max(alone_qps) / qps, MOST_ALONE)
+    search = searched(beat_qps / told_qps, beyond, of_rack)
+    told_qps *= search.boundary_frac if search.given_up else 1.0
+    told = np.array(alone_qps) * told_qps / qps
+    other = int(told.argmax())
+    told[1 - other] = told_qps * np.exp(ln_lower(np.log(np.maximum(told, 0.01))))
+    told[other] = beyond * told_qps * search.other_frac
+    prefill_qps, decode_qps = told.tolist()
+    status: Literal["forecast", "measured"] = "forecast" if search.given_up else "measured"
+    return Told(status, told_qps, prefill_qps=prefill_qps, decode_qps=decode_qps), search.runs
 
 
 def gpu_hours(index: int, qps: float | None, runs: float) -> float:
-    """Of one deployment that is asked `runs` of full length at `qps`; None crashed."""
+    """Of one deployment that is asked `runs` of full length at `qps`; 0: at the reference's rate; None:
+    it crashed."""
     spec = CONFIGURATIONS[index].spec
     held_s = CRASH_S
     if qps is not None:
-        load = spec.load.at(max(qps, 0.5))
+        load = spec.load.at(qps or spec.load.target_qps)
         held_s = BRING_UP_S + runs * load.expected_queries / load.target_qps
     return spec.hardware.gpus * held_s / 3600
 
 
 def run(
-    truth: Sequence[float | None], make: Callable[[int], Method], rack: int, seed: int, name: str
+    truth: Truth, make: Callable[[int], Method], rack: int, seed: int, name: str
 ) -> tuple[list[Row], Stated | None]:
     """One search of CAP deployments. What a configuration measures depends on rack and seed alone."""
     confirmed: Stated | None = None
-    noise = np.exp(np.random.default_rng([rack, seed, 2]).normal(0, NOISE_SD, len(truth)))
-    draws = np.random.default_rng([rack, seed, 5])
-    best = max(qps for qps in truth if qps is not None)
+    boundaries = truth.boundary_qps
+    noise = np.exp(np.random.default_rng([rack, seed, 2]).normal(0, NOISE_SD, len(boundaries)))
+    of_rack = probe_costs()[int(np.random.default_rng([rack, seed, 5]).integers(len(probe_costs())))]
+    best = max(qps for qps in boundaries if qps is not None)
     method, known, rows, hours = make(1000 * rack + seed), dict[int, Told](), list[Row](), 0.0
     for number in range(MOST_PROPOSALS):
         index = method.propose(number)
         if index is not None and index not in known:
-            qps, runs = truth[index], 0.0
+            qps, runs = boundaries[index], 0.0
             known[index] = Told("crashed")
             if qps is not None:
-                noisy_qps = qps * float(noise[index])
-                search = searched(noisy_qps, _to_beat(known) if method.beats else 0.0, draws)
-                known[index], runs = Told("measured", noisy_qps), search.runs
-                if search.given_up:
-                    known[index] = Told("forecast", noisy_qps * search.boundary_frac)
+                beat_qps = _to_beat(known) if method.beats else 0.0
+                known[index], runs = deployed(
+                    qps, truth.alone_qps[index], qps * float(noise[index]), beat_qps, of_rack
+                )
             hours += gpu_hours(index, qps, runs)
             method.tell(number, index, known[index])
-            regret = 1 - (truth[method.answer(known)] or 0.0) / best
+            answer = method.best(known, 1)
+            regret = 1 - (boundaries[answer[0]] or 0.0) / best if answer else 1.0
             rows.append(Row(rack, seed, name, len(known), hours, regret))
-            if len(known) == CONFIRMED_AFTER and isinstance(method, Calibrated):
-                confirmed = stated(truth, method, known, seed)
+            if len(known) == CONFIRMED_AFTER and answer:
+                confirmed = stated(boundaries, method.best(known, CONFIRMED), (rack, seed), hours)
             if len(known) == CAP or _is_told(rows):
                 break
         else:
@@ -194,10 +229,14 @@ def table(runs: Sequence[Sequence[Row]]) -> str:
     return "\n".join(lines)
 
 
-def stated(truth: Sequence[float | None], method: Calibrated, known: Mapping[int, Told], seed: int) -> Stated:
-    """The rate that action=confirm would state of the best CONFIRMED of `known`."""
-    draws, best = np.random.default_rng([seed, 4]), max(qps for qps in truth if qps is not None)
-    chosen = method.best(known, CONFIRMED)
+def stated(
+    truth: Sequence[float | None],
+    chosen: Sequence[int],
+    run_of: tuple[int, int],
+    searched_gpu_hours: float,
+) -> Stated:
+    """The rate that action=confirm would state of the configurations `chosen`; `run_of` a rack and seed."""
+    draws, best = np.random.default_rng([*run_of, 4]), max(qps for qps in truth if qps is not None)
     logs = [
         [float(np.log(truth[index] or 0.0)) + draws.normal(0, NOISE_SD) for _ in range(REPEATS)]
         for index in chosen
@@ -206,17 +245,17 @@ def stated(truth: Sequence[float | None], method: Calibrated, known: Mapping[int
     assert noise is not None, "each is repeated"
     winner = max(range(len(chosen)), key=lambda at: mean_of(logs[at]))
     qps = float(np.exp(mean_of(logs[winner]) - noise.below(CONFIDENCE, 1 / REPEATS, len(chosen))))
-    runs = float(np.mean([one.runs for one in probe_costs()[0.0]]))
+    runs = float(np.mean([one.runs for some in probe_costs() for one in some if not one.beat_frac]))
     hours = sum(REPEATS * gpu_hours(index, truth[index], runs) for index in chosen)
-    return Stated(qps <= (truth[chosen[winner]] or 0.0), 1 - qps / best, hours)
+    return Stated(qps <= (truth[chosen[winner]] or 0.0), 1 - qps / best, searched_gpu_hours, hours)
 
 
 def one(task: Task) -> tuple[list[Row], Stated | None]:
     name, rack, seed, held_out = task
-    truth = read(path_of("held-out" if held_out else "development", rack))
+    path = path_of("held-out" if held_out else "development", rack)
     if name == RATE:
-        return run_by_rate(truth, rack, seed), None
-    return run(truth, METHODS[name], rack, seed, name)
+        return run_by_rate(read(path), rack, seed), None
+    return run(read_truth(path), METHODS[name], rack, seed, name)
 
 
 def write(path: Path, runs: Sequence[Sequence[Row]]) -> None:
@@ -259,19 +298,28 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}  tune {version('tune')}, {name} racks {racks}, "
           f"{options.noise_seeds} noise seeds, cap {CAP}")  # fmt: skip
     print(table(runs))
-    for method in options.methods:
-        told = [found for rows, found in done if found and rows[0].method == method]
-        if told:
-            print(summary(method, told))
+    print()
+    print(confirmed_table([(rows[0].method, found) for rows, found in done if found]))
 
 
-def summary(method: str, told: Sequence[Stated]) -> str:
-    below = [found.below_best_frac for found in told]
-    return (
-        f"{method}, confirmed after {CONFIRMED_AFTER}: of {len(told)} stated rates "
-        f"{np.mean([found.holds for found in told]):.0%} hold; {median(below):.1%} below the best (median); "
-        f"{median(found.gpu_hours for found in told):,.0f} GPU-hours"
-    )
+def confirmed_table(told: Sequence[tuple[str, Stated]]) -> str:
+    """Markdown, a row a method: what is stated after CONFIRMED_AFTER deployments and a confirmation."""
+    lines = [
+        "| method | stated rates | that hold | below the best, median | GPU-hours, median | to confirm |",
+        "|---" * 6 + "|",
+    ]
+    for name in dict.fromkeys(name for name, _ in told):
+        mine = [found for of, found in told if of == name]
+        cells = [
+            name,
+            str(len(mine)),
+            f"{np.mean([one.holds for one in mine]):.0%}",
+            f"{median(one.below_best_frac for one in mine):.1%}",
+            f"{median(one.searched_gpu_hours + one.confirmed_gpu_hours for one in mine):,.0f}",
+            f"{median(one.confirmed_gpu_hours for one in mine):,.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

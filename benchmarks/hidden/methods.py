@@ -19,17 +19,22 @@ from tune.belief.search import RackSearch, Seen
 
 @dataclass(frozen=True)
 class Told:
-    """`broken`: a rule; nothing was deployed. `qps`: the measured boundary, of one that was given up the
-    `forecast` one, 0 where nothing ran."""
+    """`broken`: a rule; nothing was deployed. `none`: not even `missed_qps` was held. `qps`: the measured
+    boundary, of one that was given up the `forecast` one, else 0. `prefill_qps`, `decode_qps`: what each pool
+    could do alone."""
 
-    status: Literal["measured", "forecast", "crashed", "broken"]
+    status: Literal["measured", "forecast", "none", "crashed", "broken"]
     qps: float = 0.0
+    missed_qps: float = 0.0
+    prefill_qps: float | None = None
+    decode_qps: float | None = None
 
 
 class Method(Protocol):
     """What asks each deployment for its boundary."""
 
     beats: bool
+    """Whether a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
 
     def propose(self, number: int) -> int | None:
         """Index of the configuration to try as `number`; None where the point breaks a rule."""
@@ -37,24 +42,26 @@ class Method(Protocol):
     def tell(self, number: int, index: int | None, told: Told) -> None:
         """What `number` came to."""
 
-    def answer(self, known: Mapping[int, Told]) -> int:
-        """Index of the configuration that is thought best of those `known`."""
+    def best(self, known: Mapping[int, Told], count: int) -> list[int]:
+        """Indices of the configurations that are thought best of those measured, the best one first."""
 
 
 class HighestMeasured:
-    """`beats`: a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
+    beats = True
 
-    beats = False
+    def best(self, known: Mapping[int, Told], count: int) -> list[int]:
+        return sorted(measured(known), key=lambda index: -known[index].qps)[:count]
 
-    def answer(self, known: Mapping[int, Told]) -> int:
-        return max(known, key=lambda index: known[index].qps * (known[index].status != "forecast"))
+
+def measured(known: Mapping[int, Told]) -> list[int]:
+    return [index for index, told in known.items() if told.status == "measured"]
 
 
 class Listed(HighestMeasured):
     """Configurations in an order that is known before."""
 
-    def __init__(self, order: list[int]) -> None:
-        self._order = order
+    def __init__(self, order: list[int], beats: bool) -> None:
+        self._order, self.beats = order, beats
 
     def propose(self, number: int) -> int | None:
         return self._order[number % len(self._order)]
@@ -87,10 +94,11 @@ class Local(HighestMeasured):
 class Sampled(HighestMeasured):
     """One of Optuna's samplers over AXES. What crashes or breaks a rule misses a constraint."""
 
-    def __init__(self, sampler: optuna.samplers.BaseSampler, beats: bool) -> None:
-        self.beats = beats
+    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        seed = zip(AXES.items(), CONFIGURATIONS[SEED].values, strict=True)
+        self._study.enqueue_trial({name: values.index(value) for (name, (_, values)), value in seed})
 
     def propose(self, number: int) -> int | None:
         self._trial = self._study.ask()
@@ -134,7 +142,6 @@ class GaussianProcess(HighestMeasured):
     Of LENGTHS the one that explains best (marginal likelihood); mean and amplitude are those of the data.
     """
 
-    beats = True
     LENGTHS, NOISE = (0.2, 0.4, 0.7, 1.2), 0.03
 
     def __init__(self, seed: int) -> None:
@@ -160,7 +167,7 @@ class GaussianProcess(HighestMeasured):
         return int(free[(gain * chance_to_run(FEATURES, tried, crashed)[free]).argmax()])
 
     def _best_qps(self) -> float:
-        return max(told.qps for told in self._seen.values() if told.status == "measured")
+        return max((told.qps for told in self._seen.values() if told.status == "measured"), default=0.05)
 
     def _fit(
         self, at: np.ndarray, off: np.ndarray, amplitude: float, length: float, free: np.ndarray
@@ -194,17 +201,13 @@ class Calibrated:
     def tell(self, number: int, index: int | None, told: Told) -> None:
         assert index is not None
         assert told.status != "broken"
-        self._seen.append(Seen(index, told.status, told.qps))
+        alone = told.prefill_qps, told.decode_qps
+        self._seen.append(Seen(index, told.status, told.qps or told.missed_qps, *alone))
         self._view = self._search.view(self._seen)
 
-    def answer(self, known: Mapping[int, Told]) -> int:
-        return self.best(known, 1)[0]
-
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
-        """The highest expected ones of those measured."""
-        measured = [index for index, told in known.items() if told.status == "measured"] or list(known)
         expected = self._view.expected_qps
-        return sorted(measured, key=lambda index: -expected[index])[:count]
+        return sorted(measured(known), key=lambda index: -expected[index])[:count]
 
 
 @cache
@@ -220,21 +223,23 @@ def replace_seed(search: RackSearch, seed: int) -> RackSearch:
 
 
 def _random(seed: int) -> Method:
-    return Listed(np.random.default_rng(seed).permutation(len(INDEX)).tolist())
+    order = np.random.default_rng(seed).permutation(len(INDEX)).tolist()
+    order.remove(SEED)
+    return Listed([SEED, *order], beats=False)
 
 
 def _prior(seed: int) -> Method:
     """By the boundaries that the default calibration has, highest first."""
     known = [qps or 0.0 for qps in read(path_of("prior", 0))]
-    return Listed(sorted(range(len(known)), key=lambda index: -known[index]))
+    return Listed(sorted(range(len(known)), key=lambda index: -known[index]), beats=True)
 
 
 def _tpe(seed: int) -> Method:
-    return Sampled(optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True), beats=True)
+    return Sampled(optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True))
 
 
 def _nsga2(seed: int) -> Method:
-    return Sampled(optuna.samplers.NSGAIISampler(seed=seed, population_size=12), beats=False)
+    return Sampled(optuna.samplers.NSGAIISampler(seed=seed, population_size=12))
 
 
 METHODS: Mapping[str, Callable[[int], Method]] = {
@@ -247,4 +252,5 @@ METHODS: Mapping[str, Callable[[int], Method]] = {
     "calibrated": Calibrated,
     "calibrated-figures": partial(Calibrated, structural=False),
 }
-"""All but `prior` are seeded. With capacity search: each deployment tells a boundary."""
+"""With capacity search: each deployment tells a boundary. As in studies all but `random` give up what cannot
+beat the best, and all but `prior`, which is not seeded either, begin with the seed's configuration."""

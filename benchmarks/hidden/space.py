@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from tune.config import compose_overrides
 from tune.spec.bind import Point, bind, locate
 from tune.spec.findings import errors
 from tune.spec.rules import check
 from tune.spec.space import GraphFamilyDimension, OrderedDimension, Sweep, Value
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+from tune.study.candidates import candidates
 
 SETTINGS = compose_overrides([]).settings
 BASE = SETTINGS.trial_spec
@@ -57,6 +57,15 @@ class Configuration:
         prefill_tp, decode_tp, workers, chunk, batch = self.values
         return f"tp{prefill_tp}x{workers}-tp{decode_tp}x{self.spec.split.decode_workers}-{chunk}-{batch}"
 
+    @property
+    def pools(self) -> Mapping[Role, tuple[int, ...]]:
+        """What sets each pool apart from others; the prefill pool with the links that it sends to."""
+        *prefill, batch = self.values
+        return {
+            "prefill": tuple(prefill),
+            "decode": (self.values[1], self.spec.split.decode_workers, batch),
+        }
+
 
 def point_of(values: tuple[int, ...]) -> Point:
     point: dict[str, Value] = dict(zip(AXES, values, strict=True))
@@ -85,15 +94,12 @@ SEED = INDEX[values_of(_SEED)]
 """Index of the reference configuration, 14P4D of TP4."""
 
 
-def _features() -> np.ndarray:
-    """Settings and decode workers in logarithms, each from 0 to 1: (configurations, settings)."""
-    table = np.log([(*one.values, one.spec.split.decode_workers) for one in CONFIGURATIONS])
-    return (table - table.min(0)) / (table.max(0) - table.min(0))
+_FOUND = candidates(BASE, SWEEP, 0)
+_AT = {values_of(point): at for at, point in enumerate(_FOUND.points)}
+FEATURES = _FOUND.features[[_AT[one.values] for one in CONFIGURATIONS]]
+"""Settings as a study has them, each from 0 to 1: (configurations, settings)."""
 
-
-FEATURES = _features()
-
-MATTERS = np.array([[True, False, True, True, False, False], [False, True, False, False, True, True]])
+MATTERS = _FOUND.matters
 """Which of FEATURES change what prefill does, and which what decode does: (2, settings)."""
 
 

@@ -4,7 +4,10 @@ LoadGen's schedule at full length; a run holds when LoadGen's early stopping pas
 one order of lengths, the same for all, to FAR_TOLERANCE; those within NEAR_FRAC of the best get the median of
 ORDERS orders, to NEAR_TOLERANCE.
 
-    python benchmarks/hidden/truth.py --set development --racks 0 1 2 3
+    python benchmarks/hidden/truth.py --set development --racks 0 1 2 3 [--alone]
+
+Beside it what each pool could do alone, to ALONE_TOLERANCE: of pools that differ in nothing else one, in the
+first configuration that has it. With --alone that is all that is made anew, of racks already drawn.
 
 A rack whose best configuration holds less than LEAST_BEST_QPS is drawn again. So is, for every even number,
 one where the prior's first pick or the seed's configuration comes within EASY_FRAC of the best: in half of
@@ -32,11 +35,12 @@ from hidden.space import CONFIGURATIONS, PRIOR, SEED, Configuration
 from tune.probe.sequential import late_requests
 from tune.results.early_stopping import late_allowed
 from tune.sim.rack import simulate
+from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 ORDERS, NEAR_FRAC = 5, 0.1
 LOWEST_QPS, HIGHEST_QPS = 0.5, 60.0
-FAR_TOLERANCE, NEAR_TOLERANCE = 1.03, 1.003
+FAR_TOLERANCE, NEAR_TOLERANCE, ALONE_TOLERANCE = 1.03, 1.003, 1.01
 LEAST_BEST_QPS, EASY_FRAC = 6.0, 0.05
 REDRAWN = 100
 """Seeds of one number are so far apart."""
@@ -46,11 +50,14 @@ FIRST_SEED = {"development": 1000, "held-out": 5000}
 Holds = Callable[[float], bool]
 
 
-def holds(rack: Rack | None, spec: TrialSpec, qps: float, order: int) -> bool:
-    """Whether a run at `qps` in the order of lengths `order` holds; None is the rack as the prior has it."""
+def holds(rack: Rack | None, spec: TrialSpec, qps: float, order: int = 0, alone: Role | None = None) -> bool:
+    """Whether a run at `qps` in the order of lengths `order` holds; None is the rack as the prior has it.
+
+    `alone`: with next to nothing to do for the other pool."""
     load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
     asked = spec.model_copy(update={"load": load})
-    log = simulate(rack.as_it_is(asked), rack.calibration(spec)) if rack else simulate(asked, PRIOR)
+    on_rack = (rack.as_it_is(asked), rack.calibration(spec)) if rack else (asked, PRIOR)
+    log = simulate(*on_rack, alone)
     return max(int(late.sum()) for late in late_requests(log, spec.slo)) <= late_allowed(len(log))
 
 
@@ -98,33 +105,69 @@ def boundaries(rack: Rack | None) -> list[float | None]:
     ]
 
 
-def sharpened(rack: Rack | None, one: Configuration, guess: float, orders: int = ORDERS) -> float:
+def sharpened(rack: Rack | None, one: Configuration, guess: float) -> float:
     """The median over orders of lengths, near `guess`."""
     return median(
         boundary(lambda rate, order=order: holds(rack, one.spec, rate, order), guess, NEAR_TOLERANCE, 1.015)  # type: ignore[misc]
-        for order in range(orders)
+        for order in range(ORDERS)
     )
 
 
-def write(path: Path, found: list[float | None]) -> None:
-    """A row a configuration; no rate where it crashes. Renamed into place."""
+class Truth(NamedTuple):
+    """By configuration: its boundary, None where it crashes; what prefill and decode could do alone."""
+
+    boundary_qps: Sequence[float | None]
+    alone_qps: Sequence[tuple[float, float]]
+
+
+def alone_qps(rack: Rack | None) -> list[tuple[float, float]]:
+    """What prefill and decode could do alone, one a configuration, whether or not that crashes."""
+    found: dict[tuple[Role, tuple[int, ...]], float] = {}
+    for role in ROLES:
+        guess = 12.0
+        for one in CONFIGURATIONS:
+            key = role, one.pools[role]
+            if key not in found:
+                guess = boundary(
+                    lambda qps, one=one, role=role: holds(rack, one.spec, qps, alone=role),  # type: ignore[misc]
+                    guess,
+                    ALONE_TOLERANCE,
+                    1.1,
+                )
+                found[key], guess = guess, guess or 1.0
+    prefill, decode = ([found[role, one.pools[role]] for one in CONFIGURATIONS] for role in ROLES)
+    return list(zip(prefill, decode, strict=True))
+
+
+def write(path: Path, truth: Truth) -> None:
+    """A row a configuration; no boundary where it crashes. Renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["configuration", "boundary_qps"])
-        for one, qps in zip(CONFIGURATIONS, found, strict=True):
-            rows.writerow([one.label, "" if qps is None else f"{qps:.3f}"])
+        rows.writerow(["configuration", "boundary_qps", "prefill_qps", "decode_qps"])
+        for one, qps, (prefill, decode) in zip(CONFIGURATIONS, *truth, strict=True):
+            rows.writerow([one.label, "" if qps is None else f"{qps:.3f}", f"{prefill:.3f}", f"{decode:.3f}"])
     part.replace(path)
 
 
 def read(path: Path) -> list[float | None]:
-    """What `write` wrote, in the order of CONFIGURATIONS; raises ValueError where it is of another space."""
+    """Boundaries that `write` wrote, in the order of CONFIGURATIONS. Raises ValueError for another space."""
+    return [float(row["boundary_qps"]) if row["boundary_qps"] else None for row in _rows(path)]
+
+
+def read_truth(path: Path) -> Truth:
+    """The same with what prefill and decode could do alone."""
+    alone = [(float(row["prefill_qps"]), float(row["decode_qps"])) for row in _rows(path)]
+    return Truth(read(path), alone)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if [row["configuration"] for row in rows] != [one.label for one in CONFIGURATIONS]:
         raise ValueError(f"{path}: other configurations than hidden/space.py has; make it anew")
-    return [float(row["boundary_qps"]) if row["boundary_qps"] else None for row in rows]
+    return rows
 
 
 def path_of(name: str, number: int) -> Path:
@@ -187,7 +230,7 @@ def find(name: str, number: int) -> Summary:
         if summary.best_qps >= LEAST_BEST_QPS and (number % 2 or not summary.is_easy):
             break
         print(f"{name} {number}: drawn again, {summary}", flush=True)
-    write(path_of(name, number), found)
+    write(path_of(name, number), Truth(found, alone_qps(rack)))
     write_racks(name, read_racks(name) | {number: summary})
     return summary
 
@@ -205,12 +248,18 @@ def main() -> None:
     )
     parser.add_argument("--set", choices=["prior", *FIRST_SEED], default="development")
     parser.add_argument("--racks", type=int, nargs="+", default=[0])
+    parser.add_argument("--alone", action="store_true", help="only what each pool could do alone")
     options = parser.parse_args()
     if options.set == "prior":
-        write(path_of("prior", 0), boundaries(None))
+        write(path_of("prior", 0), Truth(boundaries(None), alone_qps(None)))
         return
     for number in options.racks:
         began = time.perf_counter()
+        if options.alone:
+            path = path_of(options.set, number)
+            write(path, Truth(read(path), alone_qps(draw_rack(read_racks(options.set)[number].seed))))
+            print(f"{options.set} {number}: {time.perf_counter() - began:.0f} s", flush=True)
+            continue
         print(f"{find(options.set, number)}, {time.perf_counter() - began:.0f} s", flush=True)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -34,6 +35,20 @@ def test_a_committed_boundary_is_found_again(truth: Any) -> None:
     assert truth.sharpened(rack, one, committed[best]) == pytest.approx(committed[best], rel=0.004)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_what_a_pool_could_do_alone_is_found_again(truth: Any, role: str) -> None:
+    committed = truth.read_truth(truth.path_of("development", 0)).alone_qps
+    rack, at = truth.draw_rack(truth.FIRST_SEED["development"]), ["prefill", "decode"].index(role)
+    first: dict[Any, int] = {}
+    for index, one in enumerate(truth.CONFIGURATIONS):
+        first.setdefault(one.pools[role], index)
+    for index in list(first.values())[::20]:
+        qps, spec = committed[index][at], truth.CONFIGURATIONS[index].spec
+        assert truth.holds(rack, spec, 0.98 * qps, alone=role)
+        assert not truth.holds(rack, spec, 1.02 * qps, alone=role)
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
@@ -46,16 +61,27 @@ def test_a_run_that_never_comes_near_counts_at_the_cap(bench: Any) -> None:
     assert bench.first(rows, 0.02) == (bench.CAP, 500.0)
 
 
-@pytest.mark.parametrize("method", ["random", "prior", "local", "tpe", "gp"])
+@pytest.mark.parametrize("method", ["random", "prior", "local", "tpe", "nsga2", "gp"])
 def test_every_method_ends_with_an_answer_that_it_measured(bench: Any, truth: Any, method: str) -> None:
-    boundaries = truth.read(truth.path_of("development", 0))
-    rows, confirmed = bench.run(boundaries, bench.METHODS[method], 0, 0, method)
-    assert confirmed is None
+    known = truth.read_truth(truth.path_of("development", 0))
+    rows, confirmed = bench.run(known, bench.METHODS[method], 0, 0, method)
+    assert confirmed.searched_gpu_hours == rows[bench.CONFIRMED_AFTER - 1].gpu_hours
+    assert confirmed.confirmed_gpu_hours > 0
+    assert confirmed.below_best_frac <= rows[bench.CONFIRMED_AFTER - 1].regret + 0.1
     assert [row.deployments for row in rows] == list(range(1, len(rows) + 1))
     assert all(0 <= row.regret <= 1 for row in rows)
     assert all(before.gpu_hours < after.gpu_hours for before, after in pairwise(rows))
-    again, _ = bench.run(boundaries, bench.METHODS[method], 0, 0, method)
+    again, _ = bench.run(known, bench.METHODS[method], 0, 0, method)
     assert again == rows
+
+
+def test_what_is_stated_depends_on_the_noise_of_the_run_and_on_its_rack(bench: Any, truth: Any) -> None:
+    known = truth.read_truth(truth.path_of("development", 0)).boundary_qps
+    chosen = [int(np.argmax([qps or 0.0 for qps in known])), bench.SEED]
+    found = [bench.stated(known, chosen, of, 100.0) for of in ((0, 0), (0, 1), (1, 0))]
+    assert len({one.below_best_frac for one in found}) == 3
+    assert {one.searched_gpu_hours for one in found} == {100.0}
+    assert all(-0.05 < one.below_best_frac < 0.1 for one in found)
 
 
 def test_half_of_the_held_out_racks_are_hard_and_all_hold_six_queries_a_second(truth: Any) -> None:

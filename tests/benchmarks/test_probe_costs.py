@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tune.config import compose_overrides
-
-SHORT = ("load.dataset.samples=1000", "load.min_duration_s=30.0", "load.min_queries=1000")
-
 
 @pytest.fixture
 def probe_costs(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
@@ -30,8 +26,7 @@ def test_a_deployment_far_below_the_rate_to_beat_is_given_up_and_costs_less(
     probe_costs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe_costs, "BEATS", (1.8,))
-    settings = compose_overrides(SHORT).settings
-    usual, beaten = probe_costs.searches((settings.trial_spec, settings.cluster.calibration))
+    usual, beaten = probe_costs.searches((9007, importlib.import_module("hidden.space").SEED))
     assert (usual.beat_frac, beaten.beat_frac) == (0.0, 1.8)
     assert not usual.given_up
     assert beaten.given_up
@@ -51,16 +46,47 @@ def test_the_committed_searches_say_what_giving_up_saves(probe_costs: Any) -> No
     assert len("\n".join(probe_costs.table(found)).splitlines()) == 2 + len(by_beat)
 
 
-def test_a_hidden_deployment_costs_what_searches_with_such_a_rate_to_beat_did(bench: Any) -> None:
-    draws = np.random.default_rng(0)
-    alone = [bench.searched(10.0, 0.0, draws) for _ in range(20)]
-    beaten = [bench.searched(10.0, 17.0, draws) for _ in range(20)]
-    assert {one.beat_frac for one in alone} == {0.0}
-    assert {one.beat_frac for one in beaten} == {1.8}
+def row(bench: Any, beat_frac: float, beyond: float, **figures: Any) -> Any:
+    figures = {"given_up": False, "runs": 1.5, "boundary_frac": 0.99, "other_frac": 1.0} | figures
+    return bench.Search(rack=9000, beat_frac=beat_frac, other_beyond=beyond, **figures)
+
+
+def test_a_hidden_deployment_is_what_searches_with_such_a_rate_to_beat_were(bench: Any) -> None:
+    beaten = {"given_up": True, "runs": 0.2}
+    of_rack = [
+        row(bench, frac, beyond, **(beaten if frac else {})) for frac in (0.0, 1.2) for beyond in (1.1, 3)
+    ]
+    told, runs = bench.deployed(10.0, (10.2, 30.0), 10.5, 0.0, of_rack)
+    assert (told.status, told.qps, runs) == ("measured", 10.5, 1.5)
+    told, runs = bench.deployed(10.0, (10.2, 30.0), 10.5, 12.0, of_rack)
+    assert (told.status, told.qps, runs) == ("forecast", 10.5 * 0.99, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("alone", "beyond"), [((10.2, 14.0), 1.4), ((30.0, 10.2), 3.0), ((10.2, 900.0), 4.0)]
+)
+def test_a_deployment_tells_what_its_pools_could_do_alone(
+    bench: Any, alone: tuple[float, float], beyond: float
+) -> None:
+    """Of the one that binds what the boundary says, of the other as well as searches did."""
+    of_rack = [row(bench, 0.0, 1.3, other_frac=0.97), row(bench, 0.0, 3.3, other_frac=0.8)]
+    told, _ = bench.deployed(10.0, alone, 10.5, 0.0, of_rack)
+    rates = np.array([told.prefill_qps, told.decode_qps])
+    lower = int(np.argmin(alone))
+    assert rates[lower] == pytest.approx(10.5, rel=0.01)
+    assert rates[1 - lower] == pytest.approx(10.5 * beyond * (0.97 if beyond < 2 else 0.8))
+
+
+def test_a_deployment_that_holds_no_rate_tells_only_that_and_ends_early(bench: Any) -> None:
+    of_rack = [row(bench, 0.0, 1.3), row(bench, 1.8, 1.3, given_up=True, runs=0.1)]
+    told, runs = bench.deployed(0.0, (0.0, 9.0), 0.0, 12.0, of_rack)
+    assert (told.status, told.qps, told.decode_qps, runs) == ("none", 0.0, None, 0.1)
+    assert 0 < told.missed_qps < 1
+    assert bench.gpu_hours(0, 0.0, runs) < bench.gpu_hours(0, 6.0, 1.0)
 
 
 def test_a_method_that_gives_up_is_told_forecasts_and_never_answers_with_one(bench: Any) -> None:
-    truth = bench.read(bench.path_of("development", 1))
+    truth = bench.read_truth(bench.path_of("development", 1))
     told: list[Any] = []
 
     class Spy(bench.METHODS["gp"]):  # type: ignore[misc, name-defined]
@@ -68,10 +94,10 @@ def test_a_method_that_gives_up_is_told_forecasts_and_never_answers_with_one(ben
             told.append(heard)
             super().tell(number, index, heard)
 
-        def answer(self, known: Any) -> int:
-            index: int = super().answer(known)
-            assert known[index].status == "measured"
-            return index
+        def best(self, known: Any, count: int) -> list[int]:
+            found: list[int] = super().best(known, count)
+            assert all(known[index].status == "measured" for index in found)
+            return found
 
     gives_up, _ = bench.run(truth, Spy, 1, 0, "gp")
     assert {one.status for one in told} >= {"measured", "forecast"}
