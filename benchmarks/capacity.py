@@ -13,10 +13,11 @@ gives the deployment up where the rate to beat is that rate times each of BEATS.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -127,15 +128,15 @@ def true_boundary_qps(spec: TrialSpec, rack: Calibration, count: int = ORDERS) -
 
 
 class Deployment:
-    """The hidden rack, asked probe after probe; `held_s` counts what they take, drained."""
+    """`spec` on a hidden rack, which serves `asked` loads; `held_s` counts what probes take, drained."""
 
-    def __init__(self, spec: TrialSpec, rack: Calibration) -> None:
-        self.spec, self.rack, self.held_s = spec, rack, 0.0
+    def __init__(self, spec: TrialSpec, asked: Callable[[TrialSpec], RequestLog]) -> None:
+        self.spec, self.asked, self.held_s = spec, asked, 0.0
 
     def measure(self, ask: Ask) -> tuple[RequestLog, bool]:
         load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
         load = load if ask.queries is None else load.sample(ask.queries)
-        log = simulate(self.spec.model_copy(update={"load": load}), self.rack)
+        log = self.asked(self.spec.model_copy(update={"load": load}))
         given_up = hopeless(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
         if given_up:
             begun = log.scheduled_ns <= given_up.after_ns
@@ -154,7 +155,7 @@ def searches(task: tuple[TrialSpec, Calibration, int, Sequence[float]]) -> list[
 
 def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats: Sequence[float]) -> Found:
     spec = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": seed})})
-    deployment, told, answer = Deployment(spec, rack), [], None
+    deployment, told, answer = Deployment(spec, partial(simulate, calibration=rack)), [], None
     for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure):
         if isinstance(step, Seen):
             verdict = "held" if step.held else "missed"
@@ -176,8 +177,8 @@ def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats
 
 def gives_up(spec: TrialSpec, rack: Calibration, beat_qps: float) -> bool:
     """Whether the search ends before its first run of full length, since `beat_qps` is out of reach."""
-    forecast, deployment = RackForecast(spec, CALIBRATION), Deployment(spec, rack)
-    for step in explore(spec.load, forecast, deployment.measure, beat_qps):
+    deployment = Deployment(spec, partial(simulate, calibration=rack))
+    for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure, beat_qps):
         if isinstance(step, Answer) or step.ask.queries is None:
             return isinstance(step, Answer) and step.censored
     raise AssertionError("a search ends with an answer")

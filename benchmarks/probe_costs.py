@@ -18,19 +18,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from capacity import Deployment
 from hidden.racks import Rack, draw_rack
 from hidden.space import CONFIGURATIONS, PRIOR
 from hidden.truth import boundary, holds
 from tqdm import tqdm
 
-from tune.probe.capacity import Answer, Ask, explore
-from tune.probe.sequential import hopeless, late_requests
-from tune.results.early_stopping import late_allowed
+from tune.probe.capacity import Answer, explore
 from tune.results.requests import RequestLog
-from tune.results.select import first_requests
 from tune.sim.forecast import MOST_ALONE, RackForecast
 from tune.sim.rack import simulate
 from tune.spec.split import ROLES, Role
@@ -55,24 +54,8 @@ class Search:
     other_frac: float
 
 
-class Deployment:
-    """`spec` on the hidden `rack`, asked probe after probe; `held_s` counts what they take, drained."""
-
-    def __init__(self, spec: TrialSpec, rack: Rack) -> None:
-        self.spec, self.rack, self.held_s = spec, rack, 0.0
-
-    def measure(self, ask: Ask) -> tuple[RequestLog, bool]:
-        load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
-        load = load if ask.queries is None else load.sample(ask.queries)
-        asked = self.rack.as_it_is(self.spec.model_copy(update={"load": load}))
-        log = simulate(asked, self.rack.calibration(self.spec))
-        stopped = hopeless(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
-        begun = log.scheduled_ns <= stopped.after_ns if stopped else np.ones(len(log), bool)
-        self.held_s += float(log.done_ns[begun].max()) / 1e9
-        if stopped:
-            return first_requests(log, stopped.queries), False
-        late = max(int(late.sum()) for late in late_requests(log, self.spec.slo))
-        return log, late <= late_allowed(len(log))
+def serve(rack: Rack, asked: TrialSpec) -> RequestLog:
+    return simulate(rack.as_it_is(asked), rack.calibration(asked))
 
 
 def true_boundary_qps(rack: Rack, spec: TrialSpec) -> float:
@@ -102,12 +85,12 @@ def searches(task: tuple[int, int]) -> list[Search]:
     if true_qps < LEAST_QPS:
         return []
     full = spec.model_copy(update={"load": spec.load.model_copy(update={"target_qps": true_qps})})
-    full_s = float(simulate(rack.as_it_is(full), rack.calibration(spec)).done_ns.max()) / 1e9
+    full_s = float(serve(rack, full).done_ns.max()) / 1e9
     alone = [true_alone_qps(rack, spec, role, true_qps) for role in ROLES]
     other = int(np.argmax(alone))
     found = []
     for beat_frac in (0.0, *BEATS):
-        deployment, answer = Deployment(spec, rack), None
+        deployment, answer = Deployment(spec, partial(serve, rack)), None
         beat_qps = beat_frac * true_qps or None
         for step in explore(spec.load, RackForecast(spec, PRIOR), deployment.measure, beat_qps):
             answer = step if isinstance(step, Answer) else None
