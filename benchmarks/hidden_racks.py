@@ -114,7 +114,7 @@ def deployed(
     """
     if not qps:
         missed_qps = LOWEST_FRAC * BASE.load.target_qps
-        return Told("none", missed_qps=missed_qps), searched(FAR, 1.0, of_rack).runs
+        return Told("below", missed_qps=missed_qps), searched(FAR, 1.0, of_rack).runs
     beyond = min(max(alone_qps) / qps, MOST_ALONE)
     search = searched(beat_qps / told_qps, beyond, of_rack)
     told_qps *= search.boundary_frac if search.given_up else 1.0

@@ -19,11 +19,11 @@ from tune.belief.search import RackSearch, Seen
 
 @dataclass(frozen=True)
 class Told:
-    """`broken`: a rule; nothing was deployed. `none`: not even `missed_qps` was held. `qps`: the measured
+    """`broken`: a rule; nothing was deployed. `below`: not even `missed_qps` was held. `qps`: the measured
     boundary, of one that was given up the `forecast` one, else 0. `prefill_qps`, `decode_qps`: what each pool
     could do alone."""
 
-    status: Literal["measured", "forecast", "none", "crashed", "broken"]
+    status: Literal["measured", "forecast", "below", "crashed", "broken"]
     qps: float = 0.0
     missed_qps: float = 0.0
     prefill_qps: float | None = None

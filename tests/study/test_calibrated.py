@@ -185,7 +185,7 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(never_held) == {"status": "forecast", "qps": 12.5} | alone
     no_rate = untrusted.capacity_qps.model_copy(update={"boundary": 0.0})
     none_held = untrusted.model_copy(update={"capacity_qps": no_rate, "probes": (probe(16.0), probe(2.0))})
-    assert seen_in(none_held) == {"status": "none", "qps": LOWEST_FRAC * 16.0}
+    assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 16.0}
 
 
 def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:

@@ -34,9 +34,6 @@ FORECAST_SD = 0.04
 CENSORED_SD = 0.05
 """The same of a deployment of which one bound is known. Our choice."""
 
-NOTHING_SD = 0.2
-"""The same of one that held no rate: which limit it met, and how far beyond, is not known. Our choice."""
-
 FARTHEST = 2.5
 """Of a bound more than so many times the boundary only that is taken for known. Our choice."""
 
@@ -47,7 +44,7 @@ MOST_TELLING = 0.6
 """What is off by more, in ln, has met a limit that others need not meet: of them it tells no more than this.
 Our choice, by the development racks of benchmarks/hidden_racks.py."""
 
-BEYOND_SD_FRAC = 0.2
+BEYOND_SD_FRAC = 0.3
 """A bound above the boundary is known to this share of how far above, in ln. Our choice."""
 
 

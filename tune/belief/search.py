@@ -14,7 +14,6 @@ from tune.belief.discrepancy import (
     CENSORED_SD,
     FARTHEST,
     FORECAST_SD,
-    NOTHING_SD,
     NUGGET,
     Discrepancy,
     Measured,
@@ -26,13 +25,7 @@ from tune.results.requests import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
-_SD = {
-    "measured": NUGGET,
-    "forecast": FORECAST_SD,
-    "above": CENSORED_SD,
-    "below": CENSORED_SD,
-    "none": NOTHING_SD,
-}
+_SD = {"measured": NUGGET, "forecast": FORECAST_SD, "above": CENSORED_SD, "below": CENSORED_SD}
 
 RATES_LOOKED_AT = 24
 """Of each configuration about so many of a finer range; of the one chosen all. Our choice."""
@@ -43,15 +36,14 @@ class Seen:
     """What a deployment of configuration `index` came to.
 
     `measured`: its boundary is `qps`; `forecast`: about, for it was given up before that was shown; `above`:
-    no lower, for it held that rate; `below`: lower; `none`: lower than all that are looked for. `untrusted`:
-    it ran at `qps` and shows nothing.
+    no lower, for it held that rate; `below`: lower. `untrusted`: it ran at `qps` and shows nothing.
     `crashed`: it cannot run. `pending`: it runs, at `qps` where that is given.
 
     `prefill_qps`, `decode_qps`: what each pool alone could do, where a measured or forecast one showed that.
     """
 
     index: int
-    status: Literal["measured", "forecast", "above", "below", "none", "untrusted", "crashed", "pending"]
+    status: Literal["measured", "forecast", "above", "below", "untrusted", "crashed", "pending"]
     qps: float = 0.0
     prefill_qps: float | None = None
     decode_qps: float | None = None
@@ -271,7 +263,7 @@ def _measured(told: Sequence[Seen]) -> Measured:
     sd = np.array([_SD[one.status] for one in told])
     return Measured(
         which=np.array([one.index for one in told], int),
-        low=np.where((status == "below") | (status == "none"), -np.inf, np.minimum(at, farthest)),
+        low=np.where(status == "below", -np.inf, np.minimum(at, farthest)),
         high=np.where((status == "above") | (at > farthest), np.inf, at),
         sd=np.hypot(sd, BEYOND_SD_FRAC * np.clip(at - ln_qps, 0, np.log(FARTHEST))),
         lowest=~known,

@@ -37,7 +37,7 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
         alone = {"prefill_qps": found.prefill, "decode_qps": found.decode}
         return {"status": status, "qps": found.boundary} | alone
     if found.boundary == 0:
-        return {"status": "none", "qps": LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)}
+        return {"status": "below", "qps": LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     if not outcome.valid:
