@@ -38,7 +38,7 @@ from typing import Literal
 
 import numpy as np
 from hidden.methods import METHODS, Method, RateSampled, Told, searches
-from hidden.space import BASE, CONFIGURATIONS, SEED
+from hidden.space import CONFIGURATIONS, SEED
 from hidden.truth import Truth, path_of, read, read_racks, read_truth
 from probe_costs import Search
 from probe_costs import read as read_searches
@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from tune.belief.emulator import ln_lower
 from tune.results.stated import mean_of, pooled
-from tune.sim.forecast import LOWEST_FRAC, MOST_ALONE
+from tune.sim.forecast import MOST_ALONE
 
 CAP, MOST_PROPOSALS = 60, 1000
 NOISE_SD = 0.02
@@ -113,8 +113,7 @@ def deployed(
     from the rate to beat.
     """
     if not qps:
-        missed_qps = LOWEST_FRAC * BASE.load.target_qps
-        return Told("below", missed_qps=missed_qps), searched(FAR, 1.0, of_rack).runs
+        return Told("below"), searched(FAR, 1.0, of_rack).runs
     beyond = min(max(alone_qps) / qps, MOST_ALONE)
     search = searched(beat_qps / told_qps, beyond, of_rack)
     told_qps *= search.boundary_frac if search.given_up else 1.0

@@ -11,21 +11,21 @@ from typing import Literal, Protocol
 import numpy as np
 import optuna
 
-from hidden.space import AXES, CONFIGURATIONS, FEATURES, INDEX, MATTERS, PRIOR, SEED, neighbours
+from hidden.space import AXES, BASE, CONFIGURATIONS, FEATURES, INDEX, MATTERS, PRIOR, SEED, neighbours
 from hidden.truth import path_of, read
 from tune.belief.choice import chance_to_run, expected_gain
 from tune.belief.search import RackSearch, Seen
+from tune.sim.forecast import LOWEST_FRAC
 
 
 @dataclass(frozen=True)
 class Told:
-    """`broken`: a rule; nothing was deployed. `below`: not even `missed_qps` was held. `qps`: the measured
-    boundary, of one that was given up the `forecast` one, else 0. `prefill_qps`, `decode_qps`: what each pool
-    could do alone."""
+    """`broken`: a rule; nothing was deployed. `below`: no rate that a search looks at was held. `qps`: the
+    measured boundary, of one that was given up the `forecast` one, else 0. `prefill_qps`, `decode_qps`: what
+    each pool could do alone."""
 
     status: Literal["measured", "forecast", "below", "crashed", "broken"]
     qps: float = 0.0
-    missed_qps: float = 0.0
     prefill_qps: float | None = None
     decode_qps: float | None = None
 
@@ -202,7 +202,8 @@ class Calibrated:
         assert index is not None
         assert told.status != "broken"
         alone = told.prefill_qps, told.decode_qps
-        self._seen.append(Seen(index, told.status, told.qps or told.missed_qps, *alone))
+        qps = LOWEST_FRAC * BASE.load.target_qps if told.status == "below" else told.qps
+        self._seen.append(Seen(index, told.status, qps, *alone))
         self._view = self._search.view(self._seen)
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:

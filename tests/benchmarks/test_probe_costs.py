@@ -81,7 +81,6 @@ def test_a_deployment_that_holds_no_rate_tells_only_that_and_ends_early(bench: A
     of_rack = [row(bench, 0.0, 1.3), row(bench, 1.8, 1.3, given_up=True, runs=0.1)]
     told, runs = bench.deployed(0.0, (0.0, 9.0), 0.0, 12.0, of_rack)
     assert (told.status, told.qps, told.decode_qps, runs) == ("below", 0.0, None, 0.1)
-    assert 0 < told.missed_qps < 1
     assert bench.gpu_hours(0, 0.0, runs) < bench.gpu_hours(0, 6.0, 1.0)
 
 

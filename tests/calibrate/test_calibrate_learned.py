@@ -8,7 +8,7 @@ import pytest
 
 from tune.calibrate.calibrate import check_asked, learned
 from tune.config import compose_overrides
-from tune.errors import FixCommand
+from tune.errors import FixCommand, RunAgain
 from tune.results.belief import Belief, Interval, ParameterBelief, write_belief
 from tune.results.folder import StudyFolder
 from tune.results.judge import judge_infeasible
@@ -74,6 +74,9 @@ def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFo
     table = learned(settings.calibrate, start, study).text.splitlines()[-2:]
     assert table[0].split() == ["trial", "split", "measured", "this", "rack", "error", "queries/s"]
     assert table[1].split() == ["0", "13P5D", f"{0.98 * true_qps:.2f}", f"{true_qps:.2f}", "+2.0%"]
+    (study.trial(spec.trial_id).root / "spec.json").unlink()
+    with pytest.raises(RunAgain, match=r"spec\.json: found none"):
+        learned(settings.calibrate, start, study)
 
 
 def test_without_a_file_its_words_are_told(study: StudyFolder) -> None:

@@ -127,7 +127,7 @@ def learned(asked: Calibrate, calibration: Calibration, study: StudyFolder) -> C
     """What the search of `study`, which began with `calibration`, believes of the rack; the settings file;
     and whether the full simulator, on that rack, agrees with the best trials.
 
-    Raises FixCommand where its search learned none, or the file cannot be written.
+    Raises FixCommand where its search learned none, or the file cannot be written; RunAgain as recheck says.
     """
     belief = read_belief(study.root)
     if belief is None:

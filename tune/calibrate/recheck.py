@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tune.errors import RunAgain
 from tune.results.folder import StudyFolder
 from tune.sim.forecast import RackForecast
 from tune.spec.cluster import Calibration
@@ -14,15 +15,22 @@ MOST = 3
 
 def recheck(study: StudyFolder, calibration: Calibration) -> Iterator[str]:
     """A table of the best trials of `study` whose highest rate was searched for, up to MOST: the measured
-    boundary beside that on the rack of `calibration`. Nothing where there are none."""
-    measured = [one for one in study.outcomes() if one.feasible and one.capacity_qps.boundary]
-    best = sorted(measured, key=lambda one: -(one.capacity_qps.boundary or 0.0) / one.gpus)[:MOST]
+    boundary beside that on the rack of `calibration`. Nothing where there are none.
+
+    Raises RunAgain where the configuration of one of them is lost.
+    """
+    measured = [(one.capacity_qps.boundary or 0.0, one) for one in study.outcomes() if one.feasible]
+    best = sorted(measured, key=lambda pair: -pair[0] / pair[1].gpus)[:MOST]
+    best = [(boundary_qps, one) for boundary_qps, one in best if boundary_qps]
     if best:
         yield f"{'trial':>5}  {'split':12}{'measured':>10}{'this rack':>11}{'error':>9}  queries/s"
-    for one in best:
-        spec, boundary_qps = study.trial(one.trial_id).read_spec(), one.capacity_qps.boundary
-        if not spec or not boundary_qps:
-            continue
+    for boundary_qps, one in best:
+        trial = study.trial(one.trial_id)
+        spec = trial.read_spec()
+        if spec is None:
+            raise RunAgain(
+                f"{trial.root / 'spec.json'}: found none; expected what the trial ran. Restore it."
+            )
         simulated_qps = RackForecast(spec, calibration).boundary_qps()
         error = simulated_qps / boundary_qps - 1
         yield f"{one.number:5}  {spec.split.label:12}{boundary_qps:10.2f}{simulated_qps:11.2f}{error:+9.1%}"
