@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune.belief.links import BUSY
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
 from tune.belief.prefill_curve import UTILISATION
 
 WORKERS, SATURATED_QPS = 10, 20.0
 CURVE_S = 0.2 / (1.1 - UTILISATION)
+WAITS = 0.25 * (1 + BUSY / (1.05 - BUSY))
 
 
 def qps(
@@ -21,15 +23,15 @@ def qps(
     link_s: float = 0.0,
     up_to_qps: tuple[float, ...] = (np.inf,),
     longer_run: float = 1.0,
-    receivers: int = 4,
+    links: int = 16,
 ) -> float:
     """Of one pool on one rack, whose curves of later runs are `longer_run` times as high."""
     curve_s = np.stack([CURVE_S * longer_run**run for run in range(len(up_to_qps))])[None, :, None]
     one = np.array([0])
     found = prefill_qps(
         Pools(UTILISATION, curve_s, np.array([SATURATED_QPS]), np.array(up_to_qps)),
-        Pairs(one, np.array([WORKERS]), np.array([4]), np.array([receivers]), np.array([4])),
-        OnRacks(one, np.array([left_s]), np.array([link_s]), np.array([[scale]])),
+        Pairs(one, np.array([links]), np.log(np.tile(WAITS, (1, 1, len(UTILISATION), 1)))),
+        OnRacks(one, one, np.array([left_s]), np.array([link_s]), np.array([[scale]])),
     )
     return float(found[0, 0])
 
@@ -48,8 +50,23 @@ def test_less_time_slower_steps_and_slower_links_never_hold_more(
     assert qps(left_s * less, link_s=link_s) <= usual * (1 + 1e-9)
     assert qps(left_s, scale=1 / less) <= qps(left_s) * (1 + 1e-9)
     assert qps(left_s, scale=1 / less, link_s=link_s) <= usual * 1.02, "lines between points of a sum"
-    assert qps(left_s, link_s=link_s / less) <= usual * (1 + 1e-9)
-    assert qps(left_s, link_s=link_s, receivers=3) <= usual * (1 + 1e-9)
+    assert qps(left_s, link_s=link_s / less) <= usual * 1.02
+    assert qps(left_s, link_s=link_s, links=12) <= usual * 1.02
+
+
+@given(left_s=st.floats(0.5, 5.0), link_s=st.floats(0.1, 2.0))
+def test_the_rate_that_is_found_takes_what_the_limit_leaves(left_s: float, link_s: float) -> None:
+    found = qps(left_s, link_s=link_s)
+    load, busy = found / SATURATED_QPS, found * link_s / 16
+    if not UTILISATION[0] < load < UTILISATION[-1] or busy > BUSY[-2]:
+        return
+    curve_s = np.exp(np.interp(np.log(load), np.log(UTILISATION), np.log(CURVE_S)))
+    waited_s = link_s * np.exp(np.interp(busy, BUSY, np.log(WAITS)))
+    assert curve_s + waited_s == pytest.approx(left_s, rel=0.03)
+
+
+def test_no_rate_makes_links_busier_than_all_the_time() -> None:
+    assert qps(left_s=100.0, link_s=10.0) == pytest.approx(16 / 10.0, rel=0.05)
 
 
 def test_a_limit_below_the_curve_holds_nothing_and_one_above_it_the_highest_utilisation() -> None:

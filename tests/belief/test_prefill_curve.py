@@ -51,9 +51,9 @@ def test_more_load_takes_no_less_time_and_routers_differ(
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
     found = curves(pool(worker), asked, ROUTERS, (1.0,))
-    assert found.shape == (2, 3, 1, 10)
+    assert found.shape == (2, 3, 1, 12)
     assert (np.diff(found[0], axis=-1) >= 0).all()
-    busy = found[0, :, 0, 6]
+    busy = found[0, :, 0, 8]
     assert busy[1] > busy[0] > busy[2], "random is worse than turns, the least loaded better"
 
 
@@ -64,8 +64,8 @@ def test_a_slow_worker_costs_most_where_prompts_are_dealt_to_it_all_the_same(
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
     turns, free = curves(pool(worker), asked, ("round-robin", "least-loaded"), (1.0, 1.3))[0]
     assert (turns[1] >= turns[0]).all()
-    assert (free[1] >= free[0]).all()
-    assert turns[1, 5] / turns[0, 5] > free[1, 5] / free[0, 5] > 1
+    assert (free[1] >= free[0] * (1 - 1e-9)).all()
+    assert turns[1, 7] / turns[0, 7] > free[1, 7] / free[0, 7] > 1
     without = curves(pool(worker, on_head=0), asked, ("round-robin", "least-loaded"), (1.0, 1.3))
     assert (without[:, :, 1] == without[:, :, 0]).all()
 

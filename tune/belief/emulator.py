@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tune.belief.decode_bound import DecodeEngine
+from tune.belief.links import links, waits
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
-from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
+from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, served, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
@@ -25,9 +26,6 @@ from tune.spec.trial import TrialSpec
 
 LOWEST_QPS = 0.05
 """What holds no rate is said to hold this one: logarithms want one."""
-
-LINK_FRAC = 0.9
-"""Share of a link's rate that it can carry without a queue that costs the TTFT limit. Our choice."""
 
 SHARPNESS = 14
 """Of the transition from one pool's bound to the other's. Our choice, by the simulated rack."""
@@ -55,48 +53,57 @@ class Emulator:
         self._pair_of, pairs = _distinct(
             [(at, *_ends(spec)) for at, spec in zip(self._pool_of, specs, strict=True)]
         )
-        ends = np.array([_ends(specs[at]) for at in pairs])
-        self._pairs = Pairs(self._pool_of[pairs], *ends.T)
+        self._pool_of_pair = self._pool_of[pairs]
         self._pool_tp = np.array([specs[at].prefill.tensor_parallel_size for at in pools])
         self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
         self._engine_on_head = [any(_on_head(specs[at], calibration, "decode")) for at in engines]
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
-        self._links = np.array([_links(spec) for spec in specs])
+        self._links = np.array([links(spec) for spec in specs])
         kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
         self._link_s = float(kv_bytes) / calibration.kv_transfer_bytes_per_s
         self._engines = [DecodeEngine.of(specs[at], calibration, self._asked[0]) for at in engines]
-        self._know_pools([specs[at] for at in pools], progress)
+        self._know_pools([specs[at] for at in pools], [specs[at] for at in pairs], progress)
 
-    def _know_pools(self, specs: Sequence[TrialSpec], progress: Callable[[], None]) -> None:
-        """Curves, what each pool does at most, and how much of that is all-reduce; pools side by side, for
-        compiled loops leave other threads alone."""
+    def _know_pools(
+        self, specs: Sequence[TrialSpec], pairs: Sequence[TrialSpec], progress: Callable[[], None]
+    ) -> None:
+        """Curves, what each pool does at most, and how much of that is all-reduce; what links add to each of
+        `pairs`. Pools side by side, for compiled loops leave other threads alone."""
+        behind = [np.flatnonzero(self._pool_of_pair == pool).tolist() for pool in range(len(specs))]
         threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         try:
             known = []
-            for found in threads.map(self._curve_s, specs):
+            for found in threads.map(self._simulated, specs, [[pairs[at] for at in of] for of in behind]):
                 known.append(found)
                 progress()
         finally:
             threads.shutdown(cancel_futures=True)
+        curve_s, waited = zip(*known, strict=True)
+        ln_waits = np.log(np.concatenate(waited))[np.argsort(np.concatenate(behind))]
+        self._pairs = Pairs(self._pool_of_pair, np.array([links(one) for one in pairs]), ln_waits)
         own_s = np.array([self._service_s(spec, 1.0) for spec in specs])
         slowed_s = np.array([self._service_s(spec, 0.5) for spec in specs])
         workers = np.array([spec.split.prefill_workers for spec in specs])
         self._pools = Pools(
             utilisation=UTILISATION,
-            curve_s=np.array(known),
+            curve_s=np.array(curve_s),
             saturated_qps=workers / own_s,
             up_to_qps=np.array([asked.up_to_qps for asked in self._asked]),
         )
         self._all_reduce_frac = slowed_s / own_s - 1
 
-    def _curve_s(self, spec: TrialSpec) -> FloatArray:
-        """(runs, variants, loads); a variant is a router and a scale of the head's node."""
+    def _simulated(self, spec: TrialSpec, behind: Sequence[TrialSpec]) -> tuple[FloatArray, FloatArray]:
+        """Of a prefill pool the curves (runs, variants, loads), a variant is a router and a scale of the
+        head's node; what links add with each decode pool `behind` it, (behind, routers, loads, BUSY)."""
         routers = [ROUTERS[int(value)] for value in self._space.values("router")]
         scales = self._space.values("head_node_scale")
         on_head = np.array(_on_head(spec, self._calibration, "prefill"))
-        worker = prefill_worker(spec, self._calibration, np.inf)
-        found = curves(PrefillPool(worker, on_head), self._asked, routers, scales)
-        return found.reshape(len(self._asked), -1, found.shape[-1])
+        pool = PrefillPool(prefill_worker(spec, self._calibration, np.inf), on_head)
+        found = curves(pool, self._asked, routers, scales)
+        usual = [served(pool, self._asked[0], router, scales[0]) for router in routers]
+        frac = self._asked[0].on_time_frac
+        waited = np.array([[waits(loads, pair, frac) for loads in usual] for pair in behind])
+        return found.reshape(len(self._asked), -1, found.shape[-1]), waited
 
     def _service_s(self, spec: TrialSpec, nvlink_frac: float) -> float:
         nvlink = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s * nvlink_frac}
@@ -110,8 +117,8 @@ class Emulator:
         engines, engine_at = np.unique(self._engine_of[which], return_inverse=True)
         factors = self._space.factors(racks)
         link_s = self._link_s / factors["kv_transfer_bytes_per_s"]
-        links = LINK_FRAC * self._links[which] / link_s[:, None]
-        prefill = np.minimum(self._prefill_qps(racks, factors, link_s, pairs)[:, pair_at], links)
+        most = self._links[which] / link_s[:, None]
+        prefill = np.minimum(self._prefill_qps(racks, factors, link_s, pairs)[:, pair_at], most)
         decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
         bounds = np.stack([prefill, decode[:, engine_at] * self._decode_workers[which]])
         found: FloatArray = np.log(np.maximum(bounds, LOWEST_QPS))
@@ -128,10 +135,10 @@ class Emulator:
             return saturated_qps
         overhead_s = self._calibration.ttft_overhead_s * factors["ttft_overhead_s"]
         left_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
-        variant = self._space.index(racks, "router") * len(self._space.values("head_node_scale"))
-        variant += self._space.index(racks, "head_node_scale")
-        some = Pairs(*(column[pairs] for column in self._pairs))
-        return prefill_qps(self._pools, some, OnRacks(variant, left_s, link_s, scale))
+        router, head = (self._space.index(racks, name) for name in ("router", "head_node_scale"))
+        variant = router * len(self._space.values("head_node_scale")) + head
+        some = Pairs(self._pairs.pool[pairs], self._pairs.links[pairs], self._pairs.ln_waits[pairs])
+        return prefill_qps(self._pools, some, OnRacks(variant, router, left_s, link_s, scale))
 
     def _decode_qps(self, racks: Racks, factors: Factors, engine: int) -> FloatArray:
         """Of one worker (racks,), where the slowest of the pool has the limit."""
@@ -190,9 +197,3 @@ def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[boo
 
 def _ends(spec: TrialSpec) -> tuple[int, int, int, int]:
     return spec.split.prefill_workers, spec.prefill.gpus, spec.split.decode_workers, spec.decode.gpus
-
-
-def _links(spec: TrialSpec) -> int:
-    """GPUs, each with a link, of the pool that has fewer."""
-    split = spec.split
-    return min(split.prefill_workers * spec.prefill.gpus, split.decode_workers * spec.decode.gpus)

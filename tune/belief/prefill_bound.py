@@ -6,19 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tune.belief.links import BUSY
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.compiled import compiled
 
-LONG_PROMPT = 1.1
-"""Length of a prompt whose first token is late, over the mean. Our choice, as is QUEUED: what agrees best
-with the simulated rack."""
+HALVINGS, WORTH_HALVING = 5, 0.05
+"""Between two loads of the curves the rate is looked for in so many steps, where links take such a share of
+the time: what they add bends."""
 
-QUEUED = 0.75
-"""The slowest caches wait for a link so many times b / (1 - b) of what they take on it, at a busy share b. In
-the mean it is half of b / (1 - b): Pollaczek and Khinchine, of equal service times."""
-
-BUSIEST = 0.98
-"""Share of the time above which a link is not thought to be busy."""
+LATE_S = 1e6
+"""Of links that are busy all the time."""
 
 
 class Pools(NamedTuple):
@@ -32,32 +29,31 @@ class Pools(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """A prefill pool and the decode pool behind it: workers of each, and GPUs of a worker, (pairs,)."""
+    """A prefill pool and the decode pool behind it: GPUs with a link of the one that has fewer (pairs,), and
+    ln of what links add, (pairs, routers, loads, busy shares), as tune.belief.links has it."""
 
     pool: IntArray
-    senders: IntArray
-    sender_gpus: IntArray
-    receivers: IntArray
-    receiver_gpus: IntArray
+    links: IntArray
+    ln_waits: FloatArray
 
 
 class OnRacks(NamedTuple):
-    """By rack (racks,): the variant of the curves, what the TTFT limit leaves for prefill and links, the GPU
-    seconds that the mean cache takes on a link. `scale` (racks, pairs): of the steps."""
+    """By rack (racks,): the variant of the curves, the router, what the TTFT limit leaves for prefill and
+    links, the GPU seconds that the mean cache takes on a link. `scale` (racks, pairs): of the steps."""
 
     variant: IntArray
+    router: IntArray
     left_s: FloatArray
     link_s: FloatArray
     scale: FloatArray
 
 
 class _Links(NamedTuple):
-    """Seconds that the mean cache takes on the links of its sender and receiver, and workers of each."""
+    """Seconds that the mean cache takes on one of the `links`, and ln of what it waits, (loads, busy)."""
 
-    sent_s: float
-    received_s: float
-    senders: int
-    receivers: int
+    link_s: float
+    links: int
+    ln_waits: FloatArray
 
 
 @compiled
@@ -65,11 +61,11 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
     """Queries/s, (racks, pairs), where the slowest requests take what the TTFT limit leaves."""
     found = np.zeros(racks.scale.shape)
     for rack in range(len(racks.link_s)):
-        variant, left_s, link_s = racks.variant[rack], racks.left_s[rack], racks.link_s[rack]
+        variant, router = racks.variant[rack], racks.router[rack]
+        left_s, link_s = racks.left_s[rack], racks.link_s[rack]
         for pair in range(len(pairs.pool)):
             pool, scale = pairs.pool[pair], racks.scale[rack, pair]
-            sent_s, received_s = link_s / pairs.sender_gpus[pair], link_s / pairs.receiver_gpus[pair]
-            links = _Links(sent_s, received_s, pairs.senders[pair], pairs.receivers[pair])
+            links = _Links(link_s, pairs.links[pair], pairs.ln_waits[pair, router])
             saturated_qps, least_qps = pools.saturated_qps[pool] / scale, 0.0
             for run in range(len(pools.up_to_qps)):
                 curve_s = scale * pools.curve_s[pool, run, variant]
@@ -83,13 +79,13 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
 
 @compiled
 def _highest_qps(curve_s: FloatArray, qps: FloatArray, links: _Links, left_s: float) -> float:
-    """Where a curve, seconds at rates `qps`, (loads,) each, meets the limit, straight in logarithms between
-    its points; 0 where it begins above."""
+    """Where a curve, seconds at rates `qps`, (loads,) each, and links meet the limit; 0 where they begin
+    above it. A curve is straight in logarithms between its points, and so is its sum with little of links."""
     below, above = -1, len(qps)
     low_s = high_s = 0.0
     while above - below > 1:
         middle = (below + above) // 2
-        taken_s = curve_s[middle] + _linked_s(links, qps[middle])
+        taken_s = curve_s[middle] + _linked_s(links, middle, qps[middle])
         if taken_s <= left_s:
             below, low_s = middle, taken_s
         else:
@@ -98,14 +94,31 @@ def _highest_qps(curve_s: FloatArray, qps: FloatArray, links: _Links, left_s: fl
         return 0.0
     if above == len(qps):
         return float(qps[-1])
-    share = np.log(left_s / low_s) / np.log(high_s / low_s)
+    low, high = 0.0, 1.0
+    if high_s - curve_s[above] > WORTH_HALVING * high_s:
+        for _ in range(HALVINGS):
+            share = (low + high) / 2
+            rate = qps[below] * (qps[above] / qps[below]) ** share
+            one, other = _linked_s(links, below, rate), _linked_s(links, above, rate)
+            taken_s = curve_s[below] * (curve_s[above] / curve_s[below]) ** share
+            taken_s += (1 - share) * one + share * other
+            if taken_s <= left_s:
+                low, low_s = share, taken_s
+            else:
+                high, high_s = share, taken_s
+    share = low + (high - low) * np.log(left_s / low_s) / np.log(high_s / low_s)
     return float(qps[below] * (qps[above] / qps[below]) ** share)
 
 
 @compiled
-def _linked_s(links: _Links, qps: float) -> float:
-    """What the links add to the slowest requests: a cache passes both ends at once where they are free."""
-    sending = min(qps * links.sent_s / links.senders, BUSIEST)
-    receiving = min(qps * links.received_s / links.receivers, BUSIEST)
-    waited_s = links.sent_s * sending / (1 - sending) + links.received_s * receiving / (1 - receiving)
-    return float(LONG_PROMPT * max(links.sent_s, links.received_s) + QUEUED * waited_s)
+def _linked_s(links: _Links, load: int, qps: float) -> float:
+    """What the links add to the slowest requests at about that `load` of the prefill pool."""
+    busy = qps * links.link_s / links.links
+    if busy >= BUSY[-1]:
+        return LATE_S
+    at = 0
+    while at < len(BUSY) - 2 and BUSY[at + 1] < busy:
+        at += 1
+    share = max((busy - BUSY[at]) / (BUSY[at + 1] - BUSY[at]), 0.0)
+    ln_waits = links.ln_waits[load]
+    return float(links.link_s * np.exp((1 - share) * ln_waits[at] + share * ln_waits[at + 1]))

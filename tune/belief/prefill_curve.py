@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tune.belief.links import Prefilled
 from tune.probe.arrivals import arrivals_ns
 from tune.probe.lengths import draw_lengths
 from tune.results.early_stopping import late_allowed
 from tune.results.requests import BoolArray, FloatArray, IntArray
-from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
+from tune.sim.prefill_loop import Prefilled as Served
+from tune.sim.prefill_loop import PrefillWorker, Prompts, prefill
 from tune.sim.queues import NOBODY
 from tune.spec.load import Load
 
-UTILISATION = np.array([0.02, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05])
+UTILISATION = np.array([0.02, 0.06, 0.15, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05])
 """Work that arrives over what the pool can do; where curves are known. In between, straight in logarithms."""
 
 EASY, EASY_QUERIES = 0.5, 2000
@@ -114,25 +116,36 @@ def _curves(pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[
     return found
 
 
+def served(
+    pool: PrefillPool, asked: Asked, router: str, head_scale: float, draw: int = 0
+) -> tuple[Prefilled, ...]:
+    """Requests at each UTILISATION."""
+    workers = len(pool.on_head)
+    rate = workers / service_s(pool.worker, asked.prompt)
+    slowdown = np.where(pool.on_head, head_scale, 1.0)
+    found = []
+    for load in UTILISATION.tolist():
+        some = asked.first(EASY_QUERIES) if load < EASY else asked
+        arrival_s = some.arrival_s / (load * rate)
+        worker = _dealt(router, workers, len(arrival_s), draw)
+        found.append(_prefilled(pool.worker, slowdown, arrival_s, some.prompt, worker))
+    return tuple(found)
+
+
 def _slowest_s(
     pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float], draw: int = 0
 ) -> FloatArray:
     """What `_curves` tells, as simulated. Of prompts that are dealt to workers whatever these do, those of
     the front end's node are served anew for each scale."""
-    workers = len(pool.on_head)
-    rate = workers / service_s(pool.worker, asked.prompt)
-    usual = np.where(pool.on_head, head_scales[0], 1.0)
     found = np.empty((len(head_scales), len(UTILISATION)))
-    for at, load in enumerate(UTILISATION.tolist()):
-        some = asked.first(EASY_QUERIES) if load < EASY else asked
-        arrival_s = some.arrival_s / (load * rate)
-        dealt = _dealt(router, workers, len(arrival_s), draw)
-        taken_s = _taken_s(pool.worker, usual, Prompts(arrival_s, some.prompt, 0 * arrival_s), dealt)
-        mine = np.flatnonzero(pool.on_head[dealt])
+    for at, usual in enumerate(served(pool, asked, router, head_scales[0], draw)):
+        taken_s = usual.done_s - usual.arrival_s
+        mine = np.flatnonzero(pool.on_head[usual.worker])
         for number, scale in enumerate(head_scales):
             if number:
-                prompts = Prompts(arrival_s[mine], some.prompt[mine], 0 * arrival_s[mine])
-                taken_s[mine] = _taken_s(pool.worker, np.full(workers, scale), prompts, dealt[mine])
+                some = usual.arrival_s[mine], usual.prompt[mine], usual.worker[mine]
+                slow = _prefilled(pool.worker, np.full(len(pool.on_head), scale), *some)
+                taken_s[mine] = slow.done_s - slow.arrival_s
             found[number, at] = np.quantile(taken_s, asked.on_time_frac)
     return found
 
@@ -146,10 +159,10 @@ def _dealt(router: str, workers: int, count: int, draw: int) -> IntArray:
     return np.arange(count) % workers
 
 
-def _taken_s(worker: PrefillWorker, slowdown: FloatArray, prompts: Prompts, dealt: IntArray) -> FloatArray:
-    """Seconds from the arrival of each prompt to the end of its prefill, (n,)."""
+def _prefilled(
+    worker: PrefillWorker, slowdown: FloatArray, arrival_s: FloatArray, prompt: IntArray, dealt: IntArray
+) -> Prefilled:
     none = np.zeros(len(dealt))
-    served = Prefilled(dealt.copy(), none.copy(), none.copy(), none.copy(), np.zeros(len(slowdown)))
-    prefill(worker, slowdown, prompts, served)
-    found: FloatArray = served.done_s - prompts.arrival_s
-    return found
+    found = Served(dealt.copy(), none.copy(), none.copy(), none.copy(), np.zeros(len(slowdown)))
+    prefill(worker, slowdown, Prompts(arrival_s, prompt, none), found)
+    return Prefilled(arrival_s, prompt, found.worker, found.done_s)
