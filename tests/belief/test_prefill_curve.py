@@ -41,7 +41,7 @@ def test_twice_the_step_times_take_twice_as_long_at_every_utilisation(
     slow = worker._replace(step_s=2 * worker.step_s, token_s=2 * worker.token_s, pair_s=2 * worker.pair_s)
     assert service_s(slow, asked[0].prompt) == pytest.approx(2 * service_s(worker, asked[0].prompt))
     for router in ROUTERS:
-        before, after = (curves(pool(one), asked, (router,), (1.0, 1.2)) for one in (worker, slow))
+        before, after = (curves(pool(one), asked, (router,), (1.0, 1.2))[0] for one in (worker, slow))
         assert after == pytest.approx(2 * before, rel=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_more_load_takes_no_less_time_and_routers_differ(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    found = curves(pool(worker), asked, ROUTERS, (1.0,))
+    found, _ = curves(pool(worker), asked, ROUTERS, (1.0,))
     assert found.shape == (2, 3, 1, 12)
     assert (np.diff(found[0], axis=-1) >= 0).all()
     busy = found[0, :, 0, 8]
@@ -62,11 +62,11 @@ def test_a_slow_worker_costs_most_where_prompts_are_dealt_to_it_all_the_same(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    turns, free = curves(pool(worker), asked, ("round-robin", "least-loaded"), (1.0, 1.3))[0]
+    turns, free = curves(pool(worker), asked, ("round-robin", "least-loaded"), (1.0, 1.3))[0][0]
     assert (turns[1] >= turns[0]).all()
     assert (free[1] >= free[0] * (1 - 1e-9)).all()
     assert turns[1, 7] / turns[0, 7] > free[1, 7] / free[0, 7] > 1
-    without = curves(pool(worker, on_head=0), asked, ("round-robin", "least-loaded"), (1.0, 1.3))
+    without, _ = curves(pool(worker, on_head=0), asked, ("round-robin", "least-loaded"), (1.0, 1.3))
     assert (without[:, :, 1] == without[:, :, 0]).all()
 
 
@@ -75,6 +75,6 @@ def test_the_slow_worker_of_turns_is_served_as_the_simulator_serves_it(
 ) -> None:
     assert settings.cluster.calibration
     worker = prefill_worker(settings.trial_spec, settings.cluster.calibration, np.inf)
-    anew = curves(pool(worker), asked[:1], ("round-robin",), (1.0, 1.3))[0, 0, 1]
-    whole = curves(pool(worker), asked[:1], ("round-robin",), (1.3,))[0, 0, 0]
+    anew = curves(pool(worker), asked[:1], ("round-robin",), (1.0, 1.3))[0][0, 0, 1]
+    whole = curves(pool(worker), asked[:1], ("round-robin",), (1.3,))[0][0, 0, 0]
     assert anew == pytest.approx(whole)

@@ -15,7 +15,7 @@ import numpy as np
 from tune.belief.decode_bound import DecodeEngine
 from tune.belief.links import links, waits
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
-from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, served, service_s
+from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import FloatArray, IntArray
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
@@ -99,11 +99,10 @@ class Emulator:
         scales = self._space.values("head_node_scale")
         on_head = np.array(_on_head(spec, self._calibration, "prefill"))
         pool = PrefillPool(prefill_worker(spec, self._calibration, np.inf), on_head)
-        found = curves(pool, self._asked, routers, scales)
-        usual = [served(pool, self._asked[0], router, scales[0]) for router in routers]
+        curve_s, runs = curves(pool, self._asked, routers, scales)
         frac = self._asked[0].on_time_frac
-        waited = np.array([[waits(loads, pair, frac) for loads in usual] for pair in behind])
-        return found.reshape(len(self._asked), -1, found.shape[-1]), waited
+        waited = np.array([[waits(loads, pair, frac) for loads in runs] for pair in behind])
+        return curve_s.reshape(len(self._asked), -1, curve_s.shape[-1]), waited
 
     def _service_s(self, spec: TrialSpec, nvlink_frac: float) -> float:
         nvlink = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s * nvlink_frac}

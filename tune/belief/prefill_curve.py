@@ -71,6 +71,10 @@ class Asked:
         return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, up_to_qps)
 
 
+Loads = tuple[Prefilled, ...]
+"""A run at each of UTILISATION."""
+
+
 @dataclass(frozen=True, eq=False)
 class PrefillPool:
     """`on_head` (workers,): which of the workers share a node with the front end."""
@@ -89,37 +93,38 @@ def service_s(worker: PrefillWorker, prompt: IntArray) -> float:
 
 def curves(
     pool: PrefillPool, runs: Sequence[Asked], routers: Sequence[str], head_scales: Sequence[float]
-) -> FloatArray:
+) -> tuple[FloatArray, list[Loads]]:
     """Seconds from arrival to the end of prefill that LoadGen wants kept: (runs, routers, head_scales,
-    UTILISATION).
+    UTILISATION); and the first run at each of UTILISATION, with each router and the first scale.
 
     `head_scales`: how much longer steps take on the front end's node. What router and scale change is
     simulated in the first run alone, and taken to be the same in the others.
     """
-    first = np.stack([_curves(pool, runs[0], router, head_scales) for router in routers])
-    others = [_curves(pool, run, routers[0], head_scales[:1])[0] / first[0, 0] for run in runs[1:]]
-    return np.stack([first, *(first * other for other in others)])
+    found = [_curves(pool, runs[0], router, head_scales) for router in routers]
+    first = np.stack([curve_s for curve_s, _ in found])
+    others = [_curves(pool, run, routers[0], head_scales[:1])[0][0] / first[0, 0] for run in runs[1:]]
+    return np.stack([first, *(first * other for other in others)]), [loads for _, loads in found]
 
 
-def _curves(pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float]) -> FloatArray:
-    """Of one run and router, (head_scales, UTILISATION). Where prompts go to the least loaded worker, a slow
-    one is sent fewer: the pool is as one that can do less."""
+def _curves(
+    pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float]
+) -> tuple[FloatArray, Loads]:
+    """Of one run and router, (head_scales, UTILISATION), and the run itself. Where prompts go to the least
+    loaded worker, a slow one is sent fewer: the pool is as one that can do less."""
+    draws = range(RANDOM_DRAWS if router == "random" else 1)
+    usual = [_served(pool, asked, router, head_scales[0], draw) for draw in draws]
+    some = head_scales[:1] if router == "least-loaded" else head_scales
+    ln_s = np.mean([np.log(_slowest_s(pool, loads, some, asked.on_time_frac)) for loads in usual], 0)
     if router == "least-loaded":
-        usual = _slowest_s(pool, asked, router, head_scales[:1])[0]
         done = 1 - pool.on_head.mean() * (1 - 1 / np.array(head_scales))
         done_frac = done / done[0]
-        ln_s = np.stack([np.interp(UTILISATION / frac, UTILISATION, np.log(usual)) for frac in done_frac])
-    else:
-        draws = range(RANDOM_DRAWS if router == "random" else 1)
-        ln_s = np.mean([np.log(_slowest_s(pool, asked, router, head_scales, draw)) for draw in draws], 0)
+        ln_s = np.stack([np.interp(UTILISATION / frac, UTILISATION, ln_s[0]) for frac in done_frac])
     found: FloatArray = np.maximum.accumulate(np.exp(ln_s), axis=-1)
-    return found
+    return found, usual[0]
 
 
-def served(
-    pool: PrefillPool, asked: Asked, router: str, head_scale: float, draw: int = 0
-) -> tuple[Prefilled, ...]:
-    """Requests at each UTILISATION."""
+def _served(pool: PrefillPool, asked: Asked, router: str, head_scale: float, draw: int) -> Loads:
+    """Requests at each of UTILISATION."""
     workers = len(pool.on_head)
     rate = workers / service_s(pool.worker, asked.prompt)
     slowdown = np.where(pool.on_head, head_scale, 1.0)
@@ -133,12 +138,12 @@ def served(
 
 
 def _slowest_s(
-    pool: PrefillPool, asked: Asked, router: str, head_scales: Sequence[float], draw: int = 0
+    pool: PrefillPool, loads: Loads, head_scales: Sequence[float], on_time_frac: float
 ) -> FloatArray:
-    """What `_curves` tells, as simulated. Of prompts that are dealt to workers whatever these do, those of
-    the front end's node are served anew for each scale."""
-    found = np.empty((len(head_scales), len(UTILISATION)))
-    for at, usual in enumerate(served(pool, asked, router, head_scales[0], draw)):
+    """What `_curves` tells, as simulated: (head_scales, UTILISATION). Of prompts that are dealt to workers
+    whatever these do, those of the front end's node are served anew for each scale but the first."""
+    found = np.empty((len(head_scales), len(loads)))
+    for at, usual in enumerate(loads):
         taken_s = usual.done_s - usual.arrival_s
         mine = np.flatnonzero(pool.on_head[usual.worker])
         for number, scale in enumerate(head_scales):
@@ -146,7 +151,7 @@ def _slowest_s(
                 some = usual.arrival_s[mine], usual.prompt[mine], usual.worker[mine]
                 slow = _prefilled(pool.worker, np.full(len(pool.on_head), scale), *some)
                 taken_s[mine] = slow.done_s - slow.arrival_s
-            found[number, at] = np.quantile(taken_s, asked.on_time_frac)
+            found[number, at] = np.quantile(taken_s, on_time_frac)
     return found
 
 
