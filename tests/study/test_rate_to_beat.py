@@ -11,6 +11,7 @@ from test_study import Wrapped, figures, nothing, play
 from tune.config import compose_overrides
 from tune.results.frame import rank
 from tune.results.outcome import Outcome
+from tune.study.study import LUCK_FRAC
 
 SEARCH = (
     "+sweep=pd_split",
@@ -38,15 +39,17 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
 ) -> None:
     outcomes = play(tmp_path, SEARCH)
     best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
+    to_beat_qps = best_qps * (1 - LUCK_FRAC)
     for outcome in given_up(outcomes):
         assert outcome.number >= 2
         assert outcome.status == "measured"
         assert outcome.capacity_qps.beat is not None
-        assert outcome.capacity_qps.beat >= best_qps
+        assert outcome.capacity_qps.beat >= to_beat_qps
         assert (outcome.capacity_qps.boundary or 0.0) < outcome.capacity_qps.beat
         assert [probe.full for probe in outcome.probes] == [False]
     assert given_up(outcomes)
-    assert all(json.loads(path.read_text())["beat_qps"] >= best_qps for path in goals(tmp_path))
+    assert all(outcome.probes[0].target_qps > best_qps for outcome in given_up(outcomes)), "just above it"
+    assert all(json.loads(path.read_text())["beat_qps"] >= to_beat_qps for path in goals(tmp_path))
     places = {row["number"]: row["rank"] for row in rank(outcomes)}
     assert max(places[o.number] for o in outcomes if o.feasible) < min(
         places[o.number] for o in given_up(outcomes)

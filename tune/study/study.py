@@ -32,6 +32,10 @@ FAILED_IN_A_ROW = 2
 RUNS_OF_A_SEARCH = 1.34
 """Runs of full length that a search for the highest rate costs: the median of benchmarks/capacity.py."""
 
+LUCK_FRAC = 0.01
+"""The highest of several measured rates owes some of its height to luck: so much less is to be beaten. Our
+choice, by the development racks of benchmarks/hidden_racks.py; half of a measurement's noise."""
+
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
 
@@ -203,7 +207,7 @@ class _Loop:
 
         `done`: the outcomes of earlier batches, of which the best is to be beaten.
         """
-        best = max((o.target_qps / o.gpus for o in done if o.feasible), default=None)
+        best = max((o.target_qps / o.gpus for o in done if o.feasible), default=0.0) * (1 - LUCK_FRAC)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
