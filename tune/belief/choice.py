@@ -16,12 +16,13 @@ CRASH_LENGTH = 0.35
 
 
 def lower_of_two(ln_mean: FloatArray, sd: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of the lower of two independent normals (2, ...), shape (...) each.
+    """Mean and standard deviation of the lower of two independent normals, shape (...) each; `ln_mean` (2,
+    ...), and `sd` of the same shape or one that is spread to it.
 
     Formula: Clark, Operations Research 9, 1961, for the greater of two, with signs turned.
     """
     (low, high), (low_sd, high_sd) = ln_mean, sd
-    apart = np.hypot(low_sd, high_sd)
+    apart = np.sqrt(low_sd**2 + high_sd**2)
     ratio = (high - low) / apart
     density = apart * np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
     chance = ndtr(ratio)

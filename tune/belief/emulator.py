@@ -79,8 +79,8 @@ class Emulator:
         finally:
             threads.shutdown(cancel_futures=True)
         curve_s, waited = zip(*known, strict=True)
-        ln_waits = np.log(np.concatenate(waited))[np.argsort(np.concatenate(behind))]
-        self._pairs = Pairs(self._pool_of_pair, np.array([links(one) for one in pairs]), ln_waits)
+        by_pair = np.concatenate(waited)[np.argsort(np.concatenate(behind))]
+        self._pairs = Pairs(self._pool_of_pair, np.array([links(one) for one in pairs]), by_pair)
         own_s = np.array([self._service_s(spec, 1.0) for spec in specs])
         slowed_s = np.array([self._service_s(spec, 0.5) for spec in specs])
         workers = np.array([spec.split.prefill_workers for spec in specs])
@@ -136,7 +136,7 @@ class Emulator:
         left_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
         router, head = (self._space.index(racks, name) for name in ("router", "head_node_scale"))
         variant = router * len(self._space.values("head_node_scale")) + head
-        some = Pairs(self._pairs.pool[pairs], self._pairs.links[pairs], self._pairs.ln_waits[pairs])
+        some = Pairs(self._pairs.pool[pairs], self._pairs.links[pairs], self._pairs.waits[pairs])
         return prefill_qps(self._pools, some, OnRacks(variant, router, left_s, link_s, scale))
 
     def _decode_qps(self, racks: Racks, factors: Factors, engine: int) -> FloatArray:

@@ -30,11 +30,11 @@ class Pools(NamedTuple):
 
 class Pairs(NamedTuple):
     """A prefill pool and the decode pool behind it: GPUs with a link of the one that has fewer (pairs,), and
-    ln of what links add, (pairs, routers, loads, busy shares), as tune.belief.links has it."""
+    what links add, (pairs, routers, loads, busy shares), as tune.belief.links has it."""
 
     pool: IntArray
     links: IntArray
-    ln_waits: FloatArray
+    waits: FloatArray
 
 
 class OnRacks(NamedTuple):
@@ -48,12 +48,21 @@ class OnRacks(NamedTuple):
     scale: FloatArray
 
 
+class _Curve(NamedTuple):
+    """`seconds` at each `utilisation` (loads,), `scale` times as many on the rack; rate at utilisation 1."""
+
+    seconds: FloatArray
+    scale: float
+    utilisation: FloatArray
+    saturated_qps: float
+
+
 class _Links(NamedTuple):
-    """Seconds that the mean cache takes on one of the `links`, and ln of what it waits, (loads, busy)."""
+    """Seconds that the mean cache takes on one of the `links`, and what it waits, (loads, busy)."""
 
     link_s: float
     links: int
-    ln_waits: FloatArray
+    waits: FloatArray
 
 
 @compiled
@@ -65,11 +74,11 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
         left_s, link_s = racks.left_s[rack], racks.link_s[rack]
         for pair in range(len(pairs.pool)):
             pool, scale = pairs.pool[pair], racks.scale[rack, pair]
-            links = _Links(link_s, pairs.links[pair], pairs.ln_waits[pair, router])
+            links = _Links(link_s, pairs.links[pair], pairs.waits[pair, router])
             saturated_qps, least_qps = pools.saturated_qps[pool] / scale, 0.0
             for run in range(len(pools.up_to_qps)):
-                curve_s = scale * pools.curve_s[pool, run, variant]
-                qps = _highest_qps(curve_s, pools.utilisation * saturated_qps, links, left_s)
+                curve = _Curve(pools.curve_s[pool, run, variant], scale, pools.utilisation, saturated_qps)
+                qps = _highest_qps(curve, links, left_s)
                 found[rack, pair] = max(qps, least_qps)
                 if qps <= pools.up_to_qps[run]:
                     break
@@ -78,36 +87,39 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
 
 
 @compiled
-def _highest_qps(curve_s: FloatArray, qps: FloatArray, links: _Links, left_s: float) -> float:
-    """Where a curve, seconds at rates `qps`, (loads,) each, and links meet the limit; 0 where they begin
-    above it. A curve is straight in logarithms between its points, and so is its sum with little of links."""
-    below, above = -1, len(qps)
-    low_s = high_s = 0.0
+def _highest_qps(curve: _Curve, links: _Links, left_s: float) -> float:
+    """Where a curve and links meet the limit; 0 where they begin above it. A curve is straight in logarithms
+    between its points, and so is its sum with little of links."""
+    below, above = -1, len(curve.utilisation)
+    low_s = high_s = high_linked_s = 0.0
     while above - below > 1:
         middle = (below + above) // 2
-        taken_s = curve_s[middle] + _linked_s(links, middle, qps[middle])
+        linked_s = _linked_s(links, middle, curve.utilisation[middle] * curve.saturated_qps)
+        taken_s = curve.scale * curve.seconds[middle] + linked_s
         if taken_s <= left_s:
             below, low_s = middle, taken_s
         else:
-            above, high_s = middle, taken_s
+            above, high_s, high_linked_s = middle, taken_s, linked_s
     if below == -1:
         return 0.0
-    if above == len(qps):
-        return float(qps[-1])
+    low_qps = curve.utilisation[below] * curve.saturated_qps
+    if above == len(curve.utilisation):
+        return float(low_qps)
+    steps = curve.utilisation[above] / curve.utilisation[below]
     low, high = 0.0, 1.0
-    if high_s - curve_s[above] > WORTH_HALVING * high_s:
+    if high_linked_s > WORTH_HALVING * high_s:
+        rises = curve.seconds[above] / curve.seconds[below]
         for _ in range(HALVINGS):
             share = (low + high) / 2
-            rate = qps[below] * (qps[above] / qps[below]) ** share
-            one, other = _linked_s(links, below, rate), _linked_s(links, above, rate)
-            taken_s = curve_s[below] * (curve_s[above] / curve_s[below]) ** share
-            taken_s += (1 - share) * one + share * other
+            qps = low_qps * steps**share
+            one, other = _linked_s(links, below, qps), _linked_s(links, above, qps)
+            taken_s = curve.scale * curve.seconds[below] * rises**share + (1 - share) * one + share * other
             if taken_s <= left_s:
                 low, low_s = share, taken_s
             else:
                 high, high_s = share, taken_s
     share = low + (high - low) * np.log(left_s / low_s) / np.log(high_s / low_s)
-    return float(qps[below] * (qps[above] / qps[below]) ** share)
+    return float(low_qps * steps**share)
 
 
 @compiled
@@ -116,9 +128,11 @@ def _linked_s(links: _Links, load: int, qps: float) -> float:
     busy = qps * links.link_s / links.links
     if busy >= BUSY[-1]:
         return LATE_S
+    waits = links.waits[load]
+    if busy <= BUSY[0]:
+        return float(links.link_s * waits[0])
     at = 0
-    while at < len(BUSY) - 2 and BUSY[at + 1] < busy:
+    while BUSY[at + 1] < busy:
         at += 1
-    share = max((busy - BUSY[at]) / (BUSY[at + 1] - BUSY[at]), 0.0)
-    ln_waits = links.ln_waits[load]
-    return float(links.link_s * np.exp((1 - share) * ln_waits[at] + share * ln_waits[at + 1]))
+    share = (busy - BUSY[at]) / (BUSY[at + 1] - BUSY[at])
+    return float(links.link_s * waits[at] * (waits[at + 1] / waits[at]) ** share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -61,7 +62,7 @@ class View:
     ln_mean: FloatArray
     sd: FloatArray
 
-    @property
+    @cached_property
     def expected_qps(self) -> FloatArray:
         """Mean boundary of every configuration, (configurations,)."""
         found: FloatArray = np.exp(self.ln_mean + self.sd**2 / 2).mean(0)
@@ -148,11 +149,11 @@ class RackSearch:
         bounds = self.emulator.ln_bounds(racks, np.arange(len(self.specs)))
         simulated = ln_boundary(bounds)
         residual = measured.residual(bounds[..., measured.which])
-        sd = np.empty_like(bounds)
+        sd = np.empty((2, 1, len(self.specs)))
         for pool, tells in enumerate(measured.tells(residual)):
             error = Discrepancy(self._of_pool[pool], measured.which[tells], measured.sd[pool, tells])
             bounds[pool] += error.mean(residual[pool][:, tells])
-            sd[pool] = error.sd
+            sd[pool, 0] = error.sd
         mean, of_both = lower_of_two(bounds, sd)
         return View(racks, simulated, bounds, mean - ln_lower(bounds), of_both)
 
