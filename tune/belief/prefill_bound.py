@@ -128,11 +128,11 @@ def _linked_s(links: _Links, load: int, qps: float) -> float:
     busy = qps * links.link_s / links.links
     if busy >= BUSY[-1]:
         return LATE_S
-    waits = links.waits[load]
+    waits = links.waits
     if busy <= BUSY[0]:
-        return float(links.link_s * waits[0])
+        return float(links.link_s * waits[load, 0])
     at = 0
     while BUSY[at + 1] < busy:
         at += 1
     share = (busy - BUSY[at]) / (BUSY[at + 1] - BUSY[at])
-    return float(links.link_s * waits[at] * (waits[at + 1] / waits[at]) ** share)
+    return float(links.link_s * waits[load, at] * (waits[load, at + 1] / waits[load, at]) ** share)
