@@ -46,16 +46,32 @@ def test_a_cache_on_idle_links_takes_what_the_end_with_fewer_gpus_takes(settings
     for gpus in (2, 8):
         engine = spec.decode.model_copy(update={"tensor_parallel_size": gpus})
         other = spec.model_copy(update={"decode": engine})
-        (found,) = waits([prefilled(other, 8000)], other, 0.9)
+        (found,) = waits([prefilled(other, 8000)], other, "round-robin", 0.9)
         assert found[0] == pytest.approx(1 / min(gpus, spec.prefill.gpus), rel=0.02)
 
 
 def test_busier_links_make_the_slowest_wait_longer_than_they_take(settings: Settings) -> None:
     spec = settings.trial_spec
-    found: FloatArray = waits([prefilled(spec), prefilled(spec, seed=1)], spec, 0.99)
+    found: FloatArray = waits([prefilled(spec), prefilled(spec, seed=1)], spec, "round-robin", 0.99)
     assert found.shape == (2, len(BUSY))
     assert (np.diff(found[:, 2:], axis=1) > 0).all()
     assert (found[:, -1] > 3 * found[:, 0]).all()
+
+
+def test_who_sends_by_chance_queues_longer_than_who_sends_in_turns(settings: Settings) -> None:
+    stack = settings.trial_spec.stack.model_copy(update={"name": "dynamo_v1"})
+    spec = settings.trial_spec.model_copy(update={"stack": stack})
+    turns, free, chance = (
+        waits([prefilled(spec)], spec, router, 0.99)[0]
+        for router in ("round-robin", "least-loaded", "random")
+    )
+    assert (free == turns).all()
+    assert (chance[1:] > turns[1:]).all()
+
+
+def test_a_single_request_has_waits_too(settings: Settings) -> None:
+    one = Prefilled(np.zeros(1), np.array([9000]), np.zeros(1, np.int64), np.ones(1))
+    assert np.isfinite(waits([one], settings.trial_spec, "round-robin", 0.99)).all()
 
 
 def test_the_pool_with_fewer_gpus_has_the_links_that_count(settings: Settings) -> None:

@@ -101,7 +101,8 @@ class Emulator:
         pool = PrefillPool(prefill_worker(spec, self._calibration, np.inf), on_head)
         curve_s, runs = curves(pool, self._asked, routers, scales)
         frac = self._asked[0].on_time_frac
-        waited = np.array([[waits(loads, pair, frac) for loads in runs] for pair in behind])
+        routed = list(zip(runs, routers, strict=True))
+        waited = np.array([[waits(loads, pair, router, frac) for loads, router in routed] for pair in behind])
         return curve_s.reshape(len(self._asked), -1, curve_s.shape[-1]), waited
 
     def _service_s(self, spec: TrialSpec, nvlink_frac: float) -> float:

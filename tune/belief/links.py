@@ -43,16 +43,16 @@ def links(spec: TrialSpec) -> int:
     )
 
 
-def waits(loads: Sequence[Prefilled], spec: TrialSpec, on_time_frac: float) -> FloatArray:
+def waits(loads: Sequence[Prefilled], spec: TrialSpec, router: str, on_time_frac: float) -> FloatArray:
     """How much later the slowest requests are ready for decode than without links, (loads, BUSY), in times
-    that one link takes for the mean cache. `loads`: the prefill pool of `spec` at several."""
+    that one link takes for the mean cache. `loads`: the prefill pool of `spec` at several, with `router`."""
     sender_gpus, receiver_gpus = spec.prefill.gpus, spec.decode.gpus
     found = np.empty((len(loads), len(BUSY)))
     for at, whole in enumerate(loads):
         some = Prefilled(*(column[:QUERIES] for column in vars(whole).values()))
-        receiver = _receivers(spec, some)
-        qps = (len(some.arrival_s) - 1) / (some.arrival_s[-1] - some.arrival_s[0])
-        link_s = BUSY * links(spec) / qps
+        receiver = _receivers(spec, router, some)
+        gap_s = max(np.diff(some.arrival_s).mean() if len(some.arrival_s) > 1 else 0.0, 1e-9)
+        link_s = BUSY * links(spec) * gap_s
         frac = some.prompt / whole.prompt.mean()
         sent_s, received_s = np.outer(link_s / sender_gpus, frac), np.outer(link_s / receiver_gpus, frac)
         ready_s = ready(some.done_s, some.worker, receiver, sent_s, received_s)
@@ -61,13 +61,16 @@ def waits(loads: Sequence[Prefilled], spec: TrialSpec, on_time_frac: float) -> F
     return np.maximum(found, 1 / max(sender_gpus, receiver_gpus))
 
 
-def _receivers(spec: TrialSpec, sent: Prefilled) -> IntArray:
+def _receivers(spec: TrialSpec, router: str, sent: Prefilled) -> IntArray:
     """The decode worker of each request, (n,); where it is the least loaded, in turns, which comes to about
     the same. Which worker begins is a draw, and this is another one than any run's."""
-    order = np.argsort(sent.done_s, kind="stable")
-    stack = spec.stack.model_copy(update={"router_mode": "round-robin"})
+    dealt = "round-robin" if router == "least-loaded" else router
+    stack = spec.stack.model_copy(update={"router_mode": dealt})
     load = spec.load.model_copy(update={"length_seed": spec.load.length_seed + 1_000_003})
     another = spec.model_copy(update={"stack": stack, "load": load})
+    if entry_pool(spec) == "decode":
+        return route_by_frontend(another, "decode", np.arange(len(sent.done_s)))
+    order = np.argsort(sent.done_s, kind="stable")
     if entry_pool(spec) == "prefill":
         return route_by_worker(another, "decode", order, sent.worker)
     return route_by_frontend(another, "decode", order)
