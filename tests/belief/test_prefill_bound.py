@@ -11,7 +11,7 @@ from tune.belief.links import BUSY
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
 from tune.belief.prefill_curve import UTILISATION
 
-WORKERS, SATURATED_QPS = 10, 20.0
+SATURATED_QPS = 20.0
 CURVE_S = 0.2 / (1.1 - UTILISATION)
 WAITS = 0.25 * (1 + BUSY / (1.05 - BUSY))
 
