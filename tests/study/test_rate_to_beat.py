@@ -57,6 +57,15 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
 
 
 @pytest.mark.slow
+def test_the_first_probe_is_no_lower_than_the_best_where_rates_are_told_apart_finely(tmp_path: Path) -> None:
+    outcomes = play(tmp_path, (*SEARCH, "load.resolution=0.004", "study.n_trials=4"))
+    best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
+    assert goals(tmp_path)
+    for outcome in outcomes[2:]:
+        assert outcome.probes[0].target_qps >= best_qps * (1 - 1e-3), "rates have four digits"
+
+
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_as_it_would_have(tmp_path: Path) -> None:
     whole = play(tmp_path / "whole", SEARCH)
 

@@ -207,13 +207,13 @@ class _Loop:
 
         `done`: the outcomes of earlier batches, of which the best is to be beaten.
         """
-        best = max((o.target_qps / o.gpus for o in done if o.feasible), default=0.0) * (1 - LUCK_FRAC)
+        best = max((o.target_qps / o.gpus for o in done if o.feasible), default=None)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
                 job = job_of(proposal, self._bind(proposal.params), self._overrides, self._study)
                 wanted = self._study.search.beat_best and job.spec.load.mode == "capacity"
-                yield replace(job, beat_qps=best * job.spec.hardware.gpus) if best and wanted else job
+                yield replace(job, beat_qps=_to_beat(best, job.spec)) if best and wanted else job
 
     def _recall(self, number: int) -> Proposal:
         proposal = self._known[number]
@@ -254,6 +254,13 @@ def _learner(
     assert calibration is not None, "search=calibrated is refused without one"
     found = candidates(settings.trial_spec, sweep, study.seed)
     return CalibratedSampler(study.space, found, calibration, study.seed, prepared)
+
+
+def _to_beat(best_qps_per_gpu: float, spec: TrialSpec) -> float:
+    """Less than the best by LUCK_FRAC, but by no more than leaves the first probe, load.resolution above it,
+    at the best."""
+    most_frac = spec.load.resolution / (1 + spec.load.resolution)
+    return best_qps_per_gpu * spec.hardware.gpus * (1 - min(LUCK_FRAC, most_frac))
 
 
 def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:
