@@ -88,7 +88,7 @@ def command(folder: Path, script: Script) -> list[str]:
 
 def run_real_loadgen(folder: Path, script: Script) -> RequestLog:
     """Run `script` in a process of its own. Returns its requests as LoadGen timed them."""
-    done = subprocess.run(command(folder, script), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command(folder, script), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return read_trace(folder / "mlperf_log_trace.json", script)
 

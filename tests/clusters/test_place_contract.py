@@ -120,7 +120,7 @@ def simulated(processes: int) -> SimulatedRack:
 
 
 def wait(place: Place, handle: str) -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 180
     while place.poll(handle) != "ended":
         assert time.monotonic() < deadline_s, "the attempt never ended"
         time.sleep(0.01)

@@ -2,7 +2,7 @@
 
 STATE/behaviour.json says how it behaves: {"unregistered": [names], "ends": {name: [exit code, last words]},
 "deaf": [names], "leaves": [names], "one_engine_after": requests or null, "silent": whether no request is
-ever answered, "late_after": requests from which on answers take a second longer or null, "holds_s": how long
+ever answered, "late_after": requests from which on answers take 3 s longer or null, "holds_s": how long
 after its last request a worker says that it still holds one, "peers": {name: port}, "client": "waits" or an
 exit code}. STATE/began/NAME holds its process id.
 """
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             threading.Event().wait()
         late_after = BEHAVIOUR["late_after"]
         if late_after is not None and COUNTS["requests"] >= late_after:
-            time.sleep(1)
+            time.sleep(3)
         for worker in take_turn():
             urllib.request.urlopen(f"http://127.0.0.1:{BEHAVIOUR['peers'][worker]}/work", timeout=5).close()
         usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}

@@ -169,7 +169,7 @@ class Trial:
 
 def finish(process: subprocess.Popen[Any]) -> int:
     try:
-        return process.wait(timeout=60)
+        return process.wait(timeout=180)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
@@ -188,7 +188,7 @@ def processes_with(assignment: str) -> dict[int, str]:
     return found
 
 
-def wait_for(condition: Callable[[], object], within_s: float = 30) -> None:
+def wait_for(condition: Callable[[], object], within_s: float = 90) -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, f"waited {within_s:g} s"

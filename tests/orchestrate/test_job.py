@@ -57,7 +57,7 @@ def test_an_orchestrator_that_is_killed_is_told_of_by_the_one_that_is_left(job: 
     wait_for((job / "scratch").exists)
     (orchestrator,) = descendants(guardian.pid)
     os.kill(orchestrator, signal.SIGKILL)
-    out, said = guardian.communicate(timeout=30)
+    out, said = guardian.communicate(timeout=120)
     assert out.strip() == str(128 + signal.SIGKILL)
     assert "the orchestrator was ended by SIGKILL and left no record" in said
     assert not (job / "scratch").exists()

@@ -62,5 +62,5 @@ print(child.wait())
 
 def test_an_interrupted_poll_leaves_the_child_to_be_waited_for() -> None:
     asked = [sys.executable, "-c", INTERRUPTED_POLLS]
-    said = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True)
     assert int(said.stdout) == -signal.SIGKILL

@@ -88,7 +88,7 @@ class SlurmRack:
         up = all((self.folder / "up" / node).exists() for node in NODES)
         return up and self.states() == dict.fromkeys(NODES, "idle")
 
-    def wait_idle(self, within_s: float = 60.0) -> None:
+    def wait_idle(self, within_s: float = 180.0) -> None:
         """Return once every node is idle. Raises TimeoutError with what is there instead."""
         self.wait(self.all_idle, within_s, "18 idle nodes")
 

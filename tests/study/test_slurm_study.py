@@ -107,7 +107,7 @@ MakeDriver = Callable[..., Driver]
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
