@@ -28,4 +28,4 @@ def alive(folder: Path) -> dict[int, str]:
 
 
 def printed(process: subprocess.Popen[str]) -> str:
-    return process.communicate(timeout=120)[0]
+    return process.communicate(timeout=300)[0]

@@ -105,7 +105,7 @@ def test_once_submits_and_the_next_call_collects(start: Start, slurm: SlurmRack,
 
 
 def test_cancel_ends_what_runs(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
-    words = (*slurm.words, *SOON, *stubbed(tmp_path / "stub"))
+    words = (*slurm.words, *small(queries=300, seconds=60), *stubbed(tmp_path / "stub"))
     process = start(*words)
     await_asking(tmp_path)
     (job,) = job_ids(tmp_path)

@@ -113,9 +113,9 @@ def test_preemption(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
 
 
 def test_the_time_limit(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
-    """Slurm looks every 30 s whom to warn: here half a minute before the limit of one."""
-    limit = ("cluster.time_limit=0:01:00", "cluster.signal_s=40")
-    process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"), *limit)
+    """Slurm looks every 30 s whom to warn: here at least half a minute before the limit."""
+    limit = ("cluster.time_limit=0:02:00", "cluster.signal_s=60")
+    process = start(*slurm.words, *small(queries=600, seconds=120), *stubbed(tmp_path / "stub"), *limit)
     said = printed(process)
     assert process.returncode == 3, said
     assert "time limit" in error_of(tmp_path)

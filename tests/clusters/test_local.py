@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ MakeTrial = Callable[..., Trial]
 
 STUDY = """
 import sys
+import time
 from pathlib import Path
 from tune.clusters.local import LocalMachine
 with LocalMachine(print, sys.argv[1]) as place:
@@ -127,6 +129,19 @@ def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lo
         place.cancel(handle)
         wait_for(lambda: place.poll(handle) == "ended")
         assert not trial.alive()
+    assert "interrupted after" in (trial.record.error or "")
+
+
+@pytest.mark.slow
+def test_cancelling_twice_does_not_cost_the_record(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial(behaviour={"deaf": ["client"]})
+    with LocalMachine(unheard, lock) as place:
+        handle = place.submit(trial.spec, trial.attempt)
+        trial.pid("client")
+        for _ in range(2):
+            place.cancel(handle)
+            time.sleep(0.5)
+        wait_for(lambda: place.poll(handle) == "ended")
     assert "interrupted after" in (trial.record.error or "")
 
 

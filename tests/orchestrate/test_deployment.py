@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from stand_ins import Trial
 
 from tune.deploy.launch import read_launch
 from tune.orchestrate.deployment import Deployment
+from tune.orchestrate.interrupts import Interrupted, raise_once
+from tune.orchestrate.running import Running
 from tune.orchestrate.srun import step_command
 from tune.orchestrate.starter import Bound, ChildProcesses, Nodes, Started
 
@@ -41,3 +45,27 @@ def test_a_kept_container_has_the_name_of_its_process_in_every_trial(tmp_path: P
         asked.append([word for word in step_command(starter.bound[0]) if word.startswith("--container")])
     name = [f"--container-name=tune_{launch.processes[0].name}"] * keeps
     assert asked == [[IMAGE, *name]] * 2
+
+
+def test_a_signal_in_the_middle_of_a_start_is_not_lost(tmp_path: Path) -> None:
+    """It comes while the process forks, where Python drops what a handler raises."""
+    plan, armed = Trial(tmp_path).folder.plan, [True]
+    launch = read_launch(plan)
+
+    def interrupt() -> None:
+        if armed:
+            armed.clear()
+            signal.raise_signal(signal.SIGTERM)
+
+    os.register_at_fork(after_in_parent=interrupt)
+    nodes = Nodes(("gb01",) * launch.nodes, ("127.0.0.1",) * launch.nodes)
+    running: list[Running] = []
+    deployment = Deployment(launch, nodes, ChildProcesses(tmp_path), running, plan=plan, raw=tmp_path / "1")
+    before = signal.signal(signal.SIGTERM, raise_once())
+    try:
+        with pytest.raises(Interrupted):
+            deployment.start(deployment.services()[0])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (started,) = running
+    started.started.kill()

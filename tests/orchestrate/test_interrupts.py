@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,26 @@ def test_a_signal_waits_for_the_end_of_the_block() -> None:
         nonlocal done
         with deferred(last=False):
             signal.raise_signal(signal.SIGUSR2)
+            done = True
+
+    with pytest.raises(Interrupted):
+        work()
+    assert done
+
+
+def test_a_thread_that_takes_the_signal_does_not_end_the_wait() -> None:
+    """A mask would: the kernel gives the signal to the other thread, and Python runs the handler in this."""
+    done = False
+
+    def work() -> None:
+        nonlocal done
+        with deferred(last=False):
+            ended = threading.Event()
+            other = threading.Thread(target=ended.wait)
+            other.start()
+            signal.pthread_kill(other.ident or 0, signal.SIGTERM)
+            ended.set()
+            other.join()
             done = True
 
     with pytest.raises(Interrupted):

@@ -39,6 +39,7 @@ class LocalMachine:
         self._lock: socket.socket | None = None
         self._waiting: deque[str] = deque()
         self._current: tuple[str, subprocess.Popen[bytes]] | None = None
+        self._cancelled: str | None = None
         self._told = False
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
@@ -66,8 +67,10 @@ class LocalMachine:
     def cancel(self, handle: str) -> None:
         if handle in self._waiting:
             self._waiting.remove(handle)
-        elif self._current and self._current[0] == handle and exit_code(self._current[1]) is None:
-            os.kill(self._current[1].pid, signal.SIGTERM)
+        elif self._current and self._current[0] == handle != self._cancelled:
+            self._cancelled = handle  # a second signal would kill it before its record is written
+            if exit_code(self._current[1]) is None:
+                os.kill(self._current[1].pid, signal.SIGTERM)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 from tune.deploy.launch import Launch
 from tune.deploy.process import Process, bind_text
 from tune.orchestrate.broken import Broken, Withdrawn, blame, last_lines
+from tune.orchestrate.interrupts import deferred
 from tune.orchestrate.running import ENGINES, SERVICES, Running, ending, fingerprint
 from tune.orchestrate.starter import Bound, Nodes, Starter
 
@@ -61,21 +62,28 @@ class Deployment:
         return any(running.name == process.name for running in self._running)
 
     def start(self, process: Process) -> Running:
-        """Start one process of the plan. Raises Broken where it cannot be started."""
+        """Start one process of the plan. Raises Broken where it cannot be started.
+
+        A signal to stop waits meanwhile: raised between fork and exec it would be lost, for Python then runs
+        hooks whose exceptions it only prints, and what is started would not be known here.
+        """
         bound = self._bound(process)
         bound.log.parent.mkdir(parents=True, exist_ok=True)
+        with deferred(last=False):
+            running = self._started(process, bound)
+            self._running.append(running)
+        return running
+
+    def _started(self, process: Process, bound: Bound) -> Running:
         try:
             mark = fingerprint(process, self.launch, self._plan)
-            started = self._starter.start(bound)
+            return Running(process, self._starter.start(bound), bound.log, mark)
         except OSError as error:
             what = f"{error.filename or bound.argv[0]!r}: {error.strerror or error}"
             raise Broken(
                 f"{process.name} could not be started: {what}. Expected a program on the PATH; install what "
                 "the stack needs."
             ) from error
-        running = Running(process, started, bound.log, mark)
-        self._running.append(running)
-        return running
 
     def _bound(self, process: Process) -> Bound:
         node = process.node_index

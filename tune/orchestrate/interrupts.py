@@ -34,12 +34,21 @@ def raise_once() -> Callable[[int, FrameType | None], None]:
 
 @contextmanager
 def deferred(*, last: bool) -> Iterator[None]:
-    """Signals that stop wait until the block has ended; where nothing else is to be done, passed over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    """Signals that stop wait until the block has ended; where nothing else is to be done, passed over.
+
+    By their handlers, not by a mask: another thread would take what this one has blocked, and Python would
+    run the handler here all the same. For the main thread.
+    """
+    waiting: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        waiting.append(number)
+
+    before = {number: signal.signal(number, note) for number in STOPPING}
     try:
         yield
     finally:
-        if last:
-            for number in STOPPING:
-                signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if last else handler)
+        if waiting and not last:
+            signal.raise_signal(waiting[0])

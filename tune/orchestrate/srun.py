@@ -11,13 +11,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from tune.orchestrate.before import program_path
-from tune.orchestrate.kin import exit_code, follow_parent
+from tune.orchestrate.kin import exit_code
 from tune.orchestrate.slurm_job import SlurmJob
-from tune.orchestrate.starter import Bound, Started
+from tune.orchestrate.starter import Bound, Started, following
 
 _JOB_VARIABLES = frozenset(
     {
@@ -78,7 +77,7 @@ class SrunSteps:
         self._environment = step_environment(os.environ)
 
     def start(self, bound: Bound) -> Started:
-        """As the protocol says; called from the main thread only, as `follow_parent` asks."""
+        """As the protocol says; called from the main thread only, as `following` asks."""
         environment = dict(self._environment)
         if bound.container and bound.process.role != "client":
             environment.pop("TMPDIR", None)  # an image has its own
@@ -95,7 +94,7 @@ class SrunSteps:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=partial(follow_parent, signal.SIGTERM, os.getpid()),  # noqa: PLW1509
+                    preexec_fn=following(signal.SIGTERM),  # noqa: PLW1509
                 )
             )
 

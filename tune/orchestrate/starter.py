@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from tune.deploy.process import Process
 from tune.orchestrate.before import program_path
+from tune.orchestrate.interrupts import STOPPING
 from tune.orchestrate.kin import exit_code, follow_parent
 
 
@@ -77,6 +77,19 @@ class Starter(Protocol):
         """Why the signal `number` to stop was sent, in words."""
 
 
+def following(number: signal.Signals) -> Callable[[], None]:
+    """What a child of this process, of its main thread, runs before its program: that is sent `number` when
+    this process has ended."""
+    parent = os.getpid()
+
+    def follow() -> None:
+        for stopping in STOPPING:  # what this process does on them is not for a child
+            signal.signal(stopping, signal.SIG_DFL)
+        follow_parent(number, parent)
+
+    return follow
+
+
 class ChildProcesses:
     """Every process as a child of this one, each in a session of its own; they end when this one ends.
 
@@ -91,7 +104,7 @@ class ChildProcesses:
         }
 
     def start(self, bound: Bound) -> Started:
-        """As the protocol says; called from the main thread only, as `follow_parent` asks."""
+        """As the protocol says; called from the main thread only, as `following` asks."""
         environment = self._environment | dict(bound.env)
         with bound.log.open("wb") as file:
             return _Child(
@@ -102,7 +115,7 @@ class ChildProcesses:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=partial(follow_parent, signal.SIGKILL, os.getpid()),  # noqa: PLW1509
+                    preexec_fn=following(signal.SIGKILL),  # noqa: PLW1509
                 )
             )
 
