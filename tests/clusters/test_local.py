@@ -23,7 +23,6 @@ MakeTrial = Callable[..., Trial]
 
 STUDY = """
 import sys
-import time
 from pathlib import Path
 from tune.clusters.local import LocalMachine
 with LocalMachine(print, sys.argv[1]) as place:
