@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tune.belief.modes import Modes
+from tune.belief.modes import Modes, apart
 from tune.belief.racks import Hypothesis, Racks, RackSpace
 from tune.results.requests import FloatArray
 
@@ -16,15 +16,27 @@ TOLD = np.array([[3.0, -5.0, 8.0, 1.0], [4.0, -4.0, 6.0, 2.0]])
 """Of each value of the hypothesis: what would be off by nothing."""
 
 
+class Linear:
+    """Each measurement of one bound, none of the other."""
+
+    touched = np.ones((FIGURES, 2, 4), bool)
+
+    def residual(self, racks: Racks) -> FloatArray:
+        off = racks.normal @ SLOPES - TOLD[racks.choice[:, 0]]
+        return np.stack([off, np.zeros_like(off)])
+
+    def whitened(self, residual: FloatArray) -> FloatArray:
+        return np.concatenate([*residual], 1)
+
+
 def off(racks: Racks) -> FloatArray:
-    found: FloatArray = racks.normal @ SLOPES - TOLD[racks.choice[:, 0]]
-    return found
+    return Linear().residual(racks)[0]
 
 
 def weighed(count: int) -> tuple[Racks, FloatArray]:
     """Draws around the modes, and the weights that make them draws of what is probable."""
     draws = np.random.default_rng(2)
-    modes = Modes(SPACE, SPACE.draw(16, draws), off)
+    modes = Modes(SPACE, SPACE.draw(16, draws), Linear())
     racks = modes.draw(count, draws)
     ln_weight = modes.ln_before_over_drawn(racks) - 0.5 * (off(racks) ** 2).sum(1)
     weight = np.exp(ln_weight - ln_weight.max())
@@ -55,3 +67,8 @@ def test_most_draws_count_where_importance_sampling_from_before_is_lost() -> Non
     likelihood = np.exp(-0.5 * (off(before) ** 2).sum(1))
     assert 1 / (weight**2).sum() > 1000
     assert likelihood.sum() ** 2 / (likelihood**2).sum() < 100
+
+
+def test_figures_that_change_nothing_in_common_are_tried_together() -> None:
+    touched = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], bool)[:, None]
+    assert [group.tolist() for group in apart(touched)] == [[0, 1, 3], [2]]

@@ -7,15 +7,16 @@ Biometrics 66, 2010.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from tune.belief.racks import Racks, RackSpace
-from tune.results.requests import FloatArray
+from tune.results.requests import BoolArray, FloatArray, IntArray
 
-CLIMBS, TRIES = 4, 2
-"""Steps of each start, and with how much damping each is tried. Our choice: what an ask may cost."""
+CLIMBS = 4
+"""Steps of each start, tried or taken. Our choice: what an ask may cost."""
 
 FIRST_DAMPING, DAMPING_FACTOR = 1.0, 5.0
 FARTHEST_STEP = 2.0
@@ -27,19 +28,30 @@ EVENLY = 0.3
 
 WIDER = 1.2
 
-Off = Callable[[Racks], FloatArray]
-"""By how much each rack is off, in independent standard deviations: (racks, what was measured)."""
+
+class Told(Protocol):
+    """What was measured, as it looks from racks; n measurements of two bounds."""
+
+    @property
+    def touched(self) -> BoolArray:
+        """Which figure changes which bound: (figures, 2, n)."""
+
+    def residual(self, racks: Racks) -> FloatArray:
+        """What the racks leave unexplained: (2, racks, n)."""
+
+    def whitened(self, residual: FloatArray) -> FloatArray:
+        """`residual` in independent standard deviations: (racks, 2n)."""
 
 
 class Modes:
-    """Where `starts` climb to, where a rack's figures are as probable as `space` and `off` have them.
+    """Where `starts` climb to, where a rack is as probable as `space` has it before and `told` after.
 
     Hypotheses stay those of the start.
     """
 
-    def __init__(self, space: RackSpace, starts: Racks, off: Off) -> None:
+    def __init__(self, space: RackSpace, starts: Racks, told: Told) -> None:
         self._space = space
-        self._at, curvature, ln_probable = _climbed(space, starts, off)
+        self._at, ln_probable, curvature = _climbed(space, starts, told)
         self._lower = np.linalg.cholesky(curvature / WIDER**2)
         self._ln_density = np.log(np.diagonal(self._lower, axis1=1, axis2=2)).sum(1)
         mass = ln_probable - self._ln_density
@@ -65,41 +77,63 @@ class Modes:
         return found
 
 
-def _climbed(space: RackSpace, starts: Racks, off: Off) -> tuple[Racks, FloatArray, FloatArray]:
-    """Where each of `starts` (m,) comes to, the curvature of ln of its probability there (m, figures,
-    figures), and that, (m,)."""
-    at, off_at = starts, off(starts)
-    probable = _ln_probable(space, at, off_at)
+def _climbed(space: RackSpace, starts: Racks, told: Told) -> tuple[Racks, FloatArray, FloatArray]:
+    """Where each of `starts` (m,) comes to, ln of its probability there (m,), and the curvature of that where
+    the last step began, (m, figures, figures)."""
+    groups = apart(told.touched)
+    at, residual = starts, told.residual(starts)
+    probable = _ln_probable(space, told, at, residual)
     damping = np.full(len(at), FIRST_DAMPING)
     for _ in range(CLIMBS):
-        curvature, ascent = _around(at, off_at, off)
-        for _ in range(TRIES):
-            eased = curvature * (1 + damping[:, None, None] * np.eye(curvature.shape[1]))
-            step = np.linalg.solve(eased, ascent[..., None])[..., 0]
-            step *= np.minimum(1, FARTHEST_STEP / np.maximum(np.linalg.norm(step, axis=1), 1e-9))[:, None]
-            tried = Racks(at.normal + step, at.choice)
-            off_tried = off(tried)
-            of_tried = _ln_probable(space, tried, off_tried)
-            better = of_tried > probable
-            at = Racks(np.where(better[:, None], tried.normal, at.normal), at.choice)
-            off_at = np.where(better[:, None], off_tried, off_at)
-            probable = np.maximum(probable, of_tried)
-            damping = np.where(better, damping / DAMPING_FACTOR, damping * DAMPING_FACTOR)
-            if better.all():
-                break
-    return at, _around(at, off_at, off)[0], probable
+        slopes = _slopes(told, groups, at, residual)
+        curvature = slopes @ slopes.swapaxes(1, 2) + np.eye(slopes.shape[1])
+        ascent = -(slopes @ told.whitened(residual)[..., None])[..., 0] - at.normal
+        eased = curvature * (1 + damping[:, None, None] * np.eye(slopes.shape[1]))
+        step = np.linalg.solve(eased, ascent[..., None])[..., 0]
+        step *= np.minimum(1, FARTHEST_STEP / np.maximum(np.linalg.norm(step, axis=1), 1e-9))[:, None]
+        tried = Racks(at.normal + step, at.choice)
+        of_tried = told.residual(tried)
+        ln_tried = _ln_probable(space, told, tried, of_tried)
+        better = ln_tried > probable
+        at = Racks(np.where(better[:, None], tried.normal, at.normal), at.choice)
+        residual = np.where(better[:, None], of_tried, residual)
+        probable = np.maximum(probable, ln_tried)
+        damping = np.where(better, damping / DAMPING_FACTOR, damping * DAMPING_FACTOR)
+    return at, probable, curvature
 
 
-def _ln_probable(space: RackSpace, racks: Racks, off: FloatArray) -> FloatArray:
-    found: FloatArray = space.ln_probability(racks) - 0.5 * (off**2).sum(1)
+def _ln_probable(space: RackSpace, told: Told, racks: Racks, residual: FloatArray) -> FloatArray:
+    found: FloatArray = space.ln_probability(racks) - 0.5 * (told.whitened(residual) ** 2).sum(1)
     return found
 
 
-def _around(at: Racks, off_at: FloatArray, off: Off) -> tuple[FloatArray, FloatArray]:
-    """Curvature (m, figures, figures) and slope (m, figures) of ln of the probability, by differences."""
+def _slopes(told: Told, groups: Sequence[IntArray], at: Racks, residual: FloatArray) -> FloatArray:
+    """Of what is whitened, by figure, by differences: (racks, figures, 2n); `residual` is that of `at`."""
     count, figures = at.normal.shape
-    steps = SLOPE_STEP * np.eye(figures)
-    beside = Racks((at.normal[:, None] + steps).reshape(-1, figures), at.choice.repeat(figures, 0))
-    slopes = (off(beside).reshape(count, figures, -1) - off_at[:, None]) / SLOPE_STEP
-    curvature = slopes @ slopes.swapaxes(1, 2) + np.eye(figures)
-    return curvature, -(slopes @ off_at[..., None])[..., 0] - at.normal
+    steps = np.zeros((len(groups), figures))
+    for step, group in zip(steps, groups, strict=True):
+        step[group] = SLOPE_STEP
+    beside = Racks((at.normal[:, None] + steps).reshape(-1, figures), at.choice.repeat(len(groups), 0))
+    moved = told.residual(beside).reshape(2, count, len(groups), -1)
+    of_groups = (moved - residual[:, :, None]) / SLOPE_STEP
+    slopes = np.zeros((2, count, figures, residual.shape[-1]))
+    for at_group, group in enumerate(groups):
+        for figure in group.tolist():
+            slopes[:, :, figure] = of_groups[:, :, at_group] * told.touched[figure][:, None]
+    return told.whitened(slopes.reshape(2, count * figures, -1)).reshape(count, figures, -1)
+
+
+def apart(touched: BoolArray) -> list[IntArray]:
+    """Groups of figures of which no two change the same bound: one difference tells the slopes of a group.
+
+    Source: Curtis, Powell and Reid, IMA J. Appl. Math. 13, 1974.
+    """
+    groups: list[list[int]] = []
+    for figure, changes in enumerate(touched):
+        for group in groups:
+            if not (touched[group].any(0) & changes).any():
+                group.append(figure)
+                break
+        else:
+            groups.append([figure])
+    return [np.array(group) for group in groups]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from tune.belief.discrepancy import UNTOLD_SD, Discrepancy, Measured
 from tune.belief.emulator import Emulator
 from tune.belief.modes import Modes
 from tune.belief.racks import Racks, RackSpace
-from tune.results.requests import FloatArray
+from tune.results.requests import BoolArray, FloatArray
 
 FIRST_DRAWS, STARTS, LATER_DRAWS, TEMPERED = 4000, 32, 800, 12
 LEAST_EFFECTIVE_FRAC = 0.05
@@ -55,10 +54,11 @@ class Posterior:
         pools = [Discrepancy(at, measured.which, of) for at, of in zip(self._of_pool, sd, strict=True)]
         weighed = _tempered(first, _ln_likelihood(_whitened(pools, residual)))
         starts = _resampled(weighed, max(min(STARTS, MOST_STARTS // count), 1), draws)
-        off = partial(self._off, measured, pools)
-        modes = Modes(self._space, starts, off)
+        told = _Told(measured, pools, self._emulator)
+        modes = Modes(self._space, starts, told)
         racks = modes.draw(min(LATER_DRAWS, MOST_LATER // count), draws)
-        ln_weight = _ln_likelihood(off(racks)) + modes.ln_before_over_drawn(racks)
+        ln_likelihood = _ln_likelihood(told.whitened(told.residual(racks)))
+        ln_weight = ln_likelihood + modes.ln_before_over_drawn(racks)
         return _resampled(_tempered(racks, ln_weight), KEPT, draws)
 
     def _ln_bounds_before(self, measured: Measured, count: int) -> FloatArray:
@@ -69,9 +69,26 @@ class Posterior:
             self._columns |= {at: found[..., column] for column, at in enumerate(new.tolist())}
         return np.stack([self._columns[at][:, :count] for at in measured.which.tolist()], -1)
 
-    def _off(self, measured: Measured, pools: Sequence[Discrepancy], racks: Racks) -> FloatArray:
-        """By how much `racks` are off, whitened: (racks, 2n)."""
-        return _whitened(pools, measured.residual(self._emulator.ln_bounds(racks, measured.which)))
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What was `measured`, with the errors of both `pools`, as the `emulator` sees it."""
+
+    measured: Measured
+    pools: Sequence[Discrepancy]
+    emulator: Emulator
+
+    @property
+    def touched(self) -> BoolArray:
+        touched = self.emulator.touched[..., self.measured.which]
+        found: BoolArray = touched | (touched.any(1, keepdims=True) & self.measured.lowest)
+        return found
+
+    def residual(self, racks: Racks) -> FloatArray:
+        return self.measured.residual(self.emulator.ln_bounds(racks, self.measured.which))
+
+    def whitened(self, residual: FloatArray) -> FloatArray:
+        return _whitened(self.pools, residual)
 
 
 def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
