@@ -59,12 +59,11 @@ def test_what_each_pool_could_do_alone_tells_more_than_which_is_the_lower(search
     known = truth(search)
     without = search.view([Seen(0, "measured", known[0])])
     told = search.view(measured(search)[:1])
-    for figure in ("prefill_scale", "decode_scale"):
-        widths = [
-            np.log(of.high / of.low)
-            for of in (interval(search.space.factors(view.racks)[figure]) for view in (without, told))
-        ]
-        assert widths[1] < widths[0], figure
+    widths = [
+        np.log(of.high / of.low)
+        for of in (interval(search.space.factors(view.racks)["decode_scale"]) for view in (without, told))
+    ]
+    assert widths[1] < 0.95 * widths[0], "prefill binds: of decode its boundary says little"
     off = [np.abs(np.log(view.expected_qps / known)).mean() for view in (without, told)]
     assert off[1] < 0.7 * off[0]
 

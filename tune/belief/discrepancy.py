@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from tune.belief.emulator import ln_lower
 from tune.results.requests import BoolArray, FloatArray, IntArray
@@ -93,7 +93,8 @@ class Discrepancy:
         at = features[which]
         self._features, self._which, self._at = features, which, at
         covariance = kernel(at, at) + np.diag(sd**2)
-        self._precision = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(at)))
+        self._lower = cholesky(covariance, lower=True)
+        self._precision = cho_solve((self._lower, True), np.eye(len(at)))
 
     @cached_property
     def _across(self) -> FloatArray:
@@ -105,15 +106,20 @@ class Discrepancy:
         return found
 
     @cached_property
+    def _white(self) -> FloatArray:
+        found: FloatArray = solve_triangular(self._lower, np.eye(len(self._at)), lower=True)
+        return found
+
+    @cached_property
     def sd(self) -> FloatArray:
         """Standard deviation of the error at every configuration, (m,)."""
         left = AMPLITUDE**2 + ROUGH**2 - (self._weights * self._across).sum(1)
         found: FloatArray = np.sqrt(np.maximum(left, 1e-6))
         return found
 
-    def ln_likelihood(self, residual: FloatArray) -> FloatArray:
-        """Of each rack, (racks,), but for a constant; `residual` (racks, n)."""
-        found: FloatArray = -0.5 * ((residual @ self._precision) * residual).sum(1)
+    def whitened(self, residual: FloatArray) -> FloatArray:
+        """`residual` (racks, n) as independent standard deviations of error and noise together: the same."""
+        found: FloatArray = residual @ self._white.T
         return found
 
     def mean(self, residual: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 
@@ -17,12 +18,15 @@ from tune.belief.links import links, waits
 from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
 from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
-from tune.results.requests import FloatArray, IntArray
+from tune.results.requests import BoolArray, FloatArray, IntArray
 from tune.sim.workers import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+
+_TRIED = 32
+"""Racks on which it is looked which figure matters to what."""
 
 LOWEST_QPS = 0.05
 """What holds no rate is said to hold this one: logarithms want one."""
@@ -123,6 +127,20 @@ class Emulator:
         bounds = np.stack([prefill, decode[:, engine_at] * self._decode_workers[which]])
         found: FloatArray = np.log(np.maximum(bounds, LOWEST_QPS))
         return found
+
+    @cached_property
+    def touched(self) -> BoolArray:
+        """Which figure of the space changes which bound of which configuration, on some rack at least:
+        (figures, 2, configurations)."""
+        racks, every = self._space.draw(_TRIED, np.random.default_rng(0)), np.arange(len(self._pair_of))
+        bounds = self.ln_bounds(racks, every)
+        steps = np.eye(len(self._space.names))
+        return np.array(
+            [
+                (self.ln_bounds(Racks(racks.normal + step, racks.choice), every) != bounds).any(1)
+                for step in steps
+            ]
+        )
 
     def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pairs: IntArray) -> FloatArray:
         """(racks, pairs): where the slowest requests take what the TTFT limit leaves them."""

@@ -1,7 +1,6 @@
-"""Which racks remain probable after what was measured: importance sampling that moves towards them.
+"""Which racks remain probable after what was measured: importance sampling around those that explain most.
 
-Source: population Monte Carlo, Cappé, Guillin, Marin and Robert, J. Comput. Graph. Stat. 13, 2004; weights
-are tempered so that their effective number (Kong 1992) never falls below a share of the draws.
+Weights are tempered so that their effective number (Kong 1992) never falls below a share of the draws.
 """
 
 from __future__ import annotations
@@ -13,20 +12,17 @@ import numpy as np
 
 from tune.belief.discrepancy import UNTOLD_SD, Discrepancy, Measured
 from tune.belief.emulator import Emulator
+from tune.belief.modes import Modes
 from tune.belief.racks import Racks, RackSpace
-from tune.results.requests import FloatArray
+from tune.results.requests import BoolArray, FloatArray
 
-FIRST_DRAWS, LATER_DRAWS, MOVES, TEMPERED = 4000, 800, 2, 12
+FIRST_DRAWS, STARTS, LATER_DRAWS, TEMPERED = 4000, 32, 800, 12
 LEAST_EFFECTIVE_FRAC = 0.05
-"""Our choice, as are the numbers of draws, moves and halvings of the power: what an ask may cost."""
+"""Our choice, as are the numbers of draws, starts and halvings of the power: what an ask may cost."""
 
-MOST_FIRST, MOST_LATER = 120_000, 40_000
+MOST_FIRST, MOST_STARTS, MOST_LATER = 120_000, 800, 30_000
 """Draws times measurements: of many measurements fewer racks are compared."""
 
-FROM_BEFORE = 0.2
-"""Share of the later draws that comes from what was thought before, lest a narrow belief miss another."""
-
-WIDER = 1.2
 KEPT = 192
 
 
@@ -49,17 +45,21 @@ class Posterior:
 
     def probable(self, measured: Measured, seed: int) -> Racks:
         """KEPT racks, equally probable, after what was `measured`."""
-        draws = np.random.default_rng([seed, len(measured), 1])
-        if not len(measured):
+        draws, count = np.random.default_rng([seed, len(measured), 1]), len(measured)
+        if not count:
             return self.before[np.arange(KEPT)]
-        first = self.before[np.arange(min(FIRST_DRAWS, MOST_FIRST // len(measured)))]
+        first = self.before[np.arange(min(FIRST_DRAWS, MOST_FIRST // count))]
         residual = measured.residual(self._ln_bounds_before(measured, len(first)))
         sd = np.where(measured.tells(residual), measured.sd, UNTOLD_SD)
         pools = [Discrepancy(at, measured.which, of) for at, of in zip(self._of_pool, sd, strict=True)]
-        weighed = _tempered(first, _ln_likelihood(pools, residual))
-        for _ in range(MOVES):
-            weighed = self._moved(weighed, measured, pools, draws)
-        return _resampled(weighed, draws)
+        weighed = _tempered(first, _ln_likelihood(_whitened(pools, residual)))
+        starts = _resampled(weighed, max(min(STARTS, MOST_STARTS // count), 1), draws)
+        told = _Told(measured, pools, self._emulator)
+        modes = Modes(self._space, starts, told)
+        racks = modes.draw(min(LATER_DRAWS, MOST_LATER // count), draws)
+        ln_likelihood = _ln_likelihood(told.whitened(told.residual(racks)))
+        ln_weight = ln_likelihood + modes.ln_before_over_drawn(racks)
+        return _resampled(_tempered(racks, ln_weight), KEPT, draws)
 
     def _ln_bounds_before(self, measured: Measured, count: int) -> FloatArray:
         """Of the first `count` racks: (2, count, n)."""
@@ -69,74 +69,49 @@ class Posterior:
             self._columns |= {at: found[..., column] for column, at in enumerate(new.tolist())}
         return np.stack([self._columns[at][:, :count] for at in measured.which.tolist()], -1)
 
-    def _moved(
-        self,
-        weighed: Weighed,
-        measured: Measured,
-        pools: Sequence[Discrepancy],
-        draws: np.random.Generator,
-    ) -> Weighed:
-        """Draws near `weighed`, weighed by what they explain and by how they were drawn."""
-        near = _Near(self._space, weighed)
-        racks = near.draw(min(LATER_DRAWS, MOST_LATER // len(measured)), draws)
-        residual = measured.residual(self._emulator.ln_bounds(racks, measured.which))
-        return _tempered(racks, _ln_likelihood(pools, residual), near.ln_before_over_drawn(racks))
 
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What was `measured`, with the errors of both `pools`, as the `emulator` sees it."""
 
-class _Near:
-    """A normal distribution over the figures and frequencies of the hypotheses, as `weighed` has them."""
+    measured: Measured
+    pools: Sequence[Discrepancy]
+    emulator: Emulator
 
-    def __init__(self, space: RackSpace, weighed: Weighed) -> None:
-        self._space = space
-        weight = weighed.weight
-        self._mean = weight @ weighed.racks.normal
-        off = weighed.racks.normal - self._mean
-        covariance = (off * weight[:, None]).T @ off
-        self._lower = np.linalg.cholesky(WIDER**2 * covariance + 0.01 * np.eye(len(self._mean)))
-        self._chance = [
-            (1 - FROM_BEFORE) * np.bincount(weighed.racks.choice[:, at], weight, len(one.values))
-            + FROM_BEFORE * np.array(one.probability)
-            for at, one in enumerate(space.alternatives)
-        ]
-
-    def draw(self, count: int, draws: np.random.Generator) -> Racks:
-        old = round(FROM_BEFORE * count)
-        before = self._space.draw(old, draws).normal
-        near = self._mean + draws.normal(size=(count - old, len(self._mean))) @ self._lower.T
-        chosen = [draws.choice(len(chance), count, p=chance / chance.sum()) for chance in self._chance]
-        return Racks(np.concatenate([before, near]), np.stack(chosen, 1))
-
-    def ln_before_over_drawn(self, racks: Racks) -> FloatArray:
-        """ln of how much more probable each rack was before than it is to be drawn here, (racks,)."""
-        ln_before = -0.5 * (racks.normal**2).sum(1)
-        white = np.linalg.solve(self._lower, (racks.normal - self._mean).T)
-        ln_near = -0.5 * (white**2).sum(0) - np.log(np.diag(self._lower)).sum()
-        ln_drawn = np.logaddexp(np.log(FROM_BEFORE) + ln_before, np.log(1 - FROM_BEFORE) + ln_near)
-        ratio = ln_before - ln_drawn
-        for at, one in enumerate(self._space.alternatives):
-            chosen = racks.choice[:, at]
-            ratio += np.log(np.array(one.probability)[chosen] / self._chance[at][chosen])
-        found: FloatArray = ratio
+    @property
+    def touched(self) -> BoolArray:
+        touched = self.emulator.touched[..., self.measured.which]
+        found: BoolArray = touched | (touched.any(1, keepdims=True) & self.measured.lowest)
         return found
 
+    def residual(self, racks: Racks) -> FloatArray:
+        return self.measured.residual(self.emulator.ln_bounds(racks, self.measured.which))
 
-def _ln_likelihood(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
-    """Of each rack, (racks,); `residual` (2, racks, n)."""
-    one, other = (pool.ln_likelihood(off) for pool, off in zip(pools, residual, strict=True))
-    found: FloatArray = one + other
+    def whitened(self, residual: FloatArray) -> FloatArray:
+        return _whitened(self.pools, residual)
+
+
+def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
+    """Of both pools beside each other, (racks, 2n); `residual` (2, racks, n)."""
+    return np.concatenate([pool.whitened(off) for pool, off in zip(pools, residual, strict=True)], 1)
+
+
+def _ln_likelihood(off: FloatArray) -> FloatArray:
+    """Of each rack, (racks,), but for a constant."""
+    found: FloatArray = -0.5 * (off**2).sum(1)
     return found
 
 
-def _tempered(racks: Racks, ln_likelihood: FloatArray, ln_ratio: FloatArray | float = 0.0) -> Weighed:
-    """Weights that sum to 1, of likelihood to the highest power up to 1 that leaves enough of them."""
+def _tempered(racks: Racks, ln_weight: FloatArray) -> Weighed:
+    """Weights that sum to 1, to the highest power up to 1 that leaves enough of them."""
     least, low, high = LEAST_EFFECTIVE_FRAC * len(racks), 0.0, 1.0
-    weight = _normalised(ln_likelihood + ln_ratio)
+    weight = _normalised(ln_weight)
     if 1 / (weight**2).sum() < least:
         for _ in range(TEMPERED):
             middle = (low + high) / 2
-            weight = _normalised(middle * ln_likelihood + ln_ratio)
+            weight = _normalised(middle * ln_weight)
             low, high = (middle, high) if 1 / (weight**2).sum() >= least else (low, middle)
-        weight = _normalised(low * ln_likelihood + ln_ratio)
+        weight = _normalised(low * ln_weight)
     return Weighed(racks, weight)
 
 
@@ -146,8 +121,8 @@ def _normalised(ln_weight: FloatArray) -> FloatArray:
     return weight
 
 
-def _resampled(weighed: Weighed, draws: np.random.Generator) -> Racks:
-    """KEPT racks by systematic resampling. Source: Kitagawa, J. Comput. Graph. Stat. 5, 1996."""
-    points = (np.arange(KEPT) + draws.uniform()) / KEPT
+def _resampled(weighed: Weighed, count: int, draws: np.random.Generator) -> Racks:
+    """`count` racks by systematic resampling. Source: Kitagawa, J. Comput. Graph. Stat. 5, 1996."""
+    points = (np.arange(count) + draws.uniform()) / count
     which = np.searchsorted(np.cumsum(weighed.weight), points).clip(max=len(weighed.racks) - 1)
     return weighed.racks[which]

@@ -114,6 +114,13 @@ class RackSpace:
         chosen = [draws.choice(len(one.values), count, p=one.probability) for one in self.alternatives]
         return Racks(draws.normal(size=(count, len(self.names))), np.stack(chosen, 1))
 
+    def ln_probability(self, racks: Racks) -> FloatArray:
+        """ln of how probable each rack is before anything was measured, (n,), but for a constant."""
+        found: FloatArray = -0.5 * (racks.normal**2).sum(1)
+        for at, one in enumerate(self.alternatives):
+            found += np.log(np.array(one.probability))[racks.choice[:, at]]
+        return found
+
     def factors(self, racks: Racks) -> Mapping[str, FloatArray]:
         """By the name of a figure, its factor on each rack, (n,); 1 for what nothing here varies."""
         found = np.exp(self._sd * racks.normal).T
