@@ -14,7 +14,7 @@ from tune.belief.choice import CRASH_FRAC, chance_to_run, expected_gain, gain_at
 def test_the_gain_is_the_mean_of_what_lies_above_the_best(mean: float, sd: float) -> None:
     drawn = np.exp(np.random.default_rng(0).normal(mean, sd, 400_000))
     expected = np.maximum(drawn - 9.0, 0).mean() / 9.0
-    found = expected_gain(np.array([[mean]]), np.array([sd]), 9.0)[0]
+    found = expected_gain(np.array([[mean]]), np.array([[sd]]), 9.0)[0]
     assert found == pytest.approx(expected, rel=0.02, abs=1e-5)
 
 
@@ -23,14 +23,14 @@ def test_the_gain_is_the_mean_of_what_lies_above_the_best(mean: float, sd: float
 def test_the_lower_of_two_is_what_draws_say(apart: float, sds: tuple[float, float]) -> None:
     draws = np.random.default_rng(0).normal(size=(2, 400_000))
     lower = np.minimum(2.0 + sds[0] * draws[0], 2.0 + apart + sds[1] * draws[1])
-    mean, sd = lower_of_two(np.array([[2.0], [2.0 + apart]]), np.array(sds)[:, None])
-    assert mean[0] == pytest.approx(lower.mean(), abs=1e-3)
-    assert sd[0] == pytest.approx(lower.std(), rel=0.01)
+    mean, sd = lower_of_two(np.array([[[2.0]], [[2.0 + apart]]]), np.array(sds)[:, None])
+    assert mean[0, 0] == pytest.approx(lower.mean(), abs=1e-3)
+    assert sd[0, 0] == pytest.approx(lower.std(), rel=0.01)
 
 
 @given(best=st.floats(1.0, 30.0), more=st.floats(1.0, 2.0))
 def test_a_better_best_leaves_less_to_gain(best: float, more: float) -> None:
-    ln_mean, sd = np.array([[2.0, 2.5], [2.2, 2.4]]), np.array([0.1, 0.05])
+    ln_mean, sd = np.array([[2.0, 2.5], [2.2, 2.4]]), np.array([[0.1, 0.05]] * 2)
     lower, higher = (expected_gain(ln_mean, sd, one) for one in (best * more, best))
     assert (lower <= higher + 1e-12).all()
 
@@ -48,7 +48,7 @@ def test_crashes_make_their_neighbours_doubtful_and_runs_make_them_safe() -> Non
 def test_a_run_at_one_rate_gains_at_most_what_the_boundary_would(mean: float, sd: float, best: float) -> None:
     rates = np.linspace(4.0, 30.0, 60)
     at_rates = gain_at_rates(np.array([[mean]]), np.array([sd]), best, rates)[0]
-    boundary = expected_gain(np.array([[mean]]), np.array([sd]), best)[0]
+    boundary = expected_gain(np.array([[mean]]), np.array([[sd]]), best)[0]
     assert (at_rates[rates <= best] == 0).all()
     assert at_rates.max() <= boundary + 1e-12
 

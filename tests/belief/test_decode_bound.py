@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.belief.decode_bound import DecodeEngine
+from tune.belief.decode_bound import Engines, OnRacks, decode_qps, engines
 from tune.belief.prefill_curve import Asked
 from tune.spec.load import Slo
 from tune.spec.settings import Settings
@@ -16,37 +16,36 @@ FACTOR = st.floats(0.5, 2.0)
 
 
 @pytest.fixture(scope="module")
-def engine(settings: Settings) -> DecodeEngine:
+def engine(settings: Settings) -> Engines:
     return engine_of(settings, settings.trial_spec.slo)
 
 
-def engine_of(settings: Settings, slo: Slo) -> DecodeEngine:
+def engine_of(settings: Settings, slo: Slo) -> Engines:
     spec = settings.trial_spec.model_copy(update={"slo": slo})
     assert settings.cluster.calibration
-    return DecodeEngine.of(spec, settings.cluster.calibration, Asked.by(spec.load)[0])
+    return engines([spec], settings.cluster.calibration, Asked.by(spec.load)[0])
 
 
-def qps(
-    engine: DecodeEngine, scale: float = 1, all_reduce: float = 1, reads: float = 0, kv: float = 1
-) -> float:
-    arrays = (np.array([value], float) for value in (scale, all_reduce, reads, kv))
-    return float(engine.highest_qps(*arrays)[0])
+def qps(engine: Engines, scale: float = 1, all_reduce: float = 1, reads: float = 0, kv: float = 1) -> float:
+    of_racks = OnRacks(np.array([all_reduce], float), np.array([kv], float), np.array([[scale]], float),
+                       np.array([[reads]], float))  # fmt: skip
+    return float(decode_qps(engine, np.array([0]), of_racks)[0, 0])
 
 
 @given(scale=FACTOR, slower=st.floats(1.0, 1.5), kv=FACTOR)
 def test_slower_steps_and_less_cache_never_hold_more(
-    engine: DecodeEngine, scale: float, slower: float, kv: float
+    engine: Engines, scale: float, slower: float, kv: float
 ) -> None:
     assert qps(engine, scale * slower, kv=kv) <= qps(engine, scale, kv=kv) * (1 + 1e-9)
     assert qps(engine, scale, kv=kv / slower) <= qps(engine, scale, kv=kv) * (1 + 1e-9)
     assert qps(engine, scale, reads=1, kv=kv) <= qps(engine, scale, reads=0, kv=kv) * (1 + 1e-9)
 
 
-def test_a_step_that_never_keeps_the_limit_holds_nothing(engine: DecodeEngine) -> None:
+def test_a_step_that_never_keeps_the_limit_holds_nothing(engine: Engines) -> None:
     assert qps(engine, scale=100) == 0
 
 
-def test_a_lifted_limit_leaves_slots_and_cache(settings: Settings, engine: DecodeEngine) -> None:
+def test_a_lifted_limit_leaves_slots_and_cache(settings: Settings, engine: Engines) -> None:
     lifted = engine_of(settings, Slo(ttft_p99_s=4.5, tpot_p99_s=None))
     assert qps(lifted, scale=3) > qps(engine, scale=3)
     assert qps(lifted, scale=1) == pytest.approx(qps(engine, scale=1)), "the cache binds in the reference"

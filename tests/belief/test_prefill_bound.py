@@ -30,7 +30,7 @@ def qps(
     one = np.array([0])
     found = prefill_qps(
         Pools(UTILISATION, curve_s, np.array([SATURATED_QPS]), np.array(up_to_qps)),
-        Pairs(one, np.array([links]), np.tile(WAITS, (1, 1, len(UTILISATION), 1))),
+        Pairs(one, np.array([links]), np.tile(np.log(WAITS), (1, 1, len(UTILISATION), 1))),
         OnRacks(one, one, np.array([left_s]), np.array([link_s]), np.array([[scale]])),
     )
     return float(found[0, 0])

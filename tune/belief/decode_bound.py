@@ -1,8 +1,8 @@
-"""The highest rate that a decode worker sustains, in closed form, over many racks at once."""
+"""The highest rate that decode workers sustain, in closed form, over many racks at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +22,9 @@ arrivals, and what agrees best with the simulated rack."""
 _GRID = 48
 
 
-@dataclass(frozen=True, eq=False)
-class DecodeEngine:
-    """A decode worker: seconds of a step of each batch (k,), and the parts of it that racks vary.
+class Engines(NamedTuple):
+    """Decode workers of different settings: seconds of a step of each `batch` (engines, k), and the parts of
+    it that racks vary; all else is (engines,).
 
     `step_s` holds what the context of sequences of mean length adds. `slots` bound the batch, and so does
     the KV cache, which holds `cached` sequences.
@@ -34,92 +34,87 @@ class DecodeEngine:
     step_s: FloatArray
     all_reduce_s: FloatArray
     read_s: FloatArray
-    slots: float
-    cached: float
-    answer_tokens: float
-    tpot_s: float
-
-    @classmethod
-    def of(cls, spec: TrialSpec, calibration: Calibration, asked: Asked) -> DecodeEngine:
-        answer = asked.answer.astype(float)
-        context = float(asked.prompt.mean() + (answer * answer).mean() / (2 * answer.mean()))
-        without, once = (calibration.model_copy(update={"large_batch_weight_reads": n}) for n in (0.0, 1.0))
-        worker, batch_s = decode_worker(spec, without, np.inf)
-        _, once_s = decode_worker(spec, once, np.inf)
-        slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
-        slowed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=slower)})
-        _, slowed_s = decode_worker(slowed, without, np.inf)
-        batch = np.unique(np.geomspace(1, worker.slots, _GRID).round().astype(np.int64))
-        held = context
-        if spec.decode.capacity_policy == "GUARANTEED_NO_EVICT":
-            longest = spec.load.dataset.longest_answer_tokens
-            held = float(np.mean(reserved_tokens(asked.prompt, longest, spec.decode.max_seq_len)))
-        return cls(
-            batch=batch,
-            step_s=batch_s[batch] + worker.context_token_s * context * batch,
-            all_reduce_s=slowed_s[batch] - batch_s[batch],
-            read_s=once_s[batch] - batch_s[batch],
-            slots=float(worker.slots),
-            cached=worker.kv_tokens / held,
-            answer_tokens=float(answer.mean()),
-            tpot_s=np.inf if spec.slo.tpot_p99_s is None else spec.slo.tpot_p99_s,
-        )
-
-    def highest_qps(
-        self, scale: FloatArray, all_reduce: FloatArray, reads: FloatArray, kv_capacity: FloatArray
-    ) -> FloatArray:
-        """Queries/s of one worker, (n,), where steps, all-reduces and cache differ by these factors (n,).
-
-        A batch of b sequences that takes t(b) seconds a step ends b / (answer x t(b)) answers a second
-        (Little's law). b may grow to the largest batch whose step keeps the TPOT limit, and that slots and
-        cache hold when it swings by SWING of its square root; where steps leap, a smaller one may end more.
-        """
-        held = np.minimum(self.slots, kv_capacity * self.cached)
-        largest = ((np.sqrt(SWING**2 + 4 * held) - SWING) / 2) ** 2
-        steps = _Steps(self.batch, self.step_s, self.all_reduce_s, self.read_s, self.tpot_s)
-        return _tokens_per_s(steps, _OnRacks(scale, all_reduce, reads, largest)) / self.answer_tokens
+    slots: FloatArray
+    cached: FloatArray
+    answer_tokens: FloatArray
+    tpot_s: FloatArray
 
 
-class _Steps(NamedTuple):
-    """Of a DecodeEngine."""
-
-    batch: IntArray
-    step_s: FloatArray
-    all_reduce_s: FloatArray
-    read_s: FloatArray
-    tpot_s: float
+def engines(specs: Sequence[TrialSpec], calibration: Calibration, asked: Asked) -> Engines:
+    return Engines(*map(np.array, zip(*(_engine(spec, calibration, asked) for spec in specs), strict=True)))
 
 
-class _OnRacks(NamedTuple):
-    """Factors by rack, and the `largest` batch that slots and cache hold, (n,)."""
+def _engine(
+    spec: TrialSpec, calibration: Calibration, asked: Asked
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float, float, float, float]:
+    """The fields of Engines for one; after its largest batch it is repeated, which nothing comes to."""
+    answer = asked.answer.astype(float)
+    context = float(asked.prompt.mean() + (answer * answer).mean() / (2 * answer.mean()))
+    without, once = (calibration.model_copy(update={"large_batch_weight_reads": n}) for n in (0.0, 1.0))
+    worker, batch_s = decode_worker(spec, without, np.inf)
+    _, once_s = decode_worker(spec, once, np.inf)
+    slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
+    slowed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=slower)})
+    _, slowed_s = decode_worker(slowed, without, np.inf)
+    few = np.unique(np.geomspace(1, worker.slots, _GRID).round().astype(np.int64))
+    batch = np.pad(few, (0, _GRID - len(few)), mode="edge")
+    held = context
+    if spec.decode.capacity_policy == "GUARANTEED_NO_EVICT":
+        longest = spec.load.dataset.longest_answer_tokens
+        held = float(np.mean(reserved_tokens(asked.prompt, longest, spec.decode.max_seq_len)))
+    return (
+        batch,
+        batch_s[batch] + worker.context_token_s * context * batch,
+        slowed_s[batch] - batch_s[batch],
+        once_s[batch] - batch_s[batch],
+        float(worker.slots),
+        worker.kv_tokens / held,
+        float(answer.mean()),
+        np.inf if spec.slo.tpot_p99_s is None else spec.slo.tpot_p99_s,
+    )
 
-    scale: FloatArray
+
+class OnRacks(NamedTuple):
+    """Factors by which all-reduces and cache differ on each rack (racks,), and by which steps and what they
+    read do for each worker asked about (racks, m)."""
+
     all_reduce: FloatArray
+    kv_capacity: FloatArray
+    scale: FloatArray
     reads: FloatArray
-    largest: FloatArray
 
 
 @compiled
-def _tokens_per_s(steps: _Steps, racks: _OnRacks) -> FloatArray:
-    """The most that a worker makes at a batch whose step keeps the limit, straight between batches, (n,)."""
-    found = np.zeros(len(racks.scale))
+def decode_qps(engines: Engines, which: IntArray, racks: OnRacks) -> FloatArray:
+    """Queries/s of one worker of each of the engines `which` (m,): (racks, m).
+
+    A batch of b sequences that takes t(b) seconds a step ends b / (answer x t(b)) answers a second (Little's
+    law). b may grow to the largest batch whose step keeps the TPOT limit, and that slots and cache hold when
+    it swings by SWING of its square root; where steps leap, a smaller one may end more.
+    """
+    found = np.zeros(racks.scale.shape)
     for rack in range(len(found)):
-        below, below_s = 0.0, 0.0
-        for at in range(len(steps.batch)):
-            slower_s = (racks.all_reduce[rack] - 1) * steps.all_reduce_s[at]
-            step_s = racks.scale[rack] * (steps.step_s[at] + slower_s) + racks.reads[rack] * steps.read_s[at]
-            batch = float(steps.batch[at])
-            fits = min(batch, racks.largest[rack])
-            if step_s > steps.tpot_s:
-                if at == 0:
+        for at in range(len(which)):
+            engine = which[at]
+            held = min(engines.slots[engine], racks.kv_capacity[rack] * engines.cached[engine])
+            largest = ((np.sqrt(SWING**2 + 4 * held) - SWING) / 2) ** 2
+            tpot_s, below, below_s, tokens_per_s = engines.tpot_s[engine], 0.0, 0.0, 0.0
+            for point in range(_GRID):
+                slower_s = (racks.all_reduce[rack] - 1) * engines.all_reduce_s[engine, point]
+                step_s = racks.scale[rack, at] * (engines.step_s[engine, point] + slower_s)
+                step_s += racks.reads[rack, at] * engines.read_s[engine, point]
+                batch = float(engines.batch[engine, point])
+                fits = min(batch, largest)
+                if step_s > tpot_s:
+                    if point == 0:
+                        break
+                    fits = min(fits, below + (tpot_s - below_s) / (step_s - below_s) * (batch - below))
+                taken_s = step_s
+                if point > 0 and fits < batch:
+                    taken_s = below_s + (step_s - below_s) * (fits - below) / (batch - below)
+                tokens_per_s = max(tokens_per_s, fits / taken_s)
+                if fits < batch:
                     break
-                in_time = (steps.tpot_s - below_s) / (step_s - below_s)
-                fits = min(fits, below + in_time * (batch - below))
-            taken_s = step_s
-            if at > 0 and fits < batch:
-                taken_s = below_s + (step_s - below_s) * (fits - below) / (batch - below)
-            found[rack] = max(found[rack], fits / taken_s)
-            if fits < batch:
-                break
-            below, below_s = batch, step_s
+                below, below_s = batch, step_s
+            found[rack, at] = tokens_per_s / engines.answer_tokens[engine]
     return found

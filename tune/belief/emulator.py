@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from tune.belief.decode_bound import DecodeEngine
+from tune.belief import decode_bound, prefill_bound
 from tune.belief.links import links, waits
-from tune.belief.prefill_bound import OnRacks, Pairs, Pools, prefill_qps
+from tune.belief.prefill_bound import Pairs, Pools
 from tune.belief.prefill_curve import UTILISATION, Asked, PrefillPool, curves, service_s
 from tune.belief.racks import ROUTERS, Racks, RackSpace
 from tune.results.requests import BoolArray, FloatArray, IntArray
@@ -60,12 +60,12 @@ class Emulator:
         self._pool_of_pair = self._pool_of[pairs]
         self._pool_tp = np.array([specs[at].prefill.tensor_parallel_size for at in pools])
         self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
-        self._engine_on_head = [any(_on_head(specs[at], calibration, "decode")) for at in engines]
+        self._engine_on_head = np.array([any(_on_head(specs[at], calibration, "decode")) for at in engines])
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
         self._links = np.array([links(spec) for spec in specs])
         kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
         self._link_s = float(kv_bytes) / calibration.kv_transfer_bytes_per_s
-        self._engines = [DecodeEngine.of(specs[at], calibration, self._asked[0]) for at in engines]
+        self._engines = decode_bound.engines([specs[at] for at in engines], calibration, self._asked[0])
         self._know_pools([specs[at] for at in pools], [specs[at] for at in pairs], progress)
 
     def _know_pools(
@@ -84,7 +84,7 @@ class Emulator:
             threads.shutdown(cancel_futures=True)
         curve_s, waited = zip(*known, strict=True)
         by_pair = np.concatenate(waited)[np.argsort(np.concatenate(behind))]
-        self._pairs = Pairs(self._pool_of_pair, np.array([links(one) for one in pairs]), by_pair)
+        self._pairs = Pairs(self._pool_of_pair, np.array([links(one) for one in pairs]), np.log(by_pair))
         own_s = np.array([self._service_s(spec, 1.0) for spec in specs])
         slowed_s = np.array([self._service_s(spec, 0.5) for spec in specs])
         workers = np.array([spec.split.prefill_workers for spec in specs])
@@ -123,8 +123,8 @@ class Emulator:
         link_s = self._link_s / factors["kv_transfer_bytes_per_s"]
         most = self._links[which] / link_s[:, None]
         prefill = np.minimum(self._prefill_qps(racks, factors, link_s, pairs)[:, pair_at], most)
-        decode = np.stack([self._decode_qps(racks, factors, at) for at in engines], 1)
-        bounds = np.stack([prefill, decode[:, engine_at] * self._decode_workers[which]])
+        decode = self._decode_qps(racks, factors, engines)[:, engine_at] * self._decode_workers[which]
+        bounds = np.stack([prefill, decode])
         found: FloatArray = np.log(np.maximum(bounds, LOWEST_QPS))
         return found
 
@@ -145,9 +145,8 @@ class Emulator:
     def _prefill_qps(self, racks: Racks, factors: Factors, link_s: FloatArray, pairs: IntArray) -> FloatArray:
         """(racks, pairs): where the slowest requests take what the TTFT limit leaves them."""
         pools = self._pairs.pool[pairs]
-        of_tp = np.stack([factors[f"prefill_scale_tp{tp}"] for tp in self._pool_tp[pools]], 1)
         slower = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pools]
-        scale = factors["prefill_scale"][:, None] * of_tp * slower
+        scale = _scale(factors, "prefill", self._pool_tp[pools]) * slower
         if self._ttft_s is None:
             saturated_qps: FloatArray = self._pools.saturated_qps[pools] / scale
             return saturated_qps
@@ -155,19 +154,32 @@ class Emulator:
         left_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
         router, head = (self._space.index(racks, name) for name in ("router", "head_node_scale"))
         variant = router * len(self._space.values("head_node_scale")) + head
-        some = Pairs(self._pairs.pool[pairs], self._pairs.links[pairs], self._pairs.waits[pairs])
-        return prefill_qps(self._pools, some, OnRacks(variant, router, left_s, link_s, scale))
+        some = Pairs(pools, self._pairs.links[pairs], self._pairs.ln_waits[pairs])
+        of_racks = prefill_bound.OnRacks(variant, router, left_s, link_s, scale)
+        return prefill_bound.prefill_qps(self._pools, some, of_racks)
 
-    def _decode_qps(self, racks: Racks, factors: Factors, engine: int) -> FloatArray:
-        """Of one worker (racks,), where the slowest of the pool has the limit."""
-        scale = factors["decode_scale"] * factors[f"decode_scale_tp{self._engine_tp[engine]}"]
-        slowest = np.maximum(self._space.value(racks, "last_decode_worker_scale"), 1.0)
-        if self._engine_on_head[engine]:
-            slowest = np.maximum(slowest, self._space.value(racks, "head_node_scale"))
-        reads = self._space.value(racks, "large_batch_weight_reads") * slowest
-        return self._engines[engine].highest_qps(
-            scale * slowest, factors["all_reduce"], reads, factors["kv_capacity"]
+    def _decode_qps(self, racks: Racks, factors: Factors, engines: IntArray) -> FloatArray:
+        """Of one worker, (racks, engines), where the slowest of the pool has the limit."""
+        last, head = (
+            np.maximum(self._space.value(racks, f"{which}_scale"), 1.0)[:, None]
+            for which in ("last_decode_worker", "head_node")
         )
+        slowest = np.where(self._engine_on_head[engines], np.maximum(last, head), last)
+        of_racks = decode_bound.OnRacks(
+            all_reduce=factors["all_reduce"],
+            kv_capacity=factors["kv_capacity"],
+            scale=_scale(factors, "decode", self._engine_tp[engines]) * slowest,
+            reads=self._space.value(racks, "large_batch_weight_reads")[:, None] * slowest,
+        )
+        return decode_bound.decode_qps(self._engines, engines, of_racks)
+
+
+def _scale(factors: Factors, role: Role, tp: IntArray) -> FloatArray:
+    """Of the steps of engines that have these tensor parallelisms (m,), on each rack: (racks, m)."""
+    known, at = np.unique(tp, return_inverse=True)
+    of_tp = np.stack([factors[f"{role}_scale_tp{one}"] for one in known], 1)
+    found: FloatArray = factors[f"{role}_scale"][:, None] * of_tp[:, at]
+    return found
 
 
 _DECODE_STEP_S = 0.055

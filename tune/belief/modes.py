@@ -67,8 +67,8 @@ class Modes:
     def ln_before_over_drawn(self, racks: Racks) -> FloatArray:
         """ln of how much more probable each rack was before than it is to be drawn here, (racks,), but for a
         constant."""
-        apart = racks.normal[:, None] - self._at.normal
-        squares = (np.einsum("mba,cmb->cma", self._lower, apart) ** 2).sum(-1)
+        apart = racks.normal - self._at.normal[:, None]
+        squares = ((apart @ self._lower) ** 2).sum(-1).T
         ln_drawn = np.log(self._share) + self._ln_density - squares / 2
         same = (racks.choice[:, None] == self._at.choice).all(-1)
         found: FloatArray = self._space.ln_probability(racks) - np.logaddexp.reduce(

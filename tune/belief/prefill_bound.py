@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +31,11 @@ class Pools(NamedTuple):
 
 class Pairs(NamedTuple):
     """A prefill pool and the decode pool behind it: GPUs with a link of the one that has fewer (pairs,), and
-    what links add, (pairs, routers, loads, busy shares), as tune.belief.links has it."""
+    ln of what links add, (pairs, routers, loads, busy shares), as tune.belief.links has it."""
 
     pool: IntArray
     links: IntArray
-    waits: FloatArray
+    ln_waits: FloatArray
 
 
 class OnRacks(NamedTuple):
@@ -58,11 +59,11 @@ class _Curve(NamedTuple):
 
 
 class _Links(NamedTuple):
-    """Seconds that the mean cache takes on one of the `links`, and what it waits, (loads, busy)."""
+    """Seconds that the mean cache takes on one of the `links`, and ln of what it waits, (loads, busy)."""
 
     link_s: float
     links: int
-    waits: FloatArray
+    ln_waits: FloatArray
 
 
 @compiled
@@ -74,7 +75,7 @@ def prefill_qps(pools: Pools, pairs: Pairs, racks: OnRacks) -> FloatArray:
         left_s, link_s = racks.left_s[rack], racks.link_s[rack]
         for pair in range(len(pairs.pool)):
             pool, scale = pairs.pool[pair], racks.scale[rack, pair]
-            links = _Links(link_s, pairs.links[pair], pairs.waits[pair, router])
+            links = _Links(link_s, pairs.links[pair], pairs.ln_waits[pair, router])
             saturated_qps, least_qps = pools.saturated_qps[pool] / scale, 0.0
             for run in range(len(pools.up_to_qps)):
                 curve = _Curve(pools.curve_s[pool, run, variant], scale, pools.utilisation, saturated_qps)
@@ -105,21 +106,22 @@ def _highest_qps(curve: _Curve, links: _Links, left_s: float) -> float:
     low_qps = curve.utilisation[below] * curve.saturated_qps
     if above == len(curve.utilisation):
         return float(low_qps)
-    steps = curve.utilisation[above] / curve.utilisation[below]
+    ln_steps = math.log(curve.utilisation[above] / curve.utilisation[below])
     low, high = 0.0, 1.0
     if high_linked_s > WORTH_HALVING * high_s:
-        rises = curve.seconds[above] / curve.seconds[below]
+        ln_rises = math.log(curve.seconds[above] / curve.seconds[below])
         for _ in range(HALVINGS):
             share = (low + high) / 2
-            qps = low_qps * steps**share
+            qps = low_qps * math.exp(share * ln_steps)
             one, other = _linked_s(links, below, qps), _linked_s(links, above, qps)
-            taken_s = curve.scale * curve.seconds[below] * rises**share + (1 - share) * one + share * other
+            own_s = curve.scale * curve.seconds[below] * math.exp(share * ln_rises)
+            taken_s = own_s + (1 - share) * one + share * other
             if taken_s <= left_s:
                 low, low_s = share, taken_s
             else:
                 high, high_s = share, taken_s
-    share = low + (high - low) * np.log(left_s / low_s) / np.log(high_s / low_s)
-    return float(low_qps * steps**share)
+    share = low + (high - low) * math.log(left_s / low_s) / math.log(high_s / low_s)
+    return float(low_qps * math.exp(share * ln_steps))
 
 
 @compiled
@@ -128,11 +130,11 @@ def _linked_s(links: _Links, load: int, qps: float) -> float:
     busy = qps * links.link_s / links.links
     if busy >= BUSY[-1]:
         return LATE_S
-    waits = links.waits
+    ln_waits = links.ln_waits[load]
     if busy <= BUSY[0]:
-        return float(links.link_s * waits[load, 0])
+        return float(links.link_s * math.exp(ln_waits[0]))
     at = 0
     while BUSY[at + 1] < busy:
         at += 1
     share = (busy - BUSY[at]) / (BUSY[at + 1] - BUSY[at])
-    return float(links.link_s * waits[load, at] * (waits[load, at + 1] / waits[load, at]) ** share)
+    return float(links.link_s * math.exp(ln_waits[at] + share * (ln_waits[at + 1] - ln_waits[at])))

@@ -95,6 +95,12 @@ class Racks:
     def __getitem__(self, which: IntArray) -> Racks:
         return Racks(self.normal[which], self.choice[which])
 
+    def distinct(self) -> tuple[Racks, IntArray]:
+        """Each once, and which of those every rack is, (n,)."""
+        every = np.column_stack([self.normal, self.choice])
+        _, first, at = np.unique(every, axis=0, return_index=True, return_inverse=True)
+        return self[first], at
+
 
 class RackSpace:
     """The racks that are thought possible for configurations with these tensor parallelisms."""

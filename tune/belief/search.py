@@ -146,14 +146,15 @@ class RackSearch:
         told = [one for one in seen if one.status not in ("untrusted", "crashed", "pending")]
         measured = _measured(told)
         racks = self._posterior.probable(measured, self.seed)
-        bounds = self.emulator.ln_bounds(racks, np.arange(len(self.specs)))
+        distinct, at = racks.distinct()
+        bounds = self.emulator.ln_bounds(distinct, np.arange(len(self.specs)))[:, at]
         simulated = ln_boundary(bounds)
         residual = measured.residual(bounds[..., measured.which])
-        sd = np.empty((2, 1, len(self.specs)))
+        sd = np.empty((2, len(self.specs)))
         for pool, tells in enumerate(measured.tells(residual)):
             error = Discrepancy(self._of_pool[pool], measured.which[tells], measured.sd[pool, tells])
             bounds[pool] += error.mean(residual[pool][:, tells])
-            sd[pool, 0] = error.sd
+            sd[pool] = error.sd
         mean, of_both = lower_of_two(bounds, sd)
         return View(racks, simulated, bounds, mean - ln_lower(bounds), of_both)
 
