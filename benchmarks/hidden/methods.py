@@ -163,7 +163,7 @@ class GaussianProcess(HighestMeasured):
         _, expected, sd = max(fits, key=lambda fit: fit[0])
         tried = np.array(list(self._seen))
         crashed = np.array([told.status == "crashed" for told in self._seen.values()])
-        gain = expected_gain(expected[None] + mean, sd, self._best_qps())
+        gain = expected_gain(expected[None] + mean, sd[None], self._best_qps())
         return int(free[(gain * chance_to_run(FEATURES, tried, crashed)[free]).argmax()])
 
     def _best_qps(self) -> float:
