@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 
 from tune.belief.emulator import ln_lower
 from tune.results.requests import BoolArray, FloatArray, IntArray
@@ -92,9 +92,8 @@ class Discrepancy:
     def __init__(self, features: FloatArray, which: IntArray, sd: FloatArray) -> None:
         at = features[which]
         self._features, self._which, self._at = features, which, at
-        covariance = kernel(at, at) + np.diag(sd**2)
-        self._lower = cholesky(covariance, lower=True)
-        self._precision = cho_solve((self._lower, True), np.eye(len(at)))
+        lower = cholesky(kernel(at, at) + np.diag(sd**2), lower=True)
+        self._white: FloatArray = solve_triangular(lower, np.eye(len(at)), lower=True)
 
     @cached_property
     def _across(self) -> FloatArray:
@@ -102,12 +101,7 @@ class Discrepancy:
 
     @cached_property
     def _weights(self) -> FloatArray:
-        found: FloatArray = self._across @ self._precision
-        return found
-
-    @cached_property
-    def _white(self) -> FloatArray:
-        found: FloatArray = solve_triangular(self._lower, np.eye(len(self._at)), lower=True)
+        found: FloatArray = self._across @ self._white.T @ self._white
         return found
 
     @cached_property
@@ -126,8 +120,9 @@ class Discrepancy:
         """Expected error of ln of the bound at every configuration on each rack: (racks, m)."""
         telling = np.clip(residual, -MOST_TELLING, MOST_TELLING)
         found: FloatArray = telling @ self._weights.T
-        for at, beyond in zip(self._which, (residual - telling).T, strict=True):
-            found[:, at] += beyond
+        beyond = residual - telling
+        for one in np.flatnonzero(beyond.any(0)).tolist():
+            found[:, self._which[one]] += beyond[:, one]
         return found
 
 

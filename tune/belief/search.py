@@ -147,16 +147,16 @@ class RackSearch:
         measured = _measured(told)
         racks = self._posterior.probable(measured, self.seed)
         distinct, at = racks.distinct()
-        bounds = self.emulator.ln_bounds(distinct, np.arange(len(self.specs)))[:, at]
+        bounds = self.emulator.ln_bounds(distinct, np.arange(len(self.specs)))
         simulated = ln_boundary(bounds)
         residual = measured.residual(bounds[..., measured.which])
         sd = np.empty((2, len(self.specs)))
-        for pool, tells in enumerate(measured.tells(residual)):
+        for pool, tells in enumerate(measured.tells(residual[:, at])):
             error = Discrepancy(self._of_pool[pool], measured.which[tells], measured.sd[pool, tells])
             bounds[pool] += error.mean(residual[pool][:, tells])
             sd[pool] = error.sd
         mean, of_both = lower_of_two(bounds, sd)
-        return View(racks, simulated, bounds, mean - ln_lower(bounds), of_both)
+        return View(racks, simulated[at], bounds[:, at], (mean - ln_lower(bounds))[at], of_both[at])
 
     def gains(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """How much a deployment of each configuration is expected to raise the best rate, as a share, (n,).
