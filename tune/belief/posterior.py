@@ -20,7 +20,7 @@ FIRST_DRAWS, STARTS, LATER_DRAWS, TEMPERED = 4000, 32, 800, 12
 LEAST_EFFECTIVE_FRAC = 0.05
 """Our choice, as are the numbers of draws, starts and halvings of the power: what an ask may cost."""
 
-MOST_FIRST, MOST_STARTS, MOST_LATER = 120_000, 800, 30_000
+MOST_FIRST, MOST_STARTS, MOST_LATER = 80_000, 800, 20_000
 """Draws times measurements: of many measurements fewer racks are compared."""
 
 KEPT = 192
