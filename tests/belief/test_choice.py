@@ -18,7 +18,7 @@ def test_the_gain_is_the_mean_of_what_lies_above_the_best(mean: float, sd: float
     assert found == pytest.approx(expected, rel=0.02, abs=1e-5)
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.1, -0.3, 2.0])
+@pytest.mark.parametrize("apart", [0.0, 0.1, -0.3, 2.0, -2.0])
 @pytest.mark.parametrize("sds", [(0.1, 0.1), (0.02, 0.3)])
 def test_the_lower_of_two_is_what_draws_say(apart: float, sds: tuple[float, float]) -> None:
     draws = np.random.default_rng(0).normal(size=(2, 400_000))

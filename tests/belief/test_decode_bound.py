@@ -45,6 +45,18 @@ def test_a_step_that_never_keeps_the_limit_holds_nothing(engine: Engines) -> Non
     assert qps(engine, scale=100) == 0
 
 
+def test_engines_of_unlike_slots_are_each_as_when_asked_about_alone(settings: Settings) -> None:
+    assert settings.cluster.calibration
+    spec, calibration = settings.trial_spec, settings.cluster.calibration
+    decodes = [spec.decode.model_copy(update={"max_batch_size": most}) for most in (8, 64, 512)]
+    specs, asked = [spec.model_copy(update={"decode": decode}) for decode in decodes], Asked.by(spec.load)[0]
+    one, every, which = np.ones(1), np.ones((1, 3)), np.array([2, 0, 1])
+    together = decode_qps(engines(specs, calibration, asked), which, OnRacks(one, one, every, 0 * every))[0]
+    alone = [qps(engines([specs[at]], calibration, asked)) for at in which]
+    assert together.tolist() == alone
+    assert len(set(alone)) == 3
+
+
 def test_a_lifted_limit_leaves_slots_and_cache(settings: Settings, engine: Engines) -> None:
     lifted = engine_of(settings, Slo(ttft_p99_s=4.5, tpot_p99_s=None))
     assert qps(lifted, scale=3) > qps(engine, scale=3)

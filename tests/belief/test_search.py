@@ -214,3 +214,12 @@ def test_the_record_says_what_is_believed(search: RackSearch) -> None:
     assert found.expected_gain_frac >= 0
     expected = expected_qps(view, seen[-1].index)
     assert expected.low < seen[-1].qps < expected.high
+
+
+def test_distinct_racks_are_each_there_once_and_make_up_all(search: RackSearch) -> None:
+    racks = search.before[np.array([3, 3, 5, 3, 9, 5])]
+    distinct, at = racks.distinct()
+    assert len(distinct) == 3
+    again = distinct[at]
+    assert (again.normal == racks.normal).all()
+    assert (again.choice == racks.choice).all()
