@@ -13,7 +13,8 @@ import optuna
 
 from hidden.space import AXES, BASE, CONFIGURATIONS, FEATURES, INDEX, MATTERS, PRIOR, SEED, neighbours
 from hidden.truth import path_of, read
-from tune.belief.choice import chance_to_run, expected_gain
+from tune.belief.choice import chance_to_run
+from tune.belief.plain import plain_gain
 from tune.belief.search import RackSearch, Seen
 from tune.sim.forecast import LOWEST_FRAC
 
@@ -137,12 +138,7 @@ class RateSampled:
 
 
 class GaussianProcess(HighestMeasured):
-    """Expected improvement under a Gaussian process on ln of the boundary, which knows nothing of serving.
-
-    Of LENGTHS the one that explains best (marginal likelihood); mean and amplitude are those of the data.
-    """
-
-    LENGTHS, NOISE = (0.2, 0.4, 0.7, 1.2), 0.03
+    """Expected improvement under a Gaussian process on ln of the boundary (tune/belief/plain.py)."""
 
     def __init__(self, seed: int) -> None:
         self._draws = np.random.default_rng(seed)
@@ -157,32 +153,14 @@ class GaussianProcess(HighestMeasured):
         known = {index: told.qps for index, told in self._seen.items() if told.status != "crashed"}
         if number < 5 or len(known) < 3:
             return SEED if number == 0 else int(self._draws.choice(free))
-        at, ln_qps = FEATURES[list(known)], np.log(np.maximum(list(known.values()), 0.05))
-        mean, amplitude = float(ln_qps.mean()), float(ln_qps.std()) + 0.05
-        fits = [self._fit(at, ln_qps - mean, amplitude, length, free) for length in self.LENGTHS]
-        _, expected, sd = max(fits, key=lambda fit: fit[0])
+        ln_qps = np.log(np.maximum(list(known.values()), 0.05))
+        gain = plain_gain(FEATURES, np.array(list(known)), ln_qps, self._best_qps())
         tried = np.array(list(self._seen))
         crashed = np.array([told.status == "crashed" for told in self._seen.values()])
-        gain = expected_gain(expected[None] + mean, sd[None], self._best_qps())
-        return int(free[(gain * chance_to_run(FEATURES, tried, crashed)[free]).argmax()])
+        return int(free[(gain * chance_to_run(FEATURES, tried, crashed))[free].argmax()])
 
     def _best_qps(self) -> float:
         return max((told.qps for told in self._seen.values() if told.status == "measured"), default=0.05)
-
-    def _fit(
-        self, at: np.ndarray, off: np.ndarray, amplitude: float, length: float, free: np.ndarray
-    ) -> tuple[float, np.ndarray, np.ndarray]:
-        """ln of the marginal likelihood; mean and standard deviation at the configurations `free`."""
-
-        def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            squares = ((a[:, None] - b[None]) ** 2).sum(-1)
-            return amplitude**2 * np.exp(-squares / (2 * length**2))
-
-        covariance = kernel(at, at) + self.NOISE**2 * np.eye(len(at))
-        inverse, across = np.linalg.inv(covariance), kernel(FEATURES[free], at)
-        likelihood = -0.5 * (off @ inverse @ off + np.linalg.slogdet(covariance)[1])
-        left = amplitude**2 - ((across @ inverse) * across).sum(1)
-        return float(likelihood), across @ inverse @ off, np.sqrt(np.maximum(left, 1e-9))
 
 
 class Calibrated:

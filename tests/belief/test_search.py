@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tune.belief.believe import believe, expected_qps, interval
+from tune.belief.plain import plain_gain
 from tune.belief.racks import Racks
-from tune.belief.search import RackSearch, Seen
+from tune.belief.search import DOUBTED_GAIN_FRAC, RackSearch, Seen
 
 SLOW = 1.3
 
@@ -98,6 +100,30 @@ def test_nothing_is_left_when_all_are_known(search: RackSearch) -> None:
     seen = [Seen(index, "measured", qps) for index, qps in enumerate(truth(search))]
     assert search.propose(seen) is None
     assert search.gains(search.view(seen), seen).max() == 0
+
+
+def test_where_the_racks_promise_nothing_a_search_that_knows_nothing_of_serving_goes_on(
+    search: RackSearch,
+) -> None:
+    """On a rack like none that is thought of: small chunks serve twice as much."""
+    small = search.features[:, 1] < 0.5
+    known = [
+        replace(one, qps=2 * one.qps, prefill_qps=2 * one.prefill_qps, decode_qps=2 * one.decode_qps)  # type: ignore[operator]
+        if small[one.index]
+        else one
+        for one in measured(search)
+    ]
+    seen = [known[at] for at in (0, 3, 1, 4)]
+    view, which = search.view(seen), [one.index for one in seen]
+    assert search.gains(view, seen).max() < DOUBTED_GAIN_FRAC
+    proposed = search.propose(seen)
+    assert proposed
+    ln_qps = np.log([one.qps for one in seen])
+    gain = plain_gain(search.features, np.array(which), ln_qps, float(np.exp(ln_qps.max())))
+    free = [at for at in range(len(known)) if at not in which]
+    assert proposed.index == max(free, key=lambda at: gain[at])
+    assert proposed.index != max(free, key=lambda at: view.expected_qps[at])
+    assert proposed.gain_frac < DOUBTED_GAIN_FRAC, "the study may still end: that is what the racks promise"
 
 
 def test_what_crashed_is_avoided_and_so_are_its_neighbours(search: RackSearch) -> None:
