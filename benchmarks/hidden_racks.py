@@ -158,7 +158,7 @@ def run(
             qps, runs = boundaries[index], 0.0
             known[index] = Told("crashed")
             if qps is not None:
-                beat_qps = _to_beat(known) if method.beats else 0.0
+                beat_qps = max(_to_beat(known), method.promised_qps) if method.beats else 0.0
                 known[index], runs = deployed(
                     qps, truth.alone_qps[index], qps * float(noise[index]), beat_qps, of_rack
                 )

@@ -36,6 +36,8 @@ class Method(Protocol):
 
     beats: bool
     """Whether a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
+    promised_qps: float
+    """What the one proposed is to beat beside the best so far, for so much is expected of others; or 0."""
 
     def propose(self, number: int) -> int | None:
         """Index of the configuration to try as `number`; None where the point breaks a rule."""
@@ -48,7 +50,7 @@ class Method(Protocol):
 
 
 class HighestMeasured:
-    beats = True
+    beats, promised_qps = True, 0.0
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
         return sorted(measured(known), key=lambda index: -known[index].qps)[:count]
@@ -166,7 +168,7 @@ class GaussianProcess(HighestMeasured):
 class Calibrated:
     """The search of search=calibrated; without `structural` hypotheses it varies figures alone."""
 
-    beats = True
+    beats, promised_qps = True, 0.0
 
     def __init__(self, seed: int, structural: bool = True) -> None:
         self._search = replace_seed(searches(structural), seed)
@@ -174,6 +176,7 @@ class Calibrated:
 
     def propose(self, number: int) -> int | None:
         proposed = self._search.propose(self._seen) if self._seen else None
+        self.promised_qps = proposed.promised_qps if proposed else 0.0
         return proposed.index if proposed else SEED
 
     def tell(self, number: int, index: int | None, told: Told) -> None:

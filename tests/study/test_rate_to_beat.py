@@ -9,6 +9,7 @@ import pytest
 from test_study import Wrapped, figures, nothing, play
 
 from tune.config import compose_overrides
+from tune.results.folder import StudyFolder
 from tune.results.frame import rank
 from tune.results.outcome import Outcome
 from tune.study.study import LUCK_FRAC
@@ -85,3 +86,21 @@ def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None
     outcomes = play(tmp_path, overrides, Wrapped(compose_overrides(overrides), nothing))
     assert not given_up(outcomes)
     assert not goals(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_trials", [2, 3])
+def test_what_others_promise_is_to_be_beaten_too_unless_no_other_follows(
+    tmp_path: Path, n_trials: int
+) -> None:
+    """From a split on, which is far from the best, the first proposal is one of many that are better."""
+    poor = ("split.prefill_workers=10", "split.decode_workers=8", "study.parallel=1")
+    outcomes = play(tmp_path, (*SEARCH[:2], *SEARCH[3:], *poor, f"study.n_trials={n_trials}"))
+    root = next(tmp_path.glob("*/study.json")).parent
+    start, first, *_ = StudyFolder(root).read_proposals()
+    assert not list((root / start.trial_id).glob("raw/*/goal.json")), "it is measured"
+    goal = json.loads(next((root / first.trial_id).glob("raw/*/goal.json")).read_text())
+    best_qps = outcomes[0].target_qps
+    assert first.promised_qps > best_qps
+    follows = n_trials > 2
+    assert goal["beat_qps"] == pytest.approx(first.promised_qps if follows else best_qps * (1 - LUCK_FRAC))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from tune.belief.discrepancy import squares
+from tune.belief.discrepancy import FORECAST_SD, squares
 from tune.results.requests import BoolArray, FloatArray, IntArray
 from tune.sim.compiled import compiled
 
@@ -16,6 +16,12 @@ CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
 
 CRASH_LENGTH = 0.35
 """How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
+
+PROMISED_FRAC = 0.95
+"""What comes to less than this share of what another is expected to come to is not worth an exact answer. Our
+choice, by the development racks of benchmarks/hidden_racks.py."""
+
+_RATES_WEIGHED, _SDS_BEYOND = 40, 2.0
 
 FAR = 6.0
 """What is so many standard deviations off is not thought possible: its chance is 1e-9."""
@@ -96,3 +102,22 @@ def chance_to_run(features: FloatArray, tried: IntArray, crashed: BoolArray) -> 
     crashes = CRASH_WEIGHT * CRASH_FRAC + near @ crashed
     found: FloatArray = 1 - crashes / (CRASH_WEIGHT + near.sum(1))
     return found
+
+
+def promised_qps(ln_mean: FloatArray, sd: FloatArray, index: int, others: IntArray, qps: FloatArray) -> float:
+    """Below this rate, whatever configuration `index` comes to is less than PROMISED_FRAC of what the best of
+    `others` (k,) is then expected to come to; 0 where there is no such rate.
+
+    ln of the rate of each configuration is normal, with `ln_mean` and `sd` (racks, m) on equally probable
+    racks, and `qps` (racks, m) its mean. What `index` comes to is known to FORECAST_SD, and tells which racks
+    are probable (Bayes).
+    """
+    mean, error = ln_mean[:, index], np.hypot(sd[:, index], FORECAST_SD)
+    low, high = (mean - _SDS_BEYOND * error).min(), (mean + _SDS_BEYOND * error).max()
+    ln_rates = np.linspace(low, high, _RATES_WEIGHED)
+    ln_weight = -0.5 * ((ln_rates[:, None] - mean) / error) ** 2 - np.log(error)
+    weight = np.exp(ln_weight - ln_weight.max(1, keepdims=True))
+    expected = (weight / weight.sum(1, keepdims=True)) @ qps[:, others]
+    worth = np.exp(ln_rates) >= PROMISED_FRAC * expected.max(1, initial=0.0)
+    lower = int(worth.argmax()) if worth.any() else len(worth)
+    return float(np.exp(ln_rates[lower - 1])) if lower else 0.0

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates, lower_of_two
+from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates, lower_of_two, promised_qps
 from tune.belief.discrepancy import (
     BEYOND_SD_FRAC,
     CENSORED_SD,
@@ -68,9 +68,15 @@ class View:
     sd: FloatArray
 
     @cached_property
+    def qps(self) -> FloatArray:
+        """Mean boundary of every configuration on each rack, (racks, configurations)."""
+        found: FloatArray = np.exp(self.ln_mean + self.sd**2 / 2)
+        return found
+
+    @cached_property
     def expected_qps(self) -> FloatArray:
         """Mean boundary of every configuration, (configurations,)."""
-        found: FloatArray = np.exp(self.ln_mean + self.sd**2 / 2).mean(0)
+        found: FloatArray = self.qps.mean(0)
         return found
 
 
@@ -78,13 +84,15 @@ class View:
 class Proposed:
     """Configuration `index`, by which share it should raise the best rate, and the `view` that says so.
 
-    `qps`: the one rate to ask it, where rates are given.
+    `qps`: the one rate to ask it, where rates are given. `promised_qps`: if it comes to less, another one is
+    expected to do clearly better, so that no more need be known of it; 0 where that is not so at any rate.
     """
 
     index: int
     gain_frac: float
     view: View
     qps: float | None = None
+    promised_qps: float = 0.0
 
 
 @dataclass
@@ -208,7 +216,8 @@ class RackSearch:
         gain = self.gains(view, seen)
         merit = gain if gain[free].max() > DOUBTED_GAIN_FRAC else self._doubting(seen, view)
         index = int(free[merit[free].argmax()])
-        return Proposed(index, float(gain[index]), view)
+        promised = promised_qps(view.ln_mean, view.sd, index, free[free != index], view.qps)
+        return Proposed(index, float(gain[index]), view, promised_qps=promised)
 
     def _doubting(self, seen: Sequence[Seen], view: View) -> FloatArray:
         """What each configuration is worth to who does not believe the racks of `view`, (n,)."""

@@ -10,18 +10,20 @@ from tune.errors import RunAgain
 from tune.results.belief import Interval
 from tune.results.files import first_fault, unwritable
 from tune.spec.space import Value
-from tune.spec.typed import NonNegativeInt, Typed
+from tune.spec.typed import NonNegativeFloat, NonNegativeInt, Typed
 
 
 class Proposal(Typed):
     """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_qps`: the
-    boundary that a search which learns the rack expected when it proposed them."""
+    boundary that a search which learns the rack expected when it proposed them; `promised_qps`: below that it
+    expected another configuration to do clearly better."""
 
     number: NonNegativeInt
     params: dict[str, Value]
     source: str
     trial_id: str
     expected_qps: Interval | None = None
+    promised_qps: NonNegativeFloat = 0.0
 
 
 def read_proposals(path: Path) -> tuple[Proposal, ...]:

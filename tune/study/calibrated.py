@@ -48,8 +48,9 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
 class CalibratedSampler(optuna.samplers.BaseSampler):
     """Proposes the candidate most worth a deployment, by what the simulator, learning the rack, expects.
 
-    `expected`: the boundary expected of the last one proposed. `gain_frac`: by how much it was expected to
-    raise the best rate, as a share; NOTHING_LEFT where every candidate is known, or no higher rate may hold.
+    Of the last one proposed: `expected` its boundary, `promised_qps` as Proposed has it, and `gain_frac`, by
+    how much it was expected to raise the best rate, as a share; NOTHING_LEFT where every candidate is known,
+    or no higher rate may hold.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         self._of_spec = {spec.trial_id: at for at, spec in enumerate(candidates.specs)}
         self._outside: list[tuple[int, Seen]] = []
         self.expected: Interval | None = None
-        self.gain_frac = 0.0
+        self.gain_frac = self.promised_qps = 0.0
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -96,7 +97,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         if proposed is None:
             self.gain_frac, self.expected = NOTHING_LEFT, None
             return self._raw_at(0, None)
-        self.gain_frac = proposed.gain_frac
+        self.gain_frac, self.promised_qps = proposed.gain_frac, proposed.promised_qps
         self.expected = expected_qps(proposed.view, proposed.index)
         return self._raw_at(proposed.index, proposed.qps)
 

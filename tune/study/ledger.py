@@ -83,6 +83,11 @@ class Ledger:
         """The boundary expected of the last point proposed; None where the search knows of none."""
         return self._learner.expected if self._learner else None
 
+    @property
+    def promised_qps(self) -> float:
+        """Below which another is expected to do clearly better than the last point proposed, or 0."""
+        return self._learner.promised_qps if self._learner else 0.0
+
     def belief(self, trial_ids: Mapping[int, str]) -> Belief | None:
         """What is believed of the rack; `trial_ids` by number. None where the search learns none."""
         if self._learner is None:

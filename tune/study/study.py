@@ -157,7 +157,8 @@ def run_study(
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
-        jobs = loop.jobs(range(start, min(start + study.parallel, n_trials)), list(outcomes.values()))
+        numbers = range(start, min(start + study.parallel, n_trials))
+        jobs = loop.jobs(numbers, list(outcomes.values()), last=numbers.stop == n_trials)
         if study.max_gpu_hours is not None:
             jobs = _affordable(study.max_gpu_hours, list(jobs), list(outcomes.values()), settings)
         done = batch.run(jobs, settings.rerun)
@@ -202,18 +203,22 @@ class _Loop:
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
 
-    def jobs(self, numbers: Iterable[int], done: Sequence[Outcome]) -> Iterable[Job]:
+    def jobs(self, numbers: Iterable[int], done: Sequence[Outcome], *, last: bool) -> Iterable[Job]:
         """The jobs of one batch, each proposed as it is taken; fewer than asked when a grid is exhausted.
 
-        `done`: the outcomes of earlier batches, of which the best is to be beaten.
+        `done`: the outcomes of earlier batches, of which the best is to be beaten, and what others promise,
+        unless this batch is the `last`: none comes that could keep a promise.
         """
         best = max((o.target_qps / o.gpus for o in done if o.feasible), default=None)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
                 job = job_of(proposal, self._bind(proposal.params), self._overrides, self._study)
-                wanted = self._study.search.beat_best and job.spec.load.mode == "capacity"
-                yield replace(job, beat_qps=_to_beat(best, job.spec)) if best and wanted else job
+                if self._study.search.beat_best and job.spec.load.mode == "capacity":
+                    best_qps = _to_beat(best, job.spec) if best else 0.0
+                    beat_qps = max(best_qps, 0.0 if last else proposal.promised_qps)
+                    job = replace(job, beat_qps=beat_qps or None)
+                yield job
 
     def _recall(self, number: int) -> Proposal:
         proposal = self._known[number]
@@ -226,18 +231,20 @@ class _Loop:
             point, source = locate(self._base, self._sweep) or {}, "incumbent"
             if point:
                 self.ledger.adopt(number, point, source)
-            expected = None
+            expected, promised_qps = None, 0.0
         else:
             proposed, source = self.ledger.propose(number), self._study.search.name or ""
             if proposed is None:
                 return None
             point, expected = proposed, self.ledger.expected_qps
+            promised_qps = self.ledger.promised_qps
         proposal = Proposal(
             number=number,
             params=dict(point),
             source=source,
             trial_id=self._bind(point).trial_id,
             expected_qps=expected,
+            promised_qps=promised_qps,
         )
         self._folder.append_proposal(proposal)
         return proposal
