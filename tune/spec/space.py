@@ -129,7 +129,8 @@ class Sweep(Typed):
 class Search(Typed):
     """How points are proposed. `name` None is what suits the load: `calibrated` where the highest rate is
     searched for, else `tpe`. `beat_best`: where the highest rate is searched for, a deployment that clearly
-    cannot beat the best so far is given up; what it shows until then is all that the search learns of it."""
+    cannot beat the best so far, or what `calibrated` expects of others, is given up; what it shows until then
+    is all that the search learns of it."""
 
     name: Literal["calibrated", "tpe", "random", "grid", "gp"] | None
     startup_trials: PositiveInt
