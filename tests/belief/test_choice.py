@@ -83,7 +83,7 @@ def test_what_others_promise_is_to_be_beaten_but_for_a_share() -> None:
 def test_what_it_comes_to_tells_what_others_will() -> None:
     """On average the other is expected to come to 16; on racks where this one does 10, to 8."""
     assert promised([[20.0, 24.0]], sd=0.15) > 16.0
-    assert promised([[20.0, 24.0], [10.0, 8.0]], sd=0.15) == pytest.approx(PROMISED_FRAC * 8.0, rel=0.03)
+    assert promised([[20.0, 24.0], [10.0, 8.0]], sd=0.15) == pytest.approx(PROMISED_FRAC * 8.0, rel=0.05)
 
 
 @given(

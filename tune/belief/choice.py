@@ -17,7 +17,7 @@ CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
 CRASH_LENGTH = 0.35
 """How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
 
-PROMISED_FRAC = 0.95
+PROMISED_FRAC = 0.98
 """What comes to less than this share of what another is expected to come to is not worth an exact answer. Our
 choice, by the development racks of benchmarks/hidden_racks.py."""
 
