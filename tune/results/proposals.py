@@ -16,7 +16,7 @@ from tune.spec.typed import NonNegativeFloat, NonNegativeInt, Typed
 class Proposal(Typed):
     """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_qps`: the
     boundary that a search which learns the rack expected when it proposed them; `promised_qps`: below that it
-    expected another configuration to do clearly better."""
+    expected another configuration to do clearly better, 0 if at no rate."""
 
     number: NonNegativeInt
     params: dict[str, Value]
