@@ -7,8 +7,9 @@ Simulated racks whose constants and mechanisms no method knows (hidden/racks.py)
 its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
 What the probes cost, whether a deployment is given up and tells only a forecast, and how exact it tells what
 the pool that did not bind could do alone, is that of searches of probe_costs.py with as good a rate to beat,
-all on one rack for a run. All but `random` give up, as in studies, and all but `prior` begin with the seed's
-configuration. `tpe-rate` asks each deployment one rate, which it proposes too, and hears whether that held.
+all on one rack for a run. All but `random` give up, as in studies, `calibrated` also what others should
+outdo, and all but `prior` begin with the seed's configuration. No run is ended by study.min_gain. `tpe-rate`
+asks each deployment one rate, which it proposes too, and hears whether that held.
 
 The answer is the configuration with the highest measured boundary (of `calibrated`: the highest expected one
 of those measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that
@@ -31,6 +32,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -63,11 +65,15 @@ FAR = 2.0
 
 STATES = (1, 3, 5, 8, 16)
 NEAR = (0.05, 0.02)
+MIN_GAIN = 0.002
+"""A study ends before a deployment that should gain less: study.min_gain, unless told."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """After `deployments`, which cost `gpu_hours`, the method answers with a configuration of `regret`."""
+    """After `deployments`, which cost `gpu_hours`, the method answers with a configuration of `regret`.
+
+    `gain_frac`: what the last of them was expected to gain when it was proposed; None where nothing says."""
 
     rack: int
     noise_seed: int
@@ -75,6 +81,7 @@ class Row:
     deployments: int
     gpu_hours: float
     regret: float
+    gain_frac: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def run(
             qps, runs = boundaries[index], 0.0
             known[index] = Told("crashed")
             if qps is not None:
-                beat_qps = max(_to_beat(known), method.promised_qps) if method.beats else 0.0
+                beat_qps = _to_beat(known, method.outdone_below_qps) if method.beats else 0.0
                 known[index], runs = deployed(
                     qps, truth.alone_qps[index], qps * float(noise[index]), beat_qps, of_rack
                 )
@@ -166,7 +173,7 @@ def run(
             method.tell(number, index, known[index])
             answer = method.best(known, 1)
             regret = 1 - (boundaries[answer[0]] or 0.0) / best if answer else 1.0
-            rows.append(Row(rack, seed, name, len(known), hours, regret))
+            rows.append(Row(rack, seed, name, len(known), hours, regret, method.gain_frac))
             if len(known) == CONFIRMED_AFTER and answer:
                 confirmed = stated(boundaries, method.best(known, CONFIRMED), (rack, seed), hours)
             if len(known) == CAP or _is_told(rows):
@@ -176,12 +183,10 @@ def run(
     return rows, confirmed
 
 
-def _to_beat(known: Mapping[int, Told]) -> float:
-    return (
-        CONFIRMED_FRAC
-        * (1 - LUCK_FRAC)
-        * max((told.qps for told in known.values() if told.status == "measured"), default=0.0)
-    )
+def _to_beat(known: Mapping[int, Told], outdone_below_qps: float) -> float:
+    """As in studies: 0 as long as there is no best."""
+    best_qps = max((told.qps for told in known.values() if told.status == "measured"), default=0.0)
+    return max(CONFIRMED_FRAC * (1 - LUCK_FRAC) * best_qps, outdone_below_qps) if best_qps else 0.0
 
 
 def _is_told(rows: Sequence[Row]) -> bool:
@@ -237,6 +242,36 @@ def table(runs: Sequence[Sequence[Row]]) -> str:
     return "\n".join(lines)
 
 
+def ended_table(runs: Sequence[Sequence[Row]]) -> str:
+    """Markdown, a row a method that says what it expects: where studies end by MIN_GAIN. Runs that do not
+    are not among them."""
+    lines = [
+        "| method | runs that end by study.min_gain | deployments, median | GPU-hours, mean | "
+        + " | ".join(f"within {near:.0%}" for near in NEAR)
+        + " |",
+        "|---" * (4 + len(NEAR)) + "|",
+    ]
+    for name in dict.fromkeys(rows[0].method for rows in runs if rows[-1].gain_frac is not None):
+        mine = [row for rows in runs if rows[0].method == name and (row := _ended(rows))]
+        cells = [
+            name,
+            str(len(mine)),
+            f"{median(row.deployments for row in mine):g}",
+            f"{np.mean([row.gpu_hours for row in mine]):,.0f}",
+            *(f"{np.mean([row.regret <= near for row in mine]):.0%}" for near in NEAR),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _ended(rows: Sequence[Row]) -> Row | None:
+    """The last of a study that ends by MIN_GAIN; None where it goes on."""
+    for row, after in pairwise(rows):
+        if after.gain_frac is not None and after.gain_frac < MIN_GAIN:
+            return row
+    return None
+
+
 def stated(
     truth: Sequence[float | None],
     chosen: Sequence[int],
@@ -272,7 +307,10 @@ def write(path: Path, runs: Sequence[Sequence[Row]]) -> None:
         writer.writerow(list(Row.__dataclass_fields__))
         for rows in runs:
             for row in rows:
-                cells = replace(row, gpu_hours=round(row.gpu_hours, 1), regret=round(row.regret, 4))
+                gain = None if row.gain_frac is None else round(row.gain_frac, 5)
+                cells = replace(
+                    row, gpu_hours=round(row.gpu_hours, 1), regret=round(row.regret, 4), gain_frac=gain
+                )
                 writer.writerow(vars(cells).values())
 
 
@@ -306,6 +344,8 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}  tune {version('tune')}, {name} racks {racks}, "
           f"{options.noise_seeds} noise seeds, cap {CAP}")  # fmt: skip
     print(table(runs))
+    print()
+    print(ended_table(runs))
     print()
     print(confirmed_table([(rows[0].method, found) for rows, found in done if found]))
 

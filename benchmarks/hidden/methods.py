@@ -36,8 +36,10 @@ class Method(Protocol):
 
     beats: bool
     """Whether a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
-    promised_qps: float
-    """What the one proposed is to beat beside the best so far, for so much is expected of others; or 0."""
+    outdone_below_qps: float
+    """If the one proposed comes to less, another is expected to do better; 0 where that is never so."""
+    gain_frac: float | None
+    """By which share the one proposed is expected to raise the best rate, None where nothing says."""
 
     def propose(self, number: int) -> int | None:
         """Index of the configuration to try as `number`; None where the point breaks a rule."""
@@ -50,7 +52,7 @@ class Method(Protocol):
 
 
 class HighestMeasured:
-    beats, promised_qps = True, 0.0
+    beats, outdone_below_qps, gain_frac = True, 0.0, None
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
         return sorted(measured(known), key=lambda index: -known[index].qps)[:count]
@@ -168,7 +170,7 @@ class GaussianProcess(HighestMeasured):
 class Calibrated:
     """The search of search=calibrated; without `structural` hypotheses it varies figures alone."""
 
-    beats, promised_qps = True, 0.0
+    beats = True
 
     def __init__(self, seed: int, structural: bool = True) -> None:
         self._search = replace_seed(searches(structural), seed)
@@ -176,7 +178,8 @@ class Calibrated:
 
     def propose(self, number: int) -> int | None:
         proposed = self._search.propose(self._seen) if self._seen else None
-        self.promised_qps = proposed.promised_qps if proposed else 0.0
+        self.outdone_below_qps = proposed.outdone_below_qps if proposed else 0.0
+        self.gain_frac = proposed.gain_frac if proposed else None
         return proposed.index if proposed else SEED
 
     def tell(self, number: int, index: int | None, told: Told) -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tune.belief.choice import (
     CRASH_FRAC,
-    PROMISED_FRAC,
+    OUTDONE_FRAC,
     chance_to_run,
     expected_gain,
     gain_at_rates,
     lower_of_two,
-    promised_qps,
+    outdone_below,
 )
 
 
@@ -67,23 +67,23 @@ def test_the_chance_to_hold_a_rate_is_the_share_of_boundaries_above_it() -> None
     assert found == pytest.approx((drawn >= 9.0).mean() / 8, rel=0.02)
 
 
-def promised(qps: list[list[float]], sd: float = 0.05) -> float:
+def outdone(qps: list[list[float]], sd: float = 0.05) -> float:
     """Of the first of two configurations, by what racks (rows) say of both."""
-    ln_mean = np.log(np.array(qps))
-    return promised_qps(ln_mean, np.full_like(ln_mean, sd), 0, np.array([1]), np.array(qps))
+    rates = np.array(qps)
+    return outdone_below(np.log(rates[:, 0]), np.full(len(rates), sd), rates[:, 1:])
 
 
-def test_what_others_promise_is_to_be_beaten_but_for_a_share() -> None:
-    assert promised([[10.0, 9.9]]) == pytest.approx(PROMISED_FRAC * 9.9, rel=0.01)
-    assert promised([[10.0, 20.0]]) > 10.0 * 1.1, "whatever it comes to"
-    assert promised([[10.0, 5.0]]) == 0.0, "whatever it comes to, it is worth knowing"
-    assert promised_qps(np.zeros((1, 1)), np.full((1, 1), 0.1), 0, np.array([], int), np.ones((1, 1))) == 0.0
+def test_below_what_another_should_come_to_it_is_outdone_but_for_a_share() -> None:
+    assert outdone([[10.0, 9.9]]) == pytest.approx(OUTDONE_FRAC * 9.9, rel=0.01)
+    assert outdone([[10.0, 20.0]]) > 10.0 * 1.1, "whatever it comes to"
+    assert outdone([[10.0, 5.0]]) == 0.0, "whatever it comes to, it is worth knowing"
+    assert outdone([[10.0]]) == 0.0, "there is no other"
 
 
 def test_what_it_comes_to_tells_what_others_will() -> None:
     """On average the other is expected to come to 16; on racks where this one does 10, to 8."""
-    assert promised([[20.0, 24.0]], sd=0.15) > 16.0
-    assert promised([[20.0, 24.0], [10.0, 8.0]], sd=0.15) == pytest.approx(PROMISED_FRAC * 8.0, rel=0.05)
+    assert outdone([[20.0, 24.0]], sd=0.15) > 16.0
+    assert outdone([[20.0, 24.0], [10.0, 8.0]], sd=0.15) == pytest.approx(OUTDONE_FRAC * 8.0, rel=0.05)
 
 
 @given(
@@ -91,7 +91,9 @@ def test_what_it_comes_to_tells_what_others_will() -> None:
     sd=st.floats(0.02, 0.2),
     more=st.floats(1.0, 2.0),
 )
-def test_who_promises_more_is_harder_to_beat(qps: list[tuple[float, float]], sd: float, more: float) -> None:
-    less, greater = (promised([[own, times * other] for own, other in qps], sd) for times in (1.0, more))
+def test_of_whom_more_is_expected_outdoes_more(
+    qps: list[tuple[float, float]], sd: float, more: float
+) -> None:
+    less, greater = (outdone([[own, times * other] for own, other in qps], sd) for times in (1.0, more))
     assert less <= greater
-    assert less <= PROMISED_FRAC * max(other for _, other in qps)
+    assert less <= OUTDONE_FRAC * max(other for _, other in qps)

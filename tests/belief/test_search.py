@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tune.belief.believe import believe, expected_qps, interval
+from tune.belief.choice import outdone_below
 from tune.belief.emulator import ln_boundary
 from tune.belief.plain import plain_gain
 from tune.belief.racks import Racks
 from tune.belief.search import DOUBTED_GAIN_FRAC, RackSearch, Seen
+from tune.probe.capacity import BEATEN_FRAC
 
 SLOW = 1.3
 
@@ -75,7 +77,7 @@ def test_what_each_pool_could_do_alone_tells_more_than_which_is_the_lower(search
     assert off[1] < 0.7 * off[0]
 
 
-def test_what_comes_to_less_than_others_promise_needs_no_exact_answer(search: RackSearch) -> None:
+def test_what_comes_to_less_than_others_should_needs_no_exact_answer(search: RackSearch) -> None:
     """Nothing was known of the slow network: the first that meets it is given up, the best is not."""
     known = measured(search, {"kv_transfer_bytes_per_s": 0.05})
     best, seen = max(known, key=lambda one: one.qps), [known[0]]
@@ -83,9 +85,22 @@ def test_what_comes_to_less_than_others_promise_needs_no_exact_answer(search: Ra
         proposed = search.propose(seen)
         assert proposed
         told = known[proposed.index]
-        given_up = told.qps < 0.95 * proposed.promised_qps
+        given_up = told.qps < (1 - BEATEN_FRAC) * proposed.outdone_below_qps
         seen.append(replace(told, status="forecast") if given_up else told)
     assert [one.status for one in seen] == ["measured", "forecast", "measured"]
+
+
+def test_others_that_may_crash_are_expected_to_come_to_less(search: RackSearch) -> None:
+    crashed = (3, 4)
+    seen = [measured(search)[0], *(Seen(at, "crashed") for at in crashed)]
+    proposed = search.propose(seen)
+    assert proposed
+    known = (0, *crashed, proposed.index)
+    view, others = proposed.view, [at for at in range(len(search.specs)) if at not in known]
+    of_those_that_run = outdone_below(
+        view.ln_mean[:, proposed.index], view.sd[:, proposed.index], view.qps[:, others]
+    )
+    assert 0 < proposed.outdone_below_qps < 0.95 * of_those_that_run
 
 
 def test_the_same_seen_gives_the_same_proposal_and_nothing_is_proposed_twice(search: RackSearch) -> None:

@@ -61,6 +61,19 @@ def test_a_run_that_never_comes_near_counts_at_the_cap(bench: Any) -> None:
     assert bench.first(rows, 0.02) == (bench.CAP, 500.0)
 
 
+def test_a_study_ends_before_the_first_deployment_that_should_gain_too_little(bench: Any) -> None:
+    gains = (None, 0.2, 0.01, bench.MIN_GAIN / 2, 0.3)
+    ends = [bench.Row(0, 0, "some", n, 50.0 * n, 0.1 / n, gain) for n, gain in enumerate(gains, 1)]
+    goes_on = ends[:3]
+    knows_nothing = [bench.Row(0, 0, "none", 1, 50.0, 0.0)]
+    header, _, *found = bench.ended_table([ends, goes_on, knows_nothing]).splitlines()
+    assert len(found) == 1
+    cells = dict(zip(header.split(" | "), found[0].split(" | "), strict=True))
+    assert cells["runs that end by study.min_gain"] == "1"
+    assert (cells["deployments, median"], cells["GPU-hours, mean"]) == ("3", "150")
+    assert found[0].endswith("| 100% | 0% |"), "a regret of 3.3 %"
+
+
 @pytest.mark.parametrize("method", ["random", "prior", "local", "tpe", "nsga2", "gp"])
 def test_every_method_ends_with_an_answer_that_it_measured(bench: Any, truth: Any, method: str) -> None:
     known = truth.read_truth(truth.path_of("development", 0))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from outcomes import ATTEMPT, facts, failed, infeasible, probe
 from request_logs import spec
 
-from tune.results.asked import Capacity
+from tune.results.asked import Capacity, Goal
 from tune.results.judge import judge
 from tune.results.outcome import CapacityQps
 
@@ -65,12 +65,14 @@ def test_figures_of_the_lowest_rate_where_none_is_feasible():
 
 def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat():
     short = probe(16.2, 8000, feasible=False).model_copy(update={"full": False})
-    outcome = judge(spec(), [short], found=found(9.0), unbeaten_qps=16.0, **facts())
+    outcome = judge(spec(), [short], found=found(9.0), unbeaten=Goal(beat_qps=16.0), **facts())
     assert outcome.status == "measured"
     assert outcome.capacity_qps == CapacityQps(
         low=None, high=None, censored=True, boundary=9.0, prefill=18.0, decode=9.1, beat=16.0
     )
     assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
+    others = judge(spec(), [short], found=found(9.0), unbeaten=Goal(beat_qps=16.0, expected=True), **facts())
+    assert others.reason == "given up: 9 queries/s expected at most, 16 expected of others"
 
 
 def test_an_untrusted_probe_bounds_nothing():

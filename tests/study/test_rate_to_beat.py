@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from outcomes import measured
 from test_study import Wrapped, figures, nothing, play
 
 from tune.config import compose_overrides
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
 from tune.results.outcome import Outcome
-from tune.study.study import LUCK_FRAC
+from tune.study.study import LEAST_FOLLOWING, LUCK_FRAC, trials_following
 
 SEARCH = (
     "+sweep=pd_split",
@@ -24,6 +25,9 @@ SEARCH = (
     "study.n_trials=6",
     "study.parallel=2",
 )
+
+
+FROM_A_POOR_SPLIT = (*SEARCH[:2], *SEARCH[3:], "split.prefill_workers=10", "split.decode_workers=8")
 
 
 def goals(runs: Path) -> list[Path]:
@@ -89,18 +93,40 @@ def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_trials", [2, 3])
-def test_what_others_promise_is_to_be_beaten_too_unless_no_other_follows(
-    tmp_path: Path, n_trials: int
+@pytest.mark.parametrize(("n_trials", "follow"), [(2, False), (2 + LEAST_FOLLOWING, True)])
+def test_what_others_should_come_to_is_to_be_beaten_too_where_some_follow(
+    tmp_path: Path, n_trials: int, follow: bool
 ) -> None:
     """From a split on, which is far from the best, the first proposal is one of many that are better."""
-    poor = ("split.prefill_workers=10", "split.decode_workers=8", "study.parallel=1")
-    outcomes = play(tmp_path, (*SEARCH[:2], *SEARCH[3:], *poor, f"study.n_trials={n_trials}"))
+    outcomes = play(tmp_path, (*FROM_A_POOR_SPLIT, "study.parallel=1", f"study.n_trials={n_trials}"))
     root = next(tmp_path.glob("*/study.json")).parent
     start, first, *_ = StudyFolder(root).read_proposals()
     assert not list((root / start.trial_id).glob("raw/*/goal.json")), "it is measured"
     goal = json.loads(next((root / first.trial_id).glob("raw/*/goal.json")).read_text())
     best_qps = outcomes[0].target_qps
-    assert first.promised_qps > best_qps
-    follows = n_trials > 2
-    assert goal["beat_qps"] == pytest.approx(first.promised_qps if follows else best_qps * (1 - LUCK_FRAC))
+    assert first.outdone_below_qps > best_qps
+    wanted_qps = first.outdone_below_qps if follow else best_qps * (1 - LUCK_FRAC)
+    assert goal == {"beat_qps": pytest.approx(wanted_qps), "expected": follow}
+
+
+@pytest.mark.slow
+def test_nothing_is_given_up_for_others_before_anything_was_measured(tmp_path: Path) -> None:
+    play(tmp_path, (*FROM_A_POOR_SPLIT, "study.parallel=2", "study.n_trials=5"))
+    root = next(tmp_path.glob("*/study.json")).parent
+    proposals = StudyFolder(root).read_proposals()
+    assert proposals[1].outdone_below_qps > 0
+    have_goals = {path.parents[2].name for path in root.glob("*/raw/*/goal.json")}
+    assert have_goals.isdisjoint(proposal.trial_id for proposal in proposals[:2])
+
+
+@pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
+def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
+    budget_gpu_hours: float | None, follow: int
+) -> None:
+    """Of 220 GPU-hours 60 are spent, and the next takes 40."""
+    done = [
+        measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})
+        for number, hours in enumerate((20.0, 40.0))
+    ]
+    assert trials_following(range(2, 3), 9, budget_gpu_hours, done) == follow
+    assert trials_following(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"

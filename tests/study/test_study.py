@@ -395,7 +395,7 @@ def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:
     study = tmp_path / "pd_split-sim"
     assert json.loads((study / "study.json").read_text())["schema"] == 1
     proposals = [json.loads(line) for line in (study / "proposals.jsonl").read_text().splitlines()]
-    fields = {"number", "params", "source", "trial_id", "expected_qps", "promised_qps"}
+    fields = {"number", "params", "source", "trial_id", "expected_qps", "outdone_below_qps"}
     assert [set(p) for p in proposals] == [fields] * 2
     trial = study / outcomes[1].trial_id
     assert {path.name for path in trial.iterdir()} == {"spec.json", "plan", "raw", "outcome.json"}

@@ -1,4 +1,5 @@
-"""What is worth a deployment: expected improvement over the best, times the chance that it runs at all."""
+"""What is worth a deployment: expected improvement over the best, times the chance that it runs at all; and
+which rate is worth an exact answer."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
 CRASH_LENGTH = 0.35
 """How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
 
-PROMISED_FRAC = 0.98
+OUTDONE_FRAC = 0.98
 """What comes to less than this share of what another is expected to come to is not worth an exact answer. Our
 choice, by the development racks of benchmarks/hidden_racks.py."""
 
-_RATES_WEIGHED, _SDS_BEYOND = 40, 2.0
+RATES_WEIGHED = 40
+"""From the lowest to the highest rate that a configuration may come to. Our choice."""
 
 FAR = 6.0
 """What is so many standard deviations off is not thought possible: its chance is 1e-9."""
@@ -104,20 +106,20 @@ def chance_to_run(features: FloatArray, tried: IntArray, crashed: BoolArray) -> 
     return found
 
 
-def promised_qps(ln_mean: FloatArray, sd: FloatArray, index: int, others: IntArray, qps: FloatArray) -> float:
-    """Below this rate, whatever configuration `index` comes to is less than PROMISED_FRAC of what the best of
-    `others` (k,) is then expected to come to; 0 where there is no such rate.
+def outdone_below(ln_mean: FloatArray, sd: FloatArray, others_qps: FloatArray) -> float:
+    """Below this rate, whatever a configuration comes to is less than OUTDONE_FRAC of what the best of others
+    is then expected to come to; 0 where there is no such rate.
 
-    ln of the rate of each configuration is normal, with `ln_mean` and `sd` (racks, m) on equally probable
-    racks, and `qps` (racks, m) its mean. What `index` comes to is known to FORECAST_SD, and tells which racks
-    are probable (Bayes).
+    ln of its rate is normal, with `ln_mean` and `sd` (racks,) on equally probable racks, on which others are
+    expected to come to `others_qps` (racks, m). It will be known to FORECAST_SD, which tells what racks are
+    probable (Bayes).
     """
-    mean, error = ln_mean[:, index], np.hypot(sd[:, index], FORECAST_SD)
-    low, high = (mean - _SDS_BEYOND * error).min(), (mean + _SDS_BEYOND * error).max()
-    ln_rates = np.linspace(low, high, _RATES_WEIGHED)
-    ln_weight = -0.5 * ((ln_rates[:, None] - mean) / error) ** 2 - np.log(error)
+    error = np.hypot(sd, FORECAST_SD)
+    low, high = (ln_mean - 2 * error).min(), (ln_mean + 2 * error).max()
+    ln_rates = np.linspace(low, high, RATES_WEIGHED)
+    ln_weight = -0.5 * ((ln_rates[:, None] - ln_mean) / error) ** 2 - np.log(error)
     weight = np.exp(ln_weight - ln_weight.max(1, keepdims=True))
-    expected = (weight / weight.sum(1, keepdims=True)) @ qps[:, others]
-    worth = np.exp(ln_rates) >= PROMISED_FRAC * expected.max(1, initial=0.0)
-    lower = int(worth.argmax()) if worth.any() else len(worth)
-    return float(np.exp(ln_rates[lower - 1])) if lower else 0.0
+    expected = (weight / weight.sum(1, keepdims=True)) @ others_qps
+    outdone = np.exp(ln_rates) < OUTDONE_FRAC * expected.max(1, initial=0.0)
+    count = len(outdone) if outdone.all() else int(outdone.argmin())
+    return float(np.exp(ln_rates[count - 1])) if count else 0.0

@@ -9,7 +9,14 @@ from typing import Literal
 
 import numpy as np
 
-from tune.belief.choice import chance_to_run, expected_gain, gain_at_rates, lower_of_two, promised_qps
+from tune.belief.choice import (
+    CRASH_FRAC,
+    chance_to_run,
+    expected_gain,
+    gain_at_rates,
+    lower_of_two,
+    outdone_below,
+)
 from tune.belief.discrepancy import (
     BEYOND_SD_FRAC,
     CENSORED_SD,
@@ -84,15 +91,15 @@ class View:
 class Proposed:
     """Configuration `index`, by which share it should raise the best rate, and the `view` that says so.
 
-    `qps`: the one rate to ask it, where rates are given. `promised_qps`: if it comes to less, another one is
-    expected to do clearly better, so that no more need be known of it; 0 where that is not so at any rate.
+    `qps`: the one rate to ask it, where rates are given. `outdone_below_qps`: if it comes to less, another is
+    expected to do better, so that no more need be known of it; 0 where that is not so at any rate.
     """
 
     index: int
     gain_frac: float
     view: View
     qps: float | None = None
-    promised_qps: float = 0.0
+    outdone_below_qps: float = 0.0
 
 
 @dataclass
@@ -214,17 +221,25 @@ class RackSearch:
         if not len(free):
             return None
         gain = self.gains(view, seen)
-        merit = gain if gain[free].max() > DOUBTED_GAIN_FRAC else self._doubting(seen, view)
+        merit = gain if gain[free].max() > DOUBTED_GAIN_FRAC else self._doubting(view, seen)
+        if not merit[free].max() > 0:
+            merit = view.expected_qps
         index = int(free[merit[free].argmax()])
-        promised = promised_qps(view.ln_mean, view.sd, index, free[free != index], view.qps)
-        return Proposed(index, float(gain[index]), view, promised_qps=promised)
+        outdone = self._outdone_below(view, seen, index, free[free != index])
+        return Proposed(index, float(gain[index]), view, outdone_below_qps=outdone)
 
-    def _doubting(self, seen: Sequence[Seen], view: View) -> FloatArray:
+    def _outdone_below(self, view: View, seen: Sequence[Seen], index: int, others: IntArray) -> float:
+        """Others whose neighbours crashed are expected to come to as much less as they are likelier to crash
+        than those of which nothing is known."""
+        runs = np.minimum(self._chance(seen)[others] / (1 - CRASH_FRAC), 1)
+        return outdone_below(view.ln_mean[:, index], view.sd[:, index], view.qps[:, others] * runs)
+
+    def _doubting(self, view: View, seen: Sequence[Seen]) -> FloatArray:
         """What each configuration is worth to who does not believe the racks of `view`, (n,)."""
-        told = [one for one in seen if one.status in ("measured", "forecast")]
+        told = [one for one in seen if one.status in ("measured", "forecast", "below")]
         best_qps = max((one.qps for one in told if one.status == "measured"), default=0.0)
         if len(told) < LEAST_TO_DOUBT or not best_qps:
-            return view.expected_qps
+            return self.gains(view, seen)
         which, ln_qps = np.array([one.index for one in told]), np.log([one.qps for one in told])
         return plain_gain(self.features, which, ln_qps, best_qps) * self._chance(seen)
 

@@ -24,9 +24,11 @@ class Asked(Typed):
 
 
 class Goal(Typed):
-    """What an attempt is for, beyond its trial: `beat_qps` is the rate of the best trial before it."""
+    """What an attempt is for, beyond its trial: to come to `beat_qps`, the rate of the best trial before it,
+    or, where `expected`, what others are expected to come to if it comes to no more."""
 
     beat_qps: PositiveFloat
+    expected: bool = False
 
 
 class Capacity(Typed):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from tune.results.asked import Capacity
+from tune.results.asked import Capacity, Goal
 from tune.results.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
 from tune.spec.trial import TrialSpec
 
@@ -20,14 +20,14 @@ def judge(
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
     found: Capacity | None = None,
-    unbeaten_qps: float | None = None,
+    unbeaten: Goal | None = None,
 ) -> Outcome:
     """The outcome of trial `number` that was measured by `probes` on one deployment.
 
     Its figures are those of the feasible run of full length with the most output tokens/s, or of the probe at
     the lowest rate where there is none: that trial is not feasible, whatever its short probes say.
-    `found`: what the search for the highest rate came to, None where there was none. `unbeaten_qps`: the rate
-    to beat, of a deployment that was given up as clearly below it; the outcome is censored then.
+    `found`: what the search for the highest rate came to, None where there was none. `unbeaten`: what
+    a deployment was given up for, as clearly below it; the outcome is censored then.
     Raises ValueError without probes: such a trial failed.
     """
     if not probes:
@@ -38,16 +38,17 @@ def judge(
     else:
         best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
     figures = {name: getattr(best, name) for name in _OF_BEST}
-    if unbeaten_qps is not None:
+    if unbeaten:
         boundary_qps = found.boundary_qps if found else 0.0
+        wanted = "expected of others" if unbeaten.expected else "to beat"
         figures["reason"] = (
-            f"given up: {boundary_qps:.4g} queries/s expected at most, {unbeaten_qps:.4g} to beat"
+            f"given up: {boundary_qps:.4g} queries/s expected at most, {unbeaten.beat_qps:.4g} {wanted}"
         )
     return Outcome(
         status="measured",
         feasible=bool(feasible),
         **figures,
-        capacity_qps=_capacity(probes, found, unbeaten_qps),
+        capacity_qps=_capacity(probes, found, unbeaten),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -87,7 +88,7 @@ _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
-def _capacity(probes: Sequence[Probe], found: Capacity | None, unbeaten_qps: float | None) -> CapacityQps:
+def _capacity(probes: Sequence[Probe], found: Capacity | None, unbeaten: Goal | None) -> CapacityQps:
     """Highest feasible rate, and the lowest infeasible one above it; an untrusted probe bounds nothing."""
     full = [probe for probe in probes if probe.full]
     low = max((probe.target_qps for probe in full if probe.feasible), default=None)
@@ -96,11 +97,11 @@ def _capacity(probes: Sequence[Probe], found: Capacity | None, unbeaten_qps: flo
     return CapacityQps(
         low=low,
         high=high,
-        censored=unbeaten_qps is not None,
+        censored=unbeaten is not None,
         boundary=found.boundary_qps if found else None,
         prefill=found.prefill_qps if found else None,
         decode=found.decode_qps if found else None,
-        beat=unbeaten_qps,
+        beat=unbeaten.beat_qps if unbeaten else None,
     )
 
 

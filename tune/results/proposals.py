@@ -15,15 +15,15 @@ from tune.spec.typed import NonNegativeFloat, NonNegativeInt, Typed
 
 class Proposal(Typed):
     """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_qps`: the
-    boundary that a search which learns the rack expected when it proposed them; `promised_qps`: below that it
-    expected another configuration to do clearly better, 0 if at no rate."""
+    boundary that a search which learns the rack expected when it proposed them; `outdone_below_qps`: if it
+    came to less, another configuration was expected to do better, 0 if at no rate."""
 
     number: NonNegativeInt
     params: dict[str, Value]
     source: str
     trial_id: str
     expected_qps: Interval | None = None
-    promised_qps: NonNegativeFloat = 0.0
+    outdone_below_qps: NonNegativeFloat = 0.0
 
 
 def read_proposals(path: Path) -> tuple[Proposal, ...]:

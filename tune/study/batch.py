@@ -36,14 +36,14 @@ MOST_FAILED = 3
 class Job:
     """Trial `number`; `source` is "incumbent", a sampler or "command". `provenance` goes on record.
 
-    `beat_qps`: a deployment that clearly stays below that rate is given up.
+    `goal`: a deployment that clearly stays below its rate is given up.
     """
 
     number: int
     source: str
     spec: TrialSpec
     provenance: Mapping[str, Any]
-    beat_qps: float | None = None
+    goal: Goal | None = None
 
 
 class Batch:
@@ -178,8 +178,8 @@ class Batch:
         unused = last and not {path.name for path in last.iterdir()} - {GOAL_FILE}
         attempt = last if last and unused else folder.new_attempt()
         make_folder(attempt)
-        if job.beat_qps is not None:
-            write_goal(attempt, Goal(beat_qps=job.beat_qps))
+        if job.goal:
+            write_goal(attempt, job.goal)
         return attempt
 
     def _collect(self, job: Job, attempt: Path, probes: Sequence[Probe] | None = None) -> Outcome:
@@ -205,8 +205,7 @@ class Batch:
         if capacity is None:
             return judge(job.spec, probes, **identity)
         goal = read_goal(attempt) if capacity.censored else None
-        unbeaten_qps = goal.beat_qps if goal else None
-        outcome = judge(job.spec, probes, found=capacity, unbeaten_qps=unbeaten_qps, **identity)
+        outcome = judge(job.spec, probes, found=capacity, unbeaten=goal, **identity)
         again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | again})
 

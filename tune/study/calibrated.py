@@ -48,9 +48,9 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
 class CalibratedSampler(optuna.samplers.BaseSampler):
     """Proposes the candidate most worth a deployment, by what the simulator, learning the rack, expects.
 
-    Of the last one proposed: `expected` its boundary, `promised_qps` as Proposed has it, and `gain_frac`, by
-    how much it was expected to raise the best rate, as a share; NOTHING_LEFT where every candidate is known,
-    or no higher rate may hold.
+    Of the last one proposed: `expected` its boundary, `outdone_below_qps` as Proposed has it, and
+    `gain_frac`, by how much it was expected to raise the best rate, as a share; NOTHING_LEFT where every
+    candidate is known, or no higher rate may hold.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         self._of_spec = {spec.trial_id: at for at, spec in enumerate(candidates.specs)}
         self._outside: list[tuple[int, Seen]] = []
         self.expected: Interval | None = None
-        self.gain_frac = self.promised_qps = 0.0
+        self.gain_frac = self.outdone_below_qps = 0.0
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -95,9 +95,9 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         seen = [one for _, one in self._seen(study)]
         proposed = self._search.propose(seen)
         if proposed is None:
-            self.gain_frac, self.expected = NOTHING_LEFT, None
+            self.gain_frac, self.expected, self.outdone_below_qps = NOTHING_LEFT, None, 0.0
             return self._raw_at(0, None)
-        self.gain_frac, self.promised_qps = proposed.gain_frac, proposed.promised_qps
+        self.gain_frac, self.outdone_below_qps = proposed.gain_frac, proposed.outdone_below_qps
         self.expected = expected_qps(proposed.view, proposed.index)
         return self._raw_at(proposed.index, proposed.qps)
 

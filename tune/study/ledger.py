@@ -84,9 +84,9 @@ class Ledger:
         return self._learner.expected if self._learner else None
 
     @property
-    def promised_qps(self) -> float:
-        """Below which another is expected to do clearly better than the last point proposed, or 0."""
-        return self._learner.promised_qps if self._learner else 0.0
+    def outdone_below_qps(self) -> float:
+        """If the last point proposed comes to less, another is expected to do better; 0 if at no rate."""
+        return self._learner.outdone_below_qps if self._learner else 0.0
 
     def belief(self, trial_ids: Mapping[int, str]) -> Belief | None:
         """What is believed of the rack; `trial_ids` by number. None where the search learns none."""

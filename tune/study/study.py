@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tune.clusters.place import Place
 from tune.errors import FixCommand, RunAgain
+from tune.results.asked import Goal
 from tune.results.belief import write_belief
 from tune.results.files import unwritable
 from tune.results.folder import StudyFolder
@@ -35,6 +36,10 @@ RUNS_OF_A_SEARCH = 1.34
 LUCK_FRAC = 0.01
 """The highest of several measured rates owes some of its height to luck: so much less is to be beaten. Our
 choice, by the development racks of benchmarks/hidden_racks.py; half of a measurement's noise."""
+
+LEAST_FOLLOWING = 3
+"""A deployment is given up for what others should come to only where so many trials may follow. Our choice:
+what then disappoints is not the last word."""
 
 Overrides = Callable[[TrialSpec], Sequence[str]]
 Recorded = Callable[[Outcome], None]
@@ -157,10 +162,10 @@ def run_study(
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
     for start in range(0, n_trials, study.parallel):
-        numbers = range(start, min(start + study.parallel, n_trials))
-        jobs = loop.jobs(numbers, list(outcomes.values()), last=numbers.stop == n_trials)
+        numbers, so_far = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
+        jobs = loop.jobs(numbers, so_far, trials_following(numbers, n_trials, study.max_gpu_hours, so_far))
         if study.max_gpu_hours is not None:
-            jobs = _affordable(study.max_gpu_hours, list(jobs), list(outcomes.values()), settings)
+            jobs = _affordable(study.max_gpu_hours, list(jobs), so_far, settings)
         done = batch.run(jobs, settings.rerun)
         if not done:
             break
@@ -203,21 +208,20 @@ class _Loop:
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
 
-    def jobs(self, numbers: Iterable[int], done: Sequence[Outcome], *, last: bool) -> Iterable[Job]:
+    def jobs(self, numbers: Iterable[int], done: Sequence[Outcome], following: int) -> Iterable[Job]:
         """The jobs of one batch, each proposed as it is taken; fewer than asked when a grid is exhausted.
 
-        `done`: the outcomes of earlier batches, of which the best is to be beaten, and what others promise,
-        unless this batch is the `last`: none comes that could keep a promise.
+        `done`: the outcomes of earlier batches, of which the best is to be beaten, and what others should
+        come to, as long as at least LEAST_FOLLOWING trials are `following` that may show it.
         """
         best = max((o.target_qps / o.gpus for o in done if o.feasible), default=None)
         for number in numbers:
             proposal = self._recall(number) if number in self._known else self._propose(number)
             if proposal:
                 job = job_of(proposal, self._bind(proposal.params), self._overrides, self._study)
-                if self._study.search.beat_best and job.spec.load.mode == "capacity":
-                    best_qps = _to_beat(best, job.spec) if best else 0.0
-                    beat_qps = max(best_qps, 0.0 if last else proposal.promised_qps)
-                    job = replace(job, beat_qps=beat_qps or None)
+                if best and self._study.search.beat_best and job.spec.load.mode == "capacity":
+                    outdone_qps = proposal.outdone_below_qps if following >= LEAST_FOLLOWING else 0.0
+                    job = replace(job, goal=_goal(best, outdone_qps, job.spec))
                 yield job
 
     def _recall(self, number: int) -> Proposal:
@@ -231,20 +235,20 @@ class _Loop:
             point, source = locate(self._base, self._sweep) or {}, "incumbent"
             if point:
                 self.ledger.adopt(number, point, source)
-            expected, promised_qps = None, 0.0
+            expected, outdone_below_qps = None, 0.0
         else:
             proposed, source = self.ledger.propose(number), self._study.search.name or ""
             if proposed is None:
                 return None
             point, expected = proposed, self.ledger.expected_qps
-            promised_qps = self.ledger.promised_qps
+            outdone_below_qps = self.ledger.outdone_below_qps
         proposal = Proposal(
             number=number,
             params=dict(point),
             source=source,
             trial_id=self._bind(point).trial_id,
             expected_qps=expected,
-            promised_qps=promised_qps,
+            outdone_below_qps=outdone_below_qps,
         )
         self._folder.append_proposal(proposal)
         return proposal
@@ -263,11 +267,13 @@ def _learner(
     return CalibratedSampler(study.space, found, calibration, study.seed, prepared)
 
 
-def _to_beat(best_qps_per_gpu: float, spec: TrialSpec) -> float:
+def _goal(best_qps_per_gpu: float, outdone_below_qps: float, spec: TrialSpec) -> Goal:
     """Less than the best by LUCK_FRAC, but by no more than leaves the first probe, load.resolution above it,
-    at the best."""
+    at the best; or what others should outdo, though no more than the load asks, if that is more."""
     most_frac = spec.load.resolution / (1 + spec.load.resolution)
-    return best_qps_per_gpu * spec.hardware.gpus * (1 - min(LUCK_FRAC, most_frac))
+    best_qps = best_qps_per_gpu * spec.hardware.gpus * (1 - min(LUCK_FRAC, most_frac))
+    outdone_qps = min(outdone_below_qps, spec.load.within(outdone_below_qps))
+    return Goal(beat_qps=max(best_qps, outdone_qps), expected=outdone_qps > best_qps)
 
 
 def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord) -> Job:
@@ -283,12 +289,25 @@ def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: Stu
     return Job(proposal.number, proposal.source, spec, provenance)
 
 
+def trials_following(
+    batch: range, n_trials: int, budget_gpu_hours: float | None, done: Sequence[Outcome]
+) -> int:
+    """How many trials may follow those of `batch`, each as dear as the dearest so far."""
+    following, dearest = n_trials - batch.stop, max((outcome.gpu_hours for outcome in done), default=0.0)
+    if budget_gpu_hours is None or not dearest:
+        return following
+    return min(following, int((budget_gpu_hours - _spent(done)) / dearest) - len(batch))
+
+
+def _spent(done: Sequence[Outcome]) -> float:
+    return sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
+
+
 def _affordable(
     budget_gpu_hours: float, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
 ) -> Sequence[Job]:
     """`jobs`, a whole batch. Raises RunAgain when it would go beyond the budget."""
-    spent = sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
-    calibration = settings.cluster.calibration
+    spent, calibration = _spent(done), settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     dearest = max((outcome.gpu_hours for outcome in done), default=0.0)
     ahead = sum(max(dearest, _least_gpu_hours(job.spec, bring_up_s)) for job in jobs)
