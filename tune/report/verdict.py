@@ -23,7 +23,7 @@ VERDICT_WORDS: dict[Verdict, str] = {
 
 VERDICT_MEANING: dict[Verdict, str] = {
     "feasible": "measured, the measurement can be trusted, and every limit held",
-    "given_up": "measured until it was clear that the best one before it, or what others promise, is better",
+    "given_up": "measured until it was clear that the best one before it is better, or that others should be",
     "slo_broken": "measured, and at least one limit did not hold",
     "untrusted": "measured, but the measurement cannot be trusted; the reason says why",
     "infeasible": "the configuration itself is wrong: it broke a rule, ran out of memory, or was rejected",
