@@ -84,8 +84,9 @@ def _run_trial(composition: Composition) -> None:
 
 def _run_study(composition: Composition) -> None:
     from tune.progress import preparations, trials
+    from tune.study.budget import forecast_gpu_hours
     from tune.study.question import pin
-    from tune.study.study import forecast_gpu_hours, opened, require_search, run_study
+    from tune.study.study import opened, require_search, run_study
 
     settings = composition.settings
     require_search(settings)

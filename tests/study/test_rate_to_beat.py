@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from outcomes import measured
 from test_study import Wrapped, figures, nothing, play
 
 from tune.config import compose_overrides
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
 from tune.results.outcome import Outcome
-from tune.study.study import LEAST_FOLLOWING, LUCK_FRAC, trials_following
+from tune.study.study import LEAST_FOLLOWING, LUCK_FRAC
 
 SEARCH = (
     "+sweep=pd_split",
@@ -117,16 +116,3 @@ def test_nothing_is_given_up_for_others_before_anything_was_measured(tmp_path: P
     assert proposals[1].outdone_below_qps > 0
     have_goals = {path.parents[2].name for path in root.glob("*/raw/*/goal.json")}
     assert have_goals.isdisjoint(proposal.trial_id for proposal in proposals[:2])
-
-
-@pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
-def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
-    budget_gpu_hours: float | None, follow: int
-) -> None:
-    """Of 220 GPU-hours 60 are spent, and the next takes 40."""
-    done = [
-        measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})
-        for number, hours in enumerate((20.0, 40.0))
-    ]
-    assert trials_following(range(2, 3), 9, budget_gpu_hours, done) == follow
-    assert trials_following(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"

@@ -22,6 +22,7 @@ from tune.spec.settings import Settings
 from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
 from tune.study.batch import Batch, Job
+from tune.study.budget import affordable, trials_following
 from tune.study.calibrated import CalibratedSampler
 from tune.study.candidates import candidates
 from tune.study.ledger import Ledger
@@ -29,9 +30,6 @@ from tune.study.question import resumed
 
 FAILED_IN_A_ROW = 2
 """One trial may meet a node that dies; the next one meets what is broken for all."""
-
-RUNS_OF_A_SEARCH = 1.34
-"""Runs of full length that a search for the highest rate costs: the median of benchmarks/capacity.py."""
 
 LUCK_FRAC = 0.01
 """The highest of several measured rates owes some of its height to luck: so much less is to be beaten. Our
@@ -165,7 +163,7 @@ def run_study(
         numbers, so_far = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
         jobs = loop.jobs(numbers, so_far, trials_following(numbers, n_trials, study.max_gpu_hours, so_far))
         if study.max_gpu_hours is not None:
-            jobs = _affordable(study.max_gpu_hours, list(jobs), so_far, settings)
+            jobs = affordable(study.max_gpu_hours, list(jobs), so_far, settings)
         done = batch.run(jobs, settings.rerun)
         if not done:
             break
@@ -287,48 +285,3 @@ def job_of(proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: Stu
         "versions": study.versions,
     }
     return Job(proposal.number, proposal.source, spec, provenance)
-
-
-def trials_following(
-    batch: range, n_trials: int, budget_gpu_hours: float | None, done: Sequence[Outcome]
-) -> int:
-    """How many trials may follow those of `batch`, each as dear as the dearest so far."""
-    following, dearest = n_trials - batch.stop, max((outcome.gpu_hours for outcome in done), default=0.0)
-    if budget_gpu_hours is None or not dearest:
-        return following
-    return min(following, int((budget_gpu_hours - _spent(done)) / dearest) - len(batch))
-
-
-def _spent(done: Sequence[Outcome]) -> float:
-    return sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
-
-
-def _affordable(
-    budget_gpu_hours: float, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
-) -> Sequence[Job]:
-    """`jobs`, a whole batch. Raises RunAgain when it would go beyond the budget."""
-    spent, calibration = _spent(done), settings.cluster.calibration
-    bring_up_s = calibration.bring_up_s if calibration else 0.0
-    dearest = max((outcome.gpu_hours for outcome in done), default=0.0)
-    ahead = sum(max(dearest, _least_gpu_hours(job.spec, bring_up_s)) for job in jobs)
-    if spent + ahead > budget_gpu_hours:
-        raise RunAgain(
-            f"The budget of {budget_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
-            f"{len(done)} trials: {spent:.0f} are spent and the next {len(jobs)} need about {ahead:.0f}. "
-            "Everything is on record; run the same command with a larger budget to go on."
-        )
-    return jobs
-
-
-def _least_gpu_hours(spec: TrialSpec, bring_up_s: float) -> float:
-    """What a trial costs if its queue drains at once; a saturated one holds its GPUs for longer."""
-    return spec.hardware.gpus * (bring_up_s + spec.load.expected_queries / spec.load.target_qps) / 3600
-
-
-def forecast_gpu_hours(settings: Settings, n_trials: int) -> float:
-    """About what `n_trials` will hold their GPUs for, each like the configuration as composed."""
-    calibration, spec = settings.cluster.calibration, settings.trial_spec
-    bring_up_s = calibration.bring_up_s if calibration else 0.0
-    runs = RUNS_OF_A_SEARCH if spec.load.mode == "capacity" else 1.0
-    probes_s = runs * spec.load.expected_queries / spec.load.target_qps
-    return n_trials * spec.hardware.gpus * (bring_up_s + probes_s) / 3600

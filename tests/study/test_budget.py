@@ -1,0 +1,21 @@
+"""What a budget leaves."""
+
+from __future__ import annotations
+
+import pytest
+from outcomes import measured
+
+from tune.study.budget import trials_following
+
+
+@pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
+def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
+    budget_gpu_hours: float | None, follow: int
+) -> None:
+    """Of 220 GPU-hours 60 are spent, and the next takes 40."""
+    done = [
+        measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})
+        for number, hours in enumerate((20.0, 40.0))
+    ]
+    assert trials_following(range(2, 3), 9, budget_gpu_hours, done) == follow
+    assert trials_following(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"
