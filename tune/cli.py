@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,10 +99,18 @@ def _run_study(composition: Composition) -> None:
         left = n_trials - len(folder.outcomes())
         if left > 0:
             hours = forecast_gpu_hours(settings, left)
-            print(f"{left} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours", file=sys.stderr)
+            most = f", {asked.max_gpu_hours:,.0f} at most" if asked.max_gpu_hours else ""
+            ahead = f"{left} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours{most}"
+            print(ahead, file=sys.stderr)
         overrides = partial(trial_overrides, settings=settings)
-        with preparations() as prepared, trials(n_trials, asked.name) as recorded:
-            run_study(folder, settings, running, overrides, recorded, prepared=prepared)
+        try:
+            with preparations() as prepared, trials(n_trials, asked.name) as recorded:
+                run_study(folder, settings, running, overrides, recorded, prepared=prepared)
+        except RunAgain:
+            if any(outcome.status == "measured" for outcome in folder.outcomes()):
+                with suppress(AnswerIsNo):
+                    _report(composition)
+            raise
     _report(composition)
 
 
@@ -147,12 +156,12 @@ def _report(composition: Composition) -> None:
 
     folder, record = recorded_study(study_root(composition))
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
-    ranked = rank(outcomes)
+    belief = read_belief(folder.root)
+    ranked = rank(outcomes, belief)
     best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
     if best:
         print(render_outcome(best, record.slo, record))
         print(f"again     {again(best)}")
-    belief = read_belief(folder.root)
     if belief:
         print(render_belief(belief))
     if confirmation:

@@ -29,6 +29,7 @@ def confirm(
     from tune.progress import trials
     from tune.report.confirmed import render_confirmation
     from tune.report.page import write_report
+    from tune.results.belief import read_belief
     from tune.results.confirmation import repeats_root, write_confirmation
     from tune.study import confirm as confirming
     from tune.study.study import opened
@@ -53,7 +54,9 @@ def confirm(
     print(render_confirmation(record, outcomes, found))
     print(f"record    {path}")
     reports = Path(settings.reports_dir) / record.name
-    print(f"report    {write_report(reports, record, outcomes, confirmation=found)}")
+    belief, proposals = read_belief(study.root), study.read_proposals()
+    page = write_report(reports, record, outcomes, confirmation=found, belief=belief, proposals=proposals)
+    print(f"report    {page}")
     confirming.require_complete(candidates)
     if found.configurations[0].boundary_qps is None:
         raise AnswerIsNo("No configuration holds its SLO on every new deployment; the report says why.")

@@ -46,3 +46,9 @@ def test_status_report_and_page_tell_what_belief_json_says(tmp_path: Path) -> No
         assert told in printed(tmp_path, *words, "study.name=pd_split-sim")
     page = tmp_path / "reports" / "pd_split-sim" / "index.html"
     assert 'id="learned"' in page.read_text(encoding="utf-8")
+    page.unlink()
+    once = ("confirm.configurations=1", "confirm.repeats=1")
+    assert "stated" in printed(tmp_path, "action=confirm", "study.name=pd_split-sim", *once)
+    text = page.read_text(encoding="utf-8")
+    assert 'id="learned"' in text
+    assert 'id="confirmed"' in text

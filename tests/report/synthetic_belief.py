@@ -71,8 +71,8 @@ def belief(trials: tuple[TrialBelief, ...]) -> Belief:
             for name, (before, now) in PARAMETERS.items()
         ),
         hypotheses=(
-            HypothesisBelief(name="last_decode_worker_scale", before_frac=0.3, now_frac=0.04),
-            HypothesisBelief(name="long prompts are slower than others", before_frac=0.25, now_frac=0.57),
+            HypothesisBelief(name="last_decode_worker_scale=1.15", before_frac=0.3, now_frac=0.04),
+            HypothesisBelief(name="router=random", before_frac=0.25, now_frac=0.57),
         ),
         trials=trials,
         expected_gain_frac=0.0123,

@@ -12,8 +12,10 @@ from synthetic_belief import PARAMETERS, belief, interval, learned_study
 from synthetic_search import searched
 from synthetic_study import measured, mixed, study, unmeasured
 
+from tune.belief.racks import hypotheses
+from tune.config import compose_overrides
 from tune.report import expected, factors
-from tune.report.belief import learned
+from tune.report.belief import HYPOTHESES, learned
 from tune.report.canvas import Figure
 from tune.report.page import write_report
 from tune.report.parameters import gain, rows, told_of
@@ -51,6 +53,13 @@ def test_a_search_that_learns_no_rack_has_no_such_section(tmp_path: Path) -> Non
     assert 'id="learned"' not in text
     assert "#learned" not in text
     assert "learned" not in render_status(study(), (), mixed(20))
+
+
+def test_what_every_hypothesis_says_has_words() -> None:
+    settings = compose_overrides([]).settings
+    assert settings.cluster.calibration
+    found = hypotheses(settings.trial_spec, settings.cluster.calibration)
+    assert {one.name for one in found} == set(HYPOTHESES)
 
 
 def test_the_section_without_its_figures_is_the_golden_one(tmp_path: Path, regenerate_golden: bool) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from outcomes import failed, infeasible, measured
 
 from tune.errors import FixCommand
+from tune.results.belief import Belief, Interval, TrialBelief
 from tune.results.frame import frame, rank, write_ranking
 
 COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
@@ -77,6 +78,31 @@ def test_feasible_by_tokens_then_the_nearest_misses():
     assert [row["number"] for row in rows] == [3, 6, 0, 4, 1, 7]
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["feasible"] for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_do_best():
+    lucky, steady = (
+        measured(number, tps=tps).model_copy(update={"trial_id": f"t{number}"})
+        for number, tps in enumerate((9100.0, 9000.0))
+    )
+    told = Interval(low=14.0, median=15.0, high=16.0)
+    trials = tuple(
+        TrialBelief(
+            trial_id=one.trial_id,
+            number=one.number,
+            measured_qps=15.0,
+            simulated_qps=told,
+            off_sd=0.0,
+            expected_qps=expected_qps,
+        )
+        for one, expected_qps in ((lucky, 14.5), (steady, 15.0))
+    )
+    belief = Belief(
+        schema=1, trials_told=2, parameters=(), hypotheses=(), trials=trials, expected_gain_frac=0.0,
+        calibration={},
+    )  # fmt: skip
+    assert [row["number"] for row in rank([lucky, steady])] == [0, 1]
+    assert [row["number"] for row in rank([lucky, steady], belief)] == [1, 0]
 
 
 def test_however_few_tokens_feasible_comes_first():

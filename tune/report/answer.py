@@ -79,7 +79,7 @@ def _best(
     if study.space and len(outcomes) < study.n_trials:
         notes.append(
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others proposed one "
-            "of these again, or have not run."
+            "of these again, have not run, or were not worth what they cost."
         )
     if study.name.endswith(SUFFIX):
         notes.append(

@@ -18,12 +18,13 @@ UNEXPLAINED_SD = 2.0
 
 LIKELY_FRAC, UNLIKELY_FRAC = 0.9, 0.1
 
-_HYPOTHESES = {
-    "large_batch_weight_reads": "decode reads the weights once more above 128 sequences",
-    "last_decode_worker_scale": "the last decode worker is slow",
-    "head_node_scale": "workers beside the front end are slow",
+HYPOTHESES = {
+    "router": "the router is {}",
+    "large_batch_weight_reads": "above 128 sequences decode reads the weights {} times more",
+    "last_decode_worker_scale": "the last decode worker takes {} times as long as others",
+    "head_node_scale": "workers beside the front end take {} times as long as others",
 }
-"""What a hypothesis says, where its name is a field of the calibration."""
+"""What a hypothesis says of its value."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def _hypothesis(of: HypothesisBelief) -> Hypothesis:
         said = "likely"
     elif of.now_frac <= UNLIKELY_FRAC:
         said = "unlikely"
-    name = _HYPOTHESES.get(of.name, of.name)
-    return Hypothesis(name, f"{of.before_frac * 100:.0f} %", f"{of.now_frac * 100:.0f} %", said)
+    name, _, value = of.name.partition("=")
+    text = HYPOTHESES[name].format(value)
+    return Hypothesis(text, f"{of.before_frac * 100:.0f} %", f"{of.now_frac * 100:.0f} %", said)
 
 
 def _unexplained(study: StudyRecord, outcomes: Sequence[Outcome], belief: Belief) -> tuple[Unexplained, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tune.errors import FixCommand
 from tune.report.words import figure, milliseconds, seconds, signed_percent
+from tune.results.belief import read_belief
 from tune.results.folder import StudyFolder
 from tune.results.frame import rank
 from tune.results.outcome import Outcome, Percentiles
@@ -38,7 +39,7 @@ def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
     study, _, trial_id = name.partition("/")
     folder = StudyFolder(runs / study)
     if not trial_id:
-        ranked = rank(folder.outcomes())
+        ranked = rank(folder.outcomes(), read_belief(folder.root))
         trial_id = ranked[0]["trial_id"] if ranked else "-"
     trial = folder.trial(trial_id)
     spec, outcome = trial.read_spec(), trial.read_outcome()

@@ -49,7 +49,7 @@ def write_report(
     written.
     """
     trials = once(outcomes)
-    ranking = rank(trials)
+    ranking = rank(trials, belief)
     path = folder / "index.html"
     told = None if belief is None else learned(study, trials, belief, proposals)
     write_text(path, render(study, trials, ranking, confirmation, told))

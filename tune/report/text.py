@@ -93,7 +93,7 @@ def render_status(
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
     ]
-    best = next((row for row in rank(outcomes) if row["feasible"]), None)
+    best = next((row for row in rank(outcomes, belief) if row["feasible"]), None)
     if best:
         held = f", SLO held in {best['slo_held_orders']} of {best['orders']} orders" if best["orders"] else ""
         lines.append(

@@ -80,6 +80,15 @@ class Belief(Typed):
     expected_gain_frac: NonNegativeFloat
     calibration: dict[str, Any]
 
+    @property
+    def expected_over_measured(self) -> dict[str, float]:
+        """By trial_id, of boundaries."""
+        return {
+            one.trial_id: one.expected_qps / one.measured_qps
+            for one in self.trials
+            if one.expected_qps and one.measured_qps
+        }
+
 
 def write_belief(study: Path, belief: Belief) -> None:
     """Raises FixCommand where the study's folder cannot be written."""

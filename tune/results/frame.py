@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from tune.results.belief import Belief
 from tune.results.files import write_text
 from tune.results.outcome import Breakdown, Outcome, Percentiles, SpreadOf
 
@@ -51,14 +52,19 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
-def rank(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def rank(outcomes: Sequence[Outcome], belief: Belief | None = None) -> list[dict[str, Any]]:
     """The rows of ranking.json, best first: measured trials only.
 
-    Feasible ones come first, by output tokens/s per GPU; then those that were given up, by what was expected
-    of them; then those that missed, by how far the worst of their limits was missed; last those whose
-    measurement cannot be trusted. Ties go to the lower number.
+    Feasible ones come first, by output tokens/s per GPU, which where the search learned the rack is put as
+    much higher or lower as by its `belief` the boundary is than what was measured; then those that were given
+    up, by what was expected of them; then those that missed, by how far the worst of their limits was missed;
+    last those whose measurement cannot be trusted. Ties go to the lower number.
     """
-    measured = sorted((o for o in outcomes if o.status == "measured"), key=_order)
+    expected = belief.expected_over_measured if belief else {}
+    measured = sorted(
+        (o for o in outcomes if o.status == "measured"),
+        key=lambda outcome: _order(outcome, expected.get(outcome.trial_id, 1.0)),
+    )
     return [
         {
             "rank": place,
@@ -104,11 +110,11 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "ranking.csv", text.getvalue())
 
 
-def _order(outcome: Outcome) -> tuple[bool, bool, bool, float, int, str]:
+def _order(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, int, str]:
     """Feasible, then given up, then trusted, then by merit; the number, then the id, make the order total."""
     found = outcome.capacity_qps
     if outcome.feasible:
-        merit = -(outcome.output_tps_per_gpu or 0.0)
+        merit = -(outcome.output_tps_per_gpu or 0.0) * expected
     elif found.censored:
         merit = -(found.boundary or 0.0)
     else:

@@ -117,6 +117,11 @@ class CalibratedSampler(optuna.samplers.BaseSampler):
         """Never needed: every dimension is sampled together with the others."""
         raise AssertionError(f"{param_name} is not a dimension of the study's space")
 
+    def expect(self, trial_id: str) -> Interval | None:
+        """The boundary of the candidate with that id, before anything was measured; None where it is none."""
+        index = self._of_spec.get(trial_id)
+        return None if index is None else expected_qps(self._search.view([]), index)
+
     def hear(self, outcome: Outcome) -> None:
         """Of a trial that is no point of the sweep: its configuration may be a candidate's all the same, at
         another rate."""

@@ -57,10 +57,8 @@ def choose(folder: StudyFolder, study: StudyRecord, confirm: Confirm) -> tuple[C
             f"confirm, study.name={study.name.removesuffix(SUFFIX)}."
         )
     outcomes = {outcome.trial_id: outcome for outcome in folder.outcomes()}
-    expected = _expected_over_measured(folder)
-    feasible = [row for row in rank(list(outcomes.values())) if row["feasible"]]
-    feasible.sort(key=lambda row: -row["output_tps_per_gpu"] * expected.get(row["trial_id"], 1.0))
-    best = [row["trial_id"] for row in feasible]
+    ranked = rank(list(outcomes.values()), read_belief(folder.root))
+    best = [row["trial_id"] for row in ranked if row["feasible"]]
     if not best:
         raise AnswerIsNo(
             f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
@@ -79,16 +77,6 @@ def choose(folder: StudyFolder, study: StudyRecord, confirm: Confirm) -> tuple[C
         if len(chosen) == confirm.configurations:
             break
     return tuple(chosen.values())
-
-
-def _expected_over_measured(folder: StudyFolder) -> dict[str, float]:
-    """By trial_id, of boundaries."""
-    belief = read_belief(folder.root)
-    return {
-        one.trial_id: one.expected_qps / one.measured_qps
-        for one in (belief.trials if belief else ())
-        if one.expected_qps and one.measured_qps
-    }
 
 
 def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:

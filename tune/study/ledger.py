@@ -83,6 +83,11 @@ class Ledger:
         """The boundary expected of the last point proposed; None where the search knows of none."""
         return self._learner.expected if self._learner else None
 
+    def expect(self, trial_id: str) -> Interval | None:
+        """The boundary expected of a configuration before the study began; None where the search knows of
+        none."""
+        return self._learner.expect(trial_id) if self._learner else None
+
     @property
     def outdone_below_qps(self) -> float:
         """If the last point proposed comes to less, another is expected to do better; 0 if at no rate."""

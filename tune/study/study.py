@@ -230,26 +230,32 @@ class _Loop:
 
     def _propose(self, number: int) -> Proposal | None:
         if number == 0 and self._study.incumbent:
-            point, source = locate(self._base, self._sweep) or {}, "incumbent"
-            if point:
-                self.ledger.adopt(number, point, source)
-            expected, outdone_below_qps = None, 0.0
+            proposal = self._incumbent()
         else:
-            proposed, source = self.ledger.propose(number), self._study.search.name or ""
-            if proposed is None:
+            point = self.ledger.propose(number)
+            if point is None:
                 return None
-            point, expected = proposed, self.ledger.expected_qps
-            outdone_below_qps = self.ledger.outdone_below_qps
-        proposal = Proposal(
-            number=number,
-            params=dict(point),
-            source=source,
-            trial_id=self._bind(point).trial_id,
-            expected_qps=expected,
-            outdone_below_qps=outdone_below_qps,
-        )
+            proposal = Proposal(
+                number=number,
+                params=dict(point),
+                source=self._study.search.name or "",
+                trial_id=self._bind(point).trial_id,
+                expected_qps=self.ledger.expected_qps,
+                outdone_below_qps=self.ledger.outdone_below_qps,
+            )
         self._folder.append_proposal(proposal)
         return proposal
+
+    def _incumbent(self) -> Proposal:
+        """The configuration as composed, which need not be a point of the sweep."""
+        point = locate(self._base, self._sweep) or {}
+        if point:
+            self.ledger.adopt(0, point, "incumbent")
+        trial_id = self._bind(point).trial_id
+        expected_qps = self.ledger.expect(trial_id)
+        return Proposal(
+            number=0, params=dict(point), source="incumbent", trial_id=trial_id, expected_qps=expected_qps
+        )
 
     def _bind(self, point: Point) -> TrialSpec:
         return bind(self._base, self._sweep, point) if point else self._base
