@@ -221,12 +221,12 @@ def test_bad_input_is_one_clear_error(
 
 @pytest.mark.slow
 def test_a_study_that_its_budget_ends_tells_what_it_found(tune: Tune, tmp_path: Path) -> None:
-    budget = ("study.n_trials=8", "study.parallel=2", "study.max_gpu_hours=250")
+    budget = ("study.n_trials=8", "study.parallel=2", "study.max_gpu_hours=120")
     done = tune("+sweep=pd_split", "load.min_duration_s=120.0", "load.concatenate_permutation=false", *budget)
     assert done.returncode == 3
     assert "8 of 8 trials are ahead, about " in done.stderr
-    assert "250 at most" in done.stderr
-    assert "The budget of 250 GPU-hours (study.max_gpu_hours) ends the study" in done.stderr
+    assert "120 at most" in done.stderr
+    assert "The budget of 120 GPU-hours (study.max_gpu_hours) ends the study" in done.stderr
     assert "tokens/s/GPU" in done.stdout
     assert (tmp_path / "reports" / "pd_split-sim" / "index.html").exists()
 
