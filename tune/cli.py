@@ -108,7 +108,7 @@ def _run_study(composition: Composition) -> None:
                 run_study(folder, settings, running, overrides, recorded, prepared=prepared)
         except RunAgain:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):
-                with suppress(AnswerIsNo):
+                with suppress(AnswerIsNo):  # the study's own end is what is to be told
                     _report(composition)
             raise
     _report(composition)

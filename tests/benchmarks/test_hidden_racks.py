@@ -55,18 +55,24 @@ def bench(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
     return importlib.import_module("hidden_racks")
 
 
-def test_a_run_that_never_comes_near_counts_at_the_cap(bench: Any) -> None:
-    rows = [bench.Row(0, 0, "random", n, 50.0 * n, 0.2 if n < 3 else 0.04) for n in range(1, 11)]
-    assert bench.first(rows, 0.05) == (3, 150.0)
-    assert bench.first(rows, 0.02) == (bench.CAP, 500.0)
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch, root: Path) -> Any:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    return importlib.import_module("hidden.tables")
 
 
-def test_a_study_ends_before_the_first_deployment_that_should_gain_too_little(bench: Any) -> None:
-    gains = (None, 0.2, 0.01, bench.MIN_GAIN / 2, 0.3)
-    ends = [bench.Row(0, 0, "some", n, 50.0 * n, 0.1 / n, gain) for n, gain in enumerate(gains, 1)]
+def test_a_run_that_never_comes_near_counts_at_the_cap(tables: Any) -> None:
+    rows = [tables.Row(0, 0, "random", n, 50.0 * n, 0.2 if n < 3 else 0.04) for n in range(1, 11)]
+    assert tables.first(rows, 0.05) == (3, 150.0)
+    assert tables.first(rows, 0.02) == (tables.CAP, 500.0)
+
+
+def test_a_study_ends_before_the_first_deployment_that_should_gain_too_little(tables: Any) -> None:
+    gains = (None, 0.2, 0.01, tables.MIN_GAIN / 2, 0.3)
+    ends = [tables.Row(0, 0, "some", n, 50.0 * n, 0.1 / n, gain) for n, gain in enumerate(gains, 1)]
     goes_on = ends[:3]
-    knows_nothing = [bench.Row(0, 0, "none", 1, 50.0, 0.0)]
-    header, _, *found = bench.ended_table([ends, goes_on, knows_nothing]).splitlines()
+    knows_nothing = [tables.Row(0, 0, "none", 1, 50.0, 0.0)]
+    header, _, *found = tables.ended_table([ends, goes_on, knows_nothing]).splitlines()
     assert len(found) == 1
     cells = dict(zip(header.split(" | "), found[0].split(" | "), strict=True))
     assert cells["runs that end by study.min_gain"] == "1"
