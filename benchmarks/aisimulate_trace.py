@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tune.results.requests import RequestLog
+from tune.records.requests import RequestLog
 from tune.spec.engine import Engine
 from tune.spec.trial import TrialSpec
 

@@ -21,15 +21,15 @@ from statistics import median
 import numpy as np
 from machine import cpus
 
+from tune.analysis.judge import judge_infeasible
 from tune.config import compose_overrides
-from tune.results.belief import write_belief
-from tune.results.folder import StudyFolder
-from tune.results.judge import judge_infeasible
-from tune.results.outcome import CapacityQps, Outcome
-from tune.results.proposals import Proposal
-from tune.study.calibrated import CalibratedSampler
+from tune.records.folders import StudyFolder
+from tune.records.outcome import CapacityQps, Outcome
+from tune.records.posterior_summary import write_posterior
+from tune.records.proposals import Proposal
 from tune.study.candidates import candidates
-from tune.study.ledger import Ledger
+from tune.study.optuna_proposer import OptunaProposer
+from tune.study.surrogate_sampler import SurrogateSampler
 
 SETTINGS = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
 REPEATS = 5
@@ -45,7 +45,7 @@ def outcome(number: int, qps: float) -> Outcome:
     return start.model_copy(update=measured | {"capacity_qps": found})
 
 
-def times(ledger: Ledger, folder: StudyFolder, most: int) -> list[float]:
+def times(ledger: OptunaProposer, folder: StudyFolder, most: int) -> list[float]:
     """Seconds of each trial: ask, tell, and what is written."""
     draws, found, ids = np.random.default_rng(0), [], {}
     for number in range(most):
@@ -60,7 +60,7 @@ def times(ledger: Ledger, folder: StudyFolder, most: int) -> list[float]:
         ledger.tell(number, trial)
         belief = ledger.belief(ids)
         if belief:
-            write_belief(folder.root, belief)
+            write_posterior(folder.root, belief)
         found.append(time.perf_counter() - began)
     return found
 
@@ -79,11 +79,11 @@ def main() -> None:
         learner, began = None, time.perf_counter()
         if name == "calibrated":
             known = candidates(SETTINGS.trial_spec, SETTINGS.sweep, 0)
-            learner = CalibratedSampler(SETTINGS.sweep.space, known, SETTINGS.cluster.calibration, 0)
+            learner = SurrogateSampler(SETTINGS.sweep.space, known, SETTINGS.cluster.calibration, 0)
         prepared_s = time.perf_counter() - began
         search = SETTINGS.search.model_copy(update={"name": name})
         with tempfile.TemporaryDirectory() as folder:
-            ledger = Ledger(SETTINGS.sweep.space, search, 0, learner)
+            ledger = OptunaProposer(SETTINGS.sweep.space, search, 0, learner)
             found = times(ledger, StudyFolder(Path(folder)), max(options.trials))
         told = (f"{median(found[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)
         print(f"{name:>10}: {', '.join(told)}; {prepared_s:.1f} s before the first")

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tune.calibrate.comparison import compare
-from tune.calibrate.fit import fit, values_of
+from tune.calibrate.comparison import compare_run
+from tune.calibrate.fit import fit, fitted_values
+from tune.calibrate.measured_runs import MeasuredRun, run_of_logs
 from tune.calibrate.parameters import find_parameters, with_values
-from tune.calibrate.runs import MeasuredRun, run_of_logs
-from tune.calibrate.text import describe_seeds, render_parameters, render_runs
+from tune.calibrate.tables import describe_seeds, render_parameters, render_runs
+from tune.cli.progress import evaluations_bar
 from tune.config import compose_overrides
-from tune.progress import evaluations
 from tune.spec.cluster import Calibration
 
 PUBLISHED = Path(__file__).parents[1] / "tests" / "data" / "loadgen" / "v5.0.25_published"
@@ -45,10 +45,10 @@ def print_fit(run: MeasuredRun, calibration: Calibration, hypothesis: str | None
     on = {hypothesis: STARTS[hypothesis]} if hypothesis else {}
     start = with_values(calibration, OFF | on)
     parameters = find_parameters((*PARAMETERS, *on), start, run.spec.load.dataset)
-    with evaluations() as progress:
+    with evaluations_bar() as progress:
         fitted = fit((run,), start, parameters, progress)
     print(f"\nfitted with {hypothesis or 'no hypothesis'}")
-    print(render_runs((run,), [compare(run, start, values_of(fitted))]))
+    print(render_runs((run,), [compare_run(run, start, fitted_values(fitted))]))
     print(f"\n{render_parameters(fitted)}\nseeds: {describe_seeds((run,))}")
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     asked = arguments.parse_args()
     run = run_of_logs(PUBLISHED, settings.trial_spec)
     print("the configuration as it stands")
-    print(render_runs((run,), [compare(run, calibration, {})]))
+    print(render_runs((run,), [compare_run(run, calibration, {})]))
     if asked.fit:
         for hypothesis in (*OFF, None):
             print_fit(run, calibration, hypothesis)

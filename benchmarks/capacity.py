@@ -22,17 +22,16 @@ from statistics import median
 
 import numpy as np
 
+from tune.capacity.futility import find_futility, late_requests, more_than_half
+from tune.capacity.search import CapacityResult, ProbePlan, ProbeVerdict, search_capacity
+from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides
-from tune.probe.capacity import Answer, Ask, Seen, explore
-from tune.probe.sequential import hopeless, late_requests, more_than_half
-from tune.results.early_stopping import late_allowed
-from tune.results.requests import RequestLog
-from tune.results.select import first_requests
-from tune.sim.forecast import RackForecast
-from tune.sim.rack import simulate
-from tune.spec.bind import bind
+from tune.loadgen.early_stopping import late_allowed
+from tune.records.requests import RequestLog, first_requests
+from tune.sim.simulator import simulate
+from tune.spec.bind import bind_point
 from tune.spec.cluster import Calibration
-from tune.spec.findings import errors
+from tune.spec.findings import only_errors
 from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 
@@ -47,8 +46,8 @@ BEATS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.4)
 class Found:
     label: str
     true_qps: float
-    boundary_qps: float
-    confirmed_qps: float | None
+    capacity_qps: float
+    verified_qps: float | None
     late_frac: float
     cost: float
     probes: str
@@ -56,12 +55,12 @@ class Found:
 
     @property
     def error(self) -> float:
-        return self.boundary_qps / self.true_qps - 1
+        return self.capacity_qps / self.true_qps - 1
 
     def line(self) -> str:
-        confirmed = f"{self.confirmed_qps:6.2f}" if self.confirmed_qps else "  none"
+        confirmed = f"{self.verified_qps:6.2f}" if self.verified_qps else "  none"
         return (
-            f"{self.label:>28} {self.true_qps:6.2f} {self.boundary_qps:6.2f} {self.error:+6.1%} {confirmed} "
+            f"{self.label:>28} {self.true_qps:6.2f} {self.capacity_qps:6.2f} {self.error:+6.1%} {confirmed} "
             f"{self.late_frac:6.2%} {self.cost:5.2f}  {self.probes}"
         )
 
@@ -77,8 +76,8 @@ def random_trial(draws: np.random.Generator) -> TrialSpec:
         for name in ("prefill_max_num_tokens", "decode_max_batch_size", "decode_cuda_graphs"):
             values = space[name].values
             point[name] = values[int(draws.integers(len(values)))]
-        spec = bind(SETTINGS.trial_spec, SWEEP, point)
-        if not errors(check(spec)):
+        spec = bind_point(SETTINGS.trial_spec, SWEEP, point)
+        if not only_errors(check(spec)):
             return spec
 
 
@@ -98,7 +97,7 @@ def hidden_rack(draws: np.random.Generator) -> Calibration:
 
 
 def run(spec: TrialSpec, rack: Calibration, qps: float, order: int) -> RequestLog:
-    load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
+    load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": order})
     return simulate(spec.model_copy(update={"load": load}), rack)
 
 
@@ -133,11 +132,11 @@ class Deployment:
     def __init__(self, spec: TrialSpec, asked: Callable[[TrialSpec], RequestLog]) -> None:
         self.spec, self.asked, self.held_s = spec, asked, 0.0
 
-    def measure(self, ask: Ask) -> tuple[RequestLog, bool]:
+    def measure(self, ask: ProbePlan) -> tuple[RequestLog, bool]:
         load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
         load = load if ask.queries is None else load.sample(ask.queries)
         log = self.asked(self.spec.model_copy(update={"load": load}))
-        given_up = hopeless(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
+        given_up = find_futility(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
         if given_up:
             begun = log.scheduled_ns <= given_up.after_ns
             self.held_s += float(log.done_ns[begun].max()) / 1e9
@@ -154,41 +153,43 @@ def searches(task: tuple[TrialSpec, Calibration, int, Sequence[float]]) -> list[
 
 
 def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats: Sequence[float]) -> Found:
-    spec = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": seed})})
+    spec = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": seed})})
     deployment, told, answer = Deployment(spec, partial(simulate, calibration=rack)), [], None
-    for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure):
-        if isinstance(step, Seen):
+    for step in search_capacity(spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure):
+        if isinstance(step, ProbeVerdict):
             verdict = "held" if step.held else "missed"
             told.append(f"{step.ask.target_qps:.2f} {verdict if step.ask.queries is None else 'short'}")
         else:
             answer = step
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, CapacityResult)
     late_frac, cost = float("nan"), float("nan")
-    if answer.confirmed_qps:
-        logs = list(orders(spec, rack, answer.confirmed_qps))
+    if answer.verified_qps:
+        logs = list(orders(spec, rack, answer.verified_qps))
         late = sum(np.array([one.sum() for one in late_requests(log, spec.slo)]) for log in logs)
         late_frac = float(np.max(late)) / sum(map(len, logs))
-        cost = deployment.held_s / (float(run(spec, rack, answer.confirmed_qps, seed).done_ns.max()) / 1e9)
+        cost = deployment.held_s / (float(run(spec, rack, answer.verified_qps, seed).done_ns.max()) / 1e9)
     given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in beats)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
-    found = (label, true_qps, answer.boundary_qps, answer.confirmed_qps, late_frac, cost, ", ".join(told))
+    found = (label, true_qps, answer.capacity_qps, answer.verified_qps, late_frac, cost, ", ".join(told))
     return Found(*found, given_up)
 
 
-def gives_up(spec: TrialSpec, rack: Calibration, beat_qps: float) -> bool:
-    """Whether the search ends before its first run of full length, since `beat_qps` is out of reach."""
+def gives_up(spec: TrialSpec, rack: Calibration, early_stop_qps: float) -> bool:
+    """Whether the search ends before its first run of full length, since `early_stop_qps` is out of reach."""
     deployment = Deployment(spec, partial(simulate, calibration=rack))
-    for step in explore(spec.load, RackForecast(spec, CALIBRATION), deployment.measure, beat_qps):
-        if isinstance(step, Answer) or step.ask.queries is None:
-            return isinstance(step, Answer) and step.censored
+    for step in search_capacity(
+        spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure, early_stop_qps
+    ):
+        if isinstance(step, CapacityResult) or step.ask.queries is None:
+            return isinstance(step, CapacityResult) and step.censored
     raise AssertionError("a search ends with an answer")
 
 
 def summary(found: Sequence[Found], beats: Sequence[float]) -> str:
     near = np.mean([abs(one.error) <= 0.02 for one in found])
-    held = np.mean([one.confirmed_qps is not None and one.late_frac <= 0.01 for one in found])
-    costs = [one.cost for one in found if one.confirmed_qps]
-    below = [1 - one.confirmed_qps / one.true_qps for one in found if one.confirmed_qps]
+    held = np.mean([one.verified_qps is not None and one.late_frac <= 0.01 for one in found])
+    costs = [one.cost for one in found if one.verified_qps]
+    below = [1 - one.verified_qps / one.true_qps for one in found if one.verified_qps]
     return (
         f"{len(found)} searches: boundary within 2 % in {near:.1%}; true SLO held at the confirmed rate in "
         f"{held:.1%}; cost median {median(costs):.2f}, mean {np.mean(costs):.2f} runs of full length; the "

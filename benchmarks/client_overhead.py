@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 from machine import busy_s, children_cpu_s, cpus
 
+from tune.client.client_settings import ClientSettings
 from tune.client.prompts import Prompts
 from tune.client.schedule import draw_schedule
-from tune.client.settings import ClientSettings
-from tune.results.requests import read_requests
+from tune.records.requests import read_requests
 
 DEFAULT_TPS = 9900.0
 """Output tokens/s of the published run at 15.75 QPS. Source: MLPerf Inference v5.1, GB200-NVL72 (Dynamo)."""
@@ -154,7 +154,7 @@ def client_settings(port: int, times: float, duration_s: float, lengths_csv: Pat
             "endpoint_url": f"http://127.0.0.1:{port}/v1", "served_model_name": "m",
             "load": {
                 "target_qps": times * DEFAULT_TPS / ANSWER_TOKENS, "min_duration_s": duration_s,
-                "min_queries": 1, "concatenate_permutation": False, "seed": "mlperf", "length_seed": 0,
+                "min_queries": 1, "concatenate_permutation": False, "seed": "mlperf", "shuffle_seed": 0,
                 "client_concurrency": 2048, "request_timeout_s": 600.0, "response_timeout_s": 600.0,
                 "dataset": dataset,
             },

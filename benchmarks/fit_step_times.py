@@ -25,7 +25,7 @@ from scipy.optimize import nnls
 
 import tune.sim.step_times
 from tune.config import compose_overrides
-from tune.results.requests import FloatArray
+from tune.core.arrays import FloatArray
 from tune.sim.step_times import GEMM_TILE_SEQUENCES, TERMS, step_terms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,8 +160,8 @@ def main() -> None:
     coefficients = fit(parts)
     print_errors(parts)
     clean = [part.only(~artefacts(part)) for part in parts]
-    left_out = sum(len(part.rows) for part in parts) - sum(len(part.rows) for part in clean)
-    print(f"\nwithout the {left_out} rows listed below")
+    empty_figure = sum(len(part.rows) for part in parts) - sum(len(part.rows) for part in clean)
+    print(f"\nwithout the {empty_figure} rows listed below")
     print_errors(clean)
     print(f"\nrows that fall by {FALL:.0%} or bend by {BEND:.1%}")
     print_artefacts(parts, coefficients)

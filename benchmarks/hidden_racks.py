@@ -43,10 +43,10 @@ from probe_costs import Search
 from probe_costs import read as read_searches
 from tqdm import tqdm
 
-from tune.belief.emulator import ln_lower
-from tune.results.stated import mean_of, pooled
-from tune.sim.forecast import MOST_ALONE
-from tune.study.study import LUCK_FRAC
+from tune.analysis.guaranteed_rates import mean_of, pooled
+from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
+from tune.study.loop import LUCK_FRAC
+from tune.surrogate.emulator import log_soft_min_correction
 
 MOST_PROPOSALS = 1000
 NOISE_SD = 0.02
@@ -81,26 +81,32 @@ def searched(beat_frac: float, beyond: float, of_rack: Sequence[Search]) -> Sear
 
 
 def deployed(
-    qps: float, alone_qps: tuple[float, float], told_qps: float, beat_qps: float, of_rack: Sequence[Search]
+    qps: float,
+    pool_capacity_qps: tuple[float, float],
+    told_qps: float,
+    early_stop_qps: float,
+    of_rack: Sequence[Search],
 ) -> tuple[Told, float]:
     """What a deployment tells, and what that cost in runs of full length, as searches `of_rack` came to.
 
-    It holds `qps`, measured as `told_qps`; its pools alone could do `alone_qps`. Of the one that binds it
+    It holds `qps`, measured as `told_qps`; its pools alone could do `pool_capacity_qps`. Of the one that binds it
     tells what the boundary says. One that holds no rate tells only that, and costs what one does that is far
     from the rate to beat.
     """
     if not qps:
         return Told("below"), searched(FAR, 1.0, of_rack).runs
-    beyond = min(max(alone_qps) / qps, MOST_ALONE)
-    search = searched(beat_qps / told_qps, beyond, of_rack)
+    beyond = min(max(pool_capacity_qps) / qps, MAX_POOL_CAPACITY_RATIO)
+    search = searched(early_stop_qps / told_qps, beyond, of_rack)
     told_qps *= search.boundary_frac if search.given_up else 1.0
-    told = np.array(alone_qps) * told_qps / qps
+    told = np.array(pool_capacity_qps) * told_qps / qps
     other = int(told.argmax())
-    told[1 - other] = told_qps * np.exp(ln_lower(np.log(np.maximum(told, 0.01))))
+    told[1 - other] = told_qps * np.exp(log_soft_min_correction(np.log(np.maximum(told, 0.01))))
     told[other] = beyond * told_qps * search.other_frac
-    prefill_qps, decode_qps = told.tolist()
+    prefill_capacity_qps, decode_capacity_qps = told.tolist()
     status: Literal["forecast", "measured"] = "forecast" if search.given_up else "measured"
-    return Told(status, told_qps, prefill_qps=prefill_qps, decode_qps=decode_qps), search.runs
+    return Told(
+        status, told_qps, prefill_capacity_qps=prefill_capacity_qps, decode_capacity_qps=decode_capacity_qps
+    ), search.runs
 
 
 def gpu_hours(index: int, qps: float | None, runs: float) -> float:
@@ -119,7 +125,7 @@ def run(
 ) -> tuple[list[Row], Stated | None]:
     """One search of CAP deployments. What a configuration measures depends on rack and seed alone."""
     confirmed: Stated | None = None
-    boundaries = truth.boundary_qps
+    boundaries = truth.capacity_qps
     noise = np.exp(np.random.default_rng([rack, seed, 2]).normal(0, NOISE_SD, len(boundaries)))
     of_rack = probe_costs()[int(np.random.default_rng([rack, seed, 5]).integers(len(probe_costs())))]
     best = max(qps for qps in boundaries if qps is not None)
@@ -130,9 +136,9 @@ def run(
             qps, runs = boundaries[index], 0.0
             known[index] = Told("crashed")
             if qps is not None:
-                beat_qps = _to_beat(known, method.outdone_below_qps) if method.beats else 0.0
+                early_stop_qps = _to_beat(known, method.early_stop_below_qps) if method.beats else 0.0
                 known[index], runs = deployed(
-                    qps, truth.alone_qps[index], qps * float(noise[index]), beat_qps, of_rack
+                    qps, truth.pool_capacity_qps[index], qps * float(noise[index]), early_stop_qps, of_rack
                 )
             hours += gpu_hours(index, qps, runs)
             method.tell(number, index, known[index])
@@ -148,10 +154,10 @@ def run(
     return rows, confirmed
 
 
-def _to_beat(known: Mapping[int, Told], outdone_below_qps: float) -> float:
+def _to_beat(known: Mapping[int, Told], early_stop_below_qps: float) -> float:
     """As in studies: 0 as long as there is no best."""
     best_qps = max((told.qps for told in known.values() if told.status == "measured"), default=0.0)
-    return max(CONFIRMED_FRAC * (1 - LUCK_FRAC) * best_qps, outdone_below_qps) if best_qps else 0.0
+    return max(CONFIRMED_FRAC * (1 - LUCK_FRAC) * best_qps, early_stop_below_qps) if best_qps else 0.0
 
 
 def _is_told(rows: Sequence[Row]) -> bool:

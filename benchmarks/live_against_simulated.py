@@ -32,12 +32,12 @@ from typing import NamedTuple
 
 from machine import busy_s, children_cpu_s, cpus
 
+from tune.analysis.measure import REQUESTS_FILE, measure
 from tune.config import compose_overrides
-from tune.results.folder import PROBE_FOLDER
-from tune.results.measure import REQUESTS_FILE, measure
-from tune.results.outcome import Probe
-from tune.results.requests import RequestLog, read_requests, write_requests
-from tune.sim.rack import serve
+from tune.records.folders import PROBE_FOLDER
+from tune.records.outcome import Probe
+from tune.records.requests import RequestLog, read_requests, write_requests
+from tune.sim.simulator import serve
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 

@@ -6,7 +6,7 @@ Racks of hidden/racks.py that no set of benchmarks/hidden_racks.py has, OF_RACK 
 but for those that hold less than LEAST_QPS. Each is searched without a rate to beat, and with its boundary
 times each of BEATS. A row a search: whether it was given up, what it cost in runs of full length at its true
 boundary, drained, and the boundary that it states over the true one. Then of the pool that could do more,
-were the other no limit: how many times the boundary, up to MOST_ALONE, and what was stated of it over what is
+were the other no limit: how many times the boundary, up to MAX_POOL_CAPACITY_RATIO, and what was stated of it over what is
 true. benchmarks/hidden_racks.py draws from these rows.
 """
 
@@ -28,10 +28,10 @@ from hidden.space import CONFIGURATIONS, PRIOR
 from hidden.truth import boundary, holds
 from tqdm import tqdm
 
-from tune.probe.capacity import Answer, explore
-from tune.results.requests import RequestLog
-from tune.sim.forecast import MOST_ALONE, RackForecast
-from tune.sim.rack import simulate
+from tune.capacity.search import CapacityResult, search_capacity
+from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO, SimulatorForecast
+from tune.records.requests import RequestLog
+from tune.sim.simulator import simulate
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
@@ -69,12 +69,12 @@ def true_boundary_qps(rack: Rack, spec: TrialSpec) -> float:
     return float(np.median(found))
 
 
-def true_alone_qps(rack: Rack, spec: TrialSpec, role: Role, boundary_qps: float) -> float:
-    """What the pool could do were the other no limit, up to MOST_ALONE times the boundary."""
-    most = MOST_ALONE * boundary_qps
+def true_alone_qps(rack: Rack, spec: TrialSpec, role: Role, capacity_qps: float) -> float:
+    """What the pool could do were the other no limit, up to MAX_POOL_CAPACITY_RATIO times the boundary."""
+    most = MAX_POOL_CAPACITY_RATIO * capacity_qps
     if holds(rack, spec, most, alone=role):
         return most
-    return boundary(lambda qps: holds(rack, spec, qps, alone=role), boundary_qps, TOLERANCE, 1.1)
+    return boundary(lambda qps: holds(rack, spec, qps, alone=role), capacity_qps, TOLERANCE, 1.1)
 
 
 def searches(task: tuple[int, int]) -> list[Search]:
@@ -91,12 +91,14 @@ def searches(task: tuple[int, int]) -> list[Search]:
     found = []
     for beat_frac in (0.0, *BEATS):
         deployment, answer = Deployment(spec, partial(serve, rack)), None
-        beat_qps = beat_frac * true_qps or None
-        for step in explore(spec.load, RackForecast(spec, PRIOR), deployment.measure, beat_qps):
-            answer = step if isinstance(step, Answer) else None
+        early_stop_qps = beat_frac * true_qps or None
+        for step in search_capacity(
+            spec.load, SimulatorForecast(spec, PRIOR), deployment.measure, early_stop_qps
+        ):
+            answer = step if isinstance(step, CapacityResult) else None
         assert answer, "a search ends with an answer"
-        stated = (answer.prefill_qps, answer.decode_qps)[other] / alone[other]
-        figures = deployment.held_s / full_s, answer.boundary_qps / true_qps, alone[other] / true_qps, stated
+        stated = (answer.prefill_capacity_qps, answer.decode_capacity_qps)[other] / alone[other]
+        figures = deployment.held_s / full_s, answer.capacity_qps / true_qps, alone[other] / true_qps, stated
         found.append(Search(seed, beat_frac, answer.censored, *(round(figure, 4) for figure in figures)))
     return found
 

@@ -5,7 +5,7 @@
 The grid walks every combination of the sweep's discrete dimensions and, for each, climbs the request rate in
 steps of 0.1 from the best rate known so far until it has missed the SLO three times in a row. Lower rates are
 skipped because tokens/s cannot exceed rate x tokens per answer: they cannot be the optimum. The searches run
-as studies do (batches of study.parallel, told in number order) with the incumbent off. Regret at n is
+as studies do (batches of study.parallel, told in number order) with the baseline off. Regret at n is
 1 - best feasible tokens/s/GPU of the first n trials / the grid's.
 """
 
@@ -22,17 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tune.clusters.simulated import run_attempt
+from tune.analysis.judge import judge
+from tune.analysis.measure import measure
+from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
-from tune.results.folder import PROBE_FOLDER
-from tune.results.judge import judge
-from tune.results.measure import measure
-from tune.results.outcome import Outcome
-from tune.spec.bind import Point, bind
-from tune.spec.findings import errors
+from tune.records.folders import PROBE_FOLDER
+from tune.records.outcome import Outcome
+from tune.spec.bind import Point, bind_point
+from tune.spec.findings import only_errors
 from tune.spec.rules import check
 from tune.spec.space import FloatDimension, IntDimension
-from tune.study.ledger import Ledger
+from tune.study.optuna_proposer import OptunaProposer
 
 SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
 SWEEP = SETTINGS.sweep
@@ -43,10 +43,10 @@ MISSES_THAT_END_A_CLIMB = 3
 
 def evaluate(point: Point) -> Outcome:
     """The outcome of `point`, through the same logs, parser and judgement as a study's trial."""
-    spec = bind(SETTINGS.trial_spec, SWEEP, point)
-    assert not errors(check(spec)), point
+    spec = bind_point(SETTINGS.trial_spec, SWEEP, point)
+    assert not only_errors(check(spec)), point
     with tempfile.TemporaryDirectory() as folder:
-        run_attempt(spec.model_dump_json(), SETTINGS.cluster.calibration.model_dump_json(), folder)
+        simulate_attempt(spec.model_dump_json(), SETTINGS.cluster.calibration.model_dump_json(), folder)
         probe = measure(Path(folder) / PROBE_FOLDER, spec, PROBE_FOLDER)
     return judge(spec, [probe], number=0, source="benchmark", attempts=(), provenance={"params": dict(point)})
 
@@ -96,7 +96,7 @@ def exhaustive(pool: ProcessPoolExecutor) -> tuple[float, dict]:
 
 def search(name: str, seed: int, trials: int, pool: ProcessPoolExecutor) -> list[float]:
     """Best feasible tokens/s/GPU after each trial."""
-    ledger = Ledger(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
+    ledger = OptunaProposer(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
     best, curve = 0.0, []
     for start in range(0, trials, SETTINGS.parallel):
         numbers = range(start, min(start + SETTINGS.parallel, trials))

@@ -23,16 +23,16 @@ from datetime import UTC, datetime
 import numpy as np
 from capacity import CALIBRATION, hidden_rack, most_late, random_trial, run, true_boundary_qps
 
-from tune.probe.capacity import short_queries
-from tune.probe.lengths import draw_lengths
-from tune.results.early_stopping import late_allowed
-from tune.results.requests import FloatArray, IntArray, RequestLog
-from tune.results.select import first_requests
-from tune.sim.forecast import RackForecast
-from tune.sim.rack import simulate
+from tune.capacity.search import short_run_queries
+from tune.capacity.simulator_forecast import SimulatorForecast
+from tune.core.arrays import FloatArray, IntArray
+from tune.loadgen.early_stopping import late_allowed
+from tune.records.requests import RequestLog, first_requests
+from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.load import Load
 from tune.spec.trial import TrialSpec
+from tune.workload.lengths import draw_lengths
 
 ANOTHER = 1000
 """How far the order whose lengths are simulated instead lies from the probe's own."""
@@ -72,19 +72,19 @@ class Found:
 
 
 def probe(spec: TrialSpec, rack: Calibration, qps: float, order: int) -> RequestLog:
-    load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
-    short = load.sample(short_queries(spec.load.expected_queries))
+    load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": order})
+    short = load.sample(short_run_queries(spec.load.expected_queries))
     return simulate(spec.model_copy(update={"load": short}), rack)
 
 
 def told_of_lengths(load: Load, orders: int = 1000) -> Sequence[str]:
     """By LENGTHS: how far a probe by strata strays from the dataset (sd), and a beginning of a run."""
-    queries, samples = short_queries(load.expected_queries), load.dataset.samples
+    queries, samples = short_run_queries(load.expected_queries), load.dataset.samples
     strata, beginnings = [], []
     for order in range(orders):
         whole = draw_lengths(load.dataset, samples, True, order)
         long = float(np.quantile(whole[0], 0.9))
-        short = draw_lengths(load.dataset, queries, False, order, by_strata=True)
+        short = draw_lengths(load.dataset, queries, False, order, stratified=True)
         strata.append(more(short, whole, long))
         beginnings.append(more((whole[0][:queries], whole[1][:queries]), whole, long))
     table = zip(LENGTHS, np.std(strata, axis=0), np.std(beginnings, axis=0), strict=True)
@@ -106,10 +106,10 @@ def more(
 
 def forecast_qps(spec: TrialSpec, log: RequestLog, qps: float, order: int) -> float:
     """After `log`, taken for a probe in the order of lengths `order`."""
-    load = spec.load.model_copy(update={"length_seed": order})
-    forecast = RackForecast(spec.model_copy(update={"load": load}), CALIBRATION)
+    load = spec.load.model_copy(update={"shuffle_seed": order})
+    forecast = SimulatorForecast(spec.model_copy(update={"load": load}), CALIBRATION)
     forecast.learn(qps, log, full=False)
-    return forecast.boundary_qps()
+    return forecast.capacity_qps()
 
 
 def expected(spec: TrialSpec, rack: Calibration, true_qps: float, qps: float, order: int) -> Expected:
@@ -125,7 +125,7 @@ def verdict(spec: TrialSpec, rack: Calibration, true_qps: float, rate: float, or
 
 def look(task: tuple[TrialSpec, Calibration, int, int]) -> Found:
     spec, rack, orders, verdicts = task
-    true_qps, qps = true_boundary_qps(spec, rack), RackForecast(spec, CALIBRATION).boundary_qps()
+    true_qps, qps = true_boundary_qps(spec, rack), SimulatorForecast(spec, CALIBRATION).capacity_qps()
     return Found(
         f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}",
         [expected(spec, rack, true_qps, qps, order) for order in range(orders)],

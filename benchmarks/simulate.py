@@ -27,12 +27,12 @@ from pathlib import Path
 
 from aisimulate_trace import ITS_TIMEOUT_S, predicted, write_configuration
 
-from tune.clusters.simulated import run_attempt
+from tune.analysis.measure import measure
+from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
-from tune.results.folder import PROBE_FOLDER
-from tune.results.latencies import answered, latencies, percentiles_s
-from tune.results.measure import measure
-from tune.sim.rack import simulate
+from tune.loadgen.latencies import answered, latencies, percentiles_s
+from tune.records.folders import PROBE_FOLDER
+from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -67,7 +67,7 @@ def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
     """Run and judge one trial in a new folder; returns the number of simulated orders of lengths."""
     with tempfile.TemporaryDirectory() as folder:
         attempt = Path(folder) / "1"
-        run_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
+        simulate_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
         probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
     return probe.spread.orders if probe.spread else 1
 

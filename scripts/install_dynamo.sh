@@ -42,4 +42,4 @@ if ! cmp -s "$REQUIREMENTS" "$FOLDER/installed"; then
 fi
 fetch etcd-server etcd
 fetch nats-server nats-server
-"$PYTHON" -m tune.mock "$FOLDER/model"
+"$PYTHON" -m tune.engines.dynamo_mocker "$FOLDER/model"

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from slurm_rack import NoSlurm, SlurmRack, slurm_rack
-from stand_ins import free_ports
+from support.fake_deployment import free_ports
+from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
 from tune.config import compose_overrides
 from tune.spec.settings import Settings

@@ -8,7 +8,7 @@ import sys
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """Before numpy comes in: what is multiplied here is small, and handing it to threads takes longer."""
 
-from tune.cli import run  # noqa: E402
+from tune.cli.main import run  # noqa: E402
 
 
 def main() -> None:

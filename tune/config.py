@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.settings import Settings
 from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
@@ -52,10 +52,10 @@ class Composition:
 def compose_command_line() -> Composition | None:
     """Compose `sys.argv`; None when Hydra answered itself (`--help`, `--cfg`, shell completion).
 
-    Raises FixCommand for anything that does not compose or validate.
+    Raises ConfigurationError for anything that does not compose or validate.
     """
     if any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in sys.argv[1:]):
-        raise FixCommand(
+        raise ConfigurationError(
             "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
         )
     captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...], tuple[str, ...]]] = []
@@ -75,7 +75,7 @@ def compose_command_line() -> Composition | None:
 
 
 def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
-    """Compose a list of Hydra overrides, as the command line would. Raises FixCommand."""
+    """Compose a list of Hydra overrides, as the command line would. Raises ConfigurationError."""
     _register_sweeps()
     where = [f"hydra.searchpath={_grammar(list(config_dirs))}"] if config_dirs else []
     with _one_clear_error(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
@@ -109,7 +109,7 @@ def _composition(
     assert isinstance(plain, dict)
     sweep_name = choices.get("sweep")
     if "sweep" in plain and sweep_name is None:
-        raise FixCommand(
+        raise ConfigurationError(
             f"sweep: found {plain['sweep']!r}, which names no sweep; expected +sweep=NAME with one of "
             f"{', '.join(sorted(p.stem for p in _shipped('sweeps').glob('*.yaml')))}, or a YAML file "
             "sweep/NAME.yaml under --config-dir."
@@ -121,7 +121,7 @@ def _composition(
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise FixCommand(_explain(error)) from None
+        raise ConfigurationError(_explain(error)) from None
     settings = _with_dataset(settings)
     if unsaid:
         settings = _with_mode(settings)
@@ -151,16 +151,16 @@ def _with_search(settings: Settings) -> Settings:
 
 
 def _with_rate_found(settings: Settings, sweep: Sweep) -> Settings:
-    """`settings` that search for the rate, in what the sweep would vary it in. Raises FixCommand where the
+    """`settings` that search for the rate, in what the sweep would vary it in. Raises ConfigurationError where the
     sweep varies nothing else."""
     load = settings.load
-    if load.bracket_qps is None:
-        load = load.model_copy(update={"bracket_qps": sweep.ends("load.target_qps")})
+    if load.rate_range_qps is None:
+        load = load.model_copy(update={"rate_range_qps": sweep.ends("load.target_qps")})
     return settings.model_copy(update={"load": load, "sweep": sweep.without("load.target_qps")})
 
 
 def _with_dataset(settings: Settings) -> Settings:
-    """`settings` with the dataset's file by its absolute path and content. Raises FixCommand without it."""
+    """`settings` with the dataset's file by its absolute path and content. Raises ConfigurationError without it."""
     dataset = settings.load.dataset
     if dataset.path is None:
         return settings
@@ -168,12 +168,12 @@ def _with_dataset(settings: Settings) -> Settings:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise FixCommand(
+        raise ConfigurationError(
             f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
             "input_tokens,output_tokens, or the benchmark's pickle (*.pkl)."
         ) from None
     if dataset.sha256 not in (None, found):
-        raise FixCommand(
+        raise ConfigurationError(
             f"load.dataset.sha256: {path} has {found}, expected {dataset.sha256}: the file is not the one "
             "that was measured. Restore it, or leave sha256 out to measure this one."
         )
@@ -198,7 +198,7 @@ def _one_clear_error() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise FixCommand(_with_hint(str(error).strip())) from None
+        raise ConfigurationError(_with_hint(str(error).strip())) from None
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -7,19 +7,19 @@ class TuneError(Exception):
     exit_code = 3
 
 
-class FixCommand(TuneError):
+class ConfigurationError(TuneError):
     """The configuration or the command is wrong and nothing was run: change it and run again."""
 
     exit_code = 2
 
 
-class AnswerIsNo(TuneError):
+class NegativeResult(TuneError):
     """The work was done and the answer is no: nothing feasible, or findings."""
 
     exit_code = 1
 
 
-class RunAgain(TuneError):
+class ResumableError(TuneError):
     """Stopped before its end (a failed trial, a broken file, a budget): the same command resumes."""
 
     exit_code = 3

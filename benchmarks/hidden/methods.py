@@ -13,30 +13,30 @@ import optuna
 
 from hidden.space import AXES, BASE, CONFIGURATIONS, FEATURES, INDEX, MATTERS, PRIOR, SEED, neighbours
 from hidden.truth import path_of, read
-from tune.belief.choice import chance_to_run
-from tune.belief.plain import plain_gain
-from tune.belief.search import RackSearch, Seen
-from tune.sim.forecast import LOWEST_FRAC
+from tune.capacity.simulator_forecast import LOWEST_FRAC
+from tune.surrogate.acquisition import feasibility_probability
+from tune.surrogate.gaussian_process import gp_expected_improvement
+from tune.surrogate.optimizer import Observation, SurrogateOptimizer
 
 
 @dataclass(frozen=True)
 class Told:
     """`broken`: a rule; nothing was deployed. `below`: no rate that a search looks at was held. `qps`: the
-    measured boundary, of one that was given up the `forecast` one, else 0. `prefill_qps`, `decode_qps`: what
+    measured boundary, of one that was given up the `forecast` one, else 0. `prefill_capacity_qps`, `decode_capacity_qps`: what
     each pool could do alone."""
 
     status: Literal["measured", "forecast", "below", "crashed", "broken"]
     qps: float = 0.0
-    prefill_qps: float | None = None
-    decode_qps: float | None = None
+    prefill_capacity_qps: float | None = None
+    decode_capacity_qps: float | None = None
 
 
 class Method(Protocol):
     """What asks each deployment for its boundary."""
 
     beats: bool
-    """Whether a deployment that clearly cannot beat the best is given up, as search.beat_best has it."""
-    outdone_below_qps: float
+    """Whether a deployment that clearly cannot beat the best is given up, as search.early_stop has it."""
+    early_stop_below_qps: float
     """If the one proposed comes to less, another is expected to do better; 0 where that is never so."""
     gain_frac: float | None
     """By which share the one proposed is expected to raise the best rate, None where nothing says."""
@@ -52,7 +52,7 @@ class Method(Protocol):
 
 
 class HighestMeasured:
-    beats, outdone_below_qps, gain_frac = True, 0.0, None
+    beats, early_stop_below_qps, gain_frac = True, 0.0, None
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
         return sorted(measured(known), key=lambda index: -known[index].qps)[:count]
@@ -134,15 +134,15 @@ class RateSampled:
         index = INDEX.get(tuple(values[i] for i, (_, values) in zip(at, AXES.values(), strict=True)))
         return index, self._trial.suggest_float("target_qps", *self.RATES_QPS)
 
-    def tell(self, qps: float, boundary_qps: float | None) -> None:
-        """`boundary_qps`: None where nothing ran, else of the deployment."""
-        missed = 1.0 if boundary_qps is None else float(np.log(qps / max(boundary_qps, 0.01)))
+    def tell(self, qps: float, capacity_qps: float | None) -> None:
+        """`capacity_qps`: None where nothing ran, else of the deployment."""
+        missed = 1.0 if capacity_qps is None else float(np.log(qps / max(capacity_qps, 0.01)))
         self._trial.set_constraint("holds", missed)
-        self._study.tell(self._trial, 0.0 if boundary_qps is None else qps)
+        self._study.tell(self._trial, 0.0 if capacity_qps is None else qps)
 
 
 class GaussianProcess(HighestMeasured):
-    """Expected improvement under a Gaussian process on ln of the boundary (tune/belief/plain.py)."""
+    """Expected improvement under a Gaussian process on ln of the boundary (tune/surrogate/gaussian_process.py)."""
 
     def __init__(self, seed: int) -> None:
         self._draws = np.random.default_rng(seed)
@@ -158,10 +158,10 @@ class GaussianProcess(HighestMeasured):
         if number < 5 or len(known) < 3:
             return SEED if number == 0 else int(self._draws.choice(free))
         ln_qps = np.log(np.maximum(list(known.values()), 0.05))
-        gain = plain_gain(FEATURES, np.array(list(known)), ln_qps, self._best_qps())
+        gain = gp_expected_improvement(FEATURES, np.array(list(known)), ln_qps, self._best_qps())
         tried = np.array(list(self._seen))
         crashed = np.array([told.status == "crashed" for told in self._seen.values()])
-        return int(free[(gain * chance_to_run(FEATURES, tried, crashed))[free].argmax()])
+        return int(free[(gain * feasibility_probability(FEATURES, tried, crashed))[free].argmax()])
 
     def _best_qps(self) -> float:
         return max((told.qps for told in self._seen.values() if told.status == "measured"), default=0.05)
@@ -174,34 +174,34 @@ class Calibrated:
 
     def __init__(self, seed: int, structural: bool = True) -> None:
         self._search = replace_seed(searches(structural), seed)
-        self._seen: list[Seen] = []
+        self._seen: list[Observation] = []
 
     def propose(self, number: int) -> int | None:
         proposed = self._search.propose(self._seen) if self._seen else None
-        self.outdone_below_qps = proposed.outdone_below_qps if proposed else 0.0
+        self.early_stop_below_qps = proposed.early_stop_below_qps if proposed else 0.0
         self.gain_frac = proposed.gain_frac if proposed else None
         return proposed.index if proposed else SEED
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
         assert index is not None
         assert told.status != "broken"
-        alone = told.prefill_qps, told.decode_qps
+        alone = told.prefill_capacity_qps, told.decode_capacity_qps
         qps = LOWEST_FRAC * BASE.load.target_qps if told.status == "below" else told.qps
-        self._seen.append(Seen(index, told.status, qps, *alone))
+        self._seen.append(Observation(index, told.status, qps, *alone))
         self._view = self._search.view(self._seen)
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
-        expected = self._view.expected_qps
+        expected = self._view.expected_capacity_qps
         return sorted(measured(known), key=lambda index: -expected[index])[:count]
 
 
 @cache
-def searches(structural: bool) -> RackSearch:
+def searches(structural: bool) -> SurrogateOptimizer:
     """What is simulated before a search is the same for all of them."""
-    return RackSearch([one.spec for one in CONFIGURATIONS], FEATURES, MATTERS, PRIOR, 0, structural)
+    return SurrogateOptimizer([one.spec for one in CONFIGURATIONS], FEATURES, MATTERS, PRIOR, 0, structural)
 
 
-def replace_seed(search: RackSearch, seed: int) -> RackSearch:
+def replace_seed(search: SurrogateOptimizer, seed: int) -> SurrogateOptimizer:
     found = copy(search)
     found.reseed(seed)
     return found

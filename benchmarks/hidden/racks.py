@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hidden.space import CONFIGURATIONS, PRIOR, SEED
-from tune.results.requests import FloatArray
+from tune.core.arrays import FloatArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 

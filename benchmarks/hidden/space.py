@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tune.config import compose_overrides
-from tune.spec.bind import Point, bind, locate
-from tune.spec.findings import errors
+from tune.spec.bind import Point, bind_point, locate_point
+from tune.spec.findings import only_errors
 from tune.spec.rules import check
 from tune.spec.space import GraphFamilyDimension, OrderedDimension, Sweep, Value
 from tune.spec.split import Role
@@ -35,7 +35,7 @@ AXES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 SWEEP = Sweep(
     question="Which parallelism, split, chunk and decode batch hold the highest rate?",
     n_trials=60,
-    rest_to_decode=True,
+    fill_decode=True,
     space={
         name: OrderedDimension(kind="ordered", path=path, values=values)
         for name, (path, values) in AXES.items()
@@ -72,7 +72,7 @@ def point_of(values: tuple[int, ...]) -> Point:
     return point | {"decode_cuda_graphs": "listed"}
 
 
-def values_of(point: Point) -> tuple[int, ...]:
+def fitted_values(point: Point) -> tuple[int, ...]:
     return tuple(int(point[name]) for name in AXES)
 
 
@@ -80,22 +80,22 @@ def configurations() -> tuple[Configuration, ...]:
     """All that break no rule, in the order of AXES, last axis fastest."""
     found = []
     for values in itertools.product(*(values for _, values in AXES.values())):
-        spec = bind(BASE, SWEEP, point_of(values))
-        if spec.split.decode_workers and not errors(check(spec)):
+        spec = bind_point(BASE, SWEEP, point_of(values))
+        if spec.split.decode_workers and not only_errors(check(spec)):
             found.append(Configuration(values, spec))
     return tuple(found)
 
 
 CONFIGURATIONS = configurations()
 INDEX = {configuration.values: index for index, configuration in enumerate(CONFIGURATIONS)}
-_SEED = locate(BASE, SWEEP)
+_SEED = locate_point(BASE, SWEEP)
 assert _SEED is not None, "the seed's configuration is in the space"
-SEED = INDEX[values_of(_SEED)]
+SEED = INDEX[fitted_values(_SEED)]
 """Index of the reference configuration, 14P4D of TP4."""
 
 
 _FOUND = candidates(BASE, SWEEP, 0)
-_AT = {values_of(point): at for at, point in enumerate(_FOUND.points)}
+_AT = {fitted_values(point): at for at, point in enumerate(_FOUND.points)}
 FEATURES = _FOUND.features[[_AT[one.values] for one in CONFIGURATIONS]]
 """Settings as a study has them, each from 0 to 1: (configurations, settings)."""
 

@@ -32,14 +32,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hidden.racks import Rack, draw_rack
 from hidden.space import CONFIGURATIONS, PRIOR, SEED, Configuration
-from tune.probe.sequential import late_requests
-from tune.results.early_stopping import late_allowed
-from tune.sim.rack import simulate
+from tune.capacity.futility import late_requests
+from tune.loadgen.early_stopping import late_allowed
+from tune.sim.simulator import simulate
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 ORDERS, NEAR_FRAC = 5, 0.1
-LOWEST_QPS, HIGHEST_QPS = 0.5, 60.0
+CAPACITY_FLOOR_QPS, HIGHEST_QPS = 0.5, 60.0
 FAR_TOLERANCE, NEAR_TOLERANCE, ALONE_TOLERANCE = 1.03, 1.003, 1.01
 LEAST_BEST_QPS, EASY_FRAC = 6.0, 0.05
 REDRAWN = 100
@@ -54,7 +54,7 @@ def holds(rack: Rack | None, spec: TrialSpec, qps: float, order: int = 0, alone:
     """Whether a run at `qps` in the order of lengths `order` holds; None is the rack as the prior has it.
 
     `alone`: with next to nothing to do for the other pool."""
-    load = spec.load.model_copy(update={"target_qps": qps, "length_seed": order})
+    load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": order})
     asked = spec.model_copy(update={"load": load})
     on_rack = (rack.as_it_is(asked), rack.calibration(spec)) if rack else (asked, PRIOR)
     log = simulate(*on_rack, alone)
@@ -62,7 +62,7 @@ def holds(rack: Rack | None, spec: TrialSpec, qps: float, order: int = 0, alone:
 
 
 def boundary(passes: Holds, guess: float, tolerance: float, stride: float = 1.06) -> float:
-    """The highest rate that `passes`, from `guess` on in strides that grow; 0 below LOWEST_QPS."""
+    """The highest rate that `passes`, from `guess` on in strides that grow; 0 below CAPACITY_FLOOR_QPS."""
     low, high = guess, guess
     if passes(guess):
         while high <= HIGHEST_QPS:
@@ -71,7 +71,7 @@ def boundary(passes: Holds, guess: float, tolerance: float, stride: float = 1.06
             if not passes(high):
                 break
     else:
-        while low >= LOWEST_QPS:
+        while low >= CAPACITY_FLOOR_QPS:
             low, high = low / stride, low
             stride *= stride**0.5
             if passes(low):
@@ -116,11 +116,11 @@ def sharpened(rack: Rack | None, one: Configuration, guess: float) -> float:
 class Truth(NamedTuple):
     """By configuration: its boundary, None where it crashes; what prefill and decode could do alone."""
 
-    boundary_qps: Sequence[float | None]
-    alone_qps: Sequence[tuple[float, float]]
+    capacity_qps: Sequence[float | None]
+    pool_capacity_qps: Sequence[tuple[float, float]]
 
 
-def alone_qps(rack: Rack | None) -> list[tuple[float, float]]:
+def pool_capacity_qps(rack: Rack | None) -> list[tuple[float, float]]:
     """What prefill and decode could do alone, one a configuration, whether or not that crashes."""
     found: dict[tuple[Role, tuple[int, ...]], float] = {}
     for role in ROLES:
@@ -145,7 +145,7 @@ def write(path: Path, truth: Truth) -> None:
     part = path.with_suffix(".part")
     with part.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["configuration", "boundary_qps", "prefill_qps", "decode_qps"])
+        rows.writerow(["configuration", "capacity_qps", "prefill_capacity_qps", "decode_capacity_qps"])
         for one, qps, (prefill, decode) in zip(CONFIGURATIONS, *truth, strict=True):
             rows.writerow([one.label, "" if qps is None else f"{qps:.3f}", f"{prefill:.3f}", f"{decode:.3f}"])
     part.replace(path)
@@ -153,12 +153,12 @@ def write(path: Path, truth: Truth) -> None:
 
 def read(path: Path) -> list[float | None]:
     """Boundaries that `write` wrote, in the order of CONFIGURATIONS. Raises ValueError for another space."""
-    return [float(row["boundary_qps"]) if row["boundary_qps"] else None for row in _rows(path)]
+    return [float(row["capacity_qps"]) if row["capacity_qps"] else None for row in _rows(path)]
 
 
 def read_truth(path: Path) -> Truth:
     """The same with what prefill and decode could do alone."""
-    alone = [(float(row["prefill_qps"]), float(row["decode_qps"])) for row in _rows(path)]
+    alone = [(float(row["prefill_capacity_qps"]), float(row["decode_capacity_qps"])) for row in _rows(path)]
     return Truth(read(path), alone)
 
 
@@ -230,7 +230,7 @@ def find(name: str, number: int) -> Summary:
         if summary.best_qps >= LEAST_BEST_QPS and (number % 2 or not summary.is_easy):
             break
         print(f"{name} {number}: drawn again, {summary}", flush=True)
-    write(path_of(name, number), Truth(found, alone_qps(rack)))
+    write(path_of(name, number), Truth(found, pool_capacity_qps(rack)))
     write_racks(name, read_racks(name) | {number: summary})
     return summary
 
@@ -251,13 +251,13 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="only what each pool could do alone")
     options = parser.parse_args()
     if options.set == "prior":
-        write(path_of("prior", 0), Truth(boundaries(None), alone_qps(None)))
+        write(path_of("prior", 0), Truth(boundaries(None), pool_capacity_qps(None)))
         return
     for number in options.racks:
         began = time.perf_counter()
         if options.alone:
             path = path_of(options.set, number)
-            write(path, Truth(read(path), alone_qps(draw_rack(read_racks(options.set)[number].seed))))
+            write(path, Truth(read(path), pool_capacity_qps(draw_rack(read_racks(options.set)[number].seed))))
             print(f"{options.set} {number}: {time.perf_counter() - began:.0f} s", flush=True)
             continue
         print(f"{find(options.set, number)}, {time.perf_counter() - began:.0f} s", flush=True)

@@ -38,7 +38,7 @@ def test_a_committed_boundary_is_found_again(truth: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_what_a_pool_could_do_alone_is_found_again(truth: Any, role: str) -> None:
-    committed = truth.read_truth(truth.path_of("development", 0)).alone_qps
+    committed = truth.read_truth(truth.path_of("development", 0)).pool_capacity_qps
     rack, at = truth.draw_rack(truth.FIRST_SEED["development"]), ["prefill", "decode"].index(role)
     first: dict[Any, int] = {}
     for index, one in enumerate(truth.CONFIGURATIONS):
@@ -95,7 +95,7 @@ def test_every_method_ends_with_an_answer_that_it_measured(bench: Any, truth: An
 
 
 def test_what_is_stated_depends_on_the_noise_of_the_run_and_on_its_rack(bench: Any, truth: Any) -> None:
-    known = truth.read_truth(truth.path_of("development", 0)).boundary_qps
+    known = truth.read_truth(truth.path_of("development", 0)).capacity_qps
     chosen = [int(np.argmax([qps or 0.0 for qps in known])), bench.SEED]
     found = [bench.stated(known, chosen, of, 100.0) for of in ((0, 0), (0, 1), (1, 0))]
     assert len({one.below_best_frac for one in found}) == 3

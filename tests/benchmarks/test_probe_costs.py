@@ -71,7 +71,7 @@ def test_a_deployment_tells_what_its_pools_could_do_alone(
     """Of the one that binds what the boundary says, of the other as well as searches did."""
     of_rack = [row(bench, 0.0, 1.3, other_frac=0.97), row(bench, 0.0, 3.3, other_frac=0.8)]
     told, _ = bench.deployed(10.0, alone, 10.5, 0.0, of_rack)
-    rates = np.array([told.prefill_qps, told.decode_qps])
+    rates = np.array([told.prefill_capacity_qps, told.decode_capacity_qps])
     lower = int(np.argmin(alone))
     assert rates[lower] == pytest.approx(10.5, rel=0.01)
     assert rates[1 - lower] == pytest.approx(10.5 * beyond * (0.97 if beyond < 2 else 0.8))
@@ -80,7 +80,7 @@ def test_a_deployment_tells_what_its_pools_could_do_alone(
 def test_a_deployment_that_holds_no_rate_tells_only_that_and_ends_early(bench: Any) -> None:
     of_rack = [row(bench, 0.0, 1.3), row(bench, 1.8, 1.3, given_up=True, runs=0.1)]
     told, runs = bench.deployed(0.0, (0.0, 9.0), 0.0, 12.0, of_rack)
-    assert (told.status, told.qps, told.decode_qps, runs) == ("below", 0.0, None, 0.1)
+    assert (told.status, told.qps, told.decode_capacity_qps, runs) == ("below", 0.0, None, 0.1)
     assert bench.gpu_hours(0, 0.0, runs) < bench.gpu_hours(0, 6.0, 1.0)
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured_studies import SHORT, WHOLE_PASS, calibration_of, logs_of, measure_trial, settings_of
+from support.measured_studies import SHORT, WHOLE_PASS, calibration_of, logs_of, measure_trial, settings_for
 
-from tune.calibrate.calibrate import calibrate
-from tune.calibrate.comparison import Row, compare, rms_error_frac
-from tune.calibrate.figures import FITTED
-from tune.calibrate.fit import FittedParameter, fit, values_of
+from tune.calibrate.calibration import calibrate
+from tune.calibrate.compared_metrics import FITTED_METRICS
+from tune.calibrate.comparison import MetricComparison, compare_run, rms_error_frac
+from tune.calibrate.fit import FittedParameter, fit, fitted_values
+from tune.calibrate.measured_runs import MeasuredRun, run_of_logs, runs_of_study
 from tune.calibrate.parameters import find_parameters
-from tune.calibrate.runs import MeasuredRun, run_of_logs, runs_of_study
-from tune.calibrate.simulated import FIT_SEEDS, REPORT_SEEDS
-from tune.errors import FixCommand
+from tune.calibrate.replay import FIT_SEEDS, REPORT_SEEDS
+from tune.errors import ConfigurationError
 from tune.spec.settings import Settings
 
 SCALES = ("prefill_scale", "decode_scale")
@@ -24,7 +24,7 @@ TRUTH = {"prefill_scale": 0.97, "decode_scale": 1.2}
 
 
 def fitted(runs: tuple[MeasuredRun, ...], names: tuple[str, ...]) -> dict[str, FittedParameter]:
-    settings = settings_of()
+    settings = settings_for()
     calibration = calibration_of(settings)
     misfits: list[float] = []
     parameters = find_parameters(names, calibration, runs[0].spec.load.dataset)
@@ -41,7 +41,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredRun, ...
 
 def test_a_recorded_run_gives_its_scales_back(recorded: tuple[MeasuredRun, ...]) -> None:
     found = fitted(recorded, SCALES)
-    assert values_of(tuple(found.values())) == pytest.approx(TRUTH, rel=0.01)
+    assert fitted_values(tuple(found.values())) == pytest.approx(TRUTH, rel=0.01)
     for name, one in found.items():
         assert one.identified
         assert one.low < TRUTH[name] < one.high
@@ -54,17 +54,17 @@ def test_a_fit_gives_the_same_bits_again(recorded: tuple[MeasuredRun, ...]) -> N
 def test_two_runs_are_fitted_together(tmp_path: Path, recorded: tuple[MeasuredRun, ...]) -> None:
     other = measure_trial(tmp_path / "s", *SHORT, *SLOWER, "split.prefill_workers=13", "load.target_qps=13")
     alone, both = fitted(recorded, SCALES), fitted((*recorded, *runs_of_study(other, None)), SCALES)
-    assert values_of(tuple(both.values())) == pytest.approx(TRUTH, rel=0.01)
+    assert fitted_values(tuple(both.values())) == pytest.approx(TRUTH, rel=0.01)
     assert both["prefill_scale"].prior_share < alone["prefill_scale"].prior_share
 
 
 @pytest.mark.slow
 def test_logs_give_the_scales_back_though_lengths_are_unknown(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *WHOLE_PASS, *SLOWER)
-    run = run_of_logs(logs_of(study), settings_of(*WHOLE_PASS).trial_spec)
+    run = run_of_logs(logs_of(study), settings_for(*WHOLE_PASS).trial_spec)
     assert run.asked is None
     found = fitted((run,), SCALES)
-    assert values_of(tuple(found.values())) == pytest.approx(TRUTH, rel=0.03)
+    assert fitted_values(tuple(found.values())) == pytest.approx(TRUTH, rel=0.03)
     assert all(one.identified for one in found.values())
 
 
@@ -79,7 +79,7 @@ def test_a_queue_that_would_boil_over_binds_though_nearby_nothing_moves(
 
 def test_a_start_on_its_bound_is_left_where_the_run_says_so(tmp_path: Path) -> None:
     dearer = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.no_overlap_overhead_s=0.008")
-    start = calibration_of(settings_of("cluster.calibration.no_overlap_overhead_s=0"))
+    start = calibration_of(settings_for("cluster.calibration.no_overlap_overhead_s=0"))
     runs = runs_of_study(dearer, None)
     parameters = find_parameters(("no_overlap_overhead_s",), start, runs[0].spec.load.dataset)
     (one,) = fit(runs, start, parameters, lambda _: None)
@@ -102,16 +102,16 @@ def test_a_truth_out_of_reach_ends_at_its_bound(tmp_path: Path) -> None:
 
 
 def test_lengths_on_record_leave_nothing_to_fit_in_the_dataset(recorded: tuple[MeasuredRun, ...]) -> None:
-    with pytest.raises(FixCommand, match="sd_tokens has no effect"):
+    with pytest.raises(ConfigurationError, match="sd_tokens has no effect"):
         fitted(recorded, ("prefill_scale", "load.dataset.inputs.sd_tokens"))
 
 
 def test_a_parameter_of_the_dataset_needs_one_dataset(shipped: Settings) -> None:
-    figures = dict.fromkeys(FITTED, 1.0)
+    figures = dict.fromkeys(FITTED_METRICS, 1.0)
     run = MeasuredRun("a", shipped.trial_spec, figures, None)
-    other = MeasuredRun("b", settings_of("load.dataset.inputs.sd_tokens=3000").trial_spec, figures, None)
+    other = MeasuredRun("b", settings_for("load.dataset.inputs.sd_tokens=3000").trial_spec, figures, None)
     asked = shipped.calibrate.model_copy(update={"parameters": ("load.dataset.inputs.sd_tokens",)})
-    with pytest.raises(FixCommand, match="runs of different datasets"):
+    with pytest.raises(ConfigurationError, match="runs of different datasets"):
         calibrate(asked, calibration_of(shipped), (run, other), lambda _: None)
 
 
@@ -119,23 +119,26 @@ def test_a_rack_that_answers_nothing_cannot_be_fitted(recorded: tuple[MeasuredRu
     (run,) = recorded
     tiny = run.spec.model_copy(update={"decode": run.spec.decode.model_copy(update={"max_seq_len": 64})})
     refused = MeasuredRun("tiny", tiny, run.figures, run.asked)
-    with pytest.raises(FixCommand, match="tiny: the simulated rack gives no"):
+    with pytest.raises(ConfigurationError, match="tiny: the simulated rack gives no"):
         fitted((refused,), SCALES)
 
 
 def test_a_comparison_counts_orders_and_errors(recorded: tuple[MeasuredRun, ...]) -> None:
     (run,) = recorded
-    calibration = calibration_of(settings_of())
-    rows = compare(run, calibration, TRUTH)
+    calibration = calibration_of(settings_for())
+    rows = compare_run(run, calibration, TRUTH)
     assert {row.figure for row in rows} == set(run.figures)
-    assert {row.figure for row in rows if row.fitted} == set(FITTED)
+    assert {row.figure for row in rows if row.fitted} == set(FITTED_METRICS)
     assert all(row.spread is None and abs(row.error_frac) < 1e-6 for row in rows)
     unknown = MeasuredRun("unknown", run.spec, run.figures, None)
-    assert all((row.spread or 0.0) > 0 for row in compare(unknown, calibration, TRUTH))
+    assert all((row.spread or 0.0) > 0 for row in compare_run(unknown, calibration, TRUTH))
 
 
 def test_errors_of_fitted_and_predicted_figures_are_apart() -> None:
-    rows = [Row(("ttft_s", "p99"), 2.0, 2.2, None), Row(("ttft_s", "p50"), 1.0, 0.7, None)]
+    rows = [
+        MetricComparison(("ttft_s", "p99"), 2.0, 2.2, None),
+        MetricComparison(("ttft_s", "p50"), 1.0, 0.7, None),
+    ]
     assert rms_error_frac([rows], fitted=True) == pytest.approx(0.1)
     assert rms_error_frac([rows, rows], fitted=False) == pytest.approx(0.3)
     assert rms_error_frac([rows[:1]], fitted=False) is None

@@ -16,7 +16,7 @@ from tune.calibrate.parameters import (
     with_dataset_values,
     with_values,
 )
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
 
@@ -80,7 +80,7 @@ def test_values_reach_the_rack_and_the_dataset(shipped: Settings) -> None:
 )
 def test_wrong_names(shipped: Settings, names: list[str], says: str) -> None:
     assert shipped.cluster.calibration is not None
-    with pytest.raises(FixCommand, match=r"calibrate\.parameters") as error:
+    with pytest.raises(ConfigurationError, match=r"calibrate\.parameters") as error:
         find_parameters(names, shipped.cluster.calibration, shipped.load.dataset)
     assert says in str(error.value)
 
@@ -92,12 +92,12 @@ def test_wrong_names(shipped: Settings, names: list[str], says: str) -> None:
 def test_a_start_outside_its_bounds(shipped: Settings, name: str, value: float, says: str) -> None:
     assert shipped.cluster.calibration is not None
     start = with_values(shipped.cluster.calibration, {name: value})
-    with pytest.raises(FixCommand, match=says):
+    with pytest.raises(ConfigurationError, match=says):
         find_parameters([name], start, shipped.load.dataset)
 
 
 def test_a_length_that_does_not_vary_cannot_be_scaled(shipped: Settings) -> None:
     assert shipped.cluster.calibration is not None
     fixed = with_dataset_values(shipped.load.dataset, {"load.dataset.inputs.sd_tokens": 0.0})
-    with pytest.raises(FixCommand, match="a value above 0"):
+    with pytest.raises(ConfigurationError, match="a value above 0"):
         find_parameters(["load.dataset.inputs.sd_tokens"], shipped.cluster.calibration, fixed)

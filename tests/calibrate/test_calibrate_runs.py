@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured_studies import SHORT, calibration_of, logs_of, measure_trial, settings_of
+from support.measured_studies import SHORT, calibration_of, logs_of, measure_trial, settings_for
 
-from tune.calibrate.calibrate import read_listed
-from tune.calibrate.figures import ALL, FITTED, of_requests
+from tune.analysis.measure import REQUESTS_FILE
+from tune.calibrate.calibration import read_listed
+from tune.calibrate.compared_metrics import ALL_METRICS, FITTED_METRICS, metrics_of_requests
+from tune.calibrate.measured_runs import run_of_logs, runs_of_study
 from tune.calibrate.parameters import Values
-from tune.calibrate.runs import run_of_logs, runs_of_study
-from tune.calibrate.simulated import simulated
-from tune.errors import FixCommand, RunAgain
-from tune.results.folder import StudyFolder
-from tune.results.measure import REQUESTS_FILE
-from tune.results.requests import read_requests
-from tune.spec.calibrate import ListedRun
+from tune.calibrate.replay import simulate_run
+from tune.errors import ConfigurationError, ResumableError
+from tune.records.folders import StudyFolder
+from tune.records.requests import read_requests
+from tune.spec.calibrate_settings import ListedRun
 from tune.spec.settings import Settings
 
 NOTHING: Values = {}
@@ -38,19 +38,19 @@ def test_a_recorded_trial_is_its_own_requests(study: StudyFolder) -> None:
     assert run.asked is not None
     np.testing.assert_array_equal(run.asked.scheduled_ns, log.scheduled_ns)
     np.testing.assert_array_equal(run.asked.input_tokens, log.input_tokens)
-    assert set(FITTED) < set(run.figures) <= set(ALL)
+    assert set(FITTED_METRICS) < set(run.figures) <= set(ALL_METRICS)
     assert run.label.startswith("trial 0 (t")
 
 
 def test_the_figures_of_a_record_are_those_of_its_requests(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, [0])
-    again = of_requests(read_requests(logs_of(study) / REQUESTS_FILE))
+    again = metrics_of_requests(read_requests(logs_of(study) / REQUESTS_FILE))
     assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
 
 
 def test_the_rack_that_measured_a_trial_gives_its_figures_back(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, None)
-    (again,) = simulated(run, calibration_of(settings_of()), NOTHING, (5, 6))
+    (again,) = simulate_run(run, calibration_of(settings_for()), NOTHING, (5, 6))
     assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
 
 
@@ -64,7 +64,7 @@ def test_without_its_requests_a_trial_is_simulated_in_several_orders(tmp_path: P
     (logs_of(study) / REQUESTS_FILE).unlink()
     (run,) = runs_of_study(study, None)
     assert run.asked is None
-    first, second = simulated(run, calibration_of(settings_of()), NOTHING, (1, 2))
+    first, second = simulate_run(run, calibration_of(settings_for()), NOTHING, (1, 2))
     assert first["ttft_s", "p99"] != second["ttft_s", "p99"]
 
 
@@ -72,7 +72,7 @@ def test_a_torn_record_is_named(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     path = logs_of(study) / REQUESTS_FILE
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(RunAgain, match=r"requests\.npz"):
+    with pytest.raises(ResumableError, match=r"requests\.npz"):
         runs_of_study(study, None)
 
 
@@ -86,7 +86,7 @@ def test_a_torn_record_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_trials_that_cannot_be_fitted(study: StudyFolder, trials: list[str | int], says: str) -> None:
-    with pytest.raises(FixCommand) as error:
+    with pytest.raises(ConfigurationError) as error:
         runs_of_study(study, trials)
     assert says in str(error.value)
 
@@ -94,7 +94,7 @@ def test_trials_that_cannot_be_fitted(study: StudyFolder, trials: list[str | int
 def test_a_trial_without_its_configuration(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     (study.trials()[0].root / "spec.json").unlink()
-    with pytest.raises(FixCommand, match=r"spec\.json is missing"):
+    with pytest.raises(ConfigurationError, match=r"spec\.json is missing"):
         runs_of_study(study, None)
 
 
@@ -115,8 +115,8 @@ def test_the_published_logs(shipped: Settings) -> None:
     ],
 )
 def test_logs_of_another_configuration(overrides: list[str], says: str) -> None:
-    with pytest.raises(FixCommand) as error:
-        run_of_logs(PUBLISHED, settings_of(*overrides).trial_spec)
+    with pytest.raises(ConfigurationError) as error:
+        run_of_logs(PUBLISHED, settings_for(*overrides).trial_spec)
     assert says in str(error.value)
 
 
@@ -124,12 +124,12 @@ def test_logs_without_latencies_of_tokens(shipped: Settings, tmp_path: Path) -> 
     lines = (PUBLISHED / "mlperf_log_detail.txt").read_text().splitlines()
     kept = [line for line in lines if "first_token" not in line]
     (tmp_path / "mlperf_log_detail.txt").write_text("\n".join(kept))
-    with pytest.raises(FixCommand, match="found no mean of ttft_s, p99 of ttft_s"):
+    with pytest.raises(ConfigurationError, match="found no mean of ttft_s, p99 of ttft_s"):
         run_of_logs(tmp_path, shipped.trial_spec)
 
 
 def test_a_folder_without_logs(shipped: Settings, tmp_path: Path) -> None:
-    with pytest.raises(RunAgain, match=r"mlperf_log_detail\.txt is missing"):
+    with pytest.raises(ResumableError, match=r"mlperf_log_detail\.txt is missing"):
         run_of_logs(tmp_path, shipped.trial_spec)
 
 
@@ -158,6 +158,6 @@ def test_a_list_of_runs(tmp_path: Path) -> None:
 def test_a_list_that_is_none(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "runs.yaml"
     path.write_text(text)
-    with pytest.raises(FixCommand, match=r"runs\.yaml cannot be read") as error:
+    with pytest.raises(ConfigurationError, match=r"runs\.yaml cannot be read") as error:
         read_listed(path)
     assert says in str(error.value)

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from measured_studies import calibration_of
+from support.measured_studies import calibration_of
 
-from tune.calibrate.comparison import Row
+from tune.calibrate.comparison import MetricComparison
 from tune.calibrate.fit import FittedParameter
+from tune.calibrate.measured_runs import MeasuredRun, RecordedRequests
 from tune.calibrate.parameters import find_parameters
-from tune.calibrate.runs import Asked, MeasuredRun
 from tune.calibrate.settings_file import check_target, render_settings
-from tune.calibrate.text import describe_seeds, render_parameters, render_runs
+from tune.calibrate.tables import describe_seeds, render_parameters, render_runs
 from tune.config import compose_overrides, shipped_options
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,18 +41,21 @@ def runs(settings: Settings) -> tuple[MeasuredRun, ...]:
     spec = settings.trial_spec
     return (
         MeasuredRun("logs/a", spec, {}, None, "too few queries"),
-        MeasuredRun("trial 3 (t0123456789ab)", spec, {}, Asked(one, one, one)),
+        MeasuredRun("trial 3 (t0123456789ab)", spec, {}, RecordedRequests(one, one, one)),
     )
 
 
 TABLES = (
     (
-        Row(("ttft_s", "mean"), 1.5216, 1.5, 0.02),
-        Row(("ttft_s", "p50"), 1.3899, 1.42, 0.01),
-        Row(("tpot_s", "p90"), 0.05804, 0.0553, 0.0003),
-        Row(("loadgen_tps", "mean"), 9897.52, 9723.0, 68.2),
+        MetricComparison(("ttft_s", "mean"), 1.5216, 1.5, 0.02),
+        MetricComparison(("ttft_s", "p50"), 1.3899, 1.42, 0.01),
+        MetricComparison(("tpot_s", "p90"), 0.05804, 0.0553, 0.0003),
+        MetricComparison(("loadgen_tps", "mean"), 9897.52, 9723.0, 68.2),
     ),
-    (Row(("ttft_s", "p99"), 4.2158, 4.2158, None), Row(("output_tps", "mean"), 9903.1, 9850.0, None)),
+    (
+        MetricComparison(("ttft_s", "p99"), 4.2158, 4.2158, None),
+        MetricComparison(("output_tps", "mean"), 9903.1, 9850.0, None),
+    ),
 )
 
 
@@ -142,7 +145,7 @@ def test_the_settings_compose_as_a_cluster(
 def test_places_where_no_settings_can_go(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "cluster" / "folder.yaml").mkdir(parents=True)
     (tmp_path / "cluster" / "mine.yaml").write_text("kind: sim\n", encoding="utf-8")
-    with pytest.raises(FixCommand, match=r"calibrate\.to") as error:
+    with pytest.raises(ConfigurationError, match=r"calibrate\.to") as error:
         check_target(tmp_path / name, shipped_options("cluster"))
     assert says in str(error.value)
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from local_trials import Start, alive
-from stand_ins import MARK
+from support.fake_deployment import MARK
+from support.local_trials import Start, alive
 
 
 @pytest.fixture

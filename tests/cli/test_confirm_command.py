@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from local_trials import Start, printed
-from slurm_rack import SlurmRack
-from slurm_trials import small, stubbed
+from support.local_trials import Start, printed
+from support.slurm_rack import SlurmRack
+from support.slurm_trials import small, stubbed
 from test_cli import Tune, tune, written
 
 __all__ = ["tune"]
@@ -44,7 +44,7 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     repeats = tmp_path / "runs" / "pd_split-sim.confirm"
     found = json.loads((repeats / "confirmation.json").read_text())
     first = found["configurations"][0]
-    assert f"load.target_qps={first['stated_qps']!r} load.mode=fixed" in done.stdout
+    assert f"load.target_qps={first['guaranteed_qps']!r} load.mode=fixed" in done.stdout
     assert "stated    Confirmed: " in done.stdout
     assert 'id="confirmed"' in page.read_text()
     assert "luckiest" not in page.read_text()
@@ -58,7 +58,7 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     assert "stated    Confirmed: " in report.stdout
     run_it = tune(*first["overrides"], "study.name=one")
     assert run_it.returncode == 0, run_it.stderr
-    assert f"{first['stated_qps']:g} queries/s" in run_it.stdout
+    assert f"{first['guaranteed_qps']:g} queries/s" in run_it.stdout
 
     status = tune("action=status", "study.name=pd_split-sim.confirm")
     assert "4 of 4 done" in status.stdout
@@ -71,7 +71,7 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
 def test_jobs_of_a_real_slurm_confirm_a_trial_of_theirs(
     start: Start, slurm: SlurmRack, tmp_path: Path
 ) -> None:
-    bracket = ("load.bracket_qps=[100.0,100.0]", "load.resolution=0.5")
+    bracket = ("load.rate_range_qps=[100.0,100.0]", "load.resolution=0.5")
     asked = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
     first = start(*slurm.words, *asked, "study.name=one")
     said = printed(first)
@@ -83,6 +83,6 @@ def test_jobs_of_a_real_slurm_confirm_a_trial_of_theirs(
     assert "confirm.configurations: 3 asked, 1 of this study" in said
     found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
     (one,) = found["configurations"]
-    assert [repeat["confirmed_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
-    assert one["boundary_qps"]["mean"] <= 100.0 + 1e-9
+    assert [repeat["verified_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
+    assert one["capacity_qps"]["mean"] <= 100.0 + 1e-9
     assert found["degrees_of_freedom"] == 1

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm
+from support.fake_slurm import FakeSlurm
 
-from tune.clusters.allocation import Allocation
-from tune.orchestrate.inbox import take
-from tune.results.folder import write_attempt
-from tune.results.record import AttemptRecord
+from tune.backends.slurm.allocation import Allocation
+from tune.orchestrator.slurm.work_queue import mark_started
+from tune.records.attempt_record import AttemptRecord
+from tune.records.folders import write_attempt
 
 Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 ONE = ("study.name=one",)
@@ -56,7 +56,7 @@ def test_a_job_is_seen_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> N
     assert "job 101" in one.stdout
 
     slurm.set("101", state="RUNNING", nodes="g[01-18]")
-    take(attempt, ["g01"])
+    mark_started(attempt, ["g01"])
     (attempt / "logs").mkdir()
     (attempt / "logs" / "g01_prefill_w0.out").write_text("loading weights\nready\n")
     cancelled = tune("action=cancel", *ONE, f"trial={trial}")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from local_trials import SMALL, Start, alive, printed
-from stand_ins import finish, wait_for
+from support.fake_deployment import finish, wait_for
+from support.local_trials import SMALL, Start, alive, printed
 
-from tune.results.measure import REQUESTS_FILE
-from tune.results.metrics import METRICS_FILE, read_metrics, total
-from tune.results.requests import read_requests
+from tune.analysis.measure import REQUESTS_FILE
+from tune.records.requests import read_requests
+from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...
 
 
 CAPACITY = (
-    *("load.mode=capacity", "load.resolution=0.2", "load.bracket_qps=[8.0,30.0]", "load.target_qps=15.0"),
+    *("load.mode=capacity", "load.resolution=0.2", "load.rate_range_qps=[8.0,30.0]", "load.target_qps=15.0"),
     *("load.min_queries=500", "load.dataset.inputs.mean_tokens=800.0"),
     *("load.dataset.outputs.mean_tokens=20.0", "slo.ttft_p99_s=0.6", "slo.tpot_p99_s=null"),
 )
@@ -85,7 +85,7 @@ def test_the_highest_rate_is_found_on_one_real_deployment(
     assert said.count("started 4 processes") == 1, "one deployment"
     outcome = json.loads((attempt.parents[1] / "outcome.json").read_text())
     capacity = json.loads((attempt / "capacity.json").read_text())
-    assert 8.0 <= capacity["confirmed_qps"] == outcome["capacity_qps"]["low"] <= 30.0
+    assert 8.0 <= capacity["verified_qps"] == outcome["capacity_qps"]["low"] <= 30.0
     short, *_ = outcome["probes"]
     assert (short["queries"], short["full"]) == (459, False)
     (best,) = [one for one in outcome["probes"] if one["full"] and one["feasible"]][-1:]
@@ -139,7 +139,7 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
         "sweep:\n"
         "  question: Which split of three nodes?\n"
         "  n_trials: 2\n"
-        "  rest_to_decode: true\n"
+        "  fill_decode: true\n"
         "  space:\n"
         "    prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}\n"
     )
@@ -148,7 +148,7 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
         str(own.parent),
         "+sweep=splits",
         "search=grid",
-        "study.incumbent=false",
+        "study.baseline=false",
         "load.mode=fixed",
     )
     process = start(*words, *SMALL, *dynamo)

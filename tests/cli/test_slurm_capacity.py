@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 
 import pytest
-from local_trials import Start
-from slurm_rack import SlurmRack
-from slurm_runs import attempts, job_ids, outcomes
-from slurm_trials import SPLIT, small, sweep
+from support.local_trials import Start
+from support.slurm_rack import SlurmRack
+from support.slurm_runs import attempts, job_ids, outcomes
+from support.slurm_trials import SPLIT, small, sweep
 
 from tune.config import compose_overrides
 

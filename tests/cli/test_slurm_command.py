@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from local_trials import Start, printed
-from slurm_conf import COUNT, NODES
-from slurm_rack import SlurmRack
-from slurm_runs import attempts, await_asking, job_ids, kill_on, outcomes, record
-from slurm_trials import SPLIT, small, sweep
+from support.local_trials import Start, printed
+from support.slurm_conf import COUNT, NODES
+from support.slurm_rack import SlurmRack
+from support.slurm_runs import attempts, await_asking, job_ids, kill_on, outcomes, record
+from support.slurm_trials import SPLIT, small, sweep
 
-from tune.results.metrics import METRICS_FILE, read_metrics, total
+from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from local_trials import Start, printed
-from slurm_rack import SlurmRack
-from slurm_runs import attempts, await_asking, job_ids, outcomes, record
-from slurm_trials import SPLIT, small, stubbed, sweep
-from stand_ins import finish, wait_for
+from support.fake_deployment import finish, wait_for
+from support.local_trials import Start, printed
+from support.slurm_rack import SlurmRack
+from support.slurm_runs import attempts, await_asking, job_ids, outcomes, record
+from support.slurm_trials import SPLIT, small, stubbed, sweep
 
 pytestmark = pytest.mark.slow
 

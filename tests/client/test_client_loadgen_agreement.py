@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from right_client import client_command, make_settings, run_command
-from streaming_server import StreamingServer
+from support.right_client import client_command, make_settings, run_command
+from support.streaming_server import StreamingServer
 
-from tune.probe.arrivals import generated_query_duration_ns
-from tune.results.loadgen_figures import LoadGenFigures, read_logs
-from tune.results.loadgen_log import write_logs
-from tune.results.requests import RequestLog, read_requests
+from tune.loadgen.log_reader import LoadGenFigures, read_logs
+from tune.loadgen.log_writer import write_logs
+from tune.records.requests import RequestLog, read_requests
+from tune.workload.arrivals import generated_query_duration_ns
 
 MEASURED = {"loadgen_version", "completed_qps", "tps", "scheduled_tps", "ttft_s", "tpot_s", "latency_s"}
 """What depends on the moment at which LoadGen hears of a token; both logs must agree in all else."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from real_loadgen import Script, command, run_real_loadgen
-from right_client import make_settings
+from support.real_loadgen import Script, command, run_real_loadgen
+from support.right_client import make_settings
 
-from tune.client.settings import ClientSettings
-from tune.probe.arrivals import arrivals_ns, generated_query_duration_ns
-from tune.results.loadgen_log import write_logs
-from tune.results.loadgen_settings import loadgen_settings
+from tune.client.client_settings import ClientSettings
+from tune.loadgen.log_writer import write_logs
+from tune.loadgen.run_settings import loadgen_settings
 from tune.spec.load import Load
+from tune.workload.arrivals import arrivals_ns, generated_query_duration_ns
 
 DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
 LIMIT_S, LATE_S = 1.0, 1.3
@@ -83,7 +83,7 @@ CASES = {
 QUICK = {"1 late first token of 661", "duration alone is missed"}
 
 
-def settings_of(case: Case) -> ClientSettings:
+def settings_for(case: Case) -> ClientSettings:
     plain = {"load__concatenate_permutation": False, "load__min_queries": case.queries}
     short = {"load__target_qps": 2000.0, "load__min_duration_s": 0.1}
     return make_settings(**plain | short | case.load, slo__ttft_p99_s=LIMIT_S, slo__tpot_p99_s=LIMIT_S)
@@ -120,7 +120,7 @@ def test_the_same_requests_give_the_same_log(name: str, tmp_path: Path) -> None:
     case, theirs, ours = CASES[name], tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()
     ours.mkdir()
-    load, slo = settings_of(case).load, settings_of(case).slo
+    load, slo = settings_for(case).load, settings_for(case).slo
     arrivals = arrivals_ns(load)
     asked = loadgen_settings(load, slo, int(arrivals[-1]))
     fates = {query * case.queries // max(case.late, 1): case.fate for query in range(case.late)}

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from right_client import make_settings
+from support.right_client import make_settings
 
 from tune.client.prompts import Prompts, made_ids, made_texts
 from tune.client.schedule import draw_schedule
-from tune.client.words import WORDS
-from tune.probe.pickled import pickled_ids, pickled_texts
+from tune.client.vocabulary import ONE_TOKEN_WORDS
 from tune.spec.engine import KV_BLOCK_TOKENS
+from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_texts
 
 LONGEST = 400
 IDS, TEXTS = made_ids(3, LONGEST), made_texts(3, LONGEST)
@@ -38,12 +38,12 @@ def test_made_prompts_have_their_length(position: int, tokens: int) -> None:
     assert all(type(token) is int and 10_000 <= token < 30_000 for token in ids)
     words = text.split(" ")
     assert len(words) == tokens
-    assert set(words) <= set(WORDS)
+    assert set(words) <= set(ONE_TOKEN_WORDS)
 
 
 def test_the_words_can_be_cut_by_bytes_and_are_enough_to_tell_prompts_apart() -> None:
-    assert len(set(WORDS)) == len(WORDS) == 128
-    assert all(re.fullmatch("[a-z]{4}", word) for word in WORDS)
+    assert len(set(ONE_TOKEN_WORDS)) == len(ONE_TOKEN_WORDS) == 128
+    assert all(re.fullmatch("[a-z]{4}", word) for word in ONE_TOKEN_WORDS)
 
 
 @pytest.mark.parametrize("source", [IDS, TEXTS])
@@ -110,7 +110,7 @@ def test_the_benchmarks_own_prompts_are_asked_whole_and_end_when_the_engine_says
     settings = make_settings(load__api=api, **recorded(root))
     load, schedule = settings.load, draw_schedule(settings)
     prompts = Prompts("llama", load, schedule)
-    ids, texts = pickled_ids(load.dataset), pickled_texts(load.dataset)
+    ids, texts = read_pickle_ids(load.dataset), read_pickle_texts(load.dataset)
     asked = []
     for position in range(len(schedule)):
         body = json.loads(prompts.body(position))

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from right_client import client_command, make_settings, run_command
-from streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
+from support.right_client import client_command, make_settings, run_command
+from support.streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
 
+from tune.capacity.futility import find_futility
+from tune.client.client_settings import STOPPED
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
-from tune.client.settings import STOPPED
-from tune.probe.arrivals import generated_query_duration_ns
-from tune.probe.sequential import hopeless
-from tune.results.early_stopping import MIN_QUERIES
-from tune.results.latencies import answered
-from tune.results.loadgen_figures import LoadGenFigures, read_logs
-from tune.results.requests import RequestLog, read_requests
+from tune.loadgen.early_stopping import MIN_QUERIES
+from tune.loadgen.latencies import answered
+from tune.loadgen.log_reader import LoadGenFigures, read_logs
+from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import MLPERF_SCHEDULE_SEED
+from tune.workload.arrivals import generated_query_duration_ns
 
 
 @dataclass
@@ -217,7 +217,7 @@ def test_a_run_that_can_hold_no_more_ends_with_the_record_that_shows_it(tmp_path
         done = run(tmp_path, server, **changes)
     assert done.process.returncode == STOPPED, done.process.stderr
     settings, log = make_settings(**changes), done.log
-    certain = hopeless(log, settings.slo, len(done.schedule))
+    certain = find_futility(log, settings.slo, len(done.schedule))
     assert certain is not None
     assert certain.queries == len(log)
     assert MIN_QUERIES <= len(log) < len(server.seen) < len(done.schedule) / 2
@@ -278,7 +278,7 @@ BROKEN_CLOCK = """
 import os, sys, time
 from pathlib import Path
 from tune.client.run import run_client
-from tune.client.settings import read_settings
+from tune.client.settings import read_client_settings
 
 def clock():
     if sys._getframe(1).f_code.co_name == "tell_first":
@@ -286,7 +286,7 @@ def clock():
     return time.monotonic_ns()
 
 try:
-    run_client(read_settings(Path(sys.argv[1]), sys.argv[2]), Path(sys.argv[3]), clock, time.time, print)
+    run_client(read_client_settings(Path(sys.argv[1]), sys.argv[2]), Path(sys.argv[3]), clock, time.time, print)
 except RuntimeError as error:
     print(f"raised: {error}", flush=True)
 os._exit(0)

@@ -2,12 +2,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from right_client import make_settings
+from support.right_client import make_settings
 
+from tune.client.client_settings import ClientRun
 from tune.client.schedule import draw_schedule
-from tune.client.settings import AskedRun
 from tune.deploy.plan import client_json
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.sim.admission import answers
 from tune.spec.trial import TrialSpec
 
@@ -31,7 +31,7 @@ def test_two_seeds_decide_two_things() -> None:
 
 
 def test_lengths_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(FixCommand, match=r"nowhere\.csv"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.csv"):
         draw_schedule(make_settings(load__dataset__path="/nowhere.csv"))
 
 
@@ -49,7 +49,7 @@ def test_no_more_is_asked_than_max_seq_len_leaves() -> None:
 
 def test_it_asks_for_what_the_simulated_rack_answers(make_spec: Callable[..., TrialSpec]) -> None:
     spec = make_spec(decode__max_seq_len=12_000)
-    asked = draw_schedule(AskedRun.model_validate_json(client_json(spec)))
+    asked = draw_schedule(ClientRun.model_validate_json(client_json(spec)))
     answered = answers(spec, asked.input_tokens, asked.output_tokens)
     assert np.array_equal(asked.most_tokens, answered)
     assert (answered < asked.output_tokens).any()

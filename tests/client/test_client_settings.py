@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from right_client import changed, make_settings
+from support.right_client import changed, make_settings
 
-from tune.client.settings import read_settings
-from tune.errors import FixCommand
+from tune.client.client_settings import read_client_settings
+from tune.errors import ConfigurationError
 
 URL = "http://head:8000/v1"
 
@@ -24,9 +24,9 @@ def asked(**changes: Any) -> dict[str, Any]:
 def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(json.dumps(asked()))
-    assert read_settings(path, URL) == make_settings(endpoint_url=URL)
-    with pytest.raises(FixCommand, match="endpoint_url"):
-        read_settings(path, url)
+    assert read_client_settings(path, URL) == make_settings(endpoint_url=URL)
+    with pytest.raises(ConfigurationError, match="endpoint_url"):
+        read_client_settings(path, url)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
 def test_a_wrong_value_is_refused_by_its_name(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "client.json"
     path.write_text(json.dumps(asked(**{key: value})))
-    with pytest.raises(FixCommand, match=key.replace("__", r"\.")) as refused:
-        read_settings(path, URL)
+    with pytest.raises(ConfigurationError, match=key.replace("__", r"\.")) as refused:
+        read_client_settings(path, URL)
     assert str(path) in str(refused.value)
 
 
@@ -89,21 +89,21 @@ def test_no_key_may_be_missing(tmp_path: Path, key: tuple[str, ...]) -> None:
     del node[key[-1]]
     path = tmp_path / "client.json"
     path.write_text(json.dumps(tree))
-    with pytest.raises(FixCommand, match=rf"{'.'.join(key)}: Field required"):
-        read_settings(path, URL)
+    with pytest.raises(ConfigurationError, match=rf"{'.'.join(key)}: Field required"):
+        read_client_settings(path, URL)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"load": {"target_qps": NaN}}', "\x00", '"mlperf"'])
 def test_what_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
-    with pytest.raises(FixCommand, match="finding"):
-        read_settings(path, URL)
+    with pytest.raises(ConfigurationError, match="finding"):
+        read_client_settings(path, URL)
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir])
 def test_no_file_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "client.json"
     make(path)
-    with pytest.raises(FixCommand, match="cannot be read"):
-        read_settings(path, URL)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_client_settings(path, URL)

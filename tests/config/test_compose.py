@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides, trial_overrides
-from tune.errors import FixCommand
-from tune.spec.bind import bind, locate
-from tune.spec.rules import check, check_cluster, errors
+from tune.errors import ConfigurationError
+from tune.spec.bind import bind_point, locate_point
+from tune.spec.findings import only_errors
+from tune.spec.rules import check, check_cluster
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
@@ -61,10 +62,10 @@ def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> Non
     assert composition.study_name == f"{sweep}-sim"
     assert composed.sweep is not None
     assert composed.sweep.question.endswith("?")
-    point = locate(composed.trial_spec, composed.sweep)
+    point = locate_point(composed.trial_spec, composed.sweep)
     if sweep != "target_qps":
         assert point is not None
-        assert bind(composed.trial_spec, composed.sweep, point) == composed.trial_spec
+        assert bind_point(composed.trial_spec, composed.sweep, point) == composed.trial_spec
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -74,7 +75,7 @@ def test_most_of_every_shipped_space_can_run(sweep: str) -> None:
     draw, runnable = random.Random(1), 0
     for _ in range(300):
         point = {name: _drawn(dimension, draw) for name, dimension in composed.sweep.space.items()}
-        runnable += not errors(check(bind(composed.trial_spec, composed.sweep, point)))
+        runnable += not only_errors(check(bind_point(composed.trial_spec, composed.sweep, point)))
     assert runnable >= 150
 
 
@@ -178,7 +179,7 @@ BAD = [
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(o) for o, _ in BAD])
 def test_bad_configurations_are_one_clear_error(overrides: list[str], message: str) -> None:
-    with pytest.raises(FixCommand) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         compose_overrides(overrides)
     assert message in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -187,7 +188,7 @@ def test_bad_configurations_are_one_clear_error(overrides: list[str], message: s
 
 
 def test_all_invalid_values_are_reported_at_once() -> None:
-    with pytest.raises(FixCommand) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         compose_overrides(["load.target_qps=fast", "decode.max_batch_size=x", "+study.nam=1"])
     for path in ("load.target_qps", "decode.max_batch_size", "study.nam"):
         assert f"  {path}: " in str(caught.value)
@@ -203,7 +204,7 @@ CONFIGURATIONS = [
     ["cluster=slurm", "cluster.partition='a, b'", "cluster.extra_sbatch=['--comment=\"x y\"']"],
     ["cluster.calibration.prefill_scale=0.123456789012345"],
     ["decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}"],
-    ["load.mode=capacity", "load.bracket_qps=[6.0,25.5]"],
+    ["load.mode=capacity", "load.rate_range_qps=[6.0,25.5]"],
 ]
 
 
@@ -222,13 +223,13 @@ def test_a_search_for_the_rate_keeps_to_what_the_sweep_would_vary_it_in() -> Non
         return compose_overrides(["+sweep=pd_split", "load.mode=capacity", *overrides]).settings
 
     found = composed()
-    assert found.load.bracket_qps == (6.0, 26.0)
+    assert found.load.rate_range_qps == (6.0, 26.0)
     assert found.sweep
     assert "target_qps" not in found.sweep.space
-    assert composed("load.bracket_qps=[10,12]").load.bracket_qps == (10.0, 12.0)
-    assert compose_overrides(["+sweep=pd_split"]).settings.load.bracket_qps is None
-    with pytest.raises(FixCommand, match=r"load.bracket_qps.*expected \[lowest, highest\]"):
-        composed("load.bracket_qps=[12,10]")
+    assert composed("load.rate_range_qps=[10,12]").load.rate_range_qps == (10.0, 12.0)
+    assert compose_overrides(["+sweep=pd_split"]).settings.load.rate_range_qps is None
+    with pytest.raises(ConfigurationError, match=r"load.rate_range_qps.*expected \[lowest, highest\]"):
+        composed("load.rate_range_qps=[12,10]")
 
 
 LIVE = ("cluster=local", "stack=dynamo_v1_mocker")
@@ -254,7 +255,7 @@ def test_a_deployment_that_took_long_to_come_up_is_asked_for_its_highest_rate(
     settings = compose_overrides(overrides).settings
     assert settings.load.mode == mode
     if settings.sweep and mode == "capacity":
-        assert (settings.load.bracket_qps, "target_qps" in settings.sweep.space) == ((6.0, 26.0), False)
+        assert (settings.load.rate_range_qps, "target_qps" in settings.sweep.space) == ((6.0, 26.0), False)
 
 
 def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
     overrides = trial_overrides(first.trial_spec, first)
     lengths.write_text("input_tokens,output_tokens\n" + "200,10\n" * 8313)
     assert compose_overrides([override]).settings.trial_spec.trial_id != again.trial_id
-    with pytest.raises(FixCommand, match=r"load.dataset.sha256: .* is not the one that was measured"):
+    with pytest.raises(ConfigurationError, match=r"load.dataset.sha256: .* is not the one that was measured"):
         compose_overrides(overrides)
 
 

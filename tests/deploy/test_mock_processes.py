@@ -8,8 +8,8 @@ import pytest
 from tune.deploy.mock_processes import step_times_file
 from tune.deploy.plan import render
 from tune.deploy.process import Process
-from tune.errors import FixCommand
-from tune.mock.plan import render_plan
+from tune.engines.dynamo_mocker.plan_tables import render_plan
+from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
 from tune.spec.memory import kv_capacity_tokens
 from tune.spec.trial import TrialSpec
@@ -70,17 +70,23 @@ def test_every_server_listens_on_the_address_of_its_node_alone(
     make_spec: MakeSpec, facts: ClusterFacts
 ) -> None:
     plan = render(make_spec(**MOCKED), facts)
-    by_name = {process.name: process for process in plan.processes}
-    assert flags(by_name["nats"])["-a"] == flags(by_name["frontend"])["--http-host"] == "${NODE_IP}"
-    assert flags(by_name["etcd"])["--listen-client-urls"] == "http://${NODE_IP}:12379"
+    format_counts = {process.name: process for process in plan.processes}
+    assert (
+        flags(format_counts["nats"])["-a"] == flags(format_counts["frontend"])["--http-host"] == "${NODE_IP}"
+    )
+    assert flags(format_counts["etcd"])["--listen-client-urls"] == "http://${NODE_IP}:12379"
     for process in plan.processes[:-1]:
         assert "0.0.0.0" not in " ".join(process.argv)
     for variable in ("DYN_TCP_RPC_HOST", "DYN_TCP_RESPONSE_STREAM_HOST", "DYN_SYSTEM_HOST"):
-        assert by_name["prefill_w0"].env[variable] == by_name["frontend"].env[variable] == "${NODE_IP}"
+        assert (
+            format_counts["prefill_w0"].env[variable]
+            == format_counts["frontend"].env[variable]
+            == "${NODE_IP}"
+        )
     for name in ("prefill_w0", "frontend"):
-        assert by_name[name].env["HOME"] == by_name[name].env["TMPDIR"] == "${SCRATCH_DIR}"
-    assert by_name["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
-    assert by_name["decode_w0"].env["ETCD_ENDPOINTS"] == "${HEAD_NODE_IP}:12379"
+        assert format_counts[name].env["HOME"] == format_counts[name].env["TMPDIR"] == "${SCRATCH_DIR}"
+    assert format_counts["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
+    assert format_counts["decode_w0"].env["ETCD_ENDPOINTS"] == "${HEAD_NODE_IP}:12379"
     assert "http://${HEAD_NODE_IP}:18000" in plan.ready
 
 
@@ -119,10 +125,12 @@ def test_programs_come_from_the_environment_that_holds_dynamo(
     make_spec: MakeSpec, facts: ClusterFacts
 ) -> None:
     plan = render(make_spec(**MOCKED), facts)
-    by_name = {process.name: process for process in plan.processes}
-    assert by_name["prefill_w0"].argv[0] == by_name["frontend"].argv[0] == ".venv-dynamo/bin/python3"
-    assert by_name["nats"].argv[0] == ".venv-dynamo/bin/nats-server"
-    assert ".venv-dynamo/bin/etcd" in by_name["etcd"].argv
+    format_counts = {process.name: process for process in plan.processes}
+    assert (
+        format_counts["prefill_w0"].argv[0] == format_counts["frontend"].argv[0] == ".venv-dynamo/bin/python3"
+    )
+    assert format_counts["nats"].argv[0] == ".venv-dynamo/bin/nats-server"
+    assert ".venv-dynamo/bin/etcd" in format_counts["etcd"].argv
     bare = render(make_spec(**MOCKED), facts.model_copy(update={"dynamo_venv": None}))
     assert {p.argv[0] for p in bare.processes} == {"nats-server", "bash", "python3"}
 
@@ -138,13 +146,13 @@ def test_the_plan_holds_the_tables_that_its_workers_read(make_spec: MakeSpec, fa
 def test_mock_engines_need_a_calibration_that_is_one_for_all(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(FixCommand, match=r"cluster\.calibration: found none in cluster=slurm"):
+    with pytest.raises(ConfigurationError, match=r"cluster\.calibration: found none in cluster=slurm"):
         render(make_spec(**MOCKED), make_facts(calibration=None))
     slowed = local_facts(make_facts, last_decode_worker_scale=1.14)
-    with pytest.raises(FixCommand, match=r"last_decode_worker_scale: found 1\.14, expected 1"):
+    with pytest.raises(ConfigurationError, match=r"last_decode_worker_scale: found 1\.14, expected 1"):
         render(make_spec(**MOCKED), slowed)
 
 
 def test_without_system_ports_there_is_no_plan(make_spec: MakeSpec, facts: ClusterFacts) -> None:
-    with pytest.raises(FixCommand, match=r"stack\.system_port"):
+    with pytest.raises(ConfigurationError, match=r"stack\.system_port"):
         render(make_spec(**MOCKED | {"stack__system_port": None}), facts)

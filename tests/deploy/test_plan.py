@@ -14,13 +14,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import tune.deploy
-from tune.client.settings import read_settings
+from tune.client.client_settings import read_client_settings
 from tune.deploy.job_script import sbatch_options
-from tune.deploy.launch import LAUNCH_FILE, Launch, read_launch
 from tune.deploy.plan import CALIBRATION_FILE, LaunchPlan, render, write_plan
 from tune.deploy.process import PLACEHOLDERS, Process, bind_text
+from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest, read_manifest
 from tune.deploy.processes import client_of
-from tune.errors import FixCommand, RunAgain
+from tune.errors import ConfigurationError, ResumableError
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 
@@ -50,8 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
 LENGTHS = {"load__dataset__inputs__sd_tokens": 3800.0, "load__dataset__outputs__cap_frac": 0.006}
 
 
-def launch_of(plan: LaunchPlan) -> Launch:
-    return Launch.model_validate_json(plan.files[LAUNCH_FILE])
+def launch_of(plan: LaunchPlan) -> ProcessManifest:
+    return ProcessManifest.model_validate_json(plan.files[MANIFEST_FILE])
 
 
 def workers_of(plan: LaunchPlan) -> list[Process]:
@@ -62,7 +62,7 @@ def workers_of(plan: LaunchPlan) -> list[Process]:
 def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
-    del files[LAUNCH_FILE]
+    del files[MANIFEST_FILE]
     folder = GOLDEN / case
     if regenerate_golden:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def test_the_plan_is_read_back_from_disk(
     facts = make_facts()
     plan = render(make_spec(**CASES[case]), facts)
     write_plan(plan, tmp_path)
-    launch = read_launch(tmp_path)
+    launch = read_manifest(tmp_path)
     assert launch.processes == plan.processes
     assert (launch.ready, launch.deadlines) == (plan.ready, facts.deadlines)
     assert max(node for process in launch.processes for node in process.nodes) < launch.nodes
@@ -96,10 +96,10 @@ def test_the_plan_is_read_back_from_disk(
 
 def test_a_torn_plan_is_named(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
     write_plan(render(make_spec(), make_facts()), tmp_path)
-    text = (tmp_path / LAUNCH_FILE).read_text()
-    (tmp_path / LAUNCH_FILE).write_text(text[: len(text) // 2])
-    with pytest.raises(RunAgain, match=LAUNCH_FILE):
-        read_launch(tmp_path)
+    text = (tmp_path / MANIFEST_FILE).read_text()
+    (tmp_path / MANIFEST_FILE).write_text(text[: len(text) // 2])
+    with pytest.raises(ResumableError, match=MANIFEST_FILE):
+        read_manifest(tmp_path)
 
 
 def test_no_port_is_planned_twice_on_a_node(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
@@ -200,7 +200,7 @@ def test_processes_are_kept_where_discovery_is_dynamic_and_no_cache_remembers(
 def test_a_directive_cannot_become_a_command(
     field: str, end: str, make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(FixCommand, match=f"cluster.{field}"):
+    with pytest.raises(ConfigurationError, match=f"cluster.{field}"):
         render(make_spec(), make_facts(**{field: f"x{end}touch pwned"}))
 
 
@@ -209,7 +209,7 @@ def test_a_directive_cannot_become_a_command(
     ["--exclusive\ntouch pwned", "exclusive", "", "--", "--=4", "-C gb200", "--constraint gb200", "--time=1"],
 )
 def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    with pytest.raises(FixCommand, match=r"cluster.extra_sbatch"):
+    with pytest.raises(ConfigurationError, match=r"cluster.extra_sbatch"):
         render(make_spec(), make_facts(extra_sbatch=[directive]))
 
 
@@ -217,7 +217,7 @@ def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, ma
 def test_no_extra_option_repeats_or_hides_a_job(
     directive: str, make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(FixCommand, match=r"expected none of array, comment"):
+    with pytest.raises(ConfigurationError, match=r"expected none of array, comment"):
         render(make_spec(), make_facts(extra_sbatch=[directive]))
 
 
@@ -225,25 +225,27 @@ def test_no_extra_option_repeats_or_hides_a_job(
 def test_values_that_the_job_would_fill_in_are_rejected(
     bad: str, make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(FixCommand, match=r"cluster.model_path"):
+    with pytest.raises(ConfigurationError, match=r"cluster.model_path"):
         render(make_spec(), make_facts(model_path=f"/models/{bad}"))
-    with pytest.raises(FixCommand, match=r"cluster.container_image"):
+    with pytest.raises(ConfigurationError, match=r"cluster.container_image"):
         render(make_spec(), make_facts(container_image=bad))
-    with pytest.raises(FixCommand, match=r"cluster.container_workdir"):
+    with pytest.raises(ConfigurationError, match=r"cluster.container_workdir"):
         render(make_spec(), make_facts(container_workdir=bad))
-    with pytest.raises(FixCommand, match=r"cluster.container_mounts"):
+    with pytest.raises(ConfigurationError, match=r"cluster.container_mounts"):
         render(make_spec(), make_facts(container_mounts=["/lustre", bad]))
-    with pytest.raises(FixCommand, match=r"model.served_name"):
+    with pytest.raises(ConfigurationError, match=r"model.served_name"):
         render(make_spec(model__served_name=bad), make_facts())
 
 
 def test_a_rack_too_small_is_refused(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    with pytest.raises(FixCommand, match=r"found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"):
+    with pytest.raises(
+        ConfigurationError, match=r"found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"
+    ):
         render(make_spec(split__prefill_workers=15), make_facts())
 
 
 def test_a_transceiver_backend_is_refused_in_flat_yaml(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    with pytest.raises(FixCommand, match="found UCX, expected DEFAULT"):
+    with pytest.raises(ConfigurationError, match="found UCX, expected DEFAULT"):
         render(make_spec(decode__cache_transceiver_config__backend="UCX"), make_facts())
 
 
@@ -336,7 +338,7 @@ def test_scripts_parse_and_files_are_readable(
     write_plan(render(spec, facts), tmp_path / "plan")
     for name in ("job.sbatch", "environment"):
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
-    asked = read_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
+    asked = read_client_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
     assert asked.max_seq_len == spec.decode.max_seq_len
     assert asked.nvext == (spec.stack.name == "dynamo_v0")

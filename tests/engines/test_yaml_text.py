@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune.engines import engine_keys, engine_yaml
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.engine import CudaGraphConfig, Engine
 from tune.spec.engine_extra import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
 
@@ -98,24 +98,24 @@ def test_unset_settings_are_absent(generation: Any) -> None:
 def test_a_transceiver_backend_has_no_flat_word() -> None:
     ucx = engine(DECODE, cache_transceiver_config={"backend": "UCX", "max_tokens_in_buffer": 20192})
     assert engine_keys(ucx, "nested")["cache_transceiver_config"]["backend"] == "UCX"
-    with pytest.raises(FixCommand, match="found UCX, expected DEFAULT"):
+    with pytest.raises(ConfigurationError, match="found UCX, expected DEFAULT"):
         engine_keys(ucx, "flat")
 
 
 @pytest.mark.parametrize("key", sorted(TYPED_KEYS | FLAT_ONLY_KEYS))
 def test_nested_rejects_typed_and_flat_keys_in_extra(key: str) -> None:
-    with pytest.raises(FixCommand, match=f"extra.{key}"):
+    with pytest.raises(ConfigurationError, match=f"extra.{key}"):
         engine_keys(engine(DECODE, extra={key: 1}), "nested")
 
 
 @pytest.mark.parametrize("key", [*sorted(TYPED_KEYS | NESTED_ONLY_KEYS), "use_cuda_graph"])
 def test_flat_rejects_typed_and_nested_keys_in_extra(key: str) -> None:
-    with pytest.raises(FixCommand, match=f"extra.{key}"):
+    with pytest.raises(ConfigurationError, match=f"extra.{key}"):
         engine_keys(engine(DECODE, extra={key: 1}), "flat")
 
 
 def test_a_value_that_yaml_cannot_write_is_named() -> None:
-    with pytest.raises(FixCommand, match="YAML cannot write"):
+    with pytest.raises(ConfigurationError, match="YAML cannot write"):
         engine_yaml(engine(DECODE, extra={"hook": object()}), "nested")
 
 

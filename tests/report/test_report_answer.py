@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from synthetic_study import measured, spread, study, unmeasured
+from support.synthetic_study import measured, spread, study, unmeasured
 
-from tune.report.answer import Answer, answer
-from tune.report.certainty import uncertain
-from tune.report.verdict import once
-from tune.results.frame import rank
-from tune.results.outcome import Outcome
-from tune.results.record import StudyRecord
+from tune.analysis.ranking import rank
+from tune.records.outcome import Outcome
+from tune.records.study_record import StudyRecord
+from tune.report.sections.answer import Answer, answer
+from tune.report.trial_status import distinct_trials
+from tune.report.verdict_robustness import is_uncertain
 from tune.spec.load import Slo
 
 LIFTED = Slo(ttft_p99_s=None, tpot_p99_s=None)
@@ -39,9 +39,9 @@ def test_the_answer_names_configuration_rate_throughput_and_both_percentiles_wit
 def test_the_answer_is_compared_with_the_incumbent_and_says_what_changed() -> None:
     found = answered([measured(0, tps_gpu=137.5), measured(3, prefill=13, tps_gpu=140.25)])
     notes = " ".join(found.notes)
-    assert "2.0 % more output tokens/s/GPU than the incumbent, 14P4D" in notes
-    assert "Changed from the incumbent: prefill_workers 14 → 13." in notes
-    assert found.tiles[0].note == "+2.0 % against the incumbent"
+    assert "2.0 % more output tokens/s/GPU than the baseline, 14P4D" in notes
+    assert "Changed from the baseline: prefill_workers 14 → 13." in notes
+    assert found.tiles[0].note == "+2.0 % against the baseline"
 
 
 def test_a_best_slower_than_an_incumbent_that_broke_the_slo_says_fewer() -> None:
@@ -51,17 +51,17 @@ def test_a_best_slower_than_an_incumbent_that_broke_the_slo_says_fewer() -> None
 
 def test_the_incumbent_may_remain_the_best() -> None:
     found = answered([measured(0, tps_gpu=150.0), measured(1, tps_gpu=135.0)])
-    assert "This is the incumbent: no other trial beat it." in found.notes
+    assert "This is the baseline: no other trial beat it." in found.notes
 
 
 def test_an_incumbent_that_was_not_measured_is_named_with_its_reason() -> None:
     found = answered([unmeasured(0, "failed", "gb03 lost its link"), measured(1)])
-    assert "The incumbent (trial 0) was not measured: gb03 lost its link." in found.notes
+    assert "The baseline (trial 0) was not measured: gb03 lost its link." in found.notes
 
 
 def test_trial_zero_of_a_study_without_an_incumbent_is_no_incumbent() -> None:
-    found = answered([measured(0, tps_gpu=130.0), measured(1)], incumbent=False)
-    assert not any("incumbent" in note for note in found.notes)
+    found = answered([measured(0, tps_gpu=130.0), measured(1)], baseline=False)
+    assert not any("baseline" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_an_answer_is_in_doubt_where_an_order_breaks_it_or_one_sd_would(
     held: int, mean_s: float, sd_s: float, doubt: bool
 ) -> None:
     trial = measured(0, ttft_p99_s=4.0, spread=spread(held, mean_s, sd_s))
-    assert uncertain(trial, study().slo) == doubt
+    assert is_uncertain(trial, study().slo) == doubt
     assert ("within its spread" in answered([trial]).sentence) == doubt
 
 
 def test_a_broken_slo_is_in_doubt_where_an_order_holds_it() -> None:
-    assert uncertain(measured(0, ttft_p99_s=4.6, spread=spread(2, 4.6)), study().slo)
-    assert not uncertain(measured(0, ttft_p99_s=4.6, spread=spread(0, 4.6)), study().slo)
-    assert not uncertain(measured(0, ttft_p99_s=46.0), study().slo)
+    assert is_uncertain(measured(0, ttft_p99_s=4.6, spread=spread(2, 4.6)), study().slo)
+    assert not is_uncertain(measured(0, ttft_p99_s=4.6, spread=spread(0, 4.6)), study().slo)
+    assert not is_uncertain(measured(0, ttft_p99_s=46.0), study().slo)
 
 
 def test_lifted_limits_bind_nothing_and_are_not_quoted() -> None:
@@ -190,7 +190,7 @@ def test_no_trial_at_all_points_to_the_command() -> None:
 
 def test_a_trial_that_was_proposed_again_counts_once_under_its_first_number() -> None:
     first, again = measured(2), measured(7, trial_id=f"{2:012x}")
-    assert once([again, first]) == [first]
+    assert distinct_trials([again, first]) == [first]
 
 
 def test_the_configuration_as_shipped_has_a_command_without_overrides() -> None:

@@ -8,39 +8,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_belief import PARAMETERS, belief, interval, learned_study
-from synthetic_search import searched
-from synthetic_study import measured, mixed, study, unmeasured
+from support.synthetic_belief import PARAMETERS, belief, interval, learned_study
+from support.synthetic_search import searched
+from support.synthetic_study import measured, mixed, study, unmeasured
 
-from tune.belief.racks import hypotheses
 from tune.config import compose_overrides
-from tune.report import expected, factors
-from tune.report.belief import HYPOTHESES, learned
-from tune.report.canvas import Figure
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
+from tune.records.proposals import Proposal
+from tune.report.figures import posterior_parameters, prediction_error
+from tune.report.figures.style import Figure
 from tune.report.page import write_report
-from tune.report.parameters import gain, rows, told_of
-from tune.report.text import render_belief, render_status
-from tune.results.belief import Belief, Interval, TrialBelief
-from tune.results.outcome import Outcome
-from tune.results.proposals import Proposal
+from tune.report.posterior_text import gain_sentence, learned_sentence, parameter_rows
+from tune.report.sections.learned import HYPOTHESES, learned_section
+from tune.report.terminal import render_posterior, render_status
+from tune.surrogate.prior import hypotheses
 
 GOLDEN = Path(__file__).parent / "golden_belief.html"
 NOTHING_TOLD = belief(()).model_copy(update={"parameters": (), "hypotheses": ()})
 
 
-def proposal(outcome: Outcome, expected_qps: Interval | None) -> Proposal:
+def proposal(outcome: Outcome, expected_capacity_qps: Interval | None) -> Proposal:
     return Proposal(
         number=outcome.number,
         params={},
         source="calibrated",
         trial_id=outcome.trial_id,
-        expected_qps=expected_qps,
+        expected_capacity_qps=expected_capacity_qps,
     )
 
 
 def drawn(outcomes: list[Outcome], *of: Interval | None) -> Figure:
     proposals = [proposal(outcome, one) for outcome, one in zip(outcomes, of, strict=True)]
-    return expected.drawing(expected.pairs(outcomes, proposals))
+    return prediction_error.prediction_figure(prediction_error.prediction_pairs(outcomes, proposals))
 
 
 def traces(figure: Figure) -> dict[str, dict[str, Any]]:
@@ -100,19 +100,21 @@ def test_every_trial_is_a_mark_beside_what_was_expected_of_it() -> None:
 
 def test_what_did_not_hold_is_named_where_there_is_room() -> None:
     outcomes, proposals, _ = learned_study()
-    few = expected.drawing(expected.pairs(outcomes, proposals))
+    few = prediction_error.prediction_figure(prediction_error.prediction_pairs(outcomes, proposals))
     assert few.spec
     named = [a["text"] for a in few.spec["layout"]["annotations"]]
     assert sorted(named) == ["given up"] * 3 + ["infeasible"] * 2
     outcomes, proposals, _ = learned_study(60)
-    many = expected.drawing(expected.pairs(outcomes, proposals))
+    many = prediction_error.prediction_figure(prediction_error.prediction_pairs(outcomes, proposals))
     assert many.spec
     assert "annotations" not in many.spec["layout"]
 
 
 def test_the_best_so_far_rises_with_what_held_alone() -> None:
     outcomes, proposals, _ = learned_study()
-    line = traces(expected.drawing(expected.pairs(outcomes, proposals)))["best so far"]
+    line = traces(prediction_error.prediction_figure(prediction_error.prediction_pairs(outcomes, proposals)))[
+        "best so far"
+    ]
     held = {o.number: o.capacity_qps.boundary for o in outcomes if o.feasible}
     assert line["y"] == sorted(line["y"])
     assert line["y"][-1] == max(q for q in held.values() if q)
@@ -147,16 +149,16 @@ def test_a_boundary_that_is_absent_or_zero_breaks_nothing() -> None:
 
 
 def test_parameters_are_told_most_learned_first_and_in_an_engineers_words() -> None:
-    shown = rows(belief(()).parameters)
+    shown = parameter_rows(belief(()).parameters)
     assert [row.label for row in shown][:2] == ["prefill kernels, step time", "a_new_one"]
     assert shown[-1].label == "all-reduce, time"
     assert [row.told for row in shown] == ["pinned down"] * 3 + ["narrowed"] * 3 + ["untouched"] * 2
-    assert told_of(belief(())).endswith("and say next to nothing of KV transfer and all-reduce.")
-    assert told_of(NOTHING_TOLD) == "No parameter of the rack is in doubt."
+    assert learned_sentence(belief(())).endswith("and say next to nothing of KV transfer and all-reduce.")
+    assert learned_sentence(NOTHING_TOLD) == "No parameter of the rack is in doubt."
 
 
 def test_each_parameter_has_both_intervals_on_a_log_axis_with_a_line_at_one() -> None:
-    figure = factors.drawing(belief(()).parameters)
+    figure = posterior_parameters.posterior_figure(belief(()).parameters)
     assert figure.spec
     seen, layout = traces(figure), figure.spec["layout"]
     assert len(seen["before any trial"]["x"]) == len(PARAMETERS)
@@ -173,15 +175,15 @@ def test_each_parameter_has_both_intervals_on_a_log_axis_with_a_line_at_one() ->
 
 def test_a_parameter_whose_factor_may_be_zero_is_left_out_and_counted() -> None:
     zero = belief(()).parameters[0].model_copy(update={"now": interval(0.0, 0.5, 1.0)})
-    figure = factors.drawing((zero, *belief(()).parameters[1:]))
+    figure = posterior_parameters.posterior_figure((zero, *belief(()).parameters[1:]))
     assert "1 without an interval of positive factors left out" in figure.caption
-    assert factors.drawing((zero,)).spec is None
+    assert posterior_parameters.posterior_figure((zero,)).spec is None
 
 
-def told_off(*off_sd: float) -> Belief:
+def told_off(*off_sd: float) -> PosteriorSummary:
     return belief(
         tuple(
-            TrialBelief(
+            TrialPosterior(
                 trial_id=f"{n:012x}",
                 number=n,
                 measured_qps=15.0,
@@ -195,7 +197,7 @@ def told_off(*off_sd: float) -> Belief:
 
 def test_trials_that_the_simulator_cannot_explain_come_worst_first() -> None:
     outcomes = [searched(n) for n in range(3)]
-    seen = learned(study(), outcomes, told_off(1.9, 2.0, -3.1, 2.5), ())
+    seen = learned_section(study(), outcomes, told_off(1.9, 2.0, -3.1, 2.5), ())
     assert [of.number for of in seen.unexplained] == [2, 3, 1]
     worst, unknown = seen.unexplained[:2]
     assert worst.configuration == "14P4D, prefill max_num_tokens 8192, decode CUDA graphs none"
@@ -205,26 +207,28 @@ def test_trials_that_the_simulator_cannot_explain_come_worst_first() -> None:
 
 
 def test_where_there_are_none_the_farthest_is_told() -> None:
-    seen = learned(study(), [], told_off(0.4, -1.5), ())
+    seen = learned_section(study(), [], told_off(0.4, -1.5), ())
     assert seen.unexplained == ()
     assert seen.untold == (
         "None: of 2 measured trials none lies 2 standard deviations or more from what is simulated. The "
         "farthest, trial 1, was measured at 15 QPS and simulated at 16 (15.5 to 16.5): 1.5 sd below, -6.2 %."
     )
     assert (
-        learned(study(), [], NOTHING_TOLD, ()).untold
+        learned_section(study(), [], NOTHING_TOLD, ()).untold
         == "Of no trial on record the boundary was searched for and found."
     )
 
 
 def test_the_terminal_says_what_was_learned_and_what_another_trial_should_gain() -> None:
     outcomes, proposals, of = learned_study()
-    assert render_belief(of).splitlines() == [
+    assert render_posterior(of).splitlines() == [
         "learned   prefill kernels ×0.83 (0.79 to 0.87), a_new_one ×1.60 (1.50 to 1.90), "
         "decode kernels ×1.06 (0.95 to 1.19)",
         "          next to nothing of KV transfer, all-reduce",
         "next      Another trial is expected to raise the best rate by 1.2 %.",
     ]
-    assert render_status(study(), proposals, outcomes, of).endswith(render_belief(of))
-    assert render_belief(NOTHING_TOLD).startswith("learned   no parameter is pinned down yet\nnext")
-    assert gain(NOTHING_TOLD.model_copy(update={"expected_gain_frac": 1e-7})).endswith("less than 0.1 %.")
+    assert render_status(study(), proposals, outcomes, of).endswith(render_posterior(of))
+    assert render_posterior(NOTHING_TOLD).startswith("learned   no parameter is pinned down yet\nnext")
+    assert gain_sentence(NOTHING_TOLD.model_copy(update={"expected_gain_frac": 1e-7})).endswith(
+        "less than 0.1 %."
+    )

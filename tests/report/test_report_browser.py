@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_belief import learned_study
-from synthetic_search import searched
-from synthetic_study import mixed, study
+from support.synthetic_belief import learned_study
+from support.synthetic_search import searched
+from support.synthetic_study import mixed, study
 
 from tune.report.page import write_report
 

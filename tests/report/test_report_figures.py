@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
-from tune.report.canvas import MANY_POINTS, Figure
-from tune.report.figures import figures
-from tune.report.page import rows
-from tune.results.frame import rank
-from tune.results.outcome import Outcome
-from tune.results.record import StudyRecord
+from tune.analysis.ranking import rank
+from tune.records.outcome import Outcome
+from tune.records.study_record import StudyRecord
+from tune.report.figures.all_figures import study_figures
+from tune.report.figures.style import MANY_POINTS, Figure
+from tune.report.page import report_frame
 from tune.spec.load import Slo
 from tune.spec.space import ChoiceDimension
 
 
 def drawn(record: StudyRecord, outcomes: Sequence[Outcome]) -> dict[str, Figure]:
     ranks = {row["trial_id"]: row["rank"] for row in rank(outcomes)}
-    return {figure.name: figure for figure in figures(record, rows(record, outcomes, ranks))}
+    return {figure.name: figure for figure in study_figures(record, report_frame(record, outcomes, ranks))}
 
 
 def rate_sweep(count: int = 20) -> list[Outcome]:
@@ -136,7 +136,7 @@ def test_the_best_so_far_never_falls_and_counts_feasible_trials_only() -> None:
 def test_none_feasible_draws_a_history_without_a_best() -> None:
     figure = drawn(study(), [measured(i, ttft_p99_s=9.0) for i in range(4)])["history"]
     assert figure.spec is not None
-    assert {trace["name"] for trace in figure.spec["data"]} == {"SLO broken (n = 4)", "incumbent"}
+    assert {trace["name"] for trace in figure.spec["data"]} == {"SLO broken (n = 4)", "baseline"}
 
 
 @pytest.mark.parametrize(("count", "kind"), [(MANY_POINTS // 2, "scatter"), (2 * MANY_POINTS, "scattergl")])

@@ -4,30 +4,30 @@ import math
 from typing import Any
 
 import pytest
-from synthetic_search import asked, five_probes, searched
-from synthetic_study import measured, spread, study
+from support.synthetic_search import asked, five_probes, searched
+from support.synthetic_study import measured, spread, study
 
-from tune.report.canvas import View
-from tune.report.load_curves import load_curves
-from tune.results.outcome import Outcome
+from tune.records.outcome import Outcome
+from tune.report.figures.load_curves import load_curves
+from tune.report.figures.style import FigureView
 from tune.spec.load import Slo
 
 TPOT_BINDS = searched(probes=(asked(13.5, 1.9, 0.0815), asked(13.1, 1.8, 0.078)), bracket=(13.1, 13.5, 13.3))
 
 
-def view(outcome: Outcome, slo: Slo | None = None) -> View:
+def view(outcome: Outcome, slo: Slo | None = None) -> FigureView:
     record = study() if slo is None else study(slo=slo)
     (figure,) = load_curves(record, [outcome], {outcome.trial_id: 1})
     (only,) = figure.views
     return only
 
 
-def marks(seen: View) -> dict[str, dict[str, Any]]:
+def marks(seen: FigureView) -> dict[str, dict[str, Any]]:
     """The traces of probes by name; those of the first panel where there are two."""
     return {t["name"]: t for t in reversed(seen.spec["data"]) if t.get("hovertext")}
 
 
-def shapes(seen: View, kind: str) -> list[dict[str, Any]]:
+def shapes(seen: FigureView, kind: str) -> list[dict[str, Any]]:
     return [shape for shape in seen.spec["layout"]["shapes"] if shape["type"] == kind]
 
 

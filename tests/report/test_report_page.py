@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_search import asked, searched
-from synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
+from support.synthetic_search import asked, searched
+from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
+from tune.records.outcome import Outcome
+from tune.records.study_record import StudyRecord
 from tune.report.page import write_report
-from tune.results.outcome import Outcome
-from tune.results.record import StudyRecord
 from tune.spec.load import Slo
 
 GOLDEN = Path(__file__).parent / "golden_page.html"
@@ -26,7 +26,7 @@ NASTY = """</script><script>alert("1")</script><!-- 'it' & <b>"quotes"</b> \u202
 Cases = dict[str, tuple[StudyRecord, list[Outcome]]]
 CASES: Cases = {
     "no outcomes": (study(), []),
-    "one trial": (study(name="single-sim", space={}, incumbent=False, command=()), [measured(0)]),
+    "one trial": (study(name="single-sim", space={}, baseline=False, command=()), [measured(0)]),
     "none feasible": (study(), [measured(i, ttft_p99_s=5.0 + i) for i in range(6)]),
     "all failed": (study(), [unmeasured(i, "failed", "gb07 went down") for i in range(4)]),
     "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
@@ -190,13 +190,13 @@ def test_one_deployment_needs_no_list_to_choose_from(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(FixCommand, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="cannot be written"):
         write_report(tmp_path / "reports", study(), [])
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("in the way")
-    with pytest.raises(FixCommand, match="reports_dir="):
+    with pytest.raises(ConfigurationError, match="reports_dir="):
         write_report(tmp_path / "reports", study(), [measured(0)])
 
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_search import asked, five_probes, searched
-from synthetic_study import SLO, measured, study, unmeasured
+from support.synthetic_search import asked, five_probes, searched
+from support.synthetic_study import SLO, measured, study, unmeasured
 
-from tune.report.probes import bracket, came_to, cost, full_runs, probes_in_all
-from tune.report.probes import searched as was_searched
-from tune.report.text import render_outcome
-from tune.results.outcome import CapacityQps, Outcome, Probe
-from tune.results.record import Phases
+from tune.records.attempt_record import Phases
+from tune.records.outcome import CapacityQps, Outcome, Probe
+from tune.report.capacity_text import bracket, came_to, cost, full_runs, probes_in_all
+from tune.report.capacity_text import searched as was_searched
+from tune.report.terminal import render_outcome
 
 RATES = st.floats(0.5, 40.0)
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from synthetic_study import SLO, measured, spread, study, unmeasured
+from support.synthetic_study import SLO, measured, spread, study, unmeasured
 
-from tune.report.text import render_outcome, render_status
+from tune.report.terminal import render_outcome, render_status
 
 
 def lines(**changes: object) -> list[str]:

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune.probe.arrivals import schedule_ns
-from tune.results.requests import FloatArray
+from tune.core.arrays import FloatArray
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import (
     GUARANTEED_NO_EVICT,
     MAX_UTILIZATION,
     STATIC_BATCH,
+    DecodeRequests,
+    DecodeResult,
     DecodeWorker,
-    Requests,
-    Served,
 )
-from tune.sim.queues import NOBODY
+from tune.sim.queues import UNASSIGNED
+from tune.workload.arrivals import schedule_ns
 
 WORKER = DecodeWorker(
     policy=GUARANTEED_NO_EVICT,
@@ -48,12 +48,12 @@ def serve(
     slowdown: tuple[float, ...] = (1.0,),
     transfer_s: float = 0.0,
     **limits: Any,
-) -> Served:
+) -> DecodeResult:
     """Requests on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
     count = len(answer)
     sent_s = np.zeros(count) if ready_s is None else np.array(ready_s)
     prompts = np.array(prompt or [1] * count, np.int64)
-    requests = Requests(
+    requests = DecodeRequests(
         np.arange(count),
         sent_s - transfer_s,
         sent_s,
@@ -64,14 +64,14 @@ def serve(
     )
     use, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
     ready, start, first, done = (np.full(count, -1.0) for _ in range(4))
-    served = Served(np.array(worker, np.int64), ready, start, first, done, use, peak_tokens)
+    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, use, peak_tokens)
     limited = WORKER._replace(**limits)
     batch_s = np.array([step_s + sequence_s * batch for batch in range(limited.slots + 1)])
     decode(limited, np.array(slowdown), batch_s, requests, served)
     return served
 
 
-def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> tuple[Served, int]:
+def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> tuple[DecodeResult, int]:
     """What happened to each request on one worker, and the peak of the cache."""
     served = serve(answer, [0] * len(answer), ready_s, **more)
     return served, int(served.peak_tokens[0])
@@ -172,7 +172,7 @@ def test_asking_for_the_load_changes_nothing(
             kv_tokens=800,
             context_token_s=context_token_s,
         )
-        for worker in (0, NOBODY)
+        for worker in (0, UNASSIGNED)
     )
     for before, after in zip(known[:5], asked[:5], strict=True):
         np.testing.assert_allclose(before, after, rtol=1e-9, atol=1e-9)
@@ -180,7 +180,7 @@ def test_asking_for_the_load_changes_nothing(
 
 def test_the_least_loaded_worker_is_the_one_with_the_fewest_requests_under_way() -> None:
     """Worker 1 is free again at 3 s, worker 0 only at 50 s."""
-    served = serve([50, 3, 9, 9], [NOBODY] * 4, [0.0, 0.1, 2.0, 4.0], slowdown=(1.0, 1.0))
+    served = serve([50, 3, 9, 9], [UNASSIGNED] * 4, [0.0, 0.1, 2.0, 4.0], slowdown=(1.0, 1.0))
     assert served.worker.tolist() == [0, 1, 0, 1]
 
 
@@ -271,11 +271,11 @@ def test_integral_of_the_batch_is_the_time_in_slots() -> None:
 @pytest.mark.parametrize("utilisation", [0.4, 0.8])
 def test_waiting_time_of_m_d_1(utilisation: float) -> None:
     """One slot, answers of ten steps. Source: Pollaczek-Khinchine formula for fixed service times."""
-    count, service_s = 200_000, 10.0
-    ready_s = (schedule_ns(count, utilisation / service_s, 5) / 1e9).tolist()
+    count, mean_service_s = 200_000, 10.0
+    ready_s = (schedule_ns(count, utilisation / mean_service_s, 5) / 1e9).tolist()
     served, _ = run([10] * count, ready_s, slots=1)
     wait_s = served.start_s - np.array(ready_s)
-    assert wait_s.mean() == pytest.approx(utilisation * service_s / (2 * (1 - utilisation)), rel=0.05)
+    assert wait_s.mean() == pytest.approx(utilisation * mean_service_s / (2 * (1 - utilisation)), rel=0.05)
 
 
 def test_waiting_time_of_m_m_c() -> None:

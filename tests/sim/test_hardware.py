@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sim_trials import short_trial
+from support.sim_trials import short_trial
 
 from tune.config import compose_overrides
 from tune.deploy.plan import render
-from tune.sim.rack import simulate
+from tune.sim.simulator import simulate
 from tune.spec.rules import check
 
 SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}

@@ -6,19 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from sim_trials import short_trial
-from test_rack import digest
+from support.sim_trials import short_trial
+from test_simulator import digest
 
-from tune.sim.rack import simulate
-from tune.spec.engine import (
-    CacheTransceiverConfig,
-    CudaGraphConfig,
-    Engine,
-    KvCacheConfig,
-    SchedulerConfig,
-)
+from tune.sim.simulator import simulate
+from tune.spec.base import FrozenModel
+from tune.spec.engine import CacheTransceiverConfig, CudaGraphConfig, Engine, KvCacheConfig, SchedulerConfig
 from tune.spec.split import Split
-from tune.spec.typed import Typed
 
 BUSY = ("load.target_qps=40", "load.min_queries=1500")
 NO_GRAPHS = "cuda_graph_config=null"
@@ -99,7 +93,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 ONE_VALUE = {"prefill.backend", "decode.backend"}
 """Knobs that the configuration accepts one value of."""
 
-NESTED: dict[str, type[Typed]] = {
+NESTED: dict[str, type[FrozenModel]] = {
     "kv_cache_config": KvCacheConfig,
     "cuda_graph_config": CudaGraphConfig,
     "cache_transceiver_config": CacheTransceiverConfig,

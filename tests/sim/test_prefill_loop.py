@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.probe.arrivals import schedule_ns
-from tune.results.requests import FloatArray, IntArray
-from tune.sim.prefill_loop import Prefilled, PrefillWorker, Prompts, prefill
-from tune.sim.queues import NOBODY
+from tune.core.arrays import FloatArray, IntArray
+from tune.sim.prefill_loop import PrefillRequests, PrefillResult, PrefillWorker, prefill
+from tune.sim.queues import UNASSIGNED
+from tune.workload.arrivals import schedule_ns
 
 WORKER = PrefillWorker(
     max_batch_size=8,
@@ -37,13 +37,13 @@ def serve(
     transfer_s: float = 0.0,
     slowdown: tuple[float, ...] = (1.0,),
     **limits: Any,
-) -> Prefilled:
+) -> PrefillResult:
     """Prompts on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
     count = len(tokens)
     arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
-    prompts = Prompts(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
+    prompts = PrefillRequests(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
     start, done, sent = (np.full(count, -1.0) for _ in range(3))
-    served = Prefilled(np.array(worker, np.int64), start, done, sent, np.zeros(len(slowdown)))
+    served = PrefillResult(np.array(worker, np.int64), start, done, sent, np.zeros(len(slowdown)))
     prefill(WORKER._replace(**limits), np.array(slowdown), prompts, served)
     return served
 
@@ -59,11 +59,11 @@ def run(
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.85])
 def test_waiting_time_of_m_d_1(utilisation: float) -> None:
     """Mean wait = rho S / (2 (1 - rho)). Source: Pollaczek-Khinchine formula for fixed service times."""
-    service_s, count = 2.0, 200_000
-    arrival_s = schedule_ns(count, utilisation / service_s, 1) / 1e9
+    mean_service_s, count = 2.0, 200_000
+    arrival_s = schedule_ns(count, utilisation / mean_service_s, 1) / 1e9
     start_s, done_s, _ = run([100] * count, list(arrival_s), max_batch_size=1)
-    assert np.allclose(done_s - start_s, service_s)
-    expected_s = utilisation * service_s / (2 * (1 - utilisation))
+    assert np.allclose(done_s - start_s, mean_service_s)
+    expected_s = utilisation * mean_service_s / (2 * (1 - utilisation))
     assert (start_s - arrival_s).mean() == pytest.approx(expected_s, rel=0.05)
 
 
@@ -165,9 +165,9 @@ def test_a_slow_worker_takes_longer_steps() -> None:
 def test_the_least_loaded_worker_is_the_one_with_the_fewest_prompts_under_way() -> None:
     """The long prompt keeps worker 0 busy; at 1 s worker 1 is too, so the turn decides; at 3 s it is free."""
     arrivals = [0.0, 0.1, 1.0, 3.0, 3.1]
-    served = serve([800, 10, 10, 10, 10], [NOBODY] * 5, arrivals, slowdown=(1.0, 1.0))
+    served = serve([800, 10, 10, 10, 10], [UNASSIGNED] * 5, arrivals, slowdown=(1.0, 1.0))
     assert served.worker.tolist() == [0, 1, 0, 1, 1]
-    late = serve([800, 10, 10], [NOBODY] * 3, [0.0, 0.1, 1.5], slowdown=(1.0, 1.0))
+    late = serve([800, 10, 10], [UNASSIGNED] * 3, [0.0, 0.1, 1.5], slowdown=(1.0, 1.0))
     assert late.worker.tolist() == [0, 1, 1]
 
 
@@ -184,7 +184,8 @@ def test_asking_for_the_load_changes_nothing(
     arrival_s = np.cumsum(gaps_s).tolist()
     limits: dict[str, Any] = {"equal_progress": equal_progress, "kv_tokens": 480}
     known, asked = (
-        serve(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits) for worker in (0, NOBODY)
+        serve(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits)
+        for worker in (0, UNASSIGNED)
     )
     for before, after in zip(known, asked, strict=True):
         assert np.array_equal(before, after)

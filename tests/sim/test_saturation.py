@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sim_trials import make_trial, short_trial
-from test_rack import tpot_s, ttft_s
+from support.sim_trials import make_trial, short_trial
+from test_simulator import tpot_s, ttft_s
 
-from tune.results.latencies import answered, latencies
-from tune.results.measure import completion_qps
-from tune.results.requests import FloatArray, RequestLog
-from tune.sim.rack import simulate
+from tune.analysis.measure import completion_qps
+from tune.core.arrays import FloatArray
+from tune.loadgen.latencies import answered, latencies
+from tune.records.requests import RequestLog
+from tune.sim.simulator import simulate
 
 SEEDS = range(4)
 TOLERANCE = 0.02
@@ -58,7 +59,7 @@ def waits_s(prefill: int, decode: int, rate: float) -> tuple[FloatArray, FloatAr
         f"split.decode_workers={decode}",
         f"load.target_qps={rate}",
     )
-    logs = [simulate(*short_trial(*overrides, f"load.length_seed={seed}")) for seed in SEEDS]
+    logs = [simulate(*short_trial(*overrides, f"load.shuffle_seed={seed}")) for seed in SEEDS]
     return np.concatenate([ttft_s(log) for log in logs]), np.concatenate([tpot_s(log) for log in logs])
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim_trials import make_trial
+from support.sim_trials import make_trial
 
 import tune.sim.step_times
-from tune.results.requests import FloatArray
+from tune.core.arrays import FloatArray
 from tune.sim.step_times import TERMS, StepTimes, step_terms
 from tune.spec.memory import kv_bytes_per_token
 

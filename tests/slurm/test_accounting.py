@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from slurm_conf import ACCOUNTING, URGENT
-from slurm_rack import SlurmRack
+from support.slurm_conf import ACCOUNTING, URGENT
+from support.slurm_rack import SlurmRack
 
-from tune.clusters.slurm_commands import NoAnswer, accounted, last_known, shown
-from tune.clusters.slurm_states import GONE, JobInfo
+from tune.backends.slurm.commands import SlurmUnavailable, accounted_jobs, last_known, show_job
+from tune.backends.slurm.job_states import GONE, JobInfo
 
 pytestmark = pytest.mark.slow
 
@@ -44,17 +44,17 @@ def test_every_end_of_a_job_is_read_from_the_accounting(accounted_nodes: SlurmRa
     ids = {name: rack.run(*common, *words).strip() for name, words in JOBS.items()}
 
     def known() -> dict[str, JobInfo]:
-        found = accounted(list(ids.values()))
+        found = accounted_jobs(list(ids.values()))
         return {name: found[job_id] for name, job_id in ids.items() if job_id in found}
 
     began = ("cancelled", "preempted", "loses a node")
-    rack.wait(lambda: all(shown(ids[name]).state == "RUNNING" for name in began), 20, "running jobs")
+    rack.wait(lambda: all(show_job(ids[name]).state == "RUNNING" for name in began), 20, "running jobs")
     rack.wait(lambda: known()["preempted"].phase == "running", 20, "job that runs in the accounting too")
     rack.run("scancel", ids["cancelled"], ids["cancelled in the queue"])
     rack.run(*common, f"--partition={URGENT}", "--nodelist=g09", "--exclusive", "--wrap", "true")
     rack.kill_node("g18")
     rack.wait(lambda: {n for n, i in known().items() if i.phase == "ended"} == set(MEANT), 150, "ended jobs")
-    rack.wait(lambda: shown(ids["too long"]).state == GONE, 90, "controller that has forgotten")
+    rack.wait(lambda: show_job(ids["too long"]).state == GONE, 90, "controller that has forgotten")
     for name, (state, exit_code, nodes) in MEANT.items():
         info = last_known(ids[name])
         assert info == known()[name]
@@ -67,6 +67,6 @@ def test_every_end_of_a_job_is_read_from_the_accounting(accounted_nodes: SlurmRa
     assert last_known("999").state == GONE
 
     rack.kill_daemon(ACCOUNTING)
-    with pytest.raises(NoAnswer, match="sacct ended with exit code 1"):
-        accounted([ids["failed"]])
+    with pytest.raises(SlurmUnavailable, match="sacct ended with exit code 1"):
+        accounted_jobs([ids["failed"]])
     assert last_known(ids["failed"]).state == GONE

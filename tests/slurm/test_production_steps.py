@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_conf import NODES
-from slurm_rack import SlurmRack
-from slurm_trials import small, stubbed
+from support.slurm_conf import NODES
+from support.slurm_rack import SlurmRack
+from support.slurm_trials import small, stubbed
 
-from tune.deploy.launch import Launch, read_launch
 from tune.deploy.process import Process
-from tune.results.folder import read_attempt
+from tune.deploy.process_manifest import ProcessManifest, read_manifest
+from tune.records.folders import read_attempt
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ TWO_TP2_ON_ONE_NODE = (
 )
 
 
-def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[Launch, Path]:
+def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[ProcessManifest, Path]:
     """Render the plan of `words`, submit its job.sbatch and wait: the plan, and the attempt's folder."""
     command = (sys.executable, "-m", "tune", "action=plan", *slurm.words, *words)
     said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
@@ -48,7 +48,7 @@ def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[Launch, Path]:
         submit, cwd=plan, env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     slurm.wait(slurm.all_ended, 60, "ended job")
-    return read_launch(plan), plan.parent / "raw" / job.strip()
+    return read_manifest(plan), plan.parent / "raw" / job.strip()
 
 
 def ranks(attempt: Path, process: Process) -> dict[int, dict[str, str | None]]:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import slurm_rack
-from slurm_conf import CONTROLLER, COUNT, NODES
-from slurm_rack import SlurmRack, commands_with
-from stand_ins import wait_for
+from support import slurm_rack
+from support.fake_deployment import wait_for
+from support.slurm_conf import CONTROLLER, COUNT, NODES
+from support.slurm_rack import SlurmRack, commands_with
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
-from tune.errors import FixCommand
-from tune.spec.bind import bind, contains, locate, with_graph_family
+from tune.errors import ConfigurationError
+from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
 from tune.spec.engine import CudaGraphConfig
 from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
 
@@ -31,10 +31,10 @@ points = st.fixed_dictionaries(
 @given(points)
 def test_a_bound_point_is_found_again(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
-    spec = bind(BASE, PD_SPLIT.sweep, point)
-    found = locate(spec, PD_SPLIT.sweep)
+    spec = bind_point(BASE, PD_SPLIT.sweep, point)
+    found = locate_point(spec, PD_SPLIT.sweep)
     assert found is not None
-    assert bind(spec, PD_SPLIT.sweep, found) == spec
+    assert bind_point(spec, PD_SPLIT.sweep, found) == spec
     same = {name: value for name, value in point.items() if name != "decode_cuda_graphs"}
     assert same.items() <= found.items()
 
@@ -42,7 +42,7 @@ def test_a_bound_point_is_found_again(point: dict[str, object]) -> None:
 @given(points)
 def test_the_rack_is_divided_without_rest(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
-    split = bind(BASE, PD_SPLIT.sweep, point).split
+    split = bind_point(BASE, PD_SPLIT.sweep, point).split
     assert split.prefill_workers == point["prefill_workers"]
     assert split.prefill_workers + split.decode_workers == 18
 
@@ -61,7 +61,7 @@ def test_decode_gets_the_rest_at_any_parallelism(
         "prefill_workers": prefill_workers,
         "target_qps": 10.0,
     }
-    assert bind(BASE, PARALLELISM.sweep, point).split.decode_workers == decode_workers
+    assert bind_point(BASE, PARALLELISM.sweep, point).split.decode_workers == decode_workers
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_dimension_that_fits_no_setting_is_one_clear_error(path: str, value: o
     sweep = Sweep(
         question="?", n_trials=1, space={"x": OrderedDimension(kind="ordered", path=path, values=(1, 2))}
     )
-    with pytest.raises(FixCommand, match=message):
-        bind(BASE, sweep, {"x": value})
+    with pytest.raises(ConfigurationError, match=message):
+        bind_point(BASE, sweep, {"x": value})
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_dimension_that_fits_no_setting_is_one_clear_error(path: str, value: o
 )
 def test_a_configuration_outside_the_space_has_no_point(changed: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
-    assert locate(BASE.model_copy(update=changed), PD_SPLIT.sweep) is None
+    assert locate_point(BASE.model_copy(update=changed), PD_SPLIT.sweep) is None
 
 
 @pytest.mark.parametrize(

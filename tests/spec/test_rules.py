@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune.spec.cluster import ClusterFacts
-from tune.spec.findings import Finding
-from tune.spec.rules import LEAST_QUERIES_FOR_P99, check, check_cluster, errors, render_findings
+from tune.spec.findings import Finding, only_errors, render_findings
+from tune.spec.rules import MIN_QUERIES_FOR_P99, check, check_cluster
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
@@ -186,7 +186,7 @@ def test_a_costly_choice_is_a_warning_that_says_the_cost(case: str, make_spec: M
     changes, path, cost = COSTLY[case]
     spec = make_spec(**changes)
     assert cost in the(spec, "warning", path).why
-    assert errors(check(spec)) == ()
+    assert only_errors(check(spec)) == ()
 
 
 def test_a_rate_that_no_run_can_confirm_is_not_looked_for(make_spec: MakeSpec) -> None:
@@ -194,7 +194,7 @@ def test_a_rate_that_no_run_can_confirm_is_not_looked_for(make_spec: MakeSpec) -
     spec = make_spec(load__mode="capacity", **short)
     assert the(spec, "error", "load.min_queries").expected == "at least 459, or load.mode=fixed"
     enough = make_spec(load__mode="capacity", load__min_queries=459, **short)
-    assert errors(check(enough)) == ()
+    assert only_errors(check(enough)) == ()
 
 
 NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
@@ -227,7 +227,7 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
         {
             "load__concatenate_permutation": False,
             "load__min_duration_s": 1.0,
-            "load__min_queries": LEAST_QUERIES_FOR_P99,
+            "load__min_queries": MIN_QUERIES_FOR_P99,
         },
         "load.min_queries",
     ),
@@ -241,7 +241,7 @@ def test_the_nearest_good_value_has_no_finding(case: str, make_spec: MakeSpec) -
 
 
 def test_459_queries_without_a_late_one_are_the_first_that_convince() -> None:
-    assert 0.99**LEAST_QUERIES_FOR_P99 <= 0.01 < 0.99 ** (LEAST_QUERIES_FOR_P99 - 1)
+    assert 0.99**MIN_QUERIES_FOR_P99 <= 0.01 < 0.99 ** (MIN_QUERIES_FOR_P99 - 1)
 
 
 def test_all_findings_come_at_once_and_read_as_kept(make_spec: MakeSpec, regenerate_golden: bool) -> None:
@@ -328,7 +328,7 @@ def test_any_typed_trial_can_be_checked_and_errors_forbid_placement(  # noqa: PL
     findings = check(spec)
     needed = workers[0] * prefill_tp + workers[1] * decode_tp * decode_pp
     if needed > spec.hardware.gpus or 0 in workers:
-        assert errors(findings)
+        assert only_errors(findings)
     for finding in findings:
         assert all((finding.path, finding.found, finding.expected, finding.why, finding.source))
     assert render_findings(findings).count("  found") == len(findings)

@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
-from tune.spec.findings import errors
+from tune.spec.findings import only_errors
 from tune.spec.rules import check
-from tune.spec.split import Placed, Role, Split, decode_workers_that_fit, place
+from tune.spec.split import Role, Split, WorkerPlacement, decode_workers_that_fit, place_workers
 from tune.spec.trial import TrialSpec
 
 DEFAULT = compose_overrides([]).settings.trial_spec
@@ -31,8 +31,8 @@ def spec(prefill: int, decode: int, head: str, prefill_tp: int = 4, decode_tp: i
     )
 
 
-def placed(of: TrialSpec) -> tuple[Placed, ...] | None:
-    return place(of.hardware, of.prefill, of.decode, of.split)
+def placed(of: TrialSpec) -> tuple[WorkerPlacement, ...] | None:
+    return place_workers(of.hardware, of.prefill, of.decode, of.split)
 
 
 @given(prefill=st.integers(1, 18), decode=st.integers(1, 18), head=heads, tps=st.tuples(sizes, sizes))
@@ -64,10 +64,10 @@ def test_who_shares_the_head_node_changes_no_count(head: str, role: Role) -> Non
 
 def test_a_head_node_without_workers_is_one_that_the_split_cannot_use() -> None:
     assert placed(spec(14, 4, "none")) is None
-    (finding,) = errors(check(spec(14, 4, "none")))
+    (finding,) = only_errors(check(spec(14, 4, "none")))
     assert "split.head=none keeps node 0 free" in finding.expected
     fewer = spec(14, 3, "none")
-    assert not errors(check(fewer))
+    assert not only_errors(check(fewer))
     assert decode_workers_that_fit(fewer.hardware, fewer.prefill, fewer.decode, fewer.split) == 3
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from outcomes import measured
+from support.outcomes import measured
 
-from tune.study.budget import trials_following
+from tune.study.budget import remaining_trials
 
 
 @pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
@@ -17,5 +17,5 @@ def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
         measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})
         for number, hours in enumerate((20.0, 40.0))
     ]
-    assert trials_following(range(2, 3), 9, budget_gpu_hours, done) == follow
-    assert trials_following(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"
+    assert remaining_trials(range(2, 3), 9, budget_gpu_hours, done) == follow
+    assert remaining_trials(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"

@@ -10,27 +10,27 @@ from shutil import copytree
 import pytest
 from test_study import Broken, Wrapped, figures, nothing, play
 
-from tune.clusters.place import State
+from tune.analysis.ranking import rank
+from tune.backends.base import AttemptState
 from tune.config import compose_overrides, trial_overrides
-from tune.errors import AnswerIsNo, FixCommand, RunAgain
-from tune.results.belief import Belief, Interval, TrialBelief, write_belief
-from tune.results.confirmation import Confirmation, repeats_root
-from tune.results.folder import StudyFolder
-from tune.results.frame import rank
-from tune.results.outcome import Outcome
+from tune.errors import ConfigurationError, NegativeResult, ResumableError
+from tune.records.confirmation import Confirmation, repeats_root
+from tune.records.folders import StudyFolder
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
 from tune.spec.trial import TrialSpec
-from tune.study.confirm import (
-    Chosen,
-    choose,
+from tune.study.confirm_winners import (
+    ConfirmationCandidate,
     confirmed,
     gpu_hours_ahead,
     pin_repeats,
     require_complete,
-    require_same_question,
+    require_confirmable,
     run_repeats,
-    settings_of,
+    select_candidates,
+    settings_for,
 )
-from tune.study.study import opened
+from tune.study.loop import open_study
 
 FIXED = (
     "+sweep=pd_split",
@@ -54,7 +54,7 @@ class FailsOnce(Broken):
         self.lost = super().submit(spec, attempt)
         return self.lost
 
-    def poll(self, handle: str) -> State:
+    def poll(self, handle: str) -> AttemptState:
         return super().poll(handle) if handle == self.lost else Wrapped.poll(self, handle)
 
 
@@ -71,11 +71,11 @@ def runs(fixed: Path, tmp_path: Path) -> Path:
     return Path(copytree(fixed, tmp_path / "runs"))
 
 
-def chosen(runs: Path, *words: str) -> tuple[Chosen, ...]:
+def chosen(runs: Path, *words: str) -> tuple[ConfirmationCandidate, ...]:
     study = StudyFolder(runs / NAME)
     record = study.read_study()
     assert record
-    return choose(study, record, compose_overrides(words).settings.confirm)
+    return select_candidates(study, record, compose_overrides(words).settings.confirm)
 
 
 def confirm(runs: Path, *words: str, place: Wrapped | None = None) -> tuple[list[Outcome], Confirmation]:
@@ -83,13 +83,13 @@ def confirm(runs: Path, *words: str, place: Wrapped | None = None) -> tuple[list
     study = StudyFolder(runs / NAME)
     record = study.read_study()
     assert record
-    picked = choose(study, record, composition.settings.confirm)
-    settings = settings_of(picked[0], composition.settings)
+    picked = select_candidates(study, record, composition.settings.confirm)
+    settings = settings_for(picked[0], composition.settings)
     asked = pin_repeats(record, picked, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
     heard: list[Outcome] = []
     with (
-        opened(repeats_root(study.root), asked) as folder,
+        open_study(repeats_root(study.root), asked) as folder,
         place or Wrapped(composition, nothing) as running,
     ):
         candidates = run_repeats(
@@ -113,7 +113,7 @@ def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs:
     for one in picked:
         spec = StudyFolder(runs / NAME).trial(one.trial.trial_id).read_spec()
         assert spec
-        assert [again.load.length_seed for again in one.specs] == [100, 200, 300]
+        assert [again.load.shuffle_seed for again in one.specs] == [100, 200, 300]
         for again in one.specs:
             assert (again.load.mode, again.load.target_qps) == ("capacity", spec.load.target_qps)
             assert again.model_copy(update={"load": spec.load}) == spec, "nothing is bound anew"
@@ -126,19 +126,19 @@ def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most
     assert second.output_tps_per_gpu
     ahead = 1.01 * best.output_tps_per_gpu / second.output_tps_per_gpu
     told = Interval(low=9.0, median=10.0, high=11.0)
-    trial = TrialBelief(
+    trial = TrialPosterior(
         trial_id=second.trial_id,
         number=second.number,
         measured_qps=10.0,
         simulated_qps=told,
         off_sd=0.0,
-        expected_qps=10.0 * ahead,
+        expected_capacity_qps=10.0 * ahead,
     )
-    learned = Belief(
+    learned = PosteriorSummary(
         schema=1, trials_told=1, parameters=(), hypotheses=(), trials=(trial,), expected_gain_frac=0.0,
         calibration={},
     )  # fmt: skip
-    write_belief(runs / NAME, learned)
+    write_posterior(runs / NAME, learned)
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
@@ -161,20 +161,20 @@ def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     spec = study.trials()[0].read_spec()
     assert spec
-    used = spec.model_copy(update={"load": spec.load.model_copy(update={"length_seed": 200})})
+    used = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": 200})})
     study.trial(used.trial_id).write_spec(used)
-    assert [again.load.length_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
+    assert [again.load.shuffle_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
 
 
 def test_nothing_feasible_is_an_answer(tmp_path: Path) -> None:
     play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
-    with pytest.raises(AnswerIsNo, match="nothing to confirm"):
+    with pytest.raises(NegativeResult, match="nothing to confirm"):
         chosen(tmp_path)
 
 
 def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
     play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
-    with pytest.raises(FixCommand, match="every limit of this study lifted"):
+    with pytest.raises(ConfigurationError, match="every limit of this study lifted"):
         chosen(tmp_path)
 
 
@@ -190,8 +190,8 @@ def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
 def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
-    with pytest.raises(FixCommand) as refused:
-        require_same_question(record, compose_overrides(words).settings, words)
+    with pytest.raises(ConfigurationError) as refused:
+        require_confirmable(record, compose_overrides(words).settings, words)
     assert says in str(refused.value)
 
 
@@ -200,27 +200,27 @@ def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> Non
     assert record
     words = (*FIXED, *AGAIN)
     record = record.model_copy(update={"command": FIXED})
-    require_same_question(record, compose_overrides(words).settings, words)
+    require_confirmable(record, compose_overrides(words).settings, words)
 
 
 def test_repeats_are_not_confirmed(runs: Path) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     repeats = record.model_copy(update={"name": f"{NAME}.confirm"})
-    with pytest.raises(FixCommand, match=f"expected the study that they confirm, study.name={NAME}"):
-        choose(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
+    with pytest.raises(ConfigurationError, match=f"expected the study that they confirm, study.name={NAME}"):
+        select_candidates(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
 
 
 def test_a_broken_world_ends_it_early(runs: Path) -> None:
     place = wrapped(Broken)
-    with pytest.raises(RunAgain, match="2 repeats in a row failed"):
+    with pytest.raises(ResumableError, match="2 repeats in a row failed"):
         confirm(runs, place=place)
     assert place.submitted == 2
 
 
 def test_a_budget_is_kept(runs: Path) -> None:
     place = wrapped()
-    with pytest.raises(RunAgain, match=r"budget of 0\.5 GPU-hours"):
+    with pytest.raises(ResumableError, match=r"budget of 0\.5 GPU-hours"):
         confirm(runs, "study.max_gpu_hours=0.5", place=place)
     assert place.submitted == 0
 
@@ -229,19 +229,19 @@ def test_a_budget_is_kept(runs: Path) -> None:
 def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs: Path) -> None:
     outcomes, found = confirm(runs)
     assert [outcome.source for outcome in outcomes] == ["confirm"] * 4
-    assert [outcome.provenance["params"]["length_seed"] for outcome in outcomes] == [100, 100, 200, 200]
-    assert not list(runs.glob("*/*/raw/*/goal.json"))
+    assert [outcome.provenance["params"]["shuffle_seed"] for outcome in outcomes] == [100, 100, 200, 200]
+    assert not list(runs.glob("*/*/raw/*/early_stop.json"))
     assert found.degrees_of_freedom == 2
     first, second = found.configurations
     for one in (first, second):
-        assert one.stated_qps
-        assert one.boundary_qps
-        assert 0.5 * one.boundary_qps.mean < one.stated_qps < one.boundary_qps.mean
-    assert first.overrides[-2:] == (f"load.target_qps={first.stated_qps!r}", "load.mode=fixed")
+        assert one.guaranteed_qps
+        assert one.capacity_qps
+        assert 0.5 * one.capacity_qps.mean < one.guaranteed_qps < one.capacity_qps.mean
+    assert first.overrides[-2:] == (f"load.target_qps={first.guaranteed_qps!r}", "load.mode=fixed")
     again = compose_overrides(first.overrides).settings.trial_spec
     spec = StudyFolder(runs / NAME).trial(first.trial_id).read_spec()
-    assert first.stated_qps
-    assert again == spec.model_copy(update={"load": spec.load.at(first.stated_qps)})  # type: ignore[union-attr]
+    assert first.guaranteed_qps
+    assert again == spec.model_copy(update={"load": spec.load.at(first.guaranteed_qps)})  # type: ignore[union-attr]
 
     repeats = StudyFolder(runs / f"{NAME}.confirm")
     (repeats.trial(outcomes[2].trial_id).root / "outcome.json").unlink()
@@ -281,9 +281,9 @@ def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: P
 
 @pytest.mark.slow
 def test_a_repeat_that_failed_is_told_and_tried_again(runs: Path) -> None:
-    with pytest.raises(RunAgain, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
+    with pytest.raises(ResumableError, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
         confirm(runs, "confirm.configurations=1", place=wrapped(FailsOnce))
     place = wrapped()
     _, found = confirm(runs, "confirm.configurations=1", place=place)
     assert place.submitted == 1
-    assert found.configurations[0].stated_qps
+    assert found.configurations[0].guaranteed_qps

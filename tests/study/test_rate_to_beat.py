@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from test_study import Wrapped, figures, nothing, play
 
+from tune.analysis.ranking import rank
 from tune.config import compose_overrides
-from tune.results.folder import StudyFolder
-from tune.results.frame import rank
-from tune.results.outcome import Outcome
-from tune.study.study import LEAST_FOLLOWING, LUCK_FRAC
+from tune.records.folders import StudyFolder
+from tune.records.outcome import Outcome
+from tune.study.loop import LUCK_FRAC, MIN_FOLLOWING_TRIALS
 
 SEARCH = (
     "+sweep=pd_split",
@@ -30,7 +30,7 @@ FROM_A_POOR_SPLIT = (*SEARCH[:2], *SEARCH[3:], "split.prefill_workers=10", "spli
 
 
 def goals(runs: Path) -> list[Path]:
-    return sorted(runs.glob("*/*/raw/*/goal.json"))
+    return sorted(runs.glob("*/*/raw/*/early_stop.json"))
 
 
 def given_up(outcomes: list[Outcome]) -> list[Outcome]:
@@ -53,7 +53,7 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
         assert [probe.full for probe in outcome.probes] == [False]
     assert given_up(outcomes)
     assert all(outcome.probes[0].target_qps > best_qps for outcome in given_up(outcomes)), "just above it"
-    assert all(json.loads(path.read_text())["beat_qps"] >= to_beat_qps for path in goals(tmp_path))
+    assert all(json.loads(path.read_text())["early_stop_qps"] >= to_beat_qps for path in goals(tmp_path))
     places = {row["number"]: row["rank"] for row in rank(outcomes)}
     assert max(places[o.number] for o in outcomes if o.feasible) < min(
         places[o.number] for o in given_up(outcomes)
@@ -85,14 +85,14 @@ def test_killed_in_the_middle_it_ends_as_it_would_have(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None:
-    overrides = (*SEARCH, "search.beat_best=false")
+    overrides = (*SEARCH, "search.early_stop=false")
     outcomes = play(tmp_path, overrides, Wrapped(compose_overrides(overrides), nothing))
     assert not given_up(outcomes)
     assert not goals(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_trials", "follow"), [(2, False), (2 + LEAST_FOLLOWING, True)])
+@pytest.mark.parametrize(("n_trials", "follow"), [(2, False), (2 + MIN_FOLLOWING_TRIALS, True)])
 def test_what_others_should_come_to_is_to_be_beaten_too_where_some_follow(
     tmp_path: Path, n_trials: int, follow: bool
 ) -> None:
@@ -100,12 +100,12 @@ def test_what_others_should_come_to_is_to_be_beaten_too_where_some_follow(
     outcomes = play(tmp_path, (*FROM_A_POOR_SPLIT, "study.parallel=1", f"study.n_trials={n_trials}"))
     root = next(tmp_path.glob("*/study.json")).parent
     start, first, *_ = StudyFolder(root).read_proposals()
-    assert not list((root / start.trial_id).glob("raw/*/goal.json")), "it is measured"
-    goal = json.loads(next((root / first.trial_id).glob("raw/*/goal.json")).read_text())
+    assert not list((root / start.trial_id).glob("raw/*/early_stop.json")), "it is measured"
+    goal = json.loads(next((root / first.trial_id).glob("raw/*/early_stop.json")).read_text())
     best_qps = outcomes[0].target_qps
-    assert first.outdone_below_qps > best_qps
-    wanted_qps = first.outdone_below_qps if follow else best_qps * (1 - LUCK_FRAC)
-    assert goal == {"beat_qps": pytest.approx(wanted_qps), "expected": follow}
+    assert first.early_stop_below_qps > best_qps
+    wanted_qps = first.early_stop_below_qps if follow else best_qps * (1 - LUCK_FRAC)
+    assert goal == {"early_stop_qps": pytest.approx(wanted_qps), "expected": follow}
 
 
 @pytest.mark.slow
@@ -113,6 +113,6 @@ def test_nothing_is_given_up_for_others_before_anything_was_measured(tmp_path: P
     play(tmp_path, (*FROM_A_POOR_SPLIT, "study.parallel=2", "study.n_trials=5"))
     root = next(tmp_path.glob("*/study.json")).parent
     proposals = StudyFolder(root).read_proposals()
-    assert proposals[1].outdone_below_qps > 0
-    have_goals = {path.parents[2].name for path in root.glob("*/raw/*/goal.json")}
+    assert proposals[1].early_stop_below_qps > 0
+    have_goals = {path.parents[2].name for path in root.glob("*/raw/*/early_stop.json")}
     assert have_goals.isdisjoint(proposal.trial_id for proposal in proposals[:2])

@@ -12,16 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm
-from slurm_nodes import Nodes
+from support.fake_slurm import FakeSlurm
+from support.slurm_nodes import Nodes
 
-from tune.clusters.slurm import SlurmCluster
+from tune.backends.slurm.backend import SlurmBackend
 from tune.config import compose_overrides, trial_overrides
-from tune.errors import RunAgain
-from tune.results.folder import StudyFolder
-from tune.results.outcome import Outcome
-from tune.study.question import pin
-from tune.study.study import opened, run_study
+from tune.errors import ResumableError
+from tune.records.folders import StudyFolder
+from tune.records.outcome import Outcome
+from tune.study.identity import study_record
+from tune.study.loop import open_study, run_study
 
 CALIBRATION = compose_overrides([]).settings.cluster.calibration
 assert CALIBRATION is not None
@@ -50,8 +50,11 @@ class Driver:
         composition = compose_overrides(self.words)
         settings = composition.settings
         share = settings.study.trials_per_job
-        place = SlurmCluster(settings.cluster, share, self._hear, every_s=0.02, grace_s=0.0)
-        with opened(self.folder.root, pin(settings, "one", self.words)) as folder, place as running:
+        place = SlurmBackend(settings.cluster, share, self._hear, every_s=0.02, grace_s=0.0)
+        with (
+            open_study(self.folder.root, study_record(settings, "one", self.words)) as folder,
+            place as running,
+        ):
             return run_study(
                 folder, settings, running, partial(trial_overrides, settings=settings), lambda outcome: None
             )
@@ -79,7 +82,7 @@ class Driver:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self.run()
-        except RunAgain:
+        except ResumableError:
             os._exit(3)
         except KeyboardInterrupt:
             os._exit(130)
@@ -260,14 +263,14 @@ def test_the_second_ctrl_c_leaves_the_jobs_running(driver: MakeDriver) -> None:
 @pytest.mark.slow
 def test_once_collects_and_submits_and_never_waits(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3", "study.parallel=2", "study.once=true")
-    with pytest.raises(RunAgain, match=r"study.once: 2 of this study's trials wait or run"):
+    with pytest.raises(ResumableError, match=r"study.once: 2 of this study's trials wait or run"):
         study.run()
-    with pytest.raises(RunAgain, match="2 of"):
+    with pytest.raises(ResumableError, match="2 of"):
         study.run()
     assert len(study.slurm.jobs) == 2
     assert "Left running: job 101" in study.heard
     study.nodes.work()
-    with pytest.raises(RunAgain, match="1 of"):
+    with pytest.raises(ResumableError, match="1 of"):
         study.run()
     study.nodes.work()
     assert len(study.run()) == 3

@@ -12,17 +12,17 @@ from typing import Self
 
 import pytest
 
-from tune.clusters.place import Place, State
-from tune.clusters.simulated import SimulatedRack
+from tune.analysis.ranking import rank
+from tune.backends.base import AttemptState, Backend
+from tune.backends.simulated import SimulatorBackend
 from tune.config import Composition, compose_overrides, trial_overrides
-from tune.errors import FixCommand, RunAgain
-from tune.results.folder import StudyFolder, write_attempt
-from tune.results.frame import rank
-from tune.results.outcome import Outcome
-from tune.results.record import AttemptRecord
+from tune.errors import ConfigurationError, ResumableError
+from tune.records.attempt_record import AttemptRecord
+from tune.records.folders import StudyFolder, write_attempt
+from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
-from tune.study.question import pin
-from tune.study.study import is_held, opened, run_study, run_trial
+from tune.study.identity import study_record
+from tune.study.loop import is_locked, open_study, run_study, run_trial
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
@@ -34,7 +34,7 @@ class Wrapped:
     def __init__(self, composition: Composition, before: Callable[[int], None], processes: int = 1) -> None:
         calibration = composition.settings.cluster.calibration
         assert calibration is not None
-        self._rack: Place = SimulatedRack(calibration, processes)
+        self._rack: Backend = SimulatorBackend(calibration, processes)
         self._before = before
         self.submitted = 0
 
@@ -43,7 +43,7 @@ class Wrapped:
         self.submitted += 1
         return self._rack.submit(spec, attempt)
 
-    def poll(self, handle: str) -> State:
+    def poll(self, handle: str) -> AttemptState:
         return self._rack.poll(handle)
 
     def cancel(self, handle: str) -> None:
@@ -73,7 +73,7 @@ class Broken(Wrapped):
         )
         return str(attempt)
 
-    def poll(self, handle: str) -> State:
+    def poll(self, handle: str) -> AttemptState:
         return "ended"
 
 
@@ -86,10 +86,10 @@ def play(
 ) -> list[Outcome]:
     composition = compose_overrides(overrides)
     settings = composition.settings
-    asked = pin(settings, composition.study_name, overrides)
+    asked = study_record(settings, composition.study_name, overrides)
     heard: list[int] = [] if told is None else told
     with (
-        opened(runs / composition.study_name, asked) as folder,
+        open_study(runs / composition.study_name, asked) as folder,
         place or Wrapped(composition, nothing) as running,
     ):
         return run_study(
@@ -119,8 +119,8 @@ def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_
 def test_trial_0_is_the_incumbent_and_can_be_left_out(tmp_path: Path) -> None:
     reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
     first = play(tmp_path / "with", SPLIT)[0]
-    assert (first.number, first.source, first.trial_id) == (0, "incumbent", reference)
-    without = play(tmp_path / "without", (*SPLIT, "study.incumbent=false"))
+    assert (first.number, first.source, first.trial_id) == (0, "baseline", reference)
+    without = play(tmp_path / "without", (*SPLIT, "study.baseline=false"))
     assert {outcome.source for outcome in without} == {"tpe"}
 
 
@@ -185,18 +185,18 @@ class Losing(Wrapped):
         self.submitted += 1
         return str(attempt)
 
-    def poll(self, handle: str) -> State:
+    def poll(self, handle: str) -> AttemptState:
         return "ended"
 
 
 @pytest.mark.slow
 def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -> None:
     lost = Losing(compose_overrides(SPLIT), nothing)
-    with pytest.raises(RunAgain, match="was lost"):
+    with pytest.raises(ResumableError, match="was lost"):
         play(tmp_path, SPLIT, lost)
     assert lost.submitted == 4
     assert {outcome.status for outcome in play(tmp_path, SPLIT)} == {"measured"}
-    with pytest.raises(RunAgain, match="was lost"):
+    with pytest.raises(ResumableError, match="was lost"):
         play(tmp_path, (*SPLIT, "rerun=true"), Losing(compose_overrides(SPLIT), nothing))
 
 
@@ -205,8 +205,8 @@ def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
     settings = compose_overrides(SHORT).settings
     with (
-        pytest.raises(FixCommand, match=r"sweep.space: the study has \{"),
-        opened(tmp_path / "pd_split-sim", pin(settings, "pd_split-sim", ())),
+        pytest.raises(ConfigurationError, match=r"sweep.space: the study has \{"),
+        open_study(tmp_path / "pd_split-sim", study_record(settings, "pd_split-sim", ())),
     ):
         pass
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
@@ -218,8 +218,11 @@ def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
     sweep = composition.settings.sweep
     assert sweep is not None
     turned = sweep.model_copy(update={"space": dict(reversed(sweep.space.items()))})
-    asked = pin(composition.settings.model_copy(update={"sweep": turned}), "pd_split-sim", SPLIT)
-    with pytest.raises(FixCommand, match=r"sweep.space"), opened(tmp_path / "pd_split-sim", asked):
+    asked = study_record(composition.settings.model_copy(update={"sweep": turned}), "pd_split-sim", SPLIT)
+    with (
+        pytest.raises(ConfigurationError, match=r"sweep.space"),
+        open_study(tmp_path / "pd_split-sim", asked),
+    ):
         pass
 
 
@@ -245,7 +248,7 @@ def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
     [
         ("study.seed=1", "study.seed: the study has 0, this command says 1"),
         ("study.parallel=2", "study.parallel"),
-        ("study.incumbent=false", "study.incumbent"),
+        ("study.baseline=false", "study.baseline"),
         ("search=random", "search"),
         ("sweep.space.target_qps.high=20.0", "sweep.space"),
         ("slo.ttft_p99_s=6.0", "slo.ttft_p99_s: the study has 4.5, this command says 6.0"),
@@ -256,7 +259,7 @@ def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
 def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
-    with pytest.raises(FixCommand) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         play(tmp_path, (*SPLIT, changed))
     assert message in str(caught.value)
     assert "study.name=NAME" in str(caught.value)
@@ -264,8 +267,8 @@ def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message
 
 
 def test_the_number_at_once_is_pinned_as_it_was_resolved() -> None:
-    left_open = pin(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
-    said = pin(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
+    left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
+    said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
     assert left_open == said
 
 
@@ -273,7 +276,7 @@ def test_one_process_a_study(tmp_path: Path) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     with (tmp_path / "pd_split-sim" / ".lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(FixCommand, match="another process is running this study"):
+        with pytest.raises(ConfigurationError, match="another process is running this study"):
             play(tmp_path, SPLIT)
 
 
@@ -287,17 +290,17 @@ def test_a_file_system_without_locks_is_refused_by_name(
     (tmp_path / "pd_split-sim").mkdir()
     (tmp_path / "pd_split-sim" / ".lock").touch()
     monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(FixCommand, match=r"\.lock: cannot be locked \(no locks here\)"):
+    with pytest.raises(ConfigurationError, match=r"\.lock: cannot be locked \(no locks here\)"):
         play(tmp_path, (*SPLIT, "study.n_trials=1"))
-    with pytest.raises(FixCommand, match="expected a file system with flock"):
-        is_held(tmp_path / "pd_split-sim")
+    with pytest.raises(ConfigurationError, match="expected a file system with flock"):
+        is_locked(tmp_path / "pd_split-sim")
 
 
 def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     outcome = play(tmp_path, SPLIT)[4]
     damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
     damaged.write_text('{"schema": 1, "trial_id": ')
-    with pytest.raises(RunAgain) as caught:
+    with pytest.raises(ResumableError) as caught:
         play(tmp_path, SPLIT)
     assert str(damaged) in str(caught.value)
     assert damaged.read_text() == '{"schema": 1, "trial_id": '
@@ -306,7 +309,7 @@ def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
 def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(FixCommand, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="cannot be written"):
         play(blocked, SPLIT)
 
 
@@ -323,7 +326,7 @@ def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> No
 
 def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path) -> None:
     broken = Broken(compose_overrides(SPLIT), nothing)
-    with pytest.raises(RunAgain, match=r"node gb07 is down[\s\S]*run the same command again"):
+    with pytest.raises(ResumableError, match=r"node gb07 is down[\s\S]*run the same command again"):
         play(tmp_path, SPLIT, broken)
     assert broken.submitted == 4, "the first batch, no more"
     mended = play(tmp_path, SPLIT)
@@ -333,7 +336,7 @@ def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path)
 
 
 def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path) -> None:
-    with pytest.raises(RunAgain, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
+    with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
         play(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
     folder = StudyFolder(tmp_path / "pd_split-sim")
     assert sum(outcome.gpu_hours for outcome in folder.outcomes()) <= 200
@@ -346,7 +349,7 @@ def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Pat
         composition = compose_overrides(row["overrides"])
         settings = composition.settings
         with (
-            opened(tmp_path / f"again-{row['rank']}", pin(settings, "again", ())) as folder,
+            open_study(tmp_path / f"again-{row['rank']}", study_record(settings, "again", ())) as folder,
             Wrapped(composition, nothing) as place,
         ):
             outcome, fresh = run_trial(folder, settings, place, lambda spec: ())
@@ -362,7 +365,7 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
         composition = compose_overrides([*SHORT, *more])
         settings = composition.settings
         with (
-            opened(tmp_path / "single-sim", pin(settings, "single-sim", ())) as folder,
+            open_study(tmp_path / "single-sim", study_record(settings, "single-sim", ())) as folder,
             Wrapped(composition, nothing) as place,
         ):
             return run_trial(folder, settings, place, lambda spec: ())
@@ -379,7 +382,7 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
     assert third.number == 0
     assert len(third.attempts) == 2
     assert third.output_tps_per_gpu == first.output_tps_per_gpu
-    with pytest.raises(FixCommand, match=r"cluster.calibration"):
+    with pytest.raises(ConfigurationError, match=r"cluster.calibration"):
         measure_once("cluster.calibration.prefill_scale=2.0")
     record = StudyFolder(tmp_path / "single-sim").read_study()
     assert record is not None
@@ -395,7 +398,7 @@ def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:
     study = tmp_path / "pd_split-sim"
     assert json.loads((study / "study.json").read_text())["schema"] == 1
     proposals = [json.loads(line) for line in (study / "proposals.jsonl").read_text().splitlines()]
-    fields = {"number", "params", "source", "trial_id", "expected_qps", "outdone_below_qps"}
+    fields = {"number", "params", "source", "trial_id", "expected_capacity_qps", "early_stop_below_qps"}
     assert [set(p) for p in proposals] == [fields] * 2
     trial = study / outcomes[1].trial_id
     assert {path.name for path in trial.iterdir()} == {"spec.json", "plan", "raw", "outcome.json"}

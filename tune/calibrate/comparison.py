@@ -7,46 +7,46 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.calibrate.figures import ALL, FITTED, Figure
+from tune.calibrate.compared_metrics import ALL_METRICS, FITTED_METRICS, MetricName
+from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import Values
-from tune.calibrate.runs import MeasuredRun
-from tune.calibrate.simulated import REPORT_SEEDS, simulated
+from tune.calibrate.replay import REPORT_SEEDS, simulate_run
 from tune.spec.cluster import Calibration
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricComparison:
     """One figure in its own unit. `simulated` is the mean over `orders` length seeds and `spread` their
     standard deviation, None where one order is all there is."""
 
-    figure: Figure
+    figure: MetricName
     measured: float
     simulated: float
     spread: float | None
 
     @property
     def fitted(self) -> bool:
-        return self.figure in FITTED
+        return self.figure in FITTED_METRICS
 
     @property
     def error_frac(self) -> float:
         return self.simulated / self.measured - 1
 
 
-def compare(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[Row, ...]:
+def compare_run(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[MetricComparison, ...]:
     """Every figure that `run` and the rack with `values` both have, over REPORT_SEEDS where lengths are not
     on record."""
-    orders = simulated(run, calibration, values, REPORT_SEEDS)
+    orders = simulate_run(run, calibration, values, REPORT_SEEDS)
     rows = []
-    for figure in ALL:
+    for figure in ALL_METRICS:
         found = np.array([order[figure] for order in orders if figure in order])
         if figure in run.figures and len(found):
             spread = float(found.std(ddof=1)) if len(found) > 1 else None
-            rows.append(Row(figure, run.figures[figure], float(found.mean()), spread))
+            rows.append(MetricComparison(figure, run.figures[figure], float(found.mean()), spread))
     return tuple(rows)
 
 
-def rms_error_frac(tables: Sequence[Sequence[Row]], fitted: bool) -> float | None:
+def rms_error_frac(tables: Sequence[Sequence[MetricComparison]], fitted: bool) -> float | None:
     """Root mean square of the relative errors of the fitted figures of all runs, or of the predicted ones;
     None of no figures."""
     errors = [row.error_frac for rows in tables for row in rows if row.fitted == fitted]

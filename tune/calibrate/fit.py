@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from tune.calibrate.figures import FITTED
+from tune.calibrate.compared_metrics import FITTED_METRICS
+from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import Parameter, Values
-from tune.calibrate.runs import MeasuredRun
-from tune.calibrate.simulated import FIT_SEEDS, simulated
-from tune.errors import FixCommand
-from tune.results.requests import FloatArray
+from tune.calibrate.replay import FIT_SEEDS, simulate_run
+from tune.core.arrays import FloatArray
+from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
 
 MODEL_ERROR_FRAC = 0.02
@@ -73,7 +73,7 @@ def fit(
     Minimises the sum over runs and figures of (mean over FIT_SEEDS of ln(simulated / measured))^2 / e^2 plus
     the sum of u^2, the priors. e^2 is MODEL_ERROR_FRAC^2 and, where lengths are not on record, the variance
     that their order gives a single run; it is taken at the start and once more at the first optimum. Every
-    evaluation uses the same seeds. Raises FixCommand where a parameter of the dataset meets recorded lengths
+    evaluation uses the same seeds. Raises ConfigurationError where a parameter of the dataset meets recorded lengths
     only, or the rack answers nothing.
     """
     _require_effect(runs, parameters)
@@ -157,21 +157,21 @@ def values_at(parameters: Sequence[Parameter], u: FloatArray) -> Values:
     return {parameter.name: parameter.value(float(at)) for parameter, at in zip(parameters, u, strict=True)}
 
 
-def values_of(fitted: Sequence[FittedParameter]) -> Values:
+def fitted_values(fitted: Sequence[FittedParameter]) -> Values:
     return {one.parameter.name: one.value for one in fitted}
 
 
 def _log_ratios(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[FloatArray, FloatArray]:
-    orders = simulated(run, calibration, values, FIT_SEEDS)
-    logs = np.log([[_figure(run, order, figure) for figure in FITTED] for order in orders])
-    measured = np.log([run.figures[figure] for figure in FITTED])
-    of_order = logs.var(axis=0, ddof=1) if len(orders) > 1 else np.zeros(len(FITTED))
+    orders = simulate_run(run, calibration, values, FIT_SEEDS)
+    logs = np.log([[_figure(run, order, figure) for figure in FITTED_METRICS] for order in orders])
+    measured = np.log([run.figures[figure] for figure in FITTED_METRICS])
+    of_order = logs.var(axis=0, ddof=1) if len(orders) > 1 else np.zeros(len(FITTED_METRICS))
     return logs.mean(axis=0) - measured, of_order * (1 + 1 / len(orders))
 
 
 def _figure(run: MeasuredRun, found: Mapping[tuple[str, str], float], figure: tuple[str, str]) -> float:
     if figure not in found:
-        raise FixCommand(
+        raise ConfigurationError(
             f"{run.label}: the simulated rack gives no {figure[1]} of {figure[0]}, so it cannot be fitted to "
             "the run; expected answers of two or more tokens. action=preflight with the settings of the run "
             "says what is wrong."
@@ -183,7 +183,7 @@ def _require_effect(runs: Sequence[MeasuredRun], parameters: Sequence[Parameter]
     if all(run.asked or run.spec.load.dataset.path for run in runs):
         for parameter in parameters:
             if parameter.of_dataset:
-                raise FixCommand(
+                raise ConfigurationError(
                     f"calibrate.parameters: {parameter.name} has no effect: the lengths of every run are "
                     "on record, or in a CSV; expected a run without. Leave it out."
                 )

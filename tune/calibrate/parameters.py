@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from pydantic import BaseModel
 
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
 from tune.spec.load import Dataset
 
@@ -100,26 +100,28 @@ def find_parameters(
 ) -> tuple[Parameter, ...]:
     """The parameters called `names`, with their values in `calibration` and `dataset` as starts.
 
-    Raises FixCommand for none, a name that is unknown or comes twice, a value outside its bounds.
+    Raises ConfigurationError for none, a name that is unknown or comes twice, a value outside its bounds.
     """
     known = _known(calibration, dataset)
     if not names:
-        raise FixCommand(f"calibrate.parameters is empty; expected some of {', '.join(known)}.")
+        raise ConfigurationError(f"calibrate.parameters is empty; expected some of {', '.join(known)}.")
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
-            raise FixCommand(
+            raise ConfigurationError(
                 f"calibrate.parameters: found {name!r}, which cannot be fitted. {hint}"
                 f"There are: {', '.join(known)}."
             )
         if names.count(name) > 1:
-            raise FixCommand(f"calibrate.parameters: found {name} {names.count(name)} times; expected once.")
+            raise ConfigurationError(
+                f"calibrate.parameters: found {name} {names.count(name)} times; expected once."
+            )
     parameters = tuple(known[name] for name in names)
     for parameter in parameters:
         bounds = parameter.bounds
         if not bounds.low <= parameter.start <= bounds.high or (bounds.relative and not parameter.start):
-            raise FixCommand(
+            raise ConfigurationError(
                 f"{parameter.override}: found {parameter.start:g}, where the fit would start; expected "
                 f"a value {'above 0 ' if bounds.relative else ''}within {bounds.low:g}..{bounds.high:g}."
             )

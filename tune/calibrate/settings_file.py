@@ -8,20 +8,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tune.calibrate.comparison import Row
-from tune.calibrate.fit import FittedParameter, values_of
+from tune.calibrate.comparison import MetricComparison
+from tune.calibrate.fit import FittedParameter, fitted_values
+from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import with_values
-from tune.calibrate.runs import MeasuredRun
-from tune.calibrate.text import describe, describe_seeds, verdict
-from tune.errors import FixCommand
-from tune.results.belief import Belief
+from tune.calibrate.tables import describe_run, describe_seeds, identifiability
+from tune.errors import ConfigurationError
+from tune.records.posterior_summary import PosteriorSummary
 from tune.spec.cluster import Calibration
 
 _MARK = "# A simulated rack, written by action=calibrate."
 
 
 def check_target(path: Path, shipped: Sequence[str]) -> None:
-    """Raises FixCommand where `path` is no DIR/cluster/NAME.yaml that may be written.
+    """Raises ConfigurationError where `path` is no DIR/cluster/NAME.yaml that may be written.
 
     NAME must differ from the options `shipped`, which Hydra finds first. A file that action=calibrate did
     not write stays.
@@ -31,22 +31,22 @@ def check_target(path: Path, shipped: Sequence[str]) -> None:
         or path.absolute().parent.name != "cluster"
         or not re.fullmatch(r"\w+", path.stem)
     ):
-        raise FixCommand(
+        raise ConfigurationError(
             f"calibrate.to: found {path}; expected DIR/cluster/NAME.yaml, NAME of letters, digits and _, so "
             "that --config-dir DIR cluster=NAME finds it."
         )
     if path.stem in shipped:
-        raise FixCommand(
+        raise ConfigurationError(
             f"calibrate.to: found {path}, but cluster={path.stem} is shipped with tune and would hide it; "
             "expected another name."
         )
     folder = next(above for above in path.absolute().parents if above.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FixCommand(
+        raise ConfigurationError(
             f"calibrate.to: {path} cannot be written below {folder}; expected a folder that can."
         )
     if path.is_dir() or (path.exists() and _first_line(path) != _MARK):
-        raise FixCommand(
+        raise ConfigurationError(
             f"calibrate.to: {path} is there and action=calibrate did not write it; expected a new name, or a "
             "file of its own to replace. Name another one."
         )
@@ -55,13 +55,13 @@ def check_target(path: Path, shipped: Sequence[str]) -> None:
 def render_settings(
     calibration: Calibration,
     runs: Sequence[MeasuredRun],
-    tables: Sequence[Sequence[Row]],
+    tables: Sequence[Sequence[MetricComparison]],
     fitted: Sequence[FittedParameter],
 ) -> str:
     """The YAML text: what it was fitted to, how near it comes, and every value of the calibration."""
     lines = [_MARK, "# Fitted to TTFT mean and p99, TPOT mean and p90 of:"]
     for run, rows in zip(runs, tables, strict=True):
-        lines.append(f"#   {describe(run)}")
+        lines.append(f"#   {describe_run(run)}")
         residuals = [f"{row.figure[0]} {row.figure[1]} {row.error_frac:+.1%}" for row in rows if row.fitted]
         lines.append(f"#     simulated against measured: {', '.join(residuals)}")
     lines.append(f"# {describe_seeds(runs).capitalize()}.")
@@ -69,15 +69,15 @@ def render_settings(
         lines.append("# Fitted with it, and no part of a cluster; give them on the command line:")
         lines += [f"#   {_line(one)}" for one in fitted if one.parameter.of_dataset]
     lines += ["defaults:", "  - sim", "  - _self_", "calibration:"]
-    by_name = {one.parameter.name: one for one in fitted}
-    final = with_values(calibration, values_of(fitted))
+    format_counts = {one.parameter.name: one for one in fitted}
+    final = with_values(calibration, fitted_values(fitted))
     for name, value in final.model_dump(mode="json").items():
-        note = f"  # {_note(by_name[name])}" if name in by_name else ""
+        note = f"  # {_note(format_counts[name])}" if name in format_counts else ""
         lines.append(f"  {name}: {json.dumps(value)}{note}")
     return "\n".join(lines) + "\n"
 
 
-def render_learned(calibration: Calibration, study: str, belief: Belief) -> str:
+def render_learned(calibration: Calibration, study: str, belief: PosteriorSummary) -> str:
     """The YAML text of the rack that the search of `study` believes in."""
     known = {one.name: one.now for one in belief.parameters}
     lines = [_MARK, f"# What the search of study {study} believes after {belief.trials_told} trials."]
@@ -105,7 +105,7 @@ def _line(one: FittedParameter) -> str:
 def _note(one: FittedParameter) -> str:
     bounds = one.parameter.bounds
     allowed = f"{bounds.low:g} .. {bounds.high:g}"
-    return f"fitted: 95 % {one.low:.4g} .. {one.high:.4g}, bounds {allowed}, {verdict(one)}"
+    return f"fitted: 95 % {one.low:.4g} .. {one.high:.4g}, bounds {allowed}, {identifiability(one)}"
 
 
 def _first_line(path: Path) -> str:

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from tune.client.client_settings import STOPPED, read_client_settings
 from tune.client.run import run_client
-from tune.client.settings import STOPPED, read_settings
 from tune.errors import TuneError
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        settings = read_settings(options.client_json, options.endpoint)
+        settings = read_client_settings(options.client_json, options.endpoint)
         stopped = run_client(settings, options.out, time.monotonic_ns, time.time, _say)
     except KeyboardInterrupt:
         _say(f"interrupted; what is known so far is in {options.out}")

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tune.client.answer import Answer
-from tune.client.exchange import Clock, Exchange
-from tune.client.settings import ClientSettings
-from tune.errors import RunAgain
+from tune.client.client_settings import ClientSettings
+from tune.client.http_exchange import Clock, Exchange
+from tune.client.sse_response import StreamedResponse
+from tune.errors import ResumableError
 from tune.spec.load import Load
 
 _CHECK_TIMEOUT_S = 10.0
@@ -28,7 +28,7 @@ _HEAD = (
 
 
 async def check_endpoint(settings: ClientSettings) -> None:
-    """Ask the endpoint for its models. Raises RunAgain when it does not answer or does not serve ours."""
+    """Ask the endpoint for its models. Raises ResumableError when it does not answer or does not serve ours."""
     url = f"{settings.endpoint_url.rstrip('/')}/models"
     expected = f"expected the model {settings.served_model_name!r} at {url}"
     advice = "See the frontend's and the workers' logs, then run the trial again."
@@ -39,12 +39,12 @@ async def check_endpoint(settings: ClientSettings) -> None:
         ):
             status, listed = response.status, await response.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise RunAgain(f"{url}: {_named(error)}; {expected}. {advice}") from error
+        raise ResumableError(f"{url}: {_named(error)}; {expected}. {advice}") from error
     if status != 200:
-        raise RunAgain(f"{url}: status {status}; {expected}. {advice}")
+        raise ResumableError(f"{url}: status {status}; {expected}. {advice}")
     names = _model_names(listed)
     if settings.served_model_name not in names:
-        raise RunAgain(f"{url}: serves {', '.join(names) or 'no model'}; {expected}. {advice}")
+        raise ResumableError(f"{url}: serves {', '.join(names) or 'no model'}; {expected}. {advice}")
 
 
 def _model_names(listed: Any) -> list[str]:
@@ -68,7 +68,7 @@ class Endpoint:
         self._tls = url.scheme == "https"
         self._host, self._port = str(url.hostname), url.port or (443 if self._tls else 80)
 
-    async def ask(self, body: bytes, answer: Answer, on_first_token: Callable[[], None]) -> None:
+    async def ask(self, body: bytes, answer: StreamedResponse, on_first_token: Callable[[], None]) -> None:
         """Send `body` and read the answer to its end into `answer`; what fails becomes `answer.error`.
 
         `on_first_token` is called once, when the first non-empty delta was read.
@@ -151,7 +151,7 @@ class _Unasked(asyncio.Protocol):
         self._transport.abort()
 
 
-def _timed_out(load: Load, answer: Answer) -> str:
+def _timed_out(load: Load, answer: StreamedResponse) -> str:
     if answer.first_token_ns < 0 and load.request_timeout_s <= load.response_timeout_s:
         return f"time-out: no first token within request_timeout_s {load.request_timeout_s:g}"
     return f"time-out: no end within response_timeout_s {load.response_timeout_s:g}"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tune.client.schedule import Schedule
-from tune.client.words import WORDS
-from tune.probe.lengths import draw_order
-from tune.probe.pickled import pickled_ids, pickled_texts
+from tune.client.vocabulary import ONE_TOKEN_WORDS
 from tune.spec.load import Load
+from tune.workload.lengths import draw_rows
+from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_texts
 
 Source = Callable[[int, int], bytes]
 """The JSON of the prompt at a position in the schedule, of so many tokens: a list of ids, or a text."""
@@ -54,7 +54,7 @@ class Prompts:
         else:
             head |= _TO_THE_LAST_TOKEN
             make = made_ids if load.api == "completions" else made_texts
-            self._source = make(load.length_seed + _RUNS_APART * earlier_runs, longest)
+            self._source = make(load.shuffle_seed + _RUNS_APART * earlier_runs, longest)
         if nvext:
             head |= {"nvext": {name: head[name] for name in ("top_k", "ignore_eos") if name in head}}
         self._head = _compact(head)[:-1]
@@ -69,36 +69,36 @@ class Prompts:
         return b'%b,"max_tokens":%d,%b%b%b' % (self._head, most, self._before, prompt, self._after)
 
 
-def made_ids(length_seed: int, longest_tokens: int) -> Source:
-    """Token ids, cut from one row of random ones that `length_seed` decides.
+def made_ids(shuffle_seed: int, longest_tokens: int) -> Source:
+    """Token ids, cut from one row of random ones that `shuffle_seed` decides.
 
     Two prompts differ from their first KV block on, so a prefix cache never answers for the prefill that the
     benchmark's distinct prompts would cost.
     """
-    ids = _random(length_seed).randint(_LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens)
+    ids = _random(shuffle_seed).randint(_LOWEST_ID, _ABOVE_IDS, _STARTS + longest_tokens)
     row = ",".join(map(str, ids.tolist())).encode() + b","
     return lambda position, tokens: b"[%b]" % _slice(row, len("10000,"), position, tokens)
 
 
-def made_texts(length_seed: int, longest_tokens: int) -> Source:
+def made_texts(shuffle_seed: int, longest_tokens: int) -> Source:
     """Texts, cut as `made_ids` cuts ids from words of one token each; the server's template comes on top."""
-    chosen = _random(length_seed).randint(0, len(WORDS), _STARTS + longest_tokens)
-    row = " ".join(WORDS[index] for index in chosen.tolist()).encode() + b" "
+    chosen = _random(shuffle_seed).randint(0, len(ONE_TOKEN_WORDS), _STARTS + longest_tokens)
+    row = " ".join(ONE_TOKEN_WORDS[index] for index in chosen.tolist()).encode() + b" "
     return lambda position, tokens: b'"%b"' % _slice(row, len("word "), position, tokens)
 
 
 def recorded_prompts(load: Load, queries: int) -> Source:
-    """The prompts of the benchmark's pickle in the order of the run. Raises FixCommand for a bad file."""
+    """The prompts of the benchmark's pickle in the order of the run. Raises ConfigurationError for a bad file."""
     rows: Sequence[object] = (
-        pickled_ids(load.dataset) if load.api == "completions" else pickled_texts(load.dataset)
+        read_pickle_ids(load.dataset) if load.api == "completions" else read_pickle_texts(load.dataset)
     )
     prompts = [_compact(row) for row in rows]
-    order = draw_order(load.dataset, queries, load.length_seed, by_strata=load.is_sample).tolist()
+    order = draw_rows(load.dataset, queries, load.shuffle_seed, stratified=load.is_short_run).tolist()
     return lambda position, _: prompts[order[position]]
 
 
-def _random(length_seed: int) -> np.random.RandomState:
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(length_seed)))
+def _random(shuffle_seed: int) -> np.random.RandomState:
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(shuffle_seed)))
 
 
 def _slice(row: bytes, unit_bytes: int, position: int, tokens: int) -> bytes:

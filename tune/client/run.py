@@ -12,32 +12,31 @@ from pathlib import Path
 
 import numpy as np
 
+from tune.analysis.measure import REQUESTS_FILE
+from tune.capacity.futility import Futility
+from tune.client.client_settings import ClientSettings
 from tune.client.endpoint import check_endpoint
-from tune.client.exchange import Clock
-from tune.client.ledger import Ledger
-from tune.client.loadgen import LoadGenReports, run_loadgen
-from tune.client.outlook import Outlook
+from tune.client.futility_monitor import FutilityMonitor
+from tune.client.http_exchange import Clock
+from tune.client.loadgen_driver import LoadGenSink, run_loadgen
 from tune.client.prompts import Prompts
+from tune.client.request_dispatcher import RequestDispatcher
+from tune.client.request_tracker import RequestTracker
 from tune.client.schedule import Schedule, draw_schedule
-from tune.client.settings import ClientSettings
-from tune.client.streams import Streams
-from tune.errors import FixCommand, RunAgain
-from tune.probe.sequential import Hopeless
-from tune.results.loadgen_log import DETAIL_LOG, SUMMARY_LOG
-from tune.results.loadgen_settings import loadgen_settings
-from tune.results.measure import REQUESTS_FILE
-from tune.results.requests import RequestLog, write_requests
-from tune.results.select import first_requests
+from tune.errors import ConfigurationError, ResumableError
+from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG
+from tune.loadgen.run_settings import loadgen_settings
+from tune.records.requests import RequestLog, first_requests, write_requests
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 _PROGRESS_EVERY_S = 5.0
 _OTHER_FILES = 64
 
 
 def run_client(
-    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], say: Say
-) -> Hopeless | None:
+    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], say: PrintLine
+) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
     `clock` counts nanoseconds and never jumps, `epoch_s` tells the seconds since the epoch.
@@ -45,7 +44,7 @@ def run_client(
     to where it was certain, and LoadGen's logs are absent. It is also written when the run is interrupted
     (KeyboardInterrupt goes on to the caller).
     LoadGen cannot be stopped, so after an exception or a stopped run the caller must end the process.
-    Raises FixCommand for settings that cannot be run here, RunAgain when the endpoint does not serve the
+    Raises ConfigurationError for settings that cannot be run here, ResumableError when the endpoint does not serve the
     model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
     """
     schedule = draw_schedule(settings)
@@ -53,7 +52,9 @@ def run_client(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FixCommand(f"--out {folder}: no folder and none can be made ({error.strerror}).") from error
+        raise ConfigurationError(
+            f"--out {folder}: no folder and none can be made ({error.strerror})."
+        ) from error
     asyncio.run(check_endpoint(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
@@ -75,12 +76,12 @@ class _Drive:
     """
 
     def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
-        self.ledger = Ledger(schedule, sends_ids=settings.load.api == "completions")
-        self.stopped: Hopeless | None = None
-        self._outlook = Outlook(self.ledger, settings.slo)
+        self.ledger = RequestTracker(schedule, sends_ids=settings.load.api == "completions")
+        self.stopped: Futility | None = None
+        self._outlook = FutilityMonitor(self.ledger, settings.slo)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
-        self._reports = LoadGenReports()
+        self._reports = LoadGenSink()
         prompts = Prompts(
             settings.served_model_name,
             settings.load,
@@ -88,12 +89,12 @@ class _Drive:
             nvext=settings.nvext,
             earlier_runs=settings.earlier_runs,
         )
-        self._streams = Streams(settings, self.ledger, prompts, self._reports, clock)
+        self._streams = RequestDispatcher(settings, self.ledger, prompts, self._reports, clock)
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None
         self._unscheduled = 0
 
-    def watch(self, say: Say) -> None:
+    def watch(self, say: PrintLine) -> None:
         """Run to the end, with a line of progress every few seconds. Raises what a thread of ours raised.
 
         Where the settings say so, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
@@ -127,19 +128,19 @@ class _Drive:
         return replace(log, began_at_s=began_at_s) if len(log) else log
 
     def judge(self) -> None:
-        """Raises RunAgain when the run says nothing about the deployment."""
+        """Raises ResumableError when the run says nothing about the deployment."""
         expected, issued = len(self._schedule), self.ledger.issued + self._unscheduled
         if self.stopped:
             expected = self.stopped.queries
         elif issued != expected:
-            raise RunAgain(
+            raise ResumableError(
                 f"LoadGen issued {issued} queries, its published rules say {expected}: requests.npz and the "
                 "logs disagree. Install the mlcommons-loadgen release that pyproject.toml names."
             )
         errors = [answer.error for answer in self.ledger.answers[:expected] if answer.error]
         if len(errors) == expected:
             kinds, counts = np.unique(np.array(errors), return_counts=True)
-            raise RunAgain(
+            raise ResumableError(
                 f"all {expected} requests failed, {counts.max()} of them with: {kinds[counts.argmax()]}. "
                 f"Expected answers from {self._settings.endpoint_url}. See the workers' logs and run again."
             )
@@ -168,10 +169,10 @@ class _Drive:
 
 
 def _allow_open_files(needed: int) -> None:
-    """Raise the soft limit of open files to `needed`. Raises FixCommand when the hard limit is lower."""
+    """Raise the soft limit of open files to `needed`. Raises ConfigurationError when the hard limit is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise FixCommand(
+        raise ConfigurationError(
             f"this process may open {hard} files, client_concurrency needs {needed}; raise the limit "
             f"(ulimit -Hn {needed}) or set load.client_concurrency to {max(1, hard - _OTHER_FILES)}."
         )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.client.settings import AskedRun
-from tune.probe.arrivals import arrivals_ns
-from tune.probe.lengths import draw_lengths
-from tune.results.requests import IntArray
+from tune.client.client_settings import ClientRun
+from tune.core.arrays import IntArray
+from tune.workload.arrivals import arrivals_ns
+from tune.workload.lengths import draw_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Schedule:
         return len(self.arrival_ns)
 
 
-def draw_schedule(settings: AskedRun) -> Schedule:
-    """The queries LoadGen will issue. Raises FixCommand for lengths that cannot be drawn.
+def draw_schedule(settings: ClientRun) -> Schedule:
+    """The queries LoadGen will issue. Raises ConfigurationError for lengths that cannot be drawn.
 
     A prompt made to length has no natural answer: it is asked for all its tokens. The benchmark's own prompts
     end where the engine ends them, at the dataset's longest answer at the latest. Neither is asked for more
@@ -43,7 +43,7 @@ def draw_schedule(settings: AskedRun) -> Schedule:
     arrival_ns = arrivals_ns(load)
     dataset, queries = load.dataset, len(arrival_ns)
     inputs, outputs = draw_lengths(
-        dataset, queries, load.concatenate_permutation, load.length_seed, by_strata=load.is_sample
+        dataset, queries, load.concatenate_permutation, load.shuffle_seed, stratified=load.is_short_run
     )
     fewest, most = outputs, outputs
     if dataset.holds_prompts:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tune.deploy.process import PLAN_DIR, SCRATCH_DIR
 from tune.deploy.shell import reject_line_break
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
 
 Options = dict[str, str | int | Literal[True]]
@@ -27,14 +27,14 @@ _NOT_EXTRA = frozenset(
 _BY_HAND = """
 # By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
 # TUNE_PYTHON is a Python that has tune.
-exec "${TUNE_PYTHON:-python3}" -m tune.orchestrate "$SLURM_SUBMIT_DIR/../raw/$SLURM_JOB_ID" --slurm
+exec "${TUNE_PYTHON:-python3}" -m tune.orchestrator "$SLURM_SUBMIT_DIR/../raw/$SLURM_JOB_ID" --slurm
 """
 
 
 def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Options:
     """Every option of sbatch but where its output goes: name without dashes -> value, True for a bare one.
 
-    Raises FixCommand where a value of `facts` cannot stand in a directive.
+    Raises ConfigurationError where a value of `facts` cannot stand in a directive.
     """
     named: dict[str, str | int | None] = {
         "job-name": facts.job_name,
@@ -56,7 +56,7 @@ def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Optio
     for directive in facts.extra_sbatch:
         name, value = _extra(directive)
         if name in options:
-            raise FixCommand(
+            raise ConfigurationError(
                 f"cluster.extra_sbatch: found {directive!r}, and --{name} is asked for already; expected "
                 "each option once. Change the setting of that name, or leave it out here."
             )
@@ -68,12 +68,12 @@ def _extra(directive: str) -> tuple[str, str | Literal[True]]:
     reject_line_break("cluster.extra_sbatch", directive)
     name, equals, value = directive.removeprefix("--").partition("=")
     if not directive.startswith("--") or not name or any(character.isspace() for character in name):
-        raise FixCommand(
+        raise ConfigurationError(
             f"cluster.extra_sbatch: found {directive!r}, expected a long option of sbatch, --NAME=VALUE or "
             "--NAME (--constraint=gb200, --overcommit)."
         )
     if name in _NOT_EXTRA:
-        raise FixCommand(
+        raise ConfigurationError(
             f"cluster.extra_sbatch: found {directive!r}, expected none of {', '.join(sorted(_NOT_EXTRA))}: a "
             "job runs its attempts once, and is found again by what tune gives it. Leave it out."
         )
@@ -81,7 +81,7 @@ def _extra(directive: str) -> tuple[str, str | Literal[True]]:
 
 
 def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:
-    """The text of job.sbatch. Raises FixCommand as `sbatch_options` does."""
+    """The text of job.sbatch. Raises ConfigurationError as `sbatch_options` does."""
     reject_line_break("cluster.output", facts.output)
     options = sbatch_options(facts, nodes, gpus_per_node) | {"output": facts.output}
     lines = [_directive(name, value) for name, value in options.items()]

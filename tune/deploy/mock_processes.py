@@ -20,11 +20,11 @@ from tune.deploy.process import (
     dynamo_program,
     log_path,
 )
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.engine import KV_BLOCK_TOKENS, Engine
 from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
-from tune.spec.split import Placed, Role
+from tune.spec.split import Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 _QUIET = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
@@ -91,14 +91,16 @@ def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
     return Process("frontend", "frontend", 0, (), env, argv, log, listens, metrics_port=port)
 
 
-def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process:
+def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
     """One mock engine in a process of its own, on the node index of the worker it stands for.
 
-    Raises FixCommand where the stack has no system port, or as `mock_calibration` does.
+    Raises ConfigurationError where the stack has no system port, or as `mock_calibration` does.
     """
     first = spec.stack.system_port
     if first is None:
-        raise FixCommand("stack.system_port: found null, expected the first of one free port a worker.")
+        raise ConfigurationError(
+            "stack.system_port: found null, expected the first of one free port a worker."
+        )
     ordinal = placed.index + (spec.split.prefill_workers if placed.role == "decode" else 0)
     port, node, name = first + ordinal, placed.nodes[0], f"{placed.role}_w{placed.index}"
     env = mock_env(spec) | {"DYN_SYSTEM_PORT": str(port)}
@@ -112,16 +114,16 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed) -> Process
 
 
 def mock_calibration(facts: ClusterFacts) -> Calibration:
-    """What times mock engines. Raises FixCommand where the place has none, or one that slows one worker."""
+    """What times mock engines. Raises ConfigurationError where the place has none, or one that slows one worker."""
     found = facts.calibration
     if found is None:
-        raise FixCommand(
+        raise ConfigurationError(
             f"cluster.calibration: found none in cluster={facts.kind}, and mock engines take their step "
             "times from it. Use cluster=local, or another stack."
         )
     for name in ("last_decode_worker_scale", "head_node_scale"):
         if getattr(found, name) != 1:
-            raise FixCommand(
+            raise ConfigurationError(
                 f"cluster.calibration.{name}: found {getattr(found, name):g}, expected 1 with stack "
                 "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
             )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tune.deploy.job_script import container_options, job_script
-from tune.deploy.launch import LAUNCH_FILE, Launch
 from tune.deploy.process import HEAD_NODE_IP, PLAN_DIR, Process
+from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest
 from tune.deploy.processes import client, common_env, endpoint_url, frontend, services, workers
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
 from tune.engines import engine_yaml
@@ -39,8 +39,8 @@ class LaunchPlan:
 def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     """The launch of `spec` on the cluster of `facts`, all of it text; a function of its arguments alone.
 
-    tune.mock.plan.render_plan adds the tables that mock engines read.
-    Raises FixCommand for what cannot be launched: a rack too small, an engine setting that the stack has no
+    tune.engines.dynamo_mocker.plan.render_plan adds the tables that mock engines read.
+    Raises ConfigurationError for what cannot be launched: a rack too small, an engine setting that the stack has no
     word for, a value that no command line or directive can hold.
     """
     reject_unbindable("cluster.model_path", facts.model_path)
@@ -52,7 +52,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     ready = _ready(spec)
     processes = (*services(spec, facts), frontend(spec, facts), *workers(spec, facts), client(spec))
     gpus_per_node = spec.hardware.gpus_per_node
-    launch = Launch(
+    launch = ProcessManifest(
         nodes=spec.hardware.nodes,
         processes=processes,
         ready=ready,
@@ -68,7 +68,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         "client.json": client_json(spec),
         "environment": environment_text(common_env(spec, facts)),
         "commands": commands_text(processes),
-        LAUNCH_FILE: launch.text(),
+        MANIFEST_FILE: launch.text(),
         "ready.py": _READY_PY,
         "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }

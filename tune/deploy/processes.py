@@ -25,9 +25,9 @@ from tune.deploy.process import (
     dynamo_program,
     log_path,
 )
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
-from tune.spec.split import Placed, place
+from tune.spec.split import WorkerPlacement, place_workers
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 HEAD = 0
@@ -101,10 +101,10 @@ def frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
 
 
 def workers(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """Every prefill worker, then every decode worker. Raises FixCommand when the rack is too small."""
-    placed = place(spec.hardware, spec.prefill, spec.decode, spec.split)
+    """Every prefill worker, then every decode worker. Raises ConfigurationError when the rack is too small."""
+    placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
     if placed is None:
-        raise FixCommand(
+        raise ConfigurationError(
             f"split: found {spec.split.label} with {spec.prefill.gpus} and {spec.decode.gpus} GPUs a worker, "
             f"expected workers that fit {spec.hardware.nodes} nodes x {spec.hardware.gpus_per_node} GPUs. "
             "Use fewer or smaller workers, or more nodes."
@@ -143,7 +143,7 @@ def _on_head(
     return Process(role, role, HEAD, (), env, argv, log_path(role), listens)
 
 
-def _worker(spec: TrialSpec, facts: ClusterFacts, placed: Placed, common: dict[str, str]) -> Process:
+def _worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, common: dict[str, str]) -> Process:
     name, node = f"{placed.role}_w{placed.index}", placed.nodes[0]
     config = f"{PLAN_DIR}/{placed.role}.yaml"
     env = common | {"DISAGGREGATION_MODE": placed.role, "ENGINE_CONFIG": config}

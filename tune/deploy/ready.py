@@ -68,7 +68,7 @@ class Registration:
         return ", ".join([*states, f"model {'listed' if self.listed else 'not listed'}"])
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """What the command line asks for: `model`, `frontend`, `etcd` and `expect`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,7 +80,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def ask(asked: argparse.Namespace) -> Registration:
+def query_registration(asked: argparse.Namespace) -> Registration:
     """The state of registration now. Raises OSError, ValueError while something does not answer yet."""
     listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
     health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
@@ -92,9 +92,9 @@ def ask(asked: argparse.Namespace) -> Registration:
 
 
 def main(arguments: list[str]) -> int:
-    asked = parse(arguments)
+    asked = parse_arguments(arguments)
     try:
-        found = ask(asked)
+        found = query_registration(asked)
     except (OSError, ValueError) as error:
         print(f"not answering yet: {error}")
         return 1

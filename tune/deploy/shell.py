@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from tune.deploy.process import PLACEHOLDERS, Process
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 
 _SPLIT = re.compile("(" + "|".join(re.escape(placeholder) for placeholder in PLACEHOLDERS) + ")")
 
 
-def word(text: str) -> str:
+def quote(text: str) -> str:
     """`text` as one shell word: quoted throughout, placeholders expanded by the shell."""
     if text not in PLACEHOLDERS and not _SPLIT.search(text):
         return shlex.quote(text)
@@ -20,19 +20,19 @@ def word(text: str) -> str:
     return "".join(f'"{part}"' if part in PLACEHOLDERS else shlex.quote(part) for part in parts)
 
 
-def words(texts: Sequence[str]) -> str:
-    return " ".join(word(text) for text in texts)
+def quote_all(texts: Sequence[str]) -> str:
+    return " ".join(quote(text) for text in texts)
 
 
 def with_env(env: Mapping[str, str], argv: Sequence[str]) -> str:
     """The command under `env`, which sets its variables inside the step, whatever srun or an image set."""
     prefix = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
-    return words([*prefix, *argv])
+    return quote_all([*prefix, *argv])
 
 
 def environment_text(env: Mapping[str, str]) -> str:
     """`export` lines for the variables that frontend and workers share."""
-    return "".join(f"export {name}={word(value)}\n" for name, value in env.items())
+    return "".join(f"export {name}={quote(value)}\n" for name, value in env.items())
 
 
 def commands_text(processes: Sequence[Process]) -> str:
@@ -46,19 +46,19 @@ def commands_text(processes: Sequence[Process]) -> str:
 
 
 def reject_unbindable(path: str, value: str) -> None:
-    """Raise FixCommand where `value` holds what no process can be given, or a placeholder of the plan."""
+    """Raise ConfigurationError where `value` holds what no process can be given, or a placeholder of the plan."""
     found = _SPLIT.search(value)
     if found or "\0" in value:
         name = found.group() if found else "a NUL character"
-        raise FixCommand(
+        raise ConfigurationError(
             f"{path}: found {value!r}, expected a text without {name}, which "
             f"{'the job fills in itself' if found else 'no command line can hold'}. Change {path}."
         )
 
 
 def reject_line_break(path: str, value: str) -> None:
-    """Raise FixCommand where `value` would leave its `#SBATCH` line and become a command of the job."""
+    """Raise ConfigurationError where `value` would leave its `#SBATCH` line and become a command of the job."""
     if any(character in value for character in "\n\r\0"):
-        raise FixCommand(
+        raise ConfigurationError(
             f"{path}: found {value!r}, expected one line, as an #SBATCH directive is. Change {path}."
         )

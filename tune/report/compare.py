@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tune.errors import FixCommand
-from tune.report.words import figure, milliseconds, seconds, signed_percent
-from tune.results.belief import read_belief
-from tune.results.folder import StudyFolder
-from tune.results.frame import rank
-from tune.results.outcome import Outcome, Percentiles
+from tune.analysis.ranking import rank
+from tune.errors import ConfigurationError
+from tune.records.folders import StudyFolder
+from tune.records.outcome import Outcome, Percentiles
+from tune.records.posterior_summary import read_posterior
+from tune.report.formatting import format_figure, milliseconds, seconds, signed_percent
 from tune.spec.trial import TrialSpec
 
 _Row = tuple[str, str, str, str]
 
 
-def compare(runs: Path, a: str, b: str) -> str:
+def compare_named(runs: Path, a: str, b: str) -> str:
     """Compare what `a` and `b` name below `runs`: STUDY/TRIAL_ID, or STUDY for the best trial of a study.
 
-    Raises FixCommand when one of them names nothing.
+    Raises ConfigurationError when one of them names nothing.
     """
     (spec_a, outcome_a), (spec_b, outcome_b) = _find(runs, a), _find(runs, b)
     settings = list(_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
@@ -39,13 +39,13 @@ def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
     study, _, trial_id = name.partition("/")
     folder = StudyFolder(runs / study)
     if not trial_id:
-        ranked = rank(folder.outcomes(), read_belief(folder.root))
+        ranked = rank(folder.outcomes(), read_posterior(folder.root))
         trial_id = ranked[0]["trial_id"] if ranked else "-"
     trial = folder.trial(trial_id)
     spec, outcome = trial.read_spec(), trial.read_outcome()
     if spec is None or outcome is None:
         studies = ", ".join(sorted(path.parent.name for path in runs.glob("*/study.json"))) or "none"
-        raise FixCommand(
+        raise ConfigurationError(
             f"{name}: no measured trial of that name in {runs}; expected STUDY or STUDY/TRIAL_ID. "
             f"Studies there: {studies}."
         )
@@ -69,11 +69,11 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
         return name, show(left), show(right), change
 
     yield "status", _status(a), _status(b), ""
-    yield row("output tokens/s/GPU", a.output_tps_per_gpu, b.output_tps_per_gpu, figure)
+    yield row("output tokens/s/GPU", a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
     yield row("p99 TTFT", _p99(a.ttft_s), _p99(b.ttft_s), seconds)
     yield row("p99 TPOT", _p99(a.tpot_s), _p99(b.tpot_s), milliseconds)
     yield row("p99 latency", _p99(a.latency_s), _p99(b.latency_s), seconds)
-    yield row("GPU-hours", a.gpu_hours, b.gpu_hours, figure)
+    yield row("GPU-hours", a.gpu_hours, b.gpu_hours, format_figure)
 
 
 def _p99(measured: Percentiles | None) -> float | None:

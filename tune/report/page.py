@@ -13,24 +13,30 @@ from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from tune.report import words
-from tune.report.answer import answer
-from tune.report.belief import Learned, learned
-from tune.report.confirmed import section
-from tune.report.figures import figures
-from tune.report.load_curves import load_curves
-from tune.report.place import place_of
-from tune.report.probes import searched
-from tune.report.question import rules, space
-from tune.report.table import table
-from tune.report.verdict import VERDICT_MEANING, VERDICT_WORDS, incumbent, once, verdict
-from tune.results.belief import Belief
-from tune.results.confirmation import Confirmation
-from tune.results.files import write_text
-from tune.results.frame import frame, rank, write_ranking
-from tune.results.outcome import Outcome
-from tune.results.proposals import Proposal
-from tune.results.record import StudyRecord
+from tune.analysis.ranking import frame, rank, write_ranking
+from tune.core.files import write_text
+from tune.records.confirmation import Confirmation
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import PosteriorSummary
+from tune.records.proposals import Proposal
+from tune.records.study_record import StudyRecord
+from tune.report import formatting
+from tune.report.backend_label import backend_label
+from tune.report.capacity_text import searched
+from tune.report.figures.all_figures import study_figures
+from tune.report.figures.load_curves import load_curves
+from tune.report.sections.answer import answer
+from tune.report.sections.confirmed import confirmation_section
+from tune.report.sections.learned import LearnedSection, learned_section
+from tune.report.sections.setup import rule_rows, space_rows
+from tune.report.sections.trials_table import table
+from tune.report.trial_status import (
+    TRIAL_STATUS_MEANING,
+    TRIAL_STATUS_WORDS,
+    baseline_trial,
+    distinct_trials,
+    trial_status,
+)
 
 
 def write_report(
@@ -39,19 +45,19 @@ def write_report(
     outcomes: Sequence[Outcome],
     *,
     confirmation: Confirmation | None = None,
-    belief: Belief | None = None,
+    belief: PosteriorSummary | None = None,
     proposals: Sequence[Proposal] = (),
 ) -> Path:
     """Write `index.html`, ranking.json and ranking.csv into `folder`; returns the path of the page.
 
     `belief` and what `proposals` expected are told where the search learns the rack. The same outcomes give
-    the same bytes. A trial that was proposed again appears once. Raises FixCommand where `folder` cannot be
+    the same bytes. A trial that was proposed again appears once. Raises ConfigurationError where `folder` cannot be
     written.
     """
-    trials = once(outcomes)
+    trials = distinct_trials(outcomes)
     ranking = rank(trials, belief)
     path = folder / "index.html"
-    told = None if belief is None else learned(study, trials, belief, proposals)
+    told = None if belief is None else learned_section(study, trials, belief, proposals)
     write_text(path, render(study, trials, ranking, confirmation, told))
     write_ranking(folder, ranking)
     return path
@@ -62,7 +68,7 @@ def render(
     trials: Sequence[Outcome],
     ranking: Sequence[dict[str, Any]],
     confirmation: Confirmation | None = None,
-    told: Learned | None = None,
+    told: LearnedSection | None = None,
 ) -> str:
     """The page's HTML. `trials` holds each trial once; `ranking` is their ranking, best first."""
     environment = Environment(
@@ -74,14 +80,14 @@ def render(
     )
     environment.filters["plotly_json"] = lambda spec: embed(to_json_plotly(spec))
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
-    drawn = [*load_curves(study, trials, ranks), *figures(study, rows(study, trials, ranks))]
+    drawn = [*load_curves(study, trials, ranks), *study_figures(study, report_frame(study, trials, ranks))]
     return environment.get_template("index.html").render(
         study=study,
-        place=place_of(study.place, study.stack),
-        rules=rules(study, trials),
-        space=space(study),
+        place=backend_label(study.place, study.stack),
+        rules=rule_rows(study, trials),
+        space=space_rows(study),
         answer=answer(study, trials, list(ranks), confirmation),
-        confirmed=confirmation and section(study, trials, confirmation, next(iter(ranks), "")),
+        confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
         table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
         searched=any(map(searched, trials)),
@@ -90,22 +96,24 @@ def render(
             (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
             for f in drawn
         ],
-        verdicts=[{"word": VERDICT_WORDS[v], "meaning": VERDICT_MEANING[v]} for v in VERDICT_WORDS],
-        resume=words.command(study.command),
+        verdicts=[
+            {"word": TRIAL_STATUS_WORDS[v], "meaning": TRIAL_STATUS_MEANING[v]} for v in TRIAL_STATUS_WORDS
+        ],
+        resume=formatting.command(study.command),
         provenance=provenance(study, trials),
         plotly=Markup(get_plotlyjs()),
     )
 
 
-def rows(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
-    """The frame of `trials` with what the figures need beside it: verdict, rank, incumbent, TPOT in ms."""
-    start = incumbent(study, trials)
+def report_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
+    """The frame of `trials` with what the figures need beside it: verdict, rank, baseline, TPOT in ms."""
+    start = baseline_trial(study, trials)
     data = frame(trials)
     return data.assign(
-        verdict=[verdict(o) for o in trials],
+        verdict=[trial_status(o) for o in trials],
         feasible=[o.feasible for o in trials],
         rank=pd.Series([ranks.get(o.trial_id) for o in trials], dtype="float64"),
-        incumbent=[o is start for o in trials],
+        baseline=[o is start for o in trials],
         tpot_p99_ms=data["tpot_p99_s"] * 1e3,
     )
 

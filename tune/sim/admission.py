@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tune.results.requests import IntArray
+from tune.core.arrays import IntArray
 from tune.spec.memory import kv_capacity_tokens, reserved_tokens
 from tune.spec.trial import TrialSpec
 
 
-def refusals(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.str_]:
+def rejections(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.str_]:
     """Why no engine would accept a request, shape (n,); empty where they do. `most` as `reserved` has it."""
     longest = min(spec.prefill.max_seq_len, spec.decode.max_seq_len) - 1
     prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.prefill)
@@ -22,7 +22,7 @@ def refusals(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.st
         (whole & (prompt > budget), f"prompt over prefill.max_num_tokens {budget} without chunked prefill"),
         (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
         (
-            reserved(spec, prompt, most) > decode_kv,
+            reserved_kv_tokens(spec, prompt, most) > decode_kv,
             f"request over the {decode_kv} tokens of a decode worker's KV cache",
         ),
     )
@@ -31,7 +31,7 @@ def refusals(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.st
     return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
 
 
-def reserved(spec: TrialSpec, prompt: IntArray, most: IntArray) -> IntArray:
+def reserved_kv_tokens(spec: TrialSpec, prompt: IntArray, most: IntArray) -> IntArray:
     """KV tokens that each prompt and an answer of the `most` tokens its request allows take, shape (n,)."""
     return reserved_tokens(prompt, most, spec.decode.max_seq_len)
 

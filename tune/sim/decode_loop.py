@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from tune.results.requests import FloatArray
-from tune.sim.compiled import compiled
+from tune.core.arrays import FloatArray
+from tune.core.jit import compiled
 from tune.sim.decode_pool import (
     BATCH,
     BATCH_S,
@@ -24,23 +24,27 @@ from tune.sim.decode_pool import (
     STATIC_BATCH,
     STEP,
     STEPPED,
+    DecodeQueue,
+    DecodeRequests,
+    DecodeResult,
+    DecodeState,
     DecodeWorker,
-    Jobs,
-    Requests,
-    Served,
-    State,
     empty_pool,
     is_due,
-    loads,
+    pending_requests,
     state_of,
 )
-from tune.sim.queues import HEAD, NOBODY, dequeue, enqueue, least_loaded, link_end_s
+from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
 from tune.spec.engine import KV_BLOCK_TOKENS
 
 
 @compiled
 def decode(
-    limits: DecodeWorker, slowdown: FloatArray, batch_s: FloatArray, requests: Requests, served: Served
+    limits: DecodeWorker,
+    slowdown: FloatArray,
+    batch_s: FloatArray,
+    requests: DecodeRequests,
+    served: DecodeResult,
 ) -> None:
     """Serve `requests` first come, first served, on one worker per entry of `slowdown`. Fills `served`.
 
@@ -50,18 +54,18 @@ def decode(
     worker and are not done, at the moment of routing.
     """
     count, workers = len(requests.sent_s), len(slowdown)
-    behind, made = np.full(count, NOBODY, np.int64), np.zeros(count, np.int64)
-    jobs = Jobs(served.ready_s, requests.prompt, requests.answer, requests.reserved, behind, made)
+    behind, made = np.full(count, UNASSIGNED, np.int64), np.zeros(count, np.int64)
+    jobs = DecodeQueue(served.ready_s, requests.prompt, requests.answer, requests.reserved, behind, made)
     pool = empty_pool(slowdown, batch_s, min(limits.slots, count))
     link_s = np.zeros(workers)
     served.first_s[:] = -1.0
     for request in requests.order:
         sent_s, transfer_s = requests.sent_s[request], requests.transfer_s[request]
-        if served.worker[request] == NOBODY:
+        if served.worker[request] == UNASSIGNED:
             for worker in range(workers):
                 if is_due(pool, worker, sent_s):
                     _serve(limits, jobs, state_of(pool, worker), served, sent_s)
-            served.worker[request] = least_loaded(loads(pool, sent_s), request % workers)
+            served.worker[request] = least_loaded(pending_requests(pool, sent_s), request % workers)
         worker = served.worker[request]
         arrived_s = max(sent_s, link_end_s(link_s, worker, requests.begun_s[request], transfer_s))
         served.ready_s[request] = arrived_s + limits.transfer_latency_s
@@ -74,7 +78,9 @@ def decode(
 
 
 @compiled
-def _serve(limits: DecodeWorker, jobs: Jobs, state: State, served: Served, until_s: float) -> None:
+def _serve(
+    limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState, served: DecodeResult, until_s: float
+) -> None:
     """Run every step of one worker that starts before `until_s`."""
     number, clock_s = state.number, state.clock_s
     while clock_s[NOW] < until_s:
@@ -83,7 +89,7 @@ def _serve(limits: DecodeWorker, jobs: Jobs, state: State, served: Served, until
             return
         _admit(limits, jobs, state, served.start_s)
         if number[BATCH] == 0:
-            if state.waiting[HEAD] == NOBODY:
+            if state.waiting[HEAD] == UNASSIGNED:
                 return
             clock_s[NOW] = jobs.ready_s[state.waiting[HEAD]]
             continue
@@ -99,14 +105,14 @@ def _serve(limits: DecodeWorker, jobs: Jobs, state: State, served: Served, until
 
 
 @compiled
-def _room(limits: DecodeWorker, state: State) -> int:
+def _room(limits: DecodeWorker, state: DecodeState) -> int:
     """Cache tokens left when every sequence wastes as much of its last block as it can."""
     slack = (KV_BLOCK_TOKENS - 1) * state.number[BATCH]
     return int(limits.kv_tokens - state.number[CONTEXT] - slack)
 
 
 @compiled
-def _fits(limits: DecodeWorker, jobs: Jobs, state: State, request: int) -> bool:
+def _fits(limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState, request: int) -> bool:
     """Whether a slot and the cache are free: for the whole answer, or under MAX_UTILIZATION for a step."""
     batch = state.number[BATCH]
     if batch >= len(state.active):
@@ -118,7 +124,7 @@ def _fits(limits: DecodeWorker, jobs: Jobs, state: State, request: int) -> bool:
 
 
 @compiled
-def _join(jobs: Jobs, state: State, request: int) -> None:
+def _join(jobs: DecodeQueue, state: DecodeState, request: int) -> None:
     number = state.number
     finish = number[STEP] + jobs.answer[request] - jobs.made[request]
     number[NEXT_END] = min(number[NEXT_END], finish) if number[BATCH] > 0 else finish
@@ -130,7 +136,7 @@ def _join(jobs: Jobs, state: State, request: int) -> None:
 
 
 @compiled
-def _resume(limits: DecodeWorker, jobs: Jobs, state: State) -> None:
+def _resume(limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState) -> None:
     """Bring paused requests back, the oldest first, at the price of computing their cache again."""
     number = state.number
     while number[PAUSED] > 0:
@@ -147,12 +153,12 @@ def _resume(limits: DecodeWorker, jobs: Jobs, state: State) -> None:
 
 
 @compiled
-def _admit(limits: DecodeWorker, jobs: Jobs, state: State, start_s: FloatArray) -> None:
+def _admit(limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState, start_s: FloatArray) -> None:
     """Let arrived requests join, in order; STATIC_BATCH lets them join only an empty engine."""
     number, now_s = state.number, state.clock_s[NOW]
     if number[PAUSED] > 0 or (limits.policy == STATIC_BATCH and number[BATCH] > 0):
         return
-    while state.waiting[HEAD] != NOBODY:
+    while state.waiting[HEAD] != UNASSIGNED:
         request = state.waiting[HEAD]
         if jobs.ready_s[request] > now_s or not _fits(limits, jobs, state, request):
             return
@@ -162,7 +168,7 @@ def _admit(limits: DecodeWorker, jobs: Jobs, state: State, start_s: FloatArray) 
 
 
 @compiled
-def _pause(jobs: Jobs, state: State) -> None:
+def _pause(jobs: DecodeQueue, state: DecodeState) -> None:
     number = state.number
     number[BATCH] -= 1
     number[STEPPED] = min(number[STEPPED], number[BATCH])
@@ -176,7 +182,7 @@ def _pause(jobs: Jobs, state: State) -> None:
 
 
 @compiled
-def _steps(limits: DecodeWorker, jobs: Jobs, state: State, step_s: float, until_s: float) -> int:
+def _steps(limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState, step_s: float, until_s: float) -> int:
     """Steps until the batch can change: an answer ends, a request that fits arrives, or the cache is full.
 
     Never one that starts at `until_s` or later.
@@ -186,7 +192,7 @@ def _steps(limits: DecodeWorker, jobs: Jobs, state: State, step_s: float, until_
     steps = number[NEXT_END] - number[STEP]
     if limits.policy == MAX_UTILIZATION:
         steps = min(steps, _room(limits, state) // batch)
-    joins = number[PAUSED] == 0 and limits.policy != STATIC_BATCH and head != NOBODY
+    joins = number[PAUSED] == 0 and limits.policy != STATIC_BATCH and head != UNASSIGNED
     if joins and _fits(limits, jobs, state, head):
         until_s = min(until_s, jobs.ready_s[head])
     if until_s < np.inf:
@@ -200,7 +206,7 @@ def _steps(limits: DecodeWorker, jobs: Jobs, state: State, step_s: float, until_
 
 
 @compiled
-def _advance(limits: DecodeWorker, state: State, steps: int, step_s: float) -> None:
+def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step_s: float) -> None:
     number = state.number
     batch = number[BATCH]
     growth_s = state.slowdown * limits.context_token_s * batch
@@ -215,7 +221,7 @@ def _advance(limits: DecodeWorker, state: State, steps: int, step_s: float) -> N
 
 
 @compiled
-def _pass_time(limits: DecodeWorker, state: State, duration_s: float, context: float) -> None:
+def _pass_time(limits: DecodeWorker, state: DecodeState, duration_s: float, context: float) -> None:
     clock_s = state.clock_s
     counted_s = max(0.0, min(clock_s[NOW] + duration_s, limits.window_s) - clock_s[NOW])
     clock_s[BATCH_S] += counted_s * state.number[BATCH]
@@ -224,7 +230,7 @@ def _pass_time(limits: DecodeWorker, state: State, duration_s: float, context: f
 
 
 @compiled
-def _retire(jobs: Jobs, state: State, done_s: FloatArray) -> None:
+def _retire(jobs: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
     """Take out answers that are done; the others keep their order, so that the last is the youngest."""
     number = state.number
     number[JUST_ENDED] = 0

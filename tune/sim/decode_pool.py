@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune.results.requests import FloatArray, IntArray
-from tune.sim.compiled import compiled
-from tune.sim.queues import HEAD, NOBODY, empty_queues
+from tune.core.arrays import FloatArray, IntArray
+from tune.core.jit import compiled
+from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
 
 GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH = 0, 1, 2
 
@@ -35,7 +35,7 @@ class DecodeWorker(NamedTuple):
     window_s: float
 
 
-class Requests(NamedTuple):
+class DecodeRequests(NamedTuple):
     """Shape (n,). `order`: requests as their KV caches are sent; `reserved`: cache tokens promised to each.
 
     The prefill worker sends a cache from `begun_s` to `sent_s`; it takes `transfer_s` to pass the decode
@@ -51,7 +51,7 @@ class Requests(NamedTuple):
     reserved: IntArray
 
 
-class Served(NamedTuple):
+class DecodeResult(NamedTuple):
     """Written by the loops: arrival of the cache, slot, first and last token of each request (n,).
 
     `worker` (n,) is read where NOBODY does not stand; there the least loaded worker is chosen. `use`
@@ -68,7 +68,7 @@ class Served(NamedTuple):
     peak_tokens: IntArray
 
 
-class Jobs(NamedTuple):
+class DecodeQueue(NamedTuple):
     """What the loops know of each request (n,): who is `behind` it in the queue, tokens `made` so far."""
 
     ready_s: FloatArray
@@ -79,7 +79,7 @@ class Jobs(NamedTuple):
     made: IntArray
 
 
-class State(NamedTuple):
+class DecodeState(NamedTuple):
     """One worker: `active` holds requests oldest first, `finish` the step after which each is done.
 
     `paused` is a stack, `waiting` (2,) the ends of a queue; `number` and `clock_s` hold the counters, times
@@ -96,7 +96,7 @@ class State(NamedTuple):
     clock_s: FloatArray
 
 
-class Pool(NamedTuple):
+class DecodePool(NamedTuple):
     """The states of all workers, one a row; `batch_s` (slots + 1,) is the same for all."""
 
     slowdown: FloatArray
@@ -110,9 +110,9 @@ class Pool(NamedTuple):
 
 
 @compiled
-def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> Pool:
+def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> DecodePool:
     workers = len(slowdown)
-    return Pool(
+    return DecodePool(
         slowdown,
         batch_s,
         np.zeros((workers, slots), np.int64),
@@ -125,8 +125,8 @@ def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> Pool:
 
 
 @compiled
-def state_of(pool: Pool, worker: int) -> State:
-    return State(
+def state_of(pool: DecodePool, worker: int) -> DecodeState:
+    return DecodeState(
         pool.slowdown[worker],
         pool.batch_s,
         pool.active[worker],
@@ -139,14 +139,14 @@ def state_of(pool: Pool, worker: int) -> State:
 
 
 @compiled
-def is_due(pool: Pool, worker: int, until_s: float) -> bool:
+def is_due(pool: DecodePool, worker: int, until_s: float) -> bool:
     """Whether a worker has something to do before `until_s`: from one request to the next most have not."""
-    idle = pool.number[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == NOBODY
+    idle = pool.number[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == UNASSIGNED
     return bool(pool.clock_s[worker, NOW] < until_s and (not idle or pool.number[worker, PAUSED] > 0))
 
 
 @compiled
-def loads(pool: Pool, now_s: float) -> IntArray:
+def pending_requests(pool: DecodePool, now_s: float) -> IntArray:
     """Requests that each worker has yet to finish; steps under way end only after `now_s`."""
     load = pool.number[:, LOAD].copy()
     for worker in range(len(load)):

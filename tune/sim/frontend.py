@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tune.results.requests import FloatArray, IntArray
+from tune.core.arrays import FloatArray, IntArray
 
 BIN_S = 0.05
 """Messages are counted in bins of this width, far below the seconds in which load changes."""

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune.results.requests import FloatArray, IntArray
-from tune.sim.compiled import compiled
-from tune.sim.queues import HEAD, NOBODY, dequeue, empty_queues, enqueue, least_loaded, link_end_s
+from tune.core.arrays import FloatArray, IntArray
+from tune.core.jit import compiled
+from tune.sim.queues import HEAD, UNASSIGNED, dequeue, empty_queues, enqueue, least_loaded, link_end_s
 from tune.spec.engine import KV_BLOCK_TOKENS
 
 _BATCH, _FREE_BLOCKS, _LOAD, _JUST_ENDED = range(4)
@@ -35,7 +35,7 @@ class PrefillWorker(NamedTuple):
     window_s: float
 
 
-class Prompts(NamedTuple):
+class PrefillRequests(NamedTuple):
     """Prompts in order of arrival, with the time that each KV transfer takes on a free link. Shape (n,)."""
 
     arrival_s: FloatArray
@@ -43,7 +43,7 @@ class Prompts(NamedTuple):
     transfer_s: FloatArray
 
 
-class Prefilled(NamedTuple):
+class PrefillResult(NamedTuple):
     """Written by the loops: start and end of each prefill, when its KV cache has left the worker (n,).
 
     `worker` (n,) is read where NOBODY does not stand; there the least loaded worker is chosen.
@@ -97,7 +97,9 @@ class _Pool(NamedTuple):
 
 
 @compiled
-def prefill(limits: PrefillWorker, slowdown: FloatArray, prompts: Prompts, served: Prefilled) -> None:
+def prefill(
+    limits: PrefillWorker, slowdown: FloatArray, prompts: PrefillRequests, served: PrefillResult
+) -> None:
     """Serve `prompts` first come, first served, on one worker per entry of `slowdown`. Fills `served`.
 
     A prompt holds its KV blocks from admission until they have left; a worker sends one prompt after the
@@ -105,12 +107,12 @@ def prefill(limits: PrefillWorker, slowdown: FloatArray, prompts: Prompts, serve
     counts prompts that were routed to a worker and are not done, at the moment of arrival.
     """
     count, workers = len(prompts.tokens), len(slowdown)
-    behind, after = np.full(count, NOBODY, np.int64), np.full(count, NOBODY, np.int64)
+    behind, after = np.full(count, UNASSIGNED, np.int64), np.full(count, UNASSIGNED, np.int64)
     jobs = _Jobs(prompts.arrival_s, prompts.tokens, prompts.transfer_s, prompts.tokens.copy(), behind, after)
     pool = _empty_pool(slowdown, min(limits.max_batch_size, count))
     pool.number[:, _FREE_BLOCKS] = limits.kv_tokens // KV_BLOCK_TOKENS
     for prompt in range(count):
-        if served.worker[prompt] == NOBODY:
+        if served.worker[prompt] == UNASSIGNED:
             arrival_s = prompts.arrival_s[prompt]
             for worker in range(workers):
                 if _is_due(pool, worker, arrival_s):
@@ -154,7 +156,7 @@ def _state(pool: _Pool, worker: int) -> _State:
 @compiled
 def _is_due(pool: _Pool, worker: int, until_s: float) -> bool:
     """Whether a worker has a step to start before `until_s`: most have none from one arrival to the next."""
-    idle = pool.number[worker, _BATCH] == 0 and pool.waiting[worker, HEAD] == NOBODY
+    idle = pool.number[worker, _BATCH] == 0 and pool.waiting[worker, HEAD] == UNASSIGNED
     return bool(pool.clock_s[worker, _NOW] < until_s and not idle)
 
 
@@ -169,7 +171,7 @@ def _loads(pool: _Pool, now_s: float) -> IntArray:
 
 
 @compiled
-def _serve(limits: PrefillWorker, jobs: _Jobs, state: _State, served: Prefilled, until_s: float) -> None:
+def _serve(limits: PrefillWorker, jobs: _Jobs, state: _State, served: PrefillResult, until_s: float) -> None:
     """Run every step of one worker that starts before `until_s`."""
     number, clock_s = state.number, state.clock_s
     while clock_s[_NOW] < until_s:
@@ -181,7 +183,7 @@ def _serve(limits: PrefillWorker, jobs: _Jobs, state: _State, served: Prefilled,
             ended, duration_s = _step(limits, jobs, state, planned)
             if ended:
                 _finish(jobs, state, served, limits.fill_steps * duration_s)
-        elif state.waiting[HEAD] == NOBODY:
+        elif state.waiting[HEAD] == UNASSIGNED:
             return
         elif jobs.arrival_s[state.waiting[HEAD]] > clock_s[_NOW]:
             clock_s[_NOW] = jobs.arrival_s[state.waiting[HEAD]]
@@ -196,7 +198,7 @@ def _blocks(tokens: int) -> int:
 
 @compiled
 def _release(jobs: _Jobs, state: _State, sent_s: FloatArray) -> None:
-    while state.sending[HEAD] != NOBODY and sent_s[state.sending[HEAD]] <= state.clock_s[_NOW]:
+    while state.sending[HEAD] != UNASSIGNED and sent_s[state.sending[HEAD]] <= state.clock_s[_NOW]:
         state.number[_FREE_BLOCKS] += _blocks(jobs.tokens[state.sending[HEAD]])
         dequeue(state.sending, jobs.after)
 
@@ -206,7 +208,7 @@ def _admit(limits: PrefillWorker, jobs: _Jobs, state: _State, start_s: FloatArra
     number, now_s = state.number, state.clock_s[_NOW]
     if limits.static_batch and number[_BATCH] > 0:
         return
-    while state.waiting[HEAD] != NOBODY and number[_BATCH] < len(state.active):
+    while state.waiting[HEAD] != UNASSIGNED and number[_BATCH] < len(state.active):
         prompt = state.waiting[HEAD]
         blocks = _blocks(jobs.tokens[prompt])
         if jobs.arrival_s[prompt] > now_s or blocks > number[_FREE_BLOCKS]:
@@ -266,7 +268,7 @@ def _step(limits: PrefillWorker, jobs: _Jobs, state: _State, planned: int) -> tu
 
 
 @compiled
-def _finish(jobs: _Jobs, state: _State, served: Prefilled, fill_s: float) -> None:
+def _finish(jobs: _Jobs, state: _State, served: PrefillResult, fill_s: float) -> None:
     """Take out prompts that are done, `fill_s` from now; the others keep their order."""
     number, clock_s = state.number, state.clock_s
     done_s = clock_s[_NOW] + fill_s

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tune.results.requests import FloatArray, IntArray
-from tune.sim.compiled import compiled
+from tune.core.arrays import FloatArray, IntArray
+from tune.core.jit import compiled
 
-NOBODY = -1
+UNASSIGNED = -1
 
 HEAD, TAIL = range(2)
 
@@ -15,13 +15,13 @@ HEAD, TAIL = range(2)
 @compiled
 def empty_queues(workers: int) -> IntArray:
     """First and last of nobody for each worker, shape (workers, 2): HEAD and TAIL."""
-    return np.full((workers, 2), NOBODY, np.int64)
+    return np.full((workers, 2), UNASSIGNED, np.int64)
 
 
 @compiled
 def enqueue(ends: IntArray, behind: IntArray, request: int) -> None:
     """Put a request last in the queue of `ends` (2,); `behind` (n,) says who follows whom."""
-    if ends[HEAD] == NOBODY:
+    if ends[HEAD] == UNASSIGNED:
         ends[HEAD] = request
     else:
         behind[ends[TAIL]] = request

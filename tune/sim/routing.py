@@ -6,14 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from tune.results.requests import IntArray
-from tune.sim.queues import NOBODY
+from tune.core.arrays import IntArray
+from tune.sim.queues import UNASSIGNED
 from tune.spec.trial import TrialSpec
 
-Pool = Literal["prefill", "decode"]
+RoutedPool = Literal["prefill", "decode"]
 
 
-def entry_pool(spec: TrialSpec) -> Pool | None:
+def entry_pool(spec: TrialSpec) -> RoutedPool | None:
     """The pool whose workers are the endpoint and choose from the other; None where the frontend does both.
 
     Source: Dynamo's TensorRT-LLM workers of 2025, and its frontend since the strategy flag was removed.
@@ -23,21 +23,21 @@ def entry_pool(spec: TrialSpec) -> Pool | None:
     return "prefill" if spec.split.disaggregation_strategy == "prefill_first" else "decode"
 
 
-def route_by_frontend(spec: TrialSpec, pool: Pool, order: IntArray) -> IntArray:
+def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> IntArray:
     """Worker of each request, shape (n,), dealt out by one process to requests in `order`.
 
     NOBODY everywhere where the least loaded is to be chosen.
     """
     workers, count = _workers(spec, pool), len(order)
     if spec.stack.router_mode == "least-loaded":
-        return np.full(count, NOBODY, np.int64)
+        return np.full(count, UNASSIGNED, np.int64)
     dealt = np.arange(count) % workers
     if spec.stack.router_mode == "random":
         dealt = _draws(spec, pool).randint(workers, size=count)
     return _in_order(order, dealt)
 
 
-def route_by_worker(spec: TrialSpec, pool: Pool, order: IntArray, entry: IntArray) -> IntArray:
+def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: IntArray) -> IntArray:
     """Worker of each request, shape (n,), round-robin by the worker `entry` (n,) that has it, in `order`.
 
     Each endpoint worker counts for itself, and no count is in step with another's: they begin where a draw
@@ -55,12 +55,12 @@ def route_by_worker(spec: TrialSpec, pool: Pool, order: IntArray, entry: IntArra
     return _in_order(order, (turn + begin[entered]) % workers)
 
 
-def _workers(spec: TrialSpec, pool: Pool) -> int:
+def _workers(spec: TrialSpec, pool: RoutedPool) -> int:
     return spec.split.prefill_workers if pool == "prefill" else spec.split.decode_workers
 
 
-def _draws(spec: TrialSpec, pool: Pool) -> np.random.RandomState:
-    words = [spec.load.length_seed, _workers(spec, pool), pool == "decode"]
+def _draws(spec: TrialSpec, pool: RoutedPool) -> np.random.RandomState:
+    words = [spec.load.shuffle_seed, _workers(spec, pool), pool == "decode"]
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
 
 

@@ -13,12 +13,12 @@ from importlib.resources import files
 
 import numpy as np
 
-from tune.results.requests import FloatArray
+from tune.core.arrays import FloatArray
+from tune.spec.base import FrozenModel, NonNegativeFloat
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.model import Model
-from tune.spec.typed import NonNegativeFloat, Typed
 
 GEMM_TILE_SEQUENCES = 256
 """Decode batches are computed in tiles of this many rows, partly whether filled or not.
@@ -44,7 +44,7 @@ _FP4_BYTES = 9 / 16
 """Four bits and an 8-bit scale for every 16 elements. Source: the NVFP4 format."""
 
 
-class Coefficients(Typed):
+class Coefficients(FrozenModel):
     """How many times its roofline each term costs (`layers`, `all_reduces`: seconds); `source` of the fit."""
 
     source: str

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tune.errors import FixCommand
+from tune.errors import ConfigurationError
 from tune.spec.engine import CudaGraphConfig, Engine
 from tune.spec.space import (
     ChoiceDimension,
@@ -27,11 +27,11 @@ from tune.spec.trial import TrialSpec
 Point = Mapping[str, Value]
 
 
-def bind(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
+def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
     """`base` with every dimension of `sweep` set to its value in `point`.
 
-    Graph families and `rest_to_decode` depend on the other values, so they are derived after them.
-    Raises FixCommand when a dimension's path is not a setting of a trial or a value does not fit it.
+    Graph families and `fill_decode` depend on the other values, so they are derived after them.
+    Raises ConfigurationError when a dimension's path is not a setting of a trial or a value does not fit it.
     """
     plain = base.model_dump(mode="json")
     families: dict[str, GraphFamily] = {}
@@ -44,12 +44,12 @@ def bind(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
         spec = TrialSpec.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         first = error.errors()[0]
-        raise FixCommand(
+        raise ConfigurationError(
             f"sweep.space: {'.'.join(map(str, first['loc']))} cannot be {first['input']!r}: {first['msg']}."
         ) from None
     for role, family in families.items():
         spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
-    if sweep.rest_to_decode:
+    if sweep.fill_decode:
         rest = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split)
         spec = spec.model_copy(update={"split": spec.split.model_copy(update={"decode_workers": rest})})
     return spec
@@ -74,7 +74,7 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
     return engine.model_copy(update={"cuda_graph_config": graphs})
 
 
-def locate(spec: TrialSpec, sweep: Sweep) -> Point | None:
+def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:
     """The point that leaves `spec` as it is when bound to it; None where `spec` lies outside the space."""
     plain = spec.model_dump(mode="json")
     candidates = {
@@ -91,7 +91,7 @@ def locate(spec: TrialSpec, sweep: Sweep) -> Point | None:
             if not same:
                 return None
             point[name] = same[0]
-    return point if bind(spec, sweep, point) == spec else None
+    return point if bind_point(spec, sweep, point) == spec else None
 
 
 def contains(dimension: Dimension, value: Any) -> bool:
@@ -129,7 +129,7 @@ def _set(plain: dict[str, Any], name: str, path: str, value: Value) -> None:
     for key in parents:
         node = node.get(key) if isinstance(node, dict) else None
     if not isinstance(node, dict) or leaf not in node:
-        raise FixCommand(
+        raise ConfigurationError(
             f"sweep.space.{name}.path: found {path!r}, which is not a setting of a trial; expected a path "
             "such as split.prefill_workers or load.target_qps (python -m tune --cfg job lists them)."
         )

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
+from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
-class Calibration(Typed):
+class Calibration(FrozenModel):
     """What makes the simulated rack resemble a real one. Origins: conf/cluster/sim.yaml.
 
     `ttft_overhead_s` passes before a request reaches its prefill worker; `frontend_message_s` is the
@@ -33,7 +33,7 @@ class Calibration(Typed):
     bring_up_s: NonNegativeFloat
 
 
-class Deadlines(Typed):
+class Deadlines(FrozenModel):
     """How long a deployment may take. `quiet_s`: while it starts, without any progress (a process that
     listens, a worker that registers, a log that grows); `ready_s`: to be ready, progress or not; `stop_s`:
     to end once told to, before it is killed."""
@@ -43,7 +43,7 @@ class Deadlines(Typed):
     stop_s: PositiveFloat
 
 
-class ClusterFacts(Typed):
+class ClusterFacts(FrozenModel):
     """Facts of one cluster: what sbatch and the container need, and how the rack is calibrated where its step
     times are a model's. Documented example: conf/cluster/facts/gb200_rack.yaml.
 

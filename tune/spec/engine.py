@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tune.spec.typed import Fraction, PositiveInt, Typed
+from tune.spec.base import Fraction, FrozenModel, PositiveInt
 
 KV_BLOCK_TOKENS = 32
 """Tokens in a KV cache block. Source: `tokens_per_block` default, llm_args.py."""
@@ -24,30 +24,30 @@ ChunkingPolicy = Literal["FIRST_COME_FIRST_SERVED", "EQUAL_PROGRESS"]
 KvDtype = Literal["auto", "fp8", "bfloat16", "float16"]
 
 
-class KvCacheConfig(Typed):
+class KvCacheConfig(FrozenModel):
     dtype: KvDtype = "auto"
     free_gpu_memory_fraction: Fraction = 0.9
     enable_block_reuse: bool = True
 
 
-class CudaGraphConfig(Typed):
+class CudaGraphConfig(FrozenModel):
     """CUDA graphs run decode-only batches, padded up to the next captured size when padding is on."""
 
     batch_sizes: tuple[PositiveInt, ...]
     enable_padding: bool = False
 
 
-class CacheTransceiverConfig(Typed):
+class CacheTransceiverConfig(FrozenModel):
     max_tokens_in_buffer: PositiveInt
     backend: Literal["DEFAULT", "UCX", "NIXL", "MPI", "MOONCAKE"] = "DEFAULT"
 
 
-class SchedulerConfig(Typed):
+class SchedulerConfig(FrozenModel):
     capacity_scheduler_policy: CapacityPolicy | None = None
     context_chunking_policy: ChunkingPolicy | None = None
 
 
-class Engine(Typed):
+class Engine(FrozenModel):
     """The settings of every worker of one pool; `extra` is any other engine key, passed through untouched."""
 
     backend: Literal["pytorch"] = "pytorch"

@@ -21,7 +21,7 @@ class Finding:
     source: str
 
 
-def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def only_errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that forbid the trial."""
     return tuple(finding for finding in findings if finding.severity == "error")
 

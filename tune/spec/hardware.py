@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tune.spec.typed import PositiveFloat, PositiveInt, Typed
+from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
 
 
-class Hardware(Typed):
+class Hardware(FrozenModel):
     """`nodes` x `gpus_per_node` GPUs are allocated, idle ones included; rates are per GPU, one way."""
 
     name: str

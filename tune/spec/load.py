@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tune.spec.typed import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Typed
+from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
@@ -27,7 +27,7 @@ def readable_qps(qps: float) -> float:
     return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
 
 
-class SyntheticInputs(Typed):
+class SyntheticInputs(FrozenModel):
     """Prompt lengths drawn from a beta or a normal distribution, clipped to its range."""
 
     kind: Literal["beta", "normal", "fixed"]
@@ -37,14 +37,14 @@ class SyntheticInputs(Typed):
     max_tokens: PositiveInt
 
 
-class SyntheticOutputs(Typed):
+class SyntheticOutputs(FrozenModel):
     """Answer lengths resampled from measured ones, scaled to a mean, a share of them at the cap."""
 
     mean_tokens: PositiveFloat
     cap_frac: Annotated[float, Field(ge=0, lt=1)]
 
 
-class Dataset(Typed):
+class Dataset(FrozenModel):
     """`samples` prompts and answers. `path` names a file instead of a draw: a CSV with
     input_tokens,output_tokens, or the benchmark's pickle (*.pkl), which holds the prompts themselves.
 
@@ -66,45 +66,45 @@ class Dataset(Typed):
         return self.path is not None and self.path.endswith(".pkl")
 
 
-class Load(Typed):
+class Load(FrozenModel):
     """LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
 
-    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `length_seed` draws lengths and
+    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws lengths and
     their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
     passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s` bounds the
     time from sending a request to its first token, `response_timeout_s` the time from sending it to its last.
     `api`: prompts go to OpenAI's completions as token ids, or to its chat completions as text, around which
     the server puts the model's template.
     `mode`: one run at `target_qps`, or several on one deployment for the highest rate that holds the SLO,
-    found to `resolution` of it, beginning near `target_qps`; none outside of `bracket_qps` (lowest, highest)
+    found to `resolution` of it, beginning near `target_qps`; none outside of `rate_range_qps` (lowest, highest)
     is asked.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
     resolution: Annotated[float, Field(gt=0, lt=1)] = 0.015
-    bracket_qps: tuple[PositiveFloat, PositiveFloat] | None = None
+    rate_range_qps: tuple[PositiveFloat, PositiveFloat] | None = None
     target_qps: PositiveFloat
     min_duration_s: PositiveFloat
     min_queries: PositiveInt
     concatenate_permutation: bool
     seed: Literal["mlperf"] | LoadGenSeed
-    length_seed: NonNegativeInt
+    shuffle_seed: NonNegativeInt
     client_concurrency: PositiveInt
     request_timeout_s: PositiveFloat
     response_timeout_s: PositiveFloat
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
 
-    @field_validator("bracket_qps")
+    @field_validator("rate_range_qps")
     @classmethod
-    def _ordered(cls, bracket_qps: tuple[float, float] | None) -> tuple[float, float] | None:
-        if bracket_qps and bracket_qps[0] > bracket_qps[1]:
+    def _ordered(cls, rate_range_qps: tuple[float, float] | None) -> tuple[float, float] | None:
+        if rate_range_qps and rate_range_qps[0] > rate_range_qps[1]:
             raise ValueError("its first rate is the lowest; expected [lowest, highest]")
-        return bracket_qps
+        return rate_range_qps
 
     def within(self, qps: float) -> float:
         """The rate nearest to `qps` that may be asked."""
-        low, high = self.bracket_qps or (0.0, math.inf)
+        low, high = self.rate_range_qps or (0.0, math.inf)
         return min(max(qps, low), high)
 
     def at(self, target_qps: float) -> Load:
@@ -117,7 +117,7 @@ class Load(Typed):
         return self.model_copy(update=cut)
 
     @property
-    def is_sample(self) -> bool:
+    def is_short_run(self) -> bool:
         """Whether it is one that `sample` made: so many requests, however soon they come."""
         return not self.concatenate_permutation and self.min_duration_s <= SAMPLE_S
 
@@ -139,7 +139,7 @@ class Load(Typed):
         return math.ceil(wanted / self.dataset.samples) * self.dataset.samples
 
 
-class Slo(Typed):
+class Slo(FrozenModel):
     """Limits on 99th percentiles; None lifts one. Source: MLPerf Inference rules, mlperf.conf."""
 
     ttft_p99_s: PositiveFloat | None

@@ -17,6 +17,6 @@ def check_local(spec: TrialSpec) -> tuple[Finding, ...]:
             f"{spec.stack.name} on {spec.hardware.nodes} nodes with cluster=local",
             "stack=dynamo_v1_mocker, or hardware.nodes=1",
             "every node index is this machine: workers of several nodes would take the same GPUs",
-            "tune/clusters/local.py",
+            "tune/backends/local.py",
         ),
     )

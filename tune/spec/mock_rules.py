@@ -1,7 +1,7 @@
 """What Dynamo's mock engines have no word for, and the ports that they need.
 
 Limits that hold always and are no finding: a prefill step is timed by its new tokens alone, whatever context
-lies behind them (tune/mock/step_times.py); KV transfers have no latency of their own and never wait for each
+lies behind them (tune/engines/dynamo_mocker/step_time_tables.py); KV transfers have no latency of their own and never wait for each
 other; the frontend takes its own time and not the calibration's.
 """
 
@@ -50,7 +50,7 @@ def _ports(spec: TrialSpec) -> Iterator[Finding]:
             "null",
             "a port",
             "every mock engine needs one for /health and /metrics",
-            "tune/orchestrate",
+            "tune/orchestrator",
         )
         return
     last = first + workers - 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tune.spec.typed import PositiveFloat, PositiveInt, Typed
+from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
 
 
-class Model(Typed):
+class Model(FrozenModel):
     """Architecture and checkpoint. `linear_parameters` counts the weights that every token multiplies."""
 
     name: str

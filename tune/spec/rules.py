@@ -8,19 +8,17 @@ from pathlib import PurePosixPath
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.engine_rules import check_engine
-from tune.spec.findings import Finding, errors, render_findings
+from tune.spec.findings import Finding
 from tune.spec.mock_rules import check_mocked
 from tune.spec.slurm_time import duration_s
-from tune.spec.split import Role, place
+from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
-__all__ = ["Finding", "check", "check_cluster", "errors", "render_findings"]
-
-MOST_QUERIES = 20_000_000
+MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
 """Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
 
-LEAST_QUERIES_FOR_P99 = 459
+MIN_QUERIES_FOR_P99 = 459
 """Source: LoadGen's early stopping (loadgen/early_stopping.cc): with fewer queries even none over the limit
 does not show, at 99 % confidence, that 99 % of all are under it."""
 
@@ -81,7 +79,7 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
     used = sum(engine.gpus * workers for _, engine, workers in _pools(spec))
     layout = " + ".join(f"{workers} {role} x {engine.gpus}" for role, engine, workers in _pools(spec))
     rack = f"{hardware.nodes} nodes x {hardware.gpus_per_node}"
-    if place(hardware, spec.prefill, spec.decode, spec.split) is None:
+    if place_workers(hardware, spec.prefill, spec.decode, spec.split) is None:
         kept = ", of which split.head=none keeps node 0 free" if spec.split.head == "none" else ""
         yield Finding(
             "error",
@@ -249,14 +247,14 @@ def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
 
 def _load(spec: TrialSpec) -> Iterator[Finding]:
     queries, dataset = spec.load.expected_queries, spec.load.dataset
-    if queries > MOST_QUERIES:
+    if queries > MAX_QUERIES:
         yield Finding(
             "error",
             "load.target_qps",
             f"{queries} queries (load.target_qps x load.min_duration_s)",
-            f"at most {MOST_QUERIES}",
+            f"at most {MAX_QUERIES}",
             "a run keeps a record of every query in memory",
-            "tune/results/requests.py",
+            "tune/records/requests.py",
         )
     if queries / spec.load.target_qps > LONGEST_RUN_S:
         yield Finding(
@@ -265,7 +263,7 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             f"{queries} queries at {spec.load.target_qps:g}/s: {queries / spec.load.target_qps:.3g} s",
             f"at most {LONGEST_RUN_S:.3g} s",
             "nobody waits longer, and times are kept in nanoseconds",
-            "tune/results/requests.py",
+            "tune/records/requests.py",
         )
     if dataset.path is None and dataset.inputs.max_tokens > dataset.longest_prompt_tokens:
         yield Finding(
@@ -276,13 +274,13 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             "the rules hold buffers and sequence lengths against the longest prompt",
             "tune/spec/load.py",
         )
-    if queries < LEAST_QUERIES_FOR_P99:
+    if queries < MIN_QUERIES_FOR_P99:
         searched = spec.load.mode == "capacity"
         yield Finding(
             "error" if searched else "warning",
             "load.min_queries",
             f"{queries} queries (load.target_qps x load.min_duration_s, load.min_queries)",
-            f"at least {LEAST_QUERIES_FOR_P99}" + (", or load.mode=fixed" if searched else ""),
+            f"at least {MIN_QUERIES_FOR_P99}" + (", or load.mode=fixed" if searched else ""),
             "fewer queries cannot show that the 99th percentile holds: such a run has no verdict",
             "LoadGen, early stopping",
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tune.spec.calibrate import Calibrate
+from tune.spec.base import FrozenModel, NonNegativeInt
+from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
-from tune.spec.confirm import Confirm
+from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
@@ -15,7 +16,6 @@ from tune.spec.space import Search, StudySettings, Sweep
 from tune.spec.split import Split
 from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
-from tune.spec.typed import NonNegativeInt, Typed
 
 Action = Literal[
     "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
@@ -26,20 +26,20 @@ _PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
 """Trials at once where none are asked for: cores are cheap, a rack is not."""
 
 
-class Compare(Typed):
+class CompareSettings(FrozenModel):
     a: str | None
     b: str | None
 
 
-class Settings(Typed):
+class Settings(FrozenModel):
     """The composed configuration; one field a key of conf/config.yaml."""
 
     action: Action
     trial: str | NonNegativeInt | None
     logs: str | None
-    confirm: Confirm
-    compare: Compare
-    calibrate: Calibrate
+    confirm: ConfirmSettings
+    compare: CompareSettings
+    calibrate: CalibrateSettings
     rerun: bool
     runs_dir: str
     reports_dir: str

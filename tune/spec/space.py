@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tune.errors import FixCommand
-from tune.spec.typed import NonNegativeFloat, PositiveFloat, PositiveInt, Typed
+from tune.errors import ConfigurationError
+from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Value = str | int | float | bool
 GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
@@ -27,7 +27,7 @@ def _distinct(values: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return values
 
 
-class IntDimension(Typed):
+class IntDimension(FrozenModel):
     kind: Literal["int"]
     path: str
     low: int
@@ -39,7 +39,7 @@ class IntDimension(Typed):
         return _checked_range(self, self.low, self.high)
 
 
-class FloatDimension(Typed):
+class FloatDimension(FrozenModel):
     """`step` makes it a grid; without one it is continuous and `search=grid` cannot walk it."""
 
     kind: Literal["float"]
@@ -56,7 +56,7 @@ class FloatDimension(Typed):
         return _checked_range(self, self.low, self.high)
 
 
-class OrderedDimension(Typed):
+class OrderedDimension(FrozenModel):
     """Values whose order means something (powers of two): searched as an index, not as categories."""
 
     kind: Literal["ordered"]
@@ -64,13 +64,13 @@ class OrderedDimension(Typed):
     values: Annotated[tuple[Value, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class ChoiceDimension(Typed):
+class ChoiceDimension(FrozenModel):
     kind: Literal["choice"]
     path: str
     values: Annotated[tuple[Value, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class GraphFamilyDimension(Typed):
+class GraphFamilyDimension(FrozenModel):
     """A rule that gives CUDA graph sizes from the pool's max_batch_size. `path` is prefill or decode.
 
     `listed`: the sizes the configuration lists, clipped to max_batch_size; `powers_of_two`; `steps_of_32`;
@@ -88,12 +88,12 @@ Dimension = Annotated[
 ]
 
 
-class Sweep(Typed):
-    """`rest_to_decode`: every GPU that the prefill workers leave free goes to decode workers."""
+class Sweep(FrozenModel):
+    """`fill_decode`: every GPU that the prefill workers leave free goes to decode workers."""
 
     question: str
     n_trials: PositiveInt
-    rest_to_decode: bool = False
+    fill_decode: bool = False
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
 
     def ends(self, path: str) -> tuple[float, float] | None:
@@ -107,10 +107,10 @@ class Sweep(Typed):
         return None
 
     def without(self, path: str) -> Sweep:
-        """This sweep without the dimension of `path`. Raises FixCommand where there is no other."""
+        """This sweep without the dimension of `path`. Raises ConfigurationError where there is no other."""
         space = {name: dimension for name, dimension in self.space.items() if dimension.path != path}
         if not space:
-            raise FixCommand(
+            raise ConfigurationError(
                 f"load.mode=capacity finds {path} by itself, and this sweep has no other dimension; expected "
                 "one that varies the configuration, such as +sweep=pd_split, or load.mode=fixed."
             )
@@ -121,23 +121,23 @@ class Sweep(Typed):
         paths = [(dimension.kind == "graph_family", dimension.path) for dimension in self.space.values()]
         if len(set(paths)) < len(paths):
             raise ValueError("two dimensions set the same path")
-        if self.rest_to_decode and (False, "split.decode_workers") in paths:
-            raise ValueError("rest_to_decode already decides split.decode_workers")
+        if self.fill_decode and (False, "split.decode_workers") in paths:
+            raise ValueError("fill_decode already decides split.decode_workers")
         return self
 
 
-class Search(Typed):
+class Search(FrozenModel):
     """How points are proposed. `name` None is what suits the load: `calibrated` where the highest rate is
-    searched for, else `tpe`. `beat_best`: where the highest rate is searched for, a deployment that clearly
+    searched for, else `tpe`. `early_stop`: where the highest rate is searched for, a deployment that clearly
     cannot beat the best so far, or what `calibrated` expects of others, is given up; what it shows until then
     is all that the search learns of it."""
 
     name: Literal["calibrated", "tpe", "random", "grid", "gp"] | None
     startup_trials: PositiveInt
-    beat_best: bool = False
+    early_stop: bool = False
 
 
-class StudySettings(Typed):
+class StudySettings(FrozenModel):
     """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores.
 
     None is the place's own number, Settings.parallel. `min_gain`: a search that knows what to expect ends
@@ -153,4 +153,4 @@ class StudySettings(Typed):
     once: bool
     max_gpu_hours: PositiveFloat | None
     min_gain: NonNegativeFloat
-    incumbent: bool
+    baseline: bool

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
-from tune.spec.typed import NonNegativeInt, Typed
 
 Role = Literal["prefill", "decode"]
 ROLES: tuple[Role, ...] = ("prefill", "decode")
@@ -16,7 +16,7 @@ HEAD_NODE = 0
 """The node index of the frontend, of what workers register with, and of the load client."""
 
 
-class Split(Typed):
+class Split(FrozenModel):
     """Worker counts. `prefill_first`: the prefill worker is the endpoint and relays the decode stream.
 
     `head`: whose first worker shares the head node with the frontend; "none" leaves it without workers.
@@ -34,7 +34,7 @@ class Split(Typed):
 
 
 @dataclass(frozen=True)
-class Placed:
+class WorkerPlacement:
     """One worker: (node index, GPU id) of each of its GPUs, rank 0 first."""
 
     role: Role
@@ -49,7 +49,9 @@ class Placed:
         return tuple(gpu for at, gpu in self.gpus if at == node)
 
 
-def place(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> tuple[Placed, ...] | None:
+def place_workers(
+    hardware: Hardware, prefill: Engine, decode: Engine, split: Split
+) -> tuple[WorkerPlacement, ...] | None:
     """First fit, the pool that `split.head` names before the other; None when the rack is too small.
 
     A worker smaller than a node shares it with others, a worker as large or larger takes whole nodes that
@@ -63,14 +65,14 @@ def place(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> 
         "prefill": (prefill.gpus, split.prefill_workers),
         "decode": (decode.gpus, split.decode_workers),
     }
-    placed: list[Placed] = []
+    placed: list[WorkerPlacement] = []
     for role in sorted(ROLES, key=lambda role: role != split.head):
         size, count = pools[role]
         for index in range(count):
             gpus = _take(free, size, hardware.gpus_per_node)
             if gpus is None:
                 return None
-            placed.append(Placed(role, index, gpus))
+            placed.append(WorkerPlacement(role, index, gpus))
     return tuple(sorted(placed, key=lambda worker: ROLES.index(worker.role)))
 
 
@@ -91,6 +93,6 @@ def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine,
     """The most decode workers that fit beside the prefill workers of `split`; 0 when not even those fit."""
     free = hardware.gpus - split.prefill_workers * prefill.gpus
     for count in range(free // decode.gpus, 0, -1):
-        if place(hardware, prefill, decode, split.model_copy(update={"decode_workers": count})):
+        if place_workers(hardware, prefill, decode, split.model_copy(update={"decode_workers": count})):
             return count
     return 0

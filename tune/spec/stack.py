@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tune.spec.typed import PositiveInt, Typed
+from tune.spec.base import FrozenModel, PositiveInt
 
 MOCKED_STACK = "dynamo_v1_mocker"
 
 
-class Stack(Typed):
+class Stack(FrozenModel):
     """`flat`: TensorRT-LLM 1.0.0rc before rc4, the seed's. `nested`: today's engine YAML.
 
     `dynamo_v1_mocker` is Dynamo 1.x without GPUs: its mock engines take our step times.

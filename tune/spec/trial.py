@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 
+from tune.spec.base import FrozenModel
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
 from tune.spec.model import Model
 from tune.spec.split import Split
 from tune.spec.stack import Stack
-from tune.spec.typed import Typed
 
 PROBE_FOLDER = "probe-1"
 """Where, in the folder of an attempt, a trial with one rate leaves the raw records of its probe."""
@@ -22,7 +22,7 @@ def probe_folder(number: int) -> str:
     return f"probe-{number}"
 
 
-class TrialSpec(Typed):
+class TrialSpec(FrozenModel):
     """Frozen and complete. The same configuration has the same `trial_id`, whoever proposes it."""
 
     model: Model

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tune.errors import RunAgain
-from tune.results.outcome import Outcome
+from tune.errors import ResumableError
+from tune.records.outcome import Outcome
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
-from tune.study.batch import Job
+from tune.study.trial_runner import TrialRequest
 
 RUNS_OF_A_SEARCH = 1.34
 """Runs of full length that a search for the highest rate costs: the median of benchmarks/capacity.py."""
 
 
-def trials_following(
+def remaining_trials(
     batch: range, n_trials: int, budget_gpu_hours: float | None, done: Sequence[Outcome]
 ) -> int:
     """How many trials may follow those of `batch`, each as dear as the dearest so far."""
@@ -29,16 +29,16 @@ def spent_gpu_hours(done: Sequence[Outcome]) -> float:
     return sum({outcome.trial_id: outcome.gpu_hours for outcome in done}.values())
 
 
-def affordable(
-    budget_gpu_hours: float, jobs: Sequence[Job], done: Sequence[Outcome], settings: Settings
-) -> Sequence[Job]:
-    """`jobs`, a whole batch. Raises RunAgain when it would go beyond the budget."""
+def check_budget(
+    budget_gpu_hours: float, jobs: Sequence[TrialRequest], done: Sequence[Outcome], settings: Settings
+) -> Sequence[TrialRequest]:
+    """`jobs`, a whole batch. Raises ResumableError when it would go beyond the budget."""
     spent, calibration = spent_gpu_hours(done), settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     dearest = max((outcome.gpu_hours for outcome in done), default=0.0)
     ahead = sum(max(dearest, _least_gpu_hours(job.spec, bring_up_s)) for job in jobs)
     if spent + ahead > budget_gpu_hours:
-        raise RunAgain(
+        raise ResumableError(
             f"The budget of {budget_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
             f"{len(done)} trials: {spent:.0f} are spent and the next {len(jobs)} need about {ahead:.0f}. "
             "Everything is on record; run the same command with a larger budget to go on."

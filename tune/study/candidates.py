@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tune.errors import FixCommand
-from tune.results.requests import BoolArray, FloatArray
-from tune.spec.bind import Point, bind, locate
-from tune.spec.findings import errors
+from tune.core.arrays import BoolArray, FloatArray
+from tune.errors import ConfigurationError
+from tune.spec.bind import Point, bind_point, locate_point
+from tune.spec.findings import only_errors
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.rules import check
 from tune.spec.space import Dimension, Sweep, Value
 from tune.spec.trial import TrialSpec
-from tune.study.samplers import axis
+from tune.study.optuna_samplers import axis
 
 RATE = "load.target_qps"
 
@@ -50,7 +50,7 @@ class Candidates:
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     """All of the sweep, or MOST_CANDIDATES drawn by `seed` with the one of `base` among them.
 
-    Raises FixCommand where none breaks no rule, a dimension is continuous, or they differ in more than
+    Raises ConfigurationError where none breaks no rule, a dimension is continuous, or they differ in more than
     engines and split.
     """
     axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
@@ -64,18 +64,18 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     points: list[Point] = []
     specs: dict[str, TrialSpec] = {}
     for point in itertools.islice(_walk(base, sweep, axes, seed), _MOST_LOOKED_AT):
-        spec = bind(base, sweep, point)
-        if spec.trial_id in specs or not spec.split.decode_workers or errors(check(spec)):
+        spec = bind_point(base, sweep, point)
+        if spec.trial_id in specs or not spec.split.decode_workers or only_errors(check(spec)):
             continue
         points.append(point)
         specs[spec.trial_id] = spec
         if len(points) == MOST_CANDIDATES:
             break
     if not points:
-        raise FixCommand("sweep.space: no configuration of it can run; action=preflight says why.")
+        raise ConfigurationError("sweep.space: no configuration of it can run; action=preflight says why.")
     found = tuple(specs.values())
     if len({spec.hardware.gpus for spec in found}) > 1:
-        raise FixCommand(
+        raise ConfigurationError(
             "sweep.space: its configurations have different numbers of GPUs; search=calibrated expected one, "
             "since it compares rates. Choose search=tpe."
         )
@@ -84,7 +84,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     if len({kv_bytes_per_token(spec.model, spec.prefill) for spec in found}) > 1:
         unlike.append("bytes of KV cache a token")
     if unlike:
-        raise FixCommand(
+        raise ConfigurationError(
             f"sweep.space: its configurations differ in {', '.join(unlike)}; search=calibrated expected the "
             "same for all, since what it knows beforehand is of engines and split. Choose search=tpe."
         )
@@ -102,7 +102,7 @@ def _matters(space: Mapping[str, Dimension]) -> BoolArray:
 
 def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int) -> Iterator[Point]:
     """Points in order, or in a random one where there are more than MOST_CANDIDATES."""
-    start = locate(base, sweep)
+    start = locate_point(base, sweep)
     if start:
         yield start
     sizes = [len(values) for values in axes.values()]

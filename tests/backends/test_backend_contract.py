@@ -1,0 +1,268 @@
+"""What every place to run owes the study, run against each of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from support.fake_deployment import Trial
+from support.slurm_trials import small, stubbed
+
+from tune.analysis.measure import REQUESTS_FILE, measure
+from tune.analysis.shuffles import read_shuffles
+from tune.backends.base import Backend
+from tune.backends.local import LocalBackend
+from tune.backends.simulated import SimulatorBackend
+from tune.backends.simulated_probes import EXTRA_SHUFFLES
+from tune.backends.slurm.backend import SlurmBackend
+from tune.config import compose_overrides
+from tune.deploy.plan import client_json, write_plan
+from tune.engines.dynamo_mocker.plan_tables import render_plan
+from tune.records.folders import PROBE_FOLDER, TrialFolder, read_attempt
+from tune.records.outcome import Probe
+from tune.records.requests import read_requests
+from tune.spec.trial import TrialSpec
+
+SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
+SPEC = SETTINGS.trial_spec
+assert SETTINGS.cluster.calibration is not None
+
+Alter = Callable[[TrialSpec], TrialSpec]
+
+
+class Ground(Protocol):
+    """A place, and trials that it can run in a short time."""
+
+    place: Backend
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        """The altered trial and the folder of an attempt of it, prepared as a study prepares it."""
+
+
+@dataclass(frozen=True)
+class SimulatedGround:
+    place: Backend
+    root: Path
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        return alter(SPEC), self.root / name / "raw" / "1"
+
+
+@dataclass(frozen=True)
+class LocalGround:
+    place: Backend
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        made = Trial(self.root / name, real_client=True, alter=alter)
+        for variable, value in made.environment().items():
+            self.monkeypatch.setenv(variable, value)
+        return made.spec, made.attempt
+
+
+@dataclass(frozen=True)
+class SlurmGround:
+    """Real Slurm, with stubs in place of Dynamo."""
+
+    place: Backend
+    root: Path
+    words: tuple[str, ...]
+
+    def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
+        settings = compose_overrides([*self.words, *stubbed(self.root / f"stub-{name}")]).settings
+        spec = alter(settings.trial_spec)
+        folder = TrialFolder(self.root / "one" / name)
+        folder.write_spec(spec)
+        write_plan(render_plan(settings.trial_spec, settings.cluster), folder.plan)
+        (folder.plan / "client.json").write_text(client_json(spec))  # alterations concern the client alone
+        folder.new_attempt().mkdir(parents=True)
+        return spec, folder.attempts()[0]
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("local", "slurm")]
+PLACES = ["sim in this process", "sim in two processes", *SLOW]
+
+
+@pytest.fixture(params=PLACES)
+def ground(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ground]:
+    if request.param == "local":
+        with LocalBackend(lambda _: None, lock=str(tmp_path)) as machine:
+            yield LocalGround(machine, tmp_path, monkeypatch)
+    elif request.param == "slurm":
+        words = (*request.getfixturevalue("slurm").words, *small(queries=20, seconds=2))
+        facts = compose_overrides(words).settings.cluster
+        with SlurmBackend(facts, 1, lambda _: None, every_s=0.2, grace_s=2.0) as cluster:
+            yield SlurmGround(cluster, tmp_path, words)
+    else:
+        with simulated(1 if request.param == "sim in this process" else 2) as rack:
+            yield SimulatedGround(rack, tmp_path)
+
+
+@pytest.fixture(params=[1, 2], ids=["sim in this process", "sim in two processes"])
+def place(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with simulated(request.param) as rack:
+        yield rack
+
+
+def simulated(processes: int) -> SimulatorBackend:
+    assert SETTINGS.cluster.calibration is not None
+    return SimulatorBackend(SETTINGS.cluster.calibration, processes)
+
+
+def wait(place: Backend, handle: str) -> None:
+    deadline_s = time.monotonic() + 180
+    while place.poll(handle) != "ended":
+        assert time.monotonic() < deadline_s, "the attempt never ended"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    wait(ground.place, ground.place.submit(spec, attempt))
+    record = read_attempt(attempt)
+    assert record is not None
+    assert record.error is None
+    probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+    assert probe.queries == spec.load.expected_queries
+    last_ns = read_requests(attempt / PROBE_FOLDER / REQUESTS_FILE).scheduled_ns[-1]
+    assert record.held_s > last_ns / 1e9
+    lasted = datetime.fromisoformat(record.ended_at) - datetime.fromisoformat(record.started_at)
+    assert lasted.total_seconds() == pytest.approx(record.held_s, abs=0.5)
+
+
+@pytest.mark.slow
+def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Backend, tmp_path: Path) -> None:
+    wait(place, place.submit(SPEC, tmp_path))
+    record = read_attempt(tmp_path)
+    assert record is not None
+    assert record.held_s > 1200 + SPEC.load.expected_queries / SPEC.load.target_qps
+
+
+@pytest.mark.slow
+def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
+    place: Backend, tmp_path: Path
+) -> None:
+    far = measured_at(place, tmp_path / "far", SPEC)
+    assert far.ttft_s is not None
+    limit_s = far.ttft_s.p99
+    near = measured_at(place, tmp_path / "near", _limited(limit_s))
+    wide = measured_at(place, tmp_path / "wide", _limited(2 * limit_s))
+    assert wide.spread is None
+    assert near.spread is not None
+    assert near.spread.ttft_p99_s is not None
+    assert near.spread.orders == 1 + EXTRA_SHUFFLES
+    assert near.ttft_s == far.ttft_s, "the trial's own order is the one that is judged"
+    assert near.spread.ttft_p99_s.min <= limit_s <= near.spread.ttft_p99_s.max
+    seeds = [order.shuffle_seed for order in read_shuffles(tmp_path / "near" / PROBE_FOLDER)]
+    assert len({SPEC.load.shuffle_seed, *seeds}) == 1 + EXTRA_SHUFFLES
+
+
+@pytest.mark.slow
+def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Backend, tmp_path: Path) -> None:
+    own = measured_at(place, tmp_path / "own", _limited(4.0))
+    assert own.ttft_s is not None
+    near = _limited(own.ttft_s.p99)
+    measured_at(place, tmp_path / "near", near)
+    order = read_shuffles(tmp_path / "near" / PROBE_FOLDER)[0]
+    load = near.load.model_copy(update={"shuffle_seed": order.shuffle_seed})
+    other = measured_at(place, tmp_path / "other", near.model_copy(update={"load": load}))
+    assert other.ttft_s is not None
+    assert other.tpot_s is not None
+    assert (order.ttft_p99_s, order.tpot_p99_s) == (other.ttft_s.p99, other.tpot_s.p99)
+    assert order.slo_held == other.feasible
+
+
+@pytest.mark.slow
+def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
+    begun: dict[str, tuple[TrialSpec, Path]] = {}
+    for factor in (0.8, 0.9, 1.0):
+        spec, attempt = ground.trial(str(factor), partial(_faster, factor=factor))
+        begun[ground.place.submit(spec, attempt)] = spec, attempt
+    rates = set()
+    for handle, (spec, attempt) in begun.items():
+        wait(ground.place, handle)
+        rates.add(measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER).target_qps)
+    assert rates == {spec.load.target_qps for spec, _ in begun.values()}
+    assert len(rates) == 3
+
+
+def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
+    spec, attempt = ground.trial("one", _without_its_dataset)
+    wait(ground.place, ground.place.submit(spec, attempt))
+    record = read_attempt(attempt)
+    assert record is not None
+    assert "/nowhere/lengths.csv" in (record.error or "")
+    assert record.cause == "world"
+
+
+@pytest.mark.slow
+def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    handle = ground.place.submit(spec, attempt)
+    wait(ground.place, handle)
+    before = read_attempt(attempt)
+    ground.place.cancel(handle)
+    assert ground.place.poll(handle) == "ended"
+    assert read_attempt(attempt) == before is not None
+
+
+@pytest.mark.slow
+def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    assert SETTINGS.cluster.calibration is not None
+    with SimulatorBackend(SETTINGS.cluster.calibration, processes=2) as rack:
+        for number in range(6):
+            rack.submit(_seeded(number), tmp_path / str(number))
+    assert set(multiprocessing.active_children()) <= before
+    begun = [path for path in tmp_path.iterdir() if (path / PROBE_FOLDER).exists()]
+    assert all(read_attempt(path) for path in begun), "what had begun was ended, not torn"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
+    assert SETTINGS.cluster.calibration is not None
+    with SimulatorBackend(SETTINGS.cluster.calibration, processes=1 + 1) as rack:
+        wait(rack, rack.submit(SPEC, tmp_path / "before"))
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        handle = rack.submit(_seeded(1), tmp_path / "during")
+        wait(rack, handle)
+        wait(rack, rack.submit(_seeded(2), tmp_path / "after"))
+    assert read_attempt(tmp_path / "before") is not None
+    assert read_attempt(tmp_path / "after") is not None
+
+
+def measured_at(place: Backend, attempt: Path, spec: TrialSpec) -> Probe:
+    wait(place, place.submit(spec, attempt))
+    return measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
+
+
+def _faster(spec: TrialSpec, factor: float) -> TrialSpec:
+    load = spec.load.model_copy(update={"target_qps": factor * spec.load.target_qps})
+    return spec.model_copy(update={"load": load})
+
+
+def _without_its_dataset(spec: TrialSpec) -> TrialSpec:
+    dataset = spec.load.dataset.model_copy(update={"path": "/nowhere/lengths.csv"})
+    return spec.model_copy(update={"load": spec.load.model_copy(update={"dataset": dataset})})
+
+
+def _limited(ttft_p99_s: float) -> TrialSpec:
+    """The trial with this limit on TTFT and none on TPOT."""
+    slo = SPEC.slo.model_copy(update={"ttft_p99_s": ttft_p99_s, "tpot_p99_s": None})
+    return SPEC.model_copy(update={"slo": slo})
+
+
+def _seeded(seed: int) -> TrialSpec:
+    return SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"shuffle_seed": seed})})

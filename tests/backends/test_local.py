@@ -1,0 +1,173 @@
+"""This machine as a place: what the contract of all places does not say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_deployment import Trial, finish, wait_for
+
+from tune.backends.local import LocalBackend
+from tune.errors import ConfigurationError
+
+MakeTrial = Callable[..., Trial]
+
+STUDY = """
+import sys
+from pathlib import Path
+from tune.backends.local import LocalBackend
+with LocalBackend(print, sys.argv[1]) as place:
+    handle = place.submit(None, Path(sys.argv[2]))
+    while place.poll(handle) != "ended":
+        pass
+"""
+
+
+@pytest.fixture
+def make_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTrial]:
+    """A trial of stand-ins; what a failed test leaves running is killed."""
+    with ExitStack() as stack:
+
+        def make(name: str = "one", **changes: Any) -> Trial:
+            trial = Trial(tmp_path / name, **changes)
+            for variable, value in trial.environment().items():
+                monkeypatch.setenv(variable, value)
+            stack.callback(trial.kill_all)
+            return trial
+
+        yield make
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> str:
+    """Another lock than that of other tests, which run at the same time."""
+    return str(tmp_path)
+
+
+def unheard(line: str) -> None:
+    raise AssertionError(line)
+
+
+def accepts(place: LocalBackend, trial: Trial, attempt: Path) -> bool:
+    """Whether the place takes the trial: a process that ends has no environment by which `alive` would know
+    it, and still holds the lock."""
+    try:
+        place.submit(trial.spec, attempt)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with (
+        socket.create_server(("127.0.0.1", trial.ports["frontend"])),
+        LocalBackend(unheard, lock) as place,
+        pytest.raises(
+            ConfigurationError, match=f"stack.frontend_port={trial.ports['frontend']} for frontend"
+        ),
+    ):
+        place.submit(trial.spec, trial.attempt)
+    assert not list(trial.attempt.iterdir())
+
+
+def test_missing_programs_are_one_clear_error_before_anything_starts(
+    make_trial: MakeTrial, lock: str
+) -> None:
+    trial = make_trial()
+    path = trial.folder.plan / "processes.json"
+    path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
+    with (
+        LocalBackend(unheard, lock) as place,
+        pytest.raises(ConfigurationError, match=r"Found no no-such-program\. .* make dynamo installs"),
+    ):
+        place.submit(trial.spec, trial.attempt)
+    assert not list(trial.attempt.iterdir())
+
+
+def test_one_process_at_a_time_runs_deployments(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with LocalBackend(unheard, lock) as first, LocalBackend(unheard, lock) as second:
+        first.submit(trial.spec, trial.attempt)
+        with pytest.raises(ConfigurationError, match="another process of tune runs a deployment"):
+            second.submit(trial.spec, trial.attempt)
+    with LocalBackend(unheard, lock) as third:
+        third.submit(trial.spec, trial.folder.new_attempt())
+    assert not trial.alive()
+
+
+@pytest.mark.slow
+def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTrial, lock: str) -> None:
+    said: list[str] = []
+    trials = [make_trial(str(number), behaviour={"client": 0}) for number in range(3)]
+    with LocalBackend(said.append, lock) as place:
+        handles = [place.submit(trial.spec, trial.attempt) for trial in trials]
+        assert [place.poll(handle) for handle in handles] == ["running", "waiting", "waiting"]
+        place.cancel(handles[1])
+        wait_for(lambda: place.poll(handles[2]) == "ended")
+        assert [place.poll(handle) for handle in handles] == ["ended"] * 3
+    assert len(said) == 1
+    assert "one trial at a time" in said[0]
+    assert not (trials[1].attempt / "attempt.json").exists(), "it was cancelled before it began"
+    assert trials[2].record.started_at > trials[0].record.ended_at
+
+
+@pytest.mark.slow
+def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial(behaviour={"deaf": ["prefill_w0"], "leaves": ["decode_w0"]})
+    with LocalBackend(unheard, lock) as place:
+        handle = place.submit(trial.spec, trial.attempt)
+        trial.pid("client")
+        place.cancel(handle)
+        wait_for(lambda: place.poll(handle) == "ended")
+        assert not trial.alive()
+    assert "interrupted after" in (trial.record.error or "")
+
+
+@pytest.mark.slow
+def test_cancelling_twice_does_not_cost_the_record(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial(behaviour={"deaf": ["client"]})
+    with LocalBackend(unheard, lock) as place:
+        handle = place.submit(trial.spec, trial.attempt)
+        trial.pid("client")
+        for _ in range(2):
+            place.cancel(handle)
+            time.sleep(0.5)
+        wait_for(lambda: place.poll(handle) == "ended")
+    assert "interrupted after" in (trial.record.error or "")
+
+
+@pytest.mark.slow
+def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
+    trial = make_trial()
+    with LocalBackend(unheard, lock) as place:
+        place.submit(trial.spec, trial.attempt)
+        trial.pid("frontend")
+    assert not trial.alive()
+    assert "interrupted after" in (trial.record.error or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_the_process_that_holds_the_place(
+    number: signal.Signals, make_trial: MakeTrial, lock: str
+) -> None:
+    trial = make_trial()
+    with subprocess.Popen([sys.executable, "-c", STUDY, lock, str(trial.attempt)]) as study:
+        trial.pid("client")
+        os.kill(study.pid, number)
+        finish(study)
+        wait_for(lambda: not trial.alive())
+    assert "interrupted after" in (trial.record.error or "")
+    attempt = trial.folder.new_attempt()
+    with LocalBackend(unheard, lock) as place:
+        wait_for(lambda: accepts(place, trial, attempt))

@@ -1,0 +1,131 @@
+"""What binds a simulated trial whose bottleneck was built in, and whether what is advised relieves it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from tune.analysis.measure import measure
+from tune.backends.simulated import simulate_attempt
+from tune.config import compose_overrides
+from tune.records.folders import PROBE_FOLDER, read_attempt
+from tune.records.outcome import Probe
+from tune.spec.cluster import Calibration
+from tune.spec.findings import only_errors
+from tune.spec.rules import check
+from tune.spec.trial import TrialSpec
+
+SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=240.0")
+
+BOTTLENECKS = {
+    "few prefill workers": ("prefill", ("split.prefill_workers=6", "split.decode_workers=12")),
+    "small chunks": ("prefill", ("prefill.max_num_tokens=1024",)),
+    "few decode workers": ("decode_kv", ("split.prefill_workers=16", "split.decode_workers=2")),
+    "tiny decode batch": (
+        "decode_slots",
+        ("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[1,2,4,8,16,32,64]"),
+    ),
+    "tiny KV cache": ("decode_kv", ("decode.kv_cache_config.free_gpu_memory_fraction=0.4",)),
+    "slow decode steps": ("decode_step_time", ("slo.tpot_p99_s=0.045", "slo.ttft_p99_s=null")),
+    "low rate": ("rate", ("load.target_qps=8.0",)),
+}
+
+
+@lru_cache
+def composed(overrides: tuple[str, ...]) -> tuple[TrialSpec, Calibration]:
+    settings = compose_overrides((*SHORT, *overrides)).settings
+    assert settings.cluster.calibration is not None
+    return settings.trial_spec, settings.cluster.calibration
+
+
+def run(folder: Path, overrides: tuple[str, ...], **calibration: float) -> Probe:
+    spec, usual = composed(overrides)
+    changed = usual.model_copy(update=calibration)
+    simulate_attempt(spec.model_dump_json(), changed.model_dump_json(), str(folder))
+    record = read_attempt(folder)
+    assert record is not None
+    assert record.error is None
+    return measure(folder / PROBE_FOLDER, spec, PROBE_FOLDER)
+
+
+def binds(probe: Probe) -> str:
+    assert probe.binding is not None
+    return probe.binding.binds
+
+
+def suffered_s(probe: Probe, what: str) -> float:
+    """Seconds of what binds: the slowest first tokens' stages, or p99 of TPOT. The rate suffers nothing."""
+    use = probe.breakdown
+    assert use is not None
+    assert probe.tpot_s is not None
+    seconds = {
+        "prefill": (use.tail_queue_s or 0.0) + (use.tail_prefill_s or 0.0),
+        "decode_slots": use.tail_slot_s,
+        "decode_kv": use.tail_slot_s,
+        "decode_step_time": probe.tpot_s.p99,
+        "kv_transfer": use.tail_transfer_s,
+    }[what]
+    assert seconds is not None
+    return seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BOTTLENECKS))
+def test_the_bottleneck_that_was_built_in_is_what_binds(name: str, tmp_path: Path) -> None:
+    expected, overrides = BOTTLENECKS[name]
+    assert binds(run(tmp_path, overrides)) == expected
+
+
+def test_a_slow_network_between_the_pools_is_what_binds(tmp_path: Path) -> None:
+    slow = run(tmp_path / "slow", (), kv_transfer_bytes_per_s=0.25e9)
+    assert binds(slow) == "kv_transfer"
+    faster = run(tmp_path / "faster", (), kv_transfer_bytes_per_s=0.5e9)
+    assert suffered_s(faster, "kv_transfer") < suffered_s(slow, "kv_transfer")
+
+
+def test_a_front_end_that_cannot_keep_up_with_its_messages_is_what_binds(tmp_path: Path) -> None:
+    messages_per_s = 9_900  # of the reference configuration: its output tokens/s, one a message
+    slow = run(tmp_path / "slow", (), frontend_message_s=1.2 / messages_per_s)
+    assert binds(slow) == "frontend"
+    quick = run(tmp_path / "quick", (), frontend_message_s=0.1 / messages_per_s)
+    assert binds(quick) != "frontend"
+
+
+def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
+    limited = ("slo.tpot_p99_s=0.06", "slo.ttft_p99_s=null")
+    alike = {"head_node_scale": 1.0, "large_batch_weight_reads": 0.0}
+    uneven = run(tmp_path / "uneven", limited, last_decode_worker_scale=1.3, **alike)
+    even = run(tmp_path / "even", limited, last_decode_worker_scale=1.0, **alike)
+    assert uneven.binding is not None
+    assert even.binding is not None
+    assert "as a slower one would" in uneven.binding.evidence
+    assert "as a slower one would" not in even.binding.evidence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(BOTTLENECKS) - {"low rate"}))
+def test_every_setting_to_try_keeps_the_rules_and_relieves_what_binds(name: str, tmp_path: Path) -> None:
+    expected, overrides = BOTTLENECKS[name]
+    before = run(tmp_path / "before", overrides)
+    assert before.binding is not None
+    settings = [relief.overrides for relief in before.binding.relief if relief.overrides]
+    assert settings
+    for number, tried in enumerate(settings):
+        assert not only_errors(check(composed((*overrides, *tried))[0]))
+        after = run(tmp_path / str(number), (*overrides, *tried))
+        assert suffered_s(after, expected) < suffered_s(before, expected), tried
+
+
+def test_where_only_the_rate_binds_a_higher_one_gives_more_tokens_and_uses_more_of_the_limits(
+    tmp_path: Path,
+) -> None:
+    before = run(tmp_path / "before", BOTTLENECKS["low rate"][1])
+    assert before.binding is not None
+    (relief,) = before.binding.relief
+    after = run(tmp_path / "after", relief.overrides)
+    assert after.feasible
+    assert (after.output_tps or 0.0) > (before.output_tps or math.inf)
+    assert (after.constraints.ttft_p99 or 0.0) > (before.constraints.ttft_p99 or 0.0)

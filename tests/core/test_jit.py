@@ -1,0 +1,44 @@
+"""Compilation of the serving loops: cached where that can be, and told when it takes long."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numba.core import caching
+
+from tune.core.jit import compiled, is_cold
+
+
+def twice(number: int) -> int:
+    return 2 * number
+
+
+def test_without_a_folder_for_the_cache_functions_are_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+    function = compiled(twice)
+    assert function(21) == 42
+    assert is_cold(function)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_a_compiled_function_is_cold_once(tmp_path: Path) -> None:
+    code = (
+        "from tune.core.jit import is_cold\n"
+        "from tune.sim.queues import empty_queues\n"
+        "before = is_cold(empty_queues); empty_queues(2); print(before, is_cold(empty_queues))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert printed == ["True False\n", "False False\n"]

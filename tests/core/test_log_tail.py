@@ -1,0 +1,50 @@
+"""Logs of several processes as one stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.core.log_tail import follow_logs
+
+
+def test_lines_come_in_groups_under_the_name_of_their_file(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.out", tmp_path / "two.out"
+    steps = iter(
+        [
+            lambda: one.write_text("a\nb\nhalf a li"),
+            lambda: two.write_text("c\n"),
+            lambda: one.write_text("a\nb\nhalf a line\nd"),
+        ]
+    )
+
+    def ended() -> bool:
+        step = next(steps, None)
+        if step:
+            step()
+        return step is None
+
+    lines = list(follow_logs(lambda: sorted(tmp_path.iterdir()), ended, pause_s=0))
+    assert lines == [
+        *("==> one.out <==", "a", "b", "==> two.out <==", "c", "==> one.out <==", "half a line", "d"),
+    ]
+
+
+@given(st.lists(st.binary(max_size=20), max_size=6))
+def test_all_that_was_written_comes_once_however_it_was_cut(parts: list[bytes]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "one.out"
+        path.touch()
+        left = iter(parts)
+
+        def ended() -> bool:
+            part = next(left, None)
+            with path.open("ab") as file:
+                file.write(part or b"")
+            return part is None
+
+        lines = list(follow_logs(lambda: [path], ended, pause_s=0))
+    assert lines[1:] == b"".join(parts).decode(errors="replace").splitlines()

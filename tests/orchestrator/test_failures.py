@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.orchestrator.failures import classify_failure, last_lines
+
+POINT = [
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of",
+    "RuntimeError: [TensorRT-LLM][ERROR] CUDA runtime error in cudaMalloc: cudaErrorMemoryAllocation",
+    "pydantic_core._pydantic_core.ValidationError: 2 validation errors for TorchLlmArgs",
+]
+WORLD = [
+    "",
+    "Killed",
+    "OSError: [Errno 28] No space left on device",
+    "ncclSystemError: System call (e.g. socket, malloc) or external library call failed",
+    "ValidationError: 1 validation error for ChatCompletionRequest",
+    "Failed to connect to etcd: transport error",
+    "out of memory: the host killed a process",
+]
+
+
+@pytest.mark.parametrize("line", POINT)
+def test_evidence_against_the_point(line: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("starting\n" * 50 + line + "\n" + "shutting down\n" * 50)
+    assert classify_failure(log) == "point"
+
+
+@pytest.mark.parametrize("line", WORLD)
+def test_without_evidence_it_is_the_world(line: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"starting\n{line}\n")
+    assert classify_failure(log) == "world"
+
+
+def test_a_log_that_is_not_there_is_no_evidence(tmp_path: Path) -> None:
+    assert classify_failure(tmp_path / "none") == "world"
+    assert "(nothing)" in last_lines(tmp_path / "none")
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes_of_a_log_can_be_shown(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    log = tmp_path_factory.mktemp("log") / "log"
+    log.write_bytes(data)
+    shown = last_lines(log).split("\n")
+    assert len(shown) <= 13
+    assert all(len(line) < 500 for line in shown[1:])

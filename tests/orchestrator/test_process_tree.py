@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from tune.orchestrator.supervision.process_tree import descendants
+
+ORPHANS = """
+import subprocess, sys
+from tune.orchestrator.supervision.process_tree import adopt_orphans, descendants, kill_descendants
+adopt_orphans()
+# A daemon: its parent ends at once, and it has a session of its own.
+subprocess.run(["bash", "-c", "for i in 1 2 3; do setsid sleep 1000 & done; exec true"], check=True)
+print(kill_descendants(), kill_descendants())
+"""
+
+
+def test_descendants_are_those_below_and_no_others() -> None:
+    nested = "sleep 1000 & sleep 1000 & wait"
+    with subprocess.Popen(
+        ["bash", "-c", f"bash -c '{nested}' & echo; wait"], stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        while len(found := descendants(shell.pid)) < 3:
+            pass
+        assert len(found) == 3
+        assert shell.pid not in found
+        assert {shell.pid, *found} <= set(descendants(os.getpid()))
+        for process in found:
+            os.kill(process, 9)
+    assert descendants(shell.pid) == ()
+
+
+def test_orphans_are_adopted_and_ended() -> None:
+    printed = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == ["3", "0"]
+
+
+INTERRUPTED_POLLS = """
+import signal, subprocess, sys, time
+from tune.orchestrator.supervision.process_tree import exit_code
+
+child = subprocess.Popen(["sleep", "60"])
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+until_s = time.monotonic() + 1.0
+while time.monotonic() < until_s:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+        while True:
+            exit_code(child)
+    except KeyboardInterrupt:
+        pass
+child.kill()
+while exit_code(child) is None:
+    time.sleep(0.01)
+print(child.wait())
+"""
+
+
+def test_an_interrupted_poll_leaves_the_child_to_be_waited_for() -> None:
+    asked = [sys.executable, "-c", INTERRUPTED_POLLS]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True)
+    assert int(said.stdout) == -signal.SIGKILL

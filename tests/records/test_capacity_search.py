@@ -1,0 +1,37 @@
+"""What each probe of several was, on record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tune.errors import ResumableError
+from tune.records.capacity_search import (
+    CapacityRecord,
+    ProbeRequest,
+    read_capacity,
+    read_probe_request,
+    write_capacity,
+    write_probe_request,
+)
+
+ASKED = ProbeRequest(target_qps=15.46, queries=1200, stopped=False)
+CAPACITY = CapacityRecord(
+    verified_qps=15.46, missed_qps=None, capacity_qps=15.7, fitted={"prefill_scale": 0.9}
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert read_probe_request(tmp_path) is None
+    assert read_capacity(tmp_path) is None
+    write_probe_request(tmp_path, ASKED)
+    write_capacity(tmp_path, CAPACITY)
+    assert read_probe_request(tmp_path) == ASKED
+    assert read_capacity(tmp_path) == CAPACITY
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "probe_request.json").write_text('{"target_qps": 1')
+    with pytest.raises(ResumableError, match=r"asked\.json: not a readable asked\.json"):
+        read_probe_request(tmp_path)

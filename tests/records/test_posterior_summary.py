@@ -1,0 +1,59 @@
+"""`posterior.json`, and what a proposal expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tune.errors import ResumableError
+from tune.records.posterior_summary import (
+    HypothesisPosterior,
+    Interval,
+    ParameterPosterior,
+    PosteriorSummary,
+    TrialPosterior,
+    read_posterior,
+    write_posterior,
+)
+from tune.records.proposals import Proposal, append_proposal, read_proposals
+
+WIDE, NARROW = Interval(low=0.5, median=1.0, high=2.0), Interval(low=0.9, median=0.95, high=1.0)
+BELIEF = PosteriorSummary(
+    schema=1,
+    trials_told=1,
+    parameters=(ParameterPosterior(name="prefill_scale", before=WIDE, now=NARROW),),
+    hypotheses=(HypothesisPosterior(name="slow decode worker", prior_frac=0.3, posterior_frac=0.1),),
+    trials=(TrialPosterior(trial_id="abc", number=0, measured_qps=15.7, simulated_qps=WIDE, off_sd=-1.5),),
+    expected_gain_frac=0.02,
+    calibration={"prefill_scale": 0.85},
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write_posterior(tmp_path, BELIEF)
+    assert read_posterior(tmp_path) == BELIEF
+
+
+def test_a_study_without_one_has_none(tmp_path: Path) -> None:
+    assert read_posterior(tmp_path) is None
+
+
+def test_a_torn_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "posterior.json").write_text('{"schema": 1, "trials_t')
+    with pytest.raises(ResumableError, match=r"belief\.json"):
+        read_posterior(tmp_path)
+
+
+def test_ends_in_disorder_are_refused() -> None:
+    with pytest.raises(ValidationError, match="out of order"):
+        Interval(low=2.0, median=1.0, high=3.0)
+
+
+def test_a_proposal_keeps_what_it_expected(tmp_path: Path) -> None:
+    proposal = Proposal(
+        number=1, params={}, source="calibrated", trial_id="abc", expected_capacity_qps=NARROW
+    )
+    append_proposal(tmp_path / "proposals.jsonl", proposal)
+    assert read_proposals(tmp_path / "proposals.jsonl") == (proposal,)

@@ -1,0 +1,90 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune.errors import ConfigurationError, ResumableError
+from tune.records.folders import StudyFolder
+from tune.records.proposals import Proposal, append_proposal, read_proposals
+
+
+def proposal(number: int) -> Proposal:
+    params = {"prefill_workers": 14, "target_qps": 15.5, "graphs": "listed", "chunked": True}
+    return Proposal(number=number, params=params, source="tpe", trial_id=f"{number:012x}")
+
+
+def written(tmp_path, count=3):
+    study = StudyFolder(tmp_path)
+    for number in range(count):
+        study.append_proposal(proposal(number))
+    return tmp_path / "proposals.jsonl"
+
+
+def test_proposals_come_back_in_order(tmp_path):
+    written(tmp_path)
+    assert StudyFolder(tmp_path).read_proposals() == tuple(proposal(number) for number in range(3))
+
+
+def test_types_of_parameters_survive(tmp_path):
+    (read,) = read_proposals(written(tmp_path, 1))
+    assert {name: type(value) for name, value in read.params.items()} == {
+        "prefill_workers": int,
+        "target_qps": float,
+        "graphs": str,
+        "chunked": bool,
+    }
+
+
+def test_no_file_is_no_proposal(tmp_path):
+    assert StudyFolder(tmp_path).read_proposals() == ()
+
+
+@given(cut=st.integers(1, 120))
+def test_a_torn_last_line_is_left_out_and_written_over(tmp_path_factory, cut):
+    path = written(tmp_path_factory.mktemp("study"))
+    whole = path.read_bytes()
+    last = len(whole) - whole[:-1].rindex(b"\n") - 1
+    cut = min(cut, last)
+    path.write_bytes(whole[:-cut])
+    kept = 3 if cut == 1 else 2  # without only its line end the last one is whole
+    assert read_proposals(path) == tuple(proposal(number) for number in range(kept))
+    append_proposal(path, proposal(9))
+    assert [read.number for read in read_proposals(path)] == [*range(kept), 9]
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_torn_only_line(tmp_path):
+    path = tmp_path / "proposals.jsonl"
+    path.write_text('{"number": 0, "par')
+    assert read_proposals(path) == ()
+    append_proposal(path, proposal(0))
+    assert read_proposals(path) == (proposal(0),)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"number": 1, "par', "Invalid JSON"),
+        ("", "Invalid JSON"),
+        ('{"number": 1}', "params: Field required"),
+        ('{"number": -1, "params": {}, "source": "x", "trial_id": "a"}', "number: Input should be greater"),
+        ('{"number": 1, "params": {"a": [1]}, "source": "x", "trial_id": "a"}', "params.a"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_damaged_whole_line_is_named(line, fault, at, tmp_path):
+    path = written(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:at], line, *lines[at:]]) + "\n")
+    with pytest.raises(ResumableError) as raised:
+        read_proposals(path)
+    assert str(raised.value).startswith(f"{path}, line {at + 1}: not a proposal (")
+    assert fault in str(raised.value)
+    assert "Repair the line or move the file away" in str(raised.value)
+
+
+def test_proposals_that_cannot_be_written(tmp_path):
+    (tmp_path / "proposals.jsonl").mkdir()
+    with pytest.raises(ConfigurationError, match=r"proposals\.jsonl: cannot be written"):
+        StudyFolder(tmp_path).append_proposal(proposal(0))
+    with pytest.raises(ResumableError, match=r"proposals\.jsonl: cannot be read"):
+        StudyFolder(tmp_path).read_proposals()

@@ -1,0 +1,409 @@
+"""The whole simulated rack: conservation, the parts of TTFT, determinism, and the published run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.sim_trials import make_trial, short_trial
+
+from tune.core.arrays import FloatArray
+from tune.errors import ConfigurationError
+from tune.records.requests import RequestLog, Stages
+from tune.sim.simulator import serve, simulate
+from tune.spec.memory import kv_capacity_tokens
+
+POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
+VARIANTS = [
+    (),
+    ("split.decode_workers=1", POLICY.format("MAX_UTILIZATION"), "load.target_qps=40"),
+    ("split.decode_workers=1", POLICY.format("STATIC_BATCH")),
+    ("prefill.scheduler_config.context_chunking_policy=EQUAL_PROGRESS", "load.target_qps=60"),
+    ("prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=20192"),
+    ("stack.router_mode=random", "split.disaggregation_strategy=decode_first"),
+    ("stack=dynamo_v1", "stack.router_mode=least-loaded", "load.target_qps=40"),
+    ("stack.router_mode=least-loaded", "cluster.calibration.head_node_scale=1.3", "split.decode_workers=2"),
+    ("cluster.calibration.kv_transfer_bytes_per_s=1.0e+9", "cluster.calibration.frontend_message_s=2.0e-4"),
+    ("prefill.tensor_parallel_size=2", "prefill.pipeline_parallel_size=2", "decode.cuda_graph_config=null"),
+]
+
+
+def run(*overrides: str) -> RequestLog:
+    return simulate(*short_trial(*overrides))
+
+
+def ttft_s(log: RequestLog) -> FloatArray:
+    return (log.first_token_ns - log.scheduled_ns) / 1e9
+
+
+def tpot_s(log: RequestLog) -> FloatArray:
+    several = log.output_tokens > 1
+    return (log.done_ns - log.first_token_ns)[several] / (log.output_tokens[several] - 1) / 1e9
+
+
+def digest(log: RequestLog) -> str:
+    """Of every bit of a log."""
+    assert log.stages is not None
+    assert log.pools is not None
+    found = hashlib.sha256()
+    for part in (log, log.stages, log.pools):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, np.ndarray):
+                found.update(value.tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_every_request_is_answered_in_order_of_its_stages(overrides: tuple[str, ...]) -> None:
+    spec, calibration = short_trial(*overrides)
+    log = simulate(spec, calibration)
+    stages = log.stages
+    assert stages is not None
+    assert len(log) == 400
+    assert (log.error == "").all()
+    assert (log.output_tokens >= 1).all()
+    assert (log.input_tokens + log.output_tokens <= spec.decode.max_seq_len).all()
+    times = [log.scheduled_ns, stages.prefill_queued_ns, stages.prefill_start_ns, stages.prefill_done_ns]
+    times += [stages.kv_arrived_ns, stages.decode_start_ns, stages.first_made_ns]
+    times += [log.first_token_ns, log.done_ns]
+    for earlier, later in pairwise(times):
+        assert earlier is not None
+        assert later is not None
+        assert (later >= earlier).all()
+    assert ((log.done_ns > log.first_token_ns) == (log.output_tokens > 1)).all()
+    assert set(log.prefill_worker) == set(range(spec.split.prefill_workers))
+    assert set(log.decode_worker) == set(range(spec.split.decode_workers))
+    for field in fields(Stages):
+        assert getattr(stages, field.name).dtype == np.int64
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_pools_are_between_empty_and_full(overrides: tuple[str, ...]) -> None:
+    spec, calibration = short_trial(*overrides)
+    pools = simulate(spec, calibration).pools
+    assert pools is not None
+    assert pools.prefill_busy_frac.shape == (spec.split.prefill_workers,)
+    assert pools.decode_batch_mean.shape == (spec.split.decode_workers,)
+    for used_frac in (pools.prefill_busy_frac, pools.decode_kv_used_frac):
+        assert (used_frac > 0).all()
+        assert (used_frac <= 1).all()
+    assert (pools.decode_batch_mean <= spec.decode.max_batch_size).all()
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_python_agree_to_the_bit() -> None:
+    """In another process, since numba decides when it is imported."""
+    code = (
+        "from test_rack import VARIANTS, digest, run\n"
+        "for overrides in VARIANTS: print(digest(run(*overrides, 'load.min_queries=150')))"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == [digest(run(*overrides, "load.min_queries=150")) for overrides in VARIANTS]
+
+
+def test_same_trial_same_bits_and_seeds_matter() -> None:
+    assert digest(run()) == digest(run())
+    assert len({digest(run(f"load.shuffle_seed={seed}")) for seed in range(3)}) == 3
+    assert len({digest(run(f"load.seed={seed}")) for seed in range(3)}) == 3
+
+
+SLOW_LINKS = "cluster.calibration.kv_transfer_bytes_per_s=3.0e+9"
+
+
+@pytest.mark.parametrize("overrides", [(), (SLOW_LINKS,), ("stack.router_mode=random",)])
+def test_a_pool_alone_is_not_held_up_by_the_other(overrides: tuple[str, ...]) -> None:
+    """Prefill takes its time, without the wait for a decode slot; decode begins at once."""
+    loaded = ("split.decode_workers=1", "load.target_qps=30", *overrides)
+    spec, calibration = short_trial(*loaded)
+    both, prefill, decode = (simulate(spec, calibration, alone) for alone in (None, "prefill", "decode"))
+    assert both.stages is not None
+    assert prefill.stages is not None
+    assert decode.stages is not None
+    assert (prefill.stages.prefill_done_ns == both.stages.prefill_done_ns).all()
+    assert (prefill.output_tokens == 1).all()
+    waits = [(log.stages.decode_start_ns - log.stages.kv_arrived_ns).max() for log in (both, prefill)]
+    assert waits[1] < 0.2e9 < waits[0]
+    assert (decode.output_tokens == both.output_tokens).all()
+    into_decode_s = (decode.stages.kv_arrived_ns - decode.scheduled_ns) / 1e9
+    assert into_decode_s.max() < calibration.ttft_overhead_s + 0.05
+
+
+def test_ttft_without_load_is_the_sum_of_its_parts() -> None:
+    """One request every hundred seconds, one prompt length: every request is alone on the rack."""
+    overrides = ("load.dataset.inputs.kind=fixed", "load.min_queries=50", "load.target_qps=0.01")
+    spec, calibration = short_trial(*overrides)
+    log = simulate(spec, calibration)
+    assert log.stages is not None
+    queue_s = (log.stages.prefill_start_ns - log.scheduled_ns) / 1e9
+    transfer_s = (log.stages.kv_arrived_ns - log.stages.prefill_done_ns) / 1e9
+    slot_s = (log.stages.decode_start_ns - log.stages.kv_arrived_ns) / 1e9
+    prefill_s = (log.stages.prefill_done_ns - log.stages.prefill_start_ns) / 1e9
+    assert queue_s == pytest.approx(calibration.ttft_overhead_s, abs=1e-8)
+    assert transfer_s == pytest.approx(0.005 + 9400 * 258_048 / 100e9, abs=1e-8)
+    assert np.median(slot_s) == 0
+    assert np.ptp(prefill_s) < 1e-8
+    parts_s = queue_s + prefill_s + transfer_s + slot_s
+    assert (ttft_s(log) > parts_s + 0.02).all()
+
+
+@pytest.mark.parametrize("overrides", [(), ("load.target_qps=12",), ("load.seed=4", "load.shuffle_seed=9")])
+def test_littles_law(overrides: tuple[str, ...]) -> None:
+    """Requests in decode slots = rate x time in a slot, over the window. Source: Little 1961."""
+    log = simulate(*make_trial(*overrides))
+    assert log.stages is not None
+    assert log.pools is not None
+    last_ns = log.scheduled_ns[-1]
+    start, done = (np.minimum(times, last_ns) for times in (log.stages.decode_start_ns, log.done_ns))
+    assert log.pools.decode_batch_mean.sum() == pytest.approx((done - start).sum() / last_ns, rel=1e-6)
+
+
+@pytest.mark.parametrize("asks", ["the longest answer", "its own answer"])
+def test_promised_cache_never_exceeds_a_worker(asks: str) -> None:
+    plain = ("cluster.calibration.frontend_message_s=0.0", "split.decode_workers=2", "load.min_queries=1500")
+    spec, calibration = short_trial("load.target_qps=60", *plain)
+    log = simulate(spec, calibration)
+    most = np.full_like(log.output_tokens, 2000) if asks == "the longest answer" else log.output_tokens
+    log = serve(spec, calibration, log.scheduled_ns, (log.input_tokens, log.output_tokens), most)
+    assert log.stages is not None
+    context = np.minimum(log.input_tokens + most, spec.decode.max_seq_len)
+    fullest = 0
+    for worker in range(2):
+        mine = log.decode_worker == worker
+        start, done = log.stages.decode_start_ns[mine], log.done_ns[mine]
+        held = [(context[mine][(start <= at) & (done > at)]).sum() for at in start]
+        fullest = max(fullest, *held)
+    capacity = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
+    assert 0.98 * capacity < fullest <= capacity
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("load.target_qps=12", "load.target_qps=16"),
+        ("split.prefill_workers=14", "split.prefill_workers=12"),
+        ("prefill.tensor_parallel_size=8", "prefill.tensor_parallel_size=4"),
+        ("cluster.calibration.prefill_scale=0.8", "cluster.calibration.prefill_scale=1.0"),
+        (
+            "cluster.calibration.kv_transfer_bytes_per_s=25.0e+9",
+            "cluster.calibration.kv_transfer_bytes_per_s=0.25e+9",
+        ),
+        ("prefill.disable_overlap_scheduler=false", "prefill.disable_overlap_scheduler=true"),
+        ("load.dataset.inputs.mean_tokens=8000.0", "load.dataset.inputs.mean_tokens=9400.0"),
+    ],
+)
+def test_mean_ttft_worsens(better: str, worse: str) -> None:
+    more = "load.min_queries=3000"
+    assert ttft_s(run(better, more)).mean() < ttft_s(run(worse, more)).mean()
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("split.decode_workers=4", "split.decode_workers=3"),
+        ("decode.tensor_parallel_size=8", "decode.tensor_parallel_size=4"),
+        ("decode.disable_overlap_scheduler=false", "decode.disable_overlap_scheduler=true"),
+        ("decode.cuda_graph_config.enable_padding=true", "decode.cuda_graph_config.enable_padding=false"),
+        ("decode.cuda_graph_config.batch_sizes=[128,256]", "decode.cuda_graph_config.batch_sizes=[512]"),
+        (
+            "cluster.calibration.last_decode_worker_scale=1.0",
+            "cluster.calibration.last_decode_worker_scale=1.1",
+        ),
+        ("decode.kv_cache_config.dtype=fp8", "decode.kv_cache_config.dtype=bfloat16"),
+    ],
+)
+def test_mean_tpot_worsens(better: str, worse: str) -> None:
+    more = "load.min_queries=3000"
+    assert tpot_s(run(better, more)).mean() < tpot_s(run(worse, more)).mean()
+
+
+def test_an_overloaded_frontend_holds_up_tokens_and_longer_intervals_relieve_it() -> None:
+    """8,500 messages/s of 200 us are more than it can do; one message in 20 tokens is little."""
+    slow = ("cluster.calibration.frontend_message_s=2.0e-4", "load.min_queries=3000")
+    each, bundled = run(*slow), run(*slow, "decode.stream_interval=20")
+    assert ttft_s(each)[-300:].mean() > 10 * ttft_s(bundled)[-300:].mean()
+    assert ttft_s(bundled).mean() == pytest.approx(ttft_s(run("load.min_queries=3000")).mean(), rel=0.01)
+
+
+def test_a_slow_network_is_a_queue_at_the_decode_workers() -> None:
+    """4 GB/s a worker: 9.6 GB/s come for each decode worker and only 2.7 leave each prefill worker."""
+    log = run("cluster.calibration.kv_transfer_bytes_per_s=1.0e+9", "load.min_queries=1000")
+    assert log.stages is not None
+    transfer_s = (log.stages.kv_arrived_ns - log.stages.prefill_done_ns) / 1e9
+    assert transfer_s[-100:].mean() > 3 * transfer_s[:100].mean() > 3 * 0.6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "entry", "other", "workers"),
+    [
+        ((), "prefill_worker", "decode_worker", (14, 4)),
+        (("split.disaggregation_strategy=decode_first",), "decode_worker", "prefill_worker", (4, 14)),
+    ],
+)
+def test_the_frontend_deals_one_pool_and_each_endpoint_the_other(
+    overrides: tuple[str, ...], entry: str, other: str, workers: tuple[int, int]
+) -> None:
+    """Each worker that is an endpoint goes round for itself, as its requests get there."""
+    log = run(*overrides)
+    assert log.stages is not None
+    assert np.array_equal(getattr(log, entry), np.arange(400) % workers[0])
+    order = np.argsort(log.stages.prefill_done_ns, kind="stable") if not overrides else np.arange(400)
+    for worker in range(workers[0]):
+        dealt = getattr(log, other)[order][getattr(log, entry)[order] == worker]
+        assert ((np.diff(dealt) - 1) % workers[1] == 0).all()
+
+
+def test_todays_frontend_deals_both_pools() -> None:
+    log = run("stack=dynamo_v1")
+    assert log.stages is not None
+    assert np.array_equal(log.prefill_worker, np.arange(400) % 14)
+    by_prefill = np.argsort(log.stages.prefill_done_ns, kind="stable")
+    assert np.array_equal(log.decode_worker[by_prefill], np.arange(400) % 4)
+
+
+def test_decode_first_waits_longer_for_prefill() -> None:
+    """Counts out of step deal prefill workers less evenly. The published run chose prefill_first for TTFT."""
+    more = "load.min_queries=3000"
+    late = run(more, "split.disaggregation_strategy=decode_first")
+    assert ttft_s(late).mean() > 1.1 * ttft_s(run(more)).mean()
+
+
+@pytest.mark.parametrize("stack", ["dynamo_v0", "dynamo_v1"])
+def test_the_least_loaded_worker_makes_waiting_shorter(stack: str) -> None:
+    more = (f"stack={stack}", "load.min_queries=3000")
+    least, dealt = run(*more, "stack.router_mode=least-loaded"), run(*more)
+    assert np.percentile(ttft_s(least), 99) < np.percentile(ttft_s(dealt), 99)
+    assert set(least.prefill_worker) == set(range(14))
+
+
+def test_random_routing_is_uneven_and_worse() -> None:
+    even, uneven = run("load.min_queries=3000"), run("load.min_queries=3000", "stack.router_mode=random")
+    assert np.ptp(np.bincount(even.prefill_worker)) <= 1
+    assert np.ptp(np.bincount(uneven.prefill_worker)) > 10
+    assert ttft_s(uneven).mean() > ttft_s(even).mean()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("prefill.max_seq_len=8000", "prompt over 7999 tokens, which max_seq_len leaves"),
+        ("decode.max_seq_len=8000", "prompt over 7999 tokens, which max_seq_len leaves"),
+        ("prefill.enable_chunked_prefill=false", "prompt over prefill.max_num_tokens 4096 without chunked"),
+        ("prefill.kv_cache_config.free_gpu_memory_fraction=0.004", "of a prefill worker's KV cache"),
+        ("decode.kv_cache_config.free_gpu_memory_fraction=0.004", "of a decode worker's KV cache"),
+    ],
+)
+def test_refused_requests_take_no_time_and_say_why(override: str, reason: str) -> None:
+    log = run(override)
+    refused = log.error != ""
+    assert 0 < refused.sum() < 400
+    assert all(reason in text for text in log.error[refused])
+    for times in (log.first_token_ns, log.done_ns, log.prefill_worker, log.decode_worker):
+        assert (times[refused] == -1).all()
+        assert (times[~refused] >= 0).all()
+    assert (log.output_tokens[refused] == 0).all()
+
+
+def test_a_model_that_does_not_fit_refuses_everything() -> None:
+    log = run("decode.tensor_parallel_size=1")
+    assert (log.error != "").all()
+    assert log.pools is not None
+    assert (log.pools.decode_batch_mean == 0).all()
+
+
+def test_requests_ask_for_the_longest_answer_unless_said_otherwise() -> None:
+    spec, calibration = short_trial("load.target_qps=60", "split.decode_workers=1")
+    log = simulate(spec, calibration)
+    known = log.scheduled_ns, (log.input_tokens, log.output_tokens)
+    assert digest(serve(spec, calibration, *known)) == digest(log)
+    asking_less = serve(spec, calibration, *known, most=log.output_tokens)
+    assert ttft_s(asking_less).mean() < ttft_s(log).mean()
+
+
+def test_answers_end_at_max_seq_len() -> None:
+    spec, calibration = short_trial("decode.max_seq_len=9500", "load.dataset.inputs.kind=fixed")
+    log = simulate(spec, calibration)
+    assert log.output_tokens.max() == 100
+    assert (log.output_tokens < 100).any()
+
+
+def test_a_single_query_has_no_window() -> None:
+    log = run("load.min_queries=1", "load.target_qps=0.5")
+    assert len(log) == 1
+    assert log.done_ns[0] > log.first_token_ns[0] > 0
+    assert log.pools is not None
+    assert (log.pools.prefill_busy_frac == 0).all()
+
+
+@pytest.mark.parametrize("override", ["split.prefill_workers=0", "split.decode_workers=0"])
+def test_an_empty_pool_is_an_error(override: str) -> None:
+    with pytest.raises(ConfigurationError, match="leaves a pool empty"):
+        run(override)
+
+
+def test_reference_trial_holds_its_slo() -> None:
+    log = simulate(*make_trial())
+    assert len(log) == 16_626
+    assert np.percentile(ttft_s(log), 99) <= 4.5
+    assert np.percentile(tpot_s(log), 99) <= 0.080
+
+
+PUBLISHED = {
+    "ttft": {
+        None: (1.5216, 0.06),
+        50: (1.3899, 0.06),
+        90: (2.5083, 0.06),
+        95: (2.965, 0.06),
+        99: (4.2158, 0.08),
+    },
+    "tpot": {None: (0.04834, 0.05), 50: (0.0452, 0.05), 90: (0.05804, 0.05), 99: (0.05902, 0.05)},
+    "latency": {None: (31.886, 0.05), 50: (31.932, 0.05), 90: (47.685, 0.05), 99: (65.644, 0.08)},
+}
+"""Seconds at percentiles, None for the mean, and how near their means over orders of lengths are to come.
+Source: LoadGen's logs of NVIDIA's MLPerf Inference v5.1 run of the default configuration."""
+
+
+def test_published_run_is_met_over_ten_orders_of_lengths() -> None:
+    logs = [simulate(*make_trial(f"load.shuffle_seed={seed}")) for seed in range(10)]
+    found = {
+        "ttft": [ttft_s(log) for log in logs],
+        "tpot": [tpot_s(log) for log in logs],
+        "latency": [(log.done_ns - log.scheduled_ns) / 1e9 for log in logs],
+    }
+    for quantity, figures in PUBLISHED.items():
+        for percentile, (published_s, bar) in figures.items():
+            of_runs = [
+                times.mean() if percentile is None else np.percentile(times, percentile)
+                for times in found[quantity]
+            ]
+            assert np.mean(of_runs) == pytest.approx(published_s, rel=bar), (quantity, percentile)
+    assert all(len(log) == 16_626 for log in logs)
+    rate_tps = np.mean([log.output_tokens.sum() for log in logs]) / 1055.028977942
+    assert rate_tps == pytest.approx(9917.58, rel=0.005)
+
+
+@pytest.mark.parametrize(("rate", "holds"), [(15.5, True), (16.5, False)])
+def test_the_reference_configuration_holds_its_slo_up_to_about_16_queries_a_second(
+    rate: float, holds: bool
+) -> None:
+    """At most 136 of 16,626 requests may be late. Source: LoadGen's early stopping."""
+    late = [
+        int(
+            (
+                ttft_s(simulate(*make_trial(f"load.target_qps={rate}", f"load.shuffle_seed={seed}"))) > 4.5
+            ).sum()
+        )
+        for seed in range(6)
+    ]
+    assert (np.array(late) <= 136).all() == holds
+    assert (np.array(late) > 136).all() != holds

@@ -1,0 +1,1 @@
+"""Provide what tests of several packages share: builders, fakes at the outermost edge, real processes."""

@@ -1,0 +1,31 @@
+"""Trials with cluster=local on real Dynamo, for tests: a small configuration, and who of it is alive."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from support.fake_deployment import MARK, processes_with
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+SMALL = (
+    *("cluster=local", "stack=dynamo_v1_mocker", "hardware.nodes=3", "split.prefill_workers=2"),
+    *("split.decode_workers=1", "load.target_qps=10.0", "load.min_duration_s=6.0", "load.min_queries=60"),
+    *(
+        "load.concatenate_permutation=false",
+        "load.dataset.inputs.kind=fixed",
+        "cluster.deadlines.quiet_s=30.0",
+    ),
+    *("load.dataset.inputs.mean_tokens=400.0", "load.dataset.inputs.sd_tokens=0.0"),
+    *("load.dataset.outputs.mean_tokens=100.0", "load.dataset.outputs.cap_frac=0.0"),
+)
+
+
+def alive(folder: Path) -> dict[int, str]:
+    return processes_with(f"{MARK}={folder}")
+
+
+def printed(process: subprocess.Popen[str]) -> str:
+    return process.communicate(timeout=300)[0]

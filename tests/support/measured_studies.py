@@ -1,0 +1,57 @@
+"""Trials that a simulated rack with another calibration measured, as records on disk."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tune.backends.simulated import SimulatorBackend
+from tune.config import compose_overrides, trial_overrides
+from tune.records.folders import StudyFolder
+from tune.spec.cluster import Calibration
+from tune.spec.settings import Settings
+from tune.study.identity import study_record
+from tune.study.loop import open_study, run_trial
+
+SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=60.0")
+WHOLE_PASS = ("load.dataset.samples=3000", "load.min_duration_s=120.0")
+
+
+STEADY = tuple(
+    f"cluster.calibration.{name}={value}"
+    for name, value in (
+        ("prefill_scale", 0.9),
+        ("decode_scale", 1.11),
+        ("ttft_overhead_s", 0.1),
+        ("last_decode_worker_scale", 1.12),
+        ("head_node_scale", 1.0),
+        ("large_batch_weight_reads", 0.0),
+    )
+)
+"""A rack of these tests alone, whatever the shipped one is fitted to."""
+
+
+def settings_for(*overrides: str) -> Settings:
+    return compose_overrides((*STEADY, *overrides)).settings
+
+
+def calibration_of(settings: Settings) -> Calibration:
+    assert settings.cluster.calibration is not None
+    return settings.cluster.calibration
+
+
+def measure_trial(root: Path, *overrides: str) -> StudyFolder:
+    """The study in `root` with one more trial, of the configuration that `overrides` make."""
+    settings = settings_for(*overrides)
+    with (
+        open_study(root, study_record(settings, root.name, ())) as folder,
+        SimulatorBackend(calibration_of(settings), 1) as place,
+    ):
+        run_trial(folder, settings, place, partial(trial_overrides, settings=settings))
+    return folder
+
+
+def logs_of(folder: StudyFolder) -> Path:
+    """The folder of LoadGen's logs of the only trial."""
+    (logs,) = folder.root.glob("*/raw/1/probe-1")
+    return logs

@@ -1,0 +1,162 @@
+"""The daemons of the tests' Slurm: slurm_daemons.py FOLDER SUBNET PARENT [accounting] runs them until PARENT
+ends.
+
+Each has a host name and an /etc/hosts of its own (namespaces: root only), so a node's processes, those of
+jobs included, are the ones in its UTS namespace. A slurmd that ends is started again, unless FOLDER/down
+names its node. Nothing outlives this process, and FOLDER is removed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from support.slurm_conf import ACCOUNTING, ACCOUNTING_PORT, CONTROLLER, NODES, PORT, address, files, hosts
+from tune.orchestrator.supervision.process_tree import kill_descendants, signal_on_parent_death
+from tune.orchestrator.supervision.supervisor import run_supervised
+
+SBIN = "/usr/sbin"
+SYSTEM_TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
+_POLL_S = 0.1
+_ALONE = (
+    *("unshare", "--uts", "--mount", "--propagation", "private", "sh", "-c"),
+    'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"',
+    "sh",
+)
+"""NAME HOSTS COMMAND: run it as a host of that name. Source: unshare(1)."""
+
+
+def prepare(folder: Path, subnet: int, *, accounting: bool) -> None:
+    """Everything in `folder` that the daemons need to start."""
+    folder.chmod(0o755)  # MUNGE wants its socket reachable
+    for name in ("state", "run", "logs", "hosts", "down", "up", "spool", "tmp"):
+        (folder / name).mkdir()
+    for node in NODES:
+        (folder / "tmp" / node).mkdir()
+    for name, text in files(folder, subnet, accounting=accounting).items():
+        (folder / name).write_text(text)
+    (folder / "slurmdbd.conf").chmod(0o600)  # slurmdbd wants it so
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(128))
+
+
+def main(folder: Path, subnet: int, parent: int, *, accounting: bool) -> int:
+    def work(_scratch: Path) -> int:
+        try:
+            return _serve(folder, subnet, accounting=accounting)
+        finally:
+            kill_descendants()
+
+    prepare(folder, subnet, accounting=accounting)
+    try:
+        return run_supervised(work, parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(folder: Path, subnet: int, *, accounting: bool) -> int:
+    """Run all daemons until one of them ends that is no slurmd. FOLDER/up names the nodes that take jobs."""
+    munged = _start(folder, "munged", _munged(folder))
+    _await(munged, (folder / "munge.socket").exists)
+    if accounting:
+        _account(folder, subnet)
+    command = (f"{SBIN}/slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf"))
+    controller = _start(folder, CONTROLLER, _on(folder, CONTROLLER, command))
+    nodes: dict[str, subprocess.Popen[bytes]] = {}
+    while munged.poll() is None and controller.poll() is None:
+        for node in NODES:
+            up, own_hosts = folder / "up" / node, folder / "hosts" / node
+            if node not in nodes or nodes[node].poll() is not None:
+                up.unlink(missing_ok=True)
+                if not (folder / "down" / node).exists():
+                    own_hosts.write_text(hosts(node, subnet, listens=False))
+                    nodes[node] = _start(folder, node, _on(folder, node, _slurmd(folder, node)))
+            elif not up.exists() and _listens(address(node, subnet)):
+                own_hosts.write_text(hosts(node, subnet, listens=True))
+                up.touch()
+        time.sleep(_POLL_S)
+    print(f"munged ended with {munged.poll()}, slurmctld with {controller.poll()}", file=sys.stderr)
+    return 1
+
+
+def _await(daemon: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """Return once it is `ready` or has ended."""
+    while not ready() and daemon.poll() is None:
+        time.sleep(_POLL_S / 10)
+
+
+def _account(folder: Path, subnet: int) -> None:
+    """Start slurmdbd with a database of its own, which is reached by a socket in FOLDER alone."""
+    (folder / "database").mkdir(mode=0o700)
+    (folder / "database" / "data").mkdir()
+    tables = f"create database mysql;\nuse mysql;\n{SYSTEM_TABLES.read_text()}"
+    database = _mariadbd(folder)
+    subprocess.run((*database, "--bootstrap"), input=tables, text=True, capture_output=True, check=True)
+    mariadbd = _start(folder, "mariadbd", (*database, "--skip-networking", "--skip-grant-tables"))
+    _await(mariadbd, (folder / "database" / "socket").exists)
+    command = (f"{SBIN}/slurmdbd", "-D")
+    slurmdbd = _start(folder, ACCOUNTING, _on(folder, ACCOUNTING, command))
+    _await(slurmdbd, lambda: _listens(address(ACCOUNTING, subnet), ACCOUNTING_PORT))
+
+
+def _listens(host: str, port: int = PORT) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex((host, port)) == 0
+
+
+def _mariadbd(folder: Path) -> tuple[str, ...]:
+    own = folder / "database"
+    return (
+        *(f"{SBIN}/mariadbd", "--no-defaults", f"--user={getpass.getuser()}", f"--datadir={own}/data"),
+        *(f"--socket={own}/socket", f"--pid-file={own}/pid", "--innodb-log-file-size=4M"),
+    )
+
+
+def _munged(folder: Path) -> tuple[str, ...]:
+    return (
+        *(f"{SBIN}/munged", "--foreground", "--num-threads=2", f"--socket={folder}/munge.socket"),
+        *(f"--key-file={folder}/munge.key", f"--pid-file={folder}/run/munged.pid"),
+        *(f"--log-file={folder}/logs/munged.log", f"--seed-file={folder}/state/munged.seed"),
+    )
+
+
+def _slurmd(folder: Path, node: str) -> tuple[str, ...]:
+    return (f"{SBIN}/slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf"))
+
+
+def _on(folder: Path, node: str, command: tuple[str, ...]) -> tuple[str, ...]:
+    return (*_ALONE, node, str(folder / "hosts" / node), *command)
+
+
+def _start(folder: Path, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    with (folder / "logs" / f"{name}.out").open("ab") as out:
+        return subprocess.Popen(
+            command,
+            env=os.environ
+            | {
+                "SLURM_CONF": str(folder / "slurm.conf"),
+                "MYSQL_UNIX_PORT": str(folder / "database" / "socket"),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(signal_on_parent_death, signal.SIGKILL, os.getpid()),  # noqa: PLW1509
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), accounting="accounting" in sys.argv[4:])
+    )

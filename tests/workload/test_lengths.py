@@ -1,0 +1,267 @@
+"""Prompt and answer lengths: the synthetic dataset, the user's CSV, and their order."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tune.errors import ConfigurationError
+from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
+from tune.workload.lengths import draw_lengths, read_lengths
+
+INPUTS = SyntheticInputs(kind="beta", mean_tokens=9400.0, sd_tokens=3800.0, min_tokens=200, max_tokens=20000)
+DATASET = Dataset(
+    name="d",
+    samples=2000,
+    longest_prompt_tokens=20010,
+    longest_answer_tokens=2000,
+    inputs=INPUTS,
+    outputs=SyntheticOutputs(mean_tokens=629.9, cap_frac=0.006),
+)
+
+
+def dataset(samples: int = 2000, **changes: Any) -> Dataset:
+    inputs = INPUTS.model_copy(update=changes)
+    return DATASET.model_copy(update={"samples": samples, "inputs": inputs})
+
+
+def answers(mean_tokens: float, cap_frac: float, samples: int = 2000) -> Dataset:
+    outputs = SyntheticOutputs(mean_tokens=mean_tokens, cap_frac=cap_frac)
+    return DATASET.model_copy(update={"samples": samples, "outputs": outputs})
+
+
+@pytest.mark.parametrize("kind", ["beta", "normal"])
+def test_inputs_have_the_stated_mean_deviation_and_range(kind: str) -> None:
+    inputs, _ = draw_lengths(dataset(kind=kind), 2000, True, 0)
+    assert inputs.mean() == pytest.approx(9400, rel=0.005)
+    assert inputs.std() == pytest.approx(3800, rel=0.02)
+    assert inputs.min() >= 200
+    assert inputs.max() <= 20000
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "tolerance"),
+    [(9400.0, 3800.0, 1), (2000.0, 1500.0, 3), (18000.0, 500.0, 1), (10100.0, 7000.0, 20)],
+)
+def test_beta_quantiles_agree_with_scipy(mean: float, sd: float, tolerance: int) -> None:
+    """The last one is U-shaped, infinitely dense at both ends: summing its density is least exact there."""
+    inputs, _ = draw_lengths(dataset(mean_tokens=mean, sd_tokens=sd), 2000, True, 0)
+    m, s = (mean - 200) / 19800, sd / 19800
+    total = m * (1 - m) / s**2 - 1
+    exact = 200 + 19800 * stats.beta.ppf((np.arange(2000) + 0.5) / 2000, m * total, (1 - m) * total)
+    assert np.abs(np.sort(inputs) - exact).max() <= tolerance
+
+
+def test_fixed_inputs_and_zero_deviation_are_one_length() -> None:
+    for changes in ({"kind": "fixed"}, {"kind": "beta", "sd_tokens": 0.0}):
+        inputs, _ = draw_lengths(dataset(**changes), 2000, True, 0)
+        assert (inputs == 9400).all()
+
+
+@given(mean=st.floats(50, 1500), cap_frac=st.floats(0, 0.02), samples=st.integers(1000, 9000))
+def test_outputs_have_the_stated_mean_with_the_cap_counted(
+    mean: float, cap_frac: float, samples: int
+) -> None:
+    _, outputs = draw_lengths(answers(mean, cap_frac, samples), samples, True, 0)
+    assert outputs.mean() == pytest.approx(mean, abs=0.51)
+    assert outputs.min() >= 1
+    assert outputs.max() <= 2000
+    assert (outputs == 2000).sum() >= round(cap_frac * samples)
+
+
+def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
+    """Against a draw of one run a sample: below the median from smallest..median, above from median..largest,
+    with the chance that order statistics leave beyond either end."""
+    path = root / "tune" / "probe" / "data" / "llama3_1_405b_output_lengths.csv"
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    draws = np.random.default_rng(1)
+    one_run = []
+    for row in np.repeat(table, 40):
+        at, end = draws.random(), 1 / (row["runs"] + 1)
+        low, middle, high = (row[f"{name}_output_tokens"] for name in ("min", "median", "max"))
+        part = (min(at, 1 - at) - end) / (0.5 - end)
+        far = low if at < 0.5 else high
+        one_run.append(far + max(part, 0.0) * (middle - far))
+    expected = np.array(one_run) / np.mean(one_run) * 638.0
+    _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
+    shares = [5, 10, 25, 50, 75, 90, 95, 99]
+    assert np.percentile(outputs, shares) == pytest.approx(np.percentile(expected, shares), rel=0.02)
+
+
+def test_single_runs_have_longer_answers_than_medians_show() -> None:
+    """1,017 tokens is the 99th percentile of the 302 medians, which have the same mean."""
+    _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
+    assert (outputs > 1017).mean() > 0.03
+
+
+@given(seed=st.integers(0, 2**70), passes=st.integers(1, 3))
+def test_concatenated_permutations_ask_every_sample_once_a_pass(seed: int, passes: int) -> None:
+    inputs, outputs = draw_lengths(dataset(200), 200 * passes, True, seed)
+    pairs = [
+        sorted(zip(inputs[i : i + 200], outputs[i : i + 200], strict=True))
+        for i in range(0, 200 * passes, 200)
+    ]
+    assert all(one == pairs[0] for one in pairs)
+
+
+@given(first=st.integers(0, 99), second=st.integers(100, 199))
+def test_seed_changes_the_order_and_not_the_dataset(first: int, second: int) -> None:
+    one, other = draw_lengths(DATASET, 2000, True, first), draw_lengths(DATASET, 2000, True, second)
+    for a, b in zip(one, other, strict=True):
+        assert not np.array_equal(a, b)
+        assert np.array_equal(np.sort(a), np.sort(b))
+
+
+def test_a_run_that_is_no_whole_pass_is_the_beginning_of_one() -> None:
+    long, short = draw_lengths(DATASET, 2000, True, 7), draw_lengths(DATASET, 123, False, 7)
+    assert np.array_equal(long[0][:123], short[0])
+    assert np.array_equal(long[1][:123], short[1])
+
+
+@given(queries=st.integers(1, 4999), seed=st.integers(0, 2**40))
+def test_a_part_of_a_pass_asks_one_sample_of_each_stratum(queries: int, seed: int) -> None:
+    passes, rest = divmod(queries, 2000)
+    inputs, outputs = draw_lengths(DATASET, queries, False, seed, stratified=True)
+    assert len(inputs) == len(outputs) == queries
+    whole = draw_lengths(DATASET, 2000, True, seed)
+    pairs = Counter(zip(*(lengths.tolist() for lengths in whole), strict=True))
+    asked = Counter(zip(inputs[2000 * passes :].tolist(), outputs[2000 * passes :].tolist(), strict=True))
+    assert asked.total() == rest
+    assert asked <= pairs
+    for share in (0.25, 0.5, 0.9):
+        long = np.sort(whole[0])[int(share * 2000)]
+        one_group = rest / max(math.isqrt(rest), 1)
+        assert abs((inputs[2000 * passes :] >= long).sum() - (1 - share) * rest) <= one_group + 2
+
+
+def test_a_short_probe_is_as_long_as_the_dataset_in_the_mean() -> None:
+    """1,187 requests that happened to come would stray by 1.1 % (sd) in either length."""
+    whole = draw_lengths(DATASET, 2000, True, 0)
+    for seed in range(20):
+        sample = draw_lengths(DATASET, 300, False, seed, stratified=True)
+        for lengths, every in zip(sample, whole, strict=True):
+            assert lengths.mean() == pytest.approx(every.mean(), rel=0.02)
+    one, again, other = (
+        draw_lengths(DATASET, 300, False, seed, stratified=True)[0].tolist() for seed in (7, 7, 8)
+    )
+    assert one == again != other
+
+
+@given(seed=st.integers(0, 2**40))
+def test_long_prompts_of_a_short_probe_bunch_as_they_do_in_a_run(seed: int) -> None:
+    """Prompts spread evenly over time would make no bursts, and hold too high a rate."""
+    inputs, _ = draw_lengths(DATASET, 1000, False, seed, stratified=True)
+    correlation = float(np.corrcoef(inputs[:-1], inputs[1:])[0, 1])
+    assert abs(correlation) < 0.2
+
+
+def test_prompts_and_answers_are_unrelated() -> None:
+    inputs, outputs = draw_lengths(DATASET, 2000, True, 3)
+    assert abs(np.corrcoef(inputs, outputs)[0, 1]) < 0.1
+
+
+def test_a_partial_pass_of_permutations_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2001 queries are no whole number of passes over 2000 samples"):
+        draw_lengths(DATASET, 2001, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean_tokens": 100.0}, "mean_tokens 100 lies outside min_tokens..max_tokens 200..20000"),
+        ({"mean_tokens": 20001.0}, "mean_tokens 20001 lies outside"),
+        ({"kind": "fixed", "mean_tokens": 1.0}, "mean_tokens 1 lies outside"),
+        ({"sd_tokens": 9900.0}, r"standard deviation of 9900; set sd_tokens below 98\d\d"),
+        ({"min_tokens": 20001}, "lies outside"),
+    ],
+)
+def test_impossible_inputs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        draw_lengths(dataset(**changes), 2000, True, 0)
+
+
+@pytest.mark.parametrize(("mean", "cap_frac"), [(2001.0, 0.0), (0.5, 0.0), (100.0, 0.5), (1.0, 0.01)])
+def test_impossible_outputs(mean: float, cap_frac: float) -> None:
+    with pytest.raises(ConfigurationError, match="cannot come from answers of 1 to 2000 tokens"):
+        draw_lengths(answers(mean, cap_frac), 2000, True, 0)
+
+
+Csv = Callable[[str], Dataset]
+
+
+@pytest.fixture
+def csv_dataset(tmp_path: Path) -> Csv:
+    def write(text: str) -> Dataset:
+        path = tmp_path / "lengths.csv"
+        path.write_text(text, encoding="utf-8")
+        return DATASET.model_copy(update={"samples": 3, "path": str(path)})
+
+    return write
+
+
+GOOD = "input_tokens,output_tokens\n100,10\n200,20\n300,30\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "\ufeff" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+        "id,output_tokens,input_tokens\na,10,100\nb,20,200\nc,30, 300 \n",
+    ],
+)
+def test_csv_is_read_and_pairs_stay_together(csv_dataset: Csv, text: str) -> None:
+    inputs, outputs = draw_lengths(csv_dataset(text), 6, True, 5)
+    assert sorted(inputs) == [100, 100, 200, 200, 300, 300]
+    assert np.array_equal(inputs, 10 * outputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column input_tokens or output_tokens in its header line"),
+        ("input_tokens\n1\n2\n3\n", r"no column output_tokens in its header \['input_tokens'\]"),
+        ("input,output\n1,2\n", "no column input_tokens or output_tokens"),
+        ("100,10\n200,20\n300,30\n", "no column input_tokens or output_tokens"),
+        (
+            GOOD.replace("200,20", "200.5,20"),
+            "line 3: input_tokens is '200.5'; expected a whole number from 1 to 20010",
+        ),
+        (GOOD.replace("200,20", "200,"), "line 3: output_tokens is ''"),
+        (GOOD.replace("200,20", "200"), "line 3: output_tokens is None"),
+        (GOOD.replace("200,20", "-200,20"), "line 3: input_tokens is '-200'"),
+        (GOOD.replace("200,20", "0,20"), "line 3: input_tokens is '0'"),
+        (GOOD.replace("200,20", "200,0"), "line 3: output_tokens is '0'"),
+        (GOOD.replace("200,20", "nan,20"), "line 3: input_tokens is 'nan'"),
+        (GOOD.replace("200,20", "1e3,20"), "line 3: input_tokens is '1e3'"),
+        (GOOD.replace("300,30", "20011,30"), "line 4: input_tokens is '20011'"),
+        (
+            GOOD.replace("300,30", "300,2001"),
+            "line 4: output_tokens is '2001'; expected a whole number from 1 to 2000",
+        ),
+        (GOOD.replace("300,30", "9" * 5000 + ",30"), "line 4: input_tokens is '9999"),
+        (GOOD + "400,40\n", "4 rows, but load.dataset.samples is 3; set load.dataset.samples=4"),
+        ("input_tokens,output_tokens\n", "0 rows, but load.dataset.samples is 3"),
+    ],
+)
+def test_bad_csv(csv_dataset: Csv, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        draw_lengths(csv_dataset(text), 3, True, 0)
+
+
+def test_missing_file_directory_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00input_tokens")
+    for path in (tmp_path / "absent.csv", tmp_path, binary):
+        with pytest.raises(ConfigurationError, match=r"load\.dataset\.path=.*cannot be read"):
+            read_lengths(path, DATASET)

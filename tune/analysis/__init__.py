@@ -1,0 +1,1 @@
+"""Turn the records of a probe into a measurement, a verdict, a bottleneck and a ranking."""

@@ -1,0 +1,164 @@
+"""From one probe's folder to its measurement."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.analysis.bottleneck import ProbeSummary, find_bottleneck, is_saturated
+from tune.analysis.breakdown import breakdown
+from tune.analysis.shuffles import read_shuffles, shuffle_spread
+from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
+from tune.analysis.worker_utilisation import scraped_breakdown
+from tune.errors import ResumableError
+from tune.loadgen.latencies import Latencies, answered, latencies, percentiles_s
+from tune.loadgen.log_reader import LoadGenFigures, read_logs
+from tune.records.capacity_search import read_probe_request
+from tune.records.folders import trial_of
+from tune.records.outcome import Constraints, Percentiles, Probe
+from tune.records.requests import RequestLog, read_requests
+from tune.spec.load import Load, Slo
+from tune.spec.trial import TrialSpec
+
+REQUESTS_FILE = "requests.npz"
+
+FULL_LENGTH_S = 600.0
+FULL_LENGTH_QUERIES = 100
+"""A run that counts for the benchmark lasts 600 s and 100 queries. Source: MLPerf Inference, mlperf.conf."""
+
+
+def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
+    """Judge the probe that left requests.npz and LoadGen's logs in `folder`; the record calls it `raw`.
+
+    The rate is the one of probe_request.json, else of LoadGen's log, else of `spec`. Percentiles are those of the
+    answered requests. Output tokens/s is the mean tokens of an answer times the rate of completions between
+    warm-up and the last arrival, so it is what the rack did, not what it was offered; per GPU it is over all
+    allocated GPUs. How full the pools were is said by requests.npz, else by the workers' metrics beside it.
+    Raises ResumableError when requests.npz is missing, torn or has no request, or the metrics are torn.
+    """
+    log = read_requests(folder / REQUESTS_FILE)
+    if not len(log):
+        raise ResumableError(
+            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
+        )
+    loadgen, asked = _loadgen(folder), read_probe_request(folder)
+    target_qps = (asked or loadgen or spec.load).target_qps or spec.load.target_qps
+    good = answered(log)
+    times = latencies(log, good)
+    ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    completed_qps = completion_qps(log, times, good)
+    broken = slo_violation(log, good, times, spec.slo)
+    suffers = bool(broken) or (spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None)
+    saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
+    saturated_qps = completed_qps if saturated else None
+    full = is_full_length(log, spec.load) and not (asked and asked.stopped)
+    reason = invalid_reason(log, good, times, target_qps, late=bool(broken))
+    if reason is None and full:
+        reason, broken = _official(loadgen, broken)
+        if spec.load.dataset.holds_prompts and not spec.stack.mocked:
+            reason = reason or accuracy_violation(log, good)
+    valid = reason is None
+    if broken and saturated_qps:
+        broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
+    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    constraints = _constraints(ttft, tpot, spec.slo)
+    use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec.decode)
+    return Probe(
+        target_qps=target_qps,
+        queries=len(log),
+        valid=valid,
+        feasible=valid and not broken,
+        output_tps_per_gpu=None if output_tps is None else output_tps / spec.hardware.gpus,
+        output_tps=output_tps,
+        loadgen_tps=loadgen.tps if loadgen and full else None,
+        completed_qps=completed_qps,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        latency_s=latency,
+        constraints=constraints,
+        breakdown=use,
+        loadgen_result=loadgen.result if loadgen else None,
+        reason=reason or broken,
+        raw=raw,
+        full=asked is None or asked.queries is None,
+        stopped=bool(asked and asked.stopped),
+        spread=shuffle_spread(ttft, tpot, not broken, read_shuffles(folder)) if valid else None,
+        binding=find_bottleneck(spec, ProbeSummary(target_qps, saturated_qps, constraints, use))
+        if valid
+        else None,
+    )
+
+
+def measure_attempt(attempt: Path, spec: TrialSpec) -> list[Probe]:
+    """Every probe in the folder `attempt`, in order, each as `measure` judges it. Raises as it does."""
+    attempt, root = attempt.absolute(), trial_of(attempt).root
+    numbered = sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
+    return [measure(probe, spec, str(probe.relative_to(root))) for probe in numbered]
+
+
+def is_full_length(log: RequestLog, load: Load) -> bool:
+    """Whether the benchmark counts the run: 600 s of arrivals, 100 queries, whole passes over the dataset.
+
+    Source: MLPerf Inference, mlperf.conf: min_duration, min_query_count, sample_concatenate_permutation.
+    """
+    n = len(log)
+    lasts_s = int(log.scheduled_ns[-1]) / 1e9
+    return (
+        load.concatenate_permutation
+        and n % load.dataset.samples == 0
+        and n >= FULL_LENGTH_QUERIES
+        and lasts_s >= FULL_LENGTH_S
+    )
+
+
+def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -> float | None:
+    """Answers completed per second between warm-up and the last arrival; None where no answer ended there.
+
+    The rack starts empty: completions reach the rate of arrivals only as fast as the latency distribution
+    fills. Warm-up ends after the 99th percentile of latency, when 1 % of that rate is missing, but never
+    later than half of the time to the last arrival: an overloaded rack, whose latencies grow without end,
+    works at its capacity long before.
+    """
+    last_ns = int(log.scheduled_ns[-1])
+    if not len(times.latency_ns):
+        return None
+    warm_ns = min(float(np.quantile(times.latency_ns, 0.99)), last_ns / 2)
+    done = log.done_ns[good]
+    completed = int(((done > warm_ns) & (done <= last_ns)).sum())
+    return completed / ((last_ns - warm_ns) / 1e9) if completed else None
+
+
+def _loadgen(folder: Path) -> LoadGenFigures | None:
+    """LoadGen's figures; None for a probe that ended before LoadGen wrote any."""
+    try:
+        return read_logs(folder)
+    except ResumableError:
+        return None
+
+
+def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str | None, str | None]:
+    """Why a run of full length cannot be trusted, and how it broke the SLO: LoadGen has the last word."""
+    if loadgen is None or loadgen.result is None:
+        return "LoadGen's logs hold no verdict; expected one of a run of full length", broken
+    if not broken and loadgen.result == "INVALID":
+        return None, f"LoadGen calls the run INVALID: {_why(loadgen)}"
+    return None, broken
+
+
+def _why(loadgen: LoadGenFigures) -> str:
+    if loadgen.invalid_reason:
+        return loadgen.invalid_reason
+    notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft)
+    return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
+
+
+def _constraints(ttft: Percentiles | None, tpot: Percentiles | None, slo: Slo) -> Constraints:
+    def miss(measured: Percentiles | None, limit_s: float | None) -> float | None:
+        if measured is None or limit_s is None or measured.p99 <= 0:
+            return None
+        return math.log(measured.p99 / limit_s)
+
+    return Constraints(ttft_p99=miss(ttft, slo.ttft_p99_s), tpot_p99=miss(tpot, slo.tpot_p99_s))

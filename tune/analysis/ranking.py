@@ -1,0 +1,188 @@
+"""All outcomes of a study as a table, and their ranking."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tune.core.files import write_text
+from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles
+from tune.records.posterior_summary import PosteriorSummary
+
+_PLAIN = (
+    "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
+    "output_tps", "loadgen_tps", "gpus", "target_qps", "completed_qps", "gpu_hours", "wall_s",
+)  # fmt: skip
+_TEXTS = ("trial_id", "source", "status", "reason", "binds")
+_FLAGS = ("valid", "feasible", "censored")
+_COUNTS = ("number", "gpus", "probes", "attempts")
+_LATENCIES = ("ttft", "tpot", "latency")
+_CERTAINTY = (
+    "orders", "slo_held_shuffles",
+    *(f"{kind}_p99_orders_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
+    "binds",
+)  # fmt: skip
+
+
+def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """One row an outcome, in the order given; the same columns for none.
+
+    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
+    {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
+    probes and attempts; over orders of lengths, orders, slo_held_shuffles and {ttft,tpot}_p99_orders_
+    {mean,sd,min,max}_s; binds; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
+    absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
+    not, and object where they mix.
+    """
+    rows = [_row(outcome) for outcome in outcomes]
+    columns = {name: [row[name] for row in rows] for name in _columns()}
+    data = {name: pd.Series(values, dtype=_dtype(name)) for name, values in columns.items()}
+    names = dict.fromkeys(name for outcome in outcomes for name in _params(outcome))
+    for name in names:
+        values = [_params(outcome).get(name) for outcome in outcomes]
+        data[f"param.{name}"] = pd.Series(values, dtype=_param_dtype(values))
+    return pd.DataFrame(data)
+
+
+def rank(outcomes: Sequence[Outcome], belief: PosteriorSummary | None = None) -> list[dict[str, Any]]:
+    """The rows of ranking.json, best first: measured trials only.
+
+    Feasible ones come first, by output tokens/s per GPU, which where the search learned the rack is put as
+    much higher or lower as by its `belief` the boundary is than what was measured; then those that were given
+    up, by what was expected of them; then those that missed, by how far the worst of their limits was missed;
+    last those whose measurement cannot be trusted. Ties go to the lower number.
+    """
+    expected = belief.expected_over_measured if belief else {}
+    measured = sorted(
+        (o for o in outcomes if o.status == "measured"),
+        key=lambda outcome: _order(outcome, expected.get(outcome.trial_id, 1.0)),
+    )
+    return [
+        {
+            "rank": place,
+            "trial_id": outcome.trial_id,
+            "number": outcome.number,
+            "feasible": outcome.feasible,
+            "output_tps_per_gpu": outcome.output_tps_per_gpu,
+            "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
+            "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
+            "target_qps": outcome.target_qps,
+            **_certainty(outcome),
+            "params": _params(outcome),
+            "overrides": list(outcome.provenance.get("overrides", [])),
+        }
+        for place, outcome in enumerate(measured, start=1)
+    ]
+
+
+def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ranking.json and ranking.csv (params as columns, overrides as one shell line) into `folder`.
+
+    Raises ConfigurationError when the folder cannot be written.
+    """
+    write_text(folder / "ranking.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    params = dict.fromkeys(name for row in rows for name in row["params"])
+    plain = (
+        "rank",
+        "trial_id",
+        "number",
+        "feasible",
+        "output_tps_per_gpu",
+        "ttft_p99_s",
+        "tpot_p99_s",
+        "target_qps",
+        *_CERTAINTY,
+    )
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*plain, *(f"param.{name}" for name in params), "overrides"])
+    for row in rows:
+        values = [row[name] for name in plain] + [row["params"].get(name) for name in params]
+        table.writerow([*values, shlex.join(row["overrides"])])
+    write_text(folder / "ranking.csv", text.getvalue())
+
+
+def _order(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, int, str]:
+    """Feasible, then given up, then trusted, then by merit; the number, then the id, make the order total."""
+    found = outcome.capacity_qps
+    if outcome.feasible:
+        merit = -(outcome.output_tps_per_gpu or 0.0) * expected
+    elif found.censored:
+        merit = -(found.boundary or 0.0)
+    else:
+        misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
+        merit = max((miss for miss in misses if miss is not None), default=math.inf)
+    place = (not outcome.feasible, not found.censored, not outcome.valid)
+    return *place, merit, outcome.number, outcome.trial_id
+
+
+def _params(outcome: Outcome) -> dict[str, Any]:
+    return dict(outcome.provenance.get("params", {}))
+
+
+def _certainty(outcome: Outcome) -> dict[str, float | str | None]:
+    """How sure the p99 figures are, by name of _CERTAINTY, and what binds; None where not measured."""
+    spread, binding = outcome.spread, outcome.binding
+    return {
+        "orders": spread.orders if spread else None,
+        "slo_held_shuffles": spread.slo_held if spread else None,
+        **_over_orders("ttft", spread.ttft_p99_s if spread else None),
+        **_over_orders("tpot", spread.tpot_p99_s if spread else None),
+        "binds": binding.binds if binding else None,
+    }
+
+
+def _over_orders(kind: str, of: LatencySpread | None) -> dict[str, float | None]:
+    names = LatencySpread.model_fields
+    return {f"{kind}_p99_orders_{name}_s": getattr(of, name) if of else None for name in names}
+
+
+def _columns() -> list[str]:
+    latencies = [f"{kind}_{name}_s" for kind in _LATENCIES for name in Percentiles.model_fields]
+    return [
+        *_PLAIN, "capacity_low_qps", "capacity_high_qps", "censored", *latencies, "ttft_p99_constraint",
+        "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts", *_CERTAINTY,
+    ]  # fmt: skip
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(outcome, name) for name in _PLAIN}
+    for kind in _LATENCIES:
+        measured = getattr(outcome, f"{kind}_s")
+        row |= {f"{kind}_{name}_s": measured and getattr(measured, name) for name in Percentiles.model_fields}
+    for name in Breakdown.model_fields:
+        row[name] = outcome.breakdown and getattr(outcome.breakdown, name)
+    return row | {
+        "capacity_low_qps": outcome.capacity_qps.low,
+        "capacity_high_qps": outcome.capacity_qps.high,
+        "censored": outcome.capacity_qps.censored,
+        "ttft_p99_constraint": outcome.constraints.ttft_p99,
+        "tpot_p99_constraint": outcome.constraints.tpot_p99,
+        "probes": len(outcome.probes),
+        "attempts": len(outcome.attempts),
+        **_certainty(outcome),
+    }
+
+
+def _dtype(column: str) -> str:
+    if column in _TEXTS:
+        return "str"
+    if column in _FLAGS:
+        return "bool"
+    return "int64" if column in _COUNTS else "float64"
+
+
+def _param_dtype(values: Sequence[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    for allowed, dtype in (({bool}, "boolean"), ({int}, "Int64"), ({int, float}, "float64"), ({str}, "str")):
+        if kinds <= allowed:
+            return dtype
+    return "object"

@@ -1,0 +1,136 @@
+"""Whether a probe can be trusted, and whether it held the SLO; each answer is a reason, or None."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.core.arrays import IntArray
+from tune.loadgen.early_stopping import MIN_QUERIES, holds, late_allowed
+from tune.loadgen.latencies import Latencies, commonest
+from tune.loadgen.run_settings import limit_ns
+from tune.records.requests import RequestLog
+from tune.spec.load import Slo
+
+MAX_UNANSWERED_FRAC = 0.01
+"""With more requests unanswered than this, a p99 over all requests does not exist."""
+
+ARRIVAL_SIGMAS = 5.0
+"""How far the sum of Poisson gaps may lie from its mean, in standard deviations."""
+
+ACCURATE_TOKENS = (616.21, 753.15)
+"""Mean tokens of an answer to the benchmark's own prompts that an accurate engine gives. Source: MLPerf
+Inference v5.1, submission checker, llama3.1-405b: 90 % to 110 % of 684.68."""
+
+SETTLED_LATENCIES = 2.0
+"""Median latencies that arrivals must last before a run that broke no limit counts as in steady state."""
+
+
+def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, slo: Slo) -> str | None:
+    """Why the SLO does not hold, None where it does: an exact binomial test of the share of late requests.
+
+    `good` has shape (n,). A request without an answer is late under every limit. The test is LoadGen's
+    early stopping: a run that LoadGen calls VALID and that answered every request passes it.
+    """
+    n, unanswered = len(log), int((~good).sum())
+    reasons = []
+    for name, values, limit_s in (
+        ("TTFT", times.ttft_ns, slo.ttft_p99_s),
+        ("TPOT", times.tpot_ns, slo.tpot_p99_s),
+    ):
+        if limit_s is not None:
+            late = int((values > limit_ns(limit_s)).sum()) + unanswered
+            if not holds(late, n):
+                reasons.append(
+                    f"{late} of {n} requests over the {name} limit of {limit_s:g} s; "
+                    f"expected at most {max(late_allowed(n), 0)} for its p99 to hold"
+                )
+    return "; ".join(reasons) or None
+
+
+def invalid_reason(
+    log: RequestLog, good: NDArray[np.bool_], times: Latencies, target_qps: float, late: bool
+) -> str | None:
+    """Why the measurement cannot be trusted, None where it can. `late`: it broke a limit.
+
+    A run too short to settle is trusted when it broke a limit: the rack starts empty, so a short run can
+    only look better than it is.
+    """
+    return (
+        _answers(log, good)
+        or _order(log, good)
+        or _enough(log)
+        or _arrivals(log.scheduled_ns, target_qps)
+        or (None if late else _settled(log, times))
+    )
+
+
+def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    """Why an engine that answered whole passes over the benchmark's prompts cannot be accurate, or None."""
+    low, high = ACCURATE_TOKENS
+    mean = float(log.output_tokens[good].mean())
+    if low <= mean <= high:
+        return None
+    return (
+        f"answers have {mean:.1f} tokens on average; expected {low} to {high} of an engine that is accurate"
+    )
+
+
+def _answers(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    n, failed = len(log), int((log.error != "").sum())
+    missing = int((~good).sum())
+    if missing == n:
+        return f"none of {n} requests was answered{_example(log)}; expected output tokens"
+    if missing > MAX_UNANSWERED_FRAC * n:
+        return (
+            f"{missing} of {n} requests unanswered ({failed} failed, {missing - failed} unfinished or empty)"
+            f"{_example(log)}; expected at most {MAX_UNANSWERED_FRAC:.0%}"
+        )
+    if not bool((log.output_tokens[good] > 1).any()):
+        return f"no answer of {n - missing} has two tokens; expected some, TPOT needs them"
+    return None
+
+
+def _example(log: RequestLog) -> str:
+    text = commonest(log.error)
+    return f", most often: {text}" if text else ""
+
+
+def _order(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    unordered = bool((np.diff(log.scheduled_ns) < 0).any()) or int(log.scheduled_ns[0]) < 0
+    early = int((good & ((log.first_token_ns < log.scheduled_ns) | (log.done_ns < log.first_token_ns))).sum())
+    if unordered:
+        return "arrivals are not in order of time; expected each at or after the one before, from 0 on"
+    if early:
+        return (
+            f"{early} requests have a token before their arrival or an end before it; expected times in order"
+        )
+    return None
+
+
+def _enough(log: RequestLog) -> str | None:
+    if len(log) < MIN_QUERIES:
+        return f"{len(log)} requests; expected at least {MIN_QUERIES} for a verdict on a p99"
+    return None
+
+
+def _arrivals(scheduled_ns: IntArray, target_qps: float) -> str | None:
+    """n - 1 exponential gaps of mean 1/qps sum to (n - 1)/qps with standard deviation sqrt(n - 1)/qps."""
+    gaps, lasts_s = len(scheduled_ns) - 1, int(scheduled_ns[-1]) / 1e9
+    if abs(lasts_s * target_qps - gaps) > ARRIVAL_SIGMAS * math.sqrt(gaps):
+        rate = f"{gaps / lasts_s:.4g} a second" if lasts_s > 0 else "all at once"
+        return f"{gaps + 1} requests arrived at {rate}; expected {target_qps:g} a second"
+    return None
+
+
+def _settled(log: RequestLog, times: Latencies) -> str | None:
+    lasts_s = int(log.scheduled_ns[-1]) / 1e9
+    median_s = float(np.median(times.latency_ns)) / 1e9
+    if lasts_s < SETTLED_LATENCIES * median_s:
+        return (
+            f"arrivals lasted {lasts_s:.3g} s at a median latency of {median_s:.3g} s; expected at least "
+            f"{SETTLED_LATENCIES * median_s:.3g} s for the rack to fill"
+        )
+    return None

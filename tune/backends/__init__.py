@@ -1,0 +1,1 @@
+"""Run trials: on the simulator, on this machine, as Slurm jobs."""

@@ -1,0 +1,127 @@
+"""This machine as a place to run: one attempt at a time, each an orchestrator with its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tune.backends.base import AttemptState
+from tune.deploy.process_manifest import read_manifest
+from tune.errors import ConfigurationError
+from tune.orchestrator.preflight import require_free_ports, require_programs
+from tune.orchestrator.supervision.process_tree import exit_code
+from tune.records.folders import trial_of
+from tune.spec.trial import TrialSpec
+
+LOCK = "tune-local"
+
+_POLL_S = 0.05
+
+
+class LocalBackend:
+    """Attempts wait for each other here, and a second process of tune is refused; `say` hears of the former.
+
+    `lock` names what only one process may hold at a time: an abstract socket, which ends with its holders and
+    is as wide as the ports of a deployment are, one network namespace.
+    """
+
+    def __init__(self, say: Callable[[str], None], lock: str = LOCK) -> None:
+        self._say, self._lock_name = say, lock
+        self._lock: socket.socket | None = None
+        self._waiting: deque[str] = deque()
+        self._current: tuple[str, subprocess.Popen[bytes]] | None = None
+        self._cancelled: str | None = None
+        self._told = False
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """As the protocol says, with the plan in TRIAL/plan. Raises ConfigurationError where another process runs a
+        deployment here, a program is missing or a port is taken."""
+        self._hold()
+        handle = str(attempt.absolute())
+        if self._current is None and not self._waiting:
+            launch = read_manifest(trial_of(attempt).plan)
+            require_programs(launch)
+            require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
+        elif not self._told:
+            self._told = True
+            self._say("cluster=local runs one trial at a time: the others of study.parallel wait")
+        self._waiting.append(handle)
+        self._advance()
+        return handle
+
+    def poll(self, handle: str) -> AttemptState:
+        self._advance()
+        if handle in self._waiting:
+            return "waiting"
+        return "running" if self._current and self._current[0] == handle else "ended"
+
+    def cancel(self, handle: str) -> None:
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+        elif self._current and self._current[0] == handle != self._cancelled:
+            self._cancelled = handle  # a second signal would kill it before its record is written
+            if exit_code(self._current[1]) is None:
+                os.kill(self._current[1].pid, signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what runs and wait until it has: nothing of a deployment outlives its place."""
+        self._waiting.clear()
+        if self._current:
+            self.cancel(self._current[0])
+            while exit_code(self._current[1]) is None:
+                time.sleep(_POLL_S)
+            self._current = None
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _advance(self) -> None:
+        """Start what waits where nothing runs."""
+        if self._current and exit_code(self._current[1]) is not None:
+            self._current = None
+        if self._current is None and self._waiting:
+            self._start(self._waiting.popleft())
+
+    def _start(self, handle: str) -> None:
+        assert self._lock is not None
+        Path(handle).mkdir(parents=True, exist_ok=True)
+        # Ctrl-C reaches this process alone, which then cancels. The orchestrator holds the lock too: it may
+        # still be stopping its deployment when this process is gone.
+        self._current = (
+            handle,
+            subprocess.Popen(
+                [sys.executable, "-m", "tune.orchestrator", handle, "--parent", str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(self._lock.fileno(),),
+            ),
+        )
+
+    def _hold(self) -> None:
+        if self._lock:
+            return
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(f"\0{self._lock_name}")
+        except OSError as error:
+            lock.close()
+            raise ConfigurationError(
+                "cluster=local: another process of tune runs a deployment on this machine, or still stops "
+                f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
+            ) from error
+        self._lock = lock

@@ -1,0 +1,1 @@
+"""Run trials as Slurm jobs."""

@@ -1,0 +1,48 @@
+"""The record of an attempt whose job ended without one, by what Slurm says of the job."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tune.backends.slurm.allocation import Allocation
+from tune.backends.slurm.commands import unusable_nodes
+from tune.backends.slurm.job_states import GONE, JobInfo
+from tune.orchestrator.failures import last_lines
+from tune.records.attempt_record import AttemptRecord
+from tune.records.folders import read_attempt
+
+
+def record_for_lost_attempt(
+    attempt: Path, allocation: Allocation, job_id: str, info: JobInfo
+) -> AttemptRecord:
+    """What is known of `attempt`, the last that its job had begun.
+
+    It held its GPUs for as long as the job did, less what other attempts of that job held them for.
+    """
+    others = [read_attempt(other) for other in allocation.attempts() if other != attempt]
+    elsewhere_s = sum(record.held_s for record in others if record)
+    held_s = max(0.0, (info.held_s or 0.0) - elsewhere_s)
+    ended_at = info.ended_at or datetime.now(UTC)
+    return AttemptRecord(
+        started_at=(ended_at - timedelta(seconds=held_s)).isoformat(),
+        ended_at=ended_at.isoformat(),
+        held_s=held_s,
+        error=_reason(allocation, job_id, info),
+        cause="world",
+    )
+
+
+def _reason(allocation: Allocation, job_id: str, info: JobInfo) -> str:
+    log = allocation.log()
+    said = f"; the last lines of its log:\n{last_lines(log)}" if log else "; it never began to run"
+    if info.state == GONE:
+        return f"lost: Slurm no longer knows job {job_id}, which left no record of this attempt{said}"
+    failed = info.failed_node or (unusable_nodes(info.nodes) if info.state == "NODE_FAIL" else "")
+    facts = [
+        f"lost: job {job_id} ended as {info.state}",
+        *([f"exit code {info.exit_code}"] if info.exit_code else []),
+        *([f"on {info.nodes}"] if info.nodes else []),
+        *([f"node {failed} is down"] if failed else []),
+    ]
+    return f"{', '.join(facts)}, and left no record of this attempt{said}"

@@ -1,0 +1,186 @@
+"""What a cluster says before a job is submitted: every finding at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from tune.backends.slurm.commands import PROGRAMS, SlurmUnavailable, run_command
+from tune.deploy.job_script import sbatch_options
+from tune.errors import ConfigurationError
+from tune.spec.cluster import ClusterFacts
+from tune.spec.findings import Finding, only_errors, render_findings
+from tune.spec.slurm_time import duration_s
+from tune.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Partition:
+    """`nodes`: what it has. `most_nodes`, `longest_s`: what a job may have, None: no limit."""
+
+    name: str
+    default: bool
+    state: str
+    nodes: int | None
+    most_nodes: int | None
+    longest_s: float | None
+
+
+def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
+    """Raises ConfigurationError, with every finding, where the cluster cannot take a job of `spec`."""
+    broken = only_errors(check_partition(facts, spec))
+    if broken:
+        raise ConfigurationError(
+            f"{render_findings(broken)}\nThe cluster cannot run this; nothing was submitted."
+        )
+
+
+def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
+    """Programs, controller, partition (also a hidden one), size and time limit."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        expected = "a machine from which jobs are submitted (a login node), or cluster=sim"
+        why = "jobs are submitted, watched and cancelled with Slurm's own programs"
+        found = f"no {', '.join(missing)} on the PATH"
+        return (_error("cluster", found, expected, why, "Slurm, sbatch(1)"),)
+    try:
+        partitions = parse_partitions(
+            run_command(("scontrol", "--all", "--oneliner", "show", "partition"))[0]
+        )
+    except SlurmUnavailable as error:
+        why = "without its controller Slurm takes no job"
+        return (_error("cluster", str(error), "an answer of slurmctld", why, "Slurm, scontrol(1)"),)
+    return tuple(_misfits(facts, spec.hardware.nodes, partitions))
+
+
+def check_slurm(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
+    """All of `check_partition`, files that are not to be seen from here, and, where nothing forbids the job
+    already, what sbatch says to it, which does not submit it."""
+    found = (*check_partition(facts, spec), *_invisible(facts))
+    return found if only_errors(found) else (*found, *_rejected(facts, spec))
+
+
+def parse_partitions(text: str) -> dict[str, Partition]:
+    """By name, what `scontrol --oneliner show partition` printed."""
+    found = {}
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "PartitionName" not in fields:
+            continue
+        partition = Partition(
+            name=fields["PartitionName"],
+            default=fields.get("Default") == "YES",
+            state=fields.get("State", ""),
+            nodes=_count(fields.get("TotalNodes", "")),
+            most_nodes=_count(fields.get("MaxNodes", "")),
+            longest_s=duration_s(fields.get("MaxTime", "")),
+        )
+        found[partition.name] = partition
+    return found
+
+
+def _count(text: str) -> int | None:
+    """None for UNLIMITED, and for what is no number."""
+    return int(text) if text.isdecimal() else None
+
+
+def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) -> Iterator[Finding]:
+    default = next((partition.name for partition in there.values() if partition.default), None)
+    asked = facts.partition.split(",") if facts.partition else [default] if default else []
+    if not asked:
+        yield _error(
+            "cluster.partition", "none", f"one of {', '.join(there)}", "the cluster has no default", _SINFO
+        )
+    for name in asked:
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            expected = f"one of {', '.join(sorted(there)) or 'none: the cluster shows none to you'}{hint}"
+            yield _error("cluster.partition", name, expected, "the cluster has no such partition", _SINFO)
+        else:
+            yield from _too_small(facts, nodes, there[name])
+
+
+def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
+    if partition.nodes is not None and nodes > partition.nodes:
+        why = f"partition {partition.name} has no more: it would wait for ever or be refused"
+        yield _error("hardware.nodes", str(nodes), f"at most {partition.nodes}", why, _SINFO)
+    elif partition.most_nodes is not None and nodes > partition.most_nodes:
+        yield _over(
+            facts,
+            partition.name,
+            "PartitionMaxNodes",
+            path="hardware.nodes",
+            found=str(nodes),
+            expected=f"at most {partition.most_nodes}",
+        )
+    limit_s = duration_s(facts.time_limit)
+    if partition.longest_s is not None and limit_s is not None and limit_s > partition.longest_s:
+        yield _over(
+            facts,
+            partition.name,
+            "PartitionTimeLimit",
+            path="cluster.time_limit",
+            found=facts.time_limit,
+            expected=f"at most {partition.longest_s / 60:g} minutes",
+        )
+    if partition.state != "UP":
+        yield Finding(
+            "warning",
+            "cluster.partition",
+            f"{partition.name} is {partition.state}",
+            "UP",
+            "jobs wait until it is, or are refused",
+            _SINFO,
+        )
+
+
+def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: str, expected: str) -> Finding:
+    """A limit of the partition, which a QOS with this `flag` lifts; one that is asked for may have it.
+
+    Source: Slurm, sacctmgr(1), QOS flags.
+    """
+    if facts.qos is None:
+        expected += f", or in cluster.qos a QOS with the flag {flag}"
+        why = f"partition {partition} gives a job no more: it would wait for ever or be refused"
+        return _error(path, found, expected, why, _SINFO)
+    why = f"partition {partition} gives a job no more, unless QOS {facts.qos} has the flag {flag}"
+    return Finding("warning", path, found, expected, why, _SINFO)
+
+
+def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
+    options = sbatch_options(facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
+    words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    try:
+        run_command(("sbatch", "--test-only", *words), stdin="#!/bin/sh\n")
+    except SlurmUnavailable as error:
+        why = "Slurm's own words to the same job with --test-only; nothing was submitted"
+        yield _error("cluster", str(error), "a job that sbatch accepts", why, "Slurm, sbatch(1), --test-only")
+
+
+def _invisible(facts: ClusterFacts) -> Iterator[Finding]:
+    named = {
+        "model_path": facts.model_path,
+        "container_image": facts.container_image,
+        "dynamo_venv": facts.dynamo_venv,
+    }
+    for name, path in named.items():
+        if path and path.startswith("/") and not Path(path).exists():
+            yield Finding(
+                "warning",
+                f"cluster.{name}",
+                path,
+                "a path that exists",
+                "nothing is there on this machine; on the cluster's nodes it has to be",
+                "this machine's file system",
+            )
+
+
+_SINFO = "Slurm, scontrol show partition"
+
+
+def _error(path: str, found: str, expected: str, why: str, source: str) -> Finding:
+    return Finding("error", path, found, expected, why, source)

@@ -1,0 +1,108 @@
+"""The submission of an allocation, through submitit: its function runs as the batch step on the head node."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+from tune.backends.slurm.allocation import Allocation
+from tune.backends.slurm.commands import environment
+from tune.errors import ConfigurationError, ResumableError, TuneError
+
+_BUSY = re.compile(
+    r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were transmitted"
+    r"|Slurm temporarily unable|temporarily disabled|slurm controller in process of startup"
+)
+"""Refusals that another time will not meet. Source: Slurm, src/common/slurm_errno.c."""
+
+_POLICY = re.compile(r"Job violates accounting/QOS policy|[Jj]ob submit limit")
+_NAMED = re.compile(r"\b(?:QOS|Assoc)\w+")
+_SUBMITTED = re.compile(r"Submit")
+"""Slurm refuses for many limits in the same words; before them newer ones name the limit. Those on how many
+jobs are submitted are QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit and the
+like. Source: Slurm, src/common/slurm_protocol_defs.c, job_state_reason_string; seen in 22.05."""
+
+LIMIT_PATIENCE_S, POLICY_PATIENCE_S = 24 * 3600.0, 1800.0
+"""For a limit that other jobs of the user use up, which end; and for one that Slurm does not name, which may
+be that or nothing that passes."""
+
+
+class RetryableRejection(ResumableError):
+    """Slurm may take the job later; for how long that may be hoped for, None: for as long as it says so."""
+
+    def __init__(self, message: str, patience_s: float | None) -> None:
+        super().__init__(message)
+        self.patience_s = patience_s
+
+
+def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
+    """The id of the job that now waits for the allocation; `options` are sbatch's.
+
+    The job runs `tune.orchestrator.slurm.batch_step.run_allocation` with the folder's path and nothing else. The process is the
+    batch step itself (`exec`): signals reach it and no shell. Raises ConfigurationError where Slurm refuses the job,
+    with its words, and RetryableRejection where it may take it another time.
+    """
+    from submitit import SlurmExecutor  # noqa: PLC0415  (costs 80 ms, which only a submission should)
+    from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415
+
+    from tune.orchestrator.slurm.batch_step import run_allocation  # noqa: PLC0415
+
+    _require_plain(allocation)
+    executor = SlurmExecutor(folder=allocation.folder, python=f"exec {shlex.quote(sys.executable)}")
+    named = {name.replace("-", "_"): value for name, value in options.items()}
+    executor.update_parameters(use_srun=False, stderr_to_stdout=True, wckey=None, additional_parameters=named)
+    try:
+        with _plain_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
+            return str(executor.submit(run_allocation, str(allocation.folder)).job_id)
+    except FailedSubmissionError as error:
+        raise RetryableRejection(f"sbatch: {error}", None) from error
+    except FailedJobError as error:
+        raise _refusal(str(error)) from error
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """What sbatch, which submitit starts, and with it the job inherit: `environment`."""
+    before, plain = dict(os.environ), environment()
+    for name in before.keys() - plain.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _refusal(words: str) -> TuneError:
+    later = f"Slurm does not take the job now, it is tried again: {words}"
+    if _BUSY.search(words):
+        return RetryableRejection(later, None)
+    named = _NAMED.findall(words)
+    if any(_SUBMITTED.search(name) for name in named):
+        return RetryableRejection(later, LIMIT_PATIENCE_S)
+    if _POLICY.search(words) and not named:
+        return RetryableRejection(later, POLICY_PATIENCE_S)
+    return rejection_error(words)
+
+
+def rejection_error(words: str) -> ConfigurationError:
+    """What to say of a job that Slurm does not take with these `words`, now or later."""
+    return ConfigurationError(
+        f"Slurm refused the job:\n  {words}\nExpected a job that the cluster accepts: change the settings of "
+        "cluster (cluster.partition, cluster.account, cluster.qos, cluster.time_limit, ...); "
+        "action=preflight asks Slurm without submitting, sacctmgr show qos and show assoc list the limits."
+    )
+
+
+def _require_plain(allocation: Allocation) -> None:
+    """Slurm fills in % in the names of log files, and submitit writes them as they are."""
+    if "%" in str(allocation.folder):
+        raise ConfigurationError(
+            f"runs_dir, study.name: the path {allocation.folder} holds a %, which sbatch would fill in; "
+            "expected a path without."
+        )

@@ -1,0 +1,88 @@
+"""The figures that a measured and a simulated run have in common, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tune.analysis.measure import completion_qps
+from tune.loadgen.latencies import answered, latencies, percentiles_s
+from tune.loadgen.log_reader import LoadGenFigures, LogLatency
+from tune.records.outcome import Percentiles, Probe
+from tune.records.requests import RequestLog
+
+MetricName = tuple[str, str]
+"""A quantity under its name in outcome.json, in its unit, and a statistic of it: ("ttft_s", "p99")."""
+
+MetricValues = Mapping[MetricName, float]
+"""Positive values; a figure that a run does not have is left out."""
+
+FITTED_METRICS: tuple[MetricName, ...] = (
+    ("ttft_s", "mean"),
+    ("ttft_s", "p99"),
+    ("tpot_s", "mean"),
+    ("tpot_s", "p90"),
+)
+"""The figures of a run that decide the fit. All others are predictions."""
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p97", "p99")
+
+ALL_METRICS: tuple[MetricName, ...] = (
+    *((quantity, name) for quantity in ("ttft_s", "tpot_s", "latency_s") for name in _STATISTICS),
+    ("output_tps", "mean"),
+    ("loadgen_tps", "mean"),
+    ("scheduled_tps", "mean"),
+)
+"""Every figure that is compared, in the order of the table."""
+
+
+def metrics_of_probe(probe: Probe) -> MetricValues:
+    """The figures of a recorded probe. `output_tps` is the rate of tune.analysis.measure."""
+    return {
+        **_latencies(probe.ttft_s, probe.tpot_s, probe.latency_s),
+        **_rates(output_tps=probe.output_tps, loadgen_tps=probe.loadgen_tps),
+    }
+
+
+def metrics_of_logs(found: LoadGenFigures) -> MetricValues:
+    """The figures of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
+    rates = _rates(loadgen_tps=found.tps, scheduled_tps=found.scheduled_tps)
+    return {**_latencies(found.ttft_s, found.tpot_s, found.latency_s), **rates}
+
+
+def metrics_of_requests(log: RequestLog) -> MetricValues:
+    """The figures of a request record, by the rules of tune.analysis.measure and of LoadGen.
+
+    `loadgen_tps` is all output tokens over the time until the last-issued query is done, `scheduled_tps` over
+    the time until it is issued. Source: LoadGen, loadgen/results.cc.
+    """
+    good = answered(log)
+    times = latencies(log, good)
+    completed_qps = completion_qps(log, times, good)
+    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
+    tokens, last_s = float(log.output_tokens[good].sum()), int(log.scheduled_ns[-1]) / 1e9
+    rates = _rates(
+        output_tps=output_tps,
+        loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if good[-1] else None,
+        scheduled_tps=tokens / last_s if last_s else None,
+    )
+    spread = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    return {**_latencies(*spread), **rates}
+
+
+def _latencies(
+    ttft: Percentiles | LogLatency | None,
+    tpot: Percentiles | LogLatency | None,
+    latency: Percentiles | LogLatency | None,
+) -> MetricValues:
+    measured = (("ttft_s", ttft), ("tpot_s", tpot), ("latency_s", latency))
+    values = {
+        (quantity, name): getattr(of_run, name)
+        for quantity, of_run in measured
+        if of_run
+        for name in _STATISTICS
+    }
+    return {figure: value for figure, value in values.items() if value is not None and value > 0}
+
+
+def _rates(**tps: float | None) -> MetricValues:
+    return {(name, "mean"): rate for name, rate in tps.items() if rate}

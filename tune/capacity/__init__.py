@@ -1,0 +1,1 @@
+"""Search for the highest rate at which one deployment holds its SLO."""

@@ -1,0 +1,1 @@
+"""Run the actions of the command line."""

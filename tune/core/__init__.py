@@ -1,0 +1,1 @@
+"""Provide what every package stands on: array types, atomic files, compiled loops, log tails."""

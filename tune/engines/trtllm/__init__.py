@@ -1,0 +1,1 @@
+"""Write TensorRT-LLM's engine YAML in both generations of its key names."""

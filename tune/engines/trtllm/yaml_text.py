@@ -1,0 +1,101 @@
+"""An engine's settings as TensorRT-LLM reads them.
+
+The typed words follow today's names. The flat generation (1.0.0rc before rc4) spells four of them differently
+and captures no CUDA graph unless told to; today's captures them unless told `cuda_graph_config: null`.
+Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py and tensorrt_llm/_torch/pyexecutor/config.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tune.errors import ConfigurationError
+from tune.spec.engine import Engine
+from tune.spec.engine_extra import Generation, extra_clashes
+
+
+def engine_keys(engine: Engine, generation: Generation) -> dict[str, Any]:
+    """The keys and values of one engine's YAML, in the order in which they are written.
+
+    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting or holds
+    a key of the other generation, and where the flat generation has no word for the transceiver's backend.
+    """
+    _reject_clashes(engine, generation)
+    keys = _shared_keys(engine)
+    keys |= _flat_keys(engine) if generation == "flat" else _nested_keys(engine)
+    if engine.scheduler_config is not None:
+        keys["scheduler_config"] = engine.scheduler_config.model_dump(exclude_none=True)
+    return keys | engine.extra
+
+
+def engine_yaml(engine: Engine, generation: Generation) -> str:
+    """The text of one engine's YAML: block style, stable order. Raises ConfigurationError as `engine_keys` does,
+    and where `extra` holds a value that YAML cannot write."""
+    try:
+        return yaml.safe_dump(
+            engine_keys(engine, generation), sort_keys=False, default_flow_style=False, allow_unicode=True
+        )
+    except yaml.representer.RepresenterError as error:
+        raise ConfigurationError(
+            f"extra: found a value that YAML cannot write ({error.args[-1]!r}), expected plain numbers, "
+            "texts, lists and mappings. Change prefill.extra or decode.extra."
+        ) from error
+
+
+def _reject_clashes(engine: Engine, generation: Generation) -> None:
+    for key, reason in extra_clashes(engine.extra, generation).items():
+        raise ConfigurationError(
+            f"extra.{key}: found {engine.extra[key]!r}, expected no such key: {reason}. Remove it from extra "
+            "and use the typed setting, or today's name with another stack."
+        )
+
+
+def _shared_keys(engine: Engine) -> dict[str, Any]:
+    keys: dict[str, Any] = {
+        "backend": engine.backend,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "pipeline_parallel_size": engine.pipeline_parallel_size,
+        "max_batch_size": engine.max_batch_size,
+        "max_num_tokens": engine.max_num_tokens,
+        "max_seq_len": engine.max_seq_len,
+        "disable_overlap_scheduler": engine.disable_overlap_scheduler,
+        "enable_chunked_prefill": engine.enable_chunked_prefill,
+        "stream_interval": engine.stream_interval,
+    }
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _flat_keys(engine: Engine) -> dict[str, Any]:
+    transceiver = engine.cache_transceiver_config
+    if transceiver.backend != "DEFAULT":
+        raise ConfigurationError(
+            f"cache_transceiver_config.backend: found {transceiver.backend}, expected DEFAULT: the flat "
+            "engine YAML has no key for it. Use stack=dynamo_v1, or DEFAULT."
+        )
+    keys: dict[str, Any] = {"kv_cache_dtype": engine.kv_cache_config.dtype}
+    graphs = engine.cuda_graph_config
+    if graphs is not None:
+        keys |= {
+            "use_cuda_graph": True,
+            "cuda_graph_padding_enabled": graphs.enable_padding,
+            "cuda_graph_batch_sizes": list(graphs.batch_sizes),
+        }
+    return keys | {
+        "kv_cache_config": engine.kv_cache_config.model_dump(exclude={"dtype"}),
+        "cache_transceiver_config": {"max_num_tokens": transceiver.max_tokens_in_buffer},
+    }
+
+
+def _nested_keys(engine: Engine) -> dict[str, Any]:
+    graphs = engine.cuda_graph_config
+    return {
+        "cuda_graph_config": graphs
+        and {"enable_padding": graphs.enable_padding, "batch_sizes": list(graphs.batch_sizes)},
+        "kv_cache_config": engine.kv_cache_config.model_dump(),
+        "cache_transceiver_config": {
+            "backend": engine.cache_transceiver_config.backend,
+            "max_tokens_in_buffer": engine.cache_transceiver_config.max_tokens_in_buffer,
+        },
+    }

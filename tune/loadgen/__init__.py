@@ -1,0 +1,1 @@
+"""Write, read and judge the logs of MLPerf LoadGen by its own rules."""

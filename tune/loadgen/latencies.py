@@ -1,0 +1,72 @@
+"""Latencies of a request record, and the percentile as LoadGen takes it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.core.arrays import IntArray
+from tune.records.outcome import Percentiles
+from tune.records.requests import RequestLog
+
+
+@dataclass(frozen=True, eq=False)
+class Latencies:
+    """Of the answered requests, int64 nanoseconds from the scheduled arrival.
+
+    `ttft_ns` and `latency_ns` have one entry an answered request, `tpot_ns` one an answer of two or more
+    tokens: (latency - TTFT) / (tokens - 1), in whole nanoseconds. Source: LoadGen, loadgen/logging.cc.
+    """
+
+    ttft_ns: IntArray
+    tpot_ns: IntArray
+    latency_ns: IntArray
+
+
+def answered(log: RequestLog) -> NDArray[np.bool_]:
+    """Which requests got a whole answer: no error, both times known, at least one token; shape (n,)."""
+    answer: NDArray[np.bool_] = (
+        (log.error == "") & (log.first_token_ns >= 0) & (log.done_ns >= 0) & (log.output_tokens > 0)
+    )
+    return answer
+
+
+def latencies(log: RequestLog, which: NDArray[np.bool_]) -> Latencies:
+    """Latencies of the requests that `which` selects, shape (n,)."""
+    scheduled, tokens = log.scheduled_ns[which], log.output_tokens[which]
+    ttft, latency = log.first_token_ns[which] - scheduled, log.done_ns[which] - scheduled
+    several = tokens > 1
+    return Latencies(ttft, (latency[several] - ttft[several]) // (tokens[several] - 1), latency)
+
+
+def percentile(ordered: IntArray, share: float) -> int:
+    """The entry at floor(n x share) of n > 0 ascending values, 0 <= share < 1.
+
+    Source: LoadGen, loadgen/results.cc. Where n x share is whole it is one entry later than the inverse of
+    the empirical distribution.
+    """
+    return int(ordered[int(len(ordered) * share)])
+
+
+def percentiles_s(values_ns: IntArray) -> Percentiles | None:
+    """Mean, percentiles and maximum in seconds; None of no values."""
+    if not len(values_ns):
+        return None
+    ordered = np.sort(values_ns)
+    shares = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
+    figures = {name: percentile(ordered, share) / 1e9 for name, share in shares.items()}
+    return Percentiles(mean=float(ordered.mean()) / 1e9, max=int(ordered[-1]) / 1e9, **figures)
+
+
+def p99_s(latency: Percentiles | None) -> float | None:
+    """The 99th percentile of a latency, None where it was not measured."""
+    return latency.p99 if latency else None
+
+
+def commonest(error: NDArray[np.str_]) -> str:
+    """The most frequent error message of the requests that have one, the alphabet decides ties; or ""."""
+    counts = Counter(str(text) for text in error[error != ""])
+    return min(counts, key=lambda text: (-counts[text], text), default="")

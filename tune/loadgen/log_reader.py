@@ -1,0 +1,223 @@
+"""The figures of a folder of LoadGen logs, whoever wrote them and in whichever version's wording."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from tune.errors import ResumableError
+from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
+from tune.loadgen.run_settings import LIFTED_LIMIT_NS
+from tune.loadgen.summary_log import read_summary
+from tune.spec.base import FrozenModel
+
+
+class LogLatency(FrozenModel):
+    """One latency of a log, in seconds; None where the log does not say."""
+
+    min: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p97: float | None
+    p99: float | None
+    p99_9: float | None
+    max: float | None
+
+
+class LoadGenFigures(FrozenModel):
+    """What LoadGen's logs say; None where they do not. `tps` is LoadGen's official output tokens/s.
+
+    `scheduled_tps` divides by the time at which the last query was issued instead of the one of its end. A
+    limit is None too where it was lifted. `errors` counts what LoadGen calls errors.
+    """
+
+    loadgen_version: str | None
+    scenario: str | None
+    result: Literal["VALID", "INVALID"] | None
+    invalid_reason: str | None
+    perf_constraints_met: bool | None
+    min_duration_met: bool | None
+    min_queries_met: bool | None
+    early_stopping_met: bool | None
+    early_stopping_ttft: str | None
+    early_stopping_tpot: str | None
+    target_qps: float | None
+    scheduled_qps: float | None
+    completed_qps: float | None
+    queries: int | None
+    errors: int | None
+    tps: float | None
+    scheduled_tps: float | None
+    generated_query_duration_s: float | None
+    min_duration_s: float | None
+    min_queries: int | None
+    concatenate_permutation: bool | None
+    ttft_limit_s: float | None
+    tpot_limit_s: float | None
+    ttft_s: LogLatency | None
+    tpot_s: LogLatency | None
+    latency_s: LogLatency | None
+
+
+_LINE = re.compile(
+    re.escape(PREFIX.strip())
+    + r'\s*(\{\s*"key":\s*"((?:result|early_stopping|requested|effective|generated)_[^"]*'
+    + r'|num_errors|loadgen_version)".*)'
+)
+_TPOT_FORMS = r"result_time_(?:per|to)_output_token_"
+_LATENCY_FORMS = {
+    "latency_s": (r"result_{}_latency_ns", r"result_{}_percentile_latency_ns"),
+    "ttft_s": (r"result_first_token_{}_latency_ns", r"result_first_token_{}_percentile_latency_ns"),
+    "tpot_s": (_TPOT_FORMS + r"{}(?:_ns)?", _TPOT_FORMS + r"{}_percentile(?:_ns)?"),
+}
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p97": 97.0, "p99": 99.0, "p99_9": 99.9}
+
+
+def read_logs(folder: Path) -> LoadGenFigures:
+    """Read the detail log in `folder`, or the summary where the detail log is missing or says nothing.
+
+    Lines that are torn, foreign or unknown are passed over; of a key that comes twice the last one counts.
+    Raises ResumableError when neither log says anything.
+    """
+    values: dict[str, Any] = {}
+    found = []
+    for name, read in ((DETAIL_LOG, _read_detail), (SUMMARY_LOG, read_summary)):
+        text = _text(folder / name)
+        found.append(f"{name} {'is missing' if text is None else f'of {len(text)} characters'}")
+        values = read(text) if text else {}
+        if values:
+            return _figures(values)
+    raise ResumableError(
+        f"{folder}: no figures of LoadGen found ({', '.join(found)}); expected the logs of a run, "
+        f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them."
+    )
+
+
+def log_figures(folder: Path) -> dict[str, Any]:
+    """The figures of a log folder under the names of outcome.json, ready for JSON; None where absent.
+
+    Raises ResumableError when the folder holds no readable log.
+    """
+    log = read_logs(folder)
+    names = {name: name for name in ("target_qps", "completed_qps", "queries", "errors", "loadgen_version")}
+    names |= {"loadgen_result": "result", "reason": "invalid_reason", "loadgen_tps": "tps"}
+    record = {name: getattr(log, field) for name, field in names.items()}
+    for name in ("ttft_s", "tpot_s", "latency_s"):
+        latency: LogLatency | None = getattr(log, name)
+        record[name] = latency and latency.model_dump(exclude={"min"})
+    limits = (("ttft_p99", log.ttft_s, log.ttft_limit_s), ("tpot_p99", log.tpot_s, log.tpot_limit_s))
+    record["constraints"] = {
+        name: math.log(latency.p99 / limit) if latency and limit and (latency.p99 or 0) > 0 else None  # type: ignore[operator]
+        for name, latency, limit in limits
+    }
+    return record
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ResumableError(
+            f"{path}: cannot be read ({error.strerror}); expected a log of LoadGen."
+        ) from error
+
+
+def _read_detail(text: str) -> dict[str, Any]:
+    values = {}
+    for line in text.splitlines():
+        if named := _LINE.match(line):
+            try:
+                values[named[2]] = json.loads(named[1])["value"]
+            except (ValueError, KeyError):
+                continue
+    return values
+
+
+def _figures(values: dict[str, Any]) -> LoadGenFigures:
+    def first(read: Callable[[Any], Any], *keys: str) -> Any:
+        """The value of the first key that has a readable one."""
+        return next((value for key in keys if (value := read(values.get(key))) is not None), None)
+
+    def seconds(key: str, per_second: float) -> float | None:
+        value = _number(values.get(key))
+        return None if value is None or value >= LIFTED_LIMIT_NS else value / per_second
+
+    result = str(values.get("result_validity")).upper()
+    return LoadGenFigures(
+        loadgen_version=first(_string, "loadgen_version"),
+        scenario=first(_string, "effective_scenario", "requested_scenario"),
+        result=result if result in ("VALID", "INVALID") else None,  # type: ignore[arg-type]
+        invalid_reason=_unlisted(first(_string, "result_invalid_reason") or "") or None,
+        perf_constraints_met=first(_flag, "result_perf_constraints_met"),
+        min_duration_met=first(_flag, "result_min_duration_met"),
+        min_queries_met=first(_flag, "result_min_queries_met"),
+        early_stopping_met=first(_flag, "early_stopping_met"),
+        early_stopping_ttft=first(_string, "early_stopping_ttft_result"),
+        early_stopping_tpot=first(_string, "early_stopping_tpot_result"),
+        target_qps=first(_number, "effective_target_qps", "requested_server_target_qps"),
+        scheduled_qps=first(_number, "result_scheduled_samples_per_sec"),
+        completed_qps=first(_number, "result_completed_samples_per_sec", "result_samples_per_second"),
+        queries=first(_whole, "result_query_count", "generated_query_count"),
+        errors=first(_whole, "num_errors"),
+        tps=first(_number, "result_completed_tokens_per_second", "result_tokens_per_second"),
+        scheduled_tps=first(_number, "result_token_throughput_with_loadgen_overhead"),
+        generated_query_duration_s=seconds("generated_query_duration", 1e9),
+        min_duration_s=seconds("effective_min_duration_ms", 1e3),
+        min_queries=first(_whole, "effective_min_query_count", "requested_min_query_count"),
+        concatenate_permutation=first(
+            _flag, "effective_sample_concatenate_permutation", "requested_sample_concatenate_permutation"
+        ),
+        ttft_limit_s=seconds("requested_server_ttft_latency", 1e9),
+        tpot_limit_s=seconds("requested_server_tpot_latency", 1e9),
+        **{name: _latency(values, *forms) for name, forms in _LATENCY_FORMS.items()},
+    )
+
+
+def _latency(values: dict[str, Any], of_range: str, of_percentile: str) -> LogLatency | None:
+    def find(pattern: str) -> float | None:
+        wanted = re.compile(pattern)
+        found = (_number(value) for key, value in values.items() if wanted.fullmatch(key))
+        return next((value / 1e9 for value in found if value is not None), None)
+
+    figures = {name: find(of_range.format(name)) for name in ("min", "mean", "max")}
+    for name, share in _PERCENTILES.items():
+        figures[name] = find(of_percentile.format(re.escape(f"{share:.2f}")))
+    return LogLatency(**figures) if any(value is not None for value in figures.values()) else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _flag(value: Any) -> bool | None:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+        str(value).lower()
+    )
+
+
+def _unlisted(text: str) -> str:
+    """LoadGen puts a list's points into one line."""
+    return " ".join(text.replace(" * ", " ").split())
+
+
+def _string(value: Any) -> str | None:
+    return value.strip() if isinstance(value, str) else None

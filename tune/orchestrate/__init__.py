@@ -1,1 +1,0 @@
-"""One attempt of a trial on its nodes: start, wait until ready, drive, stop, leave nothing behind."""

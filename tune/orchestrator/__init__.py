@@ -1,0 +1,1 @@
+"""Run one attempt of a trial on its nodes and leave nothing behind."""

@@ -1,0 +1,56 @@
+"""What ends an attempt before its probe is done, and whose fault it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from tune.errors import TuneError
+
+FailureCause = Literal["point", "world"]
+
+_TAIL_BYTES = 1 << 18
+_LAST_LINES = 12
+
+_POINT = re.compile(
+    r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError"
+    r"|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation"
+    r"|validation errors? for (?:TorchLlmArgs|TrtLlmArgs|BaseLlmArgs)"
+)
+"""What only a configuration can bring an engine to say: GPU memory that does not suffice, engine YAML that is
+rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and driver_types.h; pydantic's title of
+a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
+
+
+class AttemptFailed(TuneError):
+    """The attempt is over. `cause`: the point is wrong, or the world is and another attempt may succeed."""
+
+    def __init__(self, message: str, cause: FailureCause = "world") -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class AllocationRevoked(AttemptFailed):
+    """Whoever lent the nodes takes them back: this attempt is over, and so are those that would follow."""
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log for a message, indented; says so where there is nothing."""
+    lines = _tail(log).splitlines()[-_LAST_LINES:]
+    shown = "\n".join(f"  | {line[:400]}" for line in lines) or "  | (nothing)"
+    return f"  {log}:\n{shown}"
+
+
+def classify_failure(log: Path) -> FailureCause:
+    """What an engine's log gives as the reason of its end. Without evidence against the point: the world."""
+    return "point" if _POINT.search(_tail(log)) else "world"
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,42 @@
+"""How long each phase of an attempt takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from tune.records.attempt_record import Phases
+
+PhaseName = Literal["bring_up_s", "warm_up_s", "probes_s", "drain_s", "search_s"]
+
+
+class PhaseTimer:
+    """Adds up what each phase takes; a phase within another one is not counted as the other."""
+
+    def __init__(self) -> None:
+        self._spent: dict[PhaseName, float] = {}
+        self._phase: PhaseName | None = None
+        self._since_s = time.monotonic()
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[None]:
+        """The block belongs to the phase `name`."""
+        around = self._phase
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._enter(around)
+
+    def record(self) -> Phases:
+        """What each took so far."""
+        self._enter(self._phase)
+        return Phases.model_validate(self._spent)
+
+    def _enter(self, phase: PhaseName | None) -> None:
+        now_s = time.monotonic()
+        if self._phase:
+            self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._since_s
+        self._phase, self._since_s = phase, now_s

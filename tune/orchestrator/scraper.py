@@ -1,0 +1,65 @@
+"""A thread that asks frontend and workers for their metrics as long as a probe runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tune.deploy.process import Process
+from tune.orchestrator.launcher import NodeAddresses
+from tune.orchestrator.worker_metrics import scrape
+from tune.records.scrapes import METRICS_FILE, MetricsWriter
+
+SCRAPE_EVERY_S = 2.0
+"""Often enough for means over a probe of a minute; all of a rack's processes then cost 1 to 2 % of a core."""
+
+
+class Scraper:
+    """While entered, writes what `processes` with a metrics port tell into `folder`/metrics.jsonl."""
+
+    def __init__(self, processes: Sequence[Process], nodes: NodeAddresses, folder: Path) -> None:
+        self._processes = [process for process in processes if process.metrics_port is not None]
+        self._nodes, self._folder = nodes, folder
+        self._stop = threading.Event()
+        self._fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End with a last scrape. Raises what kept the thread from writing, unless the block raised too."""
+        self._stop.set()
+        self._thread.join()
+        if self._fault and error is None:
+            raise self._fault
+
+    def _run(self) -> None:
+        try:
+            with (self._folder / METRICS_FILE).open("w", encoding="utf-8") as file:
+                writer = MetricsWriter(file)
+                while not self._stop.wait(self._round(writer)):
+                    pass
+                self._round(writer)
+        except BaseException as error:
+            self._fault = error
+
+    def _round(self, writer: MetricsWriter) -> float:
+        """Ask every process once; seconds until the next round."""
+        began_s = time.monotonic()
+        for process in self._processes:
+            try:
+                samples = scrape(process, self._nodes)
+            except OSError as error:
+                writer.write_missed(process.name, time.time(), str(error))
+            else:
+                writer.write(process.name, time.time(), samples)
+        return max(0.0, SCRAPE_EVERY_S - (time.monotonic() - began_s))

@@ -1,0 +1,1 @@
+"""Run an orchestrator inside a Slurm job."""

@@ -1,0 +1,1 @@
+"""Keep process trees from outliving the orchestrator."""

@@ -1,0 +1,80 @@
+"""`proposals.jsonl`: every point that was proposed, one JSON object a line, in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tune.core.files import first_validation_error, write_error
+from tune.errors import ResumableError
+from tune.records.posterior_summary import Interval
+from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt
+from tune.spec.space import Value
+
+
+class Proposal(FrozenModel):
+    """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_capacity_qps`: the
+    boundary that a search which learns the rack expected when it proposed them; `early_stop_below_qps`: if it
+    came to less, another configuration was expected to do better, 0 if at no rate."""
+
+    number: NonNegativeInt
+    params: dict[str, Value]
+    source: str
+    trial_id: str
+    expected_capacity_qps: Interval | None = None
+    early_stop_below_qps: NonNegativeFloat = 0.0
+
+
+def read_proposals(path: Path) -> tuple[Proposal, ...]:
+    """Every proposal in `path`, () where there is no file.
+
+    The last line may lack its end: a killed study was writing it. It counts if it is whole and is left out
+    otherwise. Raises ResumableError, with the line's number, for any other line that is no proposal.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ResumableError(
+            f"{path}: cannot be read ({first_validation_error(error)}); expected the proposals."
+        ) from error
+    proposals = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            proposals.append(Proposal.model_validate_json(line))
+        except ValidationError as error:
+            if number < len(lines):
+                raise ResumableError(
+                    f"{path}, line {number}: not a proposal ({first_validation_error(error)}); expected an object with "
+                    "number, params, source and trial_id. Repair the line or move the file away: the study "
+                    "then proposes anew and reuses every outcome on record."
+                ) from error
+    return tuple(proposals)
+
+
+def append_proposal(path: Path, proposal: Proposal) -> None:
+    """Add one line to `path`, after removing a last line that a kill tore off.
+
+    Raises ConfigurationError when the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole, _, tail = file.read().rpartition(b"\n")
+            if tail and not _is_proposal(tail):
+                file.truncate(len(whole) + bool(whole))
+                tail = b""
+            file.write((b"\n" if tail else b"") + proposal.model_dump_json().encode() + b"\n")
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _is_proposal(line: bytes) -> bool:
+    try:
+        Proposal.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""What one worker of each pool may do and how long it takes, as plain numbers for the serving loops."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.core.arrays import FloatArray, IntArray
+from tune.sim.decode_pool import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
+from tune.sim.prefill_loop import PrefillWorker
+from tune.sim.step_times import StepTimes
+from tune.spec.cluster import Calibration
+from tune.spec.engine import Engine
+from tune.spec.memory import kv_capacity_tokens, weight_bytes_per_gpu
+from tune.spec.split import HEAD_NODE, Role, place_workers
+from tune.spec.trial import TrialSpec
+
+LARGE_BATCH_SEQUENCES = 128
+"""Calibration's `large_batch_weight_reads` counts above this padded batch: the rows of one GEMM tile, beyond
+which a second one reads the weights again. One such read would explain the TPOT of NVIDIA's MLPerf Inference
+v5.1 run, half of its requests near 45 ms and a quarter at 58 ms."""
+
+_POLICY = {
+    "GUARANTEED_NO_EVICT": GUARANTEED_NO_EVICT,
+    "MAX_UTILIZATION": MAX_UTILIZATION,
+    "STATIC_BATCH": STATIC_BATCH,
+}
+
+
+def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -> PrefillWorker:
+    """A prefill worker of `spec`. Pipeline stages work on different steps at once, each on its layers."""
+    engine = spec.prefill
+    times = StepTimes.of(spec.model, spec.hardware, engine)
+    share = calibration.prefill_scale / engine.pipeline_parallel_size
+    return PrefillWorker(
+        max_batch_size=engine.max_batch_size,
+        max_num_tokens=engine.max_num_tokens,
+        kv_tokens=kv_capacity_tokens(spec.model, spec.hardware, engine),
+        chunked=engine.enable_chunked_prefill is True,
+        equal_progress=engine.chunking_policy == "EQUAL_PROGRESS",
+        static_batch=engine.capacity_policy == "STATIC_BATCH",
+        step_s=share * times.prefill_step_s + _host_s(engine, calibration),
+        token_s=share * times.prefill_token_s,
+        pair_s=share * times.prefill_pair_s,
+        fill_steps=engine.pipeline_parallel_size - 1,
+        window_s=window_s,
+    )
+
+
+def decode_worker(
+    spec: TrialSpec, calibration: Calibration, window_s: float
+) -> tuple[DecodeWorker, FloatArray]:
+    """A decode worker of `spec`, and the context-free seconds of its step at batch 0..slots.
+
+    With a pipeline every token still passes all layers, while the batch is split over the stages.
+    """
+    engine = spec.decode
+    times = StepTimes.of(spec.model, spec.hardware, engine)
+    stages = engine.pipeline_parallel_size
+    worker = DecodeWorker(
+        policy=_POLICY[engine.capacity_policy],
+        slots=min(engine.max_batch_size, engine.max_num_tokens),
+        kv_tokens=kv_capacity_tokens(spec.model, spec.hardware, engine),
+        transfer_latency_s=calibration.kv_transfer_latency_s,
+        context_token_s=calibration.decode_scale * times.decode_context_token_s / stages,
+        max_num_tokens=engine.max_num_tokens,
+        recompute_step_s=calibration.prefill_scale * times.prefill_step_s,
+        recompute_token_s=calibration.prefill_scale * times.prefill_token_s,
+        recompute_pair_s=calibration.prefill_scale * times.prefill_pair_s,
+        window_s=window_s,
+    )
+    padded, has_graph = _padded_batches(engine, worker.slots)
+    batch_s = calibration.decode_scale * times.decode_batch_s(np.ceil(padded / stages))
+    batch_s += _host_s(engine, calibration)
+    read_s = weight_bytes_per_gpu(spec.model, engine) / spec.hardware.hbm_bytes_per_s
+    again = padded > LARGE_BATCH_SEQUENCES
+    batch_s += np.where(again, calibration.large_batch_weight_reads * read_s, 0.0)
+    return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
+
+
+def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
+    """By how much the steps of each worker of a pool are longer than they should be, shape (workers,)."""
+    split = spec.split
+    slow = np.ones(split.prefill_workers if role == "prefill" else split.decode_workers)
+    for worker in place_workers(spec.hardware, spec.prefill, spec.decode, split) or ():
+        if worker.role == role and HEAD_NODE in worker.nodes:
+            slow[worker.index] *= calibration.head_node_scale
+    if role == "decode":
+        slow[-1] *= calibration.last_decode_worker_scale
+    return slow
+
+
+def _host_s(engine: Engine, calibration: Calibration) -> float:
+    """What the host adds to each step when it does not prepare the next one meanwhile."""
+    return calibration.no_overlap_overhead_s if engine.disable_overlap_scheduler else 0.0
+
+
+def _padded_batches(engine: Engine, slots: int) -> tuple[IntArray, NDArray[np.bool_]]:
+    """For batch 0..slots: the batch that is computed, and whether a CUDA graph runs it.
+
+    Source: TensorRT-LLM's CUDA graph runner: with padding the next captured size, without only exact sizes.
+    """
+    batch = np.arange(slots + 1)
+    sizes = np.sort(np.array(engine.graph_batch_sizes, np.int64))
+    if engine.cuda_graph_config is None or not engine.cuda_graph_config.enable_padding:
+        return batch, np.isin(batch, sizes)
+    has_graph = batch <= sizes[-1]
+    up = sizes[np.minimum(np.searchsorted(sizes, batch), len(sizes) - 1)]
+    return np.where(has_graph, up, batch), has_graph

@@ -1,0 +1,62 @@
+"""When LoadGen's Server scenario issues each query: known before the run, to the nanosecond."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tune.core.arrays import FloatArray, IntArray
+from tune.spec.load import Load
+
+_DRAWS_32_BIT = 2.0**32
+
+
+def arrivals_ns(load: Load) -> IntArray:
+    """Arrivals of the whole run that `load` asks for, int64 nanoseconds, shape (queries,).
+
+    With permutations, LoadGen issues whole passes over the dataset until one ends at or after the minimum
+    duration. Without, it would stop at a random count; tune pins it to rate x duration.
+    Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
+    """
+    if not load.concatenate_permutation:
+        return schedule_ns(load.expected_queries, load.target_qps, load.schedule_seed)
+    samples = load.dataset.samples
+    fewest = math.ceil(load.min_queries / samples)
+    passes = load.expected_queries // samples
+    while True:
+        arrivals = schedule_ns(passes * samples, load.target_qps, load.schedule_seed)
+        pass_ends_ns = arrivals[samples - 1 :: samples]
+        lasting = int(np.searchsorted(pass_ends_ns, load.min_duration_ms * 10**6)) + 1
+        if lasting <= passes:
+            return arrivals[: max(fewest, lasting) * samples]
+        passes = lasting
+
+
+def schedule_ns(queries: int, target_qps: float, seed: int) -> IntArray:
+    """Arrival of each query since the start of the test, int64 nanoseconds, shape (queries,); the first is 0.
+
+    Source: LoadGen's `ScheduleDistribution` (MLPerf Inference, loadgen/utils.h) over libstdc++'s random.
+    """
+    gaps = _gaps_ns(queries, target_qps, seed)
+    arrivals = np.zeros(queries, np.int64)
+    np.cumsum(gaps[:-1], out=arrivals[1:])
+    return arrivals
+
+
+def generated_query_duration_ns(queries: int, target_qps: float, seed: int) -> int:
+    """LoadGen's `generated_query_duration`: the sum of all gaps, one more than lie between arrivals."""
+    return int(_gaps_ns(queries, target_qps, seed).sum())
+
+
+def _gaps_ns(queries: int, target_qps: float, seed: int) -> IntArray:
+    """-ln(1 - u) / qps in whole nanoseconds, shape (queries,).
+
+    u takes two draws of std::mt19937, the low word first, over 2^64. std::mt19937 keeps 32 bits of its seed.
+    """
+    if queries < 1:
+        raise ValueError(f"queries is {queries}; a schedule has at least one")
+    raw = np.random.RandomState(seed % 2**32)._bit_generator.random_raw(2 * queries).astype(np.float64)
+    uniform: FloatArray = (raw[0::2] + raw[1::2] * _DRAWS_32_BIT) / _DRAWS_32_BIT**2
+    gaps_s = -np.log(1.0 - uniform) / target_qps
+    return (gaps_s * 1e9).astype(np.int64)

@@ -1,0 +1,182 @@
+"""The benchmark's own dataset: a pickled DataFrame, read by an unpickler that builds nothing else.
+
+Columns: `tok_input` (token ids), `tok_input_len`, `input` (text), and where the file has it
+`tok_ref_output_len` (the tokens of a reference answer). Source: MLPerf Inference,
+language/llama3.1-405b/dataset.py; the last one as in the files of its sister benchmarks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tune.core.arrays import IntArray
+from tune.errors import ConfigurationError
+from tune.spec.load import Dataset
+
+_BUILDS = {
+    "builtins": {"slice"},
+    "numpy": {"dtype"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "pandas": {"DataFrame", "Index", "RangeIndex", "StringDtype"},
+    "pandas.arrays": {"StringArray"},
+    "pandas._libs.arrays": {"__pyx_unpickle_NDArrayBacked"},
+    "pandas._libs.internals": {"_unpickle_block"},
+    "pandas.core.frame": {"DataFrame"},
+    "pandas.core.indexes.base": {"Index", "_new_Index"},
+    "pandas.core.indexes.range": {"RangeIndex"},
+    "pandas.core.internals.managers": {"BlockManager"},
+}
+"""All that a DataFrame of lists, numbers and texts consists of, by module; none runs code it is given."""
+
+_RENAMED = {
+    ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"): ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"): ("numpy._core.numeric", "_frombuffer"),
+    ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
+}
+"""What NumPy 1 and pandas 1 called them."""
+
+
+class _Array(np.ndarray):
+    """An array whose shape is held against its items: where a list is too short, NumPy reads beyond its end
+    and the process dies."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, _, _, items = state
+        if min(shape, default=0) < 0 or (isinstance(items, list) and len(items) != math.prod(shape)):
+            raise pickle.UnpicklingError(f"it has {len(items)} items for an array of shape {shape}")
+        super().__setstate__(state)
+
+
+class _FrameUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module, name = _RENAMED.get((module, name), (module, name))
+        if (module, name) == ("numpy", "ndarray"):
+            return _Array
+        if name not in _BUILDS.get(module, ()):
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no DataFrame of prompts needs")
+        return super().find_class(module, name)
+
+
+def read_pickle_lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
+    """Prompt and answer tokens of every sample of the pickle at `dataset.path`, int64 of shape (samples,).
+
+    The answers are None where the file states none. Raises ConfigurationError as `read_pickle_ids` does, and for a length
+    outside 1 to the dataset's longest prompt and answer.
+    """
+    frame_path = Path(str(dataset.path))
+    inputs, outputs = _lengths(dataset)
+    _check_range(frame_path, "tok_input_len", inputs, dataset.longest_prompt_tokens)
+    if outputs is not None:
+        _check_range(frame_path, "tok_ref_output_len", outputs, dataset.longest_answer_tokens)
+    return inputs, outputs
+
+
+def read_pickle_ids(dataset: Dataset) -> list[list[int]]:
+    """The token ids of every prompt of the pickle at `dataset.path`, in the order of its rows.
+
+    Raises ConfigurationError when the file is missing, is not the one of `dataset.sha256`, names anything but the
+    parts of a DataFrame, lacks the column, or has another number of rows than `dataset.samples`.
+    """
+    prompts = [np.asarray(ids) for ids in _read(dataset, "tok_input")["tok_input"]]
+    for row, ids in enumerate(prompts):
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids < 0).any():
+            raise ConfigurationError(
+                f"load.dataset.path={dataset.path}, row {row}: tok_input holds {str(ids)[:60]!r}; "
+                "expected a list of token ids. Get the file again."
+            )
+    return [ids.tolist() for ids in prompts]
+
+
+def read_pickle_texts(dataset: Dataset) -> list[str]:
+    """The text of every prompt of the pickle at `dataset.path`. Raises ConfigurationError as `read_pickle_ids` does."""
+    return [str(text) for text in _read(dataset, "input")["input"]]
+
+
+@lru_cache(maxsize=2)
+def _lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
+    """Kept, since reading takes seconds and a study asks for the same file in every trial."""
+    frame = _read(dataset, "tok_input_len")
+    path = Path(str(dataset.path))
+    inputs = _whole(path, frame, "tok_input_len")
+    if "tok_input" in frame and [len(ids) for ids in frame["tok_input"]] != inputs.tolist():
+        raise ConfigurationError(f"{path}: tok_input_len is not the length of tok_input. Get the file again.")
+    return inputs, _whole(path, frame, "tok_ref_output_len") if "tok_ref_output_len" in frame else None
+
+
+def _whole(path: Path, frame: pd.DataFrame, column: str) -> IntArray:
+    values = frame[column].to_numpy()
+    if values.dtype.kind not in "iu":
+        raise ConfigurationError(
+            f"{path}: {column} has the type {values.dtype}; expected whole numbers of tokens."
+        )
+    return np.asarray(values, np.int64)
+
+
+def _check_range(path: Path, column: str, tokens: IntArray, longest: int) -> None:
+    wrong = np.flatnonzero((tokens < 1) | (tokens > longest))
+    if len(wrong):
+        raise ConfigurationError(
+            f"{path}, row {wrong[0]}: {column} is {tokens[wrong[0]]}, {len(wrong)} row(s) are wrong; "
+            f"expected 1 to {longest} (load.dataset.longest_prompt_tokens, longest_answer_tokens). "
+            "Correct the limit."
+        )
+
+
+def _read(dataset: Dataset, column: str) -> pd.DataFrame:
+    path = Path(str(dataset.path))
+    content = _content(path, dataset.sha256)
+    try:
+        frame = _FrameUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a broken pickle may raise anything
+        raise ConfigurationError(
+            f"load.dataset.path={path}: not read ({type(error).__name__}: {error}); expected the benchmark's "
+            "pickled DataFrame of prompts. Nothing that the file names besides was run."
+        ) from error
+    if not isinstance(frame, pd.DataFrame) or column not in frame:
+        found = (
+            f"columns {', '.join(map(str, frame))}"
+            if isinstance(frame, pd.DataFrame)
+            else type(frame).__name__
+        )
+        raise ConfigurationError(
+            f"load.dataset.path={path}: found {found}; expected a DataFrame with {column}."
+        )
+    if len(frame) != dataset.samples:
+        raise ConfigurationError(
+            f"{path}: {len(frame)} rows, but load.dataset.samples is {dataset.samples}; "
+            f"set load.dataset.samples={len(frame)} or give the whole file."
+        )
+    return frame
+
+
+def _content(path: Path, sha256: str | None) -> bytes:
+    if sha256 is None:
+        raise ConfigurationError(
+            f"load.dataset.path={path}: a pickle is read only with load.dataset.sha256, its SHA-256; "
+            "render the plan again, or state it."
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"load.dataset.path={path}: cannot be read ({error.strerror}); expected the benchmark's pickle. "
+            "It must lie under the same path where the client runs."
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ConfigurationError(
+            f"load.dataset.path={path}: has SHA-256 {found}, load.dataset.sha256 is {sha256}: not the file "
+            "of this trial. Restore it, or compose the trial again."
+        )
+    return content
