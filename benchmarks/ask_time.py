@@ -1,6 +1,6 @@
 """Seconds that a study spends on proposing, hearing and recording a trial, once it has told so many.
 
-    python benchmarks/ask_time.py [--trials 10 50 200] [--searches calibrated tpe]
+    python benchmarks/ask_time.py [--trials 10 50 200] [--searches surrogate tpe]
 
 The sweep is pd_split with load.mode=capacity; outcomes are made up from the emulator's own boundaries.
 """
@@ -70,14 +70,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 50, 200])
-    parser.add_argument("--searches", nargs="+", default=["calibrated", "tpe"])
+    parser.add_argument("--searches", nargs="+", default=["surrogate", "tpe"])
     options = parser.parse_args()
     assert SETTINGS.sweep
     assert SETTINGS.cluster.calibration
     print(f"{datetime.now(UTC):%Y-%m-%d}  {cpus()} CPUs; median of the {REPEATS} trials up to each number")
     for name in options.searches:
         learner, began = None, time.perf_counter()
-        if name == "calibrated":
+        if name == "surrogate":
             known = candidates(SETTINGS.trial_spec, SETTINGS.sweep, 0)
             learner = SurrogateSampler(SETTINGS.sweep.space, known, SETTINGS.cluster.calibration, 0)
         prepared_s = time.perf_counter() - began

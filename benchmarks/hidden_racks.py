@@ -7,11 +7,11 @@ Simulated racks whose constants and mechanisms no method knows (hidden/racks.py)
 its configuration with NOISE_SD of noise, or crashes; proposals that break a rule or are known cost nothing.
 What the probes cost, whether a deployment is given up and tells only a forecast, and how exact it tells what
 the pool that did not bind could do alone, is that of searches of probe_costs.py with as good a rate to beat,
-all on one rack for a run. All but `random` give up, as in studies, `calibrated` also what others should
+all on one rack for a run. All but `random` give up, as in studies, `surrogate` also what others should
 outdo, and all but `prior` begin with the seed's configuration. No run is ended by study.min_gain. `tpe-rate`
 asks each deployment one rate, which it proposes too, and hears whether that held.
 
-The answer is the configuration with the highest measured boundary (of `calibrated`: the highest expected one
+The answer is the configuration with the highest measured boundary (of `surrogate`: the highest expected one
 of those measured; of `tpe-rate`: the highest rate that held); regret is that of its true boundary. Runs that
 never come near count as CAP deployments and what those cost. After CONFIRMED_AFTER deployments the best
 CONFIRMED are measured again, REPEATS times each with noise of their own, and a rate is stated as
@@ -51,7 +51,7 @@ from tune.surrogate.emulator import log_soft_min_correction
 MOST_PROPOSALS = 1000
 NOISE_SD = 0.02
 BRING_UP_S, CRASH_S = 1200.0, 600.0
-RATE, LEARN = "tpe-rate", ("calibrated", "calibrated-figures")
+RATE, LEARN = "tpe-rate", ("surrogate", "surrogate-figures")
 CONFIRMED_AFTER, CONFIRMED, REPEATS, CONFIDENCE = 16, 3, 3, 0.95
 CONFIRMED_FRAC = 0.986
 """Of the boundary that a deployment tells, the rate that it confirms: median of benchmarks/capacity.py. What
@@ -232,7 +232,7 @@ def main() -> None:
     racks = options.racks or sorted(read_racks(name))
     for method in options.methods:
         if method in LEARN:
-            searches(method == "calibrated")  # simulated once, before processes fork
+            searches(method == "surrogate")  # simulated once, before processes fork
     tasks = [
         (method, rack, seed, options.held_out)
         for method in options.methods

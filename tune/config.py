@@ -146,7 +146,7 @@ def _with_mode(settings: Settings) -> Settings:
 def _with_search(settings: Settings) -> Settings:
     """`settings` with the search that is meant where none is said."""
     learns = settings.load.mode == "capacity" and settings.sweep
-    wanted = settings.search.name or ("calibrated" if learns else "tpe")
+    wanted = settings.search.name or ("surrogate" if learns else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": wanted})})
 
 

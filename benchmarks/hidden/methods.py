@@ -168,7 +168,7 @@ class GaussianProcess(HighestMeasured):
 
 
 class Calibrated:
-    """The search of search=calibrated; without `structural` hypotheses it varies figures alone."""
+    """The search of search=surrogate; without `structural` hypotheses it varies figures alone."""
 
     beats = True
 
@@ -234,8 +234,8 @@ METHODS: Mapping[str, Callable[[int], Method]] = {
     "tpe": _tpe,
     "nsga2": _nsga2,
     "gp": GaussianProcess,
-    "calibrated": Calibrated,
-    "calibrated-figures": partial(Calibrated, structural=False),
+    "surrogate": Calibrated,
+    "surrogate-figures": partial(Calibrated, structural=False),
 }
 """With capacity search: each deployment tells a boundary. As in studies all but `random` give up what cannot
 beat the best, and all but `prior`, which is not seeded either, begin with the seed's configuration."""

@@ -62,7 +62,7 @@ def test_orders_come_back_as_they_were(tmp_path_factory, drawn):
 def test_a_torn_record_of_orders_names_itself(tmp_path, text):
     (tmp_path / SHUFFLES_FILE).write_text(text)
     with pytest.raises(
-        ResumableError, match=r"orders\.json: not a readable orders\.json .*expected shuffle_seed"
+        ResumableError, match=r"shuffles\.json: not a readable shuffles\.json .*expected shuffle_seed"
     ):
         read_shuffles(tmp_path)
 

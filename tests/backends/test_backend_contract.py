@@ -40,7 +40,7 @@ Alter = Callable[[TrialSpec], TrialSpec]
 class Ground(Protocol):
     """A place, and trials that it can run in a short time."""
 
-    place: Backend
+    backend: Backend
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
         """The altered trial and the folder of an attempt of it, prepared as a study prepares it."""
@@ -48,7 +48,7 @@ class Ground(Protocol):
 
 @dataclass(frozen=True)
 class SimulatedGround:
-    place: Backend
+    backend: Backend
     root: Path
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
@@ -57,7 +57,7 @@ class SimulatedGround:
 
 @dataclass(frozen=True)
 class LocalGround:
-    place: Backend
+    backend: Backend
     root: Path
     monkeypatch: pytest.MonkeyPatch
 
@@ -72,7 +72,7 @@ class LocalGround:
 class SlurmGround:
     """Real Slurm, with stubs in place of Dynamo."""
 
-    place: Backend
+    backend: Backend
     root: Path
     words: tuple[str, ...]
 
@@ -109,7 +109,7 @@ def ground(
 
 
 @pytest.fixture(params=[1, 2], ids=["sim in this process", "sim in two processes"])
-def place(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with simulated(request.param) as rack:
         yield rack
 
@@ -119,9 +119,9 @@ def simulated(processes: int) -> SimulatorBackend:
     return SimulatorBackend(SETTINGS.cluster.calibration, processes)
 
 
-def wait(place: Backend, handle: str) -> None:
+def wait(backend: Backend, handle: str) -> None:
     deadline_s = time.monotonic() + 180
-    while place.poll(handle) != "ended":
+    while backend.poll(handle) != "ended":
         assert time.monotonic() < deadline_s, "the attempt never ended"
         time.sleep(0.01)
 
@@ -129,7 +129,7 @@ def wait(place: Backend, handle: str) -> None:
 @pytest.mark.slow
 def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
-    wait(ground.place, ground.place.submit(spec, attempt))
+    wait(ground.backend, ground.backend.submit(spec, attempt))
     record = read_attempt(attempt)
     assert record is not None
     assert record.error is None
@@ -142,8 +142,8 @@ def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
 
 
 @pytest.mark.slow
-def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Backend, tmp_path: Path) -> None:
-    wait(place, place.submit(SPEC, tmp_path))
+def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(backend: Backend, tmp_path: Path) -> None:
+    wait(backend, backend.submit(SPEC, tmp_path))
     record = read_attempt(tmp_path)
     assert record is not None
     assert record.held_s > 1200 + SPEC.load.expected_queries / SPEC.load.target_qps
@@ -151,13 +151,13 @@ def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(place: Backend, 
 
 @pytest.mark.slow
 def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
-    place: Backend, tmp_path: Path
+    backend: Backend, tmp_path: Path
 ) -> None:
-    far = measured_at(place, tmp_path / "far", SPEC)
+    far = measured_at(backend, tmp_path / "far", SPEC)
     assert far.ttft_s is not None
     limit_s = far.ttft_s.p99
-    near = measured_at(place, tmp_path / "near", _limited(limit_s))
-    wide = measured_at(place, tmp_path / "wide", _limited(2 * limit_s))
+    near = measured_at(backend, tmp_path / "near", _limited(limit_s))
+    wide = measured_at(backend, tmp_path / "wide", _limited(2 * limit_s))
     assert wide.spread is None
     assert near.spread is not None
     assert near.spread.ttft_p99_s is not None
@@ -169,14 +169,14 @@ def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
 
 
 @pytest.mark.slow
-def test_a_further_order_is_what_a_trial_with_its_seed_measures(place: Backend, tmp_path: Path) -> None:
-    own = measured_at(place, tmp_path / "own", _limited(4.0))
+def test_a_further_order_is_what_a_trial_with_its_seed_measures(backend: Backend, tmp_path: Path) -> None:
+    own = measured_at(backend, tmp_path / "own", _limited(4.0))
     assert own.ttft_s is not None
     near = _limited(own.ttft_s.p99)
-    measured_at(place, tmp_path / "near", near)
+    measured_at(backend, tmp_path / "near", near)
     order = read_shuffles(tmp_path / "near" / PROBE_FOLDER)[0]
     load = near.load.model_copy(update={"shuffle_seed": order.shuffle_seed})
-    other = measured_at(place, tmp_path / "other", near.model_copy(update={"load": load}))
+    other = measured_at(backend, tmp_path / "other", near.model_copy(update={"load": load}))
     assert other.ttft_s is not None
     assert other.tpot_s is not None
     assert (order.ttft_p99_s, order.tpot_p99_s) == (other.ttft_s.p99, other.tpot_s.p99)
@@ -188,10 +188,10 @@ def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
     begun: dict[str, tuple[TrialSpec, Path]] = {}
     for factor in (0.8, 0.9, 1.0):
         spec, attempt = ground.trial(str(factor), partial(_faster, factor=factor))
-        begun[ground.place.submit(spec, attempt)] = spec, attempt
+        begun[ground.backend.submit(spec, attempt)] = spec, attempt
     rates = set()
     for handle, (spec, attempt) in begun.items():
-        wait(ground.place, handle)
+        wait(ground.backend, handle)
         rates.add(measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER).target_qps)
     assert rates == {spec.load.target_qps for spec, _ in begun.values()}
     assert len(rates) == 3
@@ -199,21 +199,21 @@ def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
 
 def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
     spec, attempt = ground.trial("one", _without_its_dataset)
-    wait(ground.place, ground.place.submit(spec, attempt))
+    wait(ground.backend, ground.backend.submit(spec, attempt))
     record = read_attempt(attempt)
     assert record is not None
     assert "/nowhere/lengths.csv" in (record.error or "")
-    assert record.cause == "world"
+    assert record.cause == "infrastructure"
 
 
 @pytest.mark.slow
 def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
-    handle = ground.place.submit(spec, attempt)
-    wait(ground.place, handle)
+    handle = ground.backend.submit(spec, attempt)
+    wait(ground.backend, handle)
     before = read_attempt(attempt)
-    ground.place.cancel(handle)
-    assert ground.place.poll(handle) == "ended"
+    ground.backend.cancel(handle)
+    assert ground.backend.poll(handle) == "ended"
     assert read_attempt(attempt) == before is not None
 
 
@@ -243,8 +243,8 @@ def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
     assert read_attempt(tmp_path / "after") is not None
 
 
-def measured_at(place: Backend, attempt: Path, spec: TrialSpec) -> Probe:
-    wait(place, place.submit(spec, attempt))
+def measured_at(backend: Backend, attempt: Path, spec: TrialSpec) -> Probe:
+    wait(backend, backend.submit(spec, attempt))
     return measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
 
 

@@ -57,11 +57,11 @@ def unheard(line: str) -> None:
     raise AssertionError(line)
 
 
-def accepts(place: LocalBackend, trial: Trial, attempt: Path) -> bool:
+def accepts(backend: LocalBackend, trial: Trial, attempt: Path) -> bool:
     """Whether the place takes the trial: a process that ends has no environment by which `alive` would know
     it, and still holds the lock."""
     try:
-        place.submit(trial.spec, attempt)
+        backend.submit(trial.spec, attempt)
     except ConfigurationError:
         return False
     return True
@@ -71,12 +71,12 @@ def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: Make
     trial = make_trial()
     with (
         socket.create_server(("127.0.0.1", trial.ports["frontend"])),
-        LocalBackend(unheard, lock) as place,
+        LocalBackend(unheard, lock) as backend,
         pytest.raises(
             ConfigurationError, match=f"stack.frontend_port={trial.ports['frontend']} for frontend"
         ),
     ):
-        place.submit(trial.spec, trial.attempt)
+        backend.submit(trial.spec, trial.attempt)
     assert not list(trial.attempt.iterdir())
 
 
@@ -87,10 +87,10 @@ def test_missing_programs_are_one_clear_error_before_anything_starts(
     path = trial.folder.plan / "processes.json"
     path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
     with (
-        LocalBackend(unheard, lock) as place,
+        LocalBackend(unheard, lock) as backend,
         pytest.raises(ConfigurationError, match=r"Found no no-such-program\. .* make dynamo installs"),
     ):
-        place.submit(trial.spec, trial.attempt)
+        backend.submit(trial.spec, trial.attempt)
     assert not list(trial.attempt.iterdir())
 
 
@@ -109,12 +109,12 @@ def test_one_process_at_a_time_runs_deployments(make_trial: MakeTrial, lock: str
 def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTrial, lock: str) -> None:
     said: list[str] = []
     trials = [make_trial(str(number), behaviour={"client": 0}) for number in range(3)]
-    with LocalBackend(said.append, lock) as place:
-        handles = [place.submit(trial.spec, trial.attempt) for trial in trials]
-        assert [place.poll(handle) for handle in handles] == ["running", "waiting", "waiting"]
-        place.cancel(handles[1])
-        wait_for(lambda: place.poll(handles[2]) == "ended")
-        assert [place.poll(handle) for handle in handles] == ["ended"] * 3
+    with LocalBackend(said.append, lock) as backend:
+        handles = [backend.submit(trial.spec, trial.attempt) for trial in trials]
+        assert [backend.poll(handle) for handle in handles] == ["running", "waiting", "waiting"]
+        backend.cancel(handles[1])
+        wait_for(lambda: backend.poll(handles[2]) == "ended")
+        assert [backend.poll(handle) for handle in handles] == ["ended"] * 3
     assert len(said) == 1
     assert "one trial at a time" in said[0]
     assert not (trials[1].attempt / "attempt.json").exists(), "it was cancelled before it began"
@@ -124,11 +124,11 @@ def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTria
 @pytest.mark.slow
 def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial(behaviour={"deaf": ["prefill_w0"], "leaves": ["decode_w0"]})
-    with LocalBackend(unheard, lock) as place:
-        handle = place.submit(trial.spec, trial.attempt)
+    with LocalBackend(unheard, lock) as backend:
+        handle = backend.submit(trial.spec, trial.attempt)
         trial.pid("client")
-        place.cancel(handle)
-        wait_for(lambda: place.poll(handle) == "ended")
+        backend.cancel(handle)
+        wait_for(lambda: backend.poll(handle) == "ended")
         assert not trial.alive()
     assert "interrupted after" in (trial.record.error or "")
 
@@ -136,21 +136,21 @@ def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lo
 @pytest.mark.slow
 def test_cancelling_twice_does_not_cost_the_record(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial(behaviour={"deaf": ["client"]})
-    with LocalBackend(unheard, lock) as place:
-        handle = place.submit(trial.spec, trial.attempt)
+    with LocalBackend(unheard, lock) as backend:
+        handle = backend.submit(trial.spec, trial.attempt)
         trial.pid("client")
         for _ in range(2):
-            place.cancel(handle)
+            backend.cancel(handle)
             time.sleep(0.5)
-        wait_for(lambda: place.poll(handle) == "ended")
+        wait_for(lambda: backend.poll(handle) == "ended")
     assert "interrupted after" in (trial.record.error or "")
 
 
 @pytest.mark.slow
 def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
-    with LocalBackend(unheard, lock) as place:
-        place.submit(trial.spec, trial.attempt)
+    with LocalBackend(unheard, lock) as backend:
+        backend.submit(trial.spec, trial.attempt)
         trial.pid("frontend")
     assert not trial.alive()
     assert "interrupted after" in (trial.record.error or "")
@@ -169,5 +169,5 @@ def test_nothing_outlives_the_process_that_holds_the_place(
         wait_for(lambda: not trial.alive())
     assert "interrupted after" in (trial.record.error or "")
     attempt = trial.folder.new_attempt()
-    with LocalBackend(unheard, lock) as place:
-        wait_for(lambda: accepts(place, trial, attempt))
+    with LocalBackend(unheard, lock) as backend:
+        wait_for(lambda: accepts(backend, trial, attempt))

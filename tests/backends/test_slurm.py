@@ -47,13 +47,13 @@ class Study:
     def __post_init__(self) -> None:
         assert CALIBRATION is not None
         self.nodes = Nodes(self.slurm, CALIBRATION)
-        self.place = self.again()
+        self.backend = self.again()
 
     def again(self, trials_per_job: int | None = None) -> SlurmBackend:
         """A place as the next process of the same study makes it."""
         share = trials_per_job or self.trials_per_job
-        self.place = SlurmBackend(FACTS, share, self.said.append, every_s=0.0, grace_s=0.0, retry_s=0.0)
-        return self.place
+        self.backend = SlurmBackend(FACTS, share, self.said.append, every_s=0.0, grace_s=0.0, retry_s=0.0)
+        return self.backend
 
     def attempt(self, name: str, spec: TrialSpec = SPEC) -> Path:
         """The folder of a new attempt of the trial `name`, as a study prepares it."""
@@ -64,7 +64,7 @@ class Study:
         return attempt
 
     def submit(self, name: str) -> str:
-        return self.place.submit(SPEC, self.attempt(name))
+        return self.backend.submit(SPEC, self.attempt(name))
 
     def allocation(self, number: int = 1) -> Allocation:
         return Allocation(self.root / "runs" / "one" / "jobs" / str(number))
@@ -80,7 +80,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 def record_of(handle: str) -> str:
     record = read_attempt(Path(handle))
     assert record is not None
-    assert record.cause == "world"
+    assert record.cause == "infrastructure"
     return record.error or ""
 
 
@@ -93,7 +93,7 @@ def in_its_own_process(what: Callable[[], object]) -> int | None:
 
 
 def test_it_is_a_place_whose_attempts_go_on(study: Study) -> None:
-    assert isinstance(study.place, DetachedBackend)
+    assert isinstance(study.backend, DetachedBackend)
 
 
 def test_one_trial_is_one_job_of_its_nodes_that_takes_no_other(study: Study) -> None:
@@ -107,9 +107,9 @@ def test_one_trial_is_one_job_of_its_nodes_that_takes_no_other(study: Study) -> 
     record = study.allocation().read()
     assert record is not None
     assert (record.job_id, record.nodes) == (job_id, 18)
-    assert study.place.poll(handle) == "waiting"
+    assert study.backend.poll(handle) == "waiting"
     study.nodes.work()
-    assert study.place.poll(handle) == "ended"
+    assert study.backend.poll(handle) == "ended"
     assert read_attempt(Path(handle)) is not None
 
 
@@ -172,21 +172,21 @@ def test_the_process_is_the_batch_step_and_knows_only_a_path(study: Study) -> No
 def test_killed_around_sbatch_it_finds_its_job_or_submits_it(study: Study, instant: str) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at(instant)
-    assert in_its_own_process(lambda: study.place.submit(SPEC, attempt)) == -signal.SIGKILL
+    assert in_its_own_process(lambda: study.backend.submit(SPEC, attempt)) == -signal.SIGKILL
     record = study.allocation().read()
     assert record is not None
     assert record.job_id is None
-    place = study.again()
-    handle = place.resume(attempt)
+    backend = study.again()
+    handle = backend.resume(attempt)
     assert handle is not None
-    assert place.poll(handle) == "waiting"
+    assert backend.poll(handle) == "waiting"
     (job_id,) = study.slurm.jobs
     found = study.allocation().read()
     assert found is not None
     assert found.job_id == job_id
     assert (study.allocation().folder / f"{job_id}_submitted.pkl").exists(), "which the job waits for"
     study.nodes.work()
-    assert place.poll(handle) == "ended"
+    assert backend.poll(handle) == "ended"
     assert len(study.slurm.jobs) == 1
 
 
@@ -196,8 +196,8 @@ def test_killed_before_an_allocation_has_its_attempt_it_was_never_there(study: S
     study.allocation().folder.mkdir(parents=True)
     if came_to == "record":
         study.allocation().write(nodes=18)
-    assert study.place.resume(attempt) is None
-    study.place.submit(SPEC, attempt)
+    assert study.backend.resume(attempt) is None
+    study.backend.submit(SPEC, attempt)
     assert len(study.slurm.jobs) == 1
     assert study.allocation(2).attempts() == (attempt,)
 
@@ -205,15 +205,15 @@ def test_killed_before_an_allocation_has_its_attempt_it_was_never_there(study: S
 def test_while_nobody_answers_a_job_without_an_id_is_neither_submitted_nor_lost(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
-    in_its_own_process(lambda: study.place.submit(SPEC, attempt))
+    in_its_own_process(lambda: study.backend.submit(SPEC, attempt))
     study.slurm.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
-    place = study.again()
-    handle = place.resume(attempt)
+    backend = study.again()
+    handle = backend.resume(attempt)
     assert handle is not None
-    assert [place.poll(handle) for _ in range(3)] == ["waiting"] * 3
+    assert [backend.poll(handle) for _ in range(3)] == ["waiting"] * 3
     assert len(study.slurm.jobs) == 1
     study.slurm.fail("squeue", None)
-    assert place.poll(handle) == "waiting"
+    assert backend.poll(handle) == "waiting"
     assert len(study.slurm.jobs) == 1
     assert [line for line in study.said if "not answer" in line or "answers again" in line] == study.said[:2]
 
@@ -221,13 +221,13 @@ def test_while_nobody_answers_a_job_without_an_id_is_neither_submitted_nor_lost(
 def test_a_job_that_ended_unseen_is_known_by_what_it_left(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
-    in_its_own_process(lambda: study.place.submit(SPEC, attempt))
+    in_its_own_process(lambda: study.backend.submit(SPEC, attempt))
     (study.allocation().folder / "101_0_log.out").write_text("slurmstepd: node g03 vanished\n")
     study.slurm.forget("101")
-    place = study.again()
-    handle = place.resume(attempt)
+    backend = study.again()
+    handle = backend.resume(attempt)
     assert handle is not None
-    assert place.poll(handle) == "ended"
+    assert backend.poll(handle) == "ended"
     assert study.slurm.jobs == {}
     assert "Slurm no longer knows job 101" in record_of(handle)
     assert "node g03 vanished" in record_of(handle)
@@ -235,11 +235,11 @@ def test_a_job_that_ended_unseen_is_known_by_what_it_left(study: Study) -> None:
 
 def test_an_attempt_of_another_process_is_found_by_the_id_on_disk(study: Study) -> None:
     handle = study.submit("a")
-    place = study.again()
-    assert place.resume(Path(handle)) == handle
-    assert place.poll(handle) == "waiting"
+    backend = study.again()
+    assert backend.resume(Path(handle)) == handle
+    assert backend.poll(handle) == "waiting"
     study.nodes.work()
-    assert place.poll(handle) == "ended"
+    assert backend.poll(handle) == "ended"
     assert study.slurm.asked.count("sbatch") == 1
 
 
@@ -252,10 +252,10 @@ def test_a_lost_job_is_recorded_with_what_slurm_says(study: Study) -> None:
     handle = study.submit("a")
     mark_started(Path(handle), ["g01"])
     study.slurm.set("101", state="RUNNING", nodes="g[01-18]")
-    assert study.place.poll(handle) == "running"
+    assert study.backend.poll(handle) == "running"
     study.slurm.set("101", held="1:23", exit_code="0:9", failed="g07")
     study.nodes.end("101", "NODE_FAIL")
-    assert study.place.poll(handle) == "ended"
+    assert study.backend.poll(handle) == "ended"
     assert "job 101 ended as NODE_FAIL, exit code 0:9, on g[01-18], node g07 is down" in record_of(handle)
     record = read_attempt(Path(handle))
     assert record is not None
@@ -265,7 +265,7 @@ def test_a_lost_job_is_recorded_with_what_slurm_says(study: Study) -> None:
 def test_a_job_cancelled_in_the_queue_never_ran_and_cost_nothing(study: Study) -> None:
     handle = study.submit("a")
     study.slurm.set("101", state="CANCELLED", held="0:00")
-    assert study.place.poll(handle) == "ended"
+    assert study.backend.poll(handle) == "ended"
     assert "job 101 ended as CANCELLED" in record_of(handle)
     assert "never began to run" in record_of(handle)
     record = read_attempt(Path(handle))
@@ -277,22 +277,22 @@ def test_unknown_is_not_done_and_accounting_tells_when_the_controller_is_away(st
     handle = study.submit("a")
     study.slurm.fail("squeue", "slurm_load_jobs error: Socket timed out")
     study.slurm.fail("scontrol", "slurm_load_jobs error: Socket timed out")
-    assert study.place.poll(handle) == "waiting"
+    assert study.backend.poll(handle) == "waiting"
     state = json.loads(study.slurm.state.read_text())
     state["accounts"] = ["101|TIMEOUT|0:0|g[01-18]|240|2026-11-23T17:57:56"]
     study.slurm.state.write_text(json.dumps(state))
-    assert study.place.poll(handle) == "ended"
+    assert study.backend.poll(handle) == "ended"
     assert "ended as TIMEOUT" in record_of(handle)
 
 
 def test_a_record_on_its_way_is_waited_for(study: Study) -> None:
     handle = study.submit("a")
-    place = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
-    assert place.resume(Path(handle)) == handle
+    backend = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
+    assert backend.resume(Path(handle)) == handle
     study.nodes.end("101", "COMPLETED")
-    assert place.poll(handle) == "running"
+    assert backend.poll(handle) == "running"
     study.nodes.measure(Path(handle))
-    assert place.poll(handle) == "ended"
+    assert backend.poll(handle) == "ended"
     record = read_attempt(Path(handle))
     assert record is not None
     assert record.error is None
@@ -316,10 +316,10 @@ def test_a_record_on_its_way_is_waited_for_where_slurm_has_forgotten_the_job(stu
 
 def test_what_was_cancelled_in_the_queue_wrote_nothing_to_wait_for(study: Study) -> None:
     handle = study.submit("a")
-    place = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
-    place.resume(Path(handle))
+    backend = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
+    backend.resume(Path(handle))
     study.slurm.set("101", state="CANCELLED", held="0:00")
-    assert place.poll(handle) == "ended"
+    assert backend.poll(handle) == "ended"
 
 
 @pytest.mark.parametrize("left", ['{"job_id": "1', ""])
@@ -329,16 +329,16 @@ def test_a_torn_record_is_written_anew_and_stops_no_other_trial(study: Study, le
     torn.write_text(left)
     study.again()
     second = study.submit("b")
-    assert study.place.resume(Path(first)) == first
+    assert study.backend.resume(Path(first)) == first
     assert [job.job_id for job in pending_jobs(study.root / "runs" / "one")] == ["101", "102"]
-    assert [study.place.poll(handle) for handle in (first, second)] == ["waiting"] * 2
+    assert [study.backend.poll(handle) for handle in (first, second)] == ["waiting"] * 2
     assert sorted(study.slurm.jobs) == ["101", "102"]
     record = study.allocation().read()
     assert record is not None
     assert (record.job_id, record.nodes) == ("101", 18)
     assert f"{torn} was not readable; it is written anew, for job 101." in study.said
     study.nodes.work()
-    assert {study.place.poll(handle) for handle in (first, second)} == {"ended"}
+    assert {study.backend.poll(handle) for handle in (first, second)} == {"ended"}
 
 
 def test_one_question_now_and_then_for_all_jobs(study: Study) -> None:
@@ -359,9 +359,9 @@ def test_one_question_now_and_then_for_all_jobs(study: Study) -> None:
 def test_states_are_said_once_each(study: Study) -> None:
     handles = [study.submit(name) for name in "abc"]
     for handle in handles * 2:
-        study.place.poll(handle)
+        study.backend.poll(handle)
     study.slurm.set("102", state="RUNNING", reason="None", nodes="g[01-18]")
-    study.place.poll(handles[0])
+    study.backend.poll(handles[0])
     assert [line for line in study.said if "job 102" in line] == [
         "job 102 (trial b): submitted",
         "job 102 (trial b): PENDING (Resources)",
@@ -373,11 +373,11 @@ def test_an_open_allocation_takes_trial_after_trial_up_to_its_share(study: Study
     study.again(trials_per_job=3)
     for name in "abcd":
         handle = study.submit(name)
-        while study.place.poll(handle) != "ended":
+        while study.backend.poll(handle) != "ended":
             study.nodes.work()
     assert [len(Allocation(study.slurm.folder(job_id)).attempts()) for job_id in study.slurm.jobs] == [3, 1]
     assert [is_queue_closed(study.allocation(number).folder) for number in (1, 2)] == [True, False]
-    with study.place:
+    with study.backend:
         pass
     assert is_queue_closed(study.allocation(2).folder), "nobody is left who would post"
 
@@ -388,7 +388,7 @@ def test_an_allocation_that_a_killed_process_left_open_is_used_or_closed(
 ) -> None:
     study.again(trials_per_job=3)
     handle = study.submit("a")
-    while study.place.poll(handle) != "ended":
+    while study.backend.poll(handle) != "ended":
         study.nodes.work()
     assert not is_queue_closed(study.allocation().folder)
     study.again(trials_per_job)
@@ -399,10 +399,10 @@ def test_an_allocation_that_a_killed_process_left_open_is_used_or_closed(
 
 
 def test_at_once_means_in_several_allocations(study: Study) -> None:
-    place = study.again(trials_per_job=4)
+    backend = study.again(trials_per_job=4)
     handles = [study.submit(name) for name in "ab"]
     assert len(study.slurm.jobs) == 2
-    while {place.poll(handle) for handle in handles} != {"ended"}:
+    while {backend.poll(handle) for handle in handles} != {"ended"}:
         study.nodes.work()
     for name in "cd":
         study.submit(name)
@@ -410,40 +410,40 @@ def test_at_once_means_in_several_allocations(study: Study) -> None:
 
 
 def test_other_nodes_need_another_allocation(study: Study) -> None:
-    place = study.again(trials_per_job=4)
+    backend = study.again(trials_per_job=4)
     handle = study.submit("a")
-    while place.poll(handle) != "ended":
+    while backend.poll(handle) != "ended":
         study.nodes.work()
     smaller = SPEC.model_copy(update={"hardware": SPEC.hardware.model_copy(update={"nodes": 9})})
-    place.submit(smaller, study.attempt("b", smaller))
+    backend.submit(smaller, study.attempt("b", smaller))
     assert [job["options"]["nodes"] for job in study.slurm.jobs.values()] == ["18", "9"]
 
 
 def test_what_an_allocation_did_not_take_gets_another_job(study: Study) -> None:
-    place = study.again(trials_per_job=4)
+    backend = study.again(trials_per_job=4)
     first = study.submit("a")
-    while place.poll(first) != "ended":
+    while backend.poll(first) != "ended":
         study.nodes.work()
     study.nodes.refuse = 1
     second = study.submit("b")
     study.nodes.end("101", "COMPLETED")
-    assert place.poll(second) == "waiting"
+    assert backend.poll(second) == "waiting"
     assert len(study.slurm.jobs) == 2
     assert study.allocation(2).attempts() == (Path(second),)
     study.nodes.work()
-    assert place.poll(second) == "ended"
+    assert backend.poll(second) == "ended"
     assert study.nodes.measured == [Path(first), Path(second)]
     assert study.again().resume(Path(second)) == second
 
 
 def test_what_was_cancelled_is_not_begun_again(study: Study) -> None:
-    place = study.again(trials_per_job=4)
+    backend = study.again(trials_per_job=4)
     first = study.submit("a")
-    while place.poll(first) != "ended":
+    while backend.poll(first) != "ended":
         study.nodes.work()
     second = study.submit("b")
     study.slurm.set("101", state="CANCELLED")
-    assert place.poll(second) == "ended"
+    assert backend.poll(second) == "ended"
     assert "CANCELLED" in record_of(second)
     assert len(study.slurm.jobs) == 1
 
@@ -487,35 +487,37 @@ def test_what_slurm_does_not_take_now_is_submitted_later_but_not_for_ever(
     study: Study, words: str, patience_s: float | None
 ) -> None:
     now = {"s": 0.0}
-    study.place = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, retry_s=30.0, clock=lambda: now["s"])
+    study.backend = SlurmBackend(
+        FACTS, 1, study.said.append, every_s=0.0, retry_s=30.0, clock=lambda: now["s"]
+    )
     study.slurm.fail("sbatch", words)
     handle = study.submit("a")
     for now["s"] in (0.0, 10.0, 31.0, 40.0, patience_s or 1e6):
-        assert study.place.poll(handle) == "waiting"
+        assert study.backend.poll(handle) == "waiting"
     assert study.slurm.asked.count("sbatch") == 3, "every half minute"
     assert [line for line in study.said if words in line] == study.said, "said once"
     now["s"] += 61.0
     if patience_s:
         with pytest.raises(ConfigurationError, match=r"policy[\s\S]*It was tried for"):
-            study.place.poll(handle)
+            study.backend.poll(handle)
     study.slurm.fail("sbatch", None)
     now["s"] += 61.0
-    assert study.place.poll(handle) == "waiting"
+    assert study.backend.poll(handle) == "waiting"
     assert len(study.slurm.jobs) == 1
     study.nodes.work()
-    assert study.place.poll(handle) == "ended"
+    assert study.backend.poll(handle) == "ended"
 
 
 def test_a_refused_job_is_submitted_when_the_study_comes_back(study: Study) -> None:
     study.slurm.fail("sbatch", "sbatch: error: Invalid account")
     attempt = study.attempt("a")
     with pytest.raises(ConfigurationError):
-        study.place.submit(SPEC, attempt)
+        study.backend.submit(SPEC, attempt)
     study.slurm.fail("sbatch", None)
-    place = study.again()
-    handle = place.resume(attempt)
+    backend = study.again()
+    handle = backend.resume(attempt)
     assert handle is not None
-    assert place.poll(handle) == "waiting"
+    assert backend.poll(handle) == "waiting"
     assert len(study.slurm.jobs) == 1
 
 
@@ -523,19 +525,19 @@ def test_a_path_that_sbatch_would_fill_in_is_refused(study: Study) -> None:
     trial = TrialFolder(study.root / "runs" / "50%j" / "a")
     trial.write_spec(SPEC)
     with pytest.raises(ConfigurationError, match="holds a %"):
-        study.place.submit(SPEC, trial.new_attempt())
+        study.backend.submit(SPEC, trial.new_attempt())
     assert study.slurm.jobs == {}
 
 
 def test_cancelling_ends_the_job(study: Study) -> None:
     handle = study.submit("a")
-    study.place.cancel(handle)
-    assert study.place.poll(handle) == "ended"
+    study.backend.cancel(handle)
+    assert study.backend.poll(handle) == "ended"
     assert "CANCELLED" in record_of(handle)
 
 
 def test_leaving_says_what_goes_on_and_ends_nothing(study: Study) -> None:
-    with study.place:
-        study.place.poll(study.submit("a"))
+    with study.backend:
+        study.backend.poll(study.submit("a"))
     assert study.slurm.jobs["101"]["state"] == "PENDING"
     assert "Left running: job 101 (trial a): PENDING (Resources)" in study.said[-1]

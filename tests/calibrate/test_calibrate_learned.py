@@ -63,7 +63,7 @@ def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFo
     spec = trial.trial_spec
     true_qps = SimulatorForecast(spec, rack).capacity_qps()
     for number, capacity_qps in enumerate((0.98 * true_qps, None)):
-        facts = {"number": number, "source": "calibrated", "attempts": (), "provenance": {}}
+        facts = {"number": number, "source": "surrogate", "attempts": (), "provenance": {}}
         lowest = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": number})})
         outcome = judge_infeasible(lowest, reason="", **facts)  # type: ignore[arg-type]
         found = CapacityQps(low=capacity_qps, high=None, boundary=capacity_qps, censored=False)
@@ -92,7 +92,7 @@ def test_without_a_file_its_words_are_told(study: StudyFolder) -> None:
 def test_a_search_that_learned_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     settings = asked()
-    with pytest.raises(ConfigurationError, match=r"learned no rack.*search=calibrated"):
+    with pytest.raises(ConfigurationError, match=r"learned no rack.*search=surrogate"):
         learned_calibration(
             settings.calibrate, starting_calibration(settings, ()), StudyFolder(tmp_path / "other")
         )

@@ -71,7 +71,7 @@ def test_a_job_is_seen_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> N
 
     stamp = "2026-01-01T00:00:00+00:00"
     record = AttemptRecord(
-        started_at=stamp, ended_at=stamp, held_s=36.0, error="stopped: scancel", cause="world"
+        started_at=stamp, ended_at=stamp, held_s=36.0, error="stopped: scancel", cause="infrastructure"
     )
     write_attempt(attempt, record)
     assert "job" not in tune("action=status", *ONE).stdout.partition("best")[2]
@@ -110,7 +110,7 @@ def test_logs_of_this_machine_end_with_the_process_that_ran_the_study(tune: Tune
     assert tune(*ONE, "load.min_duration_s=60.0", "load.concatenate_permutation=false").returncode == 0
     root = tmp_path / "runs" / "one"
     record = root / "study.json"
-    record.write_text(record.read_text().replace('"place": "sim"', '"place": "local"'))
+    record.write_text(record.read_text().replace('"backend": "sim"', '"backend": "local"'))
     (first,) = root.glob("*/raw/1")
     attempt = first.with_name("2")
     (attempt / "logs").mkdir(parents=True)

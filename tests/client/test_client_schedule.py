@@ -22,7 +22,7 @@ def test_every_query_has_its_arrival_and_its_lengths() -> None:
 
 def test_two_seeds_decide_two_things() -> None:
     one, other_arrivals, other_lengths = (
-        draw_schedule(make_settings(**seeds)) for seeds in ({}, {"load__seed": 4}, {"load__length_seed": 4})
+        draw_schedule(make_settings(**seeds)) for seeds in ({}, {"load__seed": 4}, {"load__shuffle_seed": 4})
     )
     assert not np.array_equal(one.arrival_ns, other_arrivals.arrival_ns)
     assert np.array_equal(one.arrival_ns, other_lengths.arrival_ns)

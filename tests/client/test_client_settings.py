@@ -47,7 +47,7 @@ def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
         ("load__seed", "MLPERF"),
         ("load__seed", -1),
         ("load__seed", 2**64),
-        ("load__length_seed", None),
+        ("load__shuffle_seed", None),
         ("load__client_concurrency", 0),
         ("load__request_timeout_s", None),
         ("load__response_timeout_s", 0),

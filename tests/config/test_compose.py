@@ -162,7 +162,7 @@ BAD = [
     (["cluster.kind=moon"], "cluster.kind: found 'moon'; expected 'sim', 'local' or 'slurm'"),
     (["cluster=moon"], "cluster=moon: no such option. There are: local, sim, slurm"),
     (["action=rn"], "action: found 'rn'; expected 'run'"),
-    (["search=anneal"], "There are: calibrated, default, gp, grid, random, tpe"),
+    (["search=anneal"], "There are: default, gp, grid, random, surrogate, tpe"),
     (["~load"], "load: not set; expected a value"),
     (["+sweep=pd_split", "~sweep.space.target_qps", "~sweep.space.nothing"], "nothing"),
     (["+sweep=pd_split", "sweep.n_trials=0"], "sweep.n_trials: found 0"),

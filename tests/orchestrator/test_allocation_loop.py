@@ -151,13 +151,13 @@ class Pair:
         for attempt in self.attempts:
             enqueue_attempt(self.job, attempt)
 
-    def start(self, *place: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), *place]
+    def start(self, *backend: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), *backend]
         return subprocess.Popen(command, env=self.first.environment(), stderr=subprocess.PIPE, text=True)
 
-    def run(self, *place: str) -> tuple[int, str]:
+    def run(self, *backend: str) -> tuple[int, str]:
         close_queue(self.job)
-        with self.start(*place) as process:
+        with self.start(*backend) as process:
             return finish(process), process.stderr.read() if process.stderr else ""
 
     def errors(self) -> list[str | None]:

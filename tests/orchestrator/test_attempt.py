@@ -75,7 +75,7 @@ def test_a_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: Mak
         assert finish(orchestrator) == 3
     assert f"{name} ended by SIGKILL before the client did" in (trial.record.error or "")
     assert f"{name} starts" in (trial.record.error or ""), "the end of its log"
-    assert trial.record.cause == "world"
+    assert trial.record.cause == "infrastructure"
     assert_nothing_left(trial)
 
 
@@ -95,7 +95,7 @@ def test_a_client_that_gives_up_fails_the_attempt(code: int, make_trial: MakeTri
     trial = make_trial(behaviour={"client": code})
     assert trial.run()[0] == 3
     assert f"the load client ended with exit code {code}" in (trial.record.error or "")
-    assert trial.record.cause == "world"
+    assert trial.record.cause == "infrastructure"
     assert_nothing_left(trial)
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_ends_with_0_before_it_is_ready_fails_the_attempt_at_once(
     assert code == 3
     assert "decode_w0 ended with exit code 0" in said
     assert "| bye" in (trial.record.error or "")
-    assert trial.record.cause == "world"
+    assert trial.record.cause == "infrastructure"
     assert trial.record.held_s < 60.0
     assert_nothing_left(trial)
 
@@ -126,7 +126,7 @@ def test_an_engine_that_cannot_run_its_configuration_makes_the_point_wrong(
 ) -> None:
     trial = make_trial(behaviour={"ends": {"prefill_w1": [1, words]}})
     assert trial.run()[0] == 1
-    assert trial.record.cause == "point"
+    assert trial.record.cause == "configuration"
     assert words.splitlines()[-1] in (trial.record.error or "")
     assert_nothing_left(trial)
 
@@ -135,7 +135,7 @@ def test_an_engine_that_cannot_run_its_configuration_makes_the_point_wrong(
 def test_the_same_words_of_a_frontend_are_no_evidence_against_the_point(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"ends": {"frontend": [1, "CUDA out of memory"]}})
     assert trial.run()[0] == 3
-    assert trial.record.cause == "world"
+    assert trial.record.cause == "infrastructure"
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_a_signal_stops_everything_and_what_is_known_is_written(
         orchestrator.send_signal(number)
         assert finish(orchestrator) == INTERRUPTED
     assert "interrupted after" in (trial.record.error or "")
-    assert trial.record.cause == "world"
+    assert trial.record.cause == "infrastructure"
     assert_nothing_left(trial)
 
 

@@ -28,18 +28,18 @@ WORLD = [
 def test_evidence_against_the_point(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("starting\n" * 50 + line + "\n" + "shutting down\n" * 50)
-    assert classify_failure(log) == "point"
+    assert classify_failure(log) == "configuration"
 
 
 @pytest.mark.parametrize("line", WORLD)
 def test_without_evidence_it_is_the_world(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"starting\n{line}\n")
-    assert classify_failure(log) == "world"
+    assert classify_failure(log) == "infrastructure"
 
 
 def test_a_log_that_is_not_there_is_no_evidence(tmp_path: Path) -> None:
-    assert classify_failure(tmp_path / "none") == "world"
+    assert classify_failure(tmp_path / "none") == "infrastructure"
     assert "(nothing)" in last_lines(tmp_path / "none")
 
 

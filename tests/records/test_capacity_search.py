@@ -33,5 +33,5 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_a_torn_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "probe_request.json").write_text('{"target_qps": 1')
-    with pytest.raises(ResumableError, match=r"asked\.json: not a readable asked\.json"):
+    with pytest.raises(ResumableError, match=r"probe_request\.json: not a readable probe_request\.json"):
         read_probe_request(tmp_path)

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "outcome.json"
 STUDY = StudyRecord(
     name="pd_split-sim",
     question="Which split?",
-    place="sim",
+    backend="sim",
     stack="dynamo_v0",
     model="llama3.1-405b-fp4",
     hardware="gb200-nvl72",
@@ -71,7 +71,9 @@ def test_spec_study_and_attempt_come_back_as_they_were(tmp_path):
     study, trial = StudyFolder(tmp_path), StudyFolder(tmp_path).trial(spec().trial_id)
     study.write_study(STUDY)
     trial.write_spec(spec())
-    record = AttemptRecord(started_at="a", ended_at="b", held_s=3.0, error="out of memory", cause="point")
+    record = AttemptRecord(
+        started_at="a", ended_at="b", held_s=3.0, error="out of memory", cause="configuration"
+    )
     write_attempt(trial.new_attempt(), record)
     assert study.read_study() == STUDY
     assert trial.read_spec() == spec()

@@ -42,7 +42,7 @@ def test_a_study_without_one_has_none(tmp_path: Path) -> None:
 
 def test_a_torn_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "posterior.json").write_text('{"schema": 1, "trials_t')
-    with pytest.raises(ResumableError, match=r"belief\.json"):
+    with pytest.raises(ResumableError, match=r"posterior\.json"):
         read_posterior(tmp_path)
 
 
@@ -52,8 +52,6 @@ def test_ends_in_disorder_are_refused() -> None:
 
 
 def test_a_proposal_keeps_what_it_expected(tmp_path: Path) -> None:
-    proposal = Proposal(
-        number=1, params={}, source="calibrated", trial_id="abc", expected_capacity_qps=NARROW
-    )
+    proposal = Proposal(number=1, params={}, source="surrogate", trial_id="abc", expected_capacity_qps=NARROW)
     append_proposal(tmp_path / "proposals.jsonl", proposal)
     assert read_proposals(tmp_path / "proposals.jsonl") == (proposal,)

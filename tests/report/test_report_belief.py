@@ -32,7 +32,7 @@ def proposal(outcome: Outcome, expected_capacity_qps: Interval | None) -> Propos
     return Proposal(
         number=outcome.number,
         params={},
-        source="calibrated",
+        source="surrogate",
         trial_id=outcome.trial_id,
         expected_capacity_qps=expected_capacity_qps,
     )

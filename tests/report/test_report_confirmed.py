@@ -61,7 +61,7 @@ def test_the_answer_says_what_is_confirmed_and_no_more_that_the_winner_was_lucky
 
 def test_without_one_the_command_that_confirms_is_recommended_with_its_place() -> None:
     command = ("+sweep=pd_split", "cluster=slurm", "cluster.partition=batch", "study.seed=7", "runs_dir=r")
-    notes = answered(OUTCOMES, None, place="slurm", command=command).notes
+    notes = answered(OUTCOMES, None, backend="slurm", command=command).notes
     assert any(
         "measure the best again on new deployments, python -m tune action=confirm study.name=pd_split-sim "
         "cluster=slurm cluster.partition=batch runs_dir=r." in note

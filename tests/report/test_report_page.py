@@ -31,10 +31,10 @@ CASES: Cases = {
     "all failed": (study(), [unmeasured(i, "failed", "gb07 went down") for i in range(4)]),
     "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
     "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
-    "load curve": (study(space=RATE_SPACE, place="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
-    "mock engines": (study(place="local", stack="dynamo_v1_mocker"), [measured(0)]),
-    "mock engines on Slurm": (study(place="slurm", stack="dynamo_v1_mocker"), [measured(0)]),
-    "real engines here": (study(place="local", stack="dynamo_v1"), [measured(0)]),
+    "load curve": (study(space=RATE_SPACE, backend="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
+    "mock engines": (study(backend="local", stack="dynamo_v1_mocker"), [measured(0)]),
+    "mock engines on Slurm": (study(backend="slurm", stack="dynamo_v1_mocker"), [measured(0)]),
+    "real engines here": (study(backend="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
     "highest rates": (study(), [searched(i, prefill=14 - i) for i in range(3)]),
@@ -97,8 +97,8 @@ def test_every_study_has_a_page_that_loads_nothing_and_whose_data_parse(case: st
     for name, text in page.scripts.items():
         if name.startswith("spec-"):
             assert json.loads(text)["data"]
-    assert ("Simulated" in page.text) == (record.place == "sim")
-    assert ("No GPU ran." in page.text) == (record.place == "sim" or record.stack == "dynamo_v1_mocker")
+    assert ("Simulated" in page.text) == (record.backend == "sim")
+    assert ("No GPU ran." in page.text) == (record.backend == "sim" or record.stack == "dynamo_v1_mocker")
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
     assert sorted(p.name for p in (tmp_path / "reports" / record.name).iterdir()) == [

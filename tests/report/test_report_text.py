@@ -38,7 +38,7 @@ def test_a_run_without_orders_and_binding_has_no_such_lines() -> None:
     text = lines(spread=None, binding=None)
     assert text[-1] == "verdict   holds its SLO"
     failed = unmeasured(0, "failed", "gb07 went down")
-    assert render_outcome(failed, SLO, study(place="slurm")).splitlines()[1] == "failed    gb07 went down"
+    assert render_outcome(failed, SLO, study(backend="slurm")).splitlines()[1] == "failed    gb07 went down"
 
 
 def test_the_status_of_a_study_says_in_how_many_orders_its_best_holds() -> None:
@@ -50,10 +50,10 @@ def test_the_status_of_a_study_says_in_how_many_orders_its_best_holds() -> None:
 
 
 def test_trials_of_mock_engines_are_never_said_to_have_run_on_their_hardware() -> None:
-    mocked = study(place="local", stack="dynamo_v1_mocker")
+    mocked = study(backend="local", stack="dynamo_v1_mocker")
     assert "mock engines on this machine" in render_outcome(measured(0), SLO, mocked).splitlines()[0]
     assert "mock engines on this machine" in render_status(mocked, (), [measured(0)])
-    assert "mock" not in render_status(study(place="local", stack="dynamo_v1"), (), [measured(0)])
-    on_slurm = study(place="slurm", stack="dynamo_v1_mocker")
+    assert "mock" not in render_status(study(backend="local", stack="dynamo_v1"), (), [measured(0)])
+    on_slurm = study(backend="slurm", stack="dynamo_v1_mocker")
     assert "mock engines on Slurm" in render_outcome(measured(0), SLO, on_slurm).splitlines()[0]
     assert "mock engines on Slurm" in render_status(on_slurm, (), [measured(0)])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-RACK = re.compile(r"^python (tests/slurm/slurm_rack\.py) python (-m tune .*)$", re.MULTILINE)
+RACK = re.compile(r"^python (tests/support/slurm_rack\.py) python (-m tune .*)$", re.MULTILINE)
 
 
 @pytest.mark.slow

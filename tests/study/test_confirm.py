@@ -78,7 +78,7 @@ def chosen(runs: Path, *words: str) -> tuple[ConfirmationCandidate, ...]:
     return select_candidates(study, record, compose_overrides(words).settings.confirm)
 
 
-def confirm(runs: Path, *words: str, place: Wrapped | None = None) -> tuple[list[Outcome], Confirmation]:
+def confirm(runs: Path, *words: str, backend: Wrapped | None = None) -> tuple[list[Outcome], Confirmation]:
     composition = compose_overrides((*AGAIN, *words))
     study = StudyFolder(runs / NAME)
     record = study.read_study()
@@ -90,7 +90,7 @@ def confirm(runs: Path, *words: str, place: Wrapped | None = None) -> tuple[list
     heard: list[Outcome] = []
     with (
         open_study(repeats_root(study.root), asked) as folder,
-        place or Wrapped(composition, nothing) as running,
+        backend or Wrapped(composition, nothing) as running,
     ):
         candidates = run_repeats(
             folder, picked, settings, running, overrides=overrides, recorded=heard.append
@@ -212,17 +212,17 @@ def test_repeats_are_not_confirmed(runs: Path) -> None:
 
 
 def test_a_broken_world_ends_it_early(runs: Path) -> None:
-    place = wrapped(Broken)
+    backend = wrapped(Broken)
     with pytest.raises(ResumableError, match="2 repeats in a row failed"):
-        confirm(runs, place=place)
-    assert place.submitted == 2
+        confirm(runs, backend=backend)
+    assert backend.submitted == 2
 
 
 def test_a_budget_is_kept(runs: Path) -> None:
-    place = wrapped()
+    backend = wrapped()
     with pytest.raises(ResumableError, match=r"budget of 0\.5 GPU-hours"):
-        confirm(runs, "study.max_gpu_hours=0.5", place=place)
-    assert place.submitted == 0
+        confirm(runs, "study.max_gpu_hours=0.5", backend=backend)
+    assert backend.submitted == 0
 
 
 @pytest.mark.slow
@@ -247,9 +247,9 @@ def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs:
     (repeats.trial(outcomes[2].trial_id).root / "outcome.json").unlink()
     for attempt in repeats.trial(outcomes[2].trial_id).attempts():
         (attempt / "attempt.json").unlink()
-    place = wrapped()
-    resumed, same = confirm(runs, place=place)
-    assert place.submitted == 1
+    backend = wrapped()
+    resumed, same = confirm(runs, backend=backend)
+    assert backend.submitted == 1
     assert json.loads(same.model_dump_json())["configurations"] == [
         json.loads(one.model_dump_json()) for one in found.configurations
     ]
@@ -263,18 +263,18 @@ def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        confirm(runs, place=Wrapped(compose_overrides(FIXED), interrupt))
+        confirm(runs, backend=Wrapped(compose_overrides(FIXED), interrupt))
     picked = chosen(runs, *AGAIN)
     repeats = StudyFolder(runs / f"{NAME}.confirm")
     number, gpu_hours = gpu_hours_ahead(repeats, picked, rerun=False)
     assert number == 2
     assert gpu_hours == pytest.approx(sum(one.gpu_hours for one in picked))
-    place = wrapped()
-    _, two = confirm(runs, place=place)
-    assert place.submitted == 2
-    place = wrapped()
-    _, three = confirm(runs, "confirm.repeats=3", place=place)
-    assert place.submitted == 2
+    backend = wrapped()
+    _, two = confirm(runs, backend=backend)
+    assert backend.submitted == 2
+    backend = wrapped()
+    _, three = confirm(runs, "confirm.repeats=3", backend=backend)
+    assert backend.submitted == 2
     assert (two.degrees_of_freedom, three.degrees_of_freedom) == (2, 4)
     assert three.gpu_hours > two.gpu_hours
 
@@ -282,8 +282,8 @@ def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: P
 @pytest.mark.slow
 def test_a_repeat_that_failed_is_told_and_tried_again(runs: Path) -> None:
     with pytest.raises(ResumableError, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
-        confirm(runs, "confirm.configurations=1", place=wrapped(FailsOnce))
-    place = wrapped()
-    _, found = confirm(runs, "confirm.configurations=1", place=place)
-    assert place.submitted == 1
+        confirm(runs, "confirm.configurations=1", backend=wrapped(FailsOnce))
+    backend = wrapped()
+    _, found = confirm(runs, "confirm.configurations=1", backend=backend)
+    assert backend.submitted == 1
     assert found.configurations[0].guaranteed_qps

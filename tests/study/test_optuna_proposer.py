@@ -152,7 +152,7 @@ def test_a_grid_over_a_continuous_range_is_one_clear_error() -> None:
 
 
 def test_gp_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune.study.samplers.find_spec", lambda name: None)
+    monkeypatch.setattr("tune.study.optuna_samplers.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="search=gp needs torch"):
         OptunaProposer(SPACE, search("gp"), seed=0)
 

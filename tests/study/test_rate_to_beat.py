@@ -54,9 +54,9 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
     assert given_up(outcomes)
     assert all(outcome.probes[0].target_qps > best_qps for outcome in given_up(outcomes)), "just above it"
     assert all(json.loads(path.read_text())["early_stop_qps"] >= to_beat_qps for path in goals(tmp_path))
-    places = {row["number"]: row["rank"] for row in rank(outcomes)}
-    assert max(places[o.number] for o in outcomes if o.feasible) < min(
-        places[o.number] for o in given_up(outcomes)
+    backends = {row["number"]: row["rank"] for row in rank(outcomes)}
+    assert max(backends[o.number] for o in outcomes if o.feasible) < min(
+        backends[o.number] for o in given_up(outcomes)
     )
 
 

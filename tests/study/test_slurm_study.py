@@ -50,10 +50,10 @@ class Driver:
         composition = compose_overrides(self.words)
         settings = composition.settings
         share = settings.study.trials_per_job
-        place = SlurmBackend(settings.cluster, share, self._hear, every_s=0.02, grace_s=0.0)
+        backend = SlurmBackend(settings.cluster, share, self._hear, every_s=0.02, grace_s=0.0)
         with (
             open_study(self.folder.root, study_record(settings, "one", self.words)) as folder,
-            place as running,
+            backend as running,
         ):
             return run_study(
                 folder, settings, running, partial(trial_overrides, settings=settings), lambda outcome: None
@@ -131,7 +131,7 @@ def test_a_study_is_one_job_a_trial_and_one_at_a_time(driver: MakeDriver) -> Non
     require_each_paid_once(study, 3)
     record = study.folder.read_study()
     assert record is not None
-    assert (record.place, record.parallel) == ("slurm", 1)
+    assert (record.backend, record.parallel) == ("slurm", 1)
 
 
 @pytest.mark.slow

@@ -68,7 +68,11 @@ class Broken(Wrapped):
         write_attempt(
             attempt,
             AttemptRecord(
-                started_at=stamp, ended_at=stamp, held_s=36.0, error="node gb07 is down", cause="world"
+                started_at=stamp,
+                ended_at=stamp,
+                held_s=36.0,
+                error="node gb07 is down",
+                cause="infrastructure",
             ),
         )
         return str(attempt)
@@ -82,7 +86,7 @@ def nothing(number: int) -> None:
 
 
 def play(
-    runs: Path, overrides: tuple[str, ...], place: Wrapped | None = None, told: list[int] | None = None
+    runs: Path, overrides: tuple[str, ...], backend: Wrapped | None = None, told: list[int] | None = None
 ) -> list[Outcome]:
     composition = compose_overrides(overrides)
     settings = composition.settings
@@ -90,7 +94,7 @@ def play(
     heard: list[int] = [] if told is None else told
     with (
         open_study(runs / composition.study_name, asked) as folder,
-        place or Wrapped(composition, nothing) as running,
+        backend or Wrapped(composition, nothing) as running,
     ):
         return run_study(
             folder,
@@ -315,11 +319,11 @@ def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> No
 
 def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> None:
     overrides = ("+sweep=parallelism", "study.n_trials=12", "search=random", *SHORT)
-    place = Wrapped(compose_overrides(overrides), nothing)
-    outcomes = play(tmp_path, overrides, place)
+    backend = Wrapped(compose_overrides(overrides), nothing)
+    outcomes = play(tmp_path, overrides, backend)
     broken = [outcome for outcome in outcomes if outcome.status == "infeasible"]
     assert broken, "a box of parallelism and workers holds splits that do not fit"
-    assert place.submitted == len(outcomes) - len(broken)
+    assert backend.submitted == len(outcomes) - len(broken)
     assert all("split" in (outcome.reason or "") for outcome in broken)
     assert all(outcome.gpu_hours == 0 for outcome in broken)
 
@@ -350,9 +354,9 @@ def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Pat
         settings = composition.settings
         with (
             open_study(tmp_path / f"again-{row['rank']}", study_record(settings, "again", ())) as folder,
-            Wrapped(composition, nothing) as place,
+            Wrapped(composition, nothing) as backend,
         ):
-            outcome, fresh = run_trial(folder, settings, place, lambda spec: ())
+            outcome, fresh = run_trial(folder, settings, backend, lambda spec: ())
         assert fresh
         assert outcome.trial_id == row["trial_id"]
         first = next(o for o in outcomes if o.trial_id == row["trial_id"])
@@ -366,9 +370,9 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
         settings = composition.settings
         with (
             open_study(tmp_path / "single-sim", study_record(settings, "single-sim", ())) as folder,
-            Wrapped(composition, nothing) as place,
+            Wrapped(composition, nothing) as backend,
         ):
-            return run_trial(folder, settings, place, lambda spec: ())
+            return run_trial(folder, settings, backend, lambda spec: ())
 
     first, fresh = measure_once()
     assert fresh

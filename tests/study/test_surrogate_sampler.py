@@ -1,4 +1,4 @@
-"""search=calibrated in a study: a sampler like any other, which leaves what it believes on record."""
+"""search=surrogate in a study: a sampler like any other, which leaves what it believes on record."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def ledger(settings: Settings, learner: SurrogateSampler, min_gain: float = 0.0)
 
 
 def measured(settings: Settings, boundary: float | None, **capacity: object) -> Outcome:
-    facts = {"number": 0, "source": "calibrated", "attempts": (), "provenance": {}}
+    facts = {"number": 0, "source": "surrogate", "attempts": (), "provenance": {}}
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
     found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
     return start.model_copy(
@@ -111,13 +111,13 @@ def test_a_rebuilt_ledger_proposes_what_the_first_one_did(
     whole = played(settings, ledger(settings, learner), range(4))
     rebuilt = ledger(settings, learner)
     for number, workers in enumerate(whole[:3]):
-        rebuilt.adopt(number, {"prefill_workers": workers}, "calibrated")
+        rebuilt.adopt(number, {"prefill_workers": workers}, "surrogate")
         rebuilt.tell(number, measured(settings, truth(workers)))
     assert rebuilt.propose(3) == {"prefill_workers": whole[3]}
 
 
 def test_a_failed_trial_teaches_nothing(settings: Settings, learner: SurrogateSampler) -> None:
-    facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
+    facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
     one, other = ledger(settings, learner), ledger(settings, learner)
     for of in (one, other):
         played(settings, of, range(1))
@@ -133,10 +133,10 @@ def test_two_trials_that_were_one_deployment_teach_once(
     of = ledger(settings, learner)
     played(settings, of, range(2))
     told = measured(settings, truth(12))
-    of.adopt(2, {"prefill_workers": 12}, "calibrated")
+    of.adopt(2, {"prefill_workers": 12}, "surrogate")
     of.tell(2, told)
     once = of.belief({})
-    of.adopt(3, {"prefill_workers": 12}, "calibrated")
+    of.adopt(3, {"prefill_workers": 12}, "surrogate")
     of.tell(3, told)
     assert of.belief({}) == once
 
@@ -160,7 +160,7 @@ def test_while_trials_run_it_is_not_judged_whether_another_is_worth_its_cost(
 
 
 def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
-    facts = {"number": 1, "source": "calibrated", "attempts": (), "provenance": {}}
+    facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
     crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]
     assert seen_in(crashed) == {"status": "crashed"}
     alone = {"prefill_capacity_qps": 12.6, "decode_capacity_qps": 16.0}
@@ -228,11 +228,11 @@ def test_what_its_emulator_does_not_tell_apart_is_refused(
 def test_it_is_the_default_where_the_rate_is_searched_for() -> None:
     names = {
         ("+sweep=pd_split",): "tpe",
-        ("+sweep=pd_split", "load.mode=capacity"): "calibrated",
+        ("+sweep=pd_split", "load.mode=capacity"): "surrogate",
         ("+sweep=pd_split", "load.mode=capacity", "search=tpe"): "tpe",
-        ("+sweep=pd_split", "cluster=slurm"): "calibrated",
+        ("+sweep=pd_split", "cluster=slurm"): "surrogate",
         ("+sweep=target_qps",): "grid",
-        ("+sweep=pd_split", "search=calibrated"): "calibrated",
+        ("+sweep=pd_split", "search=surrogate"): "surrogate",
         (): "tpe",
     }
     for words, name in names.items():
@@ -290,9 +290,9 @@ def test_a_reference_at_a_rate_that_the_sweep_has_not_is_heard_all_the_same() ->
 
 @pytest.mark.slow
 def test_a_study_at_fixed_rates_learns_the_rack_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    command = ("search=calibrated", *NARROW[:-4], "load.mode=fixed", *QUICK[1:], "study.parallel=2")
+    command = ("search=surrogate", *NARROW[:-4], "load.mode=fixed", *QUICK[1:], "study.parallel=2")
     whole = play(tmp_path / "whole", (*command, "study.n_trials=6"))
-    assert {outcome.source for outcome in whole[1:]} == {"calibrated"}
+    assert {outcome.source for outcome in whole[1:]} == {"surrogate"}
     belief = read_posterior(next((tmp_path / "whole").glob("*/study.json")).parent)
     assert belief
     assert belief.trials_told == 6

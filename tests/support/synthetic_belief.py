@@ -46,7 +46,7 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
         expected = None if number == 0 else interval(median / reach, median, median * reach)
         outcome = _measured(number, true_qps)
         outcomes.append(outcome)
-        source = "baseline" if number == 0 else "calibrated"
+        source = "baseline" if number == 0 else "surrogate"
         proposals.append(
             Proposal(
                 number=number,
@@ -104,10 +104,10 @@ def _measured(number: int, capacity_qps: float) -> Outcome:
             prefill=prefill,
             probes=probes,
             capacity_qps=found,
-            source="calibrated",
+            source="surrogate",
             feasible=False,
             reason=reason,
         )
     probes = (asked(low * 1.02, 5.1, full=False), asked(low, 4.3))
     bracket = (low, None, capacity_qps)
-    return searched(number, prefill=prefill, probes=probes, bracket=bracket, source="calibrated")
+    return searched(number, prefill=prefill, probes=probes, bracket=bracket, source="surrogate")

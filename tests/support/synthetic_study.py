@@ -55,7 +55,7 @@ def study(**changes: Any) -> StudyRecord:
             "schema": 1,
             "name": "pd_split-sim",
             "question": "Which split and which rate give the most output tokens/s per GPU under the SLO?",
-            "place": "sim",
+            "backend": "sim",
             "stack": "dynamo_v0",
             "model": "llama3.1-405b-fp4",
             "hardware": "gb200-nvl72",

@@ -81,7 +81,7 @@ def test_outputs_have_the_stated_mean_with_the_cap_counted(
 def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
     """Against a draw of one run a sample: below the median from smallest..median, above from median..largest,
     with the chance that order statistics leave beyond either end."""
-    path = root / "tune" / "probe" / "data" / "llama3_1_405b_output_lengths.csv"
+    path = root / "tune" / "workload" / "data" / "llama3_1_405b_output_lengths.csv"
     table = np.genfromtxt(path, delimiter=",", names=True)
     draws = np.random.default_rng(1)
     one_run = []

@@ -67,7 +67,7 @@ def rank(outcomes: Sequence[Outcome], belief: PosteriorSummary | None = None) ->
     )
     return [
         {
-            "rank": place,
+            "rank": backend,
             "trial_id": outcome.trial_id,
             "number": outcome.number,
             "feasible": outcome.feasible,
@@ -79,7 +79,7 @@ def rank(outcomes: Sequence[Outcome], belief: PosteriorSummary | None = None) ->
             "params": _params(outcome),
             "overrides": list(outcome.provenance.get("overrides", [])),
         }
-        for place, outcome in enumerate(measured, start=1)
+        for backend, outcome in enumerate(measured, start=1)
     ]
 
 
@@ -120,8 +120,8 @@ def _order(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, 
     else:
         misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
         merit = max((miss for miss in misses if miss is not None), default=math.inf)
-    place = (not outcome.feasible, not found.censored, not outcome.valid)
-    return *place, merit, outcome.number, outcome.trial_id
+    backend = (not outcome.feasible, not found.censored, not outcome.valid)
+    return *backend, merit, outcome.number, outcome.trial_id
 
 
 def _params(outcome: Outcome) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def simulate_attempt(spec_json: str, calibration_json: str, attempt: str) -> lis
             ended_at=(started + timedelta(seconds=held_s)).isoformat(),
             held_s=held_s,
             error=error,
-            cause="world" if error else None,
+            cause="infrastructure" if error else None,
             phases=phases,
         ),
     )

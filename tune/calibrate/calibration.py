@@ -137,7 +137,7 @@ def learned_calibration(
     if belief is None:
         raise ConfigurationError(
             f"calibrate.learned: the search of {study.root} learned no rack; expected a study with "
-            "search=calibrated. What its trials measured can be fitted: calibrate.study."
+            "search=surrogate. What its trials measured can be fitted: calibrate.study."
         )
     text = render_learned(calibration, study.root.name, belief)
     changed = {key: value for key, value in belief.calibration.items() if value != getattr(calibration, key)}

@@ -39,12 +39,12 @@ def confirm(
     chosen = confirming.select_candidates(study, record, composition.settings.confirm)
     settings = confirming.settings_for(chosen[0], composition.settings)
     require_runnable(settings)
-    place = make_place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
+    backend = make_place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
     asked = confirming.pin_repeats(record, chosen, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), asked) as folder:
         _announce(folder, chosen, settings)
-        with place as running, trials_bar(sum(len(one.specs) for one in chosen), asked.name) as recorded:
+        with backend as running, trials_bar(sum(len(one.specs) for one in chosen), asked.name) as recorded:
             candidates = confirming.run_repeats(
                 folder, chosen, settings, running, overrides=overrides, recorded=recorded
             )

@@ -71,9 +71,9 @@ def _run_trial(composition: Composition) -> None:
         )
     _require_runnable(settings)
     root = study_root(composition)
-    place = _place(settings, processes=1)
+    backend = _place(settings, processes=1)
     asked = study_record(settings, composition.study_name, ())
-    with open_study(root, asked) as folder, place as running:
+    with open_study(root, asked) as folder, backend as running:
         outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
     print(render_outcome(outcome, settings.slo, asked))
     print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
@@ -93,8 +93,8 @@ def _run_study(composition: Composition) -> None:
     require_search(settings)
     _warn(_check(settings))
     asked = study_record(settings, composition.study_name, composition.overrides)
-    place = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
-    with open_study(study_root(composition), asked) as folder, place as running:
+    backend = _place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
+    with open_study(study_root(composition), asked) as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         left = n_trials - len(folder.outcomes())
         if left > 0:
@@ -249,12 +249,12 @@ def _check(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
-    place = {
+    backend = {
         "sim": partial(check_simulated, spec),
         "local": partial(check_local, spec),
         "slurm": partial(check_cluster, settings.cluster),
     }[settings.cluster.kind]
-    return (*check(spec), *place())
+    return (*check(spec), *backend())
 
 
 def _require_runnable(settings: Settings) -> None:
@@ -275,8 +275,8 @@ def _place(settings: Settings, processes: int) -> Backend:
             "process; expected cluster=slurm, whose jobs go on."
         )
     begins_with_it = "load.mode=capacity" if settings.load.mode == "capacity" else None
-    if settings.sweep and settings.search.name == "calibrated":
-        begins_with_it = "search=calibrated"
+    if settings.sweep and settings.search.name == "surrogate":
+        begins_with_it = "search=surrogate"
     if begins_with_it and settings.cluster.calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none with cluster={settings.cluster.kind}; expected one with "

@@ -66,7 +66,7 @@ def logs(composition: Composition) -> None:
     folder, record = recorded_study(study_root(composition))
     trial_id = _trial_id(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
-    if attempt is None or record.place == "sim":
+    if attempt is None or record.backend == "sim":
         found = "the simulated rack starts no process" if attempt else "no attempt was made"
         raise ConfigurationError(
             f"trial={trial_id}: {found}; expected a trial with logs, of cluster=local or slurm."
@@ -82,9 +82,9 @@ def cancel(composition: Composition) -> None:
     from tune.study.loop import is_locked
 
     folder, record = recorded_study(study_root(composition))
-    if record.place != "slurm":
+    if record.backend != "slurm":
         raise ConfigurationError(
-            f"action=cancel: study {record.name} runs on cluster={record.place}, inside the process that "
+            f"action=cancel: study {record.name} runs on cluster={record.backend}, inside the process that "
             "runs it: press Ctrl-C there. Expected a study of cluster=slurm."
         )
     trial_id = None if composition.settings.trial is None else _trial_id(composition, folder)
@@ -111,7 +111,7 @@ def _trial_id(composition: Composition, folder: StudyFolder) -> str:
 
 
 def _print_jobs(folder: StudyFolder, record: StudyRecord, trial_id: str | None) -> None:
-    if record.place != "slurm":
+    if record.backend != "slurm":
         return
     from tune.backends.slurm.pending_jobs import pending_jobs
     from tune.records.folders import trial_of
@@ -140,7 +140,7 @@ def _end_of(attempt: Path, folder: StudyFolder, record: StudyRecord) -> Callable
     from tune.records.folders import has_ended
     from tune.study.loop import is_locked
 
-    if record.place != "slurm":
+    if record.backend != "slurm":
         return lambda: has_ended(attempt) or not is_locked(folder.root)
     watch = JobMonitor(print_above_bar)
     owing = next((job for job in pending_jobs(folder.root) if attempt.absolute() in job.owed), None)

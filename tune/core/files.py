@@ -76,6 +76,6 @@ def first_validation_error(error: OSError | ValidationError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     faults = error.errors(include_url=False, include_input=False)
-    place = ".".join(str(part) for part in faults[0]["loc"])
+    backend = ".".join(str(part) for part in faults[0]["loc"])
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"{place + ': ' if place else ''}{faults[0]['msg']}{more}"
+    return f"{backend + ': ' if backend else ''}{faults[0]['msg']}{more}"

@@ -77,7 +77,7 @@ def run_attempt(
         error, cause, code = _tried(begun, allocated, starter, held)
     except (KeyboardInterrupt, AllocationRevoked) as stop:
         why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
-        error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "world", INTERRUPTED
+        error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "infrastructure", INTERRUPTED
         held.hurry(_LAST_WORD_S)
     with defer_signals(last=held.last or code == INTERRUPTED):
         held.stop_client(_LAST_WORD_S)
@@ -95,11 +95,11 @@ def _tried(
     except AllocationRevoked:
         raise
     except AttemptFailed as broken:
-        return str(broken), broken.cause, 1 if broken.cause == "point" else 3
+        return str(broken), broken.cause, 1 if broken.cause == "configuration" else 3
     except TuneError as known:
-        return str(known), "world", 3
+        return str(known), "infrastructure", 3
     except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
-        return traceback.format_exc(), "world", 3
+        return traceback.format_exc(), "infrastructure", 3
     return None, None, 0
 
 

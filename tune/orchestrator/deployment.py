@@ -120,7 +120,7 @@ class Deployment:
             code = running.started.poll()
             if code is not None:
                 self.require_lent()
-                cause = classify_failure(running.log) if running.process.role in ENGINES else "world"
+                cause = classify_failure(running.log) if running.process.role in ENGINES else "infrastructure"
                 raise AttemptFailed(
                     f"{running.name} ended {describe_exit(code)} before the client did; the last lines of its log:\n"
                     f"{last_lines(running.log)}",

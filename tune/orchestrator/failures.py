@@ -8,7 +8,7 @@ from typing import Literal
 
 from tune.errors import TuneError
 
-FailureCause = Literal["point", "world"]
+FailureCause = Literal["configuration", "infrastructure"]
 
 _TAIL_BYTES = 1 << 18
 _LAST_LINES = 12
@@ -26,7 +26,7 @@ a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
 class AttemptFailed(TuneError):
     """The attempt is over. `cause`: the point is wrong, or the world is and another attempt may succeed."""
 
-    def __init__(self, message: str, cause: FailureCause = "world") -> None:
+    def __init__(self, message: str, cause: FailureCause = "infrastructure") -> None:
         super().__init__(message)
         self.cause = cause
 
@@ -44,7 +44,7 @@ def last_lines(log: Path) -> str:
 
 def classify_failure(log: Path) -> FailureCause:
     """What an engine's log gives as the reason of its end. Without evidence against the point: the world."""
-    return "point" if _POINT.search(_tail(log)) else "world"
+    return "configuration" if _POINT.search(_tail(log)) else "infrastructure"
 
 
 def _tail(log: Path) -> str:

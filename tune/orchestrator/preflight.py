@@ -47,12 +47,12 @@ def require_free_ports(launch: ProcessManifest, addresses: Mapping[int, str]) ->
     owners: dict[tuple[str, int], str] = {}
     taken = []
     for address, port, name in asked:
-        place = (address, port.number)
-        if place in owners:
-            taken.append(f"{port.setting}={port.number} for {name}, which is that of {owners[place]}")
-        elif not _free(place):
+        backend = (address, port.number)
+        if backend in owners:
+            taken.append(f"{port.setting}={port.number} for {name}, which is that of {owners[backend]}")
+        elif not _free(backend):
             taken.append(f"{port.setting}={port.number} for {name}, on which something listens already")
-        owners.setdefault(place, name)
+        owners.setdefault(backend, name)
     if taken:
         listed = "\n".join(f"  {line}" for line in taken)
         raise ConfigurationError(
@@ -61,12 +61,12 @@ def require_free_ports(launch: ProcessManifest, addresses: Mapping[int, str]) ->
         )
 
 
-def _free(place: tuple[str, int]) -> bool:
+def _free(backend: tuple[str, int]) -> bool:
     """Whether a server could listen there; a closed connection's wait does not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(place)
+            probe.bind(backend)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False

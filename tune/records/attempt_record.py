@@ -24,8 +24,8 @@ class Phases(FrozenModel):
 class AttemptRecord(FrozenModel):
     """`raw/<attempt>/attempt.json`: how long an attempt held its GPUs. The place that ran it writes it last.
 
-    `error` is None when all probes ran; otherwise what broke, and `cause` says what broke: the "point" (an
-    engine rejected its configuration, memory ran out) or the "world" (a node, the network, our own fault).
+    `error` is None when all probes ran; otherwise what broke, and `cause` says what broke: the "configuration" (an
+    engine rejected its configuration, memory ran out) or the "infrastructure" (a node, the network, our own fault).
     Times are ISO 8601 in UTC. `phases` is None where nobody lived to tell.
     """
 
@@ -33,5 +33,5 @@ class AttemptRecord(FrozenModel):
     ended_at: str
     held_s: NonNegativeFloat
     error: str | None = None
-    cause: Literal["point", "world"] | None = None
+    cause: Literal["configuration", "infrastructure"] | None = None
     phases: Phases | None = None

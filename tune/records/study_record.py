@@ -22,7 +22,7 @@ class StudyRecord(FrozenModel):
     schema_: Literal[1] = Field(1, alias="schema")
     name: str
     question: str
-    place: Literal["sim", "local", "slurm"]
+    backend: Literal["sim", "local", "slurm"]
     stack: str
     model: str
     hardware: str

@@ -16,7 +16,7 @@ class CalibrateSettings(FrozenModel):
     """The settings `calibrate.*`; runs named in several ways are fitted together.
 
     `runs` is a YAML file with a list of ListedRun. `learned` names a study whose search learned the rack
-    (search=calibrated): what it believes is the answer, and nothing is fitted.
+    (search=surrogate): what it believes is the answer, and nothing is fitted.
     """
 
     study: str | None

@@ -127,12 +127,12 @@ class Sweep(FrozenModel):
 
 
 class Search(FrozenModel):
-    """How points are proposed. `name` None is what suits the load: `calibrated` where the highest rate is
+    """How points are proposed. `name` None is what suits the load: `surrogate` where the highest rate is
     searched for, else `tpe`. `early_stop`: where the highest rate is searched for, a deployment that clearly
-    cannot beat the best so far, or what `calibrated` expects of others, is given up; what it shows until then
+    cannot beat the best so far, or what `surrogate` expects of others, is given up; what it shows until then
     is all that the search learns of it."""
 
-    name: Literal["calibrated", "tpe", "random", "grid", "gp"] | None
+    name: Literal["surrogate", "tpe", "random", "grid", "gp"] | None
     startup_trials: PositiveInt
     early_stop: bool = False
 

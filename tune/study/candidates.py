@@ -53,7 +53,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     Raises ConfigurationError where none breaks no rule, a dimension is continuous, or they differ in more than
     engines and split.
     """
-    axes = {name: axis(name, dimension, "calibrated") for name, dimension in sweep.space.items()}
+    axes = {name: axis(name, dimension, "surrogate") for name, dimension in sweep.space.items()}
     rate = next((name for name, dimension in sweep.space.items() if dimension.path == RATE), None)
     rates = None
     if base.load.mode == "fixed":
@@ -76,7 +76,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     found = tuple(specs.values())
     if len({spec.hardware.gpus for spec in found}) > 1:
         raise ConfigurationError(
-            "sweep.space: its configurations have different numbers of GPUs; search=calibrated expected one, "
+            "sweep.space: its configurations have different numbers of GPUs; search=surrogate expected one, "
             "since it compares rates. Choose search=tpe."
         )
     first = found[0]
@@ -85,7 +85,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
         unlike.append("bytes of KV cache a token")
     if unlike:
         raise ConfigurationError(
-            f"sweep.space: its configurations differ in {', '.join(unlike)}; search=calibrated expected the "
+            f"sweep.space: its configurations differ in {', '.join(unlike)}; search=surrogate expected the "
             "same for all, since what it knows beforehand is of engines and split. Choose search=tpe."
         )
     features = _features(sweep.space, points, found)

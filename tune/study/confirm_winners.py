@@ -149,7 +149,7 @@ def run_repeats(
     folder: StudyFolder,
     chosen: Sequence[ConfirmationCandidate],
     settings: Settings,
-    place: Backend,
+    backend: Backend,
     *,
     overrides: Overrides,
     recorded: Recorded,
@@ -159,7 +159,7 @@ def run_repeats(
     `recorded` hears of every repeat, also of those on record. Raises ResumableError when the GPU-hours would go
     beyond study.max_gpu_hours, or when MAX_FAILED_IN_A_ROW repeats fail in whole batches.
     """
-    batch = TrialRunner(folder, settings.cluster, place, settings.study.once)
+    batch = TrialRunner(folder, settings.cluster, backend, settings.study.once)
     costs = {spec.trial_id: one.gpu_hours for one in chosen for spec in one.specs}
     jobs = list(_jobs(folder, chosen, overrides))
     outcomes: dict[str, Outcome] = {}

@@ -18,7 +18,7 @@ from tune.spec.load import Slo
 from tune.spec.settings import Settings
 
 _PINNED = {
-    "place": "cluster",
+    "backend": "cluster",
     "stack": "stack",
     "space": "sweep.space",
     "fill_decode": "sweep.fill_decode",
@@ -40,7 +40,7 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
     return StudyRecord(
         name=name,
         question=sweep.question if sweep else "Single trials, each with its own overrides.",
-        place=settings.cluster.kind,
+        backend=settings.cluster.kind,
         stack=spec.stack.name,
         model=spec.model.name,
         hardware=spec.hardware.name,
@@ -92,8 +92,8 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, words: Seque
     `words`: the overrides that would be right.
     """
     different = []
-    if recorded.place != settings.cluster.kind:
-        different.append(("cluster", recorded.place, settings.cluster.kind))
+    if recorded.backend != settings.cluster.kind:
+        different.append(("cluster", recorded.backend, settings.cluster.kind))
     if recorded.cluster_hash != _hash(settings.cluster.calibration):
         was = {"cluster": recorded.base.get("cluster", {})}
         different += _differences(was, _base(settings, with_trial=False))
@@ -105,7 +105,7 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, words: Seque
 
 
 def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
-    fields = _PINNED if asked.space or recorded.space else {"place": _PINNED["place"]}
+    fields = _PINNED if asked.space or recorded.space else {"backend": _PINNED["backend"]}
     different = [
         (setting, was, now)
         for field, setting in fields.items()

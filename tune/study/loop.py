@@ -105,7 +105,7 @@ def _lockless(path: Path, error: OSError) -> ConfigurationError:
 def require_search(settings: Settings) -> None:
     """Raises ConfigurationError when the search cannot walk the space or a point of it fits no trial."""
     assert settings.sweep is not None
-    if settings.search.name == "calibrated":
+    if settings.search.name == "surrogate":
         candidates(settings.trial_spec, settings.sweep, settings.study.seed)
         return
     point = OptunaProposer(settings.sweep.space, settings.search, settings.study.seed).propose(0)
@@ -116,12 +116,12 @@ def require_search(settings: Settings) -> None:
 def run_trial(
     folder: StudyFolder,
     settings: Settings,
-    place: Backend,
+    backend: Backend,
     overrides: Overrides,
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed; the flag is False when its outcome was already on record."""
     spec = settings.trial_spec
-    batch = TrialRunner(folder, settings.cluster, place, settings.study.once)
+    batch = TrialRunner(folder, settings.cluster, backend, settings.study.once)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -138,7 +138,7 @@ def run_trial(
 def run_study(
     folder: StudyFolder,
     settings: Settings,
-    place: Backend,
+    backend: Backend,
     overrides: Overrides,
     recorded: Recorded,
     *,
@@ -155,7 +155,7 @@ def run_study(
     assert study is not None
     assert sweep is not None
     loop = _Loop(folder, settings, sweep, study, overrides, prepared=prepared)
-    batch = TrialRunner(folder, settings.cluster, place, settings.study.once)
+    batch = TrialRunner(folder, settings.cluster, backend, settings.study.once)
     outcomes: dict[int, Outcome] = {}
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
@@ -197,7 +197,7 @@ class _Loop:
         *,
         prepared: Callable[[], None],
     ) -> None:
-        learner = _learner(settings, sweep, study, prepared) if study.search.name == "calibrated" else None
+        learner = _learner(settings, sweep, study, prepared) if study.search.name == "surrogate" else None
         self.ledger = OptunaProposer(study.space, study.search, study.seed, learner, settings.study.min_gain)
         self._folder = folder
         self._base = settings.trial_spec
@@ -270,7 +270,7 @@ def _learner(
 ) -> SurrogateSampler:
     """Raises ConfigurationError where no configuration of the sweep can run."""
     calibration = settings.cluster.calibration
-    assert calibration is not None, "search=calibrated is refused without one"
+    assert calibration is not None, "search=surrogate is refused without one"
     found = candidates(settings.trial_spec, sweep, study.seed)
     return SurrogateSampler(study.space, found, calibration, study.seed, prepared)
 
@@ -292,7 +292,7 @@ def trial_request(
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),
         "split": spec.split.label,
-        "place": study.place,
+        "backend": study.backend,
         "calibration": study.cluster_hash,
         "versions": study.versions,
     }

@@ -37,7 +37,7 @@ class OptunaProposer:
         learner: SurrogateSampler | None = None,
         min_gain: float = 0.0,
     ) -> None:
-        """`learner`: the sampler of search=calibrated, whose proposals must gain `min_gain` at least."""
+        """`learner`: the sampler of search=surrogate, whose proposals must gain `min_gain` at least."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._search = search

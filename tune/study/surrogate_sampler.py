@@ -1,4 +1,4 @@
-"""`search=calibrated` as a sampler of Optuna's: it reads the trials of the study and proposes one of its own
+"""`search=surrogate` as a sampler of Optuna's: it reads the trials of the study and proposes one of its own
 candidates."""
 
 from __future__ import annotations

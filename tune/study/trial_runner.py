@@ -58,12 +58,12 @@ class TrialRunner:
     `once`: what has not ended is left to run, on a place where that is possible.
     """
 
-    def __init__(self, study: StudyFolder, facts: ClusterFacts, place: Backend, once: bool = False) -> None:
+    def __init__(self, study: StudyFolder, facts: ClusterFacts, backend: Backend, once: bool = False) -> None:
         self._study = study
         self._facts = facts
-        self._place = place
-        self._lasting = place if isinstance(place, DetachedBackend) else None
-        self._measuring = place if isinstance(place, MeasuringBackend) else None
+        self._place = backend
+        self._lasting = backend if isinstance(backend, DetachedBackend) else None
+        self._measuring = backend if isinstance(backend, MeasuringBackend) else None
         self._once = once
         self.recorded: set[str] = set()
 
@@ -206,7 +206,7 @@ class TrialRunner:
                 job.spec, reason=f"{attempt} was lost: it ended without its record", **identity
             )
         if last.error:
-            judge_broken = judge_infeasible if last.cause == "point" else judge_failed
+            judge_broken = judge_infeasible if last.cause == "configuration" else judge_failed
             return judge_broken(job.spec, reason=last.error, **identity)
         probes = measure_attempt(attempt, job.spec) if probes is None else probes
         capacity = read_capacity(attempt)
@@ -242,7 +242,7 @@ def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
 def _count(record: AttemptRecord, gpus: int) -> Attempt:
     verdict = "measured"
     if record.error:
-        verdict = "infeasible" if record.cause == "point" else "failed"
+        verdict = "infeasible" if record.cause == "configuration" else "failed"
     return Attempt.model_validate(
         {
             "started_at": record.started_at,

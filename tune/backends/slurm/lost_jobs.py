@@ -29,7 +29,7 @@ def record_for_lost_attempt(
         ended_at=ended_at.isoformat(),
         held_s=held_s,
         error=_reason(allocation, job_id, info),
-        cause="world",
+        cause="infrastructure",
     )
 
 

@@ -30,8 +30,8 @@ def stages(good: pd.DataFrame) -> Figure:
         return empty_figure(
             "stages", TITLE, "Left out: no valid measurement records the stages of its requests."
         )
-    places = zip(known["rank"], known["number"], strict=True)
-    names = [f"#{rank:.0f} · trial {number}" for rank, number in places]
+    backends = zip(known["rank"], known["number"], strict=True)
+    names = [f"#{rank:.0f} · trial {number}" for rank, number in backends]
     drawn = go.Figure()
     for column, (name, colour) in STAGES.items():
         if known[column].notna().any():

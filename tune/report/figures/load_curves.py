@@ -180,13 +180,13 @@ def _panel(drawn: go.Figure, row: int, outcome: Outcome, slo: Slo, key: str) -> 
 def _line(outcome: Outcome, full: bool, key: str, scale: float) -> go.Scatter:
     """Through probes of one length, by rate, as far as they compare: not those that were stopped early."""
     alike = [probe for probe in outcome.probes if probe.full == full and came_to(probe) in ("held", "missed")]
-    places = [
+    backends = [
         (p.target_qps, p99 * scale) for p in alike if (p99 := p99_s(getattr(p, f"{key}_s"))) is not None
     ]
-    places.sort()
+    backends.sort()
     return go.Scatter(
-        x=[qps for qps, _ in places],
-        y=[p99 for _, p99 in places],
+        x=[qps for qps, _ in backends],
+        y=[p99 for _, p99 in backends],
         mode="lines",
         line={"color": QUIET, "width": 1, "dash": "solid" if full else "dot"},
         hoverinfo="skip",

@@ -30,18 +30,18 @@ def posterior_figure(parameters: Sequence[ParameterPosterior]) -> Figure:
     if not shown:
         return empty_figure(NAME, TITLE, "Left out: no parameter has an interval of positive factors.")
     drawn = go.Figure()
-    places = list(range(len(shown), 0, -1))
-    drawn.add_trace(_intervals("before any trial", [row.before for row in shown], places, shown, QUIET))
+    backends = list(range(len(shown), 0, -1))
+    drawn.add_trace(_intervals("before any trial", [row.before for row in shown], backends, shown, QUIET))
     for names, fill, label in (
         (("pinned down", "narrowed"), FEASIBLE, "now"),
         (("untouched",), PAGE, "now, hardly narrower"),
     ):
-        which = [(row, y) for row, y in zip(shown, places, strict=True) if row.told in names]
+        which = [(row, y) for row, y in zip(shown, backends, strict=True) if row.told in names]
         if which:
             some, at = [row for row, _ in which], [y - 0.16 for _, y in which]
             trace = _intervals(label, [row.now for row in some], at, some, FEASIBLE)
             drawn.add_trace(trace.update(marker={"symbol": "circle", "size": 10, "color": fill}))
-    for row, y in zip(shown, places, strict=True):
+    for row, y in zip(shown, backends, strict=True):
         _name(drawn, row, y)
     _axes(drawn, shown)
     missing = len(parameters) - len(shown)

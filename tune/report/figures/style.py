@@ -58,8 +58,8 @@ def make_figure(name: str, title: str, caption: str, drawn: go.Figure, height_px
 def plotly_spec(drawn: go.Figure) -> dict[str, Any]:
     """Plotly's spec of the drawn traces, with the margins, legend and axes of every figure."""
     drawn.update_layout(template="none", margin={"l": 64, "r": 24, "t": 28, "b": 56}, hovermode="closest")
-    place = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    drawn.update_layout(legend={**place, "itemsizing": "constant"})
+    backend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    drawn.update_layout(legend={**backend, "itemsizing": "constant"})
     drawn.update_xaxes(automargin=True, zeroline=False, title_standoff=8)
     drawn.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
     spec: dict[str, Any] = drawn.to_plotly_json()
@@ -81,8 +81,8 @@ def points(rows: pd.DataFrame, x: str, y: str, **style: Any) -> go.Scatter | go.
     `style` are plotly's names; `many` among them asks for WebGL.
     """
     kind = go.Scattergl if style.pop("many") else go.Scatter
-    places = {"x": numbers(rows[x]), "y": numbers(rows[y])}
-    return kind(**places, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
+    backends = {"x": numbers(rows[x]), "y": numbers(rows[y])}
+    return kind(**backends, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
 
 
 def verdict_points(drawn: go.Figure, rows: pd.DataFrame, x: str, y: str, hover: str) -> None:

@@ -16,7 +16,7 @@ from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
 
 SEARCHES = {
-    "calibrated": "calibrated simulator",
+    "surrogate": "calibrated simulator",
     "tpe": "TPE",
     "random": "random",
     "grid": "grid",
@@ -52,7 +52,7 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
     if any(map(searched, outcomes)):
         rows.append(("Probes", probes_in_all(outcomes)))
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
-    if attempts and study.place != "sim":
+    if attempts and study.backend != "sim":
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
         rows.append(("Ran", f"{_minute(began)} to {_minute(ended)}"))
     return rows
@@ -100,4 +100,4 @@ def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
 def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     spent = formatting.format_figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
     budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
-    return f"{spent} {backend_label(study.place, study.stack).cost}, {budget}"
+    return f"{spent} {backend_label(study.backend, study.stack).cost}, {budget}"

@@ -24,7 +24,7 @@ def table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, i
     """
     names = _param_names(study, outcomes)
     pool: dict[str, int] = {}
-    order = {v: place for place, v in enumerate(TRIAL_STATUSES)}
+    order = {v: backend for backend, v in enumerate(TRIAL_STATUSES)}
     last = len(outcomes) + 1
     ordered = sorted(outcomes, key=lambda o: (ranks.get(o.trial_id, last), order[trial_status(o)], o.number))
     rows = [_row(o, names, ranks.get(o.trial_id), study, pool) for o in ordered]
