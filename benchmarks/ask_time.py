@@ -40,7 +40,7 @@ def outcome(number: int, qps: float) -> Outcome:
         SETTINGS.trial_spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
     )
     alone = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
-    found = CapacityQps(low=qps, high=None, boundary=qps, censored=False, **alone)
+    found = CapacityQps(low=qps, high=None, estimate=qps, censored=False, **alone)
     measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}
     return start.model_copy(update=measured | {"capacity_qps": found})
 

@@ -158,7 +158,7 @@ TITLE = (
 
 def lines(split: str, live: Probe, simulated: Probe, machine: Machine) -> str:
     """Both probes and their ratio, a line each."""
-    binds = simulated.binding.binds if simulated.binding else "unknown"
+    binds = simulated.bottleneck.kind if simulated.bottleneck else "unknown"
     asked = f"{split:6} {live.target_qps:9g} {live.queries:7}  {binds:16}"
     busy = f"  {machine.load:5.1f} {machine.busy_frac:5.0%} {machine.hog_frac:5.0%}"
     of_live, of_simulated = _figures(live), _figures(simulated)

@@ -69,7 +69,7 @@ def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
         attempt = Path(folder) / "1"
         simulate_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
         probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
-    return probe.spread.orders if probe.spread else 1
+    return probe.spread.shuffles if probe.spread else 1
 
 
 def held_bytes() -> int:

@@ -38,62 +38,62 @@ def bound(breakdown=None, *, ttft=0.9, tpot=0.5, saturated=None, overrides=()):
 def test_the_longest_stage_of_the_slowest_first_tokens_binds_ttft(stage, binds):
     times = {f"tail_{name}_s": 0.1 for name in STAGES}
     verdict = bound(use(**{**times, f"tail_{stage}_s": 3.6}))
-    assert verdict.binds == binds
+    assert verdict.kind == binds
     assert verdict.evidence.startswith("p99 TTFT uses 90 % of its limit; 90 % of the slowest 2 %")
-    assert verdict.relief
+    assert verdict.recommendations
 
 
 def test_a_lower_rate_is_named_where_a_limit_is_broken_or_nothing_else_is_known():
     lower = ("load.target_qps=15",)
     transfer = use(tail_transfer_s=3.0)
-    assert bound(transfer, ttft=1.01).relief[-1].overrides == lower
-    assert bound(transfer, saturated=12.0).relief[-1].overrides == ("load.target_qps=11.4",)
-    assert bound(transfer, ttft=0.99).relief[-1].overrides == ()
-    assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).relief[-1].overrides == lower
+    assert bound(transfer, ttft=1.01).recommendations[-1].overrides == lower
+    assert bound(transfer, saturated=12.0).recommendations[-1].overrides == ("load.target_qps=11.4",)
+    assert bound(transfer, ttft=0.99).recommendations[-1].overrides == ()
+    assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).recommendations[-1].overrides == lower
 
 
 def test_where_no_stage_is_known_the_pools_are_told():
-    verdict = bound(use(prefill_utilisation=0.5, decode_batch=20.0, decode_batch_most=22.0))
-    assert verdict.binds == "unknown"
+    verdict = bound(use(prefill_utilisation=0.5, decode_batch=20.0, decode_batch_max=22.0))
+    assert verdict.kind == "unknown"
     assert "no record says where the time goes; prefill workers are busy 50 % of the time" in verdict.evidence
     assert "a decode worker holds 20 sequences on average" in verdict.evidence
-    assert bound(use(prefill_utilisation=0.7)).binds == "prefill"
+    assert bound(use(prefill_utilisation=0.7)).kind == "prefill"
 
 
 def test_the_front_end_binds_where_its_part_of_the_wait_is_the_longest():
-    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).binds == "frontend"
-    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).binds == "prefill"
-    assert bound(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).binds == "frontend"
+    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).kind == "frontend"
+    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).kind == "prefill"
+    assert bound(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).kind == "frontend"
 
 
 def test_a_prefill_shared_with_other_prompts_is_a_wait_and_wants_more_workers():
-    shared = bound(use(tail_prefill_s=3.0, tail_prefill_alone_s=1.0), overrides=("hardware.nodes=19",))
-    own = bound(use(tail_prefill_s=3.0, tail_prefill_alone_s=2.9), overrides=("hardware.nodes=19",))
-    assert (shared.binds, own.binds) == ("prefill", "prefill")
+    shared = bound(use(tail_prefill_s=3.0, tail_prefill_uncontended_s=1.0), overrides=("hardware.nodes=19",))
+    own = bound(use(tail_prefill_s=3.0, tail_prefill_uncontended_s=2.9), overrides=("hardware.nodes=19",))
+    assert (shared.kind, own.kind) == ("prefill", "prefill")
     assert "waiting for a prefill worker or sharing it" in shared.evidence
-    assert shared.relief[0].overrides == ("split.prefill_workers=15", "split.decode_workers=4")
-    assert "tensor_parallel_size" in own.relief[0].text
+    assert shared.recommendations[0].overrides == ("split.prefill_workers=15", "split.decode_workers=4")
+    assert "tensor_parallel_size" in own.recommendations[0].text
 
 
 def test_tpot_near_its_limit_is_step_time_and_paused_sequences_are_the_cache():
-    assert bound(ttft=0.4, tpot=0.95).binds == "decode_step_time"
-    full = use(kv_used_frac_most=0.95)
+    assert bound(ttft=0.4, tpot=0.95).kind == "decode_step_time"
+    full = use(kv_used_frac_max=0.95)
     paused = ("decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}",)
-    assert bound(full, ttft=0.4, tpot=0.95).binds == "decode_step_time"
-    assert bound(full, ttft=0.4, tpot=0.95, overrides=paused).binds == "decode_kv"
+    assert bound(full, ttft=0.4, tpot=0.95).kind == "decode_step_time"
+    assert bound(full, ttft=0.4, tpot=0.95, overrides=paused).kind == "decode_kv"
 
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(0.7, 0.7), (None, 0.1), (None, None)])
 def test_far_from_every_limit_nothing_but_the_rate_binds(ttft, tpot):
     verdict = bound(use(tail_queue_s=2.0), ttft=ttft, tpot=tpot)
-    assert verdict.binds == "rate"
-    assert [relief.overrides for relief in verdict.relief] == [("load.target_qps=16.5",)]
+    assert verdict.kind == "rate"
+    assert [advice.overrides for advice in verdict.recommendations] == [("load.target_qps=16.5",)]
 
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(40.0, 0.9), (None, 0.99), (None, None)])
 def test_a_saturated_rack_is_bound_by_the_stage_that_waits_whatever_the_limits(ttft, tpot):
     verdict = bound(use(tail_slot_s=100.0), ttft=ttft, tpot=tpot, saturated=12.0)
-    assert verdict.binds == "decode_kv"
+    assert verdict.kind == "decode_kv"
     assert verdict.evidence.startswith("the rack completes 12 of 15.75 queries/s offered")
 
 
@@ -107,26 +107,26 @@ def test_a_rate_that_chance_explains_is_no_saturation(qps, queries):
 
 
 def test_without_stages_the_pool_that_is_busy_binds():
-    assert bound(use(prefill_utilisation=0.85)).binds == "prefill"
-    assert bound(use(prefill_utilisation=BUSY_FRAC - 0.01)).binds == "unknown"
-    assert bound(None).binds == "unknown"
-    assert bound(None).relief
+    assert bound(use(prefill_utilisation=0.85)).kind == "prefill"
+    assert bound(use(prefill_utilisation=BUSY_FRAC - 0.01)).kind == "unknown"
+    assert bound(None).kind == "unknown"
+    assert bound(None).recommendations
 
 
 def test_a_full_decode_pool_holds_up_prefill_workers_that_idle():
-    held_up = use(tail_queue_s=3.0, prefill_utilisation=0.4, decode_batch_most=160.0)
-    assert bound(held_up).binds == "decode_kv"
+    held_up = use(tail_queue_s=3.0, prefill_utilisation=0.4, decode_batch_max=160.0)
+    assert bound(held_up).kind == "decode_kv"
     busy = held_up.model_copy(update={"prefill_utilisation": 0.8})
-    assert bound(busy).binds == "prefill"
+    assert bound(busy).kind == "prefill"
 
 
 def test_slots_bind_where_they_are_fewer_than_the_cache_holds_or_were_all_used():
     few = ("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[64]")
-    assert bound(use(tail_slot_s=3.0), overrides=few).binds == "decode_slots"
-    assert bound(use(tail_slot_s=3.0, decode_batch_most=500.0)).binds == "decode_slots"
-    verdict = bound(use(tail_slot_s=3.0, decode_batch=63.0, decode_batch_most=64.0), overrides=few)
+    assert bound(use(tail_slot_s=3.0), overrides=few).kind == "decode_slots"
+    assert bound(use(tail_slot_s=3.0, decode_batch_max=500.0)).kind == "decode_slots"
+    verdict = bound(use(tail_slot_s=3.0, decode_batch=63.0, decode_batch_max=64.0), overrides=few)
     assert "a decode worker holds 63 sequences on average" in verdict.evidence
-    assert verdict.relief[0].overrides == (
+    assert verdict.recommendations[0].overrides == (
         "decode.max_batch_size=96",
         "decode.cuda_graph_config.batch_sizes=[64,96]",
     )
@@ -137,35 +137,43 @@ def test_slots_bind_where_they_are_fewer_than_the_cache_holds_or_were_all_used()
 )
 def test_a_wider_batch_needs_room_in_tpot(tpot, first):
     few = ("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[64]")
-    assert bound(use(tail_slot_s=3.0), tpot=tpot, ttft=0.95, overrides=few).relief[0].text.startswith(first)
+    assert (
+        bound(use(tail_slot_s=3.0), tpot=tpot, ttft=0.95, overrides=few)
+        .recommendations[0]
+        .text.startswith(first)
+    )
 
 
 def test_a_pool_without_room_gives_up_no_worker():
     queue = {"tail_queue_s": 3.0}
-    assert "split" not in str(bound(use(**queue, decode_batch=119.0)).relief)
-    given_up = bound(use(**queue, decode_batch=60.0)).relief[0]
+    assert "split" not in str(bound(use(**queue, decode_batch=119.0)).recommendations)
+    given_up = bound(use(**queue, decode_batch=60.0)).recommendations[0]
     assert (given_up.text, given_up.overrides[1]) == (
         "one more prefill worker, 15P3D",
         "split.decode_workers=3",
     )
     slot = {"tail_slot_s": 3.0}
-    assert "split" not in str(bound(use(**slot, prefill_utilisation=0.85)).relief)
-    assert bound(use(**slot, prefill_utilisation=0.8)).relief[0].text == "one more decode worker, 13P5D"
+    assert "split" not in str(bound(use(**slot, prefill_utilisation=0.85)).recommendations)
+    assert (
+        bound(use(**slot, prefill_utilisation=0.8)).recommendations[0].text == "one more decode worker, 13P5D"
+    )
 
 
 def test_the_settings_that_hold_the_cache_down_are_named():
     small = ("decode.kv_cache_config.free_gpu_memory_fraction=0.5", "decode.kv_cache_config.dtype=auto")
-    tried = " ".join(str(relief.overrides) for relief in bound(use(tail_slot_s=3.0), overrides=small).relief)
+    tried = " ".join(
+        str(advice.overrides) for advice in bound(use(tail_slot_s=3.0), overrides=small).recommendations
+    )
     assert "free_gpu_memory_fraction=0.9" in tried
     assert "decode.kv_cache_config.dtype=fp8" in tried
 
 
 def test_an_uneven_pool_is_told():
-    slow = use(tail_first_step_s=3.0, decode_batch=100.0, decode_batch_most=130.0)
+    slow = use(tail_first_step_s=3.0, decode_batch=100.0, decode_batch_max=130.0)
     assert "the fullest one holds 130, as a slower one would" in bound(slow).evidence
-    even = slow.model_copy(update={"decode_batch_most": 105.0})
+    even = slow.model_copy(update={"decode_batch_max": 105.0})
     assert "slower" not in bound(even).evidence
-    busiest = use(tail_queue_s=3.0, prefill_utilisation=0.7, prefill_utilisation_most=0.9)
+    busiest = use(tail_queue_s=3.0, prefill_utilisation=0.7, prefill_utilisation_max=0.9)
     assert "the busiest one 90 %" in bound(busiest).evidence
 
 
@@ -184,8 +192,8 @@ FIGURES = {
 def test_any_figures_have_a_verdict_and_something_to_try(breakdown, ttft, tpot, saturated):
     verdict = bound(breakdown, ttft=ttft, tpot=tpot, saturated=saturated)
     assert verdict.evidence
-    assert verdict.relief
+    assert verdict.recommendations
     near = max((share for share in (ttft, tpot) if share is not None), default=0.0) >= 0.75
-    assert (verdict.binds == "rate") == (not near and saturated is None)
+    assert (verdict.kind == "rate") == (not near and saturated is None)
     assert "None" not in verdict.evidence
     assert "nan" not in verdict.evidence

@@ -37,7 +37,7 @@ def test_the_p99_is_the_median_of_the_tail():
 def test_a_prompt_alone_takes_no_longer_than_it_took(seed):
     log = with_stages(make_log(600, seed=seed))
     use = broken_down(log)
-    assert 0 < use.tail_prefill_alone_s <= use.tail_prefill_s
+    assert 0 < use.tail_prefill_uncontended_s <= use.tail_prefill_s
 
 
 def test_time_shared_with_other_prompts_is_told_from_a_prompts_own():
@@ -56,7 +56,7 @@ def test_time_shared_with_other_prompts_is_told_from_a_prompts_own():
         stages=replace(stages, kv_arrived_ns=done, decode_start_ns=done),
     )
     use = broken_down(moved)
-    assert use.tail_prefill_s - use.tail_prefill_alone_s == pytest.approx(9.0, abs=0.6)
+    assert use.tail_prefill_s - use.tail_prefill_uncontended_s == pytest.approx(9.0, abs=0.6)
 
 
 def test_the_fullest_worker_stands_beside_the_mean():
@@ -65,9 +65,9 @@ def test_the_fullest_worker_stands_beside_the_mean():
         pools=PoolUse(np.array([0.5, 0.9]), np.array([100.0, 140.0]), np.array([0.2])),
     )
     use = broken_down(log)
-    assert (use.prefill_utilisation, use.prefill_utilisation_most) == (0.7, 0.9)
-    assert (use.decode_batch, use.decode_batch_most) == (120.0, 140.0)
-    assert (use.kv_used_frac, use.kv_used_frac_most) == (0.2, 0.2)
+    assert (use.prefill_utilisation, use.prefill_utilisation_max) == (0.7, 0.9)
+    assert (use.decode_batch, use.decode_batch_max) == (120.0, 140.0)
+    assert (use.kv_used_frac, use.kv_used_frac_max) == (0.2, 0.2)
     assert use.decode_slots_frac == 120.0 / 512
 
 

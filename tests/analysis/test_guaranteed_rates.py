@@ -30,7 +30,7 @@ samples = st.lists(st.lists(rates, min_size=1, max_size=5), min_size=1, max_size
 
 def repeat(capacity_qps: float | None, verified_qps: float | None = 15.0, **figures) -> Outcome:
     low = verified_qps if capacity_qps else None
-    found = CapacityQps(low=low, high=None, censored=False, boundary=capacity_qps)
+    found = CapacityQps(low=low, high=None, censored=False, estimate=capacity_qps)
     return measured(feasible=low is not None, **figures).model_copy(update={"capacity_qps": found})
 
 

@@ -70,7 +70,7 @@ def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat
     )
     assert outcome.status == "measured"
     assert outcome.capacity_qps == CapacityQps(
-        low=None, high=None, censored=True, boundary=9.0, prefill=18.0, decode=9.1, beat=16.0
+        low=None, high=None, censored=True, estimate=9.0, prefill=18.0, decode=9.1, early_stop=16.0
     )
     assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
     others = judge(
@@ -112,7 +112,7 @@ def test_a_short_probe_is_no_answer_whatever_it_held():
     outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], found=found(15.7), **facts())
     assert (outcome.target_qps, outcome.feasible) == (15.5, True)
     assert outcome.capacity_qps == CapacityQps(
-        low=15.5, high=None, censored=False, boundary=15.7, prefill=18.0, decode=9.1
+        low=15.5, high=None, censored=False, estimate=15.7, prefill=18.0, decode=9.1
     )
     alone = judge(spec(), [short], **facts())
     assert (alone.target_qps, alone.feasible, alone.capacity_qps.low) == (18.0, False, None)

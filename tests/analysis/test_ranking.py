@@ -25,8 +25,8 @@ def test_a_row_an_outcome_in_order():
     assert (row["ttft_p99_s"], row["tpot_p99_s"], row["latency_max_s"]) == (3.0, 0.06, 40.0)
     assert (row["output_tps_per_gpu"], row["target_qps"], row["capacity_low_qps"]) == (125.0, 15.75, 15.75)
     assert (row["ttft_p99_constraint"], row["queue_s"], row["decode_batch"]) == (-0.1, 0.4, 119.0)
-    assert (row["orders"], row["slo_held_shuffles"], row["ttft_p99_orders_sd_s"]) == (5, 3, 0.5)
-    assert (row["binds"], row["tail_queue_s"]) == ("prefill", 2.0)
+    assert (row["shuffles"], row["slo_held_shuffles"], row["ttft_p99_shuffles_sd_s"]) == (5, 3, 0.5)
+    assert (row["bottleneck"], row["tail_queue_s"]) == ("prefill", 2.0)
     assert (row["probes"], row["attempts"], row["gpu_hours"], row["wall_s"]) == (1, 1, 36.0, 1800.0)
 
 
@@ -34,8 +34,8 @@ def test_absent_figures_are_missing_and_columns_keep_their_types():
     data = frame([measured(), failed()])
     assert data.loc[1, ["output_tps", "ttft_p99_s", "queue_s", "ttft_p99_constraint"]].isna().all()
     assert data["reason"].isna().tolist() == [True, False]
-    assert pd.isna(data.loc[0, ["slot_s", "tpot_p99_orders_sd_s"]]).all()
-    assert pd.isna(data.loc[1, ["orders", "ttft_p99_orders_sd_s", "binds"]]).all()
+    assert pd.isna(data.loc[0, ["slot_s", "tpot_p99_shuffles_sd_s"]]).all()
+    assert pd.isna(data.loc[1, ["shuffles", "ttft_p99_shuffles_sd_s", "bottleneck"]]).all()
     types = {"number": "int64", "feasible": "bool", "output_tps": "float64", "status": "str", "reason": "str"}
     assert {name: str(data[name].dtype) for name in types} == types
 
@@ -92,15 +92,20 @@ def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_
             number=one.number,
             measured_qps=15.0,
             simulated_qps=told,
-            off_sd=0.0,
+            standardised_residual=0.0,
             expected_capacity_qps=expected_capacity_qps,
         )
         for one, expected_capacity_qps in ((lucky, 14.5), (steady, 15.0))
     )
     belief = PosteriorSummary(
-        schema=1, trials_told=2, parameters=(), hypotheses=(), trials=trials, expected_gain_frac=0.0,
+        schema=1,
+        trials_observed=2,
+        parameters=(),
+        hypotheses=(),
+        trials=trials,
+        expected_improvement_frac=0.0,
         calibration={},
-    )  # fmt: skip
+    )
     assert [row["number"] for row in rank([lucky, steady])] == [0, 1]
     assert [row["number"] for row in rank([lucky, steady], belief)] == [1, 0]
 
@@ -121,17 +126,17 @@ def test_a_row_of_the_ranking():
         "ttft_p99_s": 3.0,
         "tpot_p99_s": 0.06,
         "target_qps": 15.75,
-        "orders": 5,
+        "shuffles": 5,
         "slo_held_shuffles": 3,
-        "ttft_p99_orders_mean_s": 3.5,
-        "ttft_p99_orders_sd_s": 0.5,
-        "ttft_p99_orders_min_s": 3.0,
-        "ttft_p99_orders_max_s": 4.25,
-        "tpot_p99_orders_mean_s": None,
-        "tpot_p99_orders_sd_s": None,
-        "tpot_p99_orders_min_s": None,
-        "tpot_p99_orders_max_s": None,
-        "binds": "prefill",
+        "ttft_p99_shuffles_mean_s": 3.5,
+        "ttft_p99_shuffles_sd_s": 0.5,
+        "ttft_p99_shuffles_min_s": 3.0,
+        "ttft_p99_shuffles_max_s": 4.25,
+        "tpot_p99_shuffles_mean_s": None,
+        "tpot_p99_shuffles_sd_s": None,
+        "tpot_p99_shuffles_min_s": None,
+        "tpot_p99_shuffles_max_s": None,
+        "bottleneck": "prefill",
         "params": {"prefill_workers": 14},
         "overrides": ["split.prefill_workers=14"],
     }
@@ -184,7 +189,11 @@ def test_ranking_files(tmp_path):
     assert json.loads((tmp_path / "reports" / "ranking.json").read_text()) == rows
     first, second = csv.DictReader((tmp_path / "reports" / "ranking.csv").open())
     assert list(first)[:3] == ["rank", "trial_id", "number"]
-    assert (first["slo_held_shuffles"], first["tpot_p99_orders_sd_s"], first["binds"]) == ("3", "", "prefill")
+    assert (first["slo_held_shuffles"], first["tpot_p99_shuffles_sd_s"], first["bottleneck"]) == (
+        "3",
+        "",
+        "prefill",
+    )
     assert (first["rank"], first["param.workers"], first["param.graphs"]) == ("1", "14", "")
     assert (second["number"], second["param.graphs"]) == ("1", "none, or few")
     assert shlex.split(first["overrides"]) == rows[0]["overrides"]

@@ -58,7 +58,9 @@ def test_orders_come_back_as_they_were(tmp_path_factory, drawn):
     assert read_shuffles(folder) == tuple(drawn)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"orders": [{"shuffle_seed": 1}]}', '{"orders": [], "more": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"shuffles": [{"shuffle_seed": 1}]}', '{"shuffles": [], "more": 1}']
+)
 def test_a_torn_record_of_orders_names_itself(tmp_path, text):
     (tmp_path / SHUFFLES_FILE).write_text(text)
     with pytest.raises(
@@ -73,7 +75,7 @@ def test_the_spread_covers_the_probe_and_its_orders(ttft_s, tpot_s, held, drawn)
     ttft, tpot = (percentiles_s([round(value_s * 1e9)]) for value_s in (ttft_s, tpot_s))
     over = shuffle_spread(ttft, tpot, held, drawn)
     values = [ttft.p99, *(one.ttft_p99_s for one in drawn)]
-    assert over.orders == len(drawn) + 1
+    assert over.shuffles == len(drawn) + 1
     assert over.slo_held == held + sum(one.slo_held for one in drawn)
     assert (over.ttft_p99_s.min, over.ttft_p99_s.max) == (min(values), max(values))
     assert over.ttft_p99_s.mean == pytest.approx(statistics.mean(values))
@@ -85,7 +87,7 @@ def test_no_further_order_is_no_spread_and_a_figure_that_one_lacks_has_none():
     p99 = percentiles_s([10**9])
     assert shuffle_spread(p99, p99, True, ()) is None
     over = shuffle_spread(p99, p99, True, [order(tpot=None, held=False)])
-    assert (over.orders, over.slo_held, over.tpot_p99_s) == (2, 1, None)
+    assert (over.shuffles, over.slo_held, over.tpot_p99_s) == (2, 1, None)
     assert over.ttft_p99_s.max == 4.0
 
 
@@ -108,14 +110,14 @@ def test_a_probe_reads_the_orders_in_its_folder_whoever_wrote_them(tmp_path):
     assert measured(tmp_path, log).spread is None
     write_shuffles(tmp_path, [order(held=False), order(seed=2, ttft=5.0, held=False)])
     probe = measured(tmp_path, log)
-    assert (probe.spread.orders, probe.spread.slo_held, probe.spread.ttft_p99_s.max) == (3, 1, 5.0)
+    assert (probe.spread.shuffles, probe.spread.slo_held, probe.spread.ttft_p99_s.max) == (3, 1, 5.0)
     assert probe.feasible, "the probe's own order is the one that is judged"
 
 
 def test_a_probe_that_cannot_be_trusted_has_neither_spread_nor_binding(tmp_path):
     write_shuffles(tmp_path, [order()])
     probe = measured(tmp_path, make_log(100))
-    assert (probe.valid, probe.spread, probe.binding) == (False, None, None)
+    assert (probe.valid, probe.spread, probe.bottleneck) == (False, None, None)
 
 
 def test_the_bound_of_near_follows_from_the_verdicts_it_separates():

@@ -68,9 +68,9 @@ def test_the_pools_between_the_first_arrival_and_the_last(tmp_path: Path) -> Non
     write(tmp_path, prefill | decode | {"frontend": [{"x": 1.0}]}, first_s=996.0)
     use = found(tmp_path, log_of(8.0))
     assert use.prefill_utilisation == pytest.approx((3 / 4 + 1 / 4) / 2)
-    assert (use.decode_batch, use.decode_batch_most) == (pytest.approx(20.0), pytest.approx(20.0))
+    assert (use.decode_batch, use.decode_batch_max) == (pytest.approx(20.0), pytest.approx(20.0))
     assert (use.kv_used_frac, use.decode_slots_frac) == (pytest.approx(0.2), pytest.approx(20.0 / 512))
-    assert use.prefill_utilisation_most is None
+    assert use.prefill_utilisation_max is None
     assert (use.queue_s, use.tail_queue_s) == (None, None)
 
 
@@ -78,15 +78,15 @@ def test_the_busiest_prefill_worker_is_told_after_many_scrapes(tmp_path: Path) -
     rounds = FEWEST_SCRAPES
     write(tmp_path, {"prefill_w0": held(*[1] * rounds), "prefill_w1": held(*[0] * rounds)})
     use = found(tmp_path, log_of(2.0 * (rounds - 1)))
-    assert (use.prefill_utilisation, use.prefill_utilisation_most) == (0.5, 1.0)
-    assert found(tmp_path, log_of(2.0 * (rounds - 2))).prefill_utilisation_most is None
+    assert (use.prefill_utilisation, use.prefill_utilisation_max) == (0.5, 1.0)
+    assert found(tmp_path, log_of(2.0 * (rounds - 2))).prefill_utilisation_max is None
 
 
 def test_the_fullest_decode_worker_stands_beside_the_mean(tmp_path: Path) -> None:
     write(tmp_path, {"decode_w0": engine(10, 10), "decode_w1": engine(30, 30)})
     use = found(tmp_path, log_of(2.0))
-    assert (use.decode_batch, use.decode_batch_most) == (20.0, 30.0)
-    assert (use.kv_used_frac, use.kv_used_frac_most) == (pytest.approx(0.2), pytest.approx(0.3))
+    assert (use.decode_batch, use.decode_batch_max) == (20.0, 30.0)
+    assert (use.kv_used_frac, use.kv_used_frac_max) == (pytest.approx(0.2), pytest.approx(0.3))
     assert use.prefill_utilisation is None
 
 
@@ -148,7 +148,7 @@ def test_a_real_decode_batch_is_what_the_requests_make_it() -> None:
     log = read_requests(LIVE / "requests.npz")
     use = found(LIVE, log)
     assert use.decode_batch == pytest.approx(mean_over_arrivals(log, np.ones(len(log))), rel=0.03)
-    assert use.decode_batch_most == use.decode_batch
+    assert use.decode_batch_max == use.decode_batch
 
 
 def test_a_real_kv_cache_holds_the_sequences_of_the_batch() -> None:
@@ -164,4 +164,4 @@ def test_a_real_prefill_pool_is_busy_and_its_busiest_worker_not_known_in_so_few_
     use = probe.breakdown
     assert use is not None
     assert use.prefill_utilisation == pytest.approx(0.8, abs=0.1)
-    assert (use.prefill_utilisation_most, use.queue_s) == (None, None)
+    assert (use.prefill_utilisation_max, use.queue_s) == (None, None)

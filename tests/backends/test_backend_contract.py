@@ -161,7 +161,7 @@ def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
     assert wide.spread is None
     assert near.spread is not None
     assert near.spread.ttft_p99_s is not None
-    assert near.spread.orders == 1 + EXTRA_SHUFFLES
+    assert near.spread.shuffles == 1 + EXTRA_SHUFFLES
     assert near.ttft_s == far.ttft_s, "the trial's own order is the one that is judged"
     assert near.spread.ttft_p99_s.min <= limit_s <= near.spread.ttft_p99_s.max
     seeds = [order.shuffle_seed for order in read_shuffles(tmp_path / "near" / PROBE_FOLDER)]

@@ -52,8 +52,8 @@ def run(folder: Path, overrides: tuple[str, ...], **calibration: float) -> Probe
 
 
 def binds(probe: Probe) -> str:
-    assert probe.binding is not None
-    return probe.binding.binds
+    assert probe.bottleneck is not None
+    return probe.bottleneck.kind
 
 
 def suffered_s(probe: Probe, what: str) -> float:
@@ -99,10 +99,10 @@ def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
     alike = {"head_node_scale": 1.0, "large_batch_weight_reads": 0.0}
     uneven = run(tmp_path / "uneven", limited, last_decode_worker_scale=1.3, **alike)
     even = run(tmp_path / "even", limited, last_decode_worker_scale=1.0, **alike)
-    assert uneven.binding is not None
-    assert even.binding is not None
-    assert "as a slower one would" in uneven.binding.evidence
-    assert "as a slower one would" not in even.binding.evidence
+    assert uneven.bottleneck is not None
+    assert even.bottleneck is not None
+    assert "as a slower one would" in uneven.bottleneck.evidence
+    assert "as a slower one would" not in even.bottleneck.evidence
 
 
 @pytest.mark.slow
@@ -110,8 +110,8 @@ def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
 def test_every_setting_to_try_keeps_the_rules_and_relieves_what_binds(name: str, tmp_path: Path) -> None:
     expected, overrides = BOTTLENECKS[name]
     before = run(tmp_path / "before", overrides)
-    assert before.binding is not None
-    settings = [relief.overrides for relief in before.binding.relief if relief.overrides]
+    assert before.bottleneck is not None
+    settings = [relief.overrides for relief in before.bottleneck.recommendations if relief.overrides]
     assert settings
     for number, tried in enumerate(settings):
         assert not only_errors(check(composed((*overrides, *tried))[0]))
@@ -123,8 +123,8 @@ def test_where_only_the_rate_binds_a_higher_one_gives_more_tokens_and_uses_more_
     tmp_path: Path,
 ) -> None:
     before = run(tmp_path / "before", BOTTLENECKS["low rate"][1])
-    assert before.binding is not None
-    (relief,) = before.binding.relief
+    assert before.bottleneck is not None
+    (relief,) = before.bottleneck.recommendations
     after = run(tmp_path / "after", relief.overrides)
     assert after.feasible
     assert (after.output_tps or 0.0) > (before.output_tps or math.inf)

@@ -24,14 +24,14 @@ BEFORE, NOW = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=
 def study(tmp_path: Path) -> StudyFolder:
     belief = PosteriorSummary(
         schema=1,
-        trials_told=5,
+        trials_observed=5,
         parameters=(
-            ParameterPosterior(name="prefill_scale", before=BEFORE, now=NOW),
-            ParameterPosterior(name="kv_capacity", before=BEFORE, now=NOW),
+            ParameterPosterior(name="prefill_scale", prior=BEFORE, posterior=NOW),
+            ParameterPosterior(name="kv_capacity", prior=BEFORE, posterior=NOW),
         ),
         hypotheses=(),
         trials=(),
-        expected_gain_frac=0.01,
+        expected_improvement_frac=0.01,
         calibration={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15},
     )
     root = tmp_path / "runs" / "split"
@@ -66,7 +66,7 @@ def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFo
         facts = {"number": number, "source": "surrogate", "attempts": (), "provenance": {}}
         lowest = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": number})})
         outcome = judge_infeasible(lowest, reason="", **facts)  # type: ignore[arg-type]
-        found = CapacityQps(low=capacity_qps, high=None, boundary=capacity_qps, censored=False)
+        found = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
         study.trial(lowest.trial_id).write_spec(lowest)
         study.trial(lowest.trial_id).write_outcome(
             outcome.model_copy(update={"status": "measured", "feasible": True, "capacity_qps": found})

@@ -13,17 +13,17 @@ from tune.records.posterior_summary import Interval, ParameterPosterior, Posteri
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "cluster.processes=1")
 BELIEF = PosteriorSummary(
     schema=1,
-    trials_told=2,
+    trials_observed=2,
     parameters=(
         ParameterPosterior(
             name="prefill_scale",
-            before=Interval(low=0.6, median=1.0, high=1.65),
-            now=Interval(low=0.8, median=0.85, high=0.9),
+            prior=Interval(low=0.6, median=1.0, high=1.65),
+            posterior=Interval(low=0.8, median=0.85, high=0.9),
         ),
     ),
     hypotheses=(),
     trials=(),
-    expected_gain_frac=0.02,
+    expected_improvement_frac=0.02,
     calibration={},
 )
 

@@ -60,11 +60,11 @@ def test_the_keys_of_outcome_json(tmp_path):
 def test_a_record_from_before_spread_and_binding_is_read(tmp_path):
     record = json.loads(GOLDEN.read_text())
     for part in (record, record["probes"][0]):
-        del part["spread"], part["binding"]
+        del part["spread"], part["bottleneck"]
         part["breakdown"] = {name: part["breakdown"][name] for name in list(part["breakdown"])[:8]}
     (tmp_path / "outcome.json").write_text(json.dumps(record))
     outcome = TrialFolder(tmp_path).read_outcome()
-    assert (outcome.spread, outcome.binding, outcome.breakdown.tail_queue_s) == (None, None, None)
+    assert (outcome.spread, outcome.bottleneck, outcome.breakdown.tail_queue_s) == (None, None, None)
 
 
 def test_spec_study_and_attempt_come_back_as_they_were(tmp_path):

@@ -22,11 +22,15 @@ from tune.records.proposals import Proposal, append_proposal, read_proposals
 WIDE, NARROW = Interval(low=0.5, median=1.0, high=2.0), Interval(low=0.9, median=0.95, high=1.0)
 BELIEF = PosteriorSummary(
     schema=1,
-    trials_told=1,
-    parameters=(ParameterPosterior(name="prefill_scale", before=WIDE, now=NARROW),),
+    trials_observed=1,
+    parameters=(ParameterPosterior(name="prefill_scale", prior=WIDE, posterior=NARROW),),
     hypotheses=(HypothesisPosterior(name="slow decode worker", prior_frac=0.3, posterior_frac=0.1),),
-    trials=(TrialPosterior(trial_id="abc", number=0, measured_qps=15.7, simulated_qps=WIDE, off_sd=-1.5),),
-    expected_gain_frac=0.02,
+    trials=(
+        TrialPosterior(
+            trial_id="abc", number=0, measured_qps=15.7, simulated_qps=WIDE, standardised_residual=-1.5
+        ),
+    ),
+    expected_improvement_frac=0.02,
     calibration={"prefill_scale": 0.85},
 )
 

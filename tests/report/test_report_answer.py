@@ -90,7 +90,7 @@ def test_what_binds_and_what_to_try_stand_behind_the_limit() -> None:
 
 
 def test_a_record_without_what_binds_names_the_limit_alone() -> None:
-    notes = answered([measured(0, binding=None, spread=None)]).notes
+    notes = answered([measured(0, bottleneck=None, spread=None)]).notes
     assert not any(note.startswith(("What binds", "To try", "Over ")) for note in notes)
 
 

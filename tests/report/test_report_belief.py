@@ -115,7 +115,7 @@ def test_the_best_so_far_rises_with_what_held_alone() -> None:
     line = traces(prediction_error.prediction_figure(prediction_error.prediction_pairs(outcomes, proposals)))[
         "best so far"
     ]
-    held = {o.number: o.capacity_qps.boundary for o in outcomes if o.feasible}
+    held = {o.number: o.capacity_qps.estimate for o in outcomes if o.feasible}
     assert line["y"] == sorted(line["y"])
     assert line["y"][-1] == max(q for q in held.values() if q)
     assert line["x"][-1] == 15
@@ -174,13 +174,13 @@ def test_each_parameter_has_both_intervals_on_a_log_axis_with_a_line_at_one() ->
 
 
 def test_a_parameter_whose_factor_may_be_zero_is_left_out_and_counted() -> None:
-    zero = belief(()).parameters[0].model_copy(update={"now": interval(0.0, 0.5, 1.0)})
+    zero = belief(()).parameters[0].model_copy(update={"posterior": interval(0.0, 0.5, 1.0)})
     figure = posterior_parameters.posterior_figure((zero, *belief(()).parameters[1:]))
     assert "1 without an interval of positive factors left out" in figure.caption
     assert posterior_parameters.posterior_figure((zero,)).spec is None
 
 
-def told_off(*off_sd: float) -> PosteriorSummary:
+def told_off(*standardised_residual: float) -> PosteriorSummary:
     return belief(
         tuple(
             TrialPosterior(
@@ -188,9 +188,9 @@ def told_off(*off_sd: float) -> PosteriorSummary:
                 number=n,
                 measured_qps=15.0,
                 simulated_qps=interval(15.5, 16.0, 16.5),
-                off_sd=off,
+                standardised_residual=off,
             )
-            for n, off in enumerate(off_sd)
+            for n, off in enumerate(standardised_residual)
         )
     )
 
@@ -229,6 +229,6 @@ def test_the_terminal_says_what_was_learned_and_what_another_trial_should_gain()
     ]
     assert render_status(study(), proposals, outcomes, of).endswith(render_posterior(of))
     assert render_posterior(NOTHING_TOLD).startswith("learned   no parameter is pinned down yet\nnext")
-    assert gain_sentence(NOTHING_TOLD.model_copy(update={"expected_gain_frac": 1e-7})).endswith(
+    assert gain_sentence(NOTHING_TOLD.model_copy(update={"expected_improvement_frac": 1e-7})).endswith(
         "less than 0.1 %."
     )

@@ -100,9 +100,10 @@ def _assert_table_works(seen: dict[str, Any]) -> None:
     assert failed
     assert seen["found"] == f"{failed} of 40 shown"
     assert seen["unfolded"].startswith("python -m tune split.prefill_workers=")
-    assert seen["binding"].startswith("What binds: prefill. p99 TTFT uses 94 % of its limit")
+    assert seen["bottleneck"].startswith("What binds: prefill. p99 TTFT uses 94 % of its limit")
     assert (
-        "one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3" in seen["binding"]
+        "one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3"
+        in seen["bottleneck"]
     )
     assert {"Where the time to first token goes", "How full the pools are"} <= set(seen["tables"])
     assert seen["label"].endswith("<br>SLO held in 4 of 5 orders, p99 TTFT 4.22 ± 0.300 s")

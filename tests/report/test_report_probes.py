@@ -48,14 +48,14 @@ RATES = st.floats(0.5, 40.0)
         (
             searched(
                 capacity_qps=CapacityQps(
-                    low=16.05, high=16.3, censored=False, boundary=16.2, prefill=18.33, decode=16.51
+                    low=16.05, high=16.3, censored=False, estimate=16.2, prefill=18.33, decode=16.51
                 ),
             ),
             "16.05 QPS held, 16.3 missed, boundary 16.2 (prefill alone 18.33, decode alone 16.51)",
         ),
         (
             searched(
-                capacity_qps=CapacityQps(low=None, high=None, censored=True, boundary=9.0, beat=16.0),
+                capacity_qps=CapacityQps(low=None, high=None, censored=True, estimate=9.0, early_stop=16.0),
                 reason="given up: 9 queries/s expected at most, 16 to beat",
             ),
             "given up: 9 queries/s expected at most, 16 to beat",

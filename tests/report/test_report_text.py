@@ -35,7 +35,7 @@ def test_a_run_that_every_order_confirms_has_no_doubt() -> None:
 
 
 def test_a_run_without_orders_and_binding_has_no_such_lines() -> None:
-    text = lines(spread=None, binding=None)
+    text = lines(spread=None, bottleneck=None)
     assert text[-1] == "verdict   holds its SLO"
     failed = unmeasured(0, "failed", "gb07 went down")
     assert render_outcome(failed, SLO, study(backend="slurm")).splitlines()[1] == "failed    gb07 went down"

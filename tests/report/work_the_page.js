@@ -15,7 +15,7 @@ async function act() {
   find("gb07"); seen.found = document.getElementById("shown").textContent; find("");
   document.querySelector("[data-trial]").click();
   seen.unfolded = document.querySelector("tr.details .command code").textContent;
-  seen.binding = document.querySelector("tr.details .binding").textContent;
+  seen.bottleneck = document.querySelector("tr.details .bottleneck").textContent;
   seen.tables = [...document.querySelectorAll("tr.details caption")].map((caption) => caption.textContent);
   seen.label = LABELS.get(0);
   seen.held = cells(column("SLO"));

@@ -131,13 +131,18 @@ def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most
         number=second.number,
         measured_qps=10.0,
         simulated_qps=told,
-        off_sd=0.0,
+        standardised_residual=0.0,
         expected_capacity_qps=10.0 * ahead,
     )
     learned = PosteriorSummary(
-        schema=1, trials_told=1, parameters=(), hypotheses=(), trials=(trial,), expected_gain_frac=0.0,
+        schema=1,
+        trials_observed=1,
+        parameters=(),
+        hypotheses=(),
+        trials=(trial,),
+        expected_improvement_frac=0.0,
         calibration={},
-    )  # fmt: skip
+    )
     write_posterior(runs / NAME, learned)
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 

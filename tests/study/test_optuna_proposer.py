@@ -161,7 +161,7 @@ def test_a_deployment_that_was_given_up_teaches_what_was_expected_of_it() -> Non
     """It broke its SLO at a rate that it was never meant to hold, which says nothing against it."""
     chosen: dict[float, int] = {}
     for capacity_qps in (40.0, 1.0):
-        found = CapacityQps(low=None, high=None, censored=True, boundary=capacity_qps, beat=50.0)
+        found = CapacityQps(low=None, high=None, censored=True, estimate=capacity_qps, early_stop=50.0)
         ledger = OptunaProposer(SPACE, search("tpe", startup_trials=8), seed=5)
         right = []
         for number in range(60):

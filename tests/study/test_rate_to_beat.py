@@ -47,9 +47,9 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
     for outcome in given_up(outcomes):
         assert outcome.number >= 2
         assert outcome.status == "measured"
-        assert outcome.capacity_qps.beat is not None
-        assert outcome.capacity_qps.beat >= to_beat_qps
-        assert (outcome.capacity_qps.boundary or 0.0) < outcome.capacity_qps.beat
+        assert outcome.capacity_qps.early_stop is not None
+        assert outcome.capacity_qps.early_stop >= to_beat_qps
+        assert (outcome.capacity_qps.estimate or 0.0) < outcome.capacity_qps.early_stop
         assert [probe.full for probe in outcome.probes] == [False]
     assert given_up(outcomes)
     assert all(outcome.probes[0].target_qps > best_qps for outcome in given_up(outcomes)), "just above it"

@@ -66,7 +66,7 @@ def ledger(settings: Settings, learner: SurrogateSampler, min_gain: float = 0.0)
 def measured(settings: Settings, boundary: float | None, **capacity: object) -> Outcome:
     facts = {"number": 0, "source": "surrogate", "attempts": (), "provenance": {}}
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
-    found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
+    found = CapacityQps(low=boundary, high=None, estimate=boundary, censored=False)
     return start.model_copy(
         update={
             "status": "measured",
@@ -166,7 +166,7 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     alone = {"prefill_capacity_qps": 12.6, "decode_capacity_qps": 16.0}
     told = measured(settings, 12.5, prefill=12.6, decode=16.0)
     assert seen_in(told) == {"status": "measured", "qps": 12.5} | alone
-    given_up = measured(settings, 9.0, censored=True, beat=15.0)
+    given_up = measured(settings, 9.0, censored=True, early_stop=15.0)
     assert seen_in(given_up) == {"status": "forecast", "qps": 9.0} | dict.fromkeys(alone)
     held = measured(settings, None)
     assert seen_in(held) == {"status": "above", "qps": 15.75}
@@ -176,7 +176,7 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     assert seen_in(untrusted) == {"status": "untrusted", "qps": 15.75}
     never_held = told.model_copy(update={"feasible": False})
     assert seen_in(never_held) == {"status": "forecast", "qps": 12.5} | alone
-    no_rate = untrusted.capacity_qps.model_copy(update={"boundary": 0.0})
+    no_rate = untrusted.capacity_qps.model_copy(update={"estimate": 0.0})
     none_held = untrusted.model_copy(update={"capacity_qps": no_rate, "probes": (probe(16.0), probe(2.0))})
     assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 16.0}
 
@@ -285,7 +285,7 @@ def test_a_reference_at_a_rate_that_the_sweep_has_not_is_heard_all_the_same() ->
     assert float(point["rate"]) > fixed.trial_spec.load.target_qps
     belief = of.belief({0: "t0"})
     assert belief
-    assert belief.trials_told == 1
+    assert belief.trials_observed == 1
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_a_study_at_fixed_rates_learns_the_rack_and_goes_on_as_if_nothing_had_be
     assert {outcome.source for outcome in whole[1:]} == {"surrogate"}
     belief = read_posterior(next((tmp_path / "whole").glob("*/study.json")).parent)
     assert belief
-    assert belief.trials_told == 6
+    assert belief.trials_observed == 6
     play(tmp_path / "parts", (*command, "study.n_trials=4"))
     parts = play(tmp_path / "parts", (*command, "study.n_trials=6"))
     assert [outcome.trial_id for outcome in parts] == [outcome.trial_id for outcome in whole]
@@ -313,7 +313,7 @@ def test_a_study_leaves_its_belief_and_goes_on_from_a_lost_outcome_as_if_nothing
     assert all(expected and expected.low < expected.median < expected.high for expected in found)
     belief = read_posterior(root)
     assert belief
-    assert belief.trials_told == len({outcome.trial_id for outcome in whole})
+    assert belief.trials_observed == len({outcome.trial_id for outcome in whole})
     lost = tmp_path / "lost"
     shutil.copytree(tmp_path / "whole", lost)
     copied = lost / root.name

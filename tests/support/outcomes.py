@@ -23,15 +23,15 @@ ATTEMPT = Attempt(
 )
 
 SPREAD = ShuffleSpread(
-    orders=5,
+    shuffles=5,
     slo_held=3,
     ttft_p99_s=LatencySpread(mean=3.5, sd=0.5, min=3.0, max=4.25),
     tpot_p99_s=None,
 )
 BINDING = Bottleneck(
-    binds="prefill",
+    kind="prefill",
     evidence="p99 TTFT uses 90 % of its limit",
-    relief=(Recommendation(text="a lower rate", overrides=("load.target_qps=15",)),),
+    recommendations=(Recommendation(text="a lower rate", overrides=("load.target_qps=15",)),),
 )
 
 
@@ -69,7 +69,7 @@ def probe(qps=15.75, tps=9000.0, *, feasible=True, valid=True, ttft=-0.1, tpot=-
         reason=reason,
         raw="raw/1/probe-1",
         spread=SPREAD,
-        binding=BINDING,
+        bottleneck=BINDING,
     )
 
 

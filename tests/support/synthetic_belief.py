@@ -57,15 +57,15 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
             )
         )
         if outcome.status == "measured":
-            off_sd = -2.7 if number == 5 else 2.1 if number == 9 else draw.gauss(0, 0.7)
-            simulated = true_qps / (1 + 0.03 * off_sd)
+            standardised_residual = -2.7 if number == 5 else 2.1 if number == 9 else draw.gauss(0, 0.7)
+            simulated = true_qps / (1 + 0.03 * standardised_residual)
             told.append(
                 TrialPosterior(
                     trial_id=outcome.trial_id,
                     number=number,
                     measured_qps=true_qps,
                     simulated_qps=interval(0.97 * simulated, simulated, 1.03 * simulated),
-                    off_sd=off_sd,
+                    standardised_residual=standardised_residual,
                 )
             )
     return outcomes, proposals, belief(tuple(told))
@@ -74,9 +74,9 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
 def belief(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
     return PosteriorSummary(
         schema=1,
-        trials_told=len(trials),
+        trials_observed=len(trials),
         parameters=tuple(
-            ParameterPosterior(name=name, before=interval(*before), now=interval(*now))
+            ParameterPosterior(name=name, prior=interval(*before), posterior=interval(*now))
             for name, (before, now) in PARAMETERS.items()
         ),
         hypotheses=(
@@ -84,7 +84,7 @@ def belief(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
             HypothesisPosterior(name="router=random", prior_frac=0.25, posterior_frac=0.57),
         ),
         trials=trials,
-        expected_gain_frac=0.0123,
+        expected_improvement_frac=0.0123,
         calibration={"prefill_scale": 0.743},
     )
 
@@ -96,7 +96,7 @@ def _measured(number: int, capacity_qps: float) -> Outcome:
         return unmeasured(number, "infeasible", reason, prefill=prefill)
     low = round(0.988 * capacity_qps, 2)
     if number % 5 == 3:
-        found = CapacityQps(low=None, high=None, censored=True, boundary=capacity_qps, beat=15.5)
+        found = CapacityQps(low=None, high=None, censored=True, estimate=capacity_qps, early_stop=15.5)
         probes = (asked(15.5, 9.0, full=False),)
         reason = f"given up: expected to hold {capacity_qps:.4g} QPS, below 15.5"
         return searched(

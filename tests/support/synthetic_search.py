@@ -33,7 +33,7 @@ def searched(
     best, (low, high, boundary) = probes[-1], bracket
     assert best.ttft_s
     assert best.tpot_s
-    found = CapacityQps(low=low, high=high, censored=False, boundary=boundary)
+    found = CapacityQps(low=low, high=high, censored=False, estimate=boundary)
     figures: dict[str, Any] = {"probes": probes, "capacity_qps": found, "spread": best.spread, **changes}
     return measured(
         number, qps=best.target_qps, ttft_p99_s=best.ttft_s.p99, tpot_p99_s=best.tpot_s.p99, **figures

@@ -97,7 +97,7 @@ def percentiles(p99: float) -> Percentiles:
 def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 0.059) -> ShuffleSpread:
     """Five orders around a p99 TTFT, in `held` of which the SLO held."""
     return ShuffleSpread(
-        orders=5,
+        shuffles=5,
         slo_held=held,
         ttft_p99_s=LatencySpread(mean=ttft_p99_s, sd=sd_s, min=ttft_p99_s - sd_s, max=ttft_p99_s + 2 * sd_s),
         tpot_p99_s=LatencySpread(mean=tpot_p99_s, sd=0.001, min=tpot_p99_s, max=tpot_p99_s + 0.002),
@@ -105,10 +105,10 @@ def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 
 
 
 BINDING = Bottleneck(
-    binds="prefill",
+    kind="prefill",
     evidence="p99 TTFT uses 94 % of its limit; 76 % of the slowest 2 % of first tokens is waiting for a "
     "prefill worker or sharing it with other prompts; prefill workers are busy 86 % of the time",
-    relief=(
+    recommendations=(
         Recommendation(
             text="one more prefill worker, 15P3D",
             overrides=("split.prefill_workers=15", "split.decode_workers=3"),
@@ -165,9 +165,9 @@ def measured(
             tail_transfer_s=0.04,
             tail_slot_s=0.02,
             tail_first_step_s=0.05,
-            decode_batch_most=130.0,
+            decode_batch_max=130.0,
         ),
-        "binding": BINDING if valid else None,
+        "bottleneck": BINDING if valid else None,
         "spread": _spread_near(ttft_p99_s, held, slo) if valid else None,
     }
     probe = Probe(
@@ -222,7 +222,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "latency_s",
             "breakdown",
             "spread",
-            "binding",
+            "bottleneck",
         )
     )
     return Outcome(

@@ -278,14 +278,14 @@ def test_the_record_says_what_is_believed(search: SurrogateOptimizer) -> None:
     view = search.view(seen)
     told = [(f"t{number}", number, one) for number, one in enumerate(seen)]
     found = summarise_posterior(search, view, seen, told)
-    assert found.trials_told == 5
+    assert found.trials_observed == 5
     assert [one.number for one in found.trials] == [0, 1, 2, 3, 4]
-    assert all(abs(one.off_sd) < 2 for one in found.trials)
+    assert all(abs(one.standardised_residual) < 2 for one in found.trials)
     assert found.calibration["prefill_scale"] > search.calibration.prefill_scale
     assert sum(
         one.posterior_frac for one in found.hypotheses if one.name.startswith("router=")
     ) == pytest.approx(1)
-    assert found.expected_gain_frac >= 0
+    assert found.expected_improvement_frac >= 0
     expected = expected_capacity_qps(view, seen[-1].index)
     assert expected.low < seen[-1].qps < expected.high
 

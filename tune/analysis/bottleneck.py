@@ -84,7 +84,7 @@ def find_bottleneck(spec: TrialSpec, probe: ProbeSummary) -> Bottleneck:
     bound = BottleneckContext(
         binds, stage, probe.target_qps, probe.saturated_qps, probe.used, broken, probe.breakdown
     )
-    return Bottleneck(binds=binds, evidence="; ".join(evidence), relief=recommend(spec, bound))
+    return Bottleneck(kind=binds, evidence="; ".join(evidence), recommendations=recommend(spec, bound))
 
 
 def _largest_stage(use: Breakdown | None) -> tuple[str | None, float]:
@@ -93,7 +93,7 @@ def _largest_stage(use: Breakdown | None) -> tuple[str | None, float]:
         return None, 0.0
     before_s, after_s = use.tail_frontend_in_s or 0.0, use.tail_frontend_out_s or 0.0
     prefill_s = use.tail_prefill_s or 0.0
-    alone_s = prefill_s if use.tail_prefill_alone_s is None else use.tail_prefill_alone_s
+    alone_s = prefill_s if use.tail_prefill_uncontended_s is None else use.tail_prefill_uncontended_s
     times = {
         "frontend": before_s + after_s,
         "queue": use.tail_queue_s - before_s + prefill_s - alone_s,
@@ -127,7 +127,7 @@ def _of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) -> Bott
 
 def _step(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
     """TPOT is the step time, unless sequences are paused, as MAX_UTILIZATION does when the cache is full."""
-    full = use is not None and (use.kv_used_frac_most or 0.0) >= FULL_FRAC
+    full = use is not None and (use.kv_used_frac_max or 0.0) >= FULL_FRAC
     paused = full and spec.decode.capacity_policy == "MAX_UTILIZATION"
     return "decode_kv" if paused else "decode_step_time"
 
@@ -139,14 +139,14 @@ def _kv_batch(spec: TrialSpec) -> int:
 def _slots_or_kv(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
     """A batch that came to its limit was held by it; else the smaller of both limits held it."""
     slots = decode_slots(spec.decode)
-    reached = use is not None and (use.decode_batch_most or 0.0) >= FULL_FRAC * slots
+    reached = use is not None and (use.decode_batch_max or 0.0) >= FULL_FRAC * slots
     return "decode_slots" if reached or slots <= _kv_batch(spec) else "decode_kv"
 
 
 def _decode_full_frac(spec: TrialSpec, use: Breakdown | None) -> float:
-    if use is None or use.decode_batch_most is None:
+    if use is None or use.decode_batch_max is None:
         return 0.0
-    return use.decode_batch_most / max(min(decode_slots(spec.decode), _kv_batch(spec)), 1)
+    return use.decode_batch_max / max(min(decode_slots(spec.decode), _kv_batch(spec)), 1)
 
 
 def _slack(probe: ProbeSummary) -> list[str]:
@@ -175,7 +175,7 @@ def _stage_figures(
         told.append("no record says where the time goes")
     if binds in ("prefill", "unknown") and use is not None and use.prefill_utilisation is not None:
         told.append(f"prefill workers are busy {_percent(use.prefill_utilisation)} of the time")
-        most = use.prefill_utilisation_most
+        most = use.prefill_utilisation_max
         if most is not None and most > (1 + UNEVEN_FRAC) * use.prefill_utilisation:
             told.append(f"the busiest one {_percent(most)}")
     if binds in ("decode_slots", "decode_kv", "decode_step_time", "unknown"):
@@ -191,7 +191,7 @@ def _decode_figures(spec: TrialSpec, use: Breakdown | None) -> list[str]:
             f"a decode worker holds {use.decode_batch:.0f} sequences on average, its KV cache has room for "
             f"about {kv_batch} and its settings for {slots}"
         )
-        most = use.decode_batch_most
+        most = use.decode_batch_max
         if most is not None and most > (1 + UNEVEN_FRAC) * use.decode_batch:
             told.append(f"the fullest one holds {most:.0f}, as a slower one would")
     return told

@@ -59,7 +59,7 @@ def _stages(log: RequestLog, stages: Stages, good: NDArray[np.bool_]) -> dict[st
         means[f"{prefix}frontend_out_s"] = _mean_s(stages.first_made_ns, log.first_token_ns, which)
     prefill_ns = stages.prefill_done_ns - stages.prefill_start_ns
     alone_ns = _alone_ns(log.input_tokens[known], prefill_ns[known])
-    means["tail_prefill_alone_s"] = float(alone_ns[tail[known]].mean()) / 1e9
+    means["tail_prefill_uncontended_s"] = float(alone_ns[tail[known]].mean()) / 1e9
     return means
 
 
@@ -91,6 +91,6 @@ def pool_figures(pools: PoolUse | None, decode: Engine) -> dict[str, float | Non
     ):
         known = None if of_workers is None or not len(of_workers) else of_workers
         figures[name] = None if known is None else float(known.mean())
-        figures[f"{name}_most"] = None if known is None else float(known.max())
+        figures[f"{name}_max"] = None if known is None else float(known.max())
     batch = figures["decode_batch"]
     return figures | {"decode_slots_frac": None if batch is None else batch / decode_slots(decode)}

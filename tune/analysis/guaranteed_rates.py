@@ -99,7 +99,7 @@ def guarantee_rates(
 def _repeat(load: Load, outcome: Outcome) -> Repeat:
     """A boundary above the rates that may be asked counts as the highest of these."""
     found = outcome.capacity_qps
-    capacity_qps = found.boundary if _trusted(outcome) else None
+    capacity_qps = found.estimate if _trusted(outcome) else None
     if capacity_qps is not None and load.rate_range_qps:
         capacity_qps = min(capacity_qps, load.rate_range_qps[1])
     return Repeat(

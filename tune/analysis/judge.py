@@ -82,7 +82,7 @@ def judge_failed(
 
 _FIGURES = (
     "output_tps_per_gpu", "output_tps", "loadgen_tps", "completed_qps", "ttft_s", "tpot_s", "latency_s",
-    "breakdown", "spread", "binding",
+    "breakdown", "spread", "bottleneck",
 )  # fmt: skip
 _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
@@ -100,10 +100,10 @@ def _capacity(
         low=low,
         high=high,
         censored=unbeaten is not None,
-        boundary=found.capacity_qps if found else None,
+        estimate=found.capacity_qps if found else None,
         prefill=found.prefill_capacity_qps if found else None,
         decode=found.decode_capacity_qps if found else None,
-        beat=unbeaten.early_stop_qps if unbeaten else None,
+        early_stop=unbeaten.early_stop_qps if unbeaten else None,
     )
 
 

@@ -86,7 +86,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         full=asked is None or asked.queries is None,
         stopped=bool(asked and asked.stopped),
         spread=shuffle_spread(ttft, tpot, not broken, read_shuffles(folder)) if valid else None,
-        binding=find_bottleneck(spec, ProbeSummary(target_qps, saturated_qps, constraints, use))
+        bottleneck=find_bottleneck(spec, ProbeSummary(target_qps, saturated_qps, constraints, use))
         if valid
         else None,
     )

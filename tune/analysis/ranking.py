@@ -21,14 +21,14 @@ _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
     "output_tps", "loadgen_tps", "gpus", "target_qps", "completed_qps", "gpu_hours", "wall_s",
 )  # fmt: skip
-_TEXTS = ("trial_id", "source", "status", "reason", "binds")
+_TEXTS = ("trial_id", "source", "status", "reason", "bottleneck")
 _FLAGS = ("valid", "feasible", "censored")
 _COUNTS = ("number", "gpus", "probes", "attempts")
 _LATENCIES = ("ttft", "tpot", "latency")
 _CERTAINTY = (
-    "orders", "slo_held_shuffles",
-    *(f"{kind}_p99_orders_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
-    "binds",
+    "shuffles", "slo_held_shuffles",
+    *(f"{kind}_p99_shuffles_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
+    "bottleneck",
 )  # fmt: skip
 
 
@@ -37,8 +37,9 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
     {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
-    probes and attempts; over orders of lengths, orders, slo_held_shuffles and {ttft,tpot}_p99_orders_
-    {mean,sd,min,max}_s; binds; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
+    probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles and
+    {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; and param.<name> for every parameter in a
+    provenance. Absent numbers are NaN,
     absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
     not, and object where they mix.
     """
@@ -116,7 +117,7 @@ def _order(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, 
     if outcome.feasible:
         merit = -(outcome.output_tps_per_gpu or 0.0) * expected
     elif found.censored:
-        merit = -(found.boundary or 0.0)
+        merit = -(found.estimate or 0.0)
     else:
         misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
         merit = max((miss for miss in misses if miss is not None), default=math.inf)
@@ -130,19 +131,19 @@ def _params(outcome: Outcome) -> dict[str, Any]:
 
 def _certainty(outcome: Outcome) -> dict[str, float | str | None]:
     """How sure the p99 figures are, by name of _CERTAINTY, and what binds; None where not measured."""
-    spread, binding = outcome.spread, outcome.binding
+    spread, bottleneck = outcome.spread, outcome.bottleneck
     return {
-        "orders": spread.orders if spread else None,
+        "shuffles": spread.shuffles if spread else None,
         "slo_held_shuffles": spread.slo_held if spread else None,
         **_over_orders("ttft", spread.ttft_p99_s if spread else None),
         **_over_orders("tpot", spread.tpot_p99_s if spread else None),
-        "binds": binding.binds if binding else None,
+        "bottleneck": bottleneck.kind if bottleneck else None,
     }
 
 
 def _over_orders(kind: str, of: LatencySpread | None) -> dict[str, float | None]:
     names = LatencySpread.model_fields
-    return {f"{kind}_p99_orders_{name}_s": getattr(of, name) if of else None for name in names}
+    return {f"{kind}_p99_shuffles_{name}_s": getattr(of, name) if of else None for name in names}
 
 
 def _columns() -> list[str]:

@@ -119,7 +119,7 @@ def _for_any_batch(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recomm
     """What keeps a batch smaller or its steps longer than they need be."""
     if spec.decode.capacity_policy == "STATIC_BATCH":
         yield Recommendation(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
-    batch = bound.breakdown.decode_batch_most if bound.breakdown else None
+    batch = bound.breakdown.decode_batch_max if bound.breakdown else None
     sizes = spec.decode.graph_batch_sizes
     if batch is not None and (not sizes or batch > max(sizes)):
         yield Recommendation(text=f"CUDA graphs for decode batches up to {batch:.0f}")

@@ -39,7 +39,7 @@ class ShuffleResult(FrozenModel):
 class ShuffleResults(FrozenModel):
     """The further orders of one probe, its own left out."""
 
-    orders: tuple[ShuffleResult, ...]
+    shuffles: tuple[ShuffleResult, ...]
 
 
 def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResult:
@@ -64,7 +64,7 @@ def near_a_limit(order: ShuffleResult, slo: Slo) -> bool:
 
 def write_shuffles(folder: Path, orders: Sequence[ShuffleResult]) -> None:
     """Write shuffles.json into the folder of a probe. Raises ConfigurationError where that fails."""
-    record = ShuffleResults(orders=tuple(orders))
+    record = ShuffleResults(shuffles=tuple(orders))
     write_text(folder / SHUFFLES_FILE, record.model_dump_json(indent=1) + "\n")
 
 
@@ -75,7 +75,7 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
     """
     path = folder / SHUFFLES_FILE
     try:
-        return ShuffleResults.model_validate_json(path.read_bytes()).orders
+        return ShuffleResults.model_validate_json(path.read_bytes()).shuffles
     except FileNotFoundError:
         return ()
     except (OSError, ValidationError) as error:
@@ -92,7 +92,7 @@ def shuffle_spread(
     if not orders:
         return None
     return ShuffleSpread(
-        orders=1 + len(orders),
+        shuffles=1 + len(orders),
         slo_held=held + sum(order.slo_held for order in orders),
         ttft_p99_s=_spread_of([p99_s(ttft), *(order.ttft_p99_s for order in orders)]),
         tpot_p99_s=_spread_of([p99_s(tpot), *(order.tpot_p99_s for order in orders)]),

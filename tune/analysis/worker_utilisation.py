@@ -63,7 +63,7 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
     if all(value is None for value in figures.values()):
         return None
     if glances < FEWEST_SCRAPES:
-        figures["prefill_utilisation_most"] = None
+        figures["prefill_utilisation_max"] = None
     return Breakdown(**no_stages(), **figures)
 
 

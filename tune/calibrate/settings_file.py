@@ -79,8 +79,8 @@ def render_settings(
 
 def render_learned(calibration: Calibration, study: str, belief: PosteriorSummary) -> str:
     """The YAML text of the rack that the search of `study` believes in."""
-    known = {one.name: one.now for one in belief.parameters}
-    lines = [_MARK, f"# What the search of study {study} believes after {belief.trials_told} trials."]
+    known = {one.name: one.posterior for one in belief.parameters}
+    lines = [_MARK, f"# What the search of study {study} believes after {belief.trials_observed} trials."]
     lines += [
         f"# Not held by a calibration: {name} x {now.median:.3g} ({now.low:.3g} .. {now.high:.3g})."
         for name, now in known.items()

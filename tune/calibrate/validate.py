@@ -19,7 +19,7 @@ def validate_learned(study: StudyFolder, calibration: Calibration) -> Iterator[s
 
     Raises ResumableError where the configuration of one of them is lost.
     """
-    measured = [(one.capacity_qps.boundary or 0.0, one) for one in study.outcomes() if one.feasible]
+    measured = [(one.capacity_qps.estimate or 0.0, one) for one in study.outcomes() if one.feasible]
     best = sorted(measured, key=lambda pair: -pair[0] / pair[1].gpus)[:MAX_TRIALS_CHECKED]
     best = [(capacity_qps, one) for capacity_qps, one in best if capacity_qps]
     if best:

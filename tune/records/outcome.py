@@ -26,18 +26,18 @@ class Percentiles(FrozenModel):
 class CapacityQps(FrozenModel):
     """Bracket of the highest rate that holds the SLO, by runs of full length; None where none bounds it.
 
-    `boundary`: the rate that should hold in half of all orders of lengths, where it was searched for.
+    `estimate`: the rate that should hold in half of all orders of lengths, where it was searched for.
     `prefill`, `decode`: what each pool could hold were the other no limit. `censored`: the deployment was
-    given up as clearly below the rate `beat`, before any of them held.
+    given up as clearly below the rate `early_stop`, before any of them held.
     """
 
     low: float | None
     high: float | None
     censored: bool
-    boundary: float | None = None
+    estimate: float | None = None
     prefill: float | None = None
     decode: float | None = None
-    beat: float | None = None
+    early_stop: float | None = None
 
 
 class Constraints(FrozenModel):
@@ -52,7 +52,7 @@ class Breakdown(FrozenModel):
 
     The five stages are means over requests and sum to the mean TTFT; with `tail_` they are means over the
     slowest first tokens, which make the p99. The front end's parts: `frontend_in_s` of `queue_s`,
-    `frontend_out_s` of `first_step_s`. `tail_prefill_alone_s` is the part of `tail_prefill_s` that the
+    `frontend_out_s` of `first_step_s`. `tail_prefill_uncontended_s` is the part of `tail_prefill_s` that the
     prompts would take on idle workers. Pool figures are means over workers and time, with `_most` those of
     the fullest worker; `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold. Of a
     live deployment only pool figures are known (tune/analysis/worker_utilisation.py).
@@ -75,11 +75,11 @@ class Breakdown(FrozenModel):
     frontend_out_s: float | None = None
     tail_frontend_in_s: float | None = None
     tail_frontend_out_s: float | None = None
-    tail_prefill_alone_s: float | None = None
+    tail_prefill_uncontended_s: float | None = None
     decode_slots_frac: float | None = None
-    prefill_utilisation_most: float | None = None
-    decode_batch_most: float | None = None
-    kv_used_frac_most: float | None = None
+    prefill_utilisation_max: float | None = None
+    decode_batch_max: float | None = None
+    kv_used_frac_max: float | None = None
 
 
 class LatencySpread(FrozenModel):
@@ -92,9 +92,12 @@ class LatencySpread(FrozenModel):
 
 
 class ShuffleSpread(FrozenModel):
-    """The probe under `orders` orders of prompt lengths, its own among them: in `slo_held` the SLO held."""
+    """Hold the spread of a probe over `shuffles` shuffles of the prompt lengths, its own included.
 
-    orders: int
+    `slo_held` counts the shuffles in which the SLO held.
+    """
+
+    shuffles: int
     slo_held: int
     ttft_p99_s: LatencySpread | None
     tpot_p99_s: LatencySpread | None
@@ -116,9 +119,9 @@ class Recommendation(FrozenModel):
 class Bottleneck(FrozenModel):
     """What binds, the figures that say so, and what would relieve it."""
 
-    binds: BottleneckKind
+    kind: BottleneckKind
     evidence: str
-    relief: tuple[Recommendation, ...]
+    recommendations: tuple[Recommendation, ...]
 
 
 class Probe(FrozenModel):
@@ -145,7 +148,7 @@ class Probe(FrozenModel):
     reason: str | None
     raw: str
     spread: ShuffleSpread | None = None
-    binding: Bottleneck | None = None
+    bottleneck: Bottleneck | None = None
     full: bool = True
     stopped: bool = False
 
@@ -193,4 +196,4 @@ class Outcome(FrozenModel):
     wall_s: float
     provenance: dict[str, Any]
     spread: ShuffleSpread | None = None
-    binding: Bottleneck | None = None
+    bottleneck: Bottleneck | None = None

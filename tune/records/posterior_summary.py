@@ -32,12 +32,12 @@ class Interval(FrozenModel):
 class ParameterPosterior(FrozenModel):
     """A figure by which the rack differs from its calibration, as a factor on what that says.
 
-    `before`: of a rack that nothing was measured on; `now`: after all trials told.
+    `prior`: of a rack that nothing was measured on; `posterior`: after all trials told.
     """
 
     name: str
-    before: Interval
-    now: Interval
+    prior: Interval
+    posterior: Interval
 
 
 class HypothesisPosterior(FrozenModel):
@@ -52,7 +52,8 @@ class TrialPosterior(FrozenModel):
     """A measured trial beside what the simulator, as it is believed now, says of its boundary.
 
     `simulated_qps` is the simulator's own answer over the racks that are believed in, without what was
-    learned of its errors; `expected_capacity_qps` is what with those is expected of it. `off_sd`: by how many
+    learned of its errors; `expected_capacity_qps` is what with those is expected of it.
+    `standardised_residual`: by how many
     standard deviations of what was allowed for (the simulator's error and noise) the measurement lies above
     `simulated_qps`, or below where it is negative.
     """
@@ -61,23 +62,23 @@ class TrialPosterior(FrozenModel):
     number: NonNegativeInt
     measured_qps: NonNegativeFloat
     simulated_qps: Interval
-    off_sd: float
+    standardised_residual: float
     expected_capacity_qps: NonNegativeFloat | None = None
 
 
 class PosteriorSummary(FrozenModel):
-    """`expected_gain_frac`: how much another trial is expected to raise the best rate, as a share.
+    """`expected_improvement_frac`: how much another trial is expected to raise the best rate, as a share.
 
     `calibration`: figures of the most probable rack, by the name of a field of the cluster's calibration;
     what no such field holds (KV cache, all-reduce, a factor a TP) is in `parameters` alone.
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
-    trials_told: NonNegativeInt
+    trials_observed: NonNegativeInt
     parameters: tuple[ParameterPosterior, ...]
     hypotheses: tuple[HypothesisPosterior, ...]
     trials: tuple[TrialPosterior, ...]
-    expected_gain_frac: NonNegativeFloat
+    expected_improvement_frac: NonNegativeFloat
     calibration: dict[str, Any]
 
     @property

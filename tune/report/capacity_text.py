@@ -29,7 +29,7 @@ LEAST_TOLD_S = 0.5
 
 def searched(outcome: Outcome) -> bool:
     """Whether a deployment was asked for its highest rate rather than one rate."""
-    return bool(outcome.probes) and (outcome.capacity_qps.boundary is not None or len(outcome.probes) > 1)
+    return bool(outcome.probes) and (outcome.capacity_qps.estimate is not None or len(outcome.probes) > 1)
 
 
 def came_to(probe: Probe) -> CameTo:
@@ -57,9 +57,9 @@ def bracket(outcome: Outcome) -> str:
         parts = [f"{formatting.rate(found.low)} held, none above it missed at full length"]
     else:
         parts = [f"{formatting.rate(found.low)} held, {found.high:.4g} missed"]
-    if found.boundary:
-        parts.append(f"boundary {found.boundary:.4g}{_alone(found)}")
-    elif found.boundary is not None:
+    if found.estimate:
+        parts.append(f"boundary {found.estimate:.4g}{_alone(found)}")
+    elif found.estimate is not None:
         parts.append("and no rate is expected to hold")
     return ", ".join(parts)
 

@@ -79,12 +79,12 @@ def parameter_rows(parameters: Iterable[ParameterPosterior]) -> list[ParameterRo
         elif frac >= UNTOUCHED_FRAC:
             told = "untouched"
         name, what = _NAMES.get(of.name, (of.name, ""))
-        shown.append(ParameterRow(name, what, of.before, of.now, frac, told))
+        shown.append(ParameterRow(name, what, of.prior, of.posterior, frac, told))
     return sorted(shown, key=lambda row: row.width_frac)
 
 
 def _width_frac(of: ParameterPosterior) -> float:
-    before, now = _log_width(of.before), _log_width(of.now)
+    before, now = _log_width(of.prior), _log_width(of.posterior)
     return now / before if 0 < before < math.inf else 1.0
 
 
@@ -104,7 +104,7 @@ def learned_sentence(belief: PosteriorSummary) -> str:
     if not parts:
         return "No parameter of the rack is in doubt."
     said = "; ".join([*parts[:-1], f"and {parts[-1]}"] if len(parts) > 1 else parts)
-    return f"The {formatting.plural(belief.trials_told, 'trial')} told so far {said}."
+    return f"The {formatting.plural(belief.trials_observed, 'trial')} told so far {said}."
 
 
 def names_of(belief: PosteriorSummary, told: Told) -> list[str]:
@@ -119,6 +119,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def gain_sentence(belief: PosteriorSummary) -> str:
     """What another trial is worth, as one sentence."""
-    percent = belief.expected_gain_frac * 100
+    percent = belief.expected_improvement_frac * 100
     by = "less than 0.1" if percent < 0.1 else formatting.format_figure(percent, 2)
     return f"Another trial is expected to raise the best rate by {by} %."

@@ -46,11 +46,11 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     if outcome.spread:
         lines.append(f"orders    {verdict_over_orders(outcome, slo)}")
         lines += [f"          {line}" for line in figures_over_orders(outcome.spread)]
-    if outcome.binding:
-        first, *more = outcome.binding.evidence.split("; ")
-        lines.append(f"binds     {BINDS[outcome.binding.binds]}: {first}")
+    if outcome.bottleneck:
+        first, *more = outcome.bottleneck.evidence.split("; ")
+        lines.append(f"binds     {BINDS[outcome.bottleneck.kind]}: {first}")
         lines += [f"          {line}" for line in more]
-        lines += [f"try       {_try(relief)}" for relief in outcome.binding.relief]
+        lines += [f"try       {_try(relief)}" for relief in outcome.bottleneck.recommendations]
     return "\n".join(lines)
 
 
@@ -96,7 +96,9 @@ def render_status(
     best = next((row for row in rank(outcomes, belief) if row["feasible"]), None)
     if best:
         held = (
-            f", SLO held in {best['slo_held_shuffles']} of {best['orders']} orders" if best["orders"] else ""
+            f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} orders"
+            if best["shuffles"]
+            else ""
         )
         lines.append(
             f"best      {format_figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "

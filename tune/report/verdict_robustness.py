@@ -24,14 +24,14 @@ def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
         return spread.slo_held > 0
     pairs = ((spread.ttft_p99_s, slo.ttft_p99_s), (spread.tpot_p99_s, slo.tpot_p99_s))
     passes = any(of and limit_s is not None and of.mean + of.sd > limit_s for of, limit_s in pairs)
-    return passes or spread.slo_held < spread.orders
+    return passes or spread.slo_held < spread.shuffles
 
 
 def verdict_over_orders(outcome: Outcome, slo: Slo) -> str:
     """In how many orders the SLO held, and whether that puts the verdict in doubt. Needs a spread."""
     spread = outcome.spread
     assert spread is not None
-    held = f"the SLO holds in {spread.slo_held} of {spread.orders} orders of prompt lengths"
+    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} orders of prompt lengths"
     if not is_uncertain(outcome, slo):
         return held
     return f"within its spread of {'breaking' if outcome.feasible else 'holding'} the SLO: {held}"
@@ -60,7 +60,7 @@ def verdict_note(
         return []
     figures = "; ".join(figures_over_orders(top.spread))
     held = f"the SLO holds in {top.spread.slo_held}"
-    notes = [f"Over {top.spread.orders} orders of prompt lengths {held}; {figures}."]
+    notes = [f"Over {top.spread.shuffles} orders of prompt lengths {held}; {figures}."]
     if is_uncertain(top, slo):
         notes += _surest(outcomes, top, slo, space)
     return notes

@@ -41,7 +41,7 @@ class ConfirmationCandidate:
     def gpu_hours(self) -> float:
         """What one repeat is expected to cost, by what the trial did."""
         last = self.trial.attempts[-1].gpu_hours if self.trial.attempts else 0.0
-        return last if self.trial.capacity_qps.boundary is not None else RUNS_A_SEARCH * last
+        return last if self.trial.capacity_qps.estimate is not None else RUNS_A_SEARCH * last
 
 
 def select_candidates(

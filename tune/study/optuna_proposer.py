@@ -123,5 +123,5 @@ class OptunaProposer:
 def _expected(outcome: Outcome) -> float:
     """Output tokens/s per GPU of a deployment at its boundary, with the answers that it gave."""
     measured, completed_qps = outcome.output_tps_per_gpu, outcome.completed_qps
-    capacity_qps = outcome.capacity_qps.boundary
+    capacity_qps = outcome.capacity_qps.estimate
     return measured / completed_qps * capacity_qps if measured and completed_qps and capacity_qps else 0.0

@@ -32,11 +32,11 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
     found = outcome.capacity_qps
     if outcome.status == "infeasible":
         return {"status": "crashed"}
-    if found.boundary:
+    if found.estimate:
         status = "measured" if outcome.feasible else "forecast"
         alone = {"prefill_capacity_qps": found.prefill, "decode_capacity_qps": found.decode}
-        return {"status": status, "qps": found.boundary} | alone
-    if found.boundary == 0:
+        return {"status": status, "qps": found.estimate} | alone
+    if found.estimate == 0:
         return {"status": "below", "qps": LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)}
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}

@@ -47,11 +47,11 @@ def summarise_posterior(
     gain = search.gains(view, seen)
     return PosteriorSummary(
         schema=1,
-        trials_told=len(seen),
+        trials_observed=len(seen),
         parameters=_parameters(search, view.racks),
         hypotheses=_hypotheses(search, view.racks),
         trials=tuple(_trials(view, told)),
-        expected_gain_frac=float(gain.max(initial=0.0)),
+        expected_improvement_frac=float(gain.max(initial=0.0)),
         calibration=_calibration(search, view.racks),
     )
 
@@ -60,7 +60,7 @@ def _parameters(search: SurrogateOptimizer, racks: ParameterSamples) -> tuple[Pa
     before, now = search.space.factors(search.before), search.space.factors(racks)
     return tuple(
         ParameterPosterior(
-            name=name, before=credible_interval(before[name]), now=credible_interval(now[name])
+            name=name, prior=credible_interval(before[name]), posterior=credible_interval(now[name])
         )
         for name in search.space.names
     )
@@ -89,7 +89,7 @@ def _trials(view: Prediction, told: Sequence[tuple[str, int, Observation]]) -> I
             number=number,
             measured_qps=one.qps,
             simulated_qps=Interval(low=low[at], median=median[at], high=high[at]),
-            off_sd=float(off / spread[at]),
+            standardised_residual=float(off / spread[at]),
             expected_capacity_qps=float(view.expected_capacity_qps[one.index]),
         )
 

@@ -106,7 +106,7 @@ def _rates_shown(outcome: Outcome) -> tuple[float, float]:
     """Ends of the axis: every rate that is marked, and room for a label on both sides."""
     found = outcome.capacity_qps
     marked = [probe.target_qps for probe in outcome.probes]
-    marked += [qps for qps in (found.low, found.high, found.boundary) if qps]
+    marked += [qps for qps in (found.low, found.high, found.estimate) if qps]
     low, high = min(marked), max(marked)
     room = max(0.55 * (high - low), 0.02 * high)
     return max(0.0, low - room), high + room
@@ -124,9 +124,9 @@ def _mark_bracket(drawn: go.Figure, outcome: Outcome, low: float, high: float, p
             drawn.add_shape(**ground, x0=low, x1=found.low, fillcolor=FEASIBLE)
         if missed is not None:
             drawn.add_shape(**ground, x0=missed, x1=high, fillcolor=BROKEN)
-        if found.boundary:
+        if found.estimate:
             line = {"color": TEXT, "width": 1.5, "dash": "dot"}
-            drawn.add_shape(**at, type="line", x0=found.boundary, x1=found.boundary, line=line)
+            drawn.add_shape(**at, type="line", x0=found.estimate, x1=found.estimate, line=line)
     _name_bracket(drawn, found, (low + high) / 2)
 
 
@@ -140,10 +140,10 @@ def _name_bracket(drawn: go.Figure, found: CapacityQps, middle_qps: float) -> No
     if found.high is not None:
         text, font = f"{found.high:.4g} missed", {"color": BROKEN, "size": 13}
         drawn.add_annotation(**top, x=found.high, text=text, font=font, xanchor="left")
-    if found.boundary:
-        text, side = f"boundary {found.boundary:.4g}", "left" if found.boundary < middle_qps else "right"
+    if found.estimate:
+        text, side = f"boundary {found.estimate:.4g}", "left" if found.estimate < middle_qps else "right"
         drawn.add_annotation(
-            **label, x=found.boundary, y=0, yanchor="bottom", text=text, font={"size": 12}, xanchor=side
+            **label, x=found.estimate, y=0, yanchor="bottom", text=text, font={"size": 12}, xanchor=side
         )
 
 
@@ -254,7 +254,9 @@ def _hover(outcome: Outcome, n: int, slo: Slo) -> str:
         *_used(probe, slo),
     ]
     if probe.spread:
-        lines.append(f"SLO held in {probe.spread.slo_held} of {probe.spread.orders} orders of prompt lengths")
+        lines.append(
+            f"SLO held in {probe.spread.slo_held} of {probe.spread.shuffles} orders of prompt lengths"
+        )
     if probe.reason:
         lines += [html.escape(line, quote=False) for line in textwrap.wrap(probe.reason, HOVER_CHARACTERS)]
     return "<br>".join(lines)

@@ -77,7 +77,7 @@ def prediction_pairs(outcomes: Sequence[Outcome], proposals: Sequence[Proposal])
             outcome,
             trial_status(outcome),
             expected.get(outcome.trial_id),
-            outcome.capacity_qps.boundary if outcome.status == "measured" else None,
+            outcome.capacity_qps.estimate if outcome.status == "measured" else None,
         )
         for outcome in sorted(outcomes, key=lambda o: o.number)
     ]

@@ -147,15 +147,17 @@ def _searched(top: Outcome) -> list[str]:
 
 def _binding(top: Outcome) -> list[str]:
     """What makes the tightest limit tight and what to try; nothing where that was not derived."""
-    if top.binding is None:
+    if top.bottleneck is None:
         return []
     tried = "; ".join(
         f"{relief.text} ({' '.join(relief.overrides)})" if relief.overrides else relief.text
-        for relief in top.binding.relief
+        for relief in top.bottleneck.recommendations
     )
-    _, *evidence = top.binding.evidence.split("; ")
+    _, *evidence = top.bottleneck.evidence.split("; ")
     behind = (
-        [f"What binds it: {formatting.BINDS[top.binding.binds]}. " + "; ".join(evidence)] if evidence else []
+        [f"What binds it: {formatting.BINDS[top.bottleneck.kind]}. " + "; ".join(evidence)]
+        if evidence
+        else []
     )
     return [*(f"{text}." for text in behind), f"To try: {tried}."]
 
@@ -256,7 +258,7 @@ def _rate_tile(top: Outcome) -> Tile:
     found = top.capacity_qps
     if found.low is None or not searched(top):
         return Tile("Request rate", f"{top.target_qps:.4g}", "QPS offered", completed)
-    bounds = {"missed": found.high, "boundary": found.boundary}
+    bounds = {"missed": found.high, "boundary": found.estimate}
     notes = [f"{name} {qps:.4g}" for name, qps in bounds.items() if qps] or [completed]
     return Tile("Highest rate held", f"{found.low:.4g}", "QPS", ", ".join(notes))
 

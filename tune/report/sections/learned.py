@@ -100,8 +100,8 @@ def _unexplained(
             simulated=_interval(trial.simulated_qps),
             off=_off(trial),
         )
-        for trial in sorted(belief.trials, key=lambda t: (-abs(t.off_sd), t.number))
-        if abs(trial.off_sd) >= UNEXPLAINED_SD
+        for trial in sorted(belief.trials, key=lambda t: (-abs(t.standardised_residual), t.number))
+        if abs(trial.standardised_residual) >= UNEXPLAINED_SD
     )
 
 
@@ -119,18 +119,18 @@ def _interval(of: Interval) -> str:
 
 def _off(trial: TrialPosterior) -> str:
     """-2.6 sd, 6.1 % below what is simulated."""
-    side = "above" if trial.off_sd > 0 else "below"
+    side = "above" if trial.standardised_residual > 0 else "below"
     share = ""
     if trial.simulated_qps.median > 0:
         by = trial.measured_qps / trial.simulated_qps.median - 1
         share = f", {formatting.signed_percent(by)}"
-    return f"{formatting.format_figure(abs(trial.off_sd), 2)} sd {side}{share}"
+    return f"{formatting.format_figure(abs(trial.standardised_residual), 2)} sd {side}{share}"
 
 
 def _untold(belief: PosteriorSummary) -> str:
     if not belief.trials:
         return "Of no trial on record the boundary was searched for and found."
-    farthest = max(belief.trials, key=lambda t: (abs(t.off_sd), -t.number))
+    farthest = max(belief.trials, key=lambda t: (abs(t.standardised_residual), -t.number))
     return (
         f"None: of {formatting.plural(len(belief.trials), 'measured trial')} none lies {UNEXPLAINED_SD:g} "
         f"standard deviations or more from what is simulated. The farthest, trial {farthest.number}, was "

@@ -85,7 +85,7 @@ def _row(
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
         "capacity": _capacity(outcome),
         "spread": outcome.spread and _spread(outcome.spread),
-        "binding": outcome.binding and _binding(outcome.binding),
+        "bottleneck": outcome.bottleneck and _binding(outcome.bottleneck),
     }
 
 
@@ -99,7 +99,7 @@ def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
 
 def _spread(spread: ShuffleSpread) -> list[Any]:
     """Orders, those that held the SLO, then mean, sd, min and max of p99 TTFT and p99 TPOT in seconds."""
-    return [spread.orders, spread.slo_held, _spread_of(spread.ttft_p99_s), _spread_of(spread.tpot_p99_s)]
+    return [spread.shuffles, spread.slo_held, _spread_of(spread.ttft_p99_s), _spread_of(spread.tpot_p99_s)]
 
 
 def _spread_of(of: LatencySpread | None) -> list[float | None] | None:
@@ -108,8 +108,10 @@ def _spread_of(of: LatencySpread | None) -> list[float | None] | None:
 
 def _binding(binding: Bottleneck) -> list[Any]:
     """What binds, the evidence, and what to try with its overrides as words of a shell."""
-    tried = [[r.text, " ".join(formatting.quoted(text) for text in r.overrides)] for r in binding.relief]
-    return [formatting.BINDS[binding.binds], binding.evidence, tried]
+    tried = [
+        [r.text, " ".join(formatting.quoted(text) for text in r.overrides)] for r in binding.recommendations
+    ]
+    return [formatting.BINDS[binding.kind], binding.evidence, tried]
 
 
 def _capacity(outcome: Outcome) -> dict[str, Any] | None:

@@ -116,13 +116,13 @@ function grid(caption, head, lines) {
 /* Rows of the unfolded detail: what it is, its unit, and the names of its two figures in outcome.json. */
 const STAGES = [
   ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["– front end before it", "s", "frontend_in_s", "tail_frontend_in_s"],
-  ["prefill", "s", "prefill_s", "tail_prefill_s"], ["– alone on a worker", "s", null, "tail_prefill_alone_s"],
+  ["prefill", "s", "prefill_s", "tail_prefill_s"], ["– alone on a worker", "s", null, "tail_prefill_uncontended_s"],
   ["KV transfer", "s", "transfer_s", "tail_transfer_s"], ["wait for a decode slot", "s", "slot_s", "tail_slot_s"],
   ["first decode step", "s", "first_step_s", "tail_first_step_s"], ["– front end after it", "s", "frontend_out_s", "tail_frontend_out_s"],
 ];
 const POOLS = [
-  ["prefill workers busy", "%", "prefill_utilisation", "prefill_utilisation_most"], ["decode batch", "", "decode_batch", "decode_batch_most"],
-  ["decode slots used", "%", "decode_slots_frac", null], ["KV cache used", "%", "kv_used_frac", "kv_used_frac_most"],
+  ["prefill workers busy", "%", "prefill_utilisation", "prefill_utilisation_max"], ["decode batch", "", "decode_batch", "decode_batch_max"],
+  ["decode slots used", "%", "decode_slots_frac", null], ["KV cache used", "%", "kv_used_frac", "kv_used_frac_max"],
 ];
 function stage(value, unit) {
   if (!isNumber(value)) return dash;
@@ -150,7 +150,7 @@ function probeGrid(probes) {
 
 function bindingText([what, evidence, tried]) {
   const list = make("ul", {}, ...tried.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
-  return make("div", { class: "binding" }, make("p", {}, make("strong", {}, `What binds: ${what}. `), evidence), make("p", {}, "To try:"), list);
+  return make("div", { class: "bottleneck" }, make("p", {}, make("strong", {}, `What binds: ${what}. `), evidence), make("p", {}, "To try:"), list);
 }
 
 function details(trial) {
@@ -175,7 +175,7 @@ function details(trial) {
   const td = make("td", { colspan: COLUMNS.length });
   if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
   if (trial.capacity) td.append(make("p", {}, make("strong", {}, "Highest rate: "), trial.capacity.text, " ", make("button", { type: "button", "data-curve": trial.number }, "Show the load curve")));
-  if (trial.binding) td.append(bindingText(trial.binding));
+  if (trial.bottleneck) td.append(bindingText(trial.bottleneck));
   td.append(cells);
   if (trial.overrides) {
     const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");
