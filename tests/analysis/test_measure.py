@@ -5,25 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.probe_logs import SHORT
+from support.probe_logs import measure_log as measured
 from support.request_logs import make_log, ns, spec, with_errors, with_late_first_tokens, with_stages
 
 from tune.analysis.measure import measure
 from tune.errors import ResumableError
 from tune.loadgen.latencies import percentiles_s
 from tune.loadgen.log_reader import read_logs
-from tune.loadgen.log_writer import write_logs
 from tune.records.requests import write_requests
-
-SHORT = ("load.min_duration_s=30.0", "load.concatenate_permutation=false")
-
-
-def measured(folder, log, *overrides, logs=True):
-    trial = spec(*(overrides or SHORT))
-    folder.mkdir(exist_ok=True, parents=True)
-    write_requests(folder / "requests.npz", log)
-    if logs:
-        write_logs(folder, log, trial.load, trial.slo, int(log.scheduled_ns[-1]))
-    return measure(folder, trial, "raw/1/probe-1")
 
 
 def saturated(queries=4000, offered_qps=20.0, capacity_qps=10.0, mean_service_s=30.0):

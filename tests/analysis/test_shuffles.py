@@ -4,8 +4,9 @@ import statistics
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.probe_logs import SHORT
+from support.probe_logs import measure_log as measured
 from support.request_logs import make_log, spec, with_errors, with_late_first_tokens
-from test_measure import SHORT, measured
 
 from tune.analysis.shuffles import (
     NEAR_FRAC,

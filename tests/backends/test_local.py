@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_deployment import Trial, finish, wait_for
+from support.fake_deployment import Trial, finish
+from support.waiting import wait_for
 
 from tune.backends.local import LocalBackend
 from tune.errors import ConfigurationError

@@ -1,4 +1,4 @@
-"""The command line as a process, and nothing that it started left behind."""
+"""Start the command line as a process, and find nothing that it started left behind."""
 
 from __future__ import annotations
 
@@ -11,13 +11,32 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.command_line import Tune
 from support.fake_deployment import MARK
 from support.local_trials import Start, alive
 
 
 @pytest.fixture
+def tune(tmp_path: Path) -> Tune:
+    """Run `python -m tune` to its end in a folder of its own."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tune", *words],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`python -m tune` in a folder of its own; whatever it started is dead afterwards."""
+    """Start `python -m tune` in a folder of its own; afterwards no process of it may be alive."""
     with ExitStack() as stack:
 
         def begin(*words: str) -> subprocess.Popen[str]:

@@ -8,37 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command_line import Tune
+from support.command_line import names_in as written
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false")
 PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
-
-Tune = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def tune(tmp_path: Path) -> Tune:
-    """`python -m tune` in a folder of its own."""
-
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tune", *words],
-            cwd=tmp_path,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
-
-
-def written(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support.command_line import Tune
+from support.command_line import names_in as written
 from support.local_trials import Start, printed
 from support.slurm_rack import SlurmRack
 from support.slurm_trials import small, stubbed
-from test_cli import Tune, tune, written
-
-__all__ = ["tune"]
 
 STUDY = (
     *("+sweep=pd_split", "study.n_trials=8", "study.parallel=4", "load.dataset.samples=2000"),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fake_deployment import finish, wait_for
+from support.fake_deployment import finish
 from support.local_trials import SMALL, Start, alive, printed
+from support.waiting import wait_for
 
 from tune.analysis.measure import REQUESTS_FILE
 from tune.records.requests import read_requests

@@ -10,12 +10,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.fake_deployment import wait_for
 from support.local_trials import Start, printed
 from support.slurm_conf import COUNT, URGENT
 from support.slurm_rack import SlurmRack
 from support.slurm_runs import attempts, await_asking, job_ids, kill_on, outcomes, record
 from support.slurm_trials import SPLIT, small, stubbed, sweep
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

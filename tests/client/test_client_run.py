@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.right_client import client_command, make_settings, run_command
 from support.streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
+from support.waiting import wait_for as wait_until
 
 from tune.capacity.futility import find_futility
 from tune.client.client_settings import STOPPED
@@ -321,14 +322,6 @@ def test_an_interrupted_run_leaves_what_is_known(tmp_path: Path, sent: signal.Si
     assert len(log) > 40
     assert set(log.error) == {"", "interrupted"}
     assert not (tmp_path / "out" / "mlperf_log_summary.txt").exists()
-
-
-def wait_until(true: Any) -> None:
-    for _ in range(2000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came true")
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fake_deployment import MARK, SERVERS, Trial, finish, processes_with, wait_for
+from support.fake_deployment import MARK, SERVERS, Trial, finish, processes_with
+from support.waiting import wait_for
 
 from tune.deploy.process_manifest import MANIFEST_FILE
 from tune.errors import ResumableError

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_deployment import MARK, QUERIES, SERVERS, Trial, finish, wait_for
+from support.fake_deployment import MARK, QUERIES, SERVERS, Trial, finish
+from support.waiting import wait_for
 
 from tune.analysis.measure import measure
 from tune.orchestrator.attempt import INTERRUPTED
@@ -368,6 +369,6 @@ def test_the_mark_is_inherited_or_these_tests_would_see_nothing(make_trial: Make
         commands = list(trial.alive().values())
         orchestrator.send_signal(signal.SIGTERM)
         finish(orchestrator)
-    assert sum("stand_in.py" in command for command in commands) == len(SERVERS) + 1
+    assert sum("fake_dynamo.py" in command for command in commands) == len(SERVERS) + 1
     assert sum("sleep 1000" in command for command in commands) == 1
     assert MARK in trial.environment()

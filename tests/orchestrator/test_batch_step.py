@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.fake_deployment import wait_for
+from support.waiting import wait_for
 
 from tune.orchestrator.slurm.batch_step import run_allocation
 from tune.orchestrator.supervision.process_tree import descendants

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_deployment import SERVERS, Trial, finish, wait_for
+from support.fake_deployment import SERVERS, Trial, finish
+from support.waiting import wait_for
 
 from tune.analysis.judge import judge
 from tune.analysis.measure import measure_attempt

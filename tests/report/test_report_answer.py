@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.synthetic_study import measured, spread, study, unmeasured
+from support.probes import spread
+from support.synthetic_study import measured, study, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import Outcome

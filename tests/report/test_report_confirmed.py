@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.report_page import Page
 from support.synthetic_search import searched
 from support.synthetic_study import measured, study
-from test_report_page import Page
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.ranking import rank

@@ -4,8 +4,9 @@ import math
 from typing import Any
 
 import pytest
+from support.probes import spread
 from support.synthetic_search import asked, five_probes, searched
-from support.synthetic_study import measured, spread, study
+from support.synthetic_study import measured, study
 
 from tune.records.outcome import Outcome
 from tune.report.figures.load_curves import load_curves

@@ -4,12 +4,10 @@ import json
 import os
 import re
 import shlex
-from functools import cached_property
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.report_page import Page
 from support.synthetic_search import asked, searched
 from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
@@ -44,44 +42,6 @@ CASES: Cases = {
     ),
     "2,500 trials": (study(n_trials=2500), mixed(2500)),
 }
-
-
-class Page(HTMLParser):
-    """The page as a browser splits it: scripts by id or order, visible text, what it would load."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.scripts: dict[str, str] = {}
-        self.loads: list[str] = []
-        self.text = ""
-        self._script: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        self.loads += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action")]
-        if tag in ("script", "style"):
-            self._script = named.get("id") or f"{tag} {len(self.scripts)}"
-            self.scripts[self._script] = ""
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style"):
-            self._script = None
-
-    def handle_data(self, data: str) -> None:
-        if self._script is None:
-            self.text += data
-        else:
-            self.scripts[self._script] += data
-
-    @cached_property
-    def table(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(self.scripts["data"])
-        return data
-
-    @cached_property
-    def trials(self) -> list[dict[str, Any]]:
-        return [dict(zip(self.table["fields"], row, strict=True)) for row in self.table["rows"]]
 
 
 def page_of(folder: Path, record: StudyRecord, outcomes: list[Outcome]) -> Page:

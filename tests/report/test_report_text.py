@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from support.synthetic_study import SLO, measured, spread, study, unmeasured
+from support.probes import spread
+from support.synthetic_study import SLO, measured, study, unmeasured
 
 from tune.report.terminal import render_outcome, render_status
 

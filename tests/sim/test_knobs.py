@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.sim_trials import short_trial
-from test_simulator import digest
+from support.simulated_logs import digest
 
 from tune.sim.simulator import simulate
 from tune.spec.base import FrozenModel

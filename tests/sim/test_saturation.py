@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sim_trials import make_trial, short_trial
-from test_simulator import tpot_s, ttft_s
+from support.simulated_logs import tpot_s, ttft_s
 
 from tune.analysis.measure import completion_qps
 from tune.core.arrays import FloatArray

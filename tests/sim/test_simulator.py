@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.sim_trials import make_trial, short_trial
+from support.simulated_logs import digest, tpot_s, ttft_s
 
-from tune.core.arrays import FloatArray
 from tune.errors import ConfigurationError
 from tune.records.requests import RequestLog, Stages
 from tune.sim.simulator import serve, simulate
@@ -37,28 +36,6 @@ VARIANTS = [
 
 def run(*overrides: str) -> RequestLog:
     return simulate(*short_trial(*overrides))
-
-
-def ttft_s(log: RequestLog) -> FloatArray:
-    return (log.first_token_ns - log.scheduled_ns) / 1e9
-
-
-def tpot_s(log: RequestLog) -> FloatArray:
-    several = log.output_tokens > 1
-    return (log.done_ns - log.first_token_ns)[several] / (log.output_tokens[several] - 1) / 1e9
-
-
-def digest(log: RequestLog) -> str:
-    """Of every bit of a log."""
-    assert log.stages is not None
-    assert log.pools is not None
-    found = hashlib.sha256()
-    for part in (log, log.stages, log.pools):
-        for field in fields(part):
-            value = getattr(part, field.name)
-            if isinstance(value, np.ndarray):
-                found.update(value.tobytes())
-    return found.hexdigest()
 
 
 @pytest.mark.parametrize("overrides", VARIANTS)

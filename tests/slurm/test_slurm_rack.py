@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from support import slurm_rack
-from support.fake_deployment import wait_for
 from support.slurm_conf import CONTROLLER, COUNT, NODES
 from support.slurm_rack import SlurmRack, commands_with
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,21 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from test_study import Broken, Wrapped, figures, nothing, play
+from support.studies import (
+    CountingSimulator as Wrapped,
+)
+from support.studies import (
+    FailingBackend as Broken,
+)
+from support.studies import (
+    ignore_submission as nothing,
+)
+from support.studies import (
+    reproducible_fields as figures,
+)
+from support.studies import (
+    run_composed_study as play,
+)
 
 from tune.analysis.ranking import rank
 from tune.backends.base import AttemptState

@@ -6,7 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from test_study import Wrapped, figures, nothing, play
+from support.studies import (
+    CountingSimulator as Wrapped,
+)
+from support.studies import (
+    ignore_submission as nothing,
+)
+from support.studies import (
+    reproducible_fields as figures,
+)
+from support.studies import (
+    run_composed_study as play,
+)
 
 from tune.analysis.ranking import rank
 from tune.config import compose_overrides

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.fake_slurm import FakeSlurm
 from support.slurm_nodes import Nodes
+from support.waiting import wait_for
 
 from tune.backends.slurm.backend import SlurmBackend
 from tune.config import compose_overrides, trial_overrides
@@ -107,13 +108,6 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Dri
 
 
 MakeDriver = Callable[..., Driver]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def require_each_paid_once(driver: Driver, n_trials: int) -> None:

@@ -5,110 +5,37 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
+from support.studies import (
+    CountingSimulator as Wrapped,
+)
+from support.studies import (
+    FailingBackend as Broken,
+)
+from support.studies import (
+    ignore_submission as nothing,
+)
+from support.studies import (
+    reproducible_fields as figures,
+)
+from support.studies import (
+    run_composed_study as play,
+)
 
 from tune.analysis.ranking import rank
-from tune.backends.base import AttemptState, Backend
-from tune.backends.simulated import SimulatorBackend
-from tune.config import Composition, compose_overrides, trial_overrides
+from tune.backends.base import AttemptState
+from tune.config import compose_overrides
 from tune.errors import ConfigurationError, ResumableError
-from tune.records.attempt_record import AttemptRecord
-from tune.records.folders import StudyFolder, write_attempt
+from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
-from tune.study.loop import is_locked, open_study, run_study, run_trial
+from tune.study.loop import is_locked, open_study, run_trial
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
-
-
-class Wrapped:
-    """A simulated rack that counts what it runs; `before` is called with the number of each submission."""
-
-    def __init__(self, composition: Composition, before: Callable[[int], None], processes: int = 1) -> None:
-        calibration = composition.settings.cluster.calibration
-        assert calibration is not None
-        self._rack: Backend = SimulatorBackend(calibration, processes)
-        self._before = before
-        self.submitted = 0
-
-    def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        self._before(self.submitted)
-        self.submitted += 1
-        return self._rack.submit(spec, attempt)
-
-    def poll(self, handle: str) -> AttemptState:
-        return self._rack.poll(handle)
-
-    def cancel(self, handle: str) -> None:
-        self._rack.cancel(handle)
-
-    def __enter__(self) -> Self:
-        self._rack.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rack.__exit__(kind, error, trace)
-
-
-class Broken(Wrapped):
-    """A world in which every attempt fails."""
-
-    def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        self.submitted += 1
-        stamp = "2026-01-01T00:00:00+00:00"
-        write_attempt(
-            attempt,
-            AttemptRecord(
-                started_at=stamp,
-                ended_at=stamp,
-                held_s=36.0,
-                error="node gb07 is down",
-                cause="infrastructure",
-            ),
-        )
-        return str(attempt)
-
-    def poll(self, handle: str) -> AttemptState:
-        return "ended"
-
-
-def nothing(number: int) -> None:
-    pass
-
-
-def play(
-    runs: Path, overrides: tuple[str, ...], backend: Wrapped | None = None, told: list[int] | None = None
-) -> list[Outcome]:
-    composition = compose_overrides(overrides)
-    settings = composition.settings
-    asked = study_record(settings, composition.study_name, overrides)
-    heard: list[int] = [] if told is None else told
-    with (
-        open_study(runs / composition.study_name, asked) as folder,
-        backend or Wrapped(composition, nothing) as running,
-    ):
-        return run_study(
-            folder,
-            settings,
-            running,
-            lambda spec: trial_overrides(spec, settings),
-            lambda o: heard.append(o.number),
-        )
-
-
-def figures(outcomes: list[Outcome]) -> list[object]:
-    """Everything that must not change from run to run."""
-    changing = {"attempts": True, "wall_s": True, "probes": {"__all__": {"raw"}}}
-    return [outcome.model_dump(exclude=changing) for outcome in outcomes]
 
 
 def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.outcomes import probe
-from test_study import play
+from support.studies import run_composed_study as play
 
 from tune.analysis.judge import judge_failed, judge_infeasible
 from tune.capacity.simulator_forecast import LOWEST_FRAC

@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.waiting import wait_for
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json
 from tune.deploy.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
@@ -23,7 +23,7 @@ from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
 from tune.spec.trial import TrialSpec
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+FAKE_DYNAMO = Path(__file__).with_name("fake_dynamo.py")
 MARK = "TUNE_TEST_MARK"
 NAMES: tuple[tuple[str, ProcessRole], ...] = (
     ("etcd", "etcd"),
@@ -62,7 +62,10 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Trial:
-    """A trial in `root`; `behaviour` is what stand_in.py reads; `alter` changes the spec before its plan."""
+    """Hold a trial in `root`.
+
+    `behaviour` is what fake_dynamo.py reads; `alter` changes the spec before its plan is made.
+    """
 
     root: Path
     behaviour: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +116,7 @@ class Trial:
 
     def _process(self, name: str, role: ProcessRole) -> Process:
         port = self.ports.get(name, 0)
-        argv: tuple[str, ...] = (sys.executable, str(STAND_IN), str(self.state), name, role, str(port))
+        argv: tuple[str, ...] = (sys.executable, str(FAKE_DYNAMO), str(self.state), name, role, str(port))
         if role == "client" and self.real_client:
             argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json")
             argv += (
@@ -186,10 +189,3 @@ def processes_with(assignment: str) -> dict[int, str]:
         except OSError:
             continue
     return found
-
-
-def wait_for(condition: Callable[[], object], within_s: float = 90) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"waited {within_s:g} s"
-        time.sleep(0.02)

@@ -1,10 +1,11 @@
-"""Stands in for one process of a deployment: stand_in.py STATE NAME ROLE PORT. Standard library only.
+"""Stand in for one process of a deployment: fake_dynamo.py STATE NAME ROLE PORT. Standard library only.
 
-STATE/behaviour.json says how it behaves: {"unregistered": [names], "ends": {name: [exit code, last words]},
-"deaf": [names], "leaves": [names], "one_engine_after": requests or null, "silent": whether no request is
-ever answered, "late_after": requests from which on answers take 3 s longer or null, "holds_s": how long
-after its last request a worker says that it still holds one, "peers": {name: port}, "client": "waits" or an
-exit code}. STATE/began/NAME holds its process id.
+STATE/behaviour.json says how the process behaves: {"unregistered": [names], "ends": {name: [exit code, last
+line]}, "deaf": [names that ignore SIGTERM], "leaves": [names that leave a child], "one_engine_after": number
+of requests after which the first engine of each role gets all, or null, "silent": whether requests stay
+without response, "late_after": number of requests after which responses take 3 s longer, or null, "holds_s":
+seconds after its last request during which a worker still reports one in flight, "peers": {name: port},
+"client": "waits" or an exit code}. STATE/began/NAME holds the process id.
 """
 
 import json
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+
+from dynamo_http import DynamoHandler, one_token_stream, send_work
 
 STATE, NAME, ROLE, PORT = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 BEHAVIOUR = json.loads((STATE / "behaviour.json").read_text())
@@ -29,7 +31,7 @@ def registered(role):
 
 
 def take_turn():
-    """The prefill and the decode worker whose turn it is."""
+    """Return the prefill and the decode worker whose turn it is."""
     with LOCK:
         turn = COUNTS["requests"]
         COUNTS["requests"] += 1
@@ -39,53 +41,34 @@ def take_turn():
     return [names[turn % len(names)] for names in (registered("prefill"), registered("decode"))]
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/metrics":
-            held = int(ROLE != "frontend" and time.monotonic() < COUNTS["last_s"] + BEHAVIOUR["holds_s"])
-            self.answer(
-                f"# TYPE dynamo_component_requests_total counter\n"
-                f'dynamo_component_requests_total{{dynamo_endpoint="generate"}} {COUNTS["requests"]}\n'
-                f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} {held}\n'
-            )
-        elif self.path == "/v1/models":
-            served = registered("prefill") and registered("decode")
-            self.answer(json.dumps({"data": [{"id": BEHAVIOUR["model"]}] if served else []}))
-        elif self.path == "/health":
-            component = {"prefill": "prefill", "decode": "backend"}
-            found = [
-                {"component": component[role], "endpoint": "generate"}
-                for role in component
-                for _ in registered(role)
-            ]
-            self.answer(json.dumps({"instances": found}))
-        else:
-            with LOCK:
-                COUNTS["requests"] += 1
-                COUNTS["last_s"] = time.monotonic()
-            self.answer("")
+class Handler(DynamoHandler):
+    """Serve one process of the deployment."""
+
+    def request_counts(self):
+        in_flight = ROLE != "frontend" and time.monotonic() < COUNTS["last_s"] + BEHAVIOUR["holds_s"]
+        return COUNTS["requests"], int(in_flight)
+
+    def served_models(self):
+        return [BEHAVIOUR["model"]] if registered("prefill") and registered("decode") else []
+
+    def components(self):
+        return ["prefill"] * len(registered("prefill")) + ["backend"] * len(registered("decode"))
+
+    def count_work(self):
+        with LOCK:
+            COUNTS["requests"] += 1
+            COUNTS["last_s"] = time.monotonic()
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = self.read_request()
         if BEHAVIOUR["silent"]:
             threading.Event().wait()
         late_after = BEHAVIOUR["late_after"]
         if late_after is not None and COUNTS["requests"] >= late_after:
             time.sleep(3)
         for worker in take_turn():
-            urllib.request.urlopen(f"http://127.0.0.1:{BEHAVIOUR['peers'][worker]}/work", timeout=5).close()
-        usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": asked["max_tokens"]}
-        events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
-        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-        self.answer(body + "data: [DONE]\n\n")
-
-    def answer(self, text):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_):
-        pass
+            send_work(f"127.0.0.1:{BEHAVIOUR['peers'][worker]}")
+        self.answer(one_token_stream(request))
 
 
 def main():
@@ -95,11 +78,11 @@ def main():
         subprocess.Popen(["sleep", "1000"], start_new_session=True)
     print(f"{NAME} starts", flush=True)
     if NAME in BEHAVIOUR["ends"]:
-        code, words = BEHAVIOUR["ends"][NAME]
-        print(words, flush=True)
+        code, last_line = BEHAVIOUR["ends"][NAME]
+        print(last_line, flush=True)
         return code
     if ROLE == "client":
-        began()
+        write_pid()
         if BEHAVIOUR["client"] != "waits":
             return BEHAVIOUR["client"]
         signal.pause()
@@ -107,18 +90,18 @@ def main():
     if ROLE in ("prefill", "decode") and NAME not in BEHAVIOUR["unregistered"]:
         (STATE / "registered" / NAME).touch()
         if NAME not in BEHAVIOUR["deaf"]:
-            signal.signal(signal.SIGTERM, leave)
-    began()
+            signal.signal(signal.SIGTERM, deregister)
+    write_pid()
     server.serve_forever()
     return 0
 
 
-def leave(*_):
+def deregister(*_):
     (STATE / "registered" / NAME).unlink()
     sys.exit(0)
 
 
-def began():
+def write_pid():
     temporary = STATE / f"{NAME}.tmp"
     temporary.write_text(str(os.getpid()))
     temporary.rename(STATE / "began" / NAME)

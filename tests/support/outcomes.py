@@ -1,19 +1,9 @@
-"""Probes and outcomes made for the tests of this room."""
+"""Build probes and outcomes of the shipped trial; the verdicts on outcomes are those of the judge."""
 
+from support.probes import BOTTLENECK, RISING_SHARES, breakdown, full_probe, percentiles, spread
 from support.request_logs import spec
 from tune.analysis.judge import judge, judge_failed, judge_infeasible
-from tune.records.outcome import (
-    Attempt,
-    Bottleneck,
-    Breakdown,
-    Constraints,
-    LatencySpread,
-    Outcome,
-    Percentiles,
-    Probe,
-    Recommendation,
-    ShuffleSpread,
-)
+from tune.records.outcome import Attempt, Constraints, Outcome, Probe, Recommendation
 
 ATTEMPT = Attempt(
     started_at="2026-01-02T03:04:05+00:00",
@@ -21,70 +11,52 @@ ATTEMPT = Attempt(
     gpu_hours=36.0,
     class_="measured",
 )
-
-SPREAD = ShuffleSpread(
-    shuffles=5,
-    slo_held=3,
-    ttft_p99_s=LatencySpread(mean=3.5, sd=0.5, min=3.0, max=4.25),
-    tpot_p99_s=None,
+PREFILL_LIMITS = BOTTLENECK.model_copy(
+    update={
+        "evidence": "p99 TTFT uses 90 % of its limit",
+        "recommendations": (Recommendation(text="a lower rate", overrides=("load.target_qps=15",)),),
+    }
 )
-BINDING = Bottleneck(
-    kind="prefill",
-    evidence="p99 TTFT uses 90 % of its limit",
-    recommendations=(Recommendation(text="a lower rate", overrides=("load.target_qps=15",)),),
-)
-
-
-def percentiles(scale: float) -> Percentiles:
-    names = ("mean", "p50", "p90", "p95", "p97", "p99", "p99_9", "max")
-    return Percentiles(**{name: scale * (1 + index) for index, name in enumerate(names)})
 
 
 def probe(qps=15.75, tps=9000.0, *, feasible=True, valid=True, ttft=-0.1, tpot=-0.3, reason=None) -> Probe:
-    return Probe(
+    """Build a probe on 72 GPUs; `ttft` and `tpot` are its constraints, negative where the SLO held."""
+    return full_probe(
         target_qps=qps,
-        queries=16_626,
         valid=valid,
         feasible=feasible and valid,
         output_tps_per_gpu=tps / 72,
         output_tps=tps,
         loadgen_tps=tps - 1,
         completed_qps=qps - 0.1,
-        ttft_s=percentiles(0.5),
-        tpot_s=percentiles(0.01),
-        latency_s=percentiles(5.0),
+        ttft_s=percentiles(0.5, RISING_SHARES),
+        tpot_s=percentiles(0.01, RISING_SHARES),
+        latency_s=percentiles(5.0, RISING_SHARES),
         constraints=Constraints(ttft_p99=ttft, tpot_p99=tpot),
-        breakdown=Breakdown(
-            queue_s=0.4,
-            prefill_s=0.5,
-            transfer_s=0.1,
-            slot_s=None,
-            first_step_s=0.05,
-            prefill_utilisation=0.85,
-            decode_batch=119.0,
-            kv_used_frac=0.6,
-            tail_queue_s=2.0,
-        ),
+        breakdown=breakdown(),
         loadgen_result="VALID" if feasible else "INVALID",
         reason=reason,
-        raw="raw/1/probe-1",
-        spread=SPREAD,
-        bottleneck=BINDING,
+        spread=spread(3, 3.5, 0.5, tpot_p99_s=None, max_above_mean_s=0.75),
+        bottleneck=PREFILL_LIMITS,
     )
 
 
 def facts(number=0, params=None, overrides=()):
+    """Build what the judge is given besides the probes: number, source, attempts and provenance."""
     provenance = {"params": params or {}, "overrides": list(overrides)}
     return {"number": number, "source": "tpe", "attempts": (ATTEMPT,), "provenance": provenance}
 
 
 def measured(number=0, *, params=None, overrides=(), **figures) -> Outcome:
+    """Build the outcome of a trial with one probe; `figures` are those of `probe`."""
     return judge(spec(), [probe(**figures)], **facts(number, params, overrides))
 
 
 def infeasible(number=0) -> Outcome:
+    """Build the outcome of a configuration that the engine refuses."""
     return judge_infeasible(spec(), reason="decode.max_num_tokens below max_batch_size", **facts(number))
 
 
 def failed(number=0) -> Outcome:
+    """Build the outcome of a trial whose infrastructure failed."""
     return judge_failed(spec(), reason="node gb07 went down", **facts(number))

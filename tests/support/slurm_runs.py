@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from support.fake_deployment import wait_for
 from support.slurm_rack import SlurmRack
+from support.waiting import wait_for
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import read_attempt
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.synthetic_study import measured, spread
+from support.probes import spread
+from support.synthetic_study import measured
 from tune.records.outcome import CapacityQps, Outcome, Probe
 
 
