@@ -124,7 +124,7 @@ class Exchange(asyncio.Protocol):
             self._take(data, self._clock())
         except BaseException as error:
             self._end(error)
-        if self._answer.over:
+        if self._answer.finished:
             self._end(None)
 
     def connection_lost(self, error: Exception | None) -> None:
