@@ -1,4 +1,4 @@
-"""The real LoadGen and the writer of its logs, on the same requests: a run of the client, and its record."""
+"""Compare the logs of the real LoadGen with those written from the record of the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tune.records.requests import RequestLog, read_requests
 from tune.workload.arrivals import generated_query_duration_ns
 
 MEASURED = {"loadgen_version", "completed_qps", "tps", "scheduled_tps", "ttft_s", "tpot_s", "latency_s"}
-"""What depends on the moment at which LoadGen hears of a token; both logs must agree in all else."""
+"""Figures that depend on the moment of a report; both logs must agree in all others."""
 
 PROBE: dict[str, Any] = {
     "load__concatenate_permutation": False,
@@ -29,17 +29,19 @@ PROBE: dict[str, Any] = {
 
 
 @dataclass
-class Both:
+class LogPair:
+    """Hold the record of a run, and the folders of LoadGen's logs and of the written ones."""
+
     log: RequestLog
-    theirs: Path
-    ours: Path
+    loadgen_folder: Path
+    written_folder: Path
 
     @property
     def figures(self) -> tuple[LoadGenFigures, LoadGenFigures]:
-        return read_logs(self.theirs), read_logs(self.ours)
+        return read_logs(self.loadgen_folder), read_logs(self.written_folder)
 
 
-def both(folder: Path, faults: Mapping[int, str], **changes: Any) -> Both:
+def run_and_write(folder: Path, faults: Mapping[int, str], **changes: Any) -> LogPair:
     """Run the client on a server whose n-th request meets `faults[n]`; write logs from its record."""
     settings = make_settings(**changes)
     late_s = 1.2 * (settings.slo.ttft_p99_s or 0.0)
@@ -48,18 +50,18 @@ def both(folder: Path, faults: Mapping[int, str], **changes: Any) -> Both:
     assert process.returncode == 0, process.stderr
     load, log = settings.load, read_requests(folder / "out" / "requests.npz")
     gaps_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
-    (folder / "ours").mkdir()
-    write_logs(folder / "ours", log, load, settings.slo, gaps_ns)
-    return Both(log, folder / "out", folder / "ours")
+    (folder / "written").mkdir()
+    write_logs(folder / "written", log, load, settings.slo, gaps_ns)
+    return LogPair(log, folder / "out", folder / "written")
 
 
-def assert_same(runs: Both) -> LoadGenFigures:
-    theirs, ours = (figures.model_dump(exclude=MEASURED) for figures in runs.figures)
-    queries = len(runs.log)
-    assert ours == theirs
-    stated, written = (stated_settings(folder) for folder in (runs.theirs, runs.ours))
+def assert_same(pair: LogPair) -> LoadGenFigures:
+    expected, actual = (figures.model_dump(exclude=MEASURED) for figures in pair.figures)
+    queries = len(pair.log)
+    assert actual == expected
+    stated, written = (stated_settings(folder) for folder in (pair.loadgen_folder, pair.written_folder))
     assert written == {key: stated[key] for key in written}
-    real, simulated = runs.figures
+    real, simulated = pair.figures
     assert tokens(simulated, queries) == pytest.approx(tokens(real, queries), rel=1e-5)
     assert real.scheduled_tps <= simulated.scheduled_tps * (1 + 1e-5)
     return simulated
@@ -76,12 +78,12 @@ def tokens(figures: LoadGenFigures, queries: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_short_probe_with_a_late_a_failed_and_a_broken_off_request(tmp_path: Path) -> None:
+def test_logs_agree_on_a_short_run_with_three_faults(tmp_path: Path) -> None:
     faults = {100: "late", 200: "http", 300: "half"}
-    runs = both(tmp_path, faults, **PROBE, load__min_duration_s=1.2, load__min_queries=1)
-    figures = assert_same(runs)
-    assert len(runs.log) == 480
-    assert runs.log.scheduled_ns[-1] < 1.2e9
+    pair = run_and_write(tmp_path, faults, **PROBE, load__min_duration_s=1.2, load__min_queries=1)
+    figures = assert_same(pair)
+    assert len(pair.log) == 480
+    assert pair.log.scheduled_ns[-1] < 1.2e9
     assert figures.min_duration_met is True
     assert figures.min_queries_met is True
     assert figures.early_stopping_met is False
@@ -90,32 +92,32 @@ def test_a_short_probe_with_a_late_a_failed_and_a_broken_off_request(tmp_path: P
 
 
 @pytest.mark.slow
-def test_enough_requests_forgive_them(tmp_path: Path) -> None:
+def test_logs_agree_on_a_run_that_forgives_its_faults(tmp_path: Path) -> None:
     faults = {100: "late", 200: "http", 300: "half", 400: "no_usage"}
-    runs = both(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": 4.0, "slo__tpot_p99_s": 3.0},
+    pair = run_and_write(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": 4.0, "slo__tpot_p99_s": 3.0},
                 load__seed=3, load__min_duration_s=2.25, load__min_queries=1)  # fmt: skip
-    figures = assert_same(runs)
-    assert runs.log.scheduled_ns[-1] > 2.25e9
+    figures = assert_same(pair)
+    assert pair.log.scheduled_ns[-1] > 2.25e9
     assert figures.min_duration_s == 2.25
     assert (figures.result, figures.errors) == ("VALID", 1)
 
 
 @pytest.mark.slow
-def test_whole_passes_that_miss_both_limits(tmp_path: Path) -> None:
+def test_logs_agree_on_whole_passes_that_miss_both_limits(tmp_path: Path) -> None:
     faults = {n: ("http", "late", "half", "zero_usage")[n % 4] for n in range(0, 480, 5)}
-    runs = both(tmp_path, faults, load__target_qps=250.0, load__min_duration_s=1.5, load__min_queries=470,
-                slo__ttft_p99_s=1.0, slo__tpot_p99_s=0.5)  # fmt: skip
-    figures = assert_same(runs)
-    assert len(runs.log) == 480
+    pair = run_and_write(tmp_path, faults, load__target_qps=250.0, load__min_duration_s=1.5,
+                load__min_queries=470, slo__ttft_p99_s=1.0, slo__tpot_p99_s=0.5)  # fmt: skip
+    figures = assert_same(pair)
+    assert len(pair.log) == 480
     assert figures.invalid_reason.count("constrain not met") == 2
     assert figures.early_stopping_ttft == ""
 
 
 @pytest.mark.slow
-def test_lifted_limits_forgive_every_failure(tmp_path: Path) -> None:
+def test_lifted_limits_accept_every_failure(tmp_path: Path) -> None:
     faults = {n: ("http", "half")[n % 2] for n in range(0, 480, 5)}
-    runs = both(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": None, "slo__tpot_p99_s": None},
+    pair = run_and_write(tmp_path, faults, **PROBE | {"slo__ttft_p99_s": None, "slo__tpot_p99_s": None},
                 load__min_duration_s=1.2, load__min_queries=1)  # fmt: skip
-    figures = assert_same(runs)
+    figures = assert_same(pair)
     assert (figures.ttft_limit_s, figures.tpot_limit_s) == (None, None)
     assert (figures.result, figures.errors) == ("VALID", 48)

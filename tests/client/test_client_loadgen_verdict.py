@@ -1,10 +1,9 @@
-"""The real LoadGen's schedule, verdict and figures, and ours from the same requests: equal to the digit."""
+"""Compare schedule, verdict and figures of the real LoadGen with the written log, to the digit."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from support.real_loadgen import Script, command, run_real_loadgen
 from support.right_client import make_settings
+from support.waiting import wait_for
 
 from tune.client.client_settings import ClientSettings
 from tune.loadgen.log_writer import write_logs
@@ -35,7 +35,7 @@ MET = ("perf_constraints", "min_duration", "min_queries", "early_stopping")
 
 @dataclass(frozen=True)
 class Case:
-    """`queries` at 2000/s, `late` of which meet `fate`; what of MET is missed, and the reason stated."""
+    """Describe a run of `queries` at 2000/s: `late` of them meet `fate`; `missed` of MET, and why."""
 
     queries: int
     late: int = 0
@@ -90,7 +90,7 @@ def settings_for(case: Case) -> ClientSettings:
 
 
 def entries(folder: Path) -> dict[str, Any]:
-    """The detail log's last value of each key. LoadGen joins several reasons by line feeds and asterisks."""
+    """Return the last value of each key of the detail log, in one line where LoadGen joins several."""
     records = []
     for line in (folder / DETAIL).read_text().splitlines():
         records.append(json.loads(line.removeprefix(":::MLLOG ")))
@@ -116,7 +116,7 @@ def verdict_text(folder: Path) -> str:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
-def test_the_same_requests_give_the_same_log(name: str, tmp_path: Path) -> None:
+def test_written_log_equals_loadgens_log(name: str, tmp_path: Path) -> None:
     case, theirs, ours = CASES[name], tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()
     ours.mkdir()
@@ -151,7 +151,7 @@ def assert_expected(stated: dict[str, Any], case: Case) -> None:
 
 
 def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """All figures but one: LoadGen was a little late to issue its last query, which our record ignores."""
+    """Compare all figures but one: LoadGen issues its last query a little late, which the record ignores."""
     key = "result_token_throughput_with_loadgen_overhead"
     assert theirs.pop(key) <= ours.pop(key)
     assert ours == theirs
@@ -178,8 +178,8 @@ SCHEDULES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_long_schedules_are_drawn_to_the_nanosecond(name: str, tmp_path: Path) -> None:
-    """LoadGen states how many queries it drew and the sum of their gaps before it issues the first."""
+def test_schedule_equals_loadgens_to_the_nanosecond(name: str, tmp_path: Path) -> None:
+    """LoadGen states the number of queries and the sum of their gaps before it issues the first."""
     changes = {"load__min_duration_s": 600.0} | SCHEDULES[name]
     settings = make_settings(**changes)
     arrivals = arrivals_ns(settings.load)
@@ -188,16 +188,11 @@ def test_long_schedules_are_drawn_to_the_nanosecond(name: str, tmp_path: Path) -
 
 
 def draw(folder: Path, script: Script) -> dict[str, Any]:
-    """What LoadGen states of the schedule it drew; the run itself is stopped."""
+    """Return what LoadGen states of the schedule that it drew; stop the run."""
     with subprocess.Popen(command(folder, script)) as process:
         try:
-            for _ in range(600):
-                found = drawn_in(folder)
-                if "generated_query_duration" in found:
-                    return found
-                assert process.poll() is None
-                time.sleep(0.05)
-            raise AssertionError(f"LoadGen stated no schedule within 30 s: {sorted(found)}")
+            wait_for(lambda: "generated_query_duration" in drawn_in(folder) or process.poll() is not None)
+            return drawn_in(folder)
         finally:
             process.kill()
 

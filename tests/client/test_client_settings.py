@@ -12,8 +12,8 @@ from tune.errors import ConfigurationError
 URL = "http://head:8000/v1"
 
 
-def asked(**changes: Any) -> dict[str, Any]:
-    """What a plan writes: everything but the endpoint."""
+def client_json(**changes: Any) -> dict[str, Any]:
+    """Return what a plan writes: everything but the endpoint."""
     tree = changed(**changes)
     if "endpoint_url" not in changes:
         del tree["endpoint_url"]
@@ -21,9 +21,9 @@ def asked(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://head/v1", "http:///v1", "http://head:8000/v 1"])
-def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
+def test_endpoint_must_be_an_http_url(tmp_path: Path, url: str) -> None:
     path = tmp_path / "client.json"
-    path.write_text(json.dumps(asked()))
+    path.write_text(json.dumps(client_json()))
     assert read_client_settings(path, URL) == make_settings(endpoint_url=URL)
     with pytest.raises(ConfigurationError, match="endpoint_url"):
         read_client_settings(path, url)
@@ -63,9 +63,9 @@ def test_an_endpoint_is_a_url(tmp_path: Path, url: str) -> None:
         ("target_qps", 15.75),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(tmp_path: Path, key: str, value: Any) -> None:
+def test_wrong_value_is_refused_by_name(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "client.json"
-    path.write_text(json.dumps(asked(**{key: value})))
+    path.write_text(json.dumps(client_json(**{key: value})))
     with pytest.raises(ConfigurationError, match=key.replace("__", r"\.")) as refused:
         read_client_settings(path, URL)
     assert str(path) in str(refused.value)
@@ -81,9 +81,9 @@ def keys(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[st
 DEFAULTS = {("load", "mode"), ("load", "api"), ("load", "dataset", "path"), ("load", "dataset", "sha256")}
 
 
-@pytest.mark.parametrize("key", sorted({*keys(asked())} - DEFAULTS), ids=".".join)
-def test_no_key_may_be_missing(tmp_path: Path, key: tuple[str, ...]) -> None:
-    tree = node = asked()
+@pytest.mark.parametrize("key", sorted({*keys(client_json())} - DEFAULTS), ids=".".join)
+def test_missing_key_is_refused_by_name(tmp_path: Path, key: tuple[str, ...]) -> None:
+    tree = node = client_json()
     for parent in key[:-1]:
         node = node[parent]
     del node[key[-1]]
@@ -94,7 +94,7 @@ def test_no_key_may_be_missing(tmp_path: Path, key: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"load": {"target_qps": NaN}}', "\x00", '"mlperf"'])
-def test_what_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+def test_text_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="finding"):
@@ -102,7 +102,7 @@ def test_what_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir])
-def test_no_file_is_refused(tmp_path: Path, make: Any) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "client.json"
     make(path)
     with pytest.raises(ConfigurationError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""A run is given up on exactly what the whole record would say, and never before that is over."""
+"""Stop a run exactly where its whole record would, and never before."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -16,57 +16,57 @@ SLO = Slo(ttft_p99_s=0.4, tpot_p99_s=0.2)
 START_NS = 7_000_000
 
 
-def issued() -> RequestTracker:
-    ledger = RequestTracker(SCHEDULE)
+def issue_all() -> RequestTracker:
+    tracker = RequestTracker(SCHEDULE)
     for arrival_ns in SCHEDULE.arrival_ns.tolist():
-        ledger.note_issue(START_NS + arrival_ns)
-    return ledger
+        tracker.note_issue(START_NS + arrival_ns)
+    return tracker
 
 
-def end(ledger: RequestTracker, query: int, fate: str) -> None:
-    """ "quick", late by "ttft" or "tpot", or an "error" after the first token."""
-    answer, arrival_ns = ledger.answers[query], int(SCHEDULE.arrival_ns[query])
-    answer.first_token_ns = START_NS + arrival_ns + (500_000_000 if fate == "ttft" else 1_000_000)
+def end(tracker: RequestTracker, query: int, fate: str) -> None:
+    """Finish a query: "quick", late by "ttft" or "tpot", or with an "error" after its first token."""
+    response, arrival_ns = tracker.responses[query], int(SCHEDULE.arrival_ns[query])
+    response.first_token_ns = START_NS + arrival_ns + (500_000_000 if fate == "ttft" else 1_000_000)
     if fate == "error":
-        answer.fail("cut")
+        response.fail("cut")
     else:
-        answer.output_tokens = 5
-        answer.done_ns = answer.first_token_ns + (1_000_000_000 if fate == "tpot" else 100_000)
+        response.output_tokens = 5
+        response.done_ns = response.first_token_ns + (1_000_000_000 if fate == "tpot" else 100_000)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     late_frac=st.sampled_from([0.0, 0.005, 0.02, 0.1]),
-    looks=st.integers(1, 20),
+    reads=st.integers(1, 20),
     spread=st.integers(1, 400),
 )
-def test_a_run_is_given_up_on_what_the_whole_record_says(
-    seed: int, late_frac: float, looks: int, spread: int
+def test_monitor_stops_exactly_where_the_whole_record_does(
+    seed: int, late_frac: float, reads: int, spread: int
 ) -> None:
-    random, ledger = np.random.default_rng(seed), issued()
-    outlook, queries = FutilityMonitor(ledger, SLO), len(SCHEDULE)
+    random, tracker = np.random.default_rng(seed), issue_all()
+    monitor, queries = FutilityMonitor(tracker, SLO), len(SCHEDULE)
     fates = random.choice(
         ["quick", "ttft", "tpot", "error"], queries, p=[1 - late_frac, *[late_frac / 3] * 3]
     )
-    order = np.argsort(np.arange(queries) + random.uniform(0, spread, queries))
-    found = []
-    for part in np.array_split(order, looks):
+    finish_order = np.argsort(np.arange(queries) + random.uniform(0, spread, queries))
+    futilities = []
+    for part in np.array_split(finish_order, reads):
         for query in part.tolist():
-            end(ledger, query, fates[query])
-        found.append(outlook.hopeless())
-    whole = find_futility(ledger.to_log(), SLO, queries)
-    assert found[-1] == whole
-    assert set(found) <= {None, whole}
+            end(tracker, query, fates[query])
+        futilities.append(monitor.futility())
+    whole = find_futility(tracker.to_log(), SLO, queries)
+    assert futilities[-1] == whole
+    assert set(futilities) <= {None, whole}
 
 
-def test_what_is_over_after_a_request_in_flight_does_not_count() -> None:
-    ledger = issued()
-    outlook = FutilityMonitor(ledger, SLO)
+def test_requests_after_one_in_flight_do_not_count() -> None:
+    tracker = issue_all()
+    monitor = FutilityMonitor(tracker, SLO)
     for query in range(1, len(SCHEDULE)):
-        end(ledger, query, "ttft")
-    assert outlook.hopeless() is None
-    end(ledger, 0, "quick")
-    found = outlook.hopeless()
-    assert found is not None
-    assert found.queries == 459
+        end(tracker, query, "ttft")
+    assert monitor.futility() is None
+    end(tracker, 0, "quick")
+    futility = monitor.futility()
+    assert futility is not None
+    assert futility.queries == 459

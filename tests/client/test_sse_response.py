@@ -23,29 +23,38 @@ WHOLE = (
 
 
 def read(*pieces: bytes) -> StreamedResponse:
-    answer = StreamedResponse()
-    for at, piece in enumerate(pieces):
-        answer.feed(piece, 100 + at)
-    answer.close()
-    return answer
+    response = StreamedResponse()
+    for index, piece in enumerate(pieces):
+        response.feed(piece, 100 + index)
+    response.close()
+    return response
 
 
-def test_a_whole_answer() -> None:
-    answer = read(delta(""), delta("a"), delta("b"), USAGE, DONE)
-    assert (answer.first_token_ns, answer.done_ns, answer.output_tokens, answer.error) == (101, 104, 7, "")
+def test_complete_answer_has_times_and_tokens() -> None:
+    response = read(delta(""), delta("a"), delta("b"), USAGE, DONE)
+    assert (response.first_token_ns, response.done_ns, response.output_tokens, response.error) == (
+        101,
+        104,
+        7,
+        "",
+    )
 
 
 @given(cuts=st.lists(st.integers(0, len(WHOLE))), ending=st.sampled_from([b"\n", b"\r\n"]))
-def test_where_reads_split_the_stream_changes_times_only(cuts: list[int], ending: bytes) -> None:
+def test_split_reads_change_only_the_times(cuts: list[int], ending: bytes) -> None:
     stream = WHOLE.replace(b"\n", ending)
     pieces = [stream[a:b] for a, b in pairwise([0, *sorted(cuts), len(stream)])]
-    answer = read(*pieces)
-    arrived = list(accumulate(len(piece) for piece in pieces))
+    response = read(*pieces)
+    received_bytes = list(accumulate(len(piece) for piece in pieces))
     first_ends = stream.index(b"\n", stream.index(b"a\\nb")) + 1
     done_ends = len(stream) - len(ending)
-    assert answer.first_token_ns == 100 + next(at for at, total in enumerate(arrived) if total >= first_ends)
-    assert answer.done_ns == 100 + next(at for at, total in enumerate(arrived) if total >= done_ends)
-    assert (answer.output_tokens, answer.error) == (7, "")
+    assert response.first_token_ns == 100 + next(
+        index for index, total in enumerate(received_bytes) if total >= first_ends
+    )
+    assert response.done_ns == 100 + next(
+        index for index, total in enumerate(received_bytes) if total >= done_ends
+    )
+    assert (response.output_tokens, response.error) == (7, "")
 
 
 @pytest.mark.parametrize(
@@ -86,35 +95,35 @@ def test_where_reads_split_the_stream_changes_times_only(cuts: list[int], ending
         ),
     ],
 )
-def test_a_broken_answer_has_an_error_and_no_tokens(pieces: list[bytes], error: str) -> None:
-    answer = read(*pieces)
-    assert re.match(error, answer.error)
-    assert (answer.done_ns, answer.output_tokens) == (-1, 0)
+def test_broken_answer_has_an_error_and_no_tokens(pieces: list[bytes], error: str) -> None:
+    response = read(*pieces)
+    assert re.match(error, response.error)
+    assert (response.done_ns, response.output_tokens) == (-1, 0)
 
 
 @pytest.mark.parametrize(
     "choices", [None, {}, [], [None], ["a"], [{}], [{"text": None}], [{"text": 0}], [{"text": [1]}], "a"]
 )
-def test_odd_choices_are_no_token(choices: object) -> None:
+def test_malformed_choices_are_no_token(choices: object) -> None:
     assert read(b"data: " + json.dumps({"choices": choices}).encode() + b"\n").first_token_ns == -1
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", delta("a"), delta("a") + USAGE]))
 def test_noise_is_never_a_success(noise: bytes, before: bytes) -> None:
-    answer = read(before, noise.replace(b"[DONE]", b""))
-    assert answer.error
-    assert answer.done_ns == -1
+    response = read(before, noise.replace(b"[DONE]", b""))
+    assert response.error
+    assert response.done_ns == -1
 
 
-def test_the_first_error_stays_and_what_follows_the_end_is_ignored() -> None:
-    answer = read(delta("a"), b"junk\n", USAGE, DONE)
-    answer.fail("connection: lost")
-    assert answer.error == "garbage: junk"
+def test_first_error_stays_and_later_data_is_ignored() -> None:
+    response = read(delta("a"), b"junk\n", USAGE, DONE)
+    response.fail("connection: lost")
+    assert response.error == "garbage: junk"
     whole = read(delta("a"), USAGE, DONE + b"junk\n", b"more junk\n")
     whole.fail("connection: lost")
     assert (whole.error, whole.done_ns) == ("", 102)
 
 
-def test_the_last_usage_counts() -> None:
+def test_last_usage_counts() -> None:
     running = USAGE.replace(b"7", b"1")
     assert read(running, delta("a"), USAGE, DONE).output_tokens == 7

@@ -57,28 +57,28 @@ class Endpoint:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.issued = 0
-        self.reports = LoadGenSink()
+        self.sink = LoadGenSink()
         self.late: queue.SimpleQueue[tuple[float, int, int]] = queue.SimpleQueue()
-        threading.Thread(target=self._tell, daemon=True).start()
+        threading.Thread(target=self._report_late, daemon=True).start()
 
     def issue(self, queries: list[mlperf_loadgen.QuerySample]) -> None:
         for query in queries:
             fate = self.script.fates.get(self.issued)
             if fate != "ttft":
-                self.reports.first_token(query.id)
+                self.sink.first_token(query.id)
             if fate in ("ttft", "tpot"):
                 self.late.put((time.monotonic() + self.script.late_s, query.id, self.issued))
             else:
-                self.reports.complete(query.id, self.script.tokens(self.issued))
+                self.sink.complete(query.id, self.script.tokens(self.issued))
             self.issued += 1
 
-    def _tell(self) -> None:
+    def _report_late(self) -> None:
         while True:
             due_s, response_id, query = self.late.get()
             time.sleep(max(0.0, due_s - time.monotonic()))
             if self.script.fates[query] == "ttft":
-                self.reports.first_token(response_id)
-            self.reports.complete(response_id, self.script.tokens(query))
+                self.sink.first_token(response_id)
+            self.sink.complete(response_id, self.script.tokens(query))
 
 
 def command(folder: Path, script: Script) -> list[str]:

@@ -1,0 +1,1 @@
+"""Drive a deployment with MLPerf LoadGen and record every request."""

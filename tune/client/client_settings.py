@@ -1,4 +1,4 @@
-"""What one run of the load client needs to know: the JSON that a plan writes for it, and a URL."""
+"""Read the settings of one run of the load client: the JSON that a plan writes for it, and a URL."""
 
 from __future__ import annotations
 
@@ -11,40 +11,44 @@ from tune.errors import ConfigurationError
 from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.load import Load, Slo
 
-STOPPED = 4
+STOPPED_EXIT_CODE = 4
 """Exit code of a client whose run was stopped because it could no longer hold its SLO."""
 
 
 class ClientRun(FrozenModel):
-    """One LoadGen run of `load`, judged by `slo`: what `client.json` says.
+    """Describe one LoadGen run of `load`, judged by `slo`: the content of `client.json`.
 
     `max_seq_len`: tokens of prompt and answer together at which the engines end an answer.
-    `stop_when_hopeless`: the run ends when it is certain that it cannot hold `slo`. `earlier_runs`: so many
-    asked this deployment before; prompts made to length are other ones than theirs, which it may remember.
-    `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k and ignore_eos from the
-    object `nvext` alone. Dynamo 1.6.1 answers every request that names them there with 400, unknown field.
+    `stop_when_futile`: the run ends when it is certain that it cannot hold `slo`. `earlier_runs`: number of
+    runs that this deployment has served before; prompts made to length then differ from theirs, which its
+    prefix cache may hold. `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k
+    and ignore_eos from the object `nvext` alone. Dynamo 1.6.1 answers every request that names them there
+    with 400, unknown field.
     """
 
     served_model_name: Annotated[str, Field(min_length=1)]
     load: Load
     slo: Slo
     max_seq_len: PositiveInt
-    stop_when_hopeless: bool = False
+    stop_when_futile: bool = False
     earlier_runs: NonNegativeInt = 0
     nvext: bool = False
 
 
 class ClientSettings(ClientRun):
-    """That run against one endpoint, whose host is known only where the deployment runs."""
+    """Describe one run against one endpoint, whose host is known only where the deployment runs."""
 
     endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
 
 
 def read_client_settings(path: Path, endpoint_url: str) -> ClientSettings:
-    """What the JSON file `path` asks of the endpoint. Raises ConfigurationError that names every wrong value."""
+    """Return the run that the JSON file `path` describes, against the endpoint at `endpoint_url`.
+
+    Raises ConfigurationError, which names every wrong value.
+    """
     try:
-        asked = ClientRun.model_validate_json(path.read_bytes())
-        return ClientSettings.model_validate(dict(asked) | {"endpoint_url": endpoint_url})
+        client_run = ClientRun.model_validate_json(path.read_bytes())
+        return ClientSettings.model_validate(dict(client_run) | {"endpoint_url": endpoint_url})
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read ({error.strerror}); expected the client settings, a JSON object. "
@@ -52,8 +56,8 @@ def read_client_settings(path: Path, endpoint_url: str) -> ClientSettings:
         ) from error
     except ValidationError as error:
         findings = "\n".join(
-            f"  {'.'.join(str(part) for part in found['loc']) or 'the whole'}: {found['msg']}"
-            for found in error.errors(include_url=False, include_input=False)
+            f"  {'.'.join(str(part) for part in finding['loc']) or 'the whole'}: {finding['msg']}"
+            for finding in error.errors(include_url=False, include_input=False)
         )
         raise ConfigurationError(
             f"{path}: {error.error_count()} finding(s) in the client settings:\n{findings}\n"

@@ -1,4 +1,4 @@
-"""Whether a run that goes on can still hold its SLO, by what is over of it."""
+"""Decide from the finished requests whether a run can still hold its SLO."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from tune.spec.load import Slo
 
 
 class FutilityMonitor:
-    """Looks at each request once, when it and all before it are over: the streams go on meanwhile."""
+    """Read each request of `tracker` once, after it and all before it have finished."""
 
-    def __init__(self, ledger: RequestTracker, slo: Slo) -> None:
-        self._ledger, self._slo = ledger, slo
-        self._over = 0
-        self._first_ns, self._done_ns, self._tokens = np.full((3, len(ledger.schedule)), -1, np.int64)
+    def __init__(self, tracker: RequestTracker, slo: Slo) -> None:
+        self._tracker, self._slo = tracker, slo
+        self._finished = 0
+        self._first_ns, self._done_ns, self._tokens = np.full((3, len(tracker.schedule)), -1, np.int64)
 
-    def hopeless(self) -> Futility | None:
-        """From when on the run cannot hold its SLO; None while it may, by the requests up to the first that
-        is still in flight. Exact, as tune.capacity.futility.hopeless is."""
-        self._look()
-        found = find_futility(self._record(), self._slo, len(self._ledger.schedule))
-        return found if found and found.queries <= self._over else None
+    def futility(self) -> Futility | None:
+        """Return from which request on the run cannot hold its SLO, or None while it may.
 
-    def _look(self) -> None:
-        answers, issued = self._ledger.answers, self._ledger.issued
-        while self._over < issued and answers[self._over].over:
-            answer = answers[self._over]
-            if answer.done_ns >= 0:
-                self._first_ns[self._over] = answer.first_token_ns
-                self._done_ns[self._over] = answer.done_ns
-                self._tokens[self._over] = answer.output_tokens
-            self._over += 1
+        Only the requests before the first one in flight count. Exact, as tune.capacity.futility.find_futility
+        is.
+        """
+        self._read_finished()
+        futility = find_futility(self._finished_log(), self._slo, len(self._tracker.schedule))
+        return futility if futility and futility.queries <= self._finished else None
 
-    def _record(self) -> RequestLog:
-        """Of the requests that are over; one that failed has no times, and no word why."""
-        over, start_ns = self._over, self._ledger.start_ns
-        good = self._done_ns[:over] >= 0
-        unknown = np.full(over, -1, np.int64)
+    def _read_finished(self) -> None:
+        """Copy the times of the requests that have finished since the last call."""
+        responses, issued = self._tracker.responses, self._tracker.issued
+        while self._finished < issued and responses[self._finished].finished:
+            response = responses[self._finished]
+            if response.done_ns >= 0:
+                self._first_ns[self._finished] = response.first_token_ns
+                self._done_ns[self._finished] = response.done_ns
+                self._tokens[self._finished] = response.output_tokens
+            self._finished += 1
+
+    def _finished_log(self) -> RequestLog:
+        """Return the record of the finished requests; a failed one has no times and no text of its error."""
+        finished, start_ns = self._finished, self._tracker.start_ns
+        good = self._done_ns[:finished] >= 0
+        unknown = np.full(finished, -1, np.int64)
         return RequestLog(
-            scheduled_ns=self._ledger.schedule.arrival_ns[:over],
-            first_token_ns=np.where(good, self._first_ns[:over] - start_ns, -1),
-            done_ns=np.where(good, self._done_ns[:over] - start_ns, -1),
-            input_tokens=self._ledger.schedule.input_tokens[:over],
-            output_tokens=np.where(good, self._tokens[:over], 0),
+            scheduled_ns=self._tracker.schedule.arrival_ns[:finished],
+            first_token_ns=np.where(good, self._first_ns[:finished] - start_ns, -1),
+            done_ns=np.where(good, self._done_ns[:finished] - start_ns, -1),
+            input_tokens=self._tracker.schedule.input_tokens[:finished],
+            output_tokens=np.where(good, self._tokens[:finished], 0),
             prefill_worker=unknown,
             decode_worker=unknown,
-            error=np.full(over, ""),
+            error=np.full(finished, ""),
         )

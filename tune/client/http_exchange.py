@@ -1,185 +1,159 @@
-"""One HTTP/1.1 exchange over a connection of its own: a request out, the answer in as its socket is read.
+"""Exchange one HTTP/1.1 request and its response over a connection of its own.
 
-Plain asyncio: every piece goes to the answer in the callback that read it, without a task to wake for each
-token. Source of the form: RFC 9112.
+Plain asyncio: each piece of a body reaches the response in the callback that reads it from the socket, without
+a task to wake for each token. llhttp, through httptools, parses heads and bodies. Source of the form: RFC 9112.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from tune.client.sse_response import StreamedResponse
 
 Clock = Callable[[], int]
 """Nanoseconds of a monotonic clock."""
 
-_LONGEST_HEAD_BYTES = 1 << 16
-_LONGEST_SIZE_LINE_BYTES = 1 << 10
-_ERROR_TEXT_BYTES = 400
+_MAX_HEAD_BYTES = 1 << 16
+_MAX_ERROR_TEXT_BYTES = 400
+_HTTP_VERSIONS = ("1.1", "1.0")
 
 
-class Body(Protocol):
-    """What follows the head of an answer. `whole`: all of it came, or it ends with the connection."""
+class ResponseParser:
+    """Parse the bytes of one HTTP response; what follows its end is ignored.
 
-    whole: bool
-
-    def feed(self, data: bytes) -> bytes:
-        """The part of the body in `data`. Raises ValueError for what is no such body."""
-
-
-class Chunked:
-    """A body in chunks, each after its size in hexadecimal digits; trailers are ignored."""
+    Interim responses (1xx) are skipped. `status` is 0 before the head is complete. `complete` is True once the
+    whole body is read. A body without a length ends with its connection: then `ends_with_connection` is True.
+    """
 
     def __init__(self) -> None:
-        self.whole = False
-        self._tail, self._left = b"", 0  # bytes of an unfinished size line; of the chunk and its CRLF
+        self.status = 0
+        self.complete = False
+        self.ends_with_connection = False
+        self._parser = HttpResponseParser(self)
+        self._head_bytes = 0
+        self._has_length = False
+        self._fault = ""
+        self._pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
-        data, at, pieces = self._tail + data, 0, []
-        end = len(data)
-        while at < end and not self.whole:
-            if not self._left:
-                line_end = data.find(b"\r\n", at)
-                if line_end < 0:
-                    break
-                size = _size(data[at:line_end])
-                at, self.whole, self._left = line_end + 2, size == 0, size + 2
-                continue
-            taken = min(self._left, end - at)
-            if self._left > 2:
-                pieces.append(data[at : at + min(taken, self._left - 2)])
-            at, self._left = at + taken, self._left - taken
-        self._tail = data[at:]
-        if len(self._tail) > _LONGEST_SIZE_LINE_BYTES and not self.whole:
-            raise ValueError(f"a chunk without a size: {_line(self._tail)}")
-        return b"".join(pieces)
+        """Return the part of the body that `data` holds. Raises ValueError for what is no such response."""
+        if self.complete:
+            return b""
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            raise ValueError("the server switches to another protocol") from None
+        except HttpParserError as error:
+            if not self.complete:
+                raise ValueError(str(error)) from error
+        if self._fault:
+            raise ValueError(self._fault)
+        if not self.status:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                raise ValueError("a head of more than 64 KiB")
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        return body
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the body has a length; called by httptools for each field of the head."""
+        field = name.lower()
+        if field == b"content-length" or (
+            field == b"transfer-encoding" and value.lower().endswith(b"chunked")
+        ):
+            self._has_length = True
 
-class Counted:
-    """A body of so many bytes."""
+    def on_headers_complete(self) -> None:
+        """Note the status of a final response; called by httptools at the end of each head."""
+        version, status = self._parser.get_http_version(), self._parser.get_status_code()
+        if version not in _HTTP_VERSIONS:
+            self._fault = f"no HTTP/1.1: HTTP/{version}"
+        elif not self.status and status >= 200:
+            self.status, self.ends_with_connection = status, not self._has_length
+        self._has_length = False
 
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.whole = length == 0
+    def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body; called by httptools."""
+        if not self.complete:
+            self._pieces.append(piece)
 
-    def feed(self, data: bytes) -> bytes:
-        taken = data[: self._left]
-        self._left -= len(taken)
-        self.whole = self._left == 0
-        return taken
-
-
-class UntilClosed:
-    """A body that ends with its connection."""
-
-    whole = True
-
-    def feed(self, data: bytes) -> bytes:
-        return data
-
-
-def read_head(head: bytes) -> tuple[int, Body]:
-    """Status and body of an answer, from its head without the empty line. Raises ValueError for another."""
-    first, *lines = head.split(b"\r\n")
-    version, _, rest = first.partition(b" ")
-    if version not in (b"HTTP/1.1", b"HTTP/1.0") or not rest[:3].isdigit():
-        raise ValueError(f"no HTTP/1.1: {_line(first)}")
-    fields = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)
-    }
-    if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
-        return int(rest[:3]), Chunked()
-    length = fields.get(b"content-length")
-    if length is None:
-        return int(rest[:3]), UntilClosed()
-    if not length.isdigit() or len(length) > 18:
-        raise ValueError(f"Content-Length is {_line(length)}")
-    return int(rest[:3]), Counted(int(length))
+    def on_message_complete(self) -> None:
+        """Note the end of a final response; called by httptools at the end of each response."""
+        if self.status:
+            self.complete, self.ends_with_connection = True, False
 
 
 class Exchange(asyncio.Protocol):
-    """Sends `request` once connected and feeds `answer` with what comes, until it is over.
+    """Send `request` once connected and feed `response` with the body until it is finished.
 
-    `on_first_token` is called in the read that brought the first token. `ended` is done when nothing more
-    comes; what went wrong is the answer's error, and what our own code raised is raised by `ended`.
+    `on_first_token` is called in the read that brings the first token. `ended` is done when nothing more is
+    read. What goes wrong on the connection becomes the error of `response`; an exception of the client's own
+    code is raised by `ended`.
     """
 
     def __init__(
-        self, request: bytes, answer: StreamedResponse, clock: Clock, on_first_token: Callable[[], None]
+        self, request: bytes, response: StreamedResponse, clock: Clock, on_first_token: Callable[[], None]
     ) -> None:
-        self._request, self._answer, self._clock, self._begin = request, answer, clock, on_first_token
-        self._head, self._status, self._error_text = b"", 0, b""
-        self._body: Body | None = None
+        self._request, self._response, self._clock = request, response, clock
+        self._on_first_token = on_first_token
+        self._parser, self._error_text = ResponseParser(), b""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        """Read what arrived, stamped with the time of this call."""
         try:
-            self._take(data, self._clock())
+            self._read(data, self._clock())
         except BaseException as error:
             self._end(error)
-        if self._answer.over:
+        if self._response.finished:
             self._end(None)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Finish the response: it fails unless its body ends with the connection."""
         if self.ended.done():
             return
         reason = f"{type(error).__name__} {error}" if error else "the connection was closed"
-        if self._body is None:
-            self._answer.fail(f"connection: {reason} before the head of an answer")
-        elif self._status != 200:
+        if not self._parser.status:
+            self._response.fail(f"connection: {reason} before the head of an answer")
+        elif self._parser.status != 200:
             self._fail_by_status()
-        elif error or not self._body.whole:
-            self._answer.fail(f"cut: {reason} in the middle of an answer")
-        self._answer.close()
+        elif error or not self._parser.ends_with_connection:
+            self._response.fail(f"cut: {reason} in the middle of an answer")
+        self._response.close()
         self._end(None)
 
-    def _take(self, data: bytes, read_ns: int) -> None:
+    def _read(self, data: bytes, read_ns: int) -> None:
+        parser, response = self._parser, self._response
         try:
-            if self._body is None:
-                data = self._take_head(data)
-            piece = self._body.feed(data) if self._body else b""
+            body = parser.feed(data)
         except ValueError as error:
-            self._answer.fail(f"{'cut' if self._body else 'connection'}: {error}")
+            response.fail(f"{'cut' if parser.status else 'connection'}: {error}")
             return
-        if not self._body:
-            return
-        if self._status != 200:
-            self._error_text += piece
-            if len(self._error_text) >= _ERROR_TEXT_BYTES or self._ends():
+        if parser.status == 200:
+            waits = response.first_token_ns < 0
+            response.feed(body, read_ns)
+            if waits and response.first_token_ns >= 0:
+                self._on_first_token()
+            if parser.complete:
+                response.close()
+        elif parser.status:
+            self._error_text += body
+            if len(self._error_text) >= _MAX_ERROR_TEXT_BYTES or parser.complete:
                 self._fail_by_status()
-            return
-        began = self._answer.first_token_ns >= 0
-        self._answer.feed(piece, read_ns)
-        if self._answer.first_token_ns >= 0 and not began:
-            self._begin()
-        if self._ends():
-            self._answer.close()
-
-    def _ends(self) -> bool:
-        return self._body is not None and self._body.whole and not isinstance(self._body, UntilClosed)
-
-    def _take_head(self, data: bytes) -> bytes:
-        """Read the head when all of it came; returns what follows it. Interim answers (1xx) are skipped."""
-        self._head += data
-        while b"\r\n\r\n" in self._head:
-            head, _, self._head = self._head.partition(b"\r\n\r\n")
-            status, body = read_head(head)
-            if status >= 200:
-                self._status, self._body = status, body
-                return self._head
-        if len(self._head) > _LONGEST_HEAD_BYTES:
-            raise ValueError("a head of more than 64 KiB")
-        return b""
 
     def _fail_by_status(self) -> None:
-        self._answer.fail(f"http {self._status}: {_line(self._error_text)}")
+        text = self._error_text[:_MAX_ERROR_TEXT_BYTES].decode("utf-8", "replace")
+        self._response.fail(f"http {self._parser.status}: {' '.join(text.split())[:200]}")
 
     def _end(self, fault: BaseException | None) -> None:
         if self.ended.done():
@@ -189,14 +163,3 @@ class Exchange(asyncio.Protocol):
             self.ended.set_exception(fault)
         else:
             self.ended.set_result(None)
-
-
-def _size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    if not 0 < len(digits) <= 15 or digits.strip(b"0123456789abcdefABCDEF"):
-        raise ValueError(f"a chunk without a size: {_line(line)}")
-    return int(digits, 16)
-
-
-def _line(found: bytes) -> str:
-    return " ".join(found[:_ERROR_TEXT_BYTES].decode("utf-8", "replace").split())[:200]

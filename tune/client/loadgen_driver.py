@@ -1,4 +1,4 @@
-"""MLPerf LoadGen, Server scenario, with token latencies: its settings, its thread and its logs."""
+"""Run MLPerf LoadGen, Server scenario, with token latencies: its settings, its thread and its logs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from tune.loadgen.run_settings import QSL_SEED, SAMPLE_INDEX_SEED, LoadGenSettin
 
 
 class LoadGenSink:
-    """Tells LoadGen of tokens and answers; it notes the time of each call.
+    """Report tokens and answers to LoadGen, which notes the time of each call.
 
-    An answer of one token is an error in LoadGen's log, as one of none is.
-    Source: RecordSampleCompletion in MLPerf Inference, loadgen/logging.cc.
+    LoadGen's log counts an answer of one token as an error, like one of none. Source: RecordSampleCompletion
+    in MLPerf Inference, loadgen/logging.cc.
     """
 
     def first_token(self, response_id: int) -> None:
+        """Report the first token of the query with `response_id`."""
         mlperf_loadgen.FirstTokenComplete([mlperf_loadgen.QuerySampleResponse(response_id, 0, 0)])
 
     def complete(self, response_id: int, output_tokens: int) -> None:
+        """Report the end of the query with `response_id`, whose answer has `output_tokens` tokens."""
         response = mlperf_loadgen.QuerySampleResponse(response_id, 0, 0, output_tokens)
         mlperf_loadgen.QuerySamplesComplete([response])
 
 
 def run_loadgen(settings: LoadGenSettings, folder: Path, issue: Callable[[int], None]) -> None:
-    """Run one test; returns when every query is complete, with LoadGen's logs in `folder`.
+    """Run one test, return when every query is complete, and leave LoadGen's logs in `folder`.
 
-    `issue` is called in this thread with each query's response id, when it is due, and must not block or
-    raise. The logs appear in `folder` when they are whole. One run a process: LoadGen is a singleton.
+    `issue` is called in this thread with the response id of each query when it is due, and must not block or
+    raise. The logs appear in `folder` when they are complete. Raises ResumableError where LoadGen leaves
+    none. A process can do this once: LoadGen is a singleton.
     """
     partial = folder / "loadgen.tmp"
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +66,7 @@ def run_loadgen(settings: LoadGenSettings, folder: Path, issue: Callable[[int], 
 
 
 def _test_settings(settings: LoadGenSettings) -> mlperf_loadgen.TestSettings:
-    """LoadGen's words for this run. Source: mlperf.conf, llama3_1-405b-interactive, Server."""
+    """Return `settings` in LoadGen's terms. Source: mlperf.conf, llama3_1-405b-interactive, Server."""
     test = mlperf_loadgen.TestSettings()
     test.scenario = mlperf_loadgen.TestScenario.Server
     test.mode = mlperf_loadgen.TestMode.PerformanceOnly
@@ -84,6 +87,7 @@ def _test_settings(settings: LoadGenSettings) -> mlperf_loadgen.TestSettings:
 
 
 def _log_settings(folder: Path) -> mlperf_loadgen.LogSettings:
+    """Return settings under which LoadGen logs into `folder`, without a trace."""
     output = mlperf_loadgen.LogOutputSettings()
     output.outdir = str(folder)
     output.copy_summary_to_stdout = False

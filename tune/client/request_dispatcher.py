@@ -1,4 +1,4 @@
-"""The streaming thread: takes queries from LoadGen's thread and keeps all of them in flight."""
+"""Keep all requests in flight in a thread with an event loop of its own."""
 
 from __future__ import annotations
 
@@ -15,58 +15,67 @@ from tune.errors import ResumableError
 from tune.loadgen.run_settings import limit_ns
 from tune.loadgen.verdict import FEWEST_TOKENS, min_report_delay_ns
 
-_CONNECTIONS_AHEAD = 4
-"""More than arrive while one is made, which takes milliseconds. Our choice."""
+THREAD_NAME = "dispatcher"
+"""Name of the dispatcher's thread."""
+
+_SPARE_CONNECTIONS = 4
+"""Connections opened ahead of their requests.
+
+Chosen here: more requests than arrive in the milliseconds that opening one takes.
+"""
 
 
 class CompletionSink(Protocol):
-    """Where LoadGen hears what became of a query; it times both calls itself."""
+    """Receive the fate of each query on behalf of LoadGen, which times both calls itself."""
 
     def first_token(self, response_id: int) -> None:
-        """The first token came. Must be called before `complete`, once."""
+        """Note the first token of a query. Must be called once, before `complete`."""
 
     def complete(self, response_id: int, output_tokens: int) -> None:
-        """Nothing more comes of this query."""
+        """Note the end of a query."""
 
 
 class RequestDispatcher:
-    """An event loop in a thread of its own; at most `client_concurrency` requests are sent at once.
+    """Send queries from an event loop in its own thread, at most `client_concurrency` at once.
 
-    A query that waits for its turn does not slow the arrivals, and its wait counts in its latency.
-    How LoadGen hears of one that failed, tune.loadgen.verdict.min_report_delay_ns says.
+    A query that waits for its turn does not slow the arrivals, and its wait counts in its latency. A query
+    that failed is reported as tune.loadgen.verdict.min_report_delay_ns says.
     """
 
     def __init__(
         self,
         settings: ClientSettings,
-        ledger: RequestTracker,
+        tracker: RequestTracker,
         prompts: Prompts,
-        reports: CompletionSink,
+        sink: CompletionSink,
         clock: Clock,
     ) -> None:
-        self._settings, self._ledger, self._prompts = settings, ledger, prompts
-        self._reports, self._clock = reports, clock
+        self._settings, self._tracker, self._prompts = settings, tracker, prompts
+        self._sink, self._clock = sink, clock
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.load.client_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
         self._fault: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     def start(self) -> None:
-        """Start the thread and wait until it takes queries. Raises ResumableError when it cannot."""
+        """Start the thread and wait until it accepts queries. Raises ResumableError when it cannot."""
         self._thread.start()
         self._ready.wait()
         if self._fault:
             raise ResumableError(f"the streaming thread did not start: {self._fault!r}. Run the trial again.")
 
     def submit(self, position: int, response_id: int) -> None:
-        """Take the query at `position`; returns at once. Called by LoadGen's thread."""
-        self._loop.call_soon_threadsafe(self._begin, position, response_id)
+        """Send the query at `position`; return at once. LoadGen's thread calls this."""
+        self._loop.call_soon_threadsafe(self._start_request, position, response_id)
 
     def check(self) -> None:
-        """Raise the first fault of our own, if there was one: LoadGen would wait for its query for ever."""
+        """Raise the first exception of the client's own code, if any.
+
+        Otherwise LoadGen would wait for its query for ever.
+        """
         if self._fault:
             raise self._fault
 
@@ -76,6 +85,7 @@ class RequestDispatcher:
         self._thread.join()
 
     def _run(self) -> None:
+        """Run the event loop until it is stopped; keep an exception for `check`."""
         try:
             self._loop.run_until_complete(self._serve())
         except BaseException as error:
@@ -85,42 +95,48 @@ class RequestDispatcher:
             self._loop.close()
 
     async def _serve(self) -> None:
-        self._endpoint = Endpoint(self._settings, self._clock, ahead=_CONNECTIONS_AHEAD)
+        """Hold the endpoint open until the dispatcher is stopped."""
+        self._endpoint = Endpoint(self._settings, self._clock, spares=_SPARE_CONNECTIONS)
         self._ready.set()
         await self._stop.wait()
         await self._endpoint.close()
 
-    def _begin(self, position: int, response_id: int) -> None:
-        task = self._loop.create_task(self._answer(position, response_id))
+    def _start_request(self, position: int, response_id: int) -> None:
+        """Start the task of one query."""
+        task = self._loop.create_task(self._serve_query(position, response_id))
         self._tasks.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(self._finish_request)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _finish_request(self, task: asyncio.Task[None]) -> None:
+        """Forget the task of one query; keep its exception for `check`."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._fault = self._fault or error
 
-    async def _answer(self, position: int, response_id: int) -> None:
-        answer = self._ledger.answers[position]
-        first_told_ns = -1
+    async def _serve_query(self, position: int, response_id: int) -> None:
+        """Send one query when a slot is free, and report its fate to the sink."""
+        response = self._tracker.responses[position]
+        first_reported_ns = -1
 
-        def tell_first() -> None:
-            nonlocal first_told_ns
-            first_told_ns = self._clock()
-            self._reports.first_token(response_id)
+        def report_first_token() -> None:
+            """Report the first token to the sink."""
+            nonlocal first_reported_ns
+            first_reported_ns = self._clock()
+            self._sink.first_token(response_id)
 
         async with self._slots:
-            await self._endpoint.ask(self._prompts.body(position), answer, tell_first)
-        if not answer.error:
-            self._reports.complete(response_id, answer.output_tokens)
-        elif first_told_ns < 0:
-            await self._wait_past(self._settings.slo.ttft_p99_s, int(self._ledger.issued_ns[position]))
-            self._reports.first_token(response_id)
-            self._reports.complete(response_id, 0)
+            await self._endpoint.request(self._prompts.body(position), response, report_first_token)
+        if not response.error:
+            self._sink.complete(response_id, response.output_tokens)
+        elif first_reported_ns < 0:
+            await self._wait_past_limit(self._settings.slo.ttft_p99_s, int(self._tracker.issued_ns[position]))
+            self._sink.first_token(response_id)
+            self._sink.complete(response_id, 0)
         else:
-            await self._wait_past(self._settings.slo.tpot_p99_s, first_told_ns)
-            self._reports.complete(response_id, FEWEST_TOKENS)
+            await self._wait_past_limit(self._settings.slo.tpot_p99_s, first_reported_ns)
+            self._sink.complete(response_id, FEWEST_TOKENS)
 
-    async def _wait_past(self, limit_s: float | None, since_ns: int) -> None:
+    async def _wait_past_limit(self, limit_s: float | None, since_ns: int) -> None:
+        """Sleep until a report, due from `since_ns` on, is late for the limit of `limit_s`."""
         left_ns = min_report_delay_ns(limit_ns(limit_s)) - (self._clock() - since_ns)
         await asyncio.sleep(max(0.0, left_ns * 1e-9))

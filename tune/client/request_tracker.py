@@ -1,4 +1,4 @@
-"""What happened to every query so far, kept by position in the schedule."""
+"""Track what happened to every query so far, by its position in the schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune.records.requests import RequestLog
 
 @dataclass(frozen=True)
 class ProgressCounts:
-    """Counts of queries at one instant. `late`: without a first token when the TTFT limit passed."""
+    """Count queries at one instant. `late`: without a first token when the TTFT limit passed."""
 
     issued: int
     answered: int
@@ -25,31 +25,35 @@ class ProgressCounts:
 
 @dataclass(eq=False)
 class RequestTracker:
-    """Times in ns on the client's clock, shape (queries,), -1 where the event never came.
+    """Hold what happened to each query: times in ns on the client's clock, shape (queries,), or -1.
 
-    LoadGen's thread writes `issued_ns` and nothing else, the streaming thread writes the rest. Only where
-    token ids are sent (`sends_ids`) is the length of a prompt known, and one that the server cut an error.
+    LoadGen's thread writes `issued_ns` and `issued`; the dispatcher's thread writes the rest. Only where
+    token ids are sent (`sends_ids`) is the length of a prompt known, and a prompt that the server cut an
+    error.
     """
 
     schedule: Schedule
     sends_ids: bool = True
     issued: int = 0
     issued_ns: IntArray = field(init=False)
-    answers: list[StreamedResponse] = field(init=False)
+    responses: list[StreamedResponse] = field(init=False)
 
     def __post_init__(self) -> None:
         self.issued_ns = np.full(len(self.schedule), -1, np.int64)
         schedule = self.schedule
         sent = schedule.input_tokens if self.sends_ids else np.zeros_like(schedule.input_tokens)
-        self.answers = [
-            StreamedResponse(sent_tokens=ids, fewest_tokens=fewest, most_tokens=most)
+        self.responses = [
+            StreamedResponse(sent_tokens=ids, min_output_tokens=fewest, max_output_tokens=most)
             for ids, fewest, most in zip(
-                sent.tolist(), schedule.fewest_tokens.tolist(), schedule.most_tokens.tolist(), strict=True
+                sent.tolist(),
+                schedule.min_output_tokens.tolist(),
+                schedule.max_output_tokens.tolist(),
+                strict=True,
             )
         ]
 
     def note_issue(self, now_ns: int) -> int:
-        """LoadGen issued its next query at `now_ns`: its position, in order of arrival."""
+        """Note that LoadGen issued its next query at `now_ns`; return its position in order of arrival."""
         position = self.issued
         self.issued_ns[position] = now_ns
         self.issued = position + 1
@@ -57,10 +61,10 @@ class RequestTracker:
 
     @property
     def start_ns(self) -> int:
-        """When the test began, on the client's clock; 0 before the first query.
+        """Return when the test began on the client's clock, in ns; 0 before the first query.
 
         LoadGen does not say. It issues a query at its scheduled time or later, so the least delayed one
-        bounds the start from above, within the time a thread takes to wake up.
+        bounds the start from above, within the time that a thread takes to wake up.
         """
         issued = self.issued
         if not issued:
@@ -68,39 +72,41 @@ class RequestTracker:
         return int((self.issued_ns[:issued] - self.schedule.arrival_ns[:issued]).min())
 
     def issue_delay_ns(self) -> IntArray:
-        """How much later than scheduled LoadGen issued each query so far; shape (issued,), least one 0."""
+        """Return how late LoadGen issued each query, in ns, shape (issued,); the least is 0."""
         issued = self.issued
         return self.issued_ns[:issued] - self.schedule.arrival_ns[:issued] - self.start_ns
 
     def progress(self, now_ns: int, ttft_limit_ns: int) -> ProgressCounts:
-        """Counts at `now_ns`, of the queries issued so far."""
+        """Return counts of the queries issued until `now_ns`."""
         issued = self.issued
-        answers = self.answers[:issued]
-        errors = sum(1 for answer in answers if answer.error)
-        answered = sum(1 for answer in answers if answer.done_ns >= 0)
-        first = np.array([answer.first_token_ns for answer in answers], np.int64)
+        responses = self.responses[:issued]
+        errors = sum(1 for response in responses if response.error)
+        answered = sum(1 for response in responses if response.done_ns >= 0)
+        first = np.array([response.first_token_ns for response in responses], np.int64)
         waited = np.where(first >= 0, first, now_ns) - self.start_ns - self.schedule.arrival_ns[:issued]
         late = int((waited > ttft_limit_ns).sum())
         return ProgressCounts(issued, answered, issued - answered - errors, late, errors)
 
     def to_log(self) -> RequestLog:
-        """The record of all queries issued so far; one still in flight has the error "interrupted".
+        """Return the record of all queries issued so far; one still in flight has the error "interrupted".
 
-        The length of a prompt is the server's count where the answer stated one, else the schedule's.
+        The length of a prompt is the server's count where its answer states one, else the schedule's.
         """
         issued, start = self.issued, self.start_ns
-        answers = self.answers[:issued]
-        first = np.array([answer.first_token_ns for answer in answers], np.int64)
-        done = np.array([answer.done_ns for answer in answers], np.int64)
-        errors = [answer.error or ("" if answer.done_ns >= 0 else "interrupted") for answer in answers]
+        responses = self.responses[:issued]
+        first = np.array([response.first_token_ns for response in responses], np.int64)
+        done = np.array([response.done_ns for response in responses], np.int64)
+        errors = [
+            response.error or ("" if response.done_ns >= 0 else "interrupted") for response in responses
+        ]
         unknown = np.full(issued, -1, np.int64)
-        counted = np.array([answer.prompt_tokens for answer in answers], np.int64)
+        prompt_tokens = np.array([response.prompt_tokens for response in responses], np.int64)
         return RequestLog(
             scheduled_ns=self.schedule.arrival_ns[:issued],
             first_token_ns=np.where(first >= 0, first - start, -1),
             done_ns=np.where(done >= 0, done - start, -1),
-            input_tokens=np.where(counted > 0, counted, self.schedule.input_tokens[:issued]),
-            output_tokens=np.array([a.output_tokens if a.done_ns >= 0 else 0 for a in answers], np.int64),
+            input_tokens=np.where(prompt_tokens > 0, prompt_tokens, self.schedule.input_tokens[:issued]),
+            output_tokens=np.array([a.output_tokens if a.done_ns >= 0 else 0 for a in responses], np.int64),
             prefill_worker=unknown,
             decode_worker=unknown,
             error=np.array(errors, np.str_),

@@ -1,4 +1,4 @@
-"""One run of the load client, from the check of the endpoint to the record in its folder."""
+"""Run the load client once, from the check of the endpoint to the record in its folder."""
 
 from __future__ import annotations
 
@@ -29,26 +29,52 @@ from tune.loadgen.run_settings import loadgen_settings
 from tune.records.requests import RequestLog, first_requests, write_requests
 
 PrintLine = Callable[[str], None]
+"""Shows one line of progress."""
 
-_PROGRESS_EVERY_S = 5.0
-_OTHER_FILES = 64
+_PROGRESS_INTERVAL_S = 5.0
+_OTHER_OPEN_FILES = 64
 
 
 def run_client(
-    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], say: PrintLine
+    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], print_line: PrintLine
 ) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
-    `clock` counts nanoseconds and never jumps, `epoch_s` tells the seconds since the epoch.
-    Returns why the run was stopped where `settings` ask for that: `requests.npz` then holds the requests up
-    to where it was certain, and LoadGen's logs are absent. It is also written when the run is interrupted
-    (KeyboardInterrupt goes on to the caller).
+    Parameters
+    ----------
+    settings
+        The run and its endpoint.
+    folder
+        Receives LoadGen's logs and requests.npz; is made where it is missing.
+    clock
+        Counts nanoseconds and never jumps.
+    epoch_s
+        Returns the seconds since the epoch.
+    print_line
+        Shows a line of progress.
+
+    Returns
+    -------
+    Futility | None
+        Why the run was stopped, where `settings` ask for that; None for a complete run. After a stopped run
+        requests.npz holds the requests up to the one that made it certain, and LoadGen's logs are absent.
+
+    Raises
+    ------
+    ConfigurationError
+        The settings cannot be run here.
+    ResumableError
+        The endpoint does not serve the model, every request failed, or LoadGen did not issue the queries that
+        were scheduled.
+    KeyboardInterrupt
+        The run was interrupted; requests.npz is written.
+
+    Notes
+    -----
     LoadGen cannot be stopped, so after an exception or a stopped run the caller must end the process.
-    Raises ConfigurationError for settings that cannot be run here, ResumableError when the endpoint does not serve the
-    model, when every request failed, or when LoadGen did not issue the queries that were scheduled.
     """
     schedule = draw_schedule(settings)
-    _allow_open_files(settings.load.client_concurrency + _OTHER_FILES)
+    _allow_open_files(settings.load.client_concurrency + _OTHER_OPEN_FILES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,30 +84,30 @@ def run_client(
     asyncio.run(check_endpoint(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
-    drive = _Drive(settings, schedule, folder, clock)
-    lasts_s = schedule.arrival_ns[-1] * 1e-9
-    say(f"{len(schedule)} queries over {lasts_s:.1f} s at {settings.load.target_qps:g}/s")
+    driver = _ClientDriver(settings, schedule, folder, clock)
+    duration_s = schedule.arrival_ns[-1] * 1e-9
+    print_line(f"{len(schedule)} queries over {duration_s:.1f} s at {settings.load.target_qps:g}/s")
     try:
-        drive.watch(say)
+        driver.watch(print_line)
     finally:
-        write_requests(folder / REQUESTS_FILE, drive.record(epoch_s()))
-    drive.judge()
-    return drive.stopped
+        write_requests(folder / REQUESTS_FILE, driver.record(epoch_s()))
+    driver.judge()
+    return driver.stopped
 
 
-class _Drive:
-    """LoadGen in one thread, the streams in another, their shared ledger.
+class _ClientDriver:
+    """Run LoadGen in one thread and the dispatcher in another, with one request tracker.
 
-    `stopped`: why the run was, None for one that came to its end.
+    `stopped`: why the run was stopped, None for a complete run.
     """
 
     def __init__(self, settings: ClientSettings, schedule: Schedule, folder: Path, clock: Clock) -> None:
-        self.ledger = RequestTracker(schedule, sends_ids=settings.load.api == "completions")
+        self.tracker = RequestTracker(schedule, sends_ids=settings.load.api == "completions")
         self.stopped: Futility | None = None
-        self._outlook = FutilityMonitor(self.ledger, settings.slo)
+        self._futility_monitor = FutilityMonitor(self.tracker, settings.slo)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
-        self._reports = LoadGenSink()
+        self._sink = LoadGenSink()
         prompts = Prompts(
             settings.served_model_name,
             settings.load,
@@ -89,47 +115,53 @@ class _Drive:
             nvext=settings.nvext,
             earlier_runs=settings.earlier_runs,
         )
-        self._streams = RequestDispatcher(settings, self.ledger, prompts, self._reports, clock)
+        self._dispatcher = RequestDispatcher(settings, self.tracker, prompts, self._sink, clock)
         self._thread = threading.Thread(target=self._run_loadgen, name="loadgen", daemon=True)
         self._error: BaseException | None = None
         self._unscheduled = 0
 
-    def watch(self, say: PrintLine) -> None:
-        """Run to the end, with a line of progress every few seconds. Raises what a thread of ours raised.
+    def watch(self, print_line: PrintLine) -> None:
+        """Run to the end, with a line of progress every few seconds. Raises what one of the threads raised.
 
-        Where the settings say so, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
+        Where the settings ask for it, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
         """
         gc.collect()
-        gc.freeze()  # a full collection that walks the imports and the ledger would delay first tokens
-        self._streams.start()
+        gc.freeze()  # a full collection that walks the imports and the tracker would delay first tokens
+        self._dispatcher.start()
         self._thread.start()
-        began_ns = self._clock()
+        started_ns = self._clock()
         while self._thread.is_alive():
-            self._thread.join(_PROGRESS_EVERY_S)
-            say(self._progress(began_ns))
-            self._streams.check()
-            if self._settings.stop_when_hopeless and self._thread.is_alive():
-                self.stopped = self._outlook.hopeless()
+            self._thread.join(_PROGRESS_INTERVAL_S)
+            print_line(self._progress(started_ns))
+            self._dispatcher.check()
+            if self._settings.stop_when_futile and self._thread.is_alive():
+                self.stopped = self._futility_monitor.futility()
             if self.stopped:
-                say(f"stopped: too many of the first {self.stopped.queries} requests are late for the SLO")
+                print_line(
+                    f"stopped: too many of the first {self.stopped.queries} requests are late for the SLO"
+                )
                 return
         if self._error:
             raise self._error
-        self._streams.stop()
-        say(f"LoadGen issued its queries at most {self.ledger.issue_delay_ns().max() * 1e-6:.1f} ms late")
+        self._dispatcher.stop()
+        print_line(
+            f"LoadGen issued its queries at most {self.tracker.issue_delay_ns().max() * 1e-6:.1f} ms late"
+        )
 
     def record(self, now_s: float) -> RequestLog:
-        """What is known of every query at `now_s`, seconds since the epoch; of a stopped run, of those that
-        made it certain."""
-        log = self.ledger.to_log()
+        """Return what is known of every query at `now_s`, in seconds since the epoch.
+
+        The record of a stopped run holds the requests up to the one that made it certain.
+        """
+        log = self.tracker.to_log()
         if self.stopped:
             log = first_requests(log, self.stopped.queries)
-        began_at_s = now_s - (self._clock() - self.ledger.start_ns) * 1e-9
+        began_at_s = now_s - (self._clock() - self.tracker.start_ns) * 1e-9
         return replace(log, began_at_s=began_at_s) if len(log) else log
 
     def judge(self) -> None:
-        """Raises ResumableError when the run says nothing about the deployment."""
-        expected, issued = len(self._schedule), self.ledger.issued + self._unscheduled
+        """Raise ResumableError when the run says nothing about the deployment."""
+        expected, issued = len(self._schedule), self.tracker.issued + self._unscheduled
         if self.stopped:
             expected = self.stopped.queries
         elif issued != expected:
@@ -137,7 +169,7 @@ class _Drive:
                 f"LoadGen issued {issued} queries, its published rules say {expected}: requests.npz and the "
                 "logs disagree. Install the mlcommons-loadgen release that pyproject.toml names."
             )
-        errors = [answer.error for answer in self.ledger.answers[:expected] if answer.error]
+        errors = [response.error for response in self.tracker.responses[:expected] if response.error]
         if len(errors) == expected:
             kinds, counts = np.unique(np.array(errors), return_counts=True)
             raise ResumableError(
@@ -146,35 +178,42 @@ class _Drive:
             )
 
     def _run_loadgen(self) -> None:
+        """Run LoadGen in its thread; keep an exception for `watch`."""
         try:
             run_loadgen(self._loadgen, self._folder, self._issue)
         except BaseException as error:
             self._error = error
 
     def _issue(self, response_id: int) -> None:
-        if self.ledger.issued < len(self._schedule):
-            self._streams.submit(self.ledger.note_issue(self._clock()), response_id)
+        """Pass a query on to the dispatcher; end one that the schedule does not have at once."""
+        if self.tracker.issued < len(self._schedule):
+            self._dispatcher.submit(self.tracker.note_issue(self._clock()), response_id)
         else:
             self._unscheduled += 1
-            self._reports.first_token(response_id)
-            self._reports.complete(response_id, 0)
+            self._sink.first_token(response_id)
+            self._sink.complete(response_id, 0)
 
-    def _progress(self, began_ns: int) -> str:
+    def _progress(self, started_ns: int) -> str:
+        """Return the line of progress at this moment."""
         now_ns = self._clock()
-        p = self.ledger.progress(now_ns, self._loadgen.ttft_limit_ns)
+        counts = self.tracker.progress(now_ns, self._loadgen.ttft_limit_ns)
         return (
-            f"{(now_ns - began_ns) * 1e-9:6.0f} s  issued {p.issued}/{len(self._schedule)}  "
-            f"done {p.answered}  in flight {p.in_flight}  late {p.late}  errors {p.errors}"
+            f"{(now_ns - started_ns) * 1e-9:6.0f} s  issued {counts.issued}/{len(self._schedule)}  "
+            f"done {counts.answered}  in flight {counts.in_flight}  "
+            f"late {counts.late}  errors {counts.errors}"
         )
 
 
 def _allow_open_files(needed: int) -> None:
-    """Raise the soft limit of open files to `needed`. Raises ConfigurationError when the hard limit is lower."""
+    """Raise the soft limit of open files to `needed`.
+
+    Raises ConfigurationError when the hard limit is lower.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigurationError(
             f"this process may open {hard} files, client_concurrency needs {needed}; raise the limit "
-            f"(ulimit -Hn {needed}) or set load.client_concurrency to {max(1, hard - _OTHER_FILES)}."
+            f"(ulimit -Hn {needed}) or set load.client_concurrency to {max(1, hard - _OTHER_OPEN_FILES)}."
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

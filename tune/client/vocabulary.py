@@ -1,4 +1,4 @@
-"""Words for prompts that are sent as text: each of four letters, and one token."""
+"""List words for prompts that are sent as text: each has four letters and is one token."""
 
 _TEXT = """
 this that with from have self will your else more they data name true null time over type part work
@@ -11,6 +11,7 @@ room once talk grow mass area kind side
 """
 
 ONE_TOKEN_WORDS = tuple(_TEXT.split())
-"""In the vocabulary of Llama 3 each is one token, after a space or at the start of a line; in most others
-too, for they are common. What a server counted, the answer's usage says.
+"""Words of one token each in the vocabulary of Llama 3, after a space or at the start of a line.
+
+Most other vocabularies have them too, for they are common. The answer's usage says what a server counted.
 """

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from tune.capacity.search import CapacityResult, ProbeVerdict
-from tune.client.client_settings import STOPPED, ClientRun, ClientSettings
+from tune.client.client_settings import STOPPED_EXIT_CODE, ClientRun, ClientSettings
 from tune.core.files import make_folder, read_record, write_text
 from tune.deploy.plan import CALIBRATION_FILE
 from tune.deploy.process import Process
@@ -50,7 +50,7 @@ class ProbeRunner:
             )
 
         def run(spec: TrialSpec, folder: Path, *, full: bool) -> bool:
-            changes = {"load": spec.load, "stop_when_hopeless": full, "earlier_runs": next(earlier)}
+            changes = {"load": spec.load, "stop_when_futile": full, "earlier_runs": next(earlier)}
             make_folder(folder)
             _write_asked(folder, settings.model_copy(update=changes))
             how = "at full length" if full else f"{spec.load.min_queries} requests"
@@ -73,10 +73,10 @@ class ProbeRunner:
                 code = _follow(self._deployment, self._deployment.start(client), self._say)
             with self._stopwatch.phase("drain_s"):
                 wait_until_drained(self._deployment, self._say, drained_within_s)
-                if code == STOPPED:
+                if code == STOPPED_EXIT_CODE:
                     self._settle()
         require_all_workers_used(self._deployment, before)
-        return code == STOPPED
+        return code == STOPPED_EXIT_CODE
 
     def _settle(self) -> None:
         """Where workers tell no counters, nobody knows when they are rid of the requests of a stopped run."""
@@ -120,7 +120,7 @@ def _follow(deployment: Deployment, client: ManagedProcess, say: PrintLine) -> i
             for line in lines:
                 say(f"client  {line}")
             time.sleep(POLL_S)
-    if code not in (0, STOPPED):
+    if code not in (0, STOPPED_EXIT_CODE):
         deployment.require_lent()
         raise AttemptFailed(
             f"the load client ended {describe_exit(code)}; the last lines of its log:\n{last_lines(client.log)}"

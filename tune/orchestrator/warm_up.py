@@ -134,7 +134,7 @@ async def _round(deployment: Deployment, settings: ClientSettings, bodies: Seque
     endpoint = Endpoint(settings, time.monotonic_ns)
     answers = [StreamedResponse() for _ in bodies]
     asked = zip(bodies, answers, strict=True)
-    waiting = {asyncio.create_task(endpoint.ask(body, answer, lambda: None)) for body, answer in asked}
+    waiting = {asyncio.create_task(endpoint.request(body, answer, lambda: None)) for body, answer in asked}
     moved_s = time.monotonic()
     try:
         while waiting:
