@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick bench dynamo slurm clean
+.PHONY: demo test quick bench reference api dynamo slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
@@ -17,6 +17,13 @@ quick: $(STAMP)         ## the tests without the slow ones, a minute and a half
 
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
 	$(BIN)/python benchmarks/search_regret.py
+
+reference: $(STAMP)     ## docs/reference/settings.md, from the types
+	$(BIN)/python scripts/write_reference.py
+
+api: $(STAMP)           ## the API reference in build/api, from the docstrings
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pdoc --docformat numpy --no-show-source --output-directory build/api tune
 
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo

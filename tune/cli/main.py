@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune.cli.confirm_command import confirm
+from tune.cli.export_command import export
 from tune.cli.recorded_commands import cancel, logs, recorded_study, repeat_command, status, study_root
+from tune.cli.settings_reference import register_settings_help
 from tune.config import Composition, compose_command_line, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError, TuneError
 from tune.spec.findings import Finding, only_errors, render_findings
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 def run() -> int:
     """Compose the command line, do what it asks, print, and return the exit code of the interface."""
+    register_settings_help()
     try:
         composition = compose_command_line()
         if composition is None:
@@ -321,4 +324,5 @@ _ACTIONS: dict[str, Callable[[Composition], None]] = {
     "compare": _compare,
     "parse": _parse,
     "calibrate": _calibrate,
+    "export": export,
 }

@@ -9,6 +9,7 @@ from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
 from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.engine import Engine
+from tune.spec.export_settings import ExportSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
 from tune.spec.model import Model
@@ -19,7 +20,7 @@ from tune.spec.trial import TrialSpec
 
 Action = Literal[
     "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
-    "calibrate",
+    "calibrate", "export",
 ]  # fmt: skip
 
 _PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
@@ -40,6 +41,7 @@ class Settings(FrozenModel):
     confirm: ConfirmSettings
     compare: CompareSettings
     calibrate: CalibrateSettings
+    export: ExportSettings
     rerun: bool
     runs_dir: str
     reports_dir: str

@@ -1,0 +1,72 @@
+"""Check that every setting is described, in `--help` and in docs/reference/settings.md."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune.cli.setting_meanings import ENGINE, TABLE
+from tune.cli.settings_reference import setting_rows
+from tune.config import compose_overrides
+
+
+@pytest.fixture(scope="module")
+def paths() -> list[str]:
+    values = compose_overrides(()).settings.model_dump(mode="json")
+    return [row.path for row in setting_rows(values)]
+
+
+def test_the_table_describes_exactly_the_settings_that_exist(paths: list[str]) -> None:
+    engines = [f"{pool}.{name}" for pool in ("prefill", "decode") for name in ENGINE]
+    limits = [path for path in paths if path.startswith("slo.")]
+    assert sorted([*TABLE, *engines, *limits]) == sorted(paths)
+    assert limits
+
+
+def test_every_description_is_a_sentence() -> None:
+    for path, (_, meaning) in (TABLE | ENGINE).items():
+        assert meaning[0].isupper() or meaning.split()[0].rstrip(":") in {"fixed", "completions", "sbatch"}, path
+        assert meaning.endswith("."), path
+
+
+def test_rows_state_type_unit_and_default() -> None:
+    values = compose_overrides(()).settings.model_dump(mode="json")
+    rows = {row.path: row for row in setting_rows(values)}
+    rate = rows["load.target_qps"]
+    assert (rate.kind, rate.unit, rate.default) == ("number > 0", "queries/s", "15.75")
+    assert rows["confirm.confidence"].kind == "number >= 0.5 and < 1"
+    assert rows["load.rate_range_qps"].kind == "[number > 0, number > 0] or null"
+    assert rows["sweep.space.NAME.kind"].kind == "int or float or ordered or choice or graph_family"
+    assert rows["decode.cuda_graph_config"].kind == "group or null"
+    assert rows["prefill.cuda_graph_config.batch_sizes"].default == "", "its group is null"
+
+
+def test_the_settings_page_is_up_to_date(root: Path, tmp_path: Path) -> None:
+    written = tmp_path / "settings.md"
+    script = root / "scripts" / "write_reference.py"
+    subprocess.run([sys.executable, str(script), str(written)], check=True)
+    shown = root / "docs" / "reference" / "settings.md"
+    assert written.read_text() == shown.read_text(), "make reference writes docs/reference/settings.md anew"
+
+
+def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, paths: list[str]) -> None:
+    command = [sys.executable, "-m", "tune", "--help", "load.target_qps=14"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "load.target_qps=14\n      [number > 0, queries/s] Mean rate of the Poisson arrivals;" in text
+    assert [path for path in paths if path not in text] == []
+    assert "$" not in text
+
+
+def test_help_imports_nothing_that_is_slow(root: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['tune', '--help']\n"
+        "from tune.cli.main import run\n"
+        "assert run() == 0\n"
+        "slow = {'numba', 'optuna', 'pandas', 'plotly', 'scipy', 'submitit'}\n"
+        "print(sorted(slow & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"

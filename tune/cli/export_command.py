@@ -1,0 +1,30 @@
+"""Run `action=export`: write a study in the format of another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune.cli.recorded_commands import recorded_study, study_root
+from tune.config import Composition
+from tune.errors import ConfigurationError
+
+_FILE = "optuna.log"
+
+
+def export(composition: Composition) -> None:
+    """Write the study as `export.to` says and print the file.
+
+    Raises ConfigurationError without a format, without a study, or for a file that is not an earlier export.
+    """
+    from tune.study.optuna_export import SQLITE_SUFFIXES, export_to_optuna
+
+    settings = composition.settings
+    if settings.export.to is None:
+        raise ConfigurationError("action=export needs export.to=optuna, the format that is written.")
+    folder, record = recorded_study(study_root(composition))
+    default = Path(settings.reports_dir) / composition.study_name / _FILE
+    file = Path(settings.export.file) if settings.export.file else default
+    count = export_to_optuna(folder, record, file)
+    storage = f"sqlite:///{file}" if file.suffix in SQLITE_SUFFIXES else file
+    print(f"exported  {count} trials of {record.name}: {file}")
+    print(f"open      optuna-dashboard {storage}")

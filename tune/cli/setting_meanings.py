@@ -1,0 +1,218 @@
+"""List the unit and the meaning of every setting, for `--help` and docs/reference/settings.md."""
+
+# One row per setting, so lines are long.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+Meaning = tuple[str, str]
+"""Unit ("" for a setting without one) and meaning of a setting."""
+
+COMMAND: dict[str, Meaning] = {
+    "action": ("", "What the command does."),
+    "trial": ("", "A trial by its id or its number, for action=status, logs and cancel."),
+    "logs": ("", "Folder with LoadGen's logs, for action=parse."),
+    "rerun": ("", "Whether to make a new attempt of a trial that is already on record."),
+    "runs_dir": ("", "Folder of the records of all studies."),
+    "reports_dir": ("", "Folder of all reports."),
+    "confirm.configurations": ("configurations", "How many of a study's best configurations action=confirm measures."),
+    "confirm.repeats": ("deployments", "New deployments of each confirmed configuration."),
+    "confirm.confidence": ("fraction", "Probability that all guaranteed rates hold together."),
+    "compare.a": ("", "First study, or trial as STUDY/TRIAL_ID, for action=compare."),
+    "compare.b": ("", "Second study, or trial as STUDY/TRIAL_ID, for action=compare."),
+    "calibrate.study": ("", "Study whose measured trials action=calibrate fits."),
+    "calibrate.learned": ("", "Study with search=surrogate whose posterior is written as a calibration, without a fit."),
+    "calibrate.trials": ("", "Ids or numbers of the trials to fit; null: every measured one."),
+    "calibrate.logs": ("", "Folder with LoadGen's logs of the run that the other settings describe."),
+    "calibrate.runs": ("", "YAML file with several runs: a list of {logs: DIR, overrides: [...]}."),
+    "calibrate.parameters": ("", "Parameters to fit."),
+    "calibrate.to": ("", "File to write, DIR/cluster/NAME.yaml; null: only print the result."),
+    "export.to": ("", "Format of action=export."),
+    "export.file": ("", "File to write; null: REPORTS_DIR/STUDY/optuna.log. SQLite where it ends in .db or .sqlite3."),
+}
+
+STUDY: dict[str, Meaning] = {
+    "study.name": ("", "Name of the study and of its folders; null: SWEEP-CLUSTER, or single-CLUSTER."),
+    "study.n_trials": ("trials", "Trials of the study; null: what the sweep says. A larger number extends a study."),
+    "study.seed": ("", "Seed of the search."),
+    "study.parallel": ("trials", "Trials that run at once; null: 16 on the simulated rack, 1 elsewhere. Fixed for a study."),
+    "study.trials_per_job": ("trials", "With cluster=slurm: trials that share one allocation, one after the other."),
+    "study.once": ("", "With cluster=slurm: collect what has ended, submit what is due and exit (code 3 while trials run)."),
+    "study.max_gpu_hours": ("GPU-hours", "Budget: the study stops before a batch that would exceed it; null: none."),
+    "study.min_gain": ("fraction", "With search=surrogate: stop when the expected gain of another trial is below this share of the best rate."),
+    "study.baseline": ("", "Whether trial 0 is the configuration as composed."),
+    "search.name": ("", "Search method; null: surrogate with load.mode=capacity, else tpe."),
+    "search.startup_trials": ("trials", "Random trials before tpe or gp begins to model."),
+    "search.early_stop": ("", "With load.mode=capacity: end a deployment early that cannot beat the best so far."),
+}
+
+SWEEP: dict[str, Meaning] = {
+    "sweep.question": ("", "The question that the study answers, in words."),
+    "sweep.n_trials": ("trials", "Trials of the study unless study.n_trials says otherwise."),
+    "sweep.fill_decode": ("", "Whether decode workers get every GPU that the prefill workers leave free."),
+    "sweep.space.NAME.kind": ("", "Kind of the dimension."),
+    "sweep.space.NAME.path": ("", "Setting of the trial that the dimension varies; for graph_family the pool."),
+    "sweep.space.NAME.low": ("as the setting", "Lowest value of an int or float dimension."),
+    "sweep.space.NAME.high": ("as the setting", "Highest value of an int or float dimension."),
+    "sweep.space.NAME.step": ("as the setting", "Distance of neighbouring values; required of a float by search=grid."),
+    "sweep.space.NAME.log": ("", "Whether a float dimension is sampled on a log scale."),
+    "sweep.space.NAME.values": ("as the setting", "Values of an ordered, choice or graph_family dimension."),
+}
+
+RACK: dict[str, Meaning] = {
+    "model.name": ("", "Name of the model in records and reports."),
+    "model.served_name": ("", "Name under which the endpoint serves the model."),
+    "model.layers": ("layers", "Transformer layers."),
+    "model.hidden_size": ("elements", "Width of the residual stream."),
+    "model.attention_heads": ("heads", "Query heads of a layer."),
+    "model.kv_heads": ("heads", "Key and value heads of a layer."),
+    "model.head_size": ("elements", "Width of a head."),
+    "model.ffn_size": ("elements", "Width of the feed-forward layer."),
+    "model.vocabulary_size": ("tokens", "Entries of the vocabulary."),
+    "model.linear_parameters": ("parameters", "Weights in linear layers, which every token multiplies."),
+    "model.checkpoint_bytes": ("bytes", "Size of the checkpoint, over all GPUs of a worker."),
+    "hardware.name": ("", "Name of the rack in records and reports."),
+    "hardware.nodes": ("nodes", "Nodes that a trial allocates."),
+    "hardware.gpus_per_node": ("GPUs", "GPUs of a node; nodes x GPUs is the denominator of tokens/s per GPU."),
+    "hardware.hbm_bytes": ("bytes", "Memory of a GPU."),
+    "hardware.hbm_bytes_per_s": ("bytes/s", "Memory bandwidth of a GPU."),
+    "hardware.fp4_flop_per_s": ("FLOP/s", "Dense FP4 rate of a GPU."),
+    "hardware.fp8_flop_per_s": ("FLOP/s", "Dense FP8 rate of a GPU."),
+    "hardware.bf16_flop_per_s": ("FLOP/s", "Dense BF16 rate of a GPU."),
+    "hardware.nvlink_bytes_per_s": ("bytes/s", "NVLink bandwidth of a GPU, one way."),
+    "split.prefill_workers": ("workers", "Prefill workers."),
+    "split.decode_workers": ("workers", "Decode workers."),
+    "split.disaggregation_strategy": ("", "With stack=dynamo_v0: the pool whose workers are the registered endpoint."),
+    "split.head": ("", "Pool whose first worker shares node 0 with services, frontend and load client; none: no worker does."),
+    "stack.name": ("", "Generation of the serving software."),
+    "stack.engine_yaml": ("", "Generation of TensorRT-LLM's YAML: flat until 1.0.0rc3, nested since."),
+    "stack.router_mode": ("", "How requests are routed to the workers of a pool."),
+    "stack.frontend_port": ("port", "Port of the frontend, on node 0."),
+    "stack.etcd_client_port": ("port", "Port of etcd for its clients."),
+    "stack.etcd_peer_port": ("port", "Port of etcd for its peers."),
+    "stack.nats_port": ("port", "Port of NATS."),
+    "stack.system_port": ("port", "Port of the first worker's /health and /metrics, one port more for each next worker; null: none."),
+}
+
+ENGINE: dict[str, Meaning] = {
+    "backend": ("", "Backend of TensorRT-LLM."),
+    "tensor_parallel_size": ("GPUs", "Tensor parallelism (TP) of a worker."),
+    "pipeline_parallel_size": ("stages", "Pipeline parallelism (PP) of a worker."),
+    "max_batch_size": ("sequences", "Most sequences in a step."),
+    "max_num_tokens": ("tokens", "Most tokens in a step; of a prefill worker the chunk size."),
+    "max_seq_len": ("tokens", "Longest prompt and answer together."),
+    "disable_overlap_scheduler": ("", "Whether host work between steps is not overlapped with the GPU's."),
+    "enable_chunked_prefill": ("", "Whether a prompt may be split over several steps; null: the engine's default."),
+    "stream_interval": ("tokens", "Tokens in a streamed message; null: the engine's default, 1."),
+    "kv_cache_config.dtype": ("", "Data type of the KV cache; both pools must agree."),
+    "kv_cache_config.free_gpu_memory_fraction": ("fraction", "Share of the memory left by weights and buffers that the KV cache takes."),
+    "kv_cache_config.enable_block_reuse": ("", "Whether blocks of equal prefixes are shared."),
+    "cuda_graph_config": ("", "CUDA graphs of decode steps; null: none are captured."),
+    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured."),
+    "cuda_graph_config.enable_padding": ("", "Whether a batch is padded to the next captured size."),
+    "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
+    "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer."),
+    "scheduler_config": ("", "The engine's scheduler; null: its defaults."),
+    "scheduler_config.capacity_scheduler_policy": ("", "Admission to the KV cache; null: the engine's default, GUARANTEED_NO_EVICT."),
+    "scheduler_config.context_chunking_policy": ("", "How prompts share a step; null: the engine's default, FIRST_COME_FIRST_SERVED."),
+    "extra": ("", "Any other key of the engine's YAML, passed through unchanged and not simulated."),
+}
+"""Settings of one pool, below `prefill.` and `decode.`."""
+
+LOAD: dict[str, Meaning] = {
+    "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
+    "load.resolution": ("fraction", "With mode=capacity: share of the rate by which the result may be too low."),
+    "load.rate_range_qps": ("queries/s", "With mode=capacity: lowest and highest rate that is tried; null: the ends of the sweep's load.target_qps, if it has one."),
+    "load.target_qps": ("queries/s", "Mean rate of the Poisson arrivals; with mode=capacity where the search begins."),
+    "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
+    "load.min_queries": ("queries", "Fewest queries of a run."),
+    "load.concatenate_permutation": ("", "Whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),
+    "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one."),
+    "load.shuffle_seed": ("", "Seed of the lengths and their order where the dataset has no path."),
+    "load.client_concurrency": ("requests", "Most requests that the load client keeps in flight."),
+    "load.request_timeout_s": ("s", "Limit from sending a request to its first token."),
+    "load.response_timeout_s": ("s", "Limit from sending a request to its last token."),
+    "load.api": ("", "completions sends prompts as token ids; chat sends text, and the server adds the model's template."),
+    "load.dataset.name": ("", "Name of the dataset in records and reports."),
+    "load.dataset.samples": ("prompts", "Prompts of the dataset."),
+    "load.dataset.longest_prompt_tokens": ("tokens", "Longest prompt."),
+    "load.dataset.longest_answer_tokens": ("tokens", "Longest answer: generation stops there."),
+    "load.dataset.path": ("", "CSV with input_tokens,output_tokens, or the benchmark's .pkl; null: lengths are drawn as inputs and outputs say."),
+    "load.dataset.sha256": ("", "SHA-256 of that file: filled in when the configuration is composed, checked where given."),
+    "load.dataset.inputs.kind": ("", "Distribution of the prompt lengths."),
+    "load.dataset.inputs.mean_tokens": ("tokens", "Mean prompt length."),
+    "load.dataset.inputs.sd_tokens": ("tokens", "Standard deviation of the prompt lengths."),
+    "load.dataset.inputs.min_tokens": ("tokens", "Shortest prompt that is drawn."),
+    "load.dataset.inputs.max_tokens": ("tokens", "Longest prompt that is drawn."),
+    "load.dataset.outputs.mean_tokens": ("tokens", "Mean answer length."),
+    "load.dataset.outputs.cap_frac": ("fraction", "Share of answers at longest_answer_tokens."),
+}
+
+CLUSTER: dict[str, Meaning] = {
+    "cluster.kind": ("", "Backend: the simulated rack, this machine or Slurm."),
+    "cluster.job_name": ("", "Name of the Slurm job."),
+    "cluster.partition": ("", "sbatch --partition; null: not given."),
+    "cluster.account": ("", "sbatch --account; null: not given."),
+    "cluster.qos": ("", "sbatch --qos; null: not given."),
+    "cluster.reservation": ("", "sbatch --reservation; null: not given."),
+    "cluster.time_limit": ("[days-]h:min[:s]", "Time limit of a job."),
+    "cluster.signal_s": ("s", "Time before the limit at which a job stops by itself and writes its record."),
+    "cluster.exclusive": ("", "Whether no other job may share the nodes."),
+    "cluster.gpus_per_node_option": ("", "Whether GPUs are generic resources: job and workers request --gpus-per-node."),
+    "cluster.output": ("", "Output file of a job.sbatch that is submitted by hand."),
+    "cluster.container_image": ("", "Image for pyxis, in which the job's steps run; null: steps run on the nodes as they are."),
+    "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted besides."),
+    "cluster.container_workdir": ("", "Working directory in the container; null: the image's own."),
+    "cluster.container_remap_root": ("", "Whether the user is root inside the container."),
+    "cluster.container_mount_home": ("", "Whether the home directory is mounted."),
+    "cluster.container_keep": ("", "Whether the unpacked image is kept for later trials of the same job."),
+    "cluster.model_path": ("", "Folder of the checkpoint as the workers see it."),
+    "cluster.dynamo_venv": ("", "Virtual environment with Dynamo; null: the python3 on the PATH of the processes."),
+    "cluster.extra_sbatch": ("", "Further long options of sbatch."),
+    "cluster.deadlines.quiet_s": ("s", "Longest time without progress while a deployment starts or warms up."),
+    "cluster.deadlines.ready_s": ("s", "Longest time until a deployment is ready."),
+    "cluster.deadlines.stop_s": ("s", "Time between asking a process to end and killing it."),
+    "cluster.processes": ("processes", "Simulator processes of a study; null: one per core."),
+    "cluster.calibration": ("", "Parameters of the simulated rack; null where nothing is simulated."),
+    "cluster.calibration.prefill_scale": ("ratio", "Prefill step time over the modelled one."),
+    "cluster.calibration.decode_scale": ("ratio", "Decode step time over the modelled one."),
+    "cluster.calibration.ttft_overhead_s": ("s", "Time before a request reaches its prefill worker."),
+    "cluster.calibration.frontend_message_s": ("s", "Time of the frontend for one streamed message."),
+    "cluster.calibration.kv_transfer_bytes_per_s": ("bytes/s", "Bandwidth of one GPU's link for KV caches."),
+    "cluster.calibration.kv_transfer_latency_s": ("s", "Latency of a KV transfer."),
+    "cluster.calibration.no_graph_overhead_s": ("s", "Extra time of a decode step without a CUDA graph."),
+    "cluster.calibration.no_overlap_overhead_s": ("s", "Extra time of a step without the overlap scheduler."),
+    "cluster.calibration.last_decode_worker_scale": ("ratio", "Hypothesis: step time of the last decode worker over that of the others; 1: off."),
+    "cluster.calibration.head_node_scale": ("ratio", "Hypothesis: step time of workers on node 0 over that of the others; 1: off."),
+    "cluster.calibration.large_batch_weight_reads": ("reads", "Hypothesis: further reads of the weights in decode steps above 128 sequences; 0: off."),
+    "cluster.calibration.bring_up_s": ("s", "Time to start a deployment, counted in GPU-hours and in no latency."),
+}
+
+TABLE: dict[str, Meaning] = COMMAND | STUDY | SWEEP | RACK | LOAD | CLUSTER
+"""Every setting outside of `prefill`, `decode` and `slo`, by path."""
+
+_STATISTICS = {
+    "mean": "mean", "p50": "median", "p90": "90th percentile", "p95": "95th percentile", "p99": "99th percentile",
+}  # fmt: skip
+_LATENCIES = {
+    "ttft": "the time to first token",
+    "tpot": "the time per output token after the first",
+    "latency": "the end-to-end latency",
+    "e2e": "the end-to-end latency",
+}
+
+
+def meaning_of(path: str) -> Meaning:
+    """Return unit and meaning of the setting at `path`. Raises KeyError for a path that is no setting."""
+    group, _, name = path.partition(".")
+    if group in ("prefill", "decode"):
+        return ENGINE[name]
+    if group == "slo":
+        return _limit_meaning(name)
+    return TABLE[path]
+
+
+def _limit_meaning(name: str) -> Meaning:
+    """Return the meaning of the setting `slo.<name>`, such as `ttft_p99_s`. Raises KeyError for an unknown latency."""
+    latency, statistic, unit = name.split("_")
+    return unit, f"Limit of the {_STATISTICS[statistic]} of {_LATENCIES[latency]}; null: no limit."

@@ -1,0 +1,14 @@
+"""Define the settings of `action=export`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tune.spec.base import FrozenModel
+
+
+class ExportSettings(FrozenModel):
+    """Name the format `to` in which a study is exported, and the `file` that is written (None: in the report folder)."""
+
+    to: Literal["optuna"] | None
+    file: str | None
