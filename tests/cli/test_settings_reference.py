@@ -57,14 +57,15 @@ def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, pat
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "load.target_qps=14\n      [number > 0, queries/s] Mean rate of the Poisson arrivals;" in text
     assert [path for path in paths if path not in text] == []
-    assert "$" not in text
+    assert "${" not in text, "every interpolation is resolved"
 
 
 def test_help_imports_nothing_that_is_slow(root: Path) -> None:
     code = (
         "import sys; sys.argv = ['tune', '--help']\n"
         "from tune.cli.main import run\n"
-        "assert run() == 0\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
         "slow = {'numba', 'optuna', 'pandas', 'plotly', 'scipy', 'submitit'}\n"
         "print(sorted(slow & set(sys.modules)), file=sys.stderr)"
     )
