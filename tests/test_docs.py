@@ -265,7 +265,11 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
 )
 def test_the_documented_benchmarks_run(script: str, words: list[str], output: str) -> None:
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, f"benchmarks/{script}", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert output in done.stdout, done.stdout

@@ -28,7 +28,9 @@ def test_the_table_describes_exactly_the_settings_that_exist(paths: list[str]) -
 
 def test_every_description_is_a_sentence() -> None:
     for path, (_, meaning) in (TABLE | ENGINE).items():
-        assert meaning[0].isupper() or meaning.split()[0].rstrip(":") in {"fixed", "completions", "sbatch"}, path
+        assert meaning[0].isupper() or meaning.split()[0].rstrip(":") in {"fixed", "completions", "sbatch"}, (
+            path
+        )
         assert meaning.endswith("."), path
 
 

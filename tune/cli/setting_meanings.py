@@ -2,6 +2,7 @@
 
 # One row per setting, so lines are long.
 # ruff: noqa: E501
+# fmt: off
 
 from __future__ import annotations
 
