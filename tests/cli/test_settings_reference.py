@@ -65,8 +65,8 @@ def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, pat
 def test_help_imports_nothing_that_is_slow(root: Path) -> None:
     code = (
         "import sys; sys.argv = ['tune', '--help']\n"
-        "from tune.cli.main import run\n"
-        "try: run()\n"
+        "from tune.__main__ import main\n"
+        "try: main()\n"
         "except SystemExit: pass\n"
         "slow = {'numba', 'optuna', 'pandas', 'plotly', 'scipy', 'submitit'}\n"
         "print(sorted(slow & set(sys.modules)), file=sys.stderr)"
