@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Slurm out of Debian's packages, for the tests of cluster=slurm and for trying it on one machine (docs/slurm.md):
+# Slurm out of Debian's packages, for the tests of cluster=slurm and for trying it on one machine (docs/how-to/slurm.md):
 # controller, node daemon, client commands, plugins, MUNGE, PMIx (Slurm's plugin for --mpi=pmix opens libpmix.so,
 # which is in libpmix-dev), and the accounting daemon with a MariaDB server, 75 MB. No service is started; the tests
 # start daemons of their own, with their own configuration, and end them. Does nothing where all is there.

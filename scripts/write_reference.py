@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, or the file named as argument, from the types and the shipped configuration."""
+"""Write docs/reference/settings.md, or the file given as argument, from types and configuration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every command in the documents runs, in the order in which a reader meets them."""
+"""Check that every command, link and message in the documents is real."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -11,114 +12,113 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENTS = (
-    "README.md",
-    "DESIGN.md",
-    "docs/benchmarks.md",
-    "docs/capacity.md",
-    "docs/client.md",
-    "docs/confirm.md",
-    "docs/local.md",
-    "docs/search.md",
-    "docs/simulator.md",
-    "docs/slurm.md",
-    "docs/sweeps.md",
-)
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        *(ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *sorted((ROOT / "docs").glob("**/*.md")),
+    )
+]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+RUNNABLE = [document for document in DOCUMENTS if BLOCK.search((ROOT / document).read_text(encoding="utf-8"))]
 
 
-def commands(root: Path, document: str) -> list[str]:
-    lines = "\n".join(BLOCK.findall((root / document).read_text(encoding="utf-8"))).splitlines()
+def commands(document: str) -> list[str]:
+    """Return the commands of a document, in the order in which a reader meets them."""
+    lines = "\n".join(BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))).splitlines()
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
 
 
+def runs_here(command: str) -> bool:
+    """Return whether a command runs on the simulated rack; make, Slurm and Dynamo have tests of their own."""
+    slurm = "cluster=slurm" in command and "action=plan" not in command
+    return command.startswith("python -m tune ") and "cluster=local" not in command and not slurm
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture
-def elsewhere(tmp_path: Path, root: Path) -> Path:
-    """An empty folder that sees the checkout's test data and benchmarks under their documented paths."""
+def elsewhere(tmp_path: Path) -> Path:
+    """Return a folder that sees the test data and benchmarks of the checkout under their documented paths."""
     for name in ("tests", "benchmarks"):
-        (tmp_path / name).symlink_to(root / name)
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "mlperf_llama3.1_405b_dataset_8313_processed_fp16_eval.pkl").write_bytes(b"not read here")
     return tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("document", "fewest"),
-    [
-        ("README.md", 8),
-        ("docs/simulator.md", 2),
-        ("docs/capacity.md", 2),
-        ("docs/confirm.md", 2),
-        ("docs/search.md", 4),
-    ],
-)
-def test_the_commands_of_the_documents_run(root: Path, elsewhere: Path, document: str, fewest: int) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ran = 0
-    for command in commands(root, document):
-        if command.startswith("make ") or "cluster=local" in command or _needs_a_cluster(command):
-            continue
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=elsewhere,
-            env=os.environ | {"PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+@pytest.mark.parametrize("document", RUNNABLE)
+def test_the_commands_of_a_document_run(elsewhere: Path, document: str) -> None:
+    for command in filter(runs_here, commands(document)):
+        done = run(command, elsewhere)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-        ran += 1
-    assert ran >= fewest
 
 
-def _needs_a_cluster(command: str) -> bool:
-    return "cluster=slurm" in command and "action=plan" not in command
+def test_the_documents_hold_many_commands() -> None:
+    counts = {document: len(list(filter(runs_here, commands(document)))) for document in RUNNABLE}
+    fewest = {
+        "README.md": 10,
+        "docs/tutorial.md": 7,
+        "docs/simulator.md": 1,
+        "docs/how-to/calibrate.md": 2,
+        "docs/how-to/capacity.md": 2,
+        "docs/how-to/client.md": 1,
+        "docs/how-to/confirm.md": 2,
+        "docs/how-to/notebook.md": 2,
+        "docs/how-to/surrogate.md": 4,
+    }
+    assert [document for document in fewest if counts[document] < fewest[document]] == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("slurm")
-def test_a_cluster_takes_the_commands_that_need_one(root: Path, tmp_path: Path) -> None:
-    """What would run for hours is only checked: the cluster would take its jobs."""
-    asked = [
+def test_a_cluster_accepts_the_commands_that_need_one(tmp_path: Path) -> None:
+    """Check, and do not run, what takes hours: the cluster accepts its jobs."""
+    needing = [
         shlex.split(command)
-        for document in ("README.md", "docs/slurm.md")
-        for command in commands(root, document)
-        if _needs_a_cluster(command) and "slurm_rack.py" not in command
+        for document in RUNNABLE
+        for command in commands(document)
+        if "cluster=slurm" in command and "action=plan" not in command and "slurm_rack.py" not in command
     ]
-    for words in asked:
+    for words in needing:
         checked = words if "action=preflight" in words else [*words, "action=preflight"]
         done = subprocess.run(
             [sys.executable, *checked[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
         assert "The configuration can run" in done.stdout
-    assert len(asked) >= 4
+    assert len(needing) >= 4
 
 
 @pytest.mark.slow
-def test_the_commands_on_real_dynamo_run(root: Path, tmp_path: Path, dynamo: tuple[str, ...]) -> None:
-    """The first is the short one; of the others, which take minutes, the plan is rendered."""
-    asked = [
-        command
-        for document in ("README.md", "docs/local.md")
-        for command in commands(root, document)
-        if "cluster=local" in command
+def test_the_commands_on_real_dynamo_run(tmp_path: Path, dynamo: tuple[str, ...]) -> None:
+    """Run the first, short command; render the plan of the others, which take minutes."""
+    needing = [
+        command for document in RUNNABLE for command in commands(document) if "cluster=local" in command
     ]
-    for number, command in enumerate(asked):
+    for number, command in enumerate(dict.fromkeys(needing)):
         words = [*shlex.split(command)[1:], *dynamo, *(["action=plan"] if number else [])]
         done = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-    assert len(asked) >= 3
+    assert len(needing) >= 4
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("dynamo")
-def test_the_live_benchmark_runs(root: Path) -> None:
+def test_the_live_benchmark_runs() -> None:
     words = ["benchmarks/live_against_simulated.py", "1P1D@2", "--duration-s", "4"]
-    done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     live, simulated, ratio = (line.split() for line in done.stdout.splitlines()[-3:])
     assert live[:2] == ["1P1D", "2"]
@@ -127,32 +127,117 @@ def test_the_live_benchmark_runs(root: Path) -> None:
     assert all(float(figure) > 0 for figure in ratio[1:])
 
 
-def test_the_make_targets_of_the_documents_exist(root: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for document in DOCUMENTS:
-        text = (root / document).read_text(encoding="utf-8")
-        assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets, document
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_make_targets_of_a_document_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 
-def test_python_commands_of_the_other_documents_name_files_that_exist(root: Path) -> None:
-    for document in DOCUMENTS[1:]:
-        for command in commands(root, document):
-            words = shlex.split(command)
-            assert words[0] in {"python", "make"}, command
-            if words[0] == "python" and words[1] != "-m":
-                assert (root / words[1]).exists(), command
+@pytest.mark.parametrize("document", RUNNABLE)
+def test_commands_name_programs_and_files_that_exist(document: str) -> None:
+    for command in commands(document):
+        words = shlex.split(command)
+        assert words[0] in {"python", "make", "git", "pre-commit"}, command
+        if words[0] == "python" and words[1] != "-m":
+            assert (ROOT / words[1]).exists(), command
+        if words[:3] == ["python", "-m", "pytest"]:
+            named = [word for word in words[3:] if word.startswith("tests")]
+            assert all((ROOT / word.partition("::")[0]).exists() for word in named), command
 
 
-def test_links_between_documents_lead_somewhere(root: Path) -> None:
-    for document in DOCUMENTS:
-        base = (root / document).parent
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / document).read_text(encoding="utf-8")):
-            assert (base / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        page = (ROOT / document).parent / name if name else ROOT / document
+        assert page.exists(), target
+        if anchor:
+            assert anchor in _anchors(page), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub forms them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#]+)", index))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").glob("**/*.md")}
+    assert pages - {"index.md"} <= linked
+
+
+def test_settings_in_the_documents_exist() -> None:
+    """Hold every `group.setting` in backquotes against the list of all settings."""
+    from tune.cli.settings_reference import setting_rows
+    from tune.config import compose_overrides
+
+    rows = setting_rows(compose_overrides(()).settings.model_dump(mode="json"))
+    paths = {row.path for row in rows}
+    known = paths | {path.rpartition(".")[0] for path in paths}
+    groups = {path.partition(".")[0] for path in paths if "." in path}
+    named = re.compile(rf"`({'|'.join(sorted(groups))})\.([a-z0-9_.]+)(?:=[^`]*)?`")
+    unknown = [
+        (document, f"{group}.{name}")
+        for document in DOCUMENTS
+        if document != "CHANGELOG.md"
+        for group, name in named.findall((ROOT / document).read_text(encoding="utf-8"))
+        if f"{group}.{name}" not in known and name not in {"yaml", "json"}
+    ]
+    assert unknown == []
+
+
+def test_the_messages_of_the_troubleshooting_page_are_real() -> None:
+    """Find every quoted message, between its `...`, among the texts in the code."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    texts = [text for path in (ROOT / "tune").glob("**/*.py") for text in _texts(path)]
+    missing = [
+        message
+        for message in quoted
+        for part in message.split(" ... ")
+        if not any(part in text for text in texts)
+    ]
+    assert missing == []
+    assert len(quoted) > 50
+
+
+def _texts(path: Path) -> list[str]:
+    """Return every text in a module, those of f-strings with their placeholders as "{}"."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
+            found.append("".join(parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+def test_the_actions_and_exit_codes_are_listed() -> None:
+    from typing import get_args
+
+    from tune.spec.settings import Action
+
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert [action for action in get_args(Action) if f"\n| `{action}`" not in page] == []
+    assert all(f"\n| {code} |" in page for code in (0, 1, 2, 3, 130))
 
 
 @pytest.mark.slow
-def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
-    example = YAML.findall((root / "docs" / "sweeps.md").read_text(encoding="utf-8"))[0]
+def test_the_documented_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = PYTHON.findall((ROOT / "docs" / "how-to" / "notebook.md").read_text(encoding="utf-8"))
+    assert run("python -m tune +sweep=pd_split study.n_trials=2", tmp_path).returncode in {0, 1}
+    exec(compile(example, "notebook.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_documented_sweep_runs(tmp_path: Path) -> None:
+    example = YAML.findall((ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8"))[0]
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "chunks.yaml").write_text(example, encoding="utf-8")
     done = subprocess.run(
@@ -168,7 +253,7 @@ def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "words", "says"),
+    ("script", "words", "output"),
     [
         ("simulate.py", [], "default trial"),
         ("fit_step_times.py", [], "prefill llama3.1-405b-nvfp4_gb200_tp4"),
@@ -178,13 +263,13 @@ def test_the_documented_sweep_runs(root: Path, tmp_path: Path) -> None:
         ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
     ],
 )
-def test_the_documented_benchmarks_run(root: Path, script: str, words: list[str], says: str) -> None:
+def test_the_documented_benchmarks_run(script: str, words: list[str], output: str) -> None:
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}", *words],
-        cwd=root,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert says in done.stdout, done.stdout
+    assert output in done.stdout, done.stdout

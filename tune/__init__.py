@@ -24,7 +24,7 @@ def __getattr__(name: str) -> object:
     """Load an attribute of `tune.api`. Raises AttributeError for any other name."""
     if name not in _LAZY:
         raise AttributeError(f"module 'tune' has no attribute {name!r}")
-    from tune import api  # noqa: PLC0415
+    from tune import api
 
     return getattr(api, name)
 

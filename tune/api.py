@@ -150,7 +150,7 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = (
     Parameters
     ----------
     overrides : sequence of str
-        Overrides as on the command line: `split.prefill_workers=13`, `hardware=gb300_nvl72`, `+sweep=pd_split`.
+        Overrides as on the command line: `split.prefill_workers=13`, `slo=server`, `+sweep=pd_split`.
     config_dirs : sequence of str or Path
         Folders with further options, as `--config-dir` names them.
 
@@ -180,7 +180,7 @@ def simulate(spec: TrialSpec, calibration: Calibration | None = None) -> Outcome
     Returns
     -------
     Outcome
-        The outcome. Its status is "infeasible" where the configuration breaks a rule. Raw records are not kept.
+        The outcome; its status is "infeasible" where a rule is broken. Raw records are not kept.
     """
     from tune.backends.simulated import SimulatorBackend
     from tune.study.identity import study_record

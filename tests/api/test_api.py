@@ -19,7 +19,10 @@ SHORT = ["load.min_duration_s=30", "load.concatenate_permutation=false"]
 
 
 def test_importing_the_package_loads_no_dependency() -> None:
-    code = "import sys, tune; print(sorted({'numpy', 'pandas', 'optuna', 'hydra', 'pydantic'} & set(sys.modules)))"
+    code = (
+        "import sys, tune\n"
+        "print(sorted({'numpy', 'pandas', 'optuna', 'hydra', 'pydantic'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -44,7 +47,7 @@ def test_compose_returns_typed_settings() -> None:
 
 
 def test_compose_refuses_a_misspelt_setting() -> None:
-    with pytest.raises(ConfigurationError, match="Did you mean load.target_qps"):
+    with pytest.raises(ConfigurationError, match=r"Did you mean load\.target_qps"):
         tune.compose(["load.target_qpss=14"])
 
 
@@ -121,5 +124,5 @@ def test_a_study_without_a_surrogate_has_no_posterior(recorded: Path) -> None:
 def test_the_posterior_is_read_from_the_study_folder(recorded: Path, tmp_path: Path) -> None:
     shutil.copy(recorded / "runs" / "short" / "study.json", tmp_path)
     (tmp_path / "posterior.json").write_text("{}")
-    with pytest.raises(ResumableError, match="posterior.json"):
+    with pytest.raises(ResumableError, match=r"posterior\.json"):
         tune.load_study(tmp_path).posterior()

@@ -101,7 +101,7 @@ def test_every_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None
     assert trials * gpus * hours == pytest.approx(total, rel=0.01)
     assert f"| `{sweep}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
     row = f"| `{sweep}` | {trials:.0f} | {total:,.0f} |"
-    assert row in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert row in (ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8")
 
 
 def test_facts_of_ones_own_cluster_replace_the_reference() -> None:

@@ -1,6 +1,6 @@
 """A rack of eighteen nodes under real Slurm on this machine: what tests ask of it.
 
-As a program, `slurm_rack.py COMMAND ...` runs COMMAND where `tune` finds such a rack (docs/slurm.md).
+As a program, `slurm_rack.py COMMAND ...` runs COMMAND where `tune` finds such a rack (docs/how-to/slurm.md).
 """
 
 from __future__ import annotations

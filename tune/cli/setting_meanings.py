@@ -2,6 +2,7 @@
 
 # One row per setting, so lines are long.
 # ruff: noqa: E501
+# fmt: off
 
 from __future__ import annotations
 
@@ -101,7 +102,7 @@ ENGINE: dict[str, Meaning] = {
     "max_batch_size": ("sequences", "Most sequences in a step."),
     "max_num_tokens": ("tokens", "Most tokens in a step; of a prefill worker the chunk size."),
     "max_seq_len": ("tokens", "Longest prompt and answer together."),
-    "disable_overlap_scheduler": ("", "Whether host work between steps is not overlapped with the GPU's."),
+    "disable_overlap_scheduler": ("", "Whether the overlap scheduler, which hides host work between steps, is off."),
     "enable_chunked_prefill": ("", "Whether a prompt may be split over several steps; null: the engine's default."),
     "stream_interval": ("tokens", "Tokens in a streamed message; null: the engine's default, 1."),
     "kv_cache_config.dtype": ("", "Data type of the KV cache; both pools must agree."),

@@ -1,4 +1,4 @@
-"""Describe every setting by path, type, unit, default and meaning, for `--help` and docs/reference/settings.md."""
+"""Describe every setting by path, type, unit, default and meaning, for `--help` and the settings page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SettingRow:
 
 
 def setting_rows(values: Mapping[str, Any]) -> Iterator[SettingRow]:
-    """Yield every setting in the order of the types, with its default from the composed configuration `values`."""
+    """Yield every setting in the order of the types, with its default from the configuration `values`."""
     for path, kind in _leaves(Settings, ""):
         unit, meaning = meaning_of(path)
         yield SettingRow(path, kind, unit, _shown(_value(values, path)), meaning)
@@ -73,12 +73,19 @@ def render_markdown(values: Mapping[str, Any]) -> str:
     lines = [
         "# Settings",
         "",
-        "Every setting, generated from the types (`make reference` writes this page; a test compares it). A setting is",
-        "changed with `path=value` on the command line; a group such as `hardware` or `slo` is chosen with",
-        "`group=option`. `python -m tune --help` prints these facts with the values of the command line.",
+        "Every setting, generated from the types: `make reference` writes this page, and a test compares it.",
+        "A setting is changed with `path=value` on the command line; a group such as `hardware` or `slo` is",
+        "chosen with `group=option`. `python -m tune --help` prints these facts with the values of the",
+        "command line.",
     ]
     for group in dict.fromkeys(row.group for row in rows):
-        lines += ["", f"## {group}", "", "| setting | type | unit | default | meaning |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {group}",
+            "",
+            "| setting | type | unit | default | meaning |",
+            "|---|---|---|---|---|",
+        ]
         lines += [_markdown_row(row) for row in rows if row.group == group]
     return "\n".join(lines) + "\n"
 
@@ -130,10 +137,9 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return " | ".join(str(value) for value in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_type_name(part, () if part is type(None) else metadata) for part in arguments)
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return f"[{', '.join(_type_name(argument) for argument in arguments)}]"
     if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
+        items = [_type_name(argument) for argument in arguments if argument is not Ellipsis]
+        return f"list of {items[0]}" if Ellipsis in arguments else f"[{', '.join(items)}]"
     if origin is dict:
         return "mapping"
     found = [(sign, getattr(limit, name, None)) for limit in metadata for name, sign in _BOUNDS.items()]

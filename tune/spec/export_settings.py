@@ -8,7 +8,7 @@ from tune.spec.base import FrozenModel
 
 
 class ExportSettings(FrozenModel):
-    """Name the format `to` in which a study is exported, and the `file` that is written (None: in the report folder)."""
+    """Name the format `to` of an export and the `file` that is written, None for one in the report folder."""
 
     to: Literal["optuna"] | None
     file: str | None

@@ -35,8 +35,9 @@ _STATES = {"measured": TrialState.COMPLETE, "infeasible": TrialState.COMPLETE, "
 def export_to_optuna(folder: StudyFolder, record: StudyRecord, file: Path) -> int:
     """Write every proposal of a study, with its outcome, into an Optuna storage.
 
-    The objective is output tokens/s per GPU, to be maximised. An infeasible trial has the value 0 and violates the
-    constraint `feasible`; a proposal without an outcome is a running trial; a failed trial has no value.
+    The objective is output tokens/s per GPU, to be maximised. An infeasible trial has the value 0 and
+    violates the constraint `feasible`; a proposal without an outcome is a running trial; a failed trial has
+    no value.
 
     Parameters
     ----------
@@ -59,7 +60,8 @@ def export_to_optuna(folder: StudyFolder, record: StudyRecord, file: Path) -> in
     """
     if file.exists() and _MARK.encode() not in file.read_bytes():
         raise ConfigurationError(
-            f"export.file: {file} exists and was not written by action=export; expected a new file. Name another one."
+            f"export.file: {file} exists and was not written by action=export; expected a new file. Name "
+            "another one."
         )
     trials = _trials(folder, record)
     try:
@@ -103,13 +105,13 @@ def _trials(folder: StudyFolder, record: StudyRecord) -> list[FrozenTrial]:
 
 
 def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
-    """Return Optuna's distributions; ordered values stand as themselves, where the search counts positions."""
-    return {
-        name: CategoricalDistribution(record.space[name].values)
-        if isinstance(record.space[name], OrderedDimension)
-        else distribution
-        for name, distribution in distributions(record.space).items()
+    """Return Optuna's distributions, with the values of ordered dimensions instead of their positions."""
+    ordered = {
+        name: CategoricalDistribution(dimension.values)
+        for name, dimension in record.space.items()
+        if isinstance(dimension, OrderedDimension)
     }
+    return {**distributions(record.space), **ordered}
 
 
 def _trial(

@@ -1,0 +1,50 @@
+"""Check the files for contributors: hooks, editor settings, the CI workflow and the extras."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def project(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_workflow_covers_every_supported_python(root: Path) -> None:
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    versions = workflow["jobs"]["quick"]["strategy"]["matrix"]["python"]
+    low, high = project(root)["project"]["requires-python"].split(",")
+    assert versions[0] == low.removeprefix(">=")
+    major, minor = high.removeprefix("<").split(".")
+    assert versions[-1] == f"{major}.{int(minor) - 1}"
+    assert [step["run"] for step in workflow["jobs"]["full"]["steps"] if "make" in step.get("run", "")]
+
+
+def test_hooks_need_no_download(root: Path) -> None:
+    hooks = yaml.safe_load((root / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/python -m ")
+
+
+def test_every_dependency_has_an_upper_bound_and_a_constraint(root: Path) -> None:
+    declared = project(root)["project"]
+    extras = declared["optional-dependencies"]
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    for requirement in (*declared["dependencies"], *extras["test"], *extras["docs"], *extras["gp"]):
+        assert ",<" in requirement, requirement
+        name = requirement.partition(">=")[0].lower()
+        assert name in pinned or requirement in extras["gp"], requirement
+
+
+def test_the_wheel_ships_its_types(root: Path) -> None:
+    assert (root / "tune" / "py.typed").exists()
+    assert project(root)["tool"]["hatch"]["version"]["path"] == "tune/__init__.py"
