@@ -29,7 +29,10 @@ the head's switch. `long_prompts`: attention in prefill is slower by a factor, s
 
 @dataclass(frozen=True)
 class Rack:
-    """Hold factors on the prior calibration by name, hidden from methods; 1 and 0 where the prior is right."""
+    """Hold factors on the prior calibration by name, hidden from methods.
+
+    A factor of 1 and an addend of 0 mean that the prior is right.
+    """
 
     seed: int
     factors: Mapping[str, float]

@@ -214,7 +214,7 @@ def _write(
         writer.writerow(names)
         for row in rows:
             values = asdict(row)
-            for name in digits:
+            for name, count in digits.items():
                 if values[name] is not None:
-                    values[name] = round(values[name], digits[name])
+                    values[name] = round(values[name], count)
             writer.writerow(values[name] for name in names)
