@@ -16,8 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.recorded_studies import figures_of
 
@@ -31,6 +30,7 @@ from tune.records.proposals import Proposal
 from tune.study.identity import study_record
 from tune.study.loop import open_study
 
+HERE = Path(__file__).parent
 SHORT = ("load.dataset.samples=1000", "load.min_duration_s=30.0", "load.concatenate_permutation=false")
 COMMANDS = (
     (
