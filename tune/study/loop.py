@@ -33,7 +33,7 @@ MAX_FAILED_IN_A_ROW = 2
 
 LUCK_FRAC = 0.01
 """The highest of several measured rates owes some of its height to luck: so much less is to be beaten. Our
-choice, by the development racks of benchmarks/hidden_racks.py; half of a measurement's noise."""
+choice, by the development racks of benchmarks/search_synthetic_racks.py; half of a measurement's noise."""
 
 MIN_FOLLOWING_TRIALS = 3
 """A deployment is given up for what others should come to only where so many trials may follow. Our choice:

@@ -20,7 +20,7 @@ CRASH_LENGTHSCALE = 0.35
 
 EARLY_STOP_FRAC = 0.98
 """What comes to less than this share of what another is expected to come to is not worth an exact answer. Our
-choice, by the development racks of benchmarks/hidden_racks.py."""
+choice, by the development racks of benchmarks/search_synthetic_racks.py."""
 
 CANDIDATE_RATES = 40
 """From the lowest to the highest rate that a configuration may come to. Our choice."""

@@ -42,7 +42,7 @@ UNINFORMATIVE_SD = 0.15
 
 OUTLIER_CLIP = 0.6
 """What is off by more, in ln, has met a limit that others need not meet: of them it tells no more than this.
-Our choice, by the development racks of benchmarks/hidden_racks.py."""
+Our choice, by the development racks of benchmarks/search_synthetic_racks.py."""
 
 BEYOND_SD_FRAC = 0.3
 """A bound above the boundary is known to this share of how far above, in ln. Our choice."""

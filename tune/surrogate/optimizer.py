@@ -38,7 +38,7 @@ _SD = {"measured": NUGGET, "forecast": FORECAST_SD, "above": CENSORED_SD, "below
 
 DOUBTED_GAIN_FRAC, LEAST_TO_DOUBT = 0.0003, 3
 """Where racks that explain so many deployments promise less, who goes on all the same thinks them wrong. Our
-choice, by the development racks of benchmarks/hidden_racks.py."""
+choice, by the development racks of benchmarks/search_synthetic_racks.py."""
 
 RATE_GRID_POINTS = 24
 """Of each configuration about so many of a finer range; of the one chosen all. Our choice."""

@@ -39,7 +39,7 @@ LONGEST_FACTOR = {"kv_capacity": 1.1}
 
 CONFIGURED_ROUTER_PROBABILITY = 0.6
 """How probable it is that requests are routed as the configuration says. Our choice, by the development racks
-of benchmarks/hidden_racks.py, half of which route otherwise."""
+of benchmarks/search_synthetic_racks.py, half of which route otherwise."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Provide benchmark racks with hidden parameters, and methods that search on them."""
