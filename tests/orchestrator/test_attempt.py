@@ -6,46 +6,35 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.fake_deployment import MARK, QUERIES, SERVERS, Trial, finish
+from support.fake_deployment import (
+    MARK,
+    QUERIES,
+    SERVERS,
+    MakeTrial,
+    Trial,
+    assert_nothing_left,
+    finish,
+)
 from support.waiting import wait_for
 
 from tune.analysis.measure import measure
 from tune.client.client_settings import read_client_settings
 from tune.deploy.process_manifest import read_manifest
-from tune.orchestrator.attempt import EXIT_INTERRUPTED
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
 from tune.orchestrator.managed_process import ManagedProcess
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
 from tune.orchestrator.warm_up import warm_up
-from tune.records.folders import PROBE_FOLDER, read_attempt
+from tune.records.folders import PROBE_FOLDER
 from tune.records.scrapes import METRICS_FILE, read_metrics, total
-
-MakeTrial = Callable[..., Trial]
-
-
-@pytest.fixture
-def make_trial(tmp_path: Path) -> Iterator[MakeTrial]:
-    """Yield a maker of trials with fake processes; kill what a failed test leaves running."""
-    with ExitStack() as stack:
-
-        def make(**changes: Any) -> Trial:
-            trial = Trial(tmp_path / str(time.monotonic_ns()), **changes)
-            stack.callback(trial.kill_all)
-            return trial
-
-        yield make
 
 
 @contextmanager
@@ -64,11 +53,6 @@ def deployed(trial: Trial) -> Iterator[Deployment]:
         for process in running:
             process.handle.kill()
         wait_for(lambda: all(process.handle.poll() is not None for process in running))
-
-
-def assert_nothing_left(trial: Trial) -> None:
-    assert not trial.alive()
-    assert not list((trial.root / "scratch").iterdir())
 
 
 @pytest.mark.slow
@@ -256,158 +240,3 @@ def test_run_with_an_unused_worker_fails(make_trial: MakeTrial) -> None:
     assert trial.run()[0] == 3
     assert f"over the prefill workers: prefill_w0 {QUERIES}, prefill_w1 none" in (trial.record.error or "")
     assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_stops_everything_and_leaves_a_record(number: signal.Signals, make_trial: MakeTrial) -> None:
-    trial = make_trial()
-    with trial.start() as orchestrator:
-        trial.pid("client")
-        orchestrator.send_signal(number)
-        assert finish(orchestrator) == EXIT_INTERRUPTED
-    assert "interrupted after" in (trial.record.error or "")
-    assert trial.record.cause == "infrastructure"
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_interrupt_while_workers_start_stops_them(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"unregistered": ["decode_w0"]})
-    with trial.start() as orchestrator:
-        trial.pid("decode_w0")
-        orchestrator.send_signal(signal.SIGINT)
-        assert finish(orchestrator) == EXIT_INTERRUPTED
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_killed_orchestrator_leaves_no_process(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"], "leaves": ["prefill_w0"]})
-    with trial.start() as supervisor:
-        trial.pid("client")
-        os.kill(child_of(supervisor.pid), signal.SIGKILL)
-        assert finish(supervisor) == 128 + signal.SIGKILL
-    assert read_attempt(trial.attempt) is None, "a lost attempt: it ended without its record"
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_killed_supervisor_leaves_no_process(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"leaves": ["prefill_w0"]})
-    with trial.start() as supervisor:
-        trial.pid("client")
-        supervisor.kill()
-        supervisor.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_orchestrator_and_supervisor_killed_together_leave_no_process(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    with trial.start() as supervisor:
-        trial.pid("client")
-        orchestrator = child_of(supervisor.pid)
-        os.kill(supervisor.pid, signal.SIGSTOP)
-        os.kill(orchestrator, signal.SIGKILL)
-        supervisor.kill()
-        wait_for(lambda: not trial.alive())
-
-
-@pytest.mark.slow
-def test_attempt_ends_when_its_parent_is_killed(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    asking = (
-        "import os, subprocess, sys\n"
-        f"argv = [sys.executable, '-m', 'tune.orchestrator', {str(trial.attempt)!r}]\n"
-        "subprocess.Popen([*argv, '--parent', str(os.getpid())], start_new_session=True).wait()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", asking], env=trial.environment(), stderr=subprocess.PIPE
-    ) as parent:
-        trial.pid("client")
-        parent.kill()
-        parent.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-ENDS_THREAD_BY_THREAD = """
-import ctypes, os, signal, subprocess, sys, threading, time
-argv = [sys.executable, "-m", "tune.orchestrator", sys.argv[1], "--parent", str(os.getpid())]
-subprocess.Popen(argv, start_new_session=True)
-asked = threading.Event()
-
-def end():
-    sys.stdin.read()
-    asked.set()
-    time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=end).start()
-asked.wait()
-ctypes.CDLL(None).pthread_exit(None)
-"""
-
-
-@pytest.mark.slow
-def test_parent_that_ends_thread_by_thread_stops_once(make_trial: MakeTrial) -> None:
-    """The kernel signals the end of the thread that started the supervisor, then of its heir."""
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    command = [sys.executable, "-c", ENDS_THREAD_BY_THREAD, str(trial.attempt)]
-    with subprocess.Popen(
-        command, env=trial.environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as parent:
-        trial.pid("client")
-        assert parent.stdin is not None
-        parent.stdin.close()
-        parent.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_process_that_ignores_the_signal_is_killed_with_its_children(make_trial: MakeTrial) -> None:
-    trial = make_trial(
-        behaviour={"client": 0, "deaf": ["prefill_w1", "frontend"], "leaves": ["prefill_w0", "decode_w0"]},
-        stop_s=5.0,
-    )
-    code, said = trial.run()
-    assert code == 0, said
-    assert "killing what did not end within 5 s: frontend, prefill_w1" in said
-    assert "stopped; 2 processes that it had started were killed" in said
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_closed_progress_pipe_does_not_end_the_attempt(make_trial: MakeTrial) -> None:
-    trial = make_trial(real_client=True)
-    with trial.start() as orchestrator:
-        assert orchestrator.stderr is not None
-        orchestrator.stderr.close()
-        assert finish(orchestrator) == 0
-    assert trial.record.error is None
-    assert_nothing_left(trial)
-
-
-def child_of(process: int) -> int:
-    children = Path(f"/proc/{process}/task/{process}/children")
-    wait_for(lambda: children.read_text().split())
-    return int(children.read_text().split()[0])
-
-
-@pytest.mark.slow
-def test_every_process_inherits_the_mark_of_the_trial(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"leaves": ["prefill_w0"]})
-    with trial.start() as orchestrator:
-        trial.pid("client")
-        commands = list(trial.alive().values())
-        orchestrator.send_signal(signal.SIGTERM)
-        finish(orchestrator)
-    assert sum("fake_dynamo.py" in command for command in commands) == len(SERVERS) + 1
-    assert sum("sleep 1000" in command for command in commands) == 1
-    assert MARK in trial.environment()

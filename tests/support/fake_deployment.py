@@ -161,6 +161,16 @@ class Trial:
             os.kill(process, signal.SIGKILL)
 
 
+MakeTrial = Callable[..., Trial]
+"""Takes fields of Trial without its root."""
+
+
+def assert_nothing_left(trial: Trial) -> None:
+    """Check that no process and no scratch file of the trial is left."""
+    assert not trial.alive()
+    assert not list((trial.root / "scratch").iterdir())
+
+
 def finish(process: subprocess.Popen[Any]) -> int:
     try:
         return process.wait(timeout=180)
