@@ -20,7 +20,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from support.slurm_conf import ACCOUNTING, ACCOUNTING_PORT, CONTROLLER, NODES, PORT, address, files, hosts
+if __name__ == "__main__":  # as a program it is not started where `support` is found
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.slurm_conf import (
+    ACCOUNTING,
+    ACCOUNTING_PORT,
+    CONTROLLER,
+    NODES,
+    PORT,
+    address,
+    files,
+    hosts,
+)
 from tune.orchestrator.supervision.process_tree import kill_descendants, signal_on_parent_death
 from tune.orchestrator.supervision.supervisor import run_supervised
 

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # as a program it is not started where `support` is found
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from support.slurm_conf import NODES, PARTITION, address
 from support.slurm_daemons import SBIN
 from tune.orchestrator.supervision.process_tree import signal_on_parent_death
