@@ -1,4 +1,4 @@
-"""Parameters that made a run come back from it, and those that it cannot tell are called so."""
+"""Recover the parameters that made a run, and name those that it does not determine."""
 
 from __future__ import annotations
 
@@ -28,113 +28,116 @@ def fitted(runs: tuple[MeasuredRun, ...], names: tuple[str, ...]) -> dict[str, F
     calibration = calibration_of(settings)
     misfits: list[float] = []
     parameters = find_parameters(names, calibration, runs[0].spec.load.dataset)
-    found = fit(runs, calibration, parameters, misfits.append)
+    estimates = fit(runs, calibration, parameters, misfits.append)
     assert min(misfits) < misfits[0]
-    return {one.parameter.name: one for one in found}
+    return {estimate.parameter.name: estimate for estimate in estimates}
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredRun, ...]:
-    """A minute of load on a rack with slower steps, every request on record."""
+def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredRun, ...]:
+    """Measure a minute of load on a rack with slower steps, every request on record."""
     return runs_of_study(measure_trial(tmp_path_factory.mktemp("runs") / "s", *SHORT, *SLOWER), None)
 
 
-def test_a_recorded_run_gives_its_scales_back(recorded: tuple[MeasuredRun, ...]) -> None:
-    found = fitted(recorded, SCALES)
-    assert fitted_values(tuple(found.values())) == pytest.approx(TRUTH, rel=0.01)
-    for name, one in found.items():
-        assert one.identified
-        assert one.low < TRUTH[name] < one.high
+def test_fit_recovers_the_scales_of_a_recorded_run(recorded_runs: tuple[MeasuredRun, ...]) -> None:
+    estimates = fitted(recorded_runs, SCALES)
+    assert fitted_values(tuple(estimates.values())) == pytest.approx(TRUTH, rel=0.01)
+    for name, estimate in estimates.items():
+        assert estimate.identified
+        assert estimate.low < TRUTH[name] < estimate.high
 
 
-def test_a_fit_gives_the_same_bits_again(recorded: tuple[MeasuredRun, ...]) -> None:
-    assert fitted(recorded, SCALES) == fitted(recorded, SCALES)
+def test_fit_is_reproducible_to_the_bit(recorded_runs: tuple[MeasuredRun, ...]) -> None:
+    assert fitted(recorded_runs, SCALES) == fitted(recorded_runs, SCALES)
 
 
-def test_two_runs_are_fitted_together(tmp_path: Path, recorded: tuple[MeasuredRun, ...]) -> None:
+def test_two_runs_are_fitted_together(tmp_path: Path, recorded_runs: tuple[MeasuredRun, ...]) -> None:
     other = measure_trial(tmp_path / "s", *SHORT, *SLOWER, "split.prefill_workers=13", "load.target_qps=13")
-    alone, both = fitted(recorded, SCALES), fitted((*recorded, *runs_of_study(other, None)), SCALES)
+    single, both = (
+        fitted(recorded_runs, SCALES),
+        fitted((*recorded_runs, *runs_of_study(other, None)), SCALES),
+    )
     assert fitted_values(tuple(both.values())) == pytest.approx(TRUTH, rel=0.01)
-    assert both["prefill_scale"].prior_share < alone["prefill_scale"].prior_share
+    assert both["prefill_scale"].prior_sd_ratio < single["prefill_scale"].prior_sd_ratio
 
 
 @pytest.mark.slow
-def test_logs_give_the_scales_back_though_lengths_are_unknown(tmp_path: Path) -> None:
+def test_fit_recovers_scales_from_logs_without_lengths(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *WHOLE_PASS, *SLOWER)
     run = run_of_logs(logs_of(study), settings_for(*WHOLE_PASS).trial_spec)
-    assert run.asked is None
-    found = fitted((run,), SCALES)
-    assert fitted_values(tuple(found.values())) == pytest.approx(TRUTH, rel=0.03)
-    assert all(one.identified for one in found.values())
+    assert run.recorded is None
+    estimates = fitted((run,), SCALES)
+    assert fitted_values(tuple(estimates.values())) == pytest.approx(TRUTH, rel=0.03)
+    assert all(estimate.identified for estimate in estimates.values())
 
 
-def test_a_queue_that_would_boil_over_binds_though_nearby_nothing_moves(
-    recorded: tuple[MeasuredRun, ...],
+def test_distant_queue_overflow_identifies_a_parameter(
+    recorded_runs: tuple[MeasuredRun, ...],
 ) -> None:
-    found = fitted(recorded, (*SCALES, "head_node_scale"))
-    assert found["head_node_scale"].identified
-    assert found["head_node_scale"].value == pytest.approx(1.0, rel=0.03)
-    assert found["prefill_scale"].value == pytest.approx(0.97, rel=0.02)
+    estimates = fitted(recorded_runs, (*SCALES, "head_node_scale"))
+    assert estimates["head_node_scale"].identified
+    assert estimates["head_node_scale"].value == pytest.approx(1.0, rel=0.03)
+    assert estimates["prefill_scale"].value == pytest.approx(0.97, rel=0.02)
 
 
-def test_a_start_on_its_bound_is_left_where_the_run_says_so(tmp_path: Path) -> None:
+def test_fit_leaves_a_start_on_its_bound(tmp_path: Path) -> None:
     dearer = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.no_overlap_overhead_s=0.008")
     start = calibration_of(settings_for("cluster.calibration.no_overlap_overhead_s=0"))
     runs = runs_of_study(dearer, None)
     parameters = find_parameters(("no_overlap_overhead_s",), start, runs[0].spec.load.dataset)
-    (one,) = fit(runs, start, parameters, lambda _: None)
-    assert one.value > 0.004
-    assert one.low < 0.008 < one.high
+    (estimate,) = fit(runs, start, parameters, lambda _: None)
+    assert estimate.value > 0.004
+    assert estimate.low < 0.008 < estimate.high
 
 
-def test_what_moves_nothing_stays_and_is_called_not_identified(recorded: tuple[MeasuredRun, ...]) -> None:
-    one = fitted(recorded, (*SCALES, "no_graph_overhead_s"))["no_graph_overhead_s"]
-    assert one.prior_share == pytest.approx(1.0, abs=0.05)
-    assert not one.identified
-    assert one.value == pytest.approx(one.parameter.start, rel=0.05)
+def test_parameter_without_effect_is_not_identified(recorded_runs: tuple[MeasuredRun, ...]) -> None:
+    estimate = fitted(recorded_runs, (*SCALES, "no_graph_overhead_s"))["no_graph_overhead_s"]
+    assert estimate.prior_sd_ratio == pytest.approx(1.0, abs=0.05)
+    assert not estimate.identified
+    assert estimate.value == pytest.approx(estimate.parameter.start, rel=0.05)
 
 
-def test_a_truth_out_of_reach_ends_at_its_bound(tmp_path: Path) -> None:
+def test_value_out_of_reach_ends_at_its_bound(tmp_path: Path) -> None:
     far = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.decode_scale=2.6", "load.target_qps=4")
-    one = fitted(runs_of_study(far, None), ("decode_scale",))["decode_scale"]
-    assert one.value == one.parameter.bounds.high
-    assert one.at_bound
+    estimate = fitted(runs_of_study(far, None), ("decode_scale",))["decode_scale"]
+    assert estimate.value == estimate.parameter.bounds.high
+    assert estimate.at_bound
 
 
-def test_lengths_on_record_leave_nothing_to_fit_in_the_dataset(recorded: tuple[MeasuredRun, ...]) -> None:
+def test_dataset_parameter_needs_a_run_without_lengths(recorded_runs: tuple[MeasuredRun, ...]) -> None:
     with pytest.raises(ConfigurationError, match="sd_tokens has no effect"):
-        fitted(recorded, ("prefill_scale", "load.dataset.inputs.sd_tokens"))
+        fitted(recorded_runs, ("prefill_scale", "load.dataset.inputs.sd_tokens"))
 
 
-def test_a_parameter_of_the_dataset_needs_one_dataset(shipped: Settings) -> None:
-    figures = dict.fromkeys(FITTED_METRICS, 1.0)
-    run = MeasuredRun("a", shipped.trial_spec, figures, None)
-    other = MeasuredRun("b", settings_for("load.dataset.inputs.sd_tokens=3000").trial_spec, figures, None)
-    asked = shipped.calibrate.model_copy(update={"parameters": ("load.dataset.inputs.sd_tokens",)})
+def test_dataset_parameter_needs_a_single_dataset(shipped: Settings) -> None:
+    metrics = dict.fromkeys(FITTED_METRICS, 1.0)
+    run = MeasuredRun("a", shipped.trial_spec, metrics, None)
+    other = MeasuredRun("b", settings_for("load.dataset.inputs.sd_tokens=3000").trial_spec, metrics, None)
+    request = shipped.calibrate.model_copy(update={"parameters": ("load.dataset.inputs.sd_tokens",)})
     with pytest.raises(ConfigurationError, match="runs of different datasets"):
-        calibrate(asked, calibration_of(shipped), (run, other), lambda _: None)
+        calibrate(request, calibration_of(shipped), (run, other), lambda _: None)
 
 
-def test_a_rack_that_answers_nothing_cannot_be_fitted(recorded: tuple[MeasuredRun, ...]) -> None:
-    (run,) = recorded
+def test_simulator_without_answers_cannot_be_fitted(recorded_runs: tuple[MeasuredRun, ...]) -> None:
+    (run,) = recorded_runs
     tiny = run.spec.model_copy(update={"decode": run.spec.decode.model_copy(update={"max_seq_len": 64})})
-    refused = MeasuredRun("tiny", tiny, run.figures, run.asked)
+    refused = MeasuredRun("tiny", tiny, run.metrics, run.recorded)
     with pytest.raises(ConfigurationError, match="tiny: the simulated rack gives no"):
         fitted((refused,), SCALES)
 
 
-def test_a_comparison_counts_orders_and_errors(recorded: tuple[MeasuredRun, ...]) -> None:
-    (run,) = recorded
+def test_comparison_has_spread_only_for_unknown_lengths(recorded_runs: tuple[MeasuredRun, ...]) -> None:
+    (run,) = recorded_runs
     calibration = calibration_of(settings_for())
     rows = compare_run(run, calibration, TRUTH)
-    assert {row.figure for row in rows} == set(run.figures)
-    assert {row.figure for row in rows if row.fitted} == set(FITTED_METRICS)
+    assert {row.metric for row in rows} == set(run.metrics)
+    assert {row.metric for row in rows if row.fitted} == set(FITTED_METRICS)
     assert all(row.spread is None and abs(row.error_frac) < 1e-6 for row in rows)
-    unknown = MeasuredRun("unknown", run.spec, run.figures, None)
+    unknown = MeasuredRun("unknown", run.spec, run.metrics, None)
     assert all((row.spread or 0.0) > 0 for row in compare_run(unknown, calibration, TRUTH))
 
 
-def test_errors_of_fitted_and_predicted_figures_are_apart() -> None:
+def test_rms_error_separates_fitted_and_predicted_metrics() -> None:
     rows = [
         MetricComparison(("ttft_s", "p99"), 2.0, 2.2, None),
         MetricComparison(("ttft_s", "p50"), 1.0, 0.7, None),

@@ -1,4 +1,4 @@
-"""A rack that a search learned, as settings of a simulated one."""
+"""Write the calibration that a search learned as settings of a simulated rack."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tune.records.posterior_summary import Interval, ParameterPosterior, Posteri
 from tune.spec.settings import Settings
 
 QUICK = ("load.dataset.samples=1000", "load.min_duration_s=30.0", "load.min_queries=1000")
-BEFORE, NOW = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=1.2, high=1.3)
+PRIOR, POSTERIOR = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=1.2, high=1.3)
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
-    belief = PosteriorSummary(
+    posterior = PosteriorSummary(
         schema=1,
         trials_observed=5,
         parameters=(
-            ParameterPosterior(name="prefill_scale", prior=BEFORE, posterior=NOW),
-            ParameterPosterior(name="kv_capacity", prior=BEFORE, posterior=NOW),
+            ParameterPosterior(name="prefill_scale", prior=PRIOR, posterior=POSTERIOR),
+            ParameterPosterior(name="kv_capacity", prior=PRIOR, posterior=POSTERIOR),
         ),
         hypotheses=(),
         trials=(),
@@ -36,40 +36,40 @@ def study(tmp_path: Path) -> StudyFolder:
     )
     root = tmp_path / "runs" / "split"
     root.mkdir(parents=True)
-    write_posterior(root, belief)
+    write_posterior(root, posterior)
     return StudyFolder(root)
 
 
-def asked(*words: str) -> Settings:
-    return compose_overrides(["action=calibrate", "calibrate.learned=split", *words]).settings
+def settings_with(*arguments: str) -> Settings:
+    return compose_overrides(["action=calibrate", "calibrate.learned=split", *arguments]).settings
 
 
-def test_the_file_selects_what_is_believed(tmp_path: Path, study: StudyFolder) -> None:
+def test_written_file_selects_the_learned_calibration(tmp_path: Path, study: StudyFolder) -> None:
     path = tmp_path / "mine" / "cluster" / "rack7.yaml"
-    settings = asked(f"calibrate.to={path}")
+    settings = settings_with(f"calibrate.to={path}")
     start = starting_calibration(settings, ("sim",))
-    found = learned_calibration(settings.calibrate, start, study)
-    assert found.words == ("--config-dir", str(tmp_path / "mine"), "cluster=rack7")
-    assert "kv_capacity x 1.2 (1.1 .. 1.3)" in found.text
+    result = learned_calibration(settings.calibrate, start, study)
+    assert result.arguments == ("--config-dir", str(tmp_path / "mine"), "cluster=rack7")
+    assert "kv_capacity x 1.2 (1.1 .. 1.3)" in result.text
     composed = compose_overrides(["cluster=rack7"], [str(tmp_path / "mine")]).settings.cluster.calibration
     assert composed == start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
 
 
-def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFolder) -> None:
+def test_best_trials_are_simulated_with_the_learned_calibration(study: StudyFolder) -> None:
     trial = compose_overrides([*QUICK, "split.prefill_workers=13", "split.decode_workers=5"]).settings
-    settings = asked(*QUICK)
+    settings = settings_with(*QUICK)
     start = starting_calibration(settings, ())
-    rack = start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
+    learned = start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
     spec = trial.trial_spec
-    true_qps = SimulatorForecast(spec, rack).capacity_qps()
+    true_qps = SimulatorForecast(spec, learned).capacity_qps()
     for number, capacity_qps in enumerate((0.98 * true_qps, None)):
         facts = {"number": number, "source": "surrogate", "attempts": (), "provenance": {}}
-        lowest = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": number})})
-        outcome = judge_infeasible(lowest, reason="", **facts)  # type: ignore[arg-type]
-        found = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
-        study.trial(lowest.trial_id).write_spec(lowest)
-        study.trial(lowest.trial_id).write_outcome(
-            outcome.model_copy(update={"status": "measured", "feasible": True, "capacity_qps": found})
+        other_spec = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": number})})
+        outcome = judge_infeasible(other_spec, reason="", **facts)  # type: ignore[arg-type]
+        result = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
+        study.trial(other_spec.trial_id).write_spec(other_spec)
+        study.trial(other_spec.trial_id).write_outcome(
+            outcome.model_copy(update={"status": "measured", "feasible": True, "capacity_qps": result})
         )
     table = learned_calibration(settings.calibrate, start, study).text.splitlines()[-2:]
     assert table[0].split() == ["trial", "split", "measured", "this", "rack", "error", "queries/s"]
@@ -79,25 +79,25 @@ def test_the_best_trials_are_simulated_on_the_rack_as_it_is_saved(study: StudyFo
         learned_calibration(settings.calibrate, start, study)
 
 
-def test_without_a_file_its_words_are_told(study: StudyFolder) -> None:
-    settings = asked()
-    found = learned_calibration(settings.calibrate, starting_calibration(settings, ()), study)
-    assert found.words == (
+def test_without_a_file_overrides_are_returned(study: StudyFolder) -> None:
+    settings = settings_with()
+    result = learned_calibration(settings.calibrate, starting_calibration(settings, ()), study)
+    assert result.arguments == (
         "cluster.calibration.prefill_scale=1.074",
         "cluster.calibration.last_decode_worker_scale=1.15",
     )
-    assert compose_overrides(found.words).settings.cluster.calibration
+    assert compose_overrides(result.arguments).settings.cluster.calibration
 
 
-def test_a_search_that_learned_none_is_named(tmp_path: Path) -> None:
+def test_study_without_a_posterior_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    settings = asked()
+    settings = settings_with()
     with pytest.raises(ConfigurationError, match=r"learned no rack.*search=surrogate"):
         learned_calibration(
             settings.calibrate, starting_calibration(settings, ()), StudyFolder(tmp_path / "other")
         )
 
 
-def test_what_is_learned_is_not_fitted_as_well() -> None:
+def test_learned_calibration_excludes_a_fit() -> None:
     with pytest.raises(ConfigurationError, match=r"calibrate\.learned.*without calibrate\.study"):
-        starting_calibration(asked("calibrate.study=other"), ())
+        starting_calibration(settings_with("calibrate.study=other"), ())

@@ -1,4 +1,4 @@
-"""Bounds, priors and names of what can be fitted."""
+"""Test bounds, priors and names of parameters."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def test_u_counts_prior_widths() -> None:
     assert LINEAR.value(2) == pytest.approx(0.3)
 
 
-def test_every_number_of_a_calibration_can_be_fitted_from_its_shipped_value(shipped: Settings) -> None:
+def test_every_shipped_number_of_a_calibration_can_be_fitted(shipped: Settings) -> None:
     calibration = shipped.cluster.calibration
     assert calibration is not None
     numbers = [name for name, field in Calibration.model_fields.items() if field.annotation is float]
     fitted = [name for name in numbers if name != "bring_up_s"]
-    found = find_parameters(fitted, calibration, shipped.load.dataset)
-    assert [parameter.start for parameter in found] == [getattr(calibration, name) for name in fitted]
-    assert {parameter.override for parameter in found} == {f"cluster.calibration.{name}" for name in fitted}
+    result = find_parameters(fitted, calibration, shipped.load.dataset)
+    assert [parameter.start for parameter in result] == [getattr(calibration, name) for name in fitted]
+    assert {parameter.override for parameter in result} == {f"cluster.calibration.{name}" for name in fitted}
 
 
-def test_a_parameter_without_bounds_is_none() -> None:
+def test_unknown_parameter_has_no_bounds() -> None:
     assert bounds_of("colour", 1.0) is None
 
 
-def test_values_reach_the_rack_and_the_dataset(shipped: Settings) -> None:
+def test_values_reach_calibration_and_dataset(shipped: Settings) -> None:
     assert shipped.cluster.calibration is not None
     values = {"prefill_scale": 1.25, "load.dataset.inputs.sd_tokens": 4000.0}
     assert with_values(shipped.cluster.calibration, values).prefill_scale == 1.25
@@ -68,7 +68,7 @@ def test_values_reach_the_rack_and_the_dataset(shipped: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         ([], "calibrate.parameters is empty"),
         (["prefil_scale"], "Did you mean prefill_scale?"),
@@ -78,25 +78,27 @@ def test_values_reach_the_rack_and_the_dataset(shipped: Settings) -> None:
         (["decode_scale", "decode_scale"], "decode_scale 2 times"),
     ],
 )
-def test_wrong_names(shipped: Settings, names: list[str], says: str) -> None:
+def test_wrong_names_are_refused(shipped: Settings, names: list[str], message: str) -> None:
     assert shipped.cluster.calibration is not None
     with pytest.raises(ConfigurationError, match=r"calibrate\.parameters") as error:
         find_parameters(names, shipped.cluster.calibration, shipped.load.dataset)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [("prefill_scale", 7.0, "within 0.5..2"), ("ttft_overhead_s", 30.0, "within 0..1")],
 )
-def test_a_start_outside_its_bounds(shipped: Settings, name: str, value: float, says: str) -> None:
+def test_start_outside_its_bounds_is_refused(
+    shipped: Settings, name: str, value: float, message: str
+) -> None:
     assert shipped.cluster.calibration is not None
     start = with_values(shipped.cluster.calibration, {name: value})
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=message):
         find_parameters([name], start, shipped.load.dataset)
 
 
-def test_a_length_that_does_not_vary_cannot_be_scaled(shipped: Settings) -> None:
+def test_length_without_spread_cannot_be_scaled(shipped: Settings) -> None:
     assert shipped.cluster.calibration is not None
     fixed = with_dataset_values(shipped.load.dataset, {"load.dataset.inputs.sd_tokens": 0.0})
     with pytest.raises(ConfigurationError, match="a value above 0"):

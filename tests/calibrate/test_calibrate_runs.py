@@ -1,4 +1,4 @@
-"""Measured runs from records and from logs; every way in which they are not what the command says."""
+"""Read measured runs from records and logs; refuse those that differ from the command."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """A measured trial and one that is infeasible."""
+    """Return a study with a measured and an infeasible trial."""
     root = tmp_path_factory.mktemp("runs") / "s"
     measure_trial(root, *SHORT)
     return measure_trial(root, *SHORT, "prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=256")
 
 
-def test_a_recorded_trial_is_its_own_requests(study: StudyFolder) -> None:
+def test_recorded_trial_gives_its_requests(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, None)
     log = read_requests(logs_of(study) / REQUESTS_FILE)
-    assert run.asked is not None
-    np.testing.assert_array_equal(run.asked.scheduled_ns, log.scheduled_ns)
-    np.testing.assert_array_equal(run.asked.input_tokens, log.input_tokens)
-    assert set(FITTED_METRICS) < set(run.figures) <= set(ALL_METRICS)
+    assert run.recorded is not None
+    np.testing.assert_array_equal(run.recorded.scheduled_ns, log.scheduled_ns)
+    np.testing.assert_array_equal(run.recorded.input_tokens, log.input_tokens)
+    assert set(FITTED_METRICS) < set(run.metrics) <= set(ALL_METRICS)
     assert run.label.startswith("trial 0 (t")
 
 
-def test_the_figures_of_a_record_are_those_of_its_requests(study: StudyFolder) -> None:
+def test_metrics_of_a_record_equal_those_of_its_requests(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, [0])
     again = metrics_of_requests(read_requests(logs_of(study) / REQUESTS_FILE))
-    assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
+    assert run.metrics == {metric: pytest.approx(again[metric]) for metric in run.metrics}
 
 
-def test_the_rack_that_measured_a_trial_gives_its_figures_back(study: StudyFolder) -> None:
+def test_replay_with_equal_calibration_gives_equal_metrics(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, None)
     (again,) = simulate_run(run, calibration_of(settings_for()), NOTHING, (5, 6))
-    assert run.figures == {figure: pytest.approx(again[figure]) for figure in run.figures}
+    assert run.metrics == {metric: pytest.approx(again[metric]) for metric in run.metrics}
 
 
-def test_a_trial_by_its_number_and_by_its_id(study: StudyFolder) -> None:
+def test_trial_is_found_by_number_and_by_id(study: StudyFolder) -> None:
     (outcome,) = [outcome for outcome in study.outcomes() if outcome.status == "measured"]
     assert runs_of_study(study, [0])[0].label == runs_of_study(study, [outcome.trial_id])[0].label
 
 
-def test_without_its_requests_a_trial_is_simulated_in_several_orders(tmp_path: Path) -> None:
+def test_trial_without_requests_is_simulated_in_several_shuffles(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     (logs_of(study) / REQUESTS_FILE).unlink()
     (run,) = runs_of_study(study, None)
-    assert run.asked is None
+    assert run.recorded is None
     first, second = simulate_run(run, calibration_of(settings_for()), NOTHING, (1, 2))
     assert first["ttft_s", "p99"] != second["ttft_s", "p99"]
 
 
-def test_a_torn_record_is_named(tmp_path: Path) -> None:
+def test_damaged_record_is_named(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     path = logs_of(study) / REQUESTS_FILE
     path.write_bytes(path.read_bytes()[:1000])
@@ -77,7 +77,7 @@ def test_a_torn_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trials", "says"),
+    ("trials", "message"),
     [
         ([7], "found 7, which has no outcome"),
         (["t000000000000"], "t000000000000, which has no outcome"),
@@ -85,42 +85,42 @@ def test_a_torn_record_is_named(tmp_path: Path) -> None:
         ([], "no measured trial among 2"),
     ],
 )
-def test_trials_that_cannot_be_fitted(study: StudyFolder, trials: list[str | int], says: str) -> None:
+def test_unusable_trials_are_refused(study: StudyFolder, trials: list[str | int], message: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         runs_of_study(study, trials)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_trial_without_its_configuration(tmp_path: Path) -> None:
+def test_trial_without_configuration_is_refused(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     (study.trials()[0].root / "spec.json").unlink()
     with pytest.raises(ConfigurationError, match=r"spec\.json is missing"):
         runs_of_study(study, None)
 
 
-def test_the_published_logs(shipped: Settings) -> None:
+def test_published_logs_give_their_metrics(shipped: Settings) -> None:
     run = run_of_logs(PUBLISHED, shipped.trial_spec)
-    assert run.asked is None
-    assert run.figures["ttft_s", "p99"] == pytest.approx(4.2158, abs=1e-4)
-    assert run.figures["loadgen_tps", "mean"] == 9897.52
-    assert ("output_tps", "mean") not in run.figures
+    assert run.recorded is None
+    assert run.metrics["ttft_s", "p99"] == pytest.approx(4.2158, abs=1e-4)
+    assert run.metrics["loadgen_tps", "mean"] == 9897.52
+    assert ("output_tps", "mean") not in run.metrics
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (["load.target_qps=14"], "Add load.target_qps=15.75"),
         (["load.min_duration_s=500"], "a run of 16626 queries, but the configuration gives 8313"),
         (["load.dataset.samples=8000"], "but the configuration gives 16000"),
     ],
 )
-def test_logs_of_another_configuration(overrides: list[str], says: str) -> None:
+def test_logs_of_another_configuration_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         run_of_logs(PUBLISHED, settings_for(*overrides).trial_spec)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
-def test_logs_without_latencies_of_tokens(shipped: Settings, tmp_path: Path) -> None:
+def test_logs_without_token_latencies_are_refused(shipped: Settings, tmp_path: Path) -> None:
     lines = (PUBLISHED / "mlperf_log_detail.txt").read_text().splitlines()
     kept = [line for line in lines if "first_token" not in line]
     (tmp_path / "mlperf_log_detail.txt").write_text("\n".join(kept))
@@ -128,12 +128,12 @@ def test_logs_without_latencies_of_tokens(shipped: Settings, tmp_path: Path) -> 
         run_of_logs(tmp_path, shipped.trial_spec)
 
 
-def test_a_folder_without_logs(shipped: Settings, tmp_path: Path) -> None:
+def test_folder_without_logs_is_refused(shipped: Settings, tmp_path: Path) -> None:
     with pytest.raises(ResumableError, match=r"mlperf_log_detail\.txt is missing"):
         run_of_logs(tmp_path, shipped.trial_spec)
 
 
-def test_a_list_of_runs(tmp_path: Path) -> None:
+def test_list_of_runs_is_read(tmp_path: Path) -> None:
     path = tmp_path / "runs.yaml"
     path.write_text("- logs: a\n- {logs: b, overrides: [split.prefill_workers=13, stack=dynamo_v1]}\n")
     expected = (
@@ -144,7 +144,7 @@ def test_a_list_of_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "should be a valid array"),
         ("[]", "at least 1 item"),
@@ -155,9 +155,9 @@ def test_a_list_of_runs(tmp_path: Path) -> None:
         ("- logs: 2026-01-02", "not JSON serializable"),
     ],
 )
-def test_a_list_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+def test_malformed_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "runs.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"runs\.yaml cannot be read") as error:
         read_listed(path)
-    assert says in str(error.value)
+    assert message in str(error.value)

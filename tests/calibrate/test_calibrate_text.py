@@ -1,4 +1,4 @@
-"""What a calibration prints and writes."""
+"""Test what a calibration prints and writes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def settings() -> Settings:
 
 @pytest.fixture
 def runs(settings: Settings) -> tuple[MeasuredRun, ...]:
-    one = np.ones(1, np.int64)
+    ones = np.ones(1, np.int64)
     spec = settings.trial_spec
     return (
         MeasuredRun("logs/a", spec, {}, None, "too few queries"),
-        MeasuredRun("trial 3 (t0123456789ab)", spec, {}, RecordedRequests(one, one, one)),
+        MeasuredRun("trial 3 (t0123456789ab)", spec, {}, RecordedRequests(ones, ones, ones)),
     )
 
 
@@ -61,24 +61,24 @@ TABLES = (
 
 @pytest.fixture
 def fitted(settings: Settings) -> tuple[FittedParameter, ...]:
-    found = find_parameters(NAMES, calibration_of(settings), settings.load.dataset)
-    figures = (
+    result = find_parameters(NAMES, calibration_of(settings), settings.load.dataset)
+    metrics = (
         (0.91, 0.88, 0.94, 0.1),
         (0.0, 0.0, 0.2, 0.6),
         (0.021, 0.01, 0.03, 0.99),
         (3552.4, 3080, 4098, 0.49),
     )
-    return tuple(FittedParameter(one, *values) for one, values in zip(found, figures, strict=True))
+    return tuple(FittedParameter(ones, *values) for ones, values in zip(result, metrics, strict=True))
 
 
-def same_as_kept(text: str, name: str, regenerate: bool) -> None:
+def assert_golden(text: str, name: str, regenerate: bool) -> None:
     path = GOLDEN / name
     if regenerate:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
 
 
-def test_the_tables_read_as_kept(
+def test_tables_equal_the_golden_text(
     runs: tuple[MeasuredRun, ...], fitted: tuple[FittedParameter, ...], regenerate_golden: bool
 ) -> None:
     text = [
@@ -87,10 +87,10 @@ def test_the_tables_read_as_kept(
         describe_seeds(runs),
         describe_seeds(runs[1:]),
     ]
-    same_as_kept("\n\n".join(text) + "\n", "tables.txt", regenerate_golden)
+    assert_golden("\n\n".join(text) + "\n", "tables.txt", regenerate_golden)
 
 
-def test_the_settings_say_what_they_were_fitted_to(
+def test_settings_name_the_fitted_runs(
     settings: Settings,
     runs: tuple[MeasuredRun, ...],
     fitted: tuple[FittedParameter, ...],
@@ -98,27 +98,27 @@ def test_the_settings_say_what_they_were_fitted_to(
 ) -> None:
     text = render_settings(calibration_of(settings), runs, TABLES, fitted)
     head, _, values = text.partition("calibration:\n")
-    same_as_kept(head, "settings_head.txt", regenerate_golden)
+    assert_golden(head, "settings_head.txt", regenerate_golden)
     assert "prefill_scale: 0.91  # fitted: 95 % 0.88 .. 0.94, bounds 0.5 .. 2, 10% of the prior's" in values
     assert "no_graph_overhead_s: 0.021  # fitted" in values
     assert values.count("# fitted") == 3
 
 
-def test_the_settings_hold_the_whole_calibration(
+def test_settings_hold_the_complete_calibration(
     settings: Settings, runs: tuple[MeasuredRun, ...], fitted: tuple[FittedParameter, ...]
 ) -> None:
     calibration = calibration_of(settings)
-    found = yaml.safe_load(render_settings(calibration, runs, TABLES, fitted))
-    assert found["defaults"] == ["sim", "_self_"]
+    result = yaml.safe_load(render_settings(calibration, runs, TABLES, fitted))
+    assert result["defaults"] == ["sim", "_self_"]
     expected = calibration.model_dump() | {
         "prefill_scale": 0.91,
         "ttft_overhead_s": 0.0,
         "no_graph_overhead_s": 0.021,
     }
-    assert {name: float(value) for name, value in found["calibration"].items()} == expected
+    assert {name: float(value) for name, value in result["calibration"].items()} == expected
 
 
-def test_the_settings_compose_as_a_cluster(
+def test_settings_compose_as_a_cluster(
     settings: Settings, runs: tuple[MeasuredRun, ...], fitted: tuple[FittedParameter, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "cluster" / "rack_7.yaml"
@@ -132,7 +132,7 @@ def test_the_settings_compose_as_a_cluster(
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("rack7.yaml", "expected DIR/cluster/NAME.yaml"),
         ("cluster/rack7.yml", "expected DIR/cluster/NAME.yaml"),
@@ -142,15 +142,15 @@ def test_the_settings_compose_as_a_cluster(
         ("cluster/folder.yaml", "action=calibrate did not write it"),
     ],
 )
-def test_places_where_no_settings_can_go(tmp_path: Path, name: str, says: str) -> None:
+def test_unusable_target_paths_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "cluster" / "folder.yaml").mkdir(parents=True)
     (tmp_path / "cluster" / "mine.yaml").write_text("kind: sim\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"calibrate\.to") as error:
         check_target(tmp_path / name, shipped_options("cluster"))
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_calibration_may_replace_an_older_one(
+def test_calibration_may_replace_an_older_one(
     settings: Settings, runs: tuple[MeasuredRun, ...], fitted: tuple[FittedParameter, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "cluster" / "mine.yaml"

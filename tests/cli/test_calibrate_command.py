@@ -70,8 +70,8 @@ def test_logs_of_several_configurations_are_fitted_together(tune: Tune, tmp_path
     )
     done = tune("--config-dir", "own", "action=calibrate", *SHORT, "calibrate.runs=own/runs.yaml")
     assert done.returncode == 0, done.stderr
-    assert f"{a}: 13P4D, 15.75 queries/s, length seeds 0..9" in done.stdout
-    assert f"{b.relative_to(tmp_path)}: 14P4D, 14 queries/s, length seeds 0..9" in done.stdout
+    assert f"{a}: 13P4D, 15.75 queries/s, shuffle seeds 0..9" in done.stdout
+    assert f"{b.relative_to(tmp_path)}: 14P4D, 14 queries/s, shuffle seeds 0..9" in done.stdout
     assert "use       python -m tune cluster.calibration.prefill_scale=" in done.stdout
     assert not list(tmp_path.glob("*/cluster"))
 

@@ -132,7 +132,7 @@ def test_written_log_equals_loadgens_log(name: str, tmp_path: Path) -> None:
     assert_expected(entries(theirs), case)
     assert_same(results(ours), results(theirs))
     assert verdict_text(ours) == verdict_text(theirs)
-    if not case.max_queries:  # LoadGen calls it an error that it was told to stop
+    if not case.max_queries:  # LoadGen reports its early end as an error
         assert entries(ours)["num_errors"] == entries(theirs)["num_errors"]
 
 

@@ -2,60 +2,23 @@
 
 import hashlib
 import json
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from support.right_client import client_command, make_settings, run_command
-from support.streaming_server import FAULTS, TEMPLATE_TOKENS, Seen, StreamingServer
-from support.waiting import wait_for
+from support.client_runs import Run, run
+from support.right_client import make_settings
+from support.streaming_server import FAULTS, TEMPLATE_TOKENS, StreamingServer
 
 from tune.capacity.futility import find_futility
 from tune.client.client_settings import STOPPED_EXIT_CODE
 from tune.client.prompts import Prompts
-from tune.client.schedule import Schedule, draw_schedule
 from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import answered
-from tune.loadgen.log_reader import LoadGenFigures, read_logs
-from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import MLPERF_SCHEDULE_SEED
 from tune.workload.arrivals import generated_query_duration_ns
-
-
-@dataclass
-class Run:
-    """Hold a finished run of the client, its output folder, and what the server saw."""
-
-    process: subprocess.CompletedProcess[str]
-    out: Path
-    schedule: Schedule
-    seen: list[Seen]
-
-    @property
-    def log(self) -> RequestLog:
-        return read_requests(self.out / "requests.npz")
-
-    @property
-    def figures(self) -> LoadGenFigures:
-        return read_logs(self.out)
-
-    def detail(self, key: str) -> Any:
-        text = (self.out / "mlperf_log_detail.txt").read_text()
-        return json.loads(re.findall(rf':::MLLOG (.*"key": "{key}".*)', text)[-1])["value"]
-
-
-def run(folder: Path, server: StreamingServer, **changes: Any) -> Run:
-    settings = make_settings(endpoint_url=server.url, **changes)
-    process = run_command(client_command(folder, endpoint_url=server.url, **changes))
-    return Run(process, folder / "out", draw_schedule(settings), server.seen)
 
 
 @pytest.fixture(scope="module")
@@ -280,98 +243,3 @@ def test_run_with_benchmark_prompts_accepts_early_ends(tmp_path: Path, root: Pat
     assert log.input_tokens.sum() == sum(
         len(request.prompt) + TEMPLATE_TOKENS * request.chat for request in server.seen
     )
-
-
-def test_exception_in_the_loadgen_thread_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "loadgen.tmp").write_text("a file where LoadGen's logs are to be collected")
-    with StreamingServer() as server:
-        result = run(tmp_path, server)
-    assert result.process.returncode == 3
-    assert "FileExistsError" in result.process.stderr
-    assert len(result.log) == 0
-
-
-BROKEN_CLOCK = """
-import os, sys, threading, time
-from pathlib import Path
-from tune.client.client_settings import read_client_settings
-from tune.client.request_dispatcher import THREAD_NAME
-from tune.client.run import run_client
-
-def clock():
-    if threading.current_thread().name == THREAD_NAME:
-        raise RuntimeError("the clock stopped")
-    return time.monotonic_ns()
-
-try:
-    settings = read_client_settings(Path(sys.argv[1]), sys.argv[2])
-    run_client(settings, Path(sys.argv[3]), clock, time.time, print)
-except RuntimeError as error:
-    print(f"raised: {error}", flush=True)
-os._exit(0)
-"""
-
-
-@pytest.mark.slow
-def test_exception_in_the_dispatcher_ends_the_run_with_a_record(tmp_path: Path) -> None:
-    """The run ends at the next line of progress; LoadGen would wait for ever."""
-    with StreamingServer() as server:
-        _, _, _, path, _, url, _, out = client_command(tmp_path, endpoint_url=server.url)
-        result = run_command([sys.executable, "-c", BROKEN_CLOCK, path, url, out])
-    assert "raised: the clock stopped" in result.stdout, result.stderr
-    log = read_requests(tmp_path / "out" / "requests.npz")
-    assert "interrupted" in log.error
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_run_records_what_is_known(tmp_path: Path, sent: signal.Signals) -> None:
-    with StreamingServer(first_token_s=0.05, fault_of=lambda n: "hang" if n % 2 else None) as server:
-        command = client_command(tmp_path, endpoint_url=server.url, load__min_duration_s=600.0)
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mlperf_log_summary.txt").write_text("of an earlier run")
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: len(server.seen) > 80)  # of 64 at once: some have been answered
-        process.send_signal(sent)
-        _, stderr_text = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr_text
-    assert "interrupted" in stderr_text
-    log = read_requests(tmp_path / "out" / "requests.npz")
-    assert len(log) > 40
-    assert set(log.error) == {"", "interrupted"}
-    assert not (tmp_path / "out" / "mlperf_log_summary.txt").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changes", "code", "stderr_text"),
-    [
-        ({"load__target_qps": "fast"}, 2, "load.target_qps"),
-        ({"load__dataset__path": "/nowhere.csv"}, 2, r"nowhere\.csv"),
-        ({"load__client_concurrency": 2**40}, 2, "client_concurrency needs"),
-        ({"endpoint_url": "http://127.0.0.1:9/v1"}, 3, "expected the model 'llama' at http://127.0.0.1:9/v1"),
-    ],
-)
-def test_wrong_settings_are_reported_without_traceback(
-    tmp_path: Path, changes: dict[str, Any], code: int, stderr_text: str
-) -> None:
-    process = run_command(client_command(tmp_path, **changes))
-    assert process.returncode == code, process.stderr
-    assert re.search(stderr_text, process.stderr)
-    assert "Traceback" not in process.stderr
-    assert not (tmp_path / "out" / "requests.npz").exists()
-
-
-def test_file_in_place_of_the_output_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("in the way")
-    process = run_command(client_command(tmp_path))
-    assert process.returncode == 2
-    assert "--out" in process.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["client.json"], ["a", "b", "--out", "c"]])
-def test_wrong_command_line_is_refused(tmp_path: Path, arguments: list[str]) -> None:
-    command = client_command(tmp_path)[:3]
-    assert run_command([*command, *arguments]).returncode == 2

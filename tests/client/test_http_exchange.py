@@ -42,7 +42,7 @@ def test_chunks_are_joined_wherever_reads_split_them(
     "size", [b"", b"-5", b"0x5", b"+5", b"1_0", b"5 5", b"f" * 17, b"<html>", b"1" * 2000]
 )
 def test_chunk_without_a_size_is_refused(size: bytes) -> None:
-    with pytest.raises(ValueError, match="[Cc]hunk size"):
+    with pytest.raises(ValueError, match=r"[Cc]hunk size"):
         parse(CHUNKED, size + b"\r\n")
 
 

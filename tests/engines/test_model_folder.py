@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tune.client.prompts import made_ids
+from tune.client.prompts import random_id_prompts
 from tune.engines.dynamo_mocker.model_folder import VOCABULARY, model_files, token_text
 
 
@@ -18,7 +18,7 @@ def test_every_token_is_a_word_of_its_own() -> None:
 
 
 def test_the_prompts_of_the_client_are_in_the_vocabulary() -> None:
-    assert max(json.loads(made_ids(3, 5000)(0, 5000))) < VOCABULARY
+    assert max(json.loads(random_id_prompts(3, 5000)(0, 5000))) < VOCABULARY
 
 
 def test_the_command_writes_what_is_rendered_and_says_where_it_cannot(tmp_path: Path) -> None:

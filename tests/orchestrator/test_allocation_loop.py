@@ -1,4 +1,4 @@
-"""Attempts of one allocation: which are taken, when it ends, and what goes on from one to the next."""
+"""Test the attempts of one allocation: which run, when it ends, and which processes it keeps."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def job(tmp_path: Path) -> Path:
 
 
 def attempts(job: Path, count: int) -> list[Path]:
-    found = [job.parents[1] / f"t{number}" / "raw" / "1" for number in range(count)]
-    for attempt in found:
+    folders = [job.parents[1] / f"t{number}" / "raw" / "1" for number in range(count)]
+    for attempt in folders:
         enqueue_attempt(job, attempt)
-    return found
+    return folders
 
 
-def test_what_is_posted_is_read_in_order(job: Path) -> None:
+def test_enqueued_attempts_are_read_in_order(job: Path) -> None:
     assert queued_attempts(job) == ()
-    posted = attempts(job, 12)
-    assert list(queued_attempts(job)) == posted
-    assert (job / "inbox" / "0001").read_text() == "t0/raw/1\n"
-    (job / "inbox" / "0013.tmp").write_text("half")
-    assert list(queued_attempts(job)) == posted
+    queued = attempts(job, 12)
+    assert list(queued_attempts(job)) == queued
+    assert (job / "queue" / "0001").read_text() == "t0/raw/1\n"
+    (job / "queue" / "0013.tmp").write_text("half")
+    assert list(queued_attempts(job)) == queued
     with pytest.raises(ValueError, match="subpath"):
         enqueue_attempt(job, Path("/elsewhere/t0/raw/1"))
 
 
-def test_an_attempt_that_was_taken_knows_its_hosts(tmp_path: Path) -> None:
+def test_started_attempt_knows_its_hosts(tmp_path: Path) -> None:
     assert attempt_hosts(tmp_path) == ()
     mark_started(tmp_path, ["gb01", "gb02"])
     assert attempt_hosts(tmp_path) == ("gb01", "gb02")
@@ -63,80 +63,80 @@ def unlimited() -> float | None:
     return None
 
 
-def test_a_closed_inbox_is_worked_off(job: Path) -> None:
-    posted = attempts(job, 3)
+def test_closed_queue_is_worked_off(job: Path) -> None:
+    queued = attempts(job, 3)
     close_queue(job)
-    assert list(iter_queue(job, unlimited, print)) == posted
+    assert list(iter_queue(job, unlimited, print)) == queued
 
 
-def test_an_inbox_that_stays_empty_is_closed(job: Path) -> None:
+def test_queue_that_stays_empty_is_closed(job: Path) -> None:
     first, second = attempts(job, 2)
     assert list(iter_queue(job, unlimited, print, idle_s=0.0)) == [first, second]
     assert is_queue_closed(job)
 
 
-def test_what_comes_while_an_attempt_runs_is_taken(job: Path) -> None:
+def test_attempt_enqueued_during_another_is_run(job: Path) -> None:
     (first,) = attempts(job, 1)
-    taken = []
+    started = []
     for attempt in iter_queue(job, unlimited, print, idle_s=0.0):
-        taken.append(attempt)
+        started.append(attempt)
         if attempt == first:
             enqueue_attempt(job, job.parents[1] / "late" / "raw" / "2")
-    assert taken == [first, job.parents[1] / "late" / "raw" / "2"]
+    assert started == [first, job.parents[1] / "late" / "raw" / "2"]
 
 
-def test_the_first_is_tried_and_no_other_without_time_for_it(job: Path) -> None:
-    said: list[str] = []
+def test_only_the_first_attempt_runs_without_time_left(job: Path) -> None:
+    lines: list[str] = []
     first, _ = attempts(job, 2)
     close_queue(job)
-    assert list(iter_queue(job, lambda: -1.0, said.append)) == [first]
-    assert "leaving it to another job" in said[0]
+    assert list(iter_queue(job, lambda: -1.0, lines.append)) == [first]
+    assert "leaving it to another job" in lines[0]
 
 
-def test_time_that_nobody_tells_is_no_reason_to_stop(job: Path) -> None:
+def test_unknown_time_left_does_not_stop_the_queue(job: Path) -> None:
     def silent() -> float | None:
         raise ResumableError("squeue: no answer")
 
-    posted = attempts(job, 2)
+    queued = attempts(job, 2)
     close_queue(job)
-    assert list(iter_queue(job, silent, print)) == posted
+    assert list(iter_queue(job, silent, print)) == queued
 
 
-def test_who_stops_in_the_middle_closes_the_inbox(job: Path) -> None:
+def test_abandoned_iteration_closes_the_queue(job: Path) -> None:
     attempts(job, 2)
-    taken = iter_queue(job, unlimited, print)
-    next(taken)
+    started = iter_queue(job, unlimited, print)
+    next(started)
     assert not is_queue_closed(job)
-    taken.close()
+    started.close()
     assert is_queue_closed(job)
 
 
 ON_THIS_HOST = """
 import sys
 from pathlib import Path
-from tune.orchestrator.supervision.supervisor import guarded
-from tune.orchestrator.slurm.batch_step import say
+from tune.orchestrator.supervision.supervisor import run_supervised
+from tune.orchestrator.slurm.batch_step import print_line
 from tune.orchestrator.slurm.allocation_loop import iter_queue, run_attempts
-from tune.orchestrator.launcher import ChildProcessLauncher, Nodes
+from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
 
-class ProcessLauncher(ChildProcessLauncher):
-    def swept(self):
-        return "unswept" not in sys.argv
+class Launcher(ChildProcessLauncher):
+    def nodes_clean(self):
+        return "unclean" not in sys.argv
 
-    def withdrawn(self):
-        return "taken back" if "withdrawn" in sys.argv else None
+    def revoked_reason(self):
+        return "taken back" if "revoked" in sys.argv else None
 
 def work(scratch):
-    lent = lambda count: Nodes(("here",) * count, ("127.0.0.1",) * count)
-    inbox = iter_queue(Path(sys.argv[1]), lambda: None, say)
-    return run_attempts(inbox, lent, ProcessLauncher(scratch), say, last=False)
+    allocate = lambda count: NodeAddresses(("here",) * count, ("127.0.0.1",) * count)
+    queue = iter_queue(Path(sys.argv[1]), lambda: None, print_line)
+    return run_attempts(queue, allocate, Launcher(scratch), print_line, last=False)
 
-sys.exit(guarded(work, None, patient=True))
+sys.exit(run_supervised(work, None, external_kill=True))
 """
 
 
 class Pair:
-    """Two trials of one study; their plans differ in one variable of decode_w0. `job` is to run both."""
+    """Hold two trials of one study whose plans differ in one variable of decode_w0; `job` runs both."""
 
     def __init__(self, root: Path, keeps: bool, **behaviour: object) -> None:
         self.first = Trial(root, dict(behaviour), real_client="client" not in behaviour)
@@ -152,13 +152,13 @@ class Pair:
         for attempt in self.attempts:
             enqueue_attempt(self.job, attempt)
 
-    def start(self, *backend: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), *backend]
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", ON_THIS_HOST, str(self.job), *arguments]
         return subprocess.Popen(command, env=self.first.environment(), stderr=subprocess.PIPE, text=True)
 
-    def run(self, *backend: str) -> tuple[int, str]:
+    def run(self, *arguments: str) -> tuple[int, str]:
         close_queue(self.job)
-        with self.start(*backend) as process:
+        with self.start(*arguments) as process:
             return finish(process), process.stderr.read() if process.stderr else ""
 
     def errors(self) -> list[str | None]:
@@ -168,23 +168,23 @@ class Pair:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """The study's folder; what a failed test leaves running is killed."""
+    """Yield the study's folder; kill what a failed test leaves running."""
     yield tmp_path / "study"
     for process in processes_with(f"{MARK}={tmp_path / 'study' / 'state'}"):
         os.kill(process, signal.SIGKILL)
 
 
 def logs(attempt: Path) -> dict[str, bool]:
-    """By process, whether its log is another attempt's."""
+    """Return by process whether its log is another attempt's."""
     return {path.stem: path.is_symlink() for path in (attempt / "logs").iterdir()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keeps", [True, False])
-def test_what_is_the_same_goes_on_where_the_stack_allows(keeps: bool, root: Path) -> None:
+def test_equal_processes_are_kept_where_the_stack_allows(keeps: bool, root: Path) -> None:
     pair = Pair(root, keeps)
-    code, said = pair.run()
-    assert code == 0, said
+    code, lines = pair.run()
+    assert code == 0, lines
     assert pair.errors() == [None, None]
     assert not any(logs(pair.attempts[0]).values())
     same = set(SERVERS) - {"decode_w0"} if keeps else set()
@@ -200,27 +200,27 @@ def test_what_is_the_same_goes_on_where_the_stack_allows(keeps: bool, root: Path
 @pytest.mark.slow
 def test_after_a_failure_everything_starts_anew(root: Path) -> None:
     pair = Pair(root, keeps=True, client=3)
-    code, said = pair.run()
-    assert code == 3, said
+    code, lines = pair.run()
+    assert code == 3, lines
     assert all("the load client ended with exit code 3" in (error or "") for error in pair.errors())
     assert not any(logs(pair.attempts[1]).values())
     assert not pair.first.alive()
 
 
 @pytest.mark.slow
-def test_on_nodes_that_something_is_left_on_no_other_attempt_begins(root: Path) -> None:
+def test_no_attempt_begins_on_unclean_nodes(root: Path) -> None:
     pair = Pair(root, keeps=True, client=3)
-    code, said = pair.run("unswept")
+    code, lines = pair.run("unclean")
     assert code == 3
-    assert "no other attempt begins there" in said
+    assert "no other attempt begins there" in lines
     assert pair.errors()[1] == "no record"
     assert attempt_hosts(pair.attempts[1]) == ()
 
 
 @pytest.mark.slow
-def test_nodes_that_are_taken_back_are_the_reason_and_no_process_is(root: Path) -> None:
+def test_revoked_allocation_is_the_reason_of_the_failure(root: Path) -> None:
     pair = Pair(root, keeps=True, client=3)
-    assert pair.run("withdrawn")[0] == 130
+    assert pair.run("revoked")[0] == 130
     assert re.fullmatch(r"taken back after \d+ s", pair.errors()[0] or "")
     assert pair.errors()[1] == "no record"
     assert not pair.first.alive()
@@ -228,11 +228,11 @@ def test_nodes_that_are_taken_back_are_the_reason_and_no_process_is(root: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_told_to_stop_it_leaves_the_other_attempts(number: signal.Signals, root: Path) -> None:
+def test_stop_signal_leaves_the_other_attempts(number: signal.Signals, root: Path) -> None:
     pair = Pair(root, keeps=True, client="waits")
     with pair.start() as process:
         pair.first.pid("client")
-        for _ in range(2):  # the second one changes nothing: Slurm tells every process, and says it twice
+        for _ in range(2):  # the second changes nothing: Slurm signals each process twice
             process.send_signal(number)
         assert finish(process) == 130
     assert "interrupted after" in (pair.errors()[0] or "")
@@ -243,7 +243,7 @@ def test_told_to_stop_it_leaves_the_other_attempts(number: signal.Signals, root:
 
 
 @pytest.mark.slow
-def test_told_to_stop_while_it_waits_for_more_it_ends_what_it_kept(root: Path) -> None:
+def test_stop_signal_while_idle_ends_kept_processes(root: Path) -> None:
     pair = Pair(root, keeps=True)
     with pair.start() as process:
         wait_for(lambda: read_attempt(pair.attempts[1]))

@@ -1,4 +1,4 @@
-"""Attempts with real processes: how each ends, what is recorded, and that nothing is left behind."""
+"""Run attempts with real processes: how each ends, what it records, and that nothing stays behind."""
 
 from __future__ import annotations
 
@@ -6,46 +6,57 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.fake_deployment import MARK, QUERIES, SERVERS, Trial, finish
+from support.fake_deployment import (
+    MARK,
+    QUERIES,
+    SERVERS,
+    MakeTrial,
+    Trial,
+    assert_nothing_left,
+    finish,
+)
 from support.waiting import wait_for
 
 from tune.analysis.measure import measure
-from tune.orchestrator.attempt import INTERRUPTED
-from tune.records.folders import PROBE_FOLDER, read_attempt
+from tune.client.client_settings import read_client_settings
+from tune.deploy.process_manifest import read_manifest
+from tune.orchestrator.deployment import Deployment
+from tune.orchestrator.failures import AttemptFailed
+from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
+from tune.orchestrator.managed_process import ManagedProcess
+from tune.orchestrator.readiness import ProgressDeadline, bring_up
+from tune.orchestrator.warm_up import warm_up
+from tune.records.folders import PROBE_FOLDER
 from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
-MakeTrial = Callable[..., Trial]
 
-
-@pytest.fixture
-def make_trial(tmp_path: Path) -> Iterator[MakeTrial]:
-    """A trial of stand-ins; what a failed test leaves running is killed."""
-    with ExitStack() as stack:
-
-        def make(**changes: Any) -> Trial:
-            trial = Trial(tmp_path / str(time.monotonic_ns()), **changes)
-            stack.callback(trial.kill_all)
-            return trial
-
-        yield make
-
-
-def assert_nothing_left(trial: Trial) -> None:
-    assert not trial.alive()
-    assert not list((trial.root / "scratch").iterdir())
+@contextmanager
+def deployed(trial: Trial) -> Iterator[Deployment]:
+    """Yield the deployment of a trial in this process, and end what it started."""
+    manifest, scratch = read_manifest(trial.folder.plan), trial.root / "scratch"
+    scratch.mkdir()
+    nodes = NodeAddresses(("localhost",) * manifest.nodes, ("127.0.0.1",) * manifest.nodes)
+    running: list[ManagedProcess] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, trial.mark)
+        launcher = ChildProcessLauncher(scratch)
+    try:
+        yield Deployment(manifest, nodes, launcher, running, plan=trial.folder.plan, raw=trial.attempt)
+    finally:
+        for process in running:
+            process.handle.kill()
+        wait_for(lambda: all(process.handle.poll() is not None for process in running))
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_probe_its_metrics_its_logs_and_nothing_else(make_trial: MakeTrial) -> None:
+def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> None:
     trial = make_trial(real_client=True)
     code, said = trial.run()
     assert code == 0, said
@@ -68,7 +79,7 @@ def test_a_run_leaves_its_probe_its_metrics_its_logs_and_nothing_else(make_trial
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: MakeTrial) -> None:
+def test_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: MakeTrial) -> None:
     trial = make_trial()
     with trial.start() as orchestrator:
         trial.pid("client")
@@ -81,7 +92,7 @@ def test_a_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: Mak
 
 
 @pytest.mark.slow
-def test_a_client_killed_in_mid_run_fails_the_attempt(make_trial: MakeTrial) -> None:
+def test_client_killed_in_mid_run_fails_the_attempt(make_trial: MakeTrial) -> None:
     trial = make_trial()
     with trial.start() as orchestrator:
         os.kill(trial.pid("client"), signal.SIGKILL)
@@ -92,7 +103,7 @@ def test_a_client_killed_in_mid_run_fails_the_attempt(make_trial: MakeTrial) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [2, 3, 130])
-def test_a_client_that_gives_up_fails_the_attempt(code: int, make_trial: MakeTrial) -> None:
+def test_client_that_fails_fails_the_attempt(code: int, make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"client": code})
     assert trial.run()[0] == 3
     assert f"the load client ended with exit code {code}" in (trial.record.error or "")
@@ -101,7 +112,7 @@ def test_a_client_that_gives_up_fails_the_attempt(code: int, make_trial: MakeTri
 
 
 @pytest.mark.slow
-def test_a_worker_that_ends_with_0_before_it_is_ready_fails_the_attempt_at_once(
+def test_worker_that_ends_before_it_is_ready_fails_at_once(
     make_trial: MakeTrial,
 ) -> None:
     trial = make_trial(behaviour={"ends": {"decode_w0": [0, "bye"]}}, quiet_s=60.0)
@@ -122,7 +133,7 @@ def test_a_worker_that_ends_with_0_before_it_is_ready_fails_the_attempt_at_once(
         "pydantic_core._pydantic_core.ValidationError: 1 validation error for TorchLlmArgs\nmax_num_tokenz",
     ],
 )
-def test_an_engine_that_cannot_run_its_configuration_makes_the_point_wrong(
+def test_engine_that_rejects_its_configuration_is_a_configuration_failure(
     words: str, make_trial: MakeTrial
 ) -> None:
     trial = make_trial(behaviour={"ends": {"prefill_w1": [1, words]}})
@@ -133,19 +144,27 @@ def test_an_engine_that_cannot_run_its_configuration_makes_the_point_wrong(
 
 
 @pytest.mark.slow
-def test_the_same_words_of_a_frontend_are_no_evidence_against_the_point(make_trial: MakeTrial) -> None:
+def test_frontend_log_is_no_evidence_against_the_configuration(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"ends": {"frontend": [1, "CUDA out of memory"]}})
     assert trial.run()[0] == 3
     assert trial.record.cause == "infrastructure"
 
 
 @pytest.mark.slow
-def test_a_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"unregistered": ["prefill_w0"]}, quiet_s=1.0)
-    code, _ = trial.run()
-    error = trial.record.error or ""
-    assert code == 3
-    assert "nothing moved for 1 s (cluster.deadlines.quiet_s)" in error
+def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial) -> None:
+    """The clock stands still until all others have registered."""
+    trial = make_trial(behaviour={"unregistered": ["prefill_w0"]})
+    said: list[str] = []
+    seconds = count()
+
+    def clock() -> float:
+        return float(next(seconds) if any("prefill 1 of 2, backend 1 of 1" in line for line in said) else 0)
+
+    with deployed(trial) as deployment, pytest.raises(AttemptFailed) as failed:
+        bring_up(deployment, ProgressDeadline(20.0, 60.0, clock), said.append)
+    error = str(failed.value)
+    assert failed.value.cause == "infrastructure"
+    assert "nothing moved for 20 s (cluster.deadlines.quiet_s)" in error
     assert "prefill 1 of 2" in error
     assert "Missing: 1 of the workers prefill_w0, prefill_w1." in error
     assert "prefill_w0 starts" in error
@@ -153,7 +172,7 @@ def test_a_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTri
     assert_nothing_left(trial)
 
 
-def test_a_port_taken_is_named_with_its_setting_and_nothing_starts(make_trial: MakeTrial) -> None:
+def test_occupied_port_is_named_and_nothing_starts(make_trial: MakeTrial) -> None:
     trial = make_trial()
     with socket.create_server(("127.0.0.1", trial.ports["prefill_w1"])):
         code, _ = trial.run()
@@ -164,7 +183,7 @@ def test_a_port_taken_is_named_with_its_setting_and_nothing_starts(make_trial: M
 
 
 @pytest.mark.slow
-def test_a_program_that_is_not_there_is_named(make_trial: MakeTrial) -> None:
+def test_missing_program_is_named(make_trial: MakeTrial) -> None:
     trial = make_trial()
     path = trial.folder.plan / "processes.json"
     path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
@@ -174,7 +193,7 @@ def test_a_program_that_is_not_there_is_named(make_trial: MakeTrial) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_that_pyxis_would_split_is_refused_with_an_image(tmp_path: Path) -> None:
+def test_folder_that_pyxis_would_split_is_refused(tmp_path: Path) -> None:
     trial = Trial(tmp_path / "a:b")
     path = trial.folder.plan / "processes.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"container": ["--container-image=x"]}))
@@ -184,7 +203,7 @@ def test_a_folder_that_pyxis_would_split_is_refused_with_an_image(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_torn_plan_is_recorded(make_trial: MakeTrial) -> None:
+def test_damaged_plan_is_recorded(make_trial: MakeTrial) -> None:
     trial = make_trial()
     (trial.folder.plan / "processes.json").write_text("{")
     assert trial.run()[0] == 3
@@ -192,7 +211,7 @@ def test_a_torn_plan_is_recorded(make_trial: MakeTrial) -> None:
 
 
 @pytest.mark.slow
-def test_all_traffic_on_one_engine_is_noticed_in_the_warm_up(make_trial: MakeTrial) -> None:
+def test_warm_up_notices_a_worker_without_requests(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 0})
     assert trial.run()[0] == 3
     assert "prefill_w0 40, prefill_w1 none, decode_w0 40" in (trial.record.error or "")
@@ -201,174 +220,23 @@ def test_all_traffic_on_one_engine_is_noticed_in_the_warm_up(make_trial: MakeTri
 
 
 @pytest.mark.slow
-def test_a_deployment_that_never_answers_is_not_waited_for(make_trial: MakeTrial) -> None:
+def test_warm_up_fails_when_nothing_answers(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"silent": True}, quiet_s=1.0)
-    assert trial.run()[0] == 3
-    error = trial.record.error or ""
+    with deployed(trial) as deployment:
+        bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
+        url = deployment.bind(deployment.manifest.endpoint_url)
+        settings = read_client_settings(trial.folder.plan / "client.json", url)
+        with pytest.raises(AttemptFailed) as failed:
+            warm_up(deployment, settings, print)
+    error = str(failed.value)
     assert "No answer came in the warm-up for 1 s (cluster.deadlines.quiet_s)" in error
     assert "Requests got: prefill_w0 none, prefill_w1 none, decode_w0 none" in error
     assert_nothing_left(trial)
 
 
 @pytest.mark.slow
-def test_all_traffic_on_one_engine_is_noticed_after_the_run(make_trial: MakeTrial) -> None:
+def test_run_with_an_unused_worker_fails(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 2}, real_client=True)
     assert trial.run()[0] == 3
     assert f"over the prefill workers: prefill_w0 {QUERIES}, prefill_w1 none" in (trial.record.error or "")
     assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_everything_and_what_is_known_is_written(
-    number: signal.Signals, make_trial: MakeTrial
-) -> None:
-    trial = make_trial()
-    with trial.start() as orchestrator:
-        trial.pid("client")
-        orchestrator.send_signal(number)
-        assert finish(orchestrator) == INTERRUPTED
-    assert "interrupted after" in (trial.record.error or "")
-    assert trial.record.cause == "infrastructure"
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_an_interrupt_while_workers_start_stops_them(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"unregistered": ["decode_w0"]})
-    with trial.start() as orchestrator:
-        trial.pid("decode_w0")
-        orchestrator.send_signal(signal.SIGINT)
-        assert finish(orchestrator) == INTERRUPTED
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_an_orchestrator_that_is_killed_leaves_nothing(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"], "leaves": ["prefill_w0"]})
-    with trial.start() as guardian:
-        trial.pid("client")
-        os.kill(child_of(guardian.pid), signal.SIGKILL)
-        assert finish(guardian) == 128 + signal.SIGKILL
-    assert read_attempt(trial.attempt) is None, "a lost attempt: it ended without its record"
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_a_guardian_that_is_killed_leaves_nothing(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"leaves": ["prefill_w0"]})
-    with trial.start() as guardian:
-        trial.pid("client")
-        guardian.kill()
-        guardian.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_both_killed_at_once_leave_no_process_of_the_plan(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    with trial.start() as guardian:
-        trial.pid("client")
-        orchestrator = child_of(guardian.pid)
-        os.kill(guardian.pid, signal.SIGSTOP)
-        os.kill(orchestrator, signal.SIGKILL)
-        guardian.kill()
-        wait_for(lambda: not trial.alive())
-
-
-@pytest.mark.slow
-def test_an_attempt_ends_when_the_process_that_asked_for_it_is_killed(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    asking = (
-        "import os, subprocess, sys\n"
-        f"argv = [sys.executable, '-m', 'tune.orchestrator', {str(trial.attempt)!r}]\n"
-        "subprocess.Popen([*argv, '--parent', str(os.getpid())], start_new_session=True).wait()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", asking], env=trial.environment(), stderr=subprocess.PIPE
-    ) as parent:
-        trial.pid("client")
-        parent.kill()
-        parent.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-ENDS_THREAD_BY_THREAD = """
-import ctypes, os, signal, subprocess, sys, threading, time
-argv = [sys.executable, "-m", "tune.orchestrator", sys.argv[1], "--parent", str(os.getpid())]
-subprocess.Popen(argv, start_new_session=True)
-asked = threading.Event()
-
-def end():
-    sys.stdin.read()
-    asked.set()
-    time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=end).start()
-asked.wait()
-ctypes.CDLL(None).pthread_exit(None)
-"""
-
-
-@pytest.mark.slow
-def test_a_parent_that_ends_thread_by_thread_asks_once(make_trial: MakeTrial) -> None:
-    """The kernel tells of the thread that started the guardian, then of the one that inherited it."""
-    trial = make_trial(behaviour={"deaf": ["decode_w0"]})
-    command = [sys.executable, "-c", ENDS_THREAD_BY_THREAD, str(trial.attempt)]
-    with subprocess.Popen(
-        command, env=trial.environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as parent:
-        trial.pid("client")
-        assert parent.stdin is not None
-        parent.stdin.close()
-        parent.wait()
-        wait_for(lambda: not trial.alive())
-    assert "interrupted after" in (trial.record.error or "")
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_what_does_not_end_when_asked_is_killed_with_what_it_started(make_trial: MakeTrial) -> None:
-    trial = make_trial(
-        behaviour={"client": 0, "deaf": ["prefill_w1", "frontend"], "leaves": ["prefill_w0", "decode_w0"]}
-    )
-    code, said = trial.run()
-    assert code == 0, said
-    assert "killing what did not end within 1 s: frontend, prefill_w1" in said
-    assert "stopped; 2 processes that it had started were killed" in said
-    assert_nothing_left(trial)
-
-
-@pytest.mark.slow
-def test_a_reader_of_the_progress_that_goes_away_does_not_end_the_attempt(make_trial: MakeTrial) -> None:
-    trial = make_trial(real_client=True)
-    with trial.start() as orchestrator:
-        assert orchestrator.stderr is not None
-        orchestrator.stderr.close()
-        assert finish(orchestrator) == 0
-    assert trial.record.error is None
-    assert_nothing_left(trial)
-
-
-def child_of(process: int) -> int:
-    children = Path(f"/proc/{process}/task/{process}/children")
-    wait_for(lambda: children.read_text().split())
-    return int(children.read_text().split()[0])
-
-
-@pytest.mark.slow
-def test_the_mark_is_inherited_or_these_tests_would_see_nothing(make_trial: MakeTrial) -> None:
-    trial = make_trial(behaviour={"leaves": ["prefill_w0"]})
-    with trial.start() as orchestrator:
-        trial.pid("client")
-        commands = list(trial.alive().values())
-        orchestrator.send_signal(signal.SIGTERM)
-        finish(orchestrator)
-    assert sum("fake_dynamo.py" in command for command in commands) == len(SERVERS) + 1
-    assert sum("sleep 1000" in command for command in commands) == 1
-    assert MARK in trial.environment()

@@ -1,4 +1,4 @@
-"""The batch step of a Slurm job, by itself: no command of Slurm's is asked here."""
+"""Test the batch step of a Slurm job by itself: no command of Slurm's runs here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from support.waiting import wait_for
 from tune.orchestrator.slurm.batch_step import run_allocation
 from tune.orchestrator.supervision.process_tree import descendants
 
-RUN = "import sys; from tune.orchestrator.slurm.batch_step import run_allocation; print(run_allocation(sys.argv[1]))"
+RUN = """
+import sys
+from tune.orchestrator.slurm.batch_step import run_allocation
+print(run_allocation(sys.argv[1]))
+"""
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def job(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_job_of_another_id_does_nothing(
+def test_job_with_another_id_does_nothing(
     job: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (job / "job.json").write_text(json.dumps({"job_id": "7"}))
@@ -35,29 +39,29 @@ def test_the_job_of_another_id_does_nothing(
     assert [path.name for path in job.iterdir()] == ["job.json"]
 
 
-def test_a_torn_record_of_a_job_does_not_stop_it(job: Path) -> None:
+def test_damaged_record_of_a_job_does_not_stop_it(job: Path) -> None:
     (job / "job.json").write_text('{"job_id": "')
-    given = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
+    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
     (job / "closed").touch()
     command = [sys.executable, "-c", RUN, str(job)]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "0", done.stderr
 
 
-def test_an_orchestrator_that_is_killed_is_told_of_by_the_one_that_is_left(job: Path) -> None:
-    """Want of memory on the first node kills it, and submitit calls the job completed."""
-    given = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
-    guardian = subprocess.Popen(
+def test_supervisor_reports_a_killed_orchestrator(job: Path) -> None:
+    """A lack of memory on the first node kills it, and submitit calls the job completed."""
+    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
+    supervisor = subprocess.Popen(
         [sys.executable, "-c", RUN, str(job)],
-        env=given,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     wait_for((job / "scratch").exists)
-    (orchestrator,) = descendants(guardian.pid)
+    (orchestrator,) = descendants(supervisor.pid)
     os.kill(orchestrator, signal.SIGKILL)
-    out, said = guardian.communicate(timeout=120)
+    out, said = supervisor.communicate(timeout=120)
     assert out.strip() == str(128 + signal.SIGKILL)
     assert "the orchestrator was ended by SIGKILL and left no record" in said
     assert not (job / "scratch").exists()

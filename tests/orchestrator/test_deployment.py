@@ -1,4 +1,4 @@
-"""How a process of a plan is bound to the nodes that it runs on."""
+"""Test how a process of a plan is bound to its nodes and started."""
 
 from __future__ import annotations
 
@@ -19,38 +19,40 @@ from tune.orchestrator.supervision.signals import Interrupted, raise_first_signa
 IMAGE = "--container-image=x"
 
 
-class Noted(ChildProcessLauncher):
-    """Starts processes on this machine, and notes what was asked."""
+class RecordingLauncher(ChildProcessLauncher):
+    """Start processes on this machine, and record them."""
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
-        self.bound: list[ResolvedProcess] = []
+        self.resolved: list[ResolvedProcess] = []
 
-    def start(self, bound: ResolvedProcess) -> ProcessHandle:
-        self.bound.append(bound)
-        return super().start(bound)
+    def start(self, resolved: ResolvedProcess) -> ProcessHandle:
+        self.resolved.append(resolved)
+        return super().start(resolved)
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_a_kept_container_has_the_name_of_its_process_in_every_trial(tmp_path: Path, keeps: bool) -> None:
+def test_kept_container_is_named_after_its_process(tmp_path: Path, keeps: bool) -> None:
     plan = Trial(tmp_path).folder.plan
-    launch = read_manifest(plan).model_copy(update={"container": (IMAGE,), "keeps_containers": keeps})
-    nodes = NodeAddresses(("gb01",) * launch.nodes, ("127.0.0.1",) * launch.nodes)
-    asked = []
+    manifest = read_manifest(plan).model_copy(update={"container": (IMAGE,), "keeps_containers": keeps})
+    nodes = NodeAddresses(("gb01",) * manifest.nodes, ("127.0.0.1",) * manifest.nodes)
+    container_options = []
     for attempt in ("1", "2"):
-        starter = Noted(tmp_path)
-        deployment = Deployment(launch, nodes, starter, [], plan=plan, raw=tmp_path / attempt)
+        launcher = RecordingLauncher(tmp_path)
+        deployment = Deployment(manifest, nodes, launcher, [], plan=plan, raw=tmp_path / attempt)
         running = deployment.start(deployment.services()[0])
-        running.started.kill()
-        asked.append([word for word in step_command(starter.bound[0]) if word.startswith("--container")])
-    name = [f"--container-name=tune_{launch.processes[0].name}"] * keeps
-    assert asked == [[IMAGE, *name]] * 2
+        running.handle.kill()
+        container_options.append(
+            [word for word in step_command(launcher.resolved[0]) if word.startswith("--container")]
+        )
+    name = [f"--container-name=tune_{manifest.processes[0].name}"] * keeps
+    assert container_options == [[IMAGE, *name]] * 2
 
 
-def test_a_signal_in_the_middle_of_a_start_is_not_lost(tmp_path: Path) -> None:
-    """It comes while the process forks, where Python drops what a handler raises."""
+def test_signal_during_a_start_is_not_lost(tmp_path: Path) -> None:
+    """The signal arrives while the process forks, where Python drops what a handler raises."""
     plan, armed = Trial(tmp_path).folder.plan, [True]
-    launch = read_manifest(plan)
+    manifest = read_manifest(plan)
 
     def interrupt() -> None:
         if armed:
@@ -58,10 +60,10 @@ def test_a_signal_in_the_middle_of_a_start_is_not_lost(tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     os.register_at_fork(after_in_parent=interrupt)
-    nodes = NodeAddresses(("gb01",) * launch.nodes, ("127.0.0.1",) * launch.nodes)
+    nodes = NodeAddresses(("gb01",) * manifest.nodes, ("127.0.0.1",) * manifest.nodes)
     running: list[ManagedProcess] = []
     deployment = Deployment(
-        launch, nodes, ChildProcessLauncher(tmp_path), running, plan=plan, raw=tmp_path / "1"
+        manifest, nodes, ChildProcessLauncher(tmp_path), running, plan=plan, raw=tmp_path / "1"
     )
     before = signal.signal(signal.SIGTERM, raise_first_signal())
     try:
@@ -70,4 +72,4 @@ def test_a_signal_in_the_middle_of_a_start_is_not_lost(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     (started,) = running
-    started.started.kill()
+    started.handle.kill()

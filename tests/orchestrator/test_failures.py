@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tune.orchestrator.failures import classify_failure, last_lines
 
-POINT = [
+CONFIGURATION_ERRORS = [
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of",
     "RuntimeError: [TensorRT-LLM][ERROR] CUDA runtime error in cudaMalloc: cudaErrorMemoryAllocation",
     "pydantic_core._pydantic_core.ValidationError: 2 validation errors for TorchLlmArgs",
 ]
-WORLD = [
+INFRASTRUCTURE_ERRORS = [
     "",
     "Killed",
     "OSError: [Errno 28] No space left on device",
@@ -24,21 +24,21 @@ WORLD = [
 ]
 
 
-@pytest.mark.parametrize("line", POINT)
-def test_evidence_against_the_point(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", CONFIGURATION_ERRORS)
+def test_engine_error_is_a_configuration_failure(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("starting\n" * 50 + line + "\n" + "shutting down\n" * 50)
     assert classify_failure(log) == "configuration"
 
 
-@pytest.mark.parametrize("line", WORLD)
-def test_without_evidence_it_is_the_world(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", INFRASTRUCTURE_ERRORS)
+def test_other_error_is_an_infrastructure_failure(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"starting\n{line}\n")
     assert classify_failure(log) == "infrastructure"
 
 
-def test_a_log_that_is_not_there_is_no_evidence(tmp_path: Path) -> None:
+def test_missing_log_is_an_infrastructure_failure(tmp_path: Path) -> None:
     assert classify_failure(tmp_path / "none") == "infrastructure"
     assert "(nothing)" in last_lines(tmp_path / "none")
 

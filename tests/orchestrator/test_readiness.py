@@ -9,6 +9,8 @@ STATES = st.lists(st.tuples(st.floats(0.01, 5.0), st.integers(0, 2)), min_size=1
 
 
 class Clock:
+    """Return the time that a test sets."""
+
     def __init__(self) -> None:
         self.now_s = 100.0
 
@@ -17,21 +19,24 @@ class Clock:
 
 
 @given(STATES)
-def test_patience_lasts_as_long_as_the_state_keeps_changing(steps: list[tuple[float, int]]) -> None:
+def test_deadline_moves_while_the_state_changes(steps: list[tuple[float, int]]) -> None:
     clock = Clock()
-    patience = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
+    deadline = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
     last, moved_s = None, clock.now_s
     for passed_s, state in steps:
         clock.now_s += passed_s
         if state != last:
             last, moved_s = state, clock.now_s
-        over = patience.over(state)
+        over = deadline.over(state)
         assert (over is None) == (clock.now_s - moved_s <= 4.0 and clock.now_s - 100.0 <= 50.0)
 
 
-def test_progress_without_end_is_not_waited_for() -> None:
+def test_deadline_ends_despite_endless_progress() -> None:
     clock = Clock()
-    patience = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
-    seen = [patience.over(number) for number in range(60) if (clock.__setattr__("now_s", 100.0 + number), 1)]
+    deadline = ProgressDeadline(quiet_s=4.0, ready_s=50.0, clock=clock)
+    seen = []
+    for number in range(60):
+        clock.now_s = 100.0 + number
+        seen.append(deadline.over(number))
     assert seen[:51] == [None] * 51
     assert seen[51] == "not within 50 s (cluster.deadlines.ready_s)"

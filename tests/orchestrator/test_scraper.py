@@ -27,7 +27,7 @@ def worker(name: str, port: int | None, node: int = 0) -> Process:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where something answers with TEXT."""
+    """Yield a port on which a server answers with TEXT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -44,18 +44,18 @@ def port() -> Iterator[int]:
         server.shutdown()
 
 
-def test_counters_are_those_of_requests_and_of_workers_that_have_any(port: int) -> None:
+def test_counters_cover_requests_of_workers_with_metrics(port: int) -> None:
     workers = [worker("a", port), worker("b", port, node=1), worker("c", None)]
     assert request_counts(workers, NODES) == {"a": 7.0, "b": 7.0}
     assert requests_in_flight(workers, NODES) == 6.0
 
 
-def test_a_worker_that_does_not_tell_is_named_with_its_host(port: int) -> None:
+def test_silent_worker_is_named_with_its_host(port: int) -> None:
     with pytest.raises(OSError, match=r"dead on nor-this: .*refused"):
         request_counts([worker("a", port), worker("dead", 9, node=1)], NODES)
 
 
-def test_who_does_not_answer_is_noted_and_the_others_are_written(port: int, tmp_path: Path) -> None:
+def test_missed_scrape_is_noted_and_others_are_written(port: int, tmp_path: Path) -> None:
     dead = worker("dead", 9)  # the discard service's port, on which nothing listens here
     with Scraper([dead, worker("a", port), worker("c", None)], NODES, tmp_path / "probe"):
         pass
@@ -65,7 +65,7 @@ def test_who_does_not_answer_is_noted_and_the_others_are_written(port: int, tmp_
     assert {len(scrape.samples) for scrape in scrapes if scrape.process == "a"} == {3}
 
 
-def test_a_record_that_cannot_be_written_is_not_passed_over(tmp_path: Path) -> None:
+def test_unwritable_metrics_file_raises(tmp_path: Path) -> None:
     (tmp_path / METRICS_FILE).mkdir()
     with pytest.raises(IsADirectoryError), Scraper([], NODES, tmp_path):
         pass

@@ -1,4 +1,4 @@
-"""Folders for temporary files: their owners' alone, and removed when nobody is left who would."""
+"""Test folders for temporary files: each has one owner, and a later one removes what it left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_is_in_use_stays_and_what_a_killed_process_left_is_removed(temporary: Path) -> None:
+def test_only_abandoned_folders_are_removed(temporary: Path) -> None:
     (temporary / "tune-slurm-x").mkdir()
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout

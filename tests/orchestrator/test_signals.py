@@ -10,8 +10,8 @@ from tune.orchestrator.supervision.signals import STOP_SIGNALS, Interrupted, def
 
 
 @pytest.fixture(autouse=True)
-def handled() -> Iterator[None]:
-    """The handler of an orchestrator, and afterwards that of the tests."""
+def orchestrator_handlers() -> Iterator[None]:
+    """Install the handlers of an orchestrator, and afterwards those of the tests."""
     handler = raise_first_signal()
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     yield
@@ -28,7 +28,7 @@ def test_only_the_first_signal_is_raised(number: signal.Signals) -> None:
         signal.raise_signal(later)
 
 
-def test_a_signal_waits_for_the_end_of_the_block() -> None:
+def test_signal_is_deferred_to_the_end_of_the_block() -> None:
     done = False
 
     def work() -> None:
@@ -42,8 +42,8 @@ def test_a_signal_waits_for_the_end_of_the_block() -> None:
     assert done
 
 
-def test_a_thread_that_takes_the_signal_does_not_end_the_wait() -> None:
-    """A mask would: the kernel gives the signal to the other thread, and Python runs the handler in this."""
+def test_signal_to_another_thread_is_deferred_too() -> None:
+    """A mask would not defer it: the kernel signals the other thread, Python runs the handler here."""
     done = False
 
     def work() -> None:
@@ -62,7 +62,7 @@ def test_a_thread_that_takes_the_signal_does_not_end_the_wait() -> None:
     assert done
 
 
-def test_behind_the_last_work_a_signal_has_nothing_to_stop() -> None:
+def test_signal_after_the_last_work_is_ignored() -> None:
     with defer_signals(last=True):
         signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGUSR2)

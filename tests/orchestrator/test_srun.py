@@ -12,7 +12,7 @@ from tune.orchestrator.slurm.srun import step_command, step_environment
 CONTAINER = ("--container-image=/a b.sqsh", "--container-mounts=/p:/p")
 
 
-def bound(
+def resolved(
     process: Process, gpus_per_node: int | None = None, container: tuple[str, ...] = ()
 ) -> ResolvedProcess:
     hosts = tuple(f"gb{node:02d}" for node in process.nodes)
@@ -20,42 +20,42 @@ def bound(
 
 
 def worker(nodes: int, gpus: int, **env: str) -> Process:
-    placed = tuple((node, gpu) for node in range(3, 3 + nodes) for gpu in range(gpus))
-    return Process("decode_w0", "decode", 3, placed, env, ("trtllm-llmapi-launch", "a b"), "log")
+    gpu_positions = tuple((node, gpu) for node in range(3, 3 + nodes) for gpu in range(gpus))
+    return Process("decode_w0", "decode", 3, gpu_positions, env, ("trtllm-llmapi-launch", "a b"), "log")
 
 
 def options(command: list[str]) -> dict[str, str]:
     return dict(word.partition("=")[::2] for word in command if word.startswith("--"))
 
 
-@given(nodes=st.integers(1, 4), gpus=st.integers(1, 8), asks=st.booleans())
-def test_a_worker_has_a_task_a_gpu_on_its_nodes_in_rank_order(nodes: int, gpus: int, asks: bool) -> None:
-    command = step_command(bound(worker(nodes, gpus), gpus_per_node=8 if asks else None))
-    said = options(command)
+@given(nodes=st.integers(1, 4), gpus=st.integers(1, 8), sets_gpus_per_node=st.booleans())
+def test_worker_has_one_task_per_gpu_in_rank_order(nodes: int, gpus: int, sets_gpus_per_node: bool) -> None:
+    command = step_command(resolved(worker(nodes, gpus), gpus_per_node=8 if sets_gpus_per_node else None))
+    options_given = options(command)
     assert command[0] == "srun"
-    assert int(said["--nodes"]) == nodes
-    assert said["--nodelist"].split(",") == [f"gb{node:02d}" for node in range(3, 3 + nodes)]
-    assert int(said["--ntasks"]) == int(said["--ntasks-per-node"]) * nodes == nodes * gpus
-    assert (said["--mpi"], said["--distribution"]) == ("pmix", "block")
-    assert said.get("--gpus-per-node") == ("8" if asks else None)
+    assert int(options_given["--nodes"]) == nodes
+    assert options_given["--nodelist"].split(",") == [f"gb{node:02d}" for node in range(3, 3 + nodes)]
+    assert int(options_given["--ntasks"]) == int(options_given["--ntasks-per-node"]) * nodes == nodes * gpus
+    assert (options_given["--mpi"], options_given["--distribution"]) == ("pmix", "block")
+    assert options_given.get("--gpus-per-node") == ("8" if sets_gpus_per_node else None)
     assert command[-2:] == ["trtllm-llmapi-launch", "a b"]
-    assert "--no-kill" not in said
+    assert "--no-kill" not in options_given
 
 
 def test_variables_are_set_inside_the_step() -> None:
     """Slurm sets CUDA_VISIBLE_DEVICES in a step, and an image its own variables."""
-    command = step_command(bound(worker(1, 2, CUDA_VISIBLE_DEVICES="2,3"), container=CONTAINER))
+    command = step_command(resolved(worker(1, 2, CUDA_VISIBLE_DEVICES="2,3"), container=CONTAINER))
     assert command[-4:] == ["env", "CUDA_VISIBLE_DEVICES=2,3", "trtllm-llmapi-launch", "a b"]
     assert command.index(CONTAINER[1]) < command.index("env")
 
 
-def test_services_have_one_task_and_no_gpu_and_the_client_no_image() -> None:
+def test_services_have_one_task_and_the_client_no_image() -> None:
     for role in ("etcd", "client"):
         process = Process(role, "etcd" if role == "etcd" else "client", 0, (), {}, ("run",), "log")
-        command = step_command(bound(process, gpus_per_node=4, container=CONTAINER))
-        said = options(command)
-        assert (said["--ntasks"], said["--mpi"]) == ("1", "none")
-        assert "--gpus-per-node" not in said
+        command = step_command(resolved(process, gpus_per_node=4, container=CONTAINER))
+        options_given = options(command)
+        assert (options_given["--ntasks"], options_given["--mpi"]) == ("1", "none")
+        assert "--gpus-per-node" not in options_given
         assert (CONTAINER[0] in command) == (role == "etcd")
         assert command[-1] == "run"
         assert "env" not in command
@@ -65,11 +65,11 @@ NAMES = st.sampled_from(["SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "HOME", 
 
 
 @given(st.dictionaries(st.tuples(NAMES, st.text("ABC_", max_size=6)).map("".join), st.just("x")))
-def test_a_step_inherits_the_job_and_not_the_batch_step(environment: dict[str, str]) -> None:
+def test_step_inherits_the_job_but_not_the_batch_step(environment: dict[str, str]) -> None:
     job = {"SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SLURM_JOB_NODELIST": "gb[1-2]"}
     kept = step_environment(environment | job | {"SLURM_NTASKS": "1", "SLURM_CPU_BIND": "x", "PMI_RANK": "0"})
     assert job.items() <= kept.items()
-    empty_figure = environment.keys() - kept.keys()
-    assert all(name.startswith(("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")) for name in empty_figure)
+    removed = environment.keys() - kept.keys()
+    assert all(name.startswith(("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")) for name in removed)
     for name in kept.keys() - job.keys():
         assert not name.startswith(("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_"))

@@ -1,4 +1,4 @@
-"""What the real sacct says of jobs, and what is made of it."""
+"""Read what the real sacct reports about jobs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ MEANT = {
     "preempted": ("PREEMPTED", "0:0", 1),
     "loses a node": ("NODE_FAIL", "0:0", 2),
 }
-"""State, exit code, nodes."""
+"""State, exit code and number of nodes by kind of job."""
 
 
-def test_every_end_of_a_job_is_read_from_the_accounting(accounted_nodes: SlurmRack, tmp_path: Path) -> None:
-    """Also once the controller has forgotten the job; and no accounting is no end."""
+def test_every_end_of_a_job_is_read_from_accounting(accounted_nodes: SlurmRack, tmp_path: Path) -> None:
+    """The end is read after the controller has forgotten the job, and not without accounting."""
     rack = accounted_nodes
     common = ("sbatch", "--parsable", "--no-requeue", f"--output={tmp_path}/%j.out")
     ids = {name: rack.run(*common, *words).strip() for name, words in JOBS.items()}

@@ -1,6 +1,6 @@
-"""Worker steps as production has them, on real Slurm: what ran where is what the plan says, rank by rank.
+"""Run worker steps of production plans on real Slurm: each rank runs where the plan puts it.
 
-The engines are stubs that print what they were started with; Slurm, PMIx, the orchestrator, the plan of
+The engines are fakes that print what they were started with; Slurm, PMIx, the orchestrator, the plan of
 stack=dynamo_v0 and dynamo_v1, LoadGen and its client are real. Jobs are submitted by hand, by job.sbatch.
 """
 
@@ -34,7 +34,7 @@ TWO_TP2_ON_ONE_NODE = (
 
 
 def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[ProcessManifest, Path]:
-    """Render the plan of `words`, submit its job.sbatch and wait: the plan, and the attempt's folder."""
+    """Render a plan, submit its job.sbatch and wait; return the plan and the attempt's folder."""
     command = (sys.executable, "-m", "tune", "action=plan", *slurm.words, *words)
     said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
     plan = folder / said.splitlines()[-1].split()[-1]
@@ -52,7 +52,7 @@ def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[ProcessManifes
 
 
 def ranks(attempt: Path, process: Process) -> dict[int, dict[str, str | None]]:
-    """What each rank of a worker's step said that it was given."""
+    """Return what each rank of a worker's step printed about its environment."""
     log = attempt / process.log.replace("${NODE}", NODES[process.node_index])
     found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     return {int(rank["SLURM_PROCID"]): rank for rank in found}
@@ -60,7 +60,7 @@ def ranks(attempt: Path, process: Process) -> dict[int, dict[str, str | None]]:
 
 @pytest.mark.parametrize("stack", ["dynamo_v0", "dynamo_v1"])
 @pytest.mark.parametrize("shape", [TP8_OVER_TWO_NODES, TWO_TP2_ON_ONE_NODE], ids=["TP4 and TP8", "2 x TP2"])
-def test_every_rank_has_the_node_and_the_gpu_of_the_plan(
+def test_each_rank_runs_on_its_planned_node_and_gpu(
     stack: str, shape: tuple[str, ...], slurm: SlurmRack, tmp_path: Path
 ) -> None:
     words = (*small(), f"stack={stack}", *shape, *stubbed(tmp_path / "stub"))

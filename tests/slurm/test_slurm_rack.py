@@ -1,4 +1,4 @@
-"""The tests' own Slurm: it is what a test may take it for, and nothing of it outlives the tests."""
+"""Test the tests' own Slurm: it behaves like a rack, and nothing of it outlives the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEP = "echo $(hostname) $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES"
 
 
 def listening(folder: Path) -> set[str]:
-    """ADDRESS:PORT of every listening TCP socket of processes that name `folder`.
+    """Return ADDRESS:PORT of every listening TCP socket of processes that name `folder`.
 
     Source: Linux, proc_net_tcp(5): addresses in hexadecimal, in the machine's byte order; state 0A listens.
     """
@@ -39,12 +39,12 @@ def listening(folder: Path) -> set[str]:
     return found
 
 
-def test_steps_run_as_on_hosts_of_their_own(slurm: SlurmRack) -> None:
+def test_steps_run_on_separate_hosts(slurm: SlurmRack) -> None:
     said = slurm.run("srun", f"--nodes={COUNT}", "--gpus-per-node=4", "sh", "-c", STEP)
     assert sorted(line.split() for line in said.splitlines()) == [[node, node, "0,1,2,3"] for node in NODES]
 
 
-def test_a_job_starts_steps_on_its_other_nodes(slurm: SlurmRack, tmp_path: Path) -> None:
+def test_job_starts_steps_on_its_other_nodes(slurm: SlurmRack, tmp_path: Path) -> None:
     batch = "#!/bin/sh\nsrun -N1 -n1 --overlap -w g02 sh -c 'hostname; getent hosts g01' >$OUT\n"
     (tmp_path / "job").write_text(batch)
     where = f"--export=ALL,OUT={tmp_path}/step"
@@ -53,20 +53,20 @@ def test_a_job_starts_steps_on_its_other_nodes(slurm: SlurmRack, tmp_path: Path)
     assert (tmp_path / "step").read_text().split() == ["g02", slurm.address("g01"), "g01"]
 
 
-def test_a_step_has_ranks_by_pmix(slurm: SlurmRack) -> None:
+def test_step_gets_ranks_from_pmix(slurm: SlurmRack) -> None:
     said = slurm.run(
         "srun", "-N2", "--ntasks-per-node=2", "--mpi=pmix", "sh", "-c", "echo $PMIX_RANK $(hostname)"
     )
     assert sorted(said.split("\n")) == ["", "0 g01", "1 g01", "2 g02", "3 g02"]
 
 
-def test_every_daemon_listens_on_its_own_loopback_address(slurm: SlurmRack) -> None:
+def test_each_daemon_listens_on_its_own_address(slurm: SlurmRack) -> None:
     found = listening(slurm.folder)
     own = {f"{slurm.address(node)}:6818" for node in NODES}
     assert found == own | {f"{slurm.address(CONTROLLER)}:6817"}
 
 
-def test_a_node_without_power_fails_its_job_and_comes_back(slurm: SlurmRack) -> None:
+def test_killed_node_fails_its_job_and_returns(slurm: SlurmRack) -> None:
     job = slurm.run("sbatch", "--parsable", "--no-requeue", "-N3", "--wrap", "srun sleep 1000").strip()
     slurm.wait(lambda: len(slurm.visitors()) == 3, 20, "steps on three nodes")
     slurm.kill_node("g02")
@@ -76,8 +76,8 @@ def test_a_node_without_power_fails_its_job_and_comes_back(slurm: SlurmRack) -> 
     assert slurm.all_idle()
 
 
-def test_killed_with_its_user_it_leaves_nothing(tmp_path: Path) -> None:
-    """A process that has a rack with a job on it ends without a word: so do the rack and the job."""
+def test_rack_ends_with_its_user(tmp_path: Path) -> None:
+    """The process that runs a rack with a job is killed: the rack and the job end too."""
     rack = [sys.executable, slurm_rack.__file__]
     job = ["srun", "-N2", "sh", "-c", f"echo $SLURM_CONF > {tmp_path}/$SLURMD_NODENAME; sleep 1000"]
     with subprocess.Popen([*rack, *job], stderr=subprocess.DEVNULL) as user:

@@ -1,4 +1,4 @@
-"""A trial whose plan is made of stand-ins, and what of it still runs."""
+"""Make trials whose plans consist of fake processes, and find what of them still runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
 from tune.spec.trial import TrialSpec
 
-FAKE_DYNAMO = Path(__file__).with_name("fake_dynamo.py")
+FAKE = Path(__file__).with_name("fake_dynamo.py")
 MARK = "TUNE_TEST_MARK"
 NAMES: tuple[tuple[str, ProcessRole], ...] = (
     ("etcd", "etcd"),
@@ -35,10 +35,11 @@ NAMES: tuple[tuple[str, ProcessRole], ...] = (
 )
 SERVERS = tuple(name for name, role in NAMES if role != "client")
 QUERIES = 60
+STOP_S = 1.0
 
 
 def short_spec(frontend_port: int) -> TrialSpec:
-    """A trial of 60 queries in about a second."""
+    """Return a trial of 60 queries in about a second."""
     load = [
         *("load.target_qps=60.0", "load.min_duration_s=1.0", f"load.min_queries={QUERIES}"),
         *("load.concatenate_permutation=false", "load.request_timeout_s=20.0"),
@@ -52,32 +53,29 @@ def short_spec(frontend_port: int) -> TrialSpec:
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [int(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
     return ports
 
 
 @dataclass
 class Trial:
-    """Hold a trial in `root`.
-
-    `behaviour` is what fake_dynamo.py reads; `alter` changes the spec before its plan is made.
-    """
+    """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan."""
 
     root: Path
     behaviour: dict[str, Any] = field(default_factory=dict)
     quiet_s: float = 20.0
+    stop_s: float = STOP_S
     real_client: bool = False
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
         self.folder = TrialFolder(self.root / "t0")
         self.state = self.root / "state"
-        for part in ("began", "registered"):
-            (self.state / part).mkdir(parents=True)
+        (self.state / "began").mkdir(parents=True)
         self.ports = dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True))
         self.spec = self.alter(short_spec(self.ports["frontend"]))
         self.attempt = self.folder.new_attempt()
@@ -86,23 +84,15 @@ class Trial:
         self._write()
 
     def _write(self) -> None:
-        usual: dict[str, Any] = {"unregistered": [], "ends": {}, "deaf": [], "leaves": [], "client": "waits"}
-        usual |= {
-            "one_engine_after": None,
-            "silent": False,
-            "late_after": None,
-            "holds_s": 0.0,
-            "peers": self.ports,
-            "model": self.spec.model.served_name,
-        }
-        (self.state / "behaviour.json").write_text(json.dumps(usual | self.behaviour))
+        behaviour = {"model": self.spec.model.served_name} | self.behaviour
+        (self.state / "behaviour.json").write_text(json.dumps(behaviour))
         url = f"http://127.0.0.1:{self.ports['frontend']}"
         ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name, "--frontend", url)
-        launch = ProcessManifest(
+        manifest = ProcessManifest(
             nodes=3,
             processes=tuple(self._process(name, role) for name, role in NAMES),
             ready=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
-            deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=1.0),
+            deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_url=f"{url}/v1",
             container=(),
             keeps_containers=False,
@@ -110,13 +100,14 @@ class Trial:
             keeps_processes=True,
         )
         self.folder.plan.mkdir(parents=True)
-        (self.folder.plan / MANIFEST_FILE).write_text(launch.text())
+        (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())
         (self.folder.plan / "client.json").write_text(client_json(self.spec))
         self.folder.write_spec(self.spec)
 
     def _process(self, name: str, role: ProcessRole) -> Process:
         port = self.ports.get(name, 0)
-        argv: tuple[str, ...] = (sys.executable, str(FAKE_DYNAMO), str(self.state), name, role, str(port))
+        argv: tuple[str, ...] = (sys.executable, str(FAKE), str(self.state))
+        argv += ("process", name, role, str(port))
         if role == "client" and self.real_client:
             argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json")
             argv += (
@@ -131,18 +122,18 @@ class Trial:
 
     @property
     def record(self) -> AttemptRecord:
-        found = read_attempt(self.attempt)
-        assert found is not None, "no attempt.json"
-        return found
+        record = read_attempt(self.attempt)
+        assert record is not None, "no attempt.json"
+        return record
 
     def environment(self) -> dict[str, str]:
-        """That of an orchestrator, with a mark that all its processes inherit."""
+        """Return the environment of an orchestrator, with a mark that all its processes inherit."""
         scratch = self.root / "scratch"
         scratch.mkdir(exist_ok=True)
         return dict(os.environ) | {MARK: self.mark, "TMPDIR": str(scratch)}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The orchestrator of one attempt."""
+        """Start the orchestrator of one attempt."""
         return subprocess.Popen(
             [sys.executable, "-m", "tune.orchestrator", str(self.attempt), *arguments],
             env=self.environment(),
@@ -151,23 +142,33 @@ class Trial:
         )
 
     def run(self) -> tuple[int, str]:
-        """Exit code and what it said."""
+        """Run the attempt; return the exit code and the lines of progress."""
         with self.start() as orchestrator:
             return finish(orchestrator), (orchestrator.stderr.read() if orchestrator.stderr else "")
 
     def pid(self, name: str) -> int:
-        """The process of that name, once it works."""
+        """Return the id of the process `name` once it works."""
         path = self.state / "began" / name
         wait_for(path.exists)
         return int(path.read_text())
 
     def alive(self) -> dict[int, str]:
-        """Command lines of all processes that carry this trial's mark."""
+        """Return the command lines of all processes with this trial's mark, by id."""
         return processes_with(f"{MARK}={self.mark}")
 
     def kill_all(self) -> None:
         for process in self.alive():
             os.kill(process, signal.SIGKILL)
+
+
+MakeTrial = Callable[..., Trial]
+"""Takes fields of Trial without its root."""
+
+
+def assert_nothing_left(trial: Trial) -> None:
+    """Check that no process and no scratch file of the trial is left."""
+    assert not trial.alive()
+    assert not list((trial.root / "scratch").iterdir())
 
 
 def finish(process: subprocess.Popen[Any]) -> int:

@@ -1,13 +1,25 @@
-"""Stand in for one process of a deployment: fake_dynamo.py STATE NAME ROLE PORT. Standard library only.
+"""Act as a program of a Dynamo deployment: etcd, NATS, frontend, worker or load client.
 
-STATE/behaviour.json says how the process behaves: {"unregistered": [names], "ends": {name: [exit code, last
-line]}, "deaf": [names that ignore SIGTERM], "leaves": [names that leave a child], "one_engine_after": number
-of requests after which the first engine of each role gets all, or null, "silent": whether requests stay
-without response, "late_after": number of requests after which responses take 3 s longer, or null, "holds_s":
-seconds after its last request during which a worker still reports one in flight, "peers": {name: port},
-"client": "waits" or an exit code}. STATE/began/NAME holds the process id.
+Uses the standard library only.
+
+fake_dynamo.py STATE process NAME ROLE PORT acts as the process NAME of a plan. fake_dynamo.py STATE program
+PROGRAM ARGUMENT ... acts as the program that a real plan starts with these arguments; a worker's rank then
+prints one line of JSON, what it was started with, and rank 0 registers.
+
+A worker registers with a file in STATE/registered/ROOM, which counts as long as the worker lives; ROOM is the
+address of its etcd. STATE/began/NAME holds the id of a process that works. STATE/behaviour.json holds, all
+optional, where a process is meant by its name or its role:
+  unregistered, deaf, leaves: processes that never register; that ignore SIGTERM; that leave a child behind
+  ends: {name: [exit code, last words]}
+  one_engine_after: number of requests after which one worker of each role serves all
+  late_after, late_s: number of requests after which answers take late_s longer
+  silent: whether no request is ever answered
+  client: exit code of the load client, or "waits", as it does by default
+  model: name of the served model
+As long as the file STATE/holding exists, every worker reports one request in flight.
 """
 
+import base64
 import json
 import os
 import signal
@@ -15,96 +27,193 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import ThreadingHTTPServer
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from dynamo_http import DynamoHandler, one_token_stream, send_work
-
-STATE, NAME, ROLE, PORT = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+STATE, STYLE, ARGUMENTS = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 BEHAVIOUR = json.loads((STATE / "behaviour.json").read_text())
+ROOM = os.environ.get("ETCD_ENDPOINTS", "local")
+RANK_VARIABLES = ("SLURM_PROCID", "PMIX_RANK", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURMD_NODENAME")
+REPORTED_VARIABLES = (*RANK_VARIABLES, "CUDA_VISIBLE_DEVICES", "DISAGGREGATION_MODE", "HEAD_NODE_IP")
+WORKERS = ("prefill", "decode")
 LOCK = threading.Lock()
-COUNTS = {"requests": 0, "last_s": 0.0}
+COUNTS = {"requests": 0}
 
 
-def registered(role):
-    return sorted(path.name for path in (STATE / "registered").iterdir() if path.name.startswith(role))
+def option(name):
+    """Return the argument that follows `name`, empty where there is none."""
+    return ARGUMENTS[ARGUMENTS.index(name) + 1] if name in ARGUMENTS else ""
+
+
+def registered(room, role):
+    """Return what the living workers of a role registered in `room`, in order of their names."""
+    paths = sorted((STATE / "registered" / room).glob(f"{role}-*"))
+    return [json.loads(path.read_text()) for path in paths if lives(path.name.rpartition("-")[2])]
+
+
+def lives(process):
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def register(name, role, worker):
+    """Register `worker`: its address, its model and its component."""
+    folder = STATE / "registered" / ROOM
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{role}-{name}-{os.getpid()}", json.dumps(worker))
+
+
+def write_whole(path, text):
+    temporary = path.with_name(f"new-{os.getpid()}")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
+def etcd_count(key):
+    """Return etcd's answer to how many workers are registered below instances/dynamo/COMPONENT/."""
+    component = base64.b64decode(key).decode().split("/")[2]
+    room = option("--advertise-client-urls").split("//")[1]
+    workers = [worker for role in WORKERS for worker in registered(room, role)]
+    return json.dumps({"count": sum(worker["component"] == component for worker in workers)})
 
 
 def take_turn():
-    """Return the prefill and the decode worker whose turn it is."""
+    """Count a request and return the addresses of the workers that serve it, where they have one."""
     with LOCK:
         turn = COUNTS["requests"]
         COUNTS["requests"] += 1
-    limit = BEHAVIOUR["one_engine_after"]
+    limit = BEHAVIOUR.get("one_engine_after")
     if limit is not None and turn >= limit:
         turn = 0
-    return [names[turn % len(names)] for names in (registered("prefill"), registered("decode"))]
+    pools = [registered(ROOM, role) for role in WORKERS]
+    return [address for pool in pools if (address := pool[turn % len(pool)]["address"])]
 
 
-class Handler(DynamoHandler):
-    """Serve one process of the deployment."""
+class Handler(BaseHTTPRequestHandler):
+    """Answer as etcd, frontend and worker."""
 
-    def request_counts(self):
-        in_flight = ROLE != "frontend" and time.monotonic() < COUNTS["last_s"] + BEHAVIOUR["holds_s"]
-        return COUNTS["requests"], int(in_flight)
+    in_flight_role = False
 
-    def served_models(self):
-        return [BEHAVIOUR["model"]] if registered("prefill") and registered("decode") else []
-
-    def components(self):
-        return ["prefill"] * len(registered("prefill")) + ["backend"] * len(registered("decode"))
-
-    def count_work(self):
-        with LOCK:
-            COUNTS["requests"] += 1
-            COUNTS["last_s"] = time.monotonic()
+    def do_GET(self):
+        if self.path == "/metrics":
+            in_flight = int(self.in_flight_role and (STATE / "holding").exists())
+            self.answer(
+                f"# TYPE dynamo_component_requests_total counter\n"
+                f'dynamo_component_requests_total{{dynamo_endpoint="generate"}} {COUNTS["requests"]}\n'
+                f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} {in_flight}\n'
+            )
+        elif self.path == "/v1/models":
+            served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
+            self.answer(json.dumps({"data": [{"id": worker["model"]} for worker in served]}))
+        elif self.path == "/health":
+            components = ["prefill"] * len(registered(ROOM, "prefill"))
+            components += ["backend"] * len(registered(ROOM, "decode"))
+            self.answer(
+                json.dumps({"instances": [{"component": c, "endpoint": "generate"} for c in components]})
+            )
+        else:
+            with LOCK:
+                COUNTS["requests"] += 1
+            self.answer("")
 
     def do_POST(self):
-        request = self.read_request()
-        if BEHAVIOUR["silent"]:
-            threading.Event().wait()
-        late_after = BEHAVIOUR["late_after"]
-        if late_after is not None and COUNTS["requests"] >= late_after:
-            time.sleep(3)
-        for worker in take_turn():
-            send_work(f"127.0.0.1:{BEHAVIOUR['peers'][worker]}")
-        self.answer(one_token_stream(request))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(etcd_count(request["key"]) if "range_end" in request else completion(request))
+
+    def answer(self, text):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
 
 
-def main():
-    if NAME in BEHAVIOUR["deaf"]:
+def completion(request):
+    """Return the streamed answer to a request, after the workers whose turn it is have counted it."""
+    if BEHAVIOUR.get("silent"):
+        threading.Event().wait()
+    late_after = BEHAVIOUR.get("late_after")
+    if late_after is not None and COUNTS["requests"] >= late_after:
+        time.sleep(BEHAVIOUR["late_s"])
+    for address in take_turn():
+        urllib.request.urlopen(f"http://{address}/work", timeout=30).close()
+    usage = {"prompt_tokens": len(request["prompt"]), "completion_tokens": request["max_tokens"]}
+    events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+def listen(host, port):
+    ThreadingHTTPServer.request_queue_size = 256
+    return ThreadingHTTPServer((host, int(port)), Handler)
+
+
+def behaves(key, name, role):
+    return bool({name, role} & {*BEHAVIOUR.get(key, ())})
+
+
+def run_process(name, role, port):
+    """Act as the process `name` of a plan; return its exit code."""
+    if behaves("deaf", name, role):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if NAME in BEHAVIOUR["leaves"]:
+    if behaves("leaves", name, role):
         subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    print(f"{NAME} starts", flush=True)
-    if NAME in BEHAVIOUR["ends"]:
-        code, last_line = BEHAVIOUR["ends"][NAME]
-        print(last_line, flush=True)
+    print(f"{name} starts", flush=True)
+    if name in BEHAVIOUR.get("ends", {}):
+        code, words = BEHAVIOUR["ends"][name]
+        print(words, flush=True)
         return code
-    if ROLE == "client":
-        write_pid()
-        if BEHAVIOUR["client"] != "waits":
-            return BEHAVIOUR["client"]
+    if role == "client":
+        write_whole(STATE / "began" / name, str(os.getpid()))
+        code = BEHAVIOUR.get("client", "waits")
+        if code != "waits":
+            return code
         signal.pause()
-    server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
-    if ROLE in ("prefill", "decode") and NAME not in BEHAVIOUR["unregistered"]:
-        (STATE / "registered" / NAME).touch()
-        if NAME not in BEHAVIOUR["deaf"]:
-            signal.signal(signal.SIGTERM, deregister)
-    write_pid()
+    server = listen("127.0.0.1", port)
+    Handler.in_flight_role = role in WORKERS
+    if role in WORKERS and not behaves("unregistered", name, role):
+        register(name, role, {"address": f"127.0.0.1:{port}", "model": BEHAVIOUR["model"], "component": role})
+    write_whole(STATE / "began" / name, str(os.getpid()))
     server.serve_forever()
     return 0
 
 
-def deregister(*_):
-    (STATE / "registered" / NAME).unlink()
-    sys.exit(0)
+def run_program(program):
+    """Act as `program` with the arguments of a real plan; never returns."""
+    if program == "etcd":
+        listen(*option("--listen-client-urls").split("//")[1].rsplit(":", 1)).serve_forever()
+    if program == "nats-server":
+        listen(option("-a"), option("-p")).serve_forever()
+    if "dynamo.frontend" in ARGUMENTS:
+        listen(option("--http-host"), option("--http-port")).serve_forever()
+    run_rank(option("--disaggregation-mode"))
 
 
-def write_pid():
-    temporary = STATE / f"{NAME}.tmp"
-    temporary.write_text(str(os.getpid()))
-    temporary.rename(STATE / "began" / NAME)
+def run_rank(role):
+    """Act as one rank of a worker; never returns.
+
+    In mid 2025 the component says which role receives requests first, and either role may.
+    """
+    print(json.dumps({name: os.environ.get(name) for name in REPORTED_VARIABLES}), flush=True)
+    if behaves("deaf", role, role):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    host, port = os.environ.get("DYN_SYSTEM_HOST", ""), os.environ.get("DYN_SYSTEM_PORT")
+    if os.environ.get("SLURM_PROCID", "0") == "0" and not behaves("unregistered", role, role):
+        first = os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
+        worker = {
+            "address": f"{host}:{port}" if port else None,
+            "model": option("--model-name") or option("--served-model-name"),
+            "component": "tensorrt_llm" if first else "tensorrt_llm_next",
+        }
+        register("worker", role, worker)
+    if port:
+        listen(host, port).serve_forever()
+    signal.pause()
 
 
-sys.exit(main())
+if STYLE == "process":
+    sys.exit(run_process(ARGUMENTS[0], ARGUMENTS[1], int(ARGUMENTS[2])))
+run_program(Path(ARGUMENTS.pop(0)).name)

@@ -1,4 +1,4 @@
-"""Slurm's programs, replaced at the outermost edge: small programs on the PATH that share one JSON file.
+"""Replace Slurm's programs at the outermost edge: small programs on the PATH that share one JSON file.
 
 As a program, `fake_slurm.py STATE PROGRAM ARGUMENT ...` is one of them.
 """
@@ -28,7 +28,7 @@ HIDDEN = (
 
 
 class FakeSlurm:
-    """A Slurm of which a test says what it does. `path` goes in front of PATH."""
+    """Control a Slurm that does what a test says. `path` goes in front of PATH."""
 
     def __init__(self, root: Path) -> None:
         self.state = root / "slurm.json"
@@ -43,13 +43,16 @@ class FakeSlurm:
         self.state.write_text(json.dumps({"jobs": {}, "fails": {}, "kill_at": None, "asked": []}))
 
     def fail(self, program: str, words: str | None) -> None:
-        """Have `program` refuse with these words; None: answer again."""
+        """Have `program` refuse with these words; None lets it answer again."""
         with _held(self.state) as state:
             state["fails"][program] = words
 
     def kill_caller_at(self, instant: str | None) -> None:
-        """Kill the caller with -9: "sbatch" and "registered" are before and after a job is taken, "squeue"
-        is when its state is asked."""
+        """Kill the caller with -9 at an instant.
+
+        "sbatch" and "registered" are before and after a job is submitted, "squeue" is when its state is
+        asked.
+        """
         with _held(self.state) as state:
             state["kill_at"] = instant
 
@@ -58,7 +61,7 @@ class FakeSlurm:
             state["jobs"][job_id] |= facts
 
     def forget(self, job_id: str) -> None:
-        """As a controller does some minutes after a job has ended."""
+        """Forget a job, as a controller does some minutes after its end."""
         with _held(self.state) as state:
             del state["jobs"][job_id]
 
@@ -69,12 +72,12 @@ class FakeSlurm:
 
     @property
     def asked(self) -> list[str]:
-        """The programs in the order in which they were called."""
+        """Return the programs in the order in which they were called."""
         with _held(self.state) as state:
             return [words[0] for words in state["asked"]]
 
     def folder(self, job_id: str) -> Path:
-        """The allocation's folder, which a job carries in its comment."""
+        """Return the allocation's folder, which a job carries in its comment."""
         return Path(self.jobs[job_id]["options"]["comment"].removeprefix("tune:"))
 
 

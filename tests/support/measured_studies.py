@@ -1,4 +1,4 @@
-"""Trials that a simulated rack with another calibration measured, as records on disk."""
+"""Measure trials on a simulated rack with another calibration, as records on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEADY = tuple(
         ("large_batch_weight_reads", 0.0),
     )
 )
-"""A rack of these tests alone, whatever the shipped one is fitted to."""
+"""Calibration of these tests only, independent of the shipped one."""
 
 
 def settings_for(*overrides: str) -> Settings:
@@ -41,7 +41,7 @@ def calibration_of(settings: Settings) -> Calibration:
 
 
 def measure_trial(root: Path, *overrides: str) -> StudyFolder:
-    """The study in `root` with one more trial, of the configuration that `overrides` make."""
+    """Return the study in `root` with one more trial, that of `overrides`."""
     settings = settings_for(*overrides)
     with (
         open_study(root, study_record(settings, root.name, ())) as folder,
@@ -52,6 +52,6 @@ def measure_trial(root: Path, *overrides: str) -> StudyFolder:
 
 
 def logs_of(folder: StudyFolder) -> Path:
-    """The folder of LoadGen's logs of the only trial."""
+    """Return the folder of LoadGen's logs of the only trial."""
     (logs,) = folder.root.glob("*/raw/1/probe-1")
     return logs

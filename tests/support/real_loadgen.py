@@ -1,6 +1,6 @@
-"""The real LoadGen with an endpoint that answers as it is told, and its trace: every time to the nanosecond.
+"""Run the real LoadGen against a scripted endpoint, and read every time from its trace to the nanosecond.
 
-As a script it runs one test: settings and fates of queries come as JSON, LoadGen's logs go to a folder.
+As a script it runs one test: settings and fates of queries are given as JSON, LoadGen's logs go to a folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tune.loadgen.run_settings import LoadGenSettings
 from tune.records.requests import RequestLog
 
 TOKENS = 5
-"""Tokens of an answer to which nothing happens; it comes at once."""
+"""Tokens of an answer without a fate; it is complete at once."""
 
 _SAMPLE = re.compile(
     r'"name":"Sample",.*"ph":"b",.*"ts":([0-9.-]+),"args":\{"sample_seq":(\d+),.*"complete_ns":(\d+)'
@@ -37,7 +37,9 @@ _FIRST = re.compile(
 
 @dataclass(frozen=True)
 class Script:
-    """One test. `fates`: by number of the query, "ttft" or "tpot" for late_s of it, "one" for a single token.
+    """Describe one test.
+
+    `fates`: by number of the query, "ttft" or "tpot" for late_s of it, "one" for one token.
 
     `max_queries` ends the test early; 0 lets it run.
     """
@@ -48,11 +50,12 @@ class Script:
     max_queries: int = 0
 
     def tokens(self, query: int) -> int:
+        """Return the tokens of the answer to `query`."""
         return {"one": 1, "tpot": 2}.get(self.fates.get(query, ""), TOKENS)
 
 
 class Endpoint:
-    """Tells LoadGen of tokens: at once in its own thread, late ones from a thread that waits for them."""
+    """Report tokens to LoadGen: at once in its own thread, late ones from a thread that waits for them."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -82,19 +85,19 @@ class Endpoint:
 
 
 def command(folder: Path, script: Script) -> list[str]:
-    """The command line that runs `script` and leaves LoadGen's logs and trace in `folder`."""
+    """Return the command line that runs `script` and leaves LoadGen's logs and trace in `folder`."""
     return [sys.executable, __file__, str(folder), json.dumps(asdict(script))]
 
 
 def run_real_loadgen(folder: Path, script: Script) -> RequestLog:
-    """Run `script` in a process of its own. Returns its requests as LoadGen timed them."""
+    """Run `script` in an own process; return its requests as LoadGen timed them."""
     done = subprocess.run(command(folder, script), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return read_trace(folder / "mlperf_log_trace.json", script)
 
 
 def read_trace(path: Path, script: Script) -> RequestLog:
-    """Requests in order of issue. The trace states microseconds to three digits: whole nanoseconds."""
+    """Return the requests in order of issue; the trace states microseconds to three digits."""
     text = path.read_text()
     samples = sorted((int(seq), ns(at), int(latency)) for at, seq, latency in _SAMPLE.findall(text))
     ttft_ns = {ns(at): int(delay) + int(rest) for at, delay, rest in _FIRST.findall(text)}

@@ -1,4 +1,4 @@
-"""Settings that are right, to be made wrong, and the client as a process: LoadGen runs once in each."""
+"""Make client settings, and run the client as a process: LoadGen runs once in each process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RIGHT: dict[str, Any] = {
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """The right settings with changes: a keyword is a dotted path, `__` for the dot."""
+    """Return the correct settings with changes: a keyword is a dotted path, `__` for the dot."""
     tree: dict[str, Any] = json.loads(json.dumps(RIGHT))
     for path, value in changes.items():
         *parents, last = path.split("__")
@@ -65,7 +65,7 @@ def make_settings(**changes: Any) -> ClientSettings:
 
 
 def client_command(folder: Path, **changes: Any) -> list[str]:
-    """The command line of a run that leaves its record in `folder`/out; writes its settings."""
+    """Write the settings, and return the command line of a run that leaves its record in `folder`/out."""
     path = folder / "client.json"
     tree = changed(**changes)
     url = tree.pop("endpoint_url")

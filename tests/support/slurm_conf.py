@@ -1,7 +1,7 @@
-"""What the daemons of the tests' Slurm read: eighteen nodes with four GPUs each, in a loopback network.
+"""Render what the daemons of the tests' Slurm read: eighteen nodes with four GPUs each on a loopback network.
 
 Node gNN is 127.0.SUBNET.NN, the controller 127.0.SUBNET.200, the accounting 127.0.SUBNET.201; each daemon
-listens on its own address alone.
+listens on its own address only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ACCOUNTING, ACCOUNTING_HOST = "gdbd", 201
 DAEMON_HOSTS = {CONTROLLER: CONTROLLER_HOST, ACCOUNTING: ACCOUNTING_HOST}
 GPUS = 4
 DEVICES = "/dev/full", "/dev/null", "/dev/random", "/dev/zero"
-"""Stand for the GPUs of a node: gres.conf wants a character device for each, and no task opens them."""
+"""Stand for the GPUs of a node: gres.conf needs a character device for each, and no task opens them."""
 
 PORT, CONTROLLER_PORT, ACCOUNTING_PORT = 6818, 6817, 6819
 PARTITION, URGENT, PAIR = "batch", "urgent", "pair"
 
 
 def files(folder: Path, subnet: int, *, accounting: bool) -> dict[str, str]:
-    """Texts by name; `folder` is where they are written and where the daemons keep all of theirs."""
+    """Return texts by file name. They are written to `folder`, where the daemons keep all files of theirs."""
     return {
         "slurm.conf": _slurm_conf(folder, subnet, accounting),
         "slurmdbd.conf": _slurmdbd_conf(folder, subnet),
@@ -38,12 +38,11 @@ def address(node: str, subnet: int) -> str:
 
 
 def hosts(host: str, subnet: int, *, listens: bool) -> str:
-    """/etc/hosts of `host`, of which a daemon takes the address that it listens on; from then on (`listens`)
-    its own name is that of 127.0.0.1.
+    """Return /etc/hosts of `host`. Once its daemon listens (`listens`), its own name is that of 127.0.0.1.
 
-    srun in a job listens on the address of its host's name, and is called back on the one that its calls came
-    from, which the kernel makes 127.0.0.1 whatever loopback address they went to. The controller, which calls
-    srun too, takes all for 127.0.0.1; it has the nodes' addresses from slurm.conf.
+    srun in a job listens on the address of its host's name, and is called back on the address of its own
+    calls, which the kernel makes 127.0.0.1 whatever loopback address they went to. The controller, which
+    calls srun too, maps all names to 127.0.0.1; it has the nodes' addresses from slurm.conf.
     """
     local = {host} if host in NODES and listens else set(NODES) if host == CONTROLLER else set()
     everyone = (*NODES, *DAEMON_HOSTS)
@@ -52,7 +51,7 @@ def hosts(host: str, subnet: int, *, listens: bool) -> str:
 
 
 def _slurmdbd_conf(folder: Path, subnet: int) -> str:
-    """Its database is found by MYSQL_UNIX_PORT."""
+    """Return slurmdbd.conf; MYSQL_UNIX_PORT leads to its database."""
     return f"""AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CommunicationParameters=NoInAddrAny
@@ -70,9 +69,10 @@ StorageUser={getpass.getuser()}
 
 
 def _slurm_conf(folder: Path, subnet: int, accounting: bool) -> str:
-    """Short limits where a test waits for them. A node counts as dead some 25 s after its last answer.
+    """Return slurm.conf, with short limits where a test waits for them.
 
-    With accounting, the controller forgets ended jobs soon: MinJobAge.
+    A node counts as dead some 25 s after its last answer. With accounting, the controller forgets ended jobs
+    soon: MinJobAge.
     """
     user = getpass.getuser()
     addresses = f"127.0.{subnet}.[1-{COUNT}]"

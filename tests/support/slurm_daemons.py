@@ -1,9 +1,8 @@
-"""The daemons of the tests' Slurm: slurm_daemons.py FOLDER SUBNET PARENT [accounting] runs them until PARENT
-ends.
+"""Run the daemons of the tests' Slurm: slurm_daemons.py FOLDER SUBNET PARENT [accounting], until PARENT ends.
 
-Each has a host name and an /etc/hosts of its own (namespaces: root only), so a node's processes, those of
-jobs included, are the ones in its UTS namespace. A slurmd that ends is started again, unless FOLDER/down
-names its node. Nothing outlives this process, and FOLDER is removed.
+Each has an own host name and an own /etc/hosts (namespaces: root only), so the processes of a node, jobs
+included, are those in its UTS namespace. A slurmd that ends is started again, unless FOLDER/down names its
+node. Nothing outlives this process, and FOLDER is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from support.slurm_conf import ACCOUNTING, ACCOUNTING_PORT, CONTROLLER, NODES, PORT, address, files, hosts
+if __name__ == "__main__":  # as a program it is not started where `support` is found
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.slurm_conf import (
+    ACCOUNTING,
+    ACCOUNTING_PORT,
+    CONTROLLER,
+    NODES,
+    PORT,
+    address,
+    files,
+    hosts,
+)
 from tune.orchestrator.supervision.process_tree import kill_descendants, signal_on_parent_death
 from tune.orchestrator.supervision.supervisor import run_supervised
 
@@ -33,11 +44,11 @@ _ALONE = (
     'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"',
     "sh",
 )
-"""NAME HOSTS COMMAND: run it as a host of that name. Source: unshare(1)."""
+"""NAME HOSTS COMMAND: run COMMAND as a host of that name. Source: unshare(1)."""
 
 
 def prepare(folder: Path, subnet: int, *, accounting: bool) -> None:
-    """Everything in `folder` that the daemons need to start."""
+    """Write everything in `folder` that the daemons need to start."""
     folder.chmod(0o755)  # MUNGE wants its socket reachable
     for name in ("state", "run", "logs", "hosts", "down", "up", "spool", "tmp"):
         (folder / name).mkdir()
@@ -66,7 +77,7 @@ def main(folder: Path, subnet: int, parent: int, *, accounting: bool) -> int:
 
 
 def _serve(folder: Path, subnet: int, *, accounting: bool) -> int:
-    """Run all daemons until one of them ends that is no slurmd. FOLDER/up names the nodes that take jobs."""
+    """Run all daemons until munged or slurmctld ends. FOLDER/up names the nodes that accept jobs."""
     munged = _start(folder, "munged", _munged(folder))
     _await(munged, (folder / "munge.socket").exists)
     if accounting:
@@ -91,13 +102,13 @@ def _serve(folder: Path, subnet: int, *, accounting: bool) -> int:
 
 
 def _await(daemon: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
-    """Return once it is `ready` or has ended."""
+    """Return once `daemon` is `ready` or has ended."""
     while not ready() and daemon.poll() is None:
         time.sleep(_POLL_S / 10)
 
 
 def _account(folder: Path, subnet: int) -> None:
-    """Start slurmdbd with a database of its own, which is reached by a socket in FOLDER alone."""
+    """Start slurmdbd with an own database, which only a socket in FOLDER reaches."""
     (folder / "database").mkdir(mode=0o700)
     (folder / "database" / "data").mkdir()
     tables = f"create database mysql;\nuse mysql;\n{SYSTEM_TABLES.read_text()}"

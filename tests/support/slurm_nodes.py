@@ -1,4 +1,4 @@
-"""Nodes for the replaced Slurm: they do what a batch step would, with the simulated rack's measurements."""
+"""Act as the nodes of the fake Slurm: do a batch step's work with the simulator's measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune.spec.cluster import Calibration
 
 
 class Nodes:
-    """`work` does what waits in the inboxes of all jobs. `refuse`: take no more of a job than so many."""
+    """Do the work in the queues of all jobs when `work` is called; `refuse` limits attempts of a job."""
 
     def __init__(self, slurm: FakeSlurm, calibration: Calibration) -> None:
         self.slurm, self._calibration = slurm, calibration.model_dump_json()

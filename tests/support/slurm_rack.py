@@ -1,4 +1,4 @@
-"""A rack of eighteen nodes under real Slurm on this machine: what tests ask of it.
+"""Run a rack of eighteen nodes under real Slurm on this machine.
 
 As a program, `slurm_rack.py COMMAND ...` runs COMMAND where `tune` finds such a rack (docs/how-to/slurm.md).
 """
@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # as a program it is not started where `support` is found
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from support.slurm_conf import NODES, PARTITION, address
 from support.slurm_daemons import SBIN
 from tune.orchestrator.supervision.process_tree import signal_on_parent_death
@@ -30,12 +33,12 @@ _SUBNETS = range(1, 200)
 
 
 class NoSlurm(Exception):
-    """Slurm cannot run on this machine; the message says why and what to do."""
+    """Report that Slurm cannot run on this machine; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class SlurmRack:
-    """Its daemons keep everything in `folder`; node NN of the rack is 127.0.`subnet`.NN."""
+    """Control a rack whose daemons keep everything in `folder`; node NN is 127.0.`subnet`.NN."""
 
     folder: Path
     subnet: int
@@ -43,12 +46,12 @@ class SlurmRack:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What leads Slurm's commands, and `tune`, to this rack; beside the environment."""
+        """Return the variables that lead Slurm's commands, and `tune`, to this rack."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Overrides with which `tune` runs trials here."""
+        """Return overrides with which `tune` runs trials here."""
         return (
             *("cluster=slurm", f"cluster.partition={PARTITION}", "cluster.account=null"),
             *("cluster.gpus_per_node_option=true", "cluster.time_limit=0:30:00"),
@@ -58,7 +61,7 @@ class SlurmRack:
         return address(node, self.subnet)
 
     def run(self, *command: str) -> str:
-        """What a command of Slurm's says. Raises CalledProcessError."""
+        """Return what a command of Slurm's prints. Raises CalledProcessError."""
         done = subprocess.run(
             command,
             env=os.environ | self.environment,
@@ -71,12 +74,12 @@ class SlurmRack:
         return done.stdout
 
     def states(self) -> dict[str, str]:
-        """Slurm's word for each node; a star behind it: does not answer."""
+        """Return Slurm's state of each node; a star marks a node that does not answer."""
         said = self.run("sinfo", "--noheader", "--Node", "--partition", PARTITION, "--format=%N %t")
         return dict(line.split() for line in said.splitlines())
 
     def jobs(self) -> tuple[str, ...]:
-        """Ids of all jobs that wait or run; those whose end is being cleared up are left out."""
+        """Return the ids of all jobs that wait or run, without those that are being cleared up."""
         states = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"
         return tuple(self.run("squeue", "--noheader", states, "--format=%A").split())
 
@@ -88,11 +91,11 @@ class SlurmRack:
         return up and self.states() == dict.fromkeys(NODES, "idle")
 
     def wait_idle(self, within_s: float = 180.0) -> None:
-        """Return once every node is idle. Raises TimeoutError with what is there instead."""
+        """Return once every node is idle. Raises TimeoutError with the state instead."""
         self.wait(self.all_idle, within_s, "18 idle nodes")
 
     def wait(self, condition: Callable[[], object], within_s: float, wanted: str) -> None:
-        """Return once `condition` holds. Raises TimeoutError, NoSlurm where the daemons have ended."""
+        """Return once `condition` holds. Raises TimeoutError, or NoSlurm where the daemons have ended."""
         until_s = time.monotonic() + within_s
         while not condition():
             self.require_daemons()
@@ -107,11 +110,11 @@ class SlurmRack:
             raise NoSlurm(f"the daemons of the tests' Slurm ended with {self.daemons.returncode}")
 
     def processes(self, node: str) -> dict[int, str]:
-        """Command lines of everything that runs on `node`, its slurmd and the jobs' among them."""
+        """Return the command lines of everything on `node`: its slurmd and the processes of jobs."""
         return {process: command_line(process) for process in _on_host(_host(self._slurmd(node)))}
 
     def visitors(self) -> dict[str, dict[int, str]]:
-        """By node, what runs there beside its slurmd; nodes without are left out."""
+        """Return by node what runs there beside its slurmd; nodes with nothing are left out."""
         daemons = {node: self._slurmd(node) for node in NODES}
         found = {
             node: {p: c for p, c in self.processes(node).items() if p != daemons[node]} for node in NODES
@@ -119,7 +122,7 @@ class SlurmRack:
         return {node: those for node, those in found.items() if those}
 
     def kill_node(self, node: str) -> None:
-        """As if its power were cut; it stays away until `restore`. Slurm sees it after some 25 s."""
+        """Kill everything on `node`, as a power cut does, until `restore`. Slurm notices after some 25 s."""
         (self.folder / "down" / node).touch()
         space = _host(self._slurmd(node))
         while found := _on_host(space):
@@ -129,7 +132,7 @@ class SlurmRack:
             time.sleep(0.01)
 
     def kill_daemon(self, name: str) -> None:
-        """End one that is not a node's, for good."""
+        """End a daemon that is not a node's, for good."""
         os.kill(int((self.folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)
 
     def restore(self) -> None:
@@ -142,7 +145,7 @@ class SlurmRack:
         self.wait_idle()
 
     def log(self, name: str) -> str:
-        """What a daemon (a node's name, gctl, munged) logged."""
+        """Return what a daemon (a node's name, gctl, munged) logged."""
         parts = [self.folder / "logs" / f"{name}.{end}" for end in ("out", "log")]
         return "".join(part.read_text(errors="replace") for part in parts if part.exists())
 
@@ -152,9 +155,9 @@ class SlurmRack:
 
 @contextmanager
 def slurm_rack(*, accounting: bool = False) -> Iterator[SlurmRack]:
-    """A rack with all nodes idle, for as long as the block runs and this process lives.
+    """Run a rack with all nodes idle, for as long as the block runs and this process lives.
 
-    Raises NoSlurm where it cannot be had.
+    Raises NoSlurm where that is impossible.
     """
     _require_programs((*_PROGRAMS, *_ACCOUNTING) if accounting else _PROGRAMS)
     folder = Path(tempfile.mkdtemp(prefix="tune-slurm-"))
@@ -186,7 +189,7 @@ def _require_programs(programs: Sequence[str]) -> None:
 
 @contextmanager
 def _free_subnet() -> Iterator[tuple[int, socket.socket]]:
-    """A loopback network that no other rack uses: whoever holds the socket has it."""
+    """Yield a loopback network that no other rack uses, and the socket that reserves it."""
     for subnet in _SUBNETS:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
             try:
@@ -217,12 +220,12 @@ def _processes() -> list[int]:
 
 
 def _on_host(space: str | None) -> list[int]:
-    """The living processes of a host, which is a UTS namespace here; none of one that is gone."""
+    """Return the living processes of a host, which is a UTS namespace here; none for None."""
     return [process for process in _processes() if space is not None and _host(process) == space]
 
 
 def _host(process: int) -> str | None:
-    """None where it has ended."""
+    """Return the UTS namespace of a process, None where it has ended."""
     try:
         return str(Path(f"/proc/{process}/ns/uts").readlink())
     except OSError:
@@ -230,13 +233,13 @@ def _host(process: int) -> str | None:
 
 
 def commands_with(text: str) -> dict[int, str]:
-    """Command lines of all processes on this machine, by id, whose command line holds `text`."""
+    """Return the command lines of all processes on this machine, by id, that contain `text`."""
     commands = {process: command_line(process) for process in _processes()}
     return {process: command for process, command in commands.items() if text in command}
 
 
 def command_line(process: int) -> str:
-    """Empty where it has ended."""
+    """Return the command line of a process, empty where it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -244,7 +247,7 @@ def command_line(process: int) -> str:
 
 
 def main(command: list[str]) -> int:
-    """The exit code of `command`, run while a rack is up."""
+    """Run `command` while a rack is up; return its exit code."""
     try:
         with slurm_rack() as rack:
             print("tune", *rack.words, file=sys.stderr)

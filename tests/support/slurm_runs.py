@@ -1,4 +1,4 @@
-"""What `tune` with cluster=slurm left in a folder where a test started it."""
+"""Read what `tune` with cluster=slurm left in a folder where a test started it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune.records.folders import read_attempt
 
 
 def attempts(folder: Path) -> list[Path]:
-    """Folders of all attempts of all studies."""
+    """Return the folders of all attempts of all studies."""
     return sorted(path for path in folder.glob("runs/*/*/raw/*") if path.is_dir())
 
 
@@ -30,13 +30,13 @@ def outcomes(folder: Path) -> list[dict[str, Any]]:
 
 
 def job_ids(folder: Path) -> list[str]:
-    """Ids of all Slurm jobs that were submitted, in order."""
+    """Return the ids of all submitted Slurm jobs, in order."""
     paths = sorted(folder.glob("runs/*/jobs/*/job.json"), key=lambda path: int(path.parent.name))
     return [str(json.loads(path.read_text())["job_id"]) for path in paths]
 
 
 def asking(folder: Path) -> int:
-    """How many load clients have begun to ask."""
+    """Return how many load clients have begun to send requests."""
     return sum("queries over" in log.read_text() for log in folder.glob("runs/*/*/raw/*/logs/*client.out"))
 
 
@@ -45,8 +45,10 @@ def await_asking(folder: Path, count: int = 1) -> None:
 
 
 def kill_on(slurm: SlurmRack, node: str, part: str) -> None:
-    """Kill, without a word, the oldest process on `node` whose command line holds `part`: an srun has a
-    second one, which looks after the step once the first is gone."""
+    """Kill the oldest process on `node` whose command line contains `part`.
+
+    An srun has a second process, which looks after the step once the first is gone.
+    """
     found = [process for process, command in slurm.processes(node).items() if part in command]
     assert found, f"nothing like {part!r} on {node}: {slurm.processes(node)}"
     os.kill(min(found), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Trials with cluster=slurm for tests: small ones, and stubs in place of Dynamo."""
+"""Compose trials with cluster=slurm for tests: small ones, and fakes in place of Dynamo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.fake_deployment import free_ports
 
-_STUB = Path(__file__).with_name("stub_dynamo.py")
+_FAKE = Path(__file__).with_name("fake_dynamo.py")
 _PROGRAMS = ("python3", "etcd", "nats-server", "trtllm-llmapi-launch")
 
 SPLIT = "prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high: 2}"
@@ -17,7 +17,7 @@ SPLIT = "prefill_workers: {kind: int, path: split.prefill_workers, low: 1, high:
 def small(
     nodes: int = 3, prefill: int = 2, decode: int = 1, *, queries: int = 40, seconds: float = 4
 ) -> tuple[str, ...]:
-    """A trial of mock engines on a few nodes: a query takes a fraction of a second."""
+    """Return overrides of a trial of mock engines on a few nodes; a query takes a fraction of a second."""
     return (
         *("stack=dynamo_v1_mocker", f"hardware.nodes={nodes}"),
         *(f"split.prefill_workers={prefill}", f"split.decode_workers={decode}"),
@@ -31,9 +31,9 @@ def small(
 
 
 def sweep(folder: Path, *dimensions: str, mode: str | None = "fixed") -> tuple[str, ...]:
-    """Words that ask a sweep of one's own, study mine-slurm, for two trials on a grid without baseline.
+    """Return overrides of an own sweep, study mine-slurm: two trials on a grid without baseline.
 
-    `mode`: load.mode, left unsaid where it is None.
+    `mode`: load.mode, left out where it is None.
     """
     own = folder / "own" / "sweep"
     own.mkdir(parents=True)
@@ -45,17 +45,16 @@ def sweep(folder: Path, *dimensions: str, mode: str | None = "fixed") -> tuple[s
 
 
 def stubbed(folder: Path, **behaviour: list[str]) -> tuple[str, ...]:
-    """Overrides under which a deployment is made of stubs that behave so (stub_dynamo.py).
+    """Return overrides under which a deployment is made of fakes with this `behaviour` (fake_dynamo.py).
 
     Real engines look for their services on the PATH: folder/services has them.
     """
-    usual: dict[str, list[str]] = {"unregistered": [], "deaf": []}
     (folder / "bin").mkdir(parents=True)
     (folder / "services").mkdir()
-    (folder / "behaviour.json").write_text(json.dumps(usual | behaviour))
+    (folder / "behaviour.json").write_text(json.dumps(behaviour))
     for program in _PROGRAMS:
         path = folder / "bin" / program
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} {_STUB} {folder} "$0" "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} {_FAKE} {folder} program "$0" "$@"\n')
         path.chmod(0o755)
     for service in ("etcd", "nats-server"):
         (folder / "services" / service).symlink_to(folder / "bin" / service)

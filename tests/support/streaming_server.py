@@ -1,4 +1,4 @@
-"""The GPU side as the client sees it: a real HTTP server, with its own stamps and faults."""
+"""Serve streamed completions as the GPU side does, over real HTTP, with own time stamps and faults."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FAULTS = (
     "gave_up", "hang", "stall",
 )  # fmt: skip
 TEMPLATE_TOKENS = 36
-"""What the server counts on top of a chat's words."""
+"""Tokens that the server counts on top of a chat's words."""
 
 
 @dataclass
 class Seen:
-    """One request as the server saw it, monotonic ns; -1 where it did not come to that."""
+    """Hold one request as the server saw it, times in monotonic ns, -1 for an event that did not happen."""
 
     arrived_ns: int
     body: dict[str, Any]
@@ -37,11 +37,12 @@ class Seen:
 
     @property
     def chat(self) -> bool:
+        """Return whether this is a chat completion."""
         return "messages" in self.body
 
     @property
     def prompt(self) -> list[int] | list[str]:
-        """Token ids, or words of a chat, each a token."""
+        """Return token ids, or the words of a chat, each a token."""
         if self.chat:
             words: list[str] = self.body["messages"][0]["content"].split()
             return words
@@ -50,16 +51,17 @@ class Seen:
 
     @property
     def start_of_prompt(self) -> tuple[int | str, ...]:
+        """Return the first 32 tokens."""
         return tuple(self.prompt[:32])
 
 
 @dataclass
 class StreamingServer:
-    """Serves on loopback from a thread of its own while entered.
+    """Serve on loopback from an own thread while entered.
 
     `fault_of(n)` names what goes wrong with the n-th request, None for nothing: one of FAULTS, "late" for a
-    good answer that begins after `late_s`, or "leave" for one after which nobody listens any more. `odd`
-    streams are right in every way that the form allows: CRLF, comments, other fields, bytes one by one.
+    good answer that begins after `late_s`, or "leave" for a server that accepts no connection afterwards.
+    `odd` streams are right in every way that the form allows: CRLF, comments, other fields, bytes one by one.
     """
 
     first_token_s: float = 0.01
@@ -90,6 +92,7 @@ class StreamingServer:
 
     @property
     def url(self) -> str:
+        """Return the URL of the API."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def _serve(self, ready: threading.Event) -> None:
@@ -173,7 +176,7 @@ class StreamingServer:
         await write((b"" if seen.fault == "no_usage" else _event(seen, None, usage)) + b"data: [DONE]\n\n")
 
     async def _break(self, request: web.Request, response: web.StreamResponse, fault: str) -> bool:
-        """Do what `fault` says in the middle of a stream; True where nothing more comes."""
+        """Do what `fault` says in the middle of a stream; return True where nothing follows."""
         if fault == "half":
             assert request.transport
             await asyncio.sleep(0.01)

@@ -1,0 +1,1 @@
+"""Fit the simulator's calibration to measured runs."""

@@ -1,4 +1,4 @@
-"""action=calibrate: measured runs in, the rack that resembles them out, as text and as a settings file."""
+"""Run action=calibrate: fit the simulated rack to measured runs, as text and as a settings file."""
 
 from __future__ import annotations
 
@@ -27,71 +27,94 @@ from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
-_LISTED = TypeAdapter(Annotated[tuple[ListedRun, ...], Field(min_length=1)])
+_LISTED_RUNS = TypeAdapter(Annotated[tuple[ListedRun, ...], Field(min_length=1)])
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What a calibration came to: tables for people, and the words of a command that uses it."""
+    """Hold the tables of a calibration, and the arguments of a command that uses it."""
 
     text: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 def starting_calibration(settings: Settings, shipped: Sequence[str]) -> Calibration:
-    """The calibration where a fit starts. Raises ConfigurationError for settings that cannot lead to one.
+    """Return the calibration where a fit starts. Raises ConfigurationError for settings that allow none.
 
-    `shipped` are the options of the group `cluster` that come with tune.
+    `shipped` are the options of the group `cluster` that tune ships.
     """
-    asked = settings.calibrate
+    request = settings.calibrate
     if settings.cluster.kind != "sim" or settings.cluster.calibration is None:
         raise ConfigurationError(
             f"action=calibrate fits the simulated rack; found cluster={settings.cluster.kind}, expected "
-            "cluster=sim. Leave it out: trials that another place measured are read all the same."
+            "cluster=sim. Leave it out: trials that another backend measured are read all the same."
         )
-    if asked.trials is not None and asked.study is None:
+    if request.trials is not None and request.study is None:
         raise ConfigurationError(
             "calibrate.trials names trials of a study; expected calibrate.study=NAME beside it."
         )
-    sources = (asked.study, asked.logs, asked.runs)
-    if asked.learned is not None and any(sources):
+    sources = (request.study, request.logs, request.runs)
+    if request.learned is not None and any(sources):
         raise ConfigurationError(
-            "calibrate.learned takes what a search believes as it is; expected it without calibrate.study, "
-            "calibrate.logs and calibrate.runs, which are fitted."
+            "calibrate.learned takes what a search has learned as it is; expected it without "
+            "calibrate.study, calibrate.logs and calibrate.runs, which are fitted."
         )
-    if asked.learned is None and not any(sources):
+    if request.learned is None and not any(sources):
         raise ConfigurationError(
             "action=calibrate needs measured runs: calibrate.study=NAME, calibrate.logs=DIR with the "
             "settings of that run, or calibrate.runs=FILE.yaml with a list of {logs: DIR, overrides: [...]}."
         )
-    if asked.to is not None:
-        check_target(Path(asked.to), shipped)
+    if request.to is not None:
+        check_target(Path(request.to), shipped)
     return settings.cluster.calibration
 
 
 def read_measured_runs(
-    asked: CalibrateSettings, study: StudyFolder | None, described: Callable[[Sequence[str]], TrialSpec]
+    settings: CalibrateSettings, study: StudyFolder | None, compose_spec: Callable[[Sequence[str]], TrialSpec]
 ) -> tuple[MeasuredRun, ...]:
-    """Every run that `asked` names, those of `study` first; `described` composes the overrides of a log.
+    """Return every run that `settings` name, those of `study` first.
 
-    Raises as tune.calibrate.measured_runs and read_listed say.
+    Parameters
+    ----------
+    settings
+        The sources of runs: trials of a study, a folder of LoadGen's logs, a YAML list of such folders.
+    study
+        The study that `settings` name, None without one.
+    compose_spec
+        Returns the trial that the overrides of a listed run describe.
+
+    Returns
+    -------
+    tuple[MeasuredRun, ...]
+        Trials of the study, then the logs, then the listed runs.
+
+    Raises
+    ------
+    ConfigurationError
+        A run is missing, not measured, or not the run of its configuration.
+    ResumableError
+        A record or a log is damaged or missing.
     """
-    runs = list(runs_of_study(study, asked.trials)) if study else []
-    if asked.logs is not None:
-        runs.append(run_of_logs(Path(asked.logs), described(())))
-    if asked.runs is not None:
-        path = Path(asked.runs)
+    runs = list(runs_of_study(study, settings.trials)) if study else []
+    if settings.logs is not None:
+        runs.append(run_of_logs(Path(settings.logs), compose_spec(())))
+    if settings.runs is not None:
+        path = Path(settings.runs)
         runs += [
-            run_of_logs(path.parent / entry.logs, described(entry.overrides)) for entry in read_listed(path)
+            run_of_logs(path.parent / entry.logs, compose_spec(entry.overrides))
+            for entry in read_listed(path)
         ]
     return tuple(runs)
 
 
 def read_listed(path: Path) -> tuple[ListedRun, ...]:
-    """The runs that the YAML file `path` lists; their folders are relative to its own. Raises ConfigurationError."""
+    """Return the runs that the YAML file `path` lists; their folders are relative to that of `path`.
+
+    Raises ConfigurationError.
+    """
     try:
-        found = yaml.safe_load(path.read_bytes())
-        return _LISTED.validate_json(json.dumps(found))
+        content = yaml.safe_load(path.read_bytes())
+        return _LISTED_RUNS.validate_json(json.dumps(content))
     except (OSError, yaml.YAMLError, TypeError) as error:
         fault = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     except ValidationError as error:
@@ -103,14 +126,33 @@ def read_listed(path: Path) -> tuple[ListedRun, ...]:
 
 
 def calibrate(
-    asked: CalibrateSettings, calibration: Calibration, runs: Sequence[MeasuredRun], progress: Progress
+    settings: CalibrateSettings, calibration: Calibration, runs: Sequence[MeasuredRun], progress: Progress
 ) -> CalibrationResult:
-    """Fit the parameters that `asked` names, starting at `calibration`, and write the settings file.
+    """Fit parameters of the simulated rack to measured runs and write the settings file.
 
-    Raises ConfigurationError for parameters that cannot be fitted and a file that cannot be written.
+    Parameters
+    ----------
+    settings
+        Names the parameters, and the settings file if one is to be written.
+    calibration
+        Values where the fit starts: the centres of the priors.
+    runs
+        The measured runs, at least one.
+    progress
+        Receives the misfit after every evaluation.
+
+    Returns
+    -------
+    CalibrationResult
+        Tables of the fit, and the arguments that select it.
+
+    Raises
+    ------
+    ConfigurationError
+        A parameter cannot be fitted, or the file cannot be written.
     """
-    datasets = [run.spec.load.dataset for run in runs if not run.asked] or [runs[0].spec.load.dataset]
-    parameters, *others = (find_parameters(asked.parameters, calibration, dataset) for dataset in datasets)
+    datasets = [run.spec.load.dataset for run in runs if not run.recorded] or [runs[0].spec.load.dataset]
+    parameters, *others = (find_parameters(settings.parameters, calibration, dataset) for dataset in datasets)
     if any(other != parameters for other in others):
         raise ConfigurationError(
             "calibrate.parameters: found runs of different datasets; expected one where a parameter of it is "
@@ -118,45 +160,67 @@ def calibrate(
         )
     fitted = fit(runs, calibration, parameters, progress)
     tables = [compare_run(run, calibration, fitted_values(fitted)) for run in runs]
-    words = _words(asked, fitted)
-    if asked.to is not None:
-        write_text(Path(asked.to), render_settings(calibration, runs, tables, fitted))
-    text = [render_runs(runs, tables), render_parameters(fitted), f"seeds     {describe_seeds(runs)}"]
-    return CalibrationResult("\n\n".join(text), words)
+    arguments = _command_arguments(settings, fitted)
+    if settings.to is not None:
+        write_text(Path(settings.to), render_settings(calibration, runs, tables, fitted))
+    sections = [render_runs(runs, tables), render_parameters(fitted), f"seeds     {describe_seeds(runs)}"]
+    return CalibrationResult("\n\n".join(sections), arguments)
 
 
 def learned_calibration(
-    asked: CalibrateSettings, calibration: Calibration, study: StudyFolder
+    settings: CalibrateSettings, calibration: Calibration, study: StudyFolder
 ) -> CalibrationResult:
-    """What the search of `study`, which began with `calibration`, believes of the rack; the settings file;
-    and whether the full simulator, on that rack, agrees with the best trials.
+    """Write the calibration that the search of a study learned, and check it with the full simulator.
 
-    Raises ConfigurationError where its search learned none, or the file cannot be written; ResumableError as recheck says.
+    Parameters
+    ----------
+    settings
+        Names the settings file if one is to be written.
+    calibration
+        The calibration with which the search began.
+    study
+        The study with its posterior.
+
+    Returns
+    -------
+    CalibrationResult
+        The settings file, a table of the best trials, and the arguments that select the calibration.
+
+    Raises
+    ------
+    ConfigurationError
+        The study learned no calibration, or the file cannot be written.
+    ResumableError
+        The configuration of one of the best trials is missing.
     """
-    belief = read_posterior(study.root)
-    if belief is None:
+    posterior = read_posterior(study.root)
+    if posterior is None:
         raise ConfigurationError(
             f"calibrate.learned: the search of {study.root} learned no rack; expected a study with "
             "search=surrogate. What its trials measured can be fitted: calibrate.study."
         )
-    text = render_learned(calibration, study.root.name, belief)
-    changed = {key: value for key, value in belief.calibration.items() if value != getattr(calibration, key)}
-    words = tuple(f"cluster.calibration.{key}={value!r}" for key, value in changed.items())
-    if asked.to is not None:
-        path = Path(asked.to)
+    text = render_learned(calibration, study.root.name, posterior)
+    changed = {
+        key: value for key, value in posterior.calibration.items() if value != getattr(calibration, key)
+    }
+    arguments = tuple(f"cluster.calibration.{key}={value!r}" for key, value in changed.items())
+    if settings.to is not None:
+        path = Path(settings.to)
         write_text(path, text)
-        words = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
-    table = validate_learned(study, calibration.model_copy(update=belief.calibration))
-    return CalibrationResult("\n".join([text, *table]).rstrip(), words)
+        arguments = ("--config-dir", str(path.parent.parent), f"cluster={path.stem}")
+    table = validate_learned(study, calibration.model_copy(update=posterior.calibration))
+    return CalibrationResult("\n".join([text, *table]).rstrip(), arguments)
 
 
-def _words(asked: CalibrateSettings, fitted: Sequence[FittedParameter]) -> tuple[str, ...]:
-    """What selects the calibration on a command line; what the file cannot hold as overrides."""
-    held = asked.to is not None
+def _command_arguments(settings: CalibrateSettings, fitted: Sequence[FittedParameter]) -> tuple[str, ...]:
+    """Return the arguments that select the calibration; overrides for what the file cannot hold."""
+    in_file = settings.to is not None
     overrides = [
-        f"{one.parameter.override}={one.value!r}" for one in fitted if one.parameter.of_dataset or not held
+        f"{estimate.parameter.override}={estimate.value!r}"
+        for estimate in fitted
+        if estimate.parameter.of_dataset or not in_file
     ]
-    if asked.to is None:
+    if settings.to is None:
         return tuple(overrides)
-    path = Path(asked.to)
+    path = Path(settings.to)
     return ("--config-dir", str(path.parent.parent), f"cluster={path.stem}", *overrides)

@@ -1,4 +1,4 @@
-"""The figures that a measured and a simulated run have in common, and how each is read."""
+"""List the metrics that a measured and a simulated run have in common, and read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MetricName = tuple[str, str]
 """A quantity under its name in outcome.json, in its unit, and a statistic of it: ("ttft_s", "p99")."""
 
 MetricValues = Mapping[MetricName, float]
-"""Positive values; a figure that a run does not have is left out."""
+"""Positive values; a metric that a run does not have is left out."""
 
 FITTED_METRICS: tuple[MetricName, ...] = (
     ("ttft_s", "mean"),
@@ -22,7 +22,7 @@ FITTED_METRICS: tuple[MetricName, ...] = (
     ("tpot_s", "mean"),
     ("tpot_s", "p90"),
 )
-"""The figures of a run that decide the fit. All others are predictions."""
+"""Metrics of a run that decide the fit. All others are predictions."""
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p97", "p99")
 
@@ -32,41 +32,41 @@ ALL_METRICS: tuple[MetricName, ...] = (
     ("loadgen_tps", "mean"),
     ("scheduled_tps", "mean"),
 )
-"""Every figure that is compared, in the order of the table."""
+"""Every metric that is compared, in the order of the table."""
 
 
 def metrics_of_probe(probe: Probe) -> MetricValues:
-    """The figures of a recorded probe. `output_tps` is the rate of tune.analysis.measure."""
+    """Return the metrics of a recorded probe. `output_tps` is the rate of tune.analysis.measure."""
     return {
         **_latencies(probe.ttft_s, probe.tpot_s, probe.latency_s),
         **_rates(output_tps=probe.output_tps, loadgen_tps=probe.loadgen_tps),
     }
 
 
-def metrics_of_logs(found: LoadGenFigures) -> MetricValues:
-    """The figures of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
-    rates = _rates(loadgen_tps=found.tps, scheduled_tps=found.scheduled_tps)
-    return {**_latencies(found.ttft_s, found.tpot_s, found.latency_s), **rates}
+def metrics_of_logs(figures: LoadGenFigures) -> MetricValues:
+    """Return the metrics of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
+    rates = _rates(loadgen_tps=figures.tps, scheduled_tps=figures.scheduled_tps)
+    return {**_latencies(figures.ttft_s, figures.tpot_s, figures.latency_s), **rates}
 
 
 def metrics_of_requests(log: RequestLog) -> MetricValues:
-    """The figures of a request record, by the rules of tune.analysis.measure and of LoadGen.
+    """Return the metrics of a request record, by the rules of tune.analysis.measure and of LoadGen.
 
     `loadgen_tps` is all output tokens over the time until the last-issued query is done, `scheduled_tps` over
     the time until it is issued. Source: LoadGen, loadgen/results.cc.
     """
-    good = answered(log)
-    times = latencies(log, good)
-    completed_qps = completion_qps(log, times, good)
-    output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    tokens, last_s = float(log.output_tokens[good].sum()), int(log.scheduled_ns[-1]) / 1e9
+    is_answered = answered(log)
+    times = latencies(log, is_answered)
+    completed_qps = completion_qps(log, times, is_answered)
+    output_tps = float(log.output_tokens[is_answered].mean()) * completed_qps if completed_qps else None
+    tokens, last_s = float(log.output_tokens[is_answered].sum()), int(log.scheduled_ns[-1]) / 1e9
     rates = _rates(
         output_tps=output_tps,
-        loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if good[-1] else None,
+        loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if is_answered[-1] else None,
         scheduled_tps=tokens / last_s if last_s else None,
     )
-    spread = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
-    return {**_latencies(*spread), **rates}
+    percentiles = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    return {**_latencies(*percentiles), **rates}
 
 
 def _latencies(
@@ -74,15 +74,17 @@ def _latencies(
     tpot: Percentiles | LogLatency | None,
     latency: Percentiles | LogLatency | None,
 ) -> MetricValues:
+    """Return the positive statistics of the three latencies."""
     measured = (("ttft_s", ttft), ("tpot_s", tpot), ("latency_s", latency))
     values = {
-        (quantity, name): getattr(of_run, name)
-        for quantity, of_run in measured
-        if of_run
+        (quantity, name): getattr(statistics, name)
+        for quantity, statistics in measured
+        if statistics
         for name in _STATISTICS
     }
-    return {figure: value for figure, value in values.items() if value is not None and value > 0}
+    return {metric: value for metric, value in values.items() if value is not None and value > 0}
 
 
 def _rates(**tps: float | None) -> MetricValues:
+    """Return the rates that are known, as means."""
     return {(name, "mean"): rate for name, rate in tps.items() if rate}

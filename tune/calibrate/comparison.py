@@ -1,4 +1,4 @@
-"""A calibration beside the runs it should resemble: each figure measured and simulated."""
+"""Compare each metric of measured runs with its simulated value."""
 
 from __future__ import annotations
 
@@ -16,38 +16,47 @@ from tune.spec.cluster import Calibration
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One figure in its own unit. `simulated` is the mean over `orders` length seeds and `spread` their
-    standard deviation, None where one order is all there is."""
+    """Hold one metric in its own unit, measured and simulated.
 
-    figure: MetricName
+    `simulated` is the mean over shuffle seeds and `spread` their standard deviation, None for a single
+    shuffle.
+    """
+
+    metric: MetricName
     measured: float
     simulated: float
     spread: float | None
 
     @property
     def fitted(self) -> bool:
-        return self.figure in FITTED_METRICS
+        """Return whether the fit uses this metric."""
+        return self.metric in FITTED_METRICS
 
     @property
     def error_frac(self) -> float:
+        """Return the relative error of the simulated value."""
         return self.simulated / self.measured - 1
 
 
 def compare_run(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[MetricComparison, ...]:
-    """Every figure that `run` and the rack with `values` both have, over REPORT_SEEDS where lengths are not
-    on record."""
-    orders = simulate_run(run, calibration, values, REPORT_SEEDS)
+    """Return every metric that `run` and the simulated rack with `values` both have.
+
+    Simulated values are means over REPORT_SEEDS where the lengths of the run are not on record.
+    """
+    shuffles = simulate_run(run, calibration, values, REPORT_SEEDS)
     rows = []
-    for figure in ALL_METRICS:
-        found = np.array([order[figure] for order in orders if figure in order])
-        if figure in run.figures and len(found):
-            spread = float(found.std(ddof=1)) if len(found) > 1 else None
-            rows.append(MetricComparison(figure, run.figures[figure], float(found.mean()), spread))
+    for metric in ALL_METRICS:
+        simulated = np.array([metrics[metric] for metrics in shuffles if metric in metrics])
+        if metric in run.metrics and len(simulated):
+            spread = float(simulated.std(ddof=1)) if len(simulated) > 1 else None
+            rows.append(MetricComparison(metric, run.metrics[metric], float(simulated.mean()), spread))
     return tuple(rows)
 
 
 def rms_error_frac(tables: Sequence[Sequence[MetricComparison]], fitted: bool) -> float | None:
-    """Root mean square of the relative errors of the fitted figures of all runs, or of the predicted ones;
-    None of no figures."""
+    """Return the root mean square relative error of the fitted metrics of all runs, or of the predicted ones.
+
+    Returns None without such metrics.
+    """
     errors = [row.error_frac for rows in tables for row in rows if row.fitted == fitted]
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else None

@@ -1,14 +1,14 @@
-"""Parameters of the simulated rack from measured runs: penalised least squares on logarithms of figures."""
+"""Fit parameters of the simulated rack to measured runs by penalised least squares on logarithms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from tune.calibrate.compared_metrics import FITTED_METRICS
+from tune.calibrate.compared_metrics import FITTED_METRICS, MetricName, MetricValues
 from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import Parameter, Values
 from tune.calibrate.replay import FIT_SEEDS, simulate_run
@@ -17,49 +17,56 @@ from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
 
 MODEL_ERROR_FRAC = 0.02
-"""How near the rack's figures can come to a real one's. Our choice: the least mean error of its step times
-(docs/benchmarks.md)."""
+"""Relative error that the simulator has even with the best parameters.
 
-IDENTIFIED_SHARE = 0.5
-"""A parameter counts as identified when the data shrink its standard deviation below this share of the
-prior's."""
+Chosen here: the least mean error of its step times (docs/benchmarks.md).
+"""
 
-_STEPS_U = (0.5, 0.1)
-"""Half the width of the slopes of each round: wide ones lead past the ripples that single requests make, and
-off a bound."""
+IDENTIFIED_SD_RATIO = 0.5
+"""Ratio of posterior to prior standard deviation below which a parameter counts as identified."""
+
+_HALF_WIDTHS_U = (0.5, 0.1)
+"""Half the width of the central differences of each round, in prior widths.
+
+Wide ones bridge the ripples that single requests make, and lead off a bound.
+"""
 _SD_ROUNDS = 4
 
 _TOLERANCE = 1e-3
-_MOST_STEPS = 25
-_AT_BOUND_U = 1e-3
-_INSIDE_U = 0.1
+_MAX_EVALUATIONS = 25
+_BOUND_TOLERANCE_U = 1e-3
+_START_MARGIN_U = 0.1
 
 Progress = Callable[[float], None]
-"""Told after every evaluation: the root mean square of ln(simulated / measured) over the fitted figures."""
+"""Receives the root mean square of ln(simulated / measured) of the fitted metrics, once an evaluation."""
 
 
 @dataclass(frozen=True)
 class FittedParameter:
-    """`low` and `high` bound the value with 95 %, prior included; `prior_share` is its standard deviation
-    over that of its prior: 1 where the data say nothing."""
+    """Hold the estimate of one parameter with its 95 % interval `low..high`, prior included.
+
+    `prior_sd_ratio` is its standard deviation over that of its prior: 1 where the data say nothing.
+    """
 
     parameter: Parameter
     value: float
     low: float
     high: float
-    prior_share: float
+    prior_sd_ratio: float
 
     @property
     def identified(self) -> bool:
-        return self.prior_share < IDENTIFIED_SHARE
+        """Return whether the data determine the value."""
+        return self.prior_sd_ratio < IDENTIFIED_SD_RATIO
 
     @property
     def at_bound(self) -> bool:
+        """Return whether the value lies at one of its bounds."""
         bounds = self.parameter.bounds
         nearest = min(
             abs(self.parameter.u(self.value) - self.parameter.u(end)) for end in (bounds.low, bounds.high)
         )
-        return nearest < _AT_BOUND_U
+        return nearest < _BOUND_TOLERANCE_U
 
 
 def fit(
@@ -68,74 +75,101 @@ def fit(
     parameters: Sequence[Parameter],
     progress: Progress,
 ) -> tuple[FittedParameter, ...]:
-    """The values of `parameters` that bring the rack nearest to the fitted figures of `runs`.
+    """Return the values of `parameters` that bring the simulator nearest to the fitted metrics of `runs`.
 
-    Minimises the sum over runs and figures of (mean over FIT_SEEDS of ln(simulated / measured))^2 / e^2 plus
+    Parameters
+    ----------
+    runs
+        The measured runs, at least one.
+    calibration
+        Values of all parameters that are not fitted.
+    parameters
+        The parameters to fit, with their starts, bounds and priors.
+    progress
+        Receives the misfit after every evaluation.
+
+    Returns
+    -------
+    tuple[FittedParameter, ...]
+        One estimate for each parameter, in order.
+
+    Raises
+    ------
+    ConfigurationError
+        A parameter of the dataset is fitted to recorded lengths only, or the simulator answers nothing.
+
+    Notes
+    -----
+    Minimises the sum over runs and metrics of (mean over FIT_SEEDS of ln(simulated / measured))^2 / e^2 plus
     the sum of u^2, the priors. e^2 is MODEL_ERROR_FRAC^2 and, where lengths are not on record, the variance
-    that their order gives a single run; it is taken at the start and once more at the first optimum. Every
-    evaluation uses the same seeds. Raises ConfigurationError where a parameter of the dataset meets recorded lengths
-    only, or the rack answers nothing.
+    that their shuffle gives a single run; it is taken at the start and once more at the first optimum. Every
+    evaluation uses the same seeds.
     """
     _require_effect(runs, parameters)
     problem = _Problem(runs, calibration, parameters, progress)
     u = np.zeros(len(parameters))
-    for step_u in _STEPS_U:
-        expected = np.sqrt(MODEL_ERROR_FRAC**2 + problem.log_ratios(u)[1])
-        u = problem.solve(u, expected, step_u)
-    sd_u = problem.posterior_sd(u, expected)
-    return tuple(_fitted(*each) for each in zip(parameters, u, sd_u, strict=True))
+    for step_u in _HALF_WIDTHS_U:
+        expected_sd = np.sqrt(MODEL_ERROR_FRAC**2 + problem.log_ratios(u)[1])
+        u = problem.solve(u, expected_sd, step_u)
+    sd_u = problem.posterior_sd(u, expected_sd)
+    return tuple(_estimate(*values) for values in zip(parameters, u, sd_u, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The misfit as a function of u, shape (parameters,)."""
+    """Evaluate the misfit as a function of u, shape (parameters,)."""
 
     runs: Sequence[MeasuredRun]
     calibration: Calibration
     parameters: Sequence[Parameter]
     progress: Progress
 
-    def solve(self, u: FloatArray, expected: FloatArray, step_u: float) -> FloatArray:
-        """The best u from `u` on, for log ratios that are sure to within `expected`, of their shape."""
+    def solve(self, u: FloatArray, expected_sd: FloatArray, step_u: float) -> FloatArray:
+        """Return the best u, starting at `u`, for log ratios with standard deviations `expected_sd`."""
         low, high = self._ends()
         steps = np.full(len(u), step_u)
-        found = least_squares(
-            lambda at: np.concatenate([self.log_ratios(at)[0] / expected, at]),
-            np.clip(u, low + _INSIDE_U, high - _INSIDE_U),
-            jac=lambda at: np.concatenate([self._slopes(at, steps) / expected[:, None], np.eye(len(at))]),
+        solution = least_squares(
+            lambda u_values: np.concatenate([self.log_ratios(u_values)[0] / expected_sd, u_values]),
+            np.clip(u, low + _START_MARGIN_U, high - _START_MARGIN_U),
+            jac=lambda u_values: np.concatenate(
+                [self._slopes(u_values, steps) / expected_sd[:, None], np.eye(len(u_values))]
+            ),
             bounds=(low, high),
             xtol=_TOLERANCE,
             ftol=_TOLERANCE,
-            max_nfev=_MOST_STEPS,
+            max_nfev=_MAX_EVALUATIONS,
         )
-        best: FloatArray = found.x
+        best: FloatArray = solution.x
         return best
 
-    def posterior_sd(self, u: FloatArray, expected: FloatArray) -> FloatArray:
-        """Standard deviations of `u`, prior included, widened where ratios exceed `expected`.
+    def posterior_sd(self, u: FloatArray, expected_sd: FloatArray) -> FloatArray:
+        """Return standard deviations of `u`, prior included, widened where log ratios exceed `expected_sd`.
 
-        They are those of a linear problem whose slopes are taken over these deviations themselves: a queue
-        that boils over within reach binds a parameter, though nearby nothing moves.
+        They are those of a linear problem whose slopes are central differences over these deviations
+        themselves: a queue that overflows within reach bounds a parameter, though nearby nothing changes.
         """
-        excess = max(1.0, float(np.mean(np.square(self.log_ratios(u)[0] / expected))))
+        excess = max(1.0, float(np.mean(np.square(self.log_ratios(u)[0] / expected_sd))))
         sd_u = np.ones(len(u))
         for _ in range(_SD_ROUNDS):
-            slopes = self._slopes(u, np.maximum(sd_u, _STEPS_U[-1])) / expected[:, None]
+            slopes = self._slopes(u, np.maximum(sd_u, _HALF_WIDTHS_U[-1])) / expected_sd[:, None]
             information = slopes.T @ slopes / excess + np.eye(len(u))
             sd_u = np.sqrt(sd_u * np.sqrt(np.diag(np.linalg.inv(information))))
         return sd_u
 
     def log_ratios(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """ln(simulated / measured) of every run and fitted figure, shape (runs x figures,), as a mean over
-        seeds, and the variance of one measured run about it: 0 where requests are on record."""
+        """Return means and variances of ln(simulated / measured), shape (runs x metrics,) each.
+
+        The mean is that over seeds; the variance is that of one measured run about it, 0 for recorded
+        requests.
+        """
         values = values_at(self.parameters, u)
-        each = [_log_ratios(run, self.calibration, values) for run in self.runs]
-        means, variances = (np.concatenate(part) for part in zip(*each, strict=True))
+        run_ratios = [_log_ratios(run, self.calibration, values) for run in self.runs]
+        means, variances = (np.concatenate(part) for part in zip(*run_ratios, strict=True))
         self.progress(float(np.sqrt(np.mean(np.square(means)))))
         return means, variances
 
     def _slopes(self, u: FloatArray, steps: FloatArray) -> FloatArray:
-        """Central differences of the log ratios, shape (runs x figures, parameters), within the bounds."""
+        """Return central differences of the log ratios, shape (runs x metrics, parameters)."""
         low, high = self._ends()
         columns = []
         for index in range(len(u)):
@@ -147,6 +181,7 @@ class _Problem:
         return np.stack(columns, axis=1)
 
     def _ends(self) -> tuple[FloatArray, FloatArray]:
+        """Return lower and upper bounds of u, shape (parameters,) each."""
         low, high = (
             np.array([p.u(getattr(p.bounds, end)) for p in self.parameters]) for end in ("low", "high")
         )
@@ -154,33 +189,42 @@ class _Problem:
 
 
 def values_at(parameters: Sequence[Parameter], u: FloatArray) -> Values:
-    return {parameter.name: parameter.value(float(at)) for parameter, at in zip(parameters, u, strict=True)}
+    """Return the value of each parameter at `u`, by name."""
+    pairs = zip(parameters, u, strict=True)
+    return {parameter.name: parameter.value(float(distance)) for parameter, distance in pairs}
 
 
 def fitted_values(fitted: Sequence[FittedParameter]) -> Values:
-    return {one.parameter.name: one.value for one in fitted}
+    """Return the estimated value of each parameter, by name."""
+    return {estimate.parameter.name: estimate.value for estimate in fitted}
 
 
 def _log_ratios(run: MeasuredRun, calibration: Calibration, values: Values) -> tuple[FloatArray, FloatArray]:
-    orders = simulate_run(run, calibration, values, FIT_SEEDS)
-    logs = np.log([[_figure(run, order, figure) for figure in FITTED_METRICS] for order in orders])
-    measured = np.log([run.figures[figure] for figure in FITTED_METRICS])
-    of_order = logs.var(axis=0, ddof=1) if len(orders) > 1 else np.zeros(len(FITTED_METRICS))
-    return logs.mean(axis=0) - measured, of_order * (1 + 1 / len(orders))
+    """Return mean log ratio and variance of each fitted metric of one run, shape (metrics,) each."""
+    shuffles = simulate_run(run, calibration, values, FIT_SEEDS)
+    log_simulated = np.log(
+        [[_metric_value(run, metrics, metric) for metric in FITTED_METRICS] for metrics in shuffles]
+    )
+    log_measured = np.log([run.metrics[metric] for metric in FITTED_METRICS])
+    several = len(shuffles) > 1
+    shuffle_variance = log_simulated.var(axis=0, ddof=1) if several else np.zeros(len(FITTED_METRICS))
+    return log_simulated.mean(axis=0) - log_measured, shuffle_variance * (1 + 1 / len(shuffles))
 
 
-def _figure(run: MeasuredRun, found: Mapping[tuple[str, str], float], figure: tuple[str, str]) -> float:
-    if figure not in found:
+def _metric_value(run: MeasuredRun, simulated: MetricValues, metric: MetricName) -> float:
+    """Return one simulated metric. Raises ConfigurationError where the simulator gives none."""
+    if metric not in simulated:
         raise ConfigurationError(
-            f"{run.label}: the simulated rack gives no {figure[1]} of {figure[0]}, so it cannot be fitted to "
+            f"{run.label}: the simulated rack gives no {metric[1]} of {metric[0]}, so it cannot be fitted to "
             "the run; expected answers of two or more tokens. action=preflight with the settings of the run "
             "says what is wrong."
         )
-    return found[figure]
+    return simulated[metric]
 
 
 def _require_effect(runs: Sequence[MeasuredRun], parameters: Sequence[Parameter]) -> None:
-    if all(run.asked or run.spec.load.dataset.path for run in runs):
+    """Raise ConfigurationError for a parameter of the dataset that no run depends on."""
+    if all(run.recorded or run.spec.load.dataset.path for run in runs):
         for parameter in parameters:
             if parameter.of_dataset:
                 raise ConfigurationError(
@@ -189,6 +233,7 @@ def _require_effect(runs: Sequence[MeasuredRun], parameters: Sequence[Parameter]
                 )
 
 
-def _fitted(parameter: Parameter, u: float, sd_u: float) -> FittedParameter:
+def _estimate(parameter: Parameter, u: float, sd_u: float) -> FittedParameter:
+    """Return the estimate of one parameter at `u` with standard deviation `sd_u`."""
     low, high = (parameter.value(float(u + sign * 1.96 * sd_u)) for sign in (-1, 1))
     return FittedParameter(parameter, float(f"{parameter.value(u):.5g}"), low, high, float(sd_u))

@@ -1,4 +1,4 @@
-"""Measured runs: what was asked of a rack and the figures it came to, from a study or from LoadGen's logs."""
+"""Read measured runs, their requests and metrics, from a study or from LoadGen's logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tune.workload.arrivals import arrivals_ns
 
 @dataclass(frozen=True, eq=False)
 class RecordedRequests:
-    """The very requests of a run, in order of arrival: int64 arrays of shape (n,)."""
+    """Hold the requests of a run in order of arrival: int64 arrays of shape (n,)."""
 
     scheduled_ns: IntArray
     input_tokens: IntArray
@@ -32,27 +32,29 @@ class RecordedRequests:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredRun:
-    """One LoadGen run. `asked` is None where its lengths are not on record. `doubt` says why a record calls
-    it not valid."""
+    """Hold one LoadGen run. `recorded` is None where its lengths are not on record.
+
+    `invalid_reason` says why its record calls it invalid, None for a valid run.
+    """
 
     label: str
     spec: TrialSpec
-    figures: MetricValues
-    asked: RecordedRequests | None
-    doubt: str | None = None
+    metrics: MetricValues
+    recorded: RecordedRequests | None
+    invalid_reason: str | None = None
 
 
 def runs_of_study(study: StudyFolder, trials: Sequence[str | int] | None) -> tuple[MeasuredRun, ...]:
-    """The runs of the measured trials among `trials` (ids or numbers), or of every measured one for None.
+    """Return the runs of the trials with these ids or numbers, or of every measured trial for None.
 
-    Raises ConfigurationError for a trial that is not there or was not measured, and where none is left; ResumableError for
-    a torn record.
+    Raises ConfigurationError for a trial that is missing or was not measured, and where none is left;
+    ResumableError for a damaged record.
     """
     outcomes = study.outcomes()
     if trials is None:
         chosen = [outcome for outcome in outcomes if outcome.status == "measured"]
     else:
-        chosen = [_named(study, outcomes, trial) for trial in trials]
+        chosen = [_find_outcome(study, outcomes, trial) for trial in trials]
     runs = [run for outcome in chosen for run in _runs_of_trial(study.trial(outcome.trial_id), outcome)]
     if not runs:
         raise ConfigurationError(
@@ -63,20 +65,20 @@ def runs_of_study(study: StudyFolder, trials: Sequence[str | int] | None) -> tup
 
 
 def run_of_logs(folder: Path, spec: TrialSpec) -> MeasuredRun:
-    """The run of `spec` whose LoadGen logs lie in `folder`.
+    """Return the run of `spec` whose LoadGen logs lie in `folder`.
 
-    Raises ConfigurationError where the logs are of another rate or number of queries than `spec` asks for, or have no
+    Raises ConfigurationError where the logs have another rate or number of queries than `spec`, or no
     latencies of tokens; ResumableError where there are none.
     """
-    found = read_logs(folder)
-    figures = metrics_of_logs(found)
-    _require_fitted(str(folder), figures)
-    _require_same_load(folder, found, spec)
-    return MeasuredRun(str(folder), spec, figures, None, found.invalid_reason)
+    log_figures = read_logs(folder)
+    metrics = metrics_of_logs(log_figures)
+    _require_fitted(str(folder), metrics)
+    _require_same_load(folder, log_figures, spec)
+    return MeasuredRun(str(folder), spec, metrics, None, log_figures.invalid_reason)
 
 
-def _named(study: StudyFolder, outcomes: Sequence[Outcome], trial: str | int) -> Outcome:
-    """The measured outcome with the id or the number `trial`."""
+def _find_outcome(study: StudyFolder, outcomes: Sequence[Outcome], trial: str | int) -> Outcome:
+    """Return the measured outcome with the id or the number `trial`. Raises ConfigurationError."""
     by_number = {proposal.number: proposal.trial_id for proposal in study.read_proposals()}
     by_number |= {outcome.number: outcome.trial_id for outcome in outcomes}
     trial_id = by_number.get(trial) if isinstance(trial, int) else trial
@@ -95,6 +97,7 @@ def _named(study: StudyFolder, outcomes: Sequence[Outcome], trial: str | int) ->
 
 
 def _runs_of_trial(folder: TrialFolder, outcome: Outcome) -> list[MeasuredRun]:
+    """Return one run for each probe of a trial. Raises ConfigurationError for a missing spec.json."""
     spec = folder.read_spec()
     if spec is None:
         raise ConfigurationError(
@@ -104,17 +107,19 @@ def _runs_of_trial(folder: TrialFolder, outcome: Outcome) -> list[MeasuredRun]:
     runs = []
     for probe in outcome.probes:
         label = f"trial {outcome.number} ({outcome.trial_id})"
-        figures = metrics_of_probe(probe)
-        _require_fitted(label, figures)
+        metrics = metrics_of_probe(probe)
+        _require_fitted(label, metrics)
         load = spec.load.model_copy(update={"target_qps": probe.target_qps})
-        asked = _asked(folder, probe)
-        doubt = None if probe.valid else probe.reason
-        runs.append(MeasuredRun(label, spec.model_copy(update={"load": load}), figures, asked, doubt))
+        recorded = _recorded_requests(folder, probe)
+        invalid_reason = None if probe.valid else probe.reason
+        runs.append(
+            MeasuredRun(label, spec.model_copy(update={"load": load}), metrics, recorded, invalid_reason)
+        )
     return runs
 
 
-def _asked(folder: TrialFolder, probe: Probe) -> RecordedRequests | None:
-    """What the probe's requests.npz says it asked; None where it is gone or lengths are unknown."""
+def _recorded_requests(folder: TrialFolder, probe: Probe) -> RecordedRequests | None:
+    """Return the requests in the probe's requests.npz; None where the file or the lengths are missing."""
     path = folder.root / probe.raw / REQUESTS_FILE
     if not path.exists():
         return None
@@ -124,9 +129,10 @@ def _asked(folder: TrialFolder, probe: Probe) -> RecordedRequests | None:
     return RecordedRequests(log.scheduled_ns, log.input_tokens, np.maximum(log.output_tokens, 1))
 
 
-def _require_fitted(label: str, figures: MetricValues) -> None:
+def _require_fitted(label: str, metrics: MetricValues) -> None:
+    """Raise ConfigurationError where a metric is missing that decides the fit."""
     missing = [
-        f"{name} of {quantity}" for quantity, name in FITTED_METRICS if (quantity, name) not in figures
+        f"{name} of {quantity}" for quantity, name in FITTED_METRICS if (quantity, name) not in metrics
     ]
     if missing:
         raise ConfigurationError(
@@ -135,18 +141,21 @@ def _require_fitted(label: str, figures: MetricValues) -> None:
         )
 
 
-def _require_same_load(folder: Path, found: LoadGenFigures, spec: TrialSpec) -> None:
+def _require_same_load(folder: Path, log_figures: LoadGenFigures, spec: TrialSpec) -> None:
+    """Raise ConfigurationError where the logs are not those of a run of `spec`."""
     load = spec.load
-    if found.target_qps is not None and not math.isclose(found.target_qps, load.target_qps, rel_tol=1e-6):
+    if log_figures.target_qps is not None and not math.isclose(
+        log_figures.target_qps, load.target_qps, rel_tol=1e-6
+    ):
         raise ConfigurationError(
-            f"{folder}: found a run at {found.target_qps:g} queries/s, but the configuration asks for "
+            f"{folder}: found a run at {log_figures.target_qps:g} queries/s, but the configuration asks for "
             f"{load.target_qps:g}; expected the configuration that was run. Add "
-            f"load.target_qps={found.target_qps:g}, and what else differed."
+            f"load.target_qps={log_figures.target_qps:g}, and what else differed."
         )
     queries = len(arrivals_ns(load))
-    if found.queries is not None and found.queries != queries:
+    if log_figures.queries is not None and log_figures.queries != queries:
         raise ConfigurationError(
-            f"{folder}: found a run of {found.queries} queries, but the configuration gives {queries}; "
+            f"{folder}: found a run of {log_figures.queries} queries, but the configuration gives {queries}; "
             "expected the same. Set load.min_duration_s, load.min_queries, load.concatenate_permutation and "
             "load.dataset.samples as they were run."
         )

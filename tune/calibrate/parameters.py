@@ -1,4 +1,4 @@
-"""What can be fitted: a number of the simulated rack or of the dataset, its bounds and its prior."""
+"""Describe what can be fitted: numbers of the simulated rack or the dataset, with bounds and prior."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATASET = "load.dataset."
 
 @dataclass(frozen=True)
 class Bounds:
-    """A value stays within `low..high`; `width` is the prior's standard deviation.
+    """Limit a value to `low..high`; `width` is the prior's standard deviation.
 
     `relative`: the prior is log-normal and `width` that of the logarithm; else normal, in the value's unit.
     """
@@ -35,7 +35,7 @@ class Bounds:
 _SCALE = Bounds(0.5, 2.0, 0.15, relative=True)
 _SECONDS = Bounds(0.0, 1.0, 0.01, relative=False)
 
-_BOUNDS: dict[str, Bounds] = {
+_OWN_BOUNDS: dict[str, Bounds] = {
     "ttft_overhead_s": Bounds(0.0, 1.0, 0.1, relative=False),
     "kv_transfer_bytes_per_s": Bounds(1e9, 1e12, 1.0, relative=True),
     "no_graph_overhead_s": Bounds(0.0, 0.2, 0.01, relative=False),
@@ -44,29 +44,32 @@ _BOUNDS: dict[str, Bounds] = {
     "frontend_message_s": Bounds(0.0, 1e-3, 2e-5, relative=False),
     "load.dataset.outputs.cap_frac": Bounds(0.0, 0.05, 0.003, relative=False),
 }
-"""Bounds of single parameters; others have those of their unit. All are our judgement. The widths say how
-far a rack may be from the one that the configuration describes before the data must insist: 15 % in the speed
-of a step (another software stack), 0.1 s in the front end, 5 % and 2 % in mean lengths others counted."""
+"""Bounds of single parameters; others have those of their unit.
 
-_BY_UNIT = {"_scale": _SCALE, "_s": _SECONDS}
+Chosen here. A width says how far a rack may be from its configuration before the data must insist: 15 % in
+the speed of a step (another software stack), 0.1 s in the frontend, 5 % and 2 % in mean lengths that others
+counted.
+"""
 
-_LENGTH_WIDTHS = {
+_UNIT_BOUNDS = {"_scale": _SCALE, "_s": _SECONDS}
+
+_LENGTH_PRIOR_WIDTHS = {
     "load.dataset.inputs.mean_tokens": 0.05,
     "load.dataset.inputs.sd_tokens": 0.15,
     "load.dataset.outputs.mean_tokens": 0.02,
 }
-"""Lengths stay within half and double of their start."""
+"""Widths of the priors of lengths, which stay within half and double of their start."""
 
-_WITHOUT_EFFECT = {"bring_up_s"}
+_NOT_FITTABLE = {"bring_up_s"}
 """Counted in GPU-hours; no latency depends on it."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter with `start`, the value that it has in the configuration: the centre of its prior.
+    """Describe a parameter; `start`, its value in the configuration, is the centre of its prior.
 
-    The fit moves `u`, the distance from `start` in prior widths: value = start e^(width u) where the prior
-    is log-normal, start + width u where it is normal.
+    The fit moves `u`, the distance from `start` in prior widths: value = start e^(width u) where the prior is
+    log-normal, start + width u where it is normal.
     """
 
     name: str
@@ -75,20 +78,23 @@ class Parameter:
 
     @property
     def of_dataset(self) -> bool:
+        """Return whether the parameter belongs to the dataset."""
         return self.name.startswith(_DATASET)
 
     @property
     def override(self) -> str:
-        """The key that sets it on the command line."""
+        """Return the key that sets the parameter on the command line."""
         return self.name if self.of_dataset else f"cluster.calibration.{self.name}"
 
     def value(self, u: float) -> float:
+        """Return the value at the distance `u`, clipped to the bounds."""
         bounds = self.bounds
-        moved = self.start * math.exp(bounds.width * u) if bounds.relative else self.start + bounds.width * u
-        return min(max(moved, bounds.low), bounds.high)
+        distance = bounds.width * u
+        unclipped = self.start * math.exp(distance) if bounds.relative else self.start + distance
+        return min(max(unclipped, bounds.low), bounds.high)
 
     def u(self, value: float) -> float:
-        """The inverse of `value`, for values within the bounds."""
+        """Return the distance of `value`, which lies within the bounds, from the start in prior widths."""
         bounds = self.bounds
         if bounds.relative:
             return math.log(value / self.start) / bounds.width
@@ -98,26 +104,26 @@ class Parameter:
 def find_parameters(
     names: Sequence[str], calibration: Calibration, dataset: Dataset
 ) -> tuple[Parameter, ...]:
-    """The parameters called `names`, with their values in `calibration` and `dataset` as starts.
+    """Return the parameters called `names`, with their values in `calibration` and `dataset` as starts.
 
-    Raises ConfigurationError for none, a name that is unknown or comes twice, a value outside its bounds.
+    Raises ConfigurationError for no names, an unknown or repeated name, or a value outside its bounds.
     """
-    known = _known(calibration, dataset)
+    fittable = _fittable_parameters(calibration, dataset)
     if not names:
-        raise ConfigurationError(f"calibrate.parameters is empty; expected some of {', '.join(known)}.")
+        raise ConfigurationError(f"calibrate.parameters is empty; expected some of {', '.join(fittable)}.")
     for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
+        if name not in fittable:
+            matches = get_close_matches(name, fittable, n=1)
+            hint = f"Did you mean {matches[0]}? " if matches else ""
             raise ConfigurationError(
                 f"calibrate.parameters: found {name!r}, which cannot be fitted. {hint}"
-                f"There are: {', '.join(known)}."
+                f"There are: {', '.join(fittable)}."
             )
         if names.count(name) > 1:
             raise ConfigurationError(
                 f"calibrate.parameters: found {name} {names.count(name)} times; expected once."
             )
-    parameters = tuple(known[name] for name in names)
+    parameters = tuple(fittable[name] for name in names)
     for parameter in parameters:
         bounds = parameter.bounds
         if not bounds.low <= parameter.start <= bounds.high or (bounds.relative and not parameter.start):
@@ -129,39 +135,40 @@ def find_parameters(
 
 
 def with_values(calibration: Calibration, values: Values) -> Calibration:
-    """`calibration` with those of `values` that are its own."""
+    """Return `calibration` with those of `values` that belong to it."""
     own = {name: value for name, value in values.items() if name in Calibration.model_fields}
     return calibration.model_copy(update=own)
 
 
 def with_dataset_values(dataset: Dataset, values: Values) -> Dataset:
-    """`dataset` with those of `values` that are its own."""
+    """Return `dataset` with those of `values` that belong to it."""
     for path, value in values.items():
         if path.startswith(_DATASET):
-            part, name = path.removeprefix(_DATASET).split(".")
-            moved = getattr(dataset, part).model_copy(update={name: value})
-            dataset = dataset.model_copy(update={part: moved})
+            group, name = path.removeprefix(_DATASET).split(".")
+            changed = getattr(dataset, group).model_copy(update={name: value})
+            dataset = dataset.model_copy(update={group: changed})
     return dataset
 
 
-def _known(calibration: Calibration, dataset: Dataset) -> dict[str, Parameter]:
-    """Every number that has bounds, by its name."""
-    numbers = {name: value for name, value in _numbers(calibration) if name not in _WITHOUT_EFFECT}
-    for part in ("inputs", "outputs"):
-        numbers |= {f"{_DATASET}{part}.{name}": value for name, value in _numbers(getattr(dataset, part))}
-    found = {name: (value, bounds_of(name, value)) for name, value in numbers.items()}
-    return {name: Parameter(name, value, bounds) for name, (value, bounds) in found.items() if bounds}
+def _fittable_parameters(calibration: Calibration, dataset: Dataset) -> dict[str, Parameter]:
+    """Return every number that has bounds, by its name."""
+    numbers = {name: value for name, value in _numbers(calibration) if name not in _NOT_FITTABLE}
+    for group in ("inputs", "outputs"):
+        numbers |= {f"{_DATASET}{group}.{name}": value for name, value in _numbers(getattr(dataset, group))}
+    bounded = {name: (value, bounds_of(name, value)) for name, value in numbers.items()}
+    return {name: Parameter(name, value, bounds) for name, (value, bounds) in bounded.items() if bounds}
 
 
-def _numbers(words: BaseModel) -> Iterator[tuple[str, float]]:
-    for name, field in type(words).model_fields.items():
+def _numbers(settings: BaseModel) -> Iterator[tuple[str, float]]:
+    """Yield name and value of each number of `settings`."""
+    for name, field in type(settings).model_fields.items():
         if field.annotation is float:
-            yield name, getattr(words, name)
+            yield name, getattr(settings, name)
 
 
 def bounds_of(name: str, start: float) -> Bounds | None:
-    """Bounds of the parameter `name`: its own, or those of its unit; None where neither is known."""
-    if name in _LENGTH_WIDTHS:
-        return Bounds(start / 2, start * 2, _LENGTH_WIDTHS[name], relative=True)
-    by_unit = next((bounds for unit, bounds in _BY_UNIT.items() if name.endswith(unit)), None)
-    return _BOUNDS.get(name, by_unit)
+    """Return the bounds of the parameter `name`, its own or those of its unit; None without either."""
+    if name in _LENGTH_PRIOR_WIDTHS:
+        return Bounds(start / 2, start * 2, _LENGTH_PRIOR_WIDTHS[name], relative=True)
+    unit_bounds = next((bounds for unit, bounds in _UNIT_BOUNDS.items() if name.endswith(unit)), None)
+    return _OWN_BOUNDS.get(name, unit_bounds)

@@ -1,4 +1,4 @@
-"""Measured runs on the simulated rack: the same requests where they are known, many orders where not."""
+"""Simulate measured runs: with their recorded requests, or over many shuffles where lengths are unknown."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from tune.sim.simulator import serve, simulate
 from tune.spec.cluster import Calibration
 
 FIT_SEEDS = tuple(range(100, 106))
-"""Length seeds that a fit averages over where a run's lengths are not on record."""
+"""Shuffle seeds that a fit averages over where a run's lengths are not on record."""
 
 REPORT_SEEDS = tuple(range(10))
-"""Length seeds of the figures that are reported then: none that was fitted."""
+"""Shuffle seeds of the reported metrics of such runs: none of them is fitted."""
 
 
 def simulate_run(
     run: MeasuredRun, calibration: Calibration, values: Values, shuffle_seeds: Sequence[int]
 ) -> list[MetricValues]:
-    """Figures of `run` on the rack with `values`: one for recorded requests, else one a length seed."""
-    rack = with_values(calibration, values)
-    if run.asked is not None:
-        known = run.asked
-        return [
-            metrics_of_requests(
-                serve(run.spec, rack, known.scheduled_ns, (known.input_tokens, known.output_tokens))
-            )
-        ]
+    """Return the metrics of `run` on the simulated rack with `values`.
+
+    One element for recorded requests, else one for each of `shuffle_seeds`.
+    """
+    fitted_calibration = with_values(calibration, values)
+    if run.recorded is not None:
+        requests = run.recorded
+        lengths = (requests.input_tokens, requests.output_tokens)
+        return [metrics_of_requests(serve(run.spec, fitted_calibration, requests.scheduled_ns, lengths))]
     load = run.spec.load
     dataset = with_dataset_values(load.dataset, values)
     loads = [load.model_copy(update={"dataset": dataset, "shuffle_seed": seed}) for seed in shuffle_seeds]
-    return [metrics_of_requests(simulate(run.spec.model_copy(update={"load": each}), rack)) for each in loads]
+    specs = [run.spec.model_copy(update={"load": load}) for load in loads]
+    return [metrics_of_requests(simulate(spec, fitted_calibration)) for spec in specs]

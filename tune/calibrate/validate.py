@@ -1,4 +1,4 @@
-"""The rack that a search learned, asked by the full simulator about the trials that matter most."""
+"""Check the calibration that a search learned: simulate the best trials in full."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from tune.records.folders import StudyFolder
 from tune.spec.cluster import Calibration
 
 MAX_TRIALS_CHECKED = 3
-"""A trial takes five to ten seconds."""
+"""Largest number of trials that are simulated; each takes five to ten seconds."""
 
 
 def validate_learned(study: StudyFolder, calibration: Calibration) -> Iterator[str]:
-    """A table of the best trials of `study` whose highest rate was searched for, up to MOST: the measured
-    boundary beside that on the rack of `calibration`. Nothing where there are none.
+    """Yield a table of the best trials of `study` with a capacity search, up to MAX_TRIALS_CHECKED.
 
-    Raises ResumableError where the configuration of one of them is lost.
+    A row compares the measured capacity with the simulated one under `calibration`. Yields nothing where
+    there is no such trial. Raises ResumableError where the configuration of one is missing.
     """
-    measured = [(one.capacity_qps.estimate or 0.0, one) for one in study.outcomes() if one.feasible]
+    feasible = [outcome for outcome in study.outcomes() if outcome.feasible]
+    measured = [(outcome.capacity_qps.estimate or 0.0, outcome) for outcome in feasible]
     best = sorted(measured, key=lambda pair: -pair[0] / pair[1].gpus)[:MAX_TRIALS_CHECKED]
-    best = [(capacity_qps, one) for capacity_qps, one in best if capacity_qps]
+    best = [(capacity_qps, outcome) for capacity_qps, outcome in best if capacity_qps]
     if best:
         yield f"{'trial':>5}  {'split':12}{'measured':>10}{'this rack':>11}{'error':>9}  queries/s"
-    for capacity_qps, one in best:
-        trial = study.trial(one.trial_id)
+    for capacity_qps, outcome in best:
+        trial = study.trial(outcome.trial_id)
         spec = trial.read_spec()
         if spec is None:
             raise ResumableError(
@@ -33,4 +34,5 @@ def validate_learned(study: StudyFolder, calibration: Calibration) -> Iterator[s
             )
         simulated_qps = SimulatorForecast(spec, calibration).capacity_qps()
         error = simulated_qps / capacity_qps - 1
-        yield f"{one.number:5}  {spec.split.label:12}{capacity_qps:10.2f}{simulated_qps:11.2f}{error:+9.1%}"
+        rates = f"{capacity_qps:10.2f}{simulated_qps:11.2f}"
+        yield f"{outcome.number:5}  {spec.split.label:12}{rates}{error:+9.1%}"

@@ -231,7 +231,7 @@ def _calibrate(composition: Composition) -> None:
     if asked.learned is not None:
         root = Path(composition.settings.runs_dir) / asked.learned
         found = learned_calibration(asked, calibration, recorded_study(root, "calibrate.learned")[0])
-        print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.words])}")
+        print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.arguments])}")
         return
     study = None
     if asked.study is not None:
@@ -243,7 +243,7 @@ def _calibrate(composition: Composition) -> None:
         raise ConfigurationError(str(error)) from None
     with evaluations_bar() as progress:
         found = calibrate(asked, calibration, runs, progress)
-    print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.words])}")
+    print(f"{found.text}\nuse       {shlex.join(['python', '-m', 'tune', *found.arguments])}")
 
 
 def _check(settings: Settings) -> tuple[Finding, ...]:

@@ -1,7 +1,8 @@
 """Exchange one HTTP/1.1 request and its response over a connection of its own.
 
-Plain asyncio: each piece of a body reaches the response in the callback that reads it from the socket, without
-a task to wake for each token. llhttp, through httptools, parses heads and bodies. Source of the form: RFC 9112.
+Plain asyncio: each piece of a body reaches the response in the callback that reads it from the socket,
+without a task to wake for each token. llhttp, through httptools, parses heads and bodies. Source of the
+form: RFC 9112.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _HTTP_VERSIONS = ("1.1", "1.0")
 class ResponseParser:
     """Parse the bytes of one HTTP response; what follows its end is ignored.
 
-    Interim responses (1xx) are skipped. `status` is 0 before the head is complete. `complete` is True once the
-    whole body is read. A body without a length ends with its connection: then `ends_with_connection` is True.
+    Interim responses (1xx) are skipped. `status` is 0 before the head is complete. `complete` is True once
+    the whole body is read. A body without a length ends with its connection: `ends_with_connection` is True.
     """
 
     def __init__(self) -> None:

@@ -28,15 +28,16 @@ from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG
 from tune.loadgen.run_settings import loadgen_settings
 from tune.records.requests import RequestLog, first_requests, write_requests
 
-PrintLine = Callable[[str], None]
-"""Shows one line of progress."""
-
 _PROGRESS_INTERVAL_S = 5.0
 _OTHER_OPEN_FILES = 64
 
 
 def run_client(
-    settings: ClientSettings, folder: Path, clock: Clock, epoch_s: Callable[[], float], print_line: PrintLine
+    settings: ClientSettings,
+    folder: Path,
+    clock: Clock,
+    epoch_s: Callable[[], float],
+    print_line: Callable[[str], None],
 ) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
@@ -120,7 +121,7 @@ class _ClientDriver:
         self._error: BaseException | None = None
         self._unscheduled = 0
 
-    def watch(self, print_line: PrintLine) -> None:
+    def watch(self, print_line: Callable[[str], None]) -> None:
         """Run to the end, with a line of progress every few seconds. Raises what one of the threads raised.
 
         Where the settings ask for it, returns as soon as the run cannot hold its SLO; LoadGen then goes on.

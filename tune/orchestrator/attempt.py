@@ -1,4 +1,4 @@
-"""One attempt, from free ports to its record: the same on a laptop and in an allocation."""
+"""Run one attempt, from free ports to its record, on a laptop as in an allocation."""
 
 from __future__ import annotations
 
@@ -26,109 +26,128 @@ from tune.orchestrator.warm_up import wait_until_drained, warm_up
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import trial_of, write_attempt
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
+"""Exit code of an attempt that was interrupted; no other attempt should follow it."""
 
-_LAST_WORD_S = 2.0
-"""For a client to write what it knows; and, interrupted, for all: soon Slurm kills what is left, KillWait."""
+_FINAL_WRITE_S = 2.0
+"""Seconds for a client to write its record, and after an interrupt for every process to end.
 
-Allocated = Callable[[int], NodeAddresses]
-"""The hosts for so many node indices; those with the name of node 0 are this host."""
+Slurm kills what is left KillWait seconds after the signal.
+"""
+
+AllocateNodes = Callable[[int], NodeAddresses]
+"""Takes a number of nodes, returns the hosts by node index; those named like node 0 are this host."""
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """An attempt that runs since `at`, which is `at_s` of the monotonic clock."""
+class _RunningAttempt:
+    """Hold an attempt that runs since `started_at`, which is `started_s` of the monotonic clock."""
 
     attempt: Path
-    at: datetime
-    at_s: float
-    say: PrintLine
-    stopwatch: PhaseTimer
+    started_at: datetime
+    started_s: float
+    print_line: PrintLine
+    timer: PhaseTimer
 
     @property
-    def lasts_s(self) -> float:
-        return time.monotonic() - self.at_s
+    def elapsed_s(self) -> float:
+        """Return how long the attempt has run, in seconds."""
+        return time.monotonic() - self.started_s
 
     def record(self, error: str | None, cause: FailureCause | None) -> None:
-        """Write attempt.json."""
+        """Write attempt.json with the `error` and its `cause`, None for an attempt that measured."""
         record = AttemptRecord(
-            started_at=self.at.isoformat(),
+            started_at=self.started_at.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
-            held_s=self.lasts_s,
+            held_s=self.elapsed_s,
             error=error,
             cause=cause,
-            phases=self.stopwatch.record(),
+            phases=self.timer.record(),
         )
         write_attempt(self.attempt, record)
-        self.say(f"attempt {self.attempt.name}: {'measured' if error is None else error.splitlines()[0]}")
+        summary = "measured" if error is None else error.splitlines()[0]
+        self.print_line(f"attempt {self.attempt.name}: {summary}")
 
 
 def run_attempt(
-    attempt: Path, allocated: Allocated, starter: ProcessLauncher, say: PrintLine, held: ManagedProcesses
+    attempt: Path,
+    allocate: AllocateNodes,
+    launcher: ProcessLauncher,
+    print_line: PrintLine,
+    processes: ManagedProcesses,
 ) -> int:
     """Run the trial's plan and leave attempt.json in the folder `attempt`, whatever happens.
 
-    When this returns, everything in `held` has ended, or is what the next attempt may keep. Exit code: 0 the
-    probe is there, 1 the point is wrong, 3 the world is, 130 interrupted, which no further attempt should
-    follow.
+    When this returns, every process in `processes` has ended, or is one that the next attempt may keep. Exit
+    code: 0 the trial is measured, 1 its configuration is wrong, 3 the infrastructure failed, 130 interrupted:
+    then no attempt should follow.
     """
-    begun = _Begun(attempt, datetime.now(UTC), time.monotonic(), say, PhaseTimer())
+    running = _RunningAttempt(attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer())
     try:
-        error, cause, code = _tried(begun, allocated, starter, held)
+        error, cause, code = _classified_run(running, allocate, launcher, processes)
     except (KeyboardInterrupt, AllocationRevoked) as stop:
-        why = starter.interruption(stop.number) if isinstance(stop, Interrupted) else str(stop)
-        error, cause, code = f"{why} after {begun.lasts_s:.0f} s", "infrastructure", INTERRUPTED
-        held.hurry(_LAST_WORD_S)
-    with defer_signals(last=held.last or code == INTERRUPTED):
-        held.stop_client(_LAST_WORD_S)
-        begun.record(error, cause)  # before the rest is stopped: little time may be left
-        held.settle(measured=error is None)
+        reason = str(stop)
+        if isinstance(stop, Interrupted):
+            reason = launcher.interruption_reason(stop.number)
+        error, cause, code = f"{reason} after {running.elapsed_s:.0f} s", "infrastructure", EXIT_INTERRUPTED
+        processes.shorten_deadline(_FINAL_WRITE_S)
+    with defer_signals(last=processes.last or code == EXIT_INTERRUPTED):
+        processes.stop_client(_FINAL_WRITE_S)
+        running.record(error, cause)  # before the rest is stopped: little time may be left
+        processes.finish_attempt(measured=error is None)
     return code
 
 
-def _tried(
-    begun: _Begun, allocated: Allocated, starter: ProcessLauncher, held: ManagedProcesses
+def _classified_run(
+    running: _RunningAttempt, allocate: AllocateNodes, launcher: ProcessLauncher, processes: ManagedProcesses
 ) -> tuple[str | None, FailureCause | None, int]:
-    """What broke and whose fault it is, None where nothing did; the exit code. Raises Withdrawn."""
+    """Run the attempt; return the error and its cause, None where nothing failed, and the exit code.
+
+    Raises AllocationRevoked.
+    """
     try:
-        _run(begun, allocated, starter, held)
+        _run(running, allocate, launcher, processes)
     except AllocationRevoked:
         raise
-    except AttemptFailed as broken:
-        return str(broken), broken.cause, 1 if broken.cause == "configuration" else 3
-    except TuneError as known:
-        return str(known), "infrastructure", 3
+    except AttemptFailed as failure:
+        return str(failure), failure.cause, 1 if failure.cause == "configuration" else 3
+    except TuneError as error:
+        return str(error), "infrastructure", 3
     except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
         return traceback.format_exc(), "infrastructure", 3
     return None, None, 0
 
 
-def _run(begun: _Begun, allocated: Allocated, starter: ProcessLauncher, held: ManagedProcesses) -> None:
-    plan = trial_of(begun.attempt).plan
-    launch = read_manifest(plan)
-    nodes = allocated(launch.nodes)
-    held.retain(launch, plan)
-    if not held.running:
-        require_free_ports(launch, local_nodes(nodes))
-    deployment = Deployment(launch, nodes, starter, held.running, plan=plan, raw=begun.attempt)
-    _measure(deployment, begun, plan)
+def _run(
+    running: _RunningAttempt, allocate: AllocateNodes, launcher: ProcessLauncher, processes: ManagedProcesses
+) -> None:
+    """Start the deployment of the plan, without the processes that still run from before, and measure."""
+    plan = trial_of(running.attempt).plan
+    manifest = read_manifest(plan)
+    nodes = allocate(manifest.nodes)
+    processes.keep_reusable(manifest, plan)
+    if not processes.running:
+        require_free_ports(manifest, local_nodes(nodes))
+    deployment = Deployment(manifest, nodes, launcher, processes.running, plan=plan, raw=running.attempt)
+    _measure(deployment, running, plan)
 
 
 def local_nodes(nodes: NodeAddresses) -> dict[int, str]:
-    """Index and address of the nodes that are the host of node 0, where an orchestrator runs."""
-    known = zip(nodes.hosts, nodes.addresses, strict=True)
-    return {index: address for index, (host, address) in enumerate(known) if host == nodes.hosts[0]}
+    """Return index and address of the nodes that are the host of node 0, where the orchestrator runs."""
+    nodes_by_index = enumerate(zip(nodes.hosts, nodes.addresses, strict=True))
+    return {index: address for index, (host, address) in nodes_by_index if host == nodes.hosts[0]}
 
 
-def _measure(deployment: Deployment, begun: _Begun, plan: Path) -> None:
-    settings = read_client_settings(plan / "client.json", deployment.bind(deployment.launch.endpoint_url))
-    limits, say = deployment.launch.deadlines, begun.say
-    with begun.stopwatch.phase("bring_up_s"):
-        bring_up(deployment, ProgressDeadline(limits.quiet_s, limits.ready_s), say)
-    with begun.stopwatch.phase("warm_up_s"):
-        warm_up(deployment, settings, say)
-        wait_until_drained(deployment, say)
-    probes = ProbeRunner(deployment, begun.attempt, begun.stopwatch, say)
+def _measure(deployment: Deployment, running: _RunningAttempt, plan: Path) -> None:
+    """Bring the deployment up, warm it up and run the load client."""
+    settings = read_client_settings(plan / "client.json", deployment.bind(deployment.manifest.endpoint_url))
+    limits, print_line = deployment.manifest.deadlines, running.print_line
+    with running.timer.phase("bring_up_s"):
+        bring_up(deployment, ProgressDeadline(limits.quiet_s, limits.ready_s), print_line)
+    with running.timer.phase("warm_up_s"):
+        warm_up(deployment, settings, print_line)
+        wait_until_drained(deployment, print_line)
+    probes = ProbeRunner(deployment, running.attempt, running.timer, print_line)
     if settings.load.mode == "capacity":
         probes.find_capacity(settings)
     else:

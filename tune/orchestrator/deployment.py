@@ -1,4 +1,4 @@
-"""The processes of an attempt: bound to their nodes, started, watched."""
+"""Bind the processes of an attempt to their nodes, start and watch them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tune.orchestrator.supervision.signals import defer_signals
 
 
 class Deployment:
-    """What runs of `launch`, in the attempt's folder `raw`.
+    """Hold the processes of `manifest` that run for the attempt in the folder `raw`.
 
-    `running`: what an earlier attempt has left of it; what is started is appended.
+    `running` holds the processes that an earlier attempt left; those started here are appended.
     """
 
     def __init__(
         self,
-        launch: ProcessManifest,
+        manifest: ProcessManifest,
         nodes: NodeAddresses,
-        starter: ProcessLauncher,
+        launcher: ProcessLauncher,
         running: list[ManagedProcess],
         *,
         plan: Path,
         raw: Path,
     ) -> None:
-        self.launch, self.nodes = launch, nodes
-        self._plan, self._raw, self._starter = plan, raw, starter
+        self.manifest, self.nodes = manifest, nodes
+        self._plan, self._raw, self._launcher = plan, raw, launcher
         self._values = {
             "HEAD_NODE": nodes.hosts[0],
             "HEAD_NODE_IP": nodes.addresses[0],
             "PLAN_DIR": str(plan),
             "RAW_DIR": str(raw),
-            "SCRATCH_DIR": str(starter.scratch),
+            "SCRATCH_DIR": str(launcher.scratch),
         }
         self._running = running
         for kept in running:
@@ -45,62 +45,68 @@ class Deployment:
             log.symlink_to(os.path.relpath(kept.log, log.parent))
 
     def bind(self, text: str, node_index: int = 0) -> str:
-        """`text` of the plan with every placeholder filled, as a process on that node is told."""
-        own = {"NODE": self.nodes.hosts[node_index], "NODE_IP": self.nodes.addresses[node_index]}
-        return bind_text(text, self._values | own)
+        """Return `text` of the plan with every placeholder filled in for a process on that node."""
+        node_values = {"NODE": self.nodes.hosts[node_index], "NODE_IP": self.nodes.addresses[node_index]}
+        return bind_text(text, self._values | node_values)
 
     def services(self) -> tuple[Process, ...]:
-        """What has to answer before anything else starts."""
-        return tuple(p for p in self.launch.processes if p.role in SERVICES)
+        """Return the processes that must answer before any other starts."""
+        return tuple(p for p in self.manifest.processes if p.role in SERVICES)
 
     def servers(self) -> tuple[Process, ...]:
-        """Frontend and workers, in the order in which they start."""
-        return tuple(p for p in self.launch.processes if p.role not in (*SERVICES, "client"))
+        """Return frontend and workers, in the order in which they start."""
+        return tuple(p for p in self.manifest.processes if p.role not in (*SERVICES, "client"))
 
     def workers(self, role: str | None = None) -> tuple[Process, ...]:
-        """The workers of one role, or of both."""
-        return tuple(p for p in self.launch.processes if p.role in ((role,) if role else ENGINES))
+        """Return the workers of `role`, or of both roles."""
+        return tuple(p for p in self.manifest.processes if p.role in ((role,) if role else ENGINES))
 
     def client(self) -> Process:
-        return self.launch.processes[-1]
+        """Return the load client."""
+        return self.manifest.processes[-1]
 
-    def runs(self, process: Process) -> bool:
-        """Whether it was started, here or by an earlier attempt."""
+    def is_running(self, process: Process) -> bool:
+        """Return whether `process` was started, here or by an earlier attempt."""
         return any(running.name == process.name for running in self._running)
 
     def start(self, process: Process) -> ManagedProcess:
-        """Start one process of the plan. Raises Broken where it cannot be started.
+        """Start one process of the plan. Raises AttemptFailed where it cannot be started.
 
-        A signal to stop waits meanwhile: raised between fork and exec it would be lost, for Python then runs
-        hooks whose exceptions it only prints, and what is started would not be known here.
+        A signal to stop is deferred meanwhile. Raised between fork and exec it would be lost, for Python then
+        runs hooks whose exceptions it only prints, and the new process would not be known here.
         """
-        bound = self._bound(process)
-        bound.log.parent.mkdir(parents=True, exist_ok=True)
+        resolved = self._resolve(process)
+        resolved.log.parent.mkdir(parents=True, exist_ok=True)
         with defer_signals(last=False):
-            running = self._started(process, bound)
+            running = self._launch(process, resolved)
             self._running.append(running)
         return running
 
-    def _started(self, process: Process, bound: ResolvedProcess) -> ManagedProcess:
+    def _launch(self, process: Process, resolved: ResolvedProcess) -> ManagedProcess:
+        """Launch `resolved`. Raises AttemptFailed where it cannot be started."""
         try:
-            mark = fingerprint(process, self.launch, self._plan)
-            return ManagedProcess(process, self._starter.start(bound), bound.log, mark)
+            process_fingerprint = fingerprint(process, self.manifest, self._plan)
+            return ManagedProcess(process, self._launcher.start(resolved), resolved.log, process_fingerprint)
         except OSError as error:
-            what = f"{error.filename or bound.argv[0]!r}: {error.strerror or error}"
+            fault = f"{error.filename or resolved.argv[0]!r}: {error.strerror or error}"
             raise AttemptFailed(
-                f"{process.name} could not be started: {what}. Expected a program on the PATH; install what "
+                f"{process.name} could not be started: {fault}. Expected a program on the PATH; install what "
                 "the stack needs."
             ) from error
 
-    def _bound(self, process: Process) -> ResolvedProcess:
+    def _resolve(self, process: Process) -> ResolvedProcess:
+        """Return `process` with every placeholder filled in.
+
+        Raises AttemptFailed for paths that pyxis would split.
+        """
         node = process.node_index
-        container = tuple(self.bind(option) for option in self.launch.container)
-        if container and set(",:") & set(f"{self._plan}{self._starter.scratch}"):
+        container = tuple(self.bind(option) for option in self.manifest.container)
+        if container and set(",:") & set(f"{self._plan}{self._launcher.scratch}"):
             raise AttemptFailed(
                 f"{self._plan}: found a colon or comma in the path, at which pyxis splits mounts. Expected "
                 "none with cluster.container_image; change runs_dir or study.name."
             )
-        if self.launch.keeps_containers:
+        if self.manifest.keeps_containers:
             container += (f"--container-name=tune_{process.name}",)
         return ResolvedProcess(
             process=process,
@@ -109,32 +115,33 @@ class Deployment:
             env={name: self.bind(value, node) for name, value in process.env.items()},
             log=self.log_of(process),
             container=container,
-            gpus_per_node=self.launch.gpus_per_node,
+            gpus_per_node=self.manifest.gpus_per_node,
         )
 
     def require_alive(self) -> None:
-        """Raises Broken where a process that serves has ended, whatever its exit code."""
+        """Raise AttemptFailed where a process that serves has ended, whatever its exit code."""
         for running in self._running:
             if running.process.role == "client":
                 continue
-            code = running.started.poll()
+            code = running.handle.poll()
             if code is not None:
-                self.require_lent()
+                self.require_allocation()
                 cause = classify_failure(running.log) if running.process.role in ENGINES else "infrastructure"
                 raise AttemptFailed(
-                    f"{running.name} ended {describe_exit(code)} before the client did; the last lines of its log:\n"
-                    f"{last_lines(running.log)}",
+                    f"{running.name} ended {describe_exit(code)} before the client did; the last "
+                    f"lines of its log:\n{last_lines(running.log)}",
                     cause,
                 )
 
-    def require_lent(self) -> None:
-        """Raises Withdrawn where the nodes are taken back, which ends processes that are not to blame."""
-        if why := self._starter.withdrawn():
-            raise AllocationRevoked(why)
+    def require_allocation(self) -> None:
+        """Raise AllocationRevoked where the nodes are taken away, which ends processes without a fault."""
+        if reason := self._launcher.revoked_reason():
+            raise AllocationRevoked(reason)
 
     def logged_bytes(self) -> int:
-        """Size of all logs together: it grows as long as something happens."""
+        """Return the size of all logs together: it grows as long as something happens."""
         return sum(running.log.stat().st_size for running in self._running if running.log.exists())
 
     def log_of(self, process: Process) -> Path:
+        """Return the log of `process` in this attempt."""
         return self._raw / self.bind(process.log, process.node_index)

@@ -1,4 +1,4 @@
-"""What ends an attempt before its probe is done, and whose fault it is."""
+"""Describe what ends an attempt before its probe is done, and classify the cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
 
 
 class AttemptFailed(TuneError):
-    """The attempt is over. `cause`: the point is wrong, or the world is and another attempt may succeed."""
+    """Report the end of an attempt. `cause`: its configuration is wrong, or the infrastructure is.
+
+    After an infrastructure failure another attempt may succeed.
+    """
 
     def __init__(self, message: str, cause: FailureCause = "infrastructure") -> None:
         super().__init__(message)
@@ -32,22 +35,23 @@ class AttemptFailed(TuneError):
 
 
 class AllocationRevoked(AttemptFailed):
-    """Whoever lent the nodes takes them back: this attempt is over, and so are those that would follow."""
+    """Report that the scheduler takes the nodes away, which ends this attempt and all after it."""
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log for a message, indented; says so where there is nothing."""
+    """Return the end of a log for a message, indented, or a remark that there is nothing."""
     lines = _tail(log).splitlines()[-_LAST_LINES:]
     shown = "\n".join(f"  | {line[:400]}" for line in lines) or "  | (nothing)"
     return f"  {log}:\n{shown}"
 
 
 def classify_failure(log: Path) -> FailureCause:
-    """What an engine's log gives as the reason of its end. Without evidence against the point: the world."""
+    """Return the cause of an engine's end by its log: infrastructure unless the log shows otherwise."""
     return "configuration" if _POINT.search(_tail(log)) else "infrastructure"
 
 
 def _tail(log: Path) -> str:
+    """Return the end of a log as text, empty where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))

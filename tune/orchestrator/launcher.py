@@ -1,4 +1,4 @@
-"""How a process of a plan is started on its node: the only part of an orchestrator that differs by place."""
+"""Start a process of a plan on its node: the part of an orchestrator that depends on the backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tune.orchestrator.supervision.signals import STOP_SIGNALS
 
 @dataclass(frozen=True)
 class NodeAddresses:
-    """`hosts`: host name of each node index. `addresses`: where the other nodes reach it."""
+    """Hold the host name of each node index, and the address under which the other nodes reach it."""
 
     hosts: tuple[str, ...]
     addresses: tuple[str, ...]
@@ -27,10 +27,10 @@ class NodeAddresses:
 
 @dataclass(frozen=True)
 class ResolvedProcess:
-    """A process of a plan with every placeholder filled.
+    """Hold a process of a plan with every placeholder filled in.
 
     `hosts`: those of its nodes, in rank order. `env`: what it needs beside the environment of the job.
-    `container`, `gpus_per_node`: as in Launch.
+    `container` and `gpus_per_node` are those of tune.deploy.process_manifest.ProcessManifest.
     """
 
     process: Process
@@ -43,57 +43,61 @@ class ResolvedProcess:
 
 
 class ProcessHandle(Protocol):
-    """One process of a plan that was started."""
+    """Control one process that was started."""
 
     def poll(self) -> int | None:
-        """Its exit code, negative where a signal ended it; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
 
     def terminate(self) -> None:
-        """Ask it to end. Does nothing to one that has ended."""
+        """Ask the process to end. Does nothing once it has ended."""
 
     def kill(self) -> None:
-        """End it, whatever it does; the harder the more often it is asked. Nothing to one that has ended."""
+        """End the process by force, harder with each call. Does nothing once it has ended."""
 
 
 class ProcessLauncher(Protocol):
-    """Starts processes. `scratch`: a folder that every node sees, for what nobody needs afterwards."""
+    """Start processes. `scratch` is a folder that every node sees, for files of one attempt."""
 
     @property
-    def scratch(self) -> Path: ...
+    def scratch(self) -> Path:
+        """Return the folder for files that nothing needs afterwards; every node sees it."""
 
-    def start(self, bound: ResolvedProcess) -> ProcessHandle:
-        """Run the process where it belongs, its output into its log. Raises OSError where it cannot be."""
+    def start(self, resolved: ResolvedProcess) -> ProcessHandle:
+        """Run a process on its nodes, its output into its log. Raises OSError where it cannot be started."""
 
-    def withdrawn(self) -> str | None:
-        """Why everything here ends, where whoever lent these nodes takes them back; None where nobody does.
+    def revoked_reason(self) -> str | None:
+        """Return the reason if the allocation is being revoked, else None.
 
-        Asked when a process has ended; may wait a moment, in which Interrupted may be raised instead.
+        Called when a process has ended. May wait a moment, in which Interrupted may be raised instead.
         """
 
-    def swept(self) -> bool:
-        """Whether nothing of what was started and ended is left on any node. May wait for it."""
+    def nodes_clean(self) -> bool:
+        """Return whether nothing of what was started and ended is left on any node. May wait for it."""
 
-    def interruption(self, number: int) -> str:
-        """Why the signal `number` to stop was sent, in words."""
+    def interruption_reason(self, number: int) -> str:
+        """Return in words why the stop signal `number` was sent."""
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """What a child of this process, of its main thread, runs before its program: that is sent `number` when
-    this process has ended."""
+    """Return a function for a child of this process's main thread to run before its program.
+
+    It has the kernel send the child `number` when this process has ended.
+    """
     parent = os.getpid()
 
     def follow() -> None:
-        for stopping in STOP_SIGNALS:  # what this process does on them is not for a child
-            signal.signal(stopping, signal.SIG_DFL)
+        """Restore the default handlers of stop signals and tie the child to its parent."""
+        for stop_signal in STOP_SIGNALS:  # what this process does on them is not for a child
+            signal.signal(stop_signal, signal.SIG_DFL)
         signal_on_parent_death(number, parent)
 
     return follow
 
 
 class ChildProcessLauncher:
-    """Every process as a child of this one, each in a session of its own; they end when this one ends.
+    """Start every process as a child of this one, in a session of its own; they end when this process ends.
 
-    They take `scratch` for temporary files.
+    They use `scratch` for temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -103,13 +107,16 @@ class ChildProcessLauncher:
             "PATH": program_path(),
         }
 
-    def start(self, bound: ResolvedProcess) -> ProcessHandle:
-        """As the protocol says; called from the main thread only, as `following` asks."""
-        environment = self._environment | dict(bound.env)
-        with bound.log.open("wb") as file:
+    def start(self, resolved: ResolvedProcess) -> ProcessHandle:
+        """Run a process on this host, its output into its log. Raises OSError where it cannot be started.
+
+        Only the main thread may call this, as die_with_parent requires.
+        """
+        environment = self._environment | dict(resolved.env)
+        with resolved.log.open("wb") as file:
             return _Child(
                 subprocess.Popen(
-                    bound.argv,
+                    resolved.argv,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=file,
@@ -119,31 +126,39 @@ class ChildProcessLauncher:
                 )
             )
 
-    def withdrawn(self) -> str | None:
+    def revoked_reason(self) -> str | None:
+        """Return None: nothing revokes this host."""
         return None
 
-    def swept(self) -> bool:
+    def nodes_clean(self) -> bool:
+        """Return True: supervision ends what is left on this host."""
         return True
 
-    def interruption(self, number: int) -> str:
+    def interruption_reason(self, number: int) -> str:
+        """Return "interrupted"."""
         return "interrupted"
 
 
 class _Child:
+    """Control a child and its process group."""
+
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child
 
     def poll(self) -> int | None:
+        """Return the exit code of the child, None while it runs."""
         return exit_code(self._child)
 
     def terminate(self) -> None:
+        """Send SIGTERM to the group."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """Send SIGKILL to the group."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        """To its whole process group, as long as it is there itself: ids of ended groups are given anew."""
+        """Signal the whole process group while its leader lives: ids of ended groups are given anew."""
         if exit_code(self._child) is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, number)

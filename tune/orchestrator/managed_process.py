@@ -1,4 +1,4 @@
-"""Processes of a plan that were started: what they are, and how they are ended."""
+"""Describe processes of a plan that were started, and end them."""
 
 from __future__ import annotations
 
@@ -16,72 +16,80 @@ from tune.deploy.process_manifest import ProcessManifest
 from tune.orchestrator.launcher import ProcessHandle
 
 PrintLine = Callable[[str], None]
+"""Shows one line of progress."""
 
 POLL_S = 0.1
+"""Seconds between two looks at running processes."""
 
 SERVICES = ("etcd", "nats")
+"""Roles of the processes that all others register with."""
 ENGINES = ("prefill", "decode")
+"""Roles of the workers."""
 
 _PLAN_FILE = re.compile(re.escape(PLAN_DIR) + r"/([\w.-]+)")
 
 
 @dataclass(frozen=True)
 class ManagedProcess:
-    """One process that was started, where its output goes, and its fingerprint."""
+    """Hold one process that was started, the log of its output, and its fingerprint."""
 
     process: Process
-    started: ProcessHandle
+    handle: ProcessHandle
     log: Path
     fingerprint: str
 
     @property
     def name(self) -> str:
+        """Return the name of the process in its plan."""
         return self.process.name
 
 
-def fingerprint(process: Process, launch: ProcessManifest, plan: Path) -> str:
-    """Equal for two processes of one allocation that are the same: node, GPUs, command, environment, and the
-    content of every file of the plan that they name. Raises OSError where such a file is missing."""
-    named = set(_PLAN_FILE.findall(" ".join([*process.argv, *process.env.values()])))
-    files = {name: hashlib.sha256((plan / name).read_bytes()).hexdigest() for name in named}
-    what = [process.name, process.node_index, process.gpus, process.argv, dict(process.env), files]
-    where = [launch.container, launch.gpus_per_node]
-    return hashlib.sha256(json.dumps([what, where], sort_keys=True).encode()).hexdigest()
+def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
+    """Return a hash that is equal for two processes of one allocation that a later trial can share.
+
+    It covers node, GPUs, command, environment, and the content of every file of the plan that they name.
+    Raises OSError where such a file is missing.
+    """
+    plan_files = set(_PLAN_FILE.findall(" ".join([*process.argv, *process.env.values()])))
+    files = {name: hashlib.sha256((plan / name).read_bytes()).hexdigest() for name in plan_files}
+    identity = [process.name, process.node_index, process.gpus, process.argv, dict(process.env), files]
+    placement = [manifest.container, manifest.gpus_per_node]
+    return hashlib.sha256(json.dumps([identity, placement], sort_keys=True).encode()).hexdigest()
 
 
-def stop_in_order(running: Sequence[ManagedProcess], stop_s: float, say: PrintLine) -> None:
-    """End the client, then frontend and workers, then what they register with.
+def stop_in_order(running: Sequence[ManagedProcess], stop_s: float, print_line: PrintLine) -> None:
+    """End the client, then frontend and workers, then the services.
 
-    Each is asked first, and killed when it has not ended `stop_s` later.
+    Each process is asked to end, and killed when it has not ended `stop_s` later.
     """
     for roles in (("client",), ("frontend", *ENGINES), SERVICES):
-        stop_group([r for r in running if r.process.role in roles], stop_s, say)
+        stop_group([member for member in running if member.process.role in roles], stop_s, print_line)
 
 
-def stop_group(running: Sequence[ManagedProcess], stop_s: float, say: PrintLine) -> None:
-    """End all of them at once, as `stop_in_order` does one group."""
-    asked = [one for one in running if one.started.poll() is None]
-    for one in asked:
-        one.started.terminate()
-    until_s = time.monotonic() + stop_s
-    while alive := [one for one in asked if one.started.poll() is None]:
-        if time.monotonic() > until_s:
-            names = ", ".join(one.name for one in alive)
-            say(f"killing what did not end within {stop_s:g} s: {names}")
-            for one in alive:
-                one.started.kill()
-            until_s = time.monotonic() + stop_s
+def stop_group(running: Sequence[ManagedProcess], stop_s: float, print_line: PrintLine) -> None:
+    """End all of `running` at once; kill those that have not ended `stop_s` after they were asked."""
+    stopping = [member for member in running if member.handle.poll() is None]
+    for member in stopping:
+        member.handle.terminate()
+    deadline_s = time.monotonic() + stop_s
+    while alive := [member for member in stopping if member.handle.poll() is None]:
+        if time.monotonic() > deadline_s:
+            names = ", ".join(member.name for member in alive)
+            print_line(f"killing what did not end within {stop_s:g} s: {names}")
+            for member in alive:
+                member.handle.kill()
+            deadline_s = time.monotonic() + stop_s
         time.sleep(POLL_S)
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, in words. A shell and srun tell of a signal by an exit code above 128."""
+    """Return in words how a process ended. A shell and srun report a signal by an exit code above 128."""
     if code < 0:
         return f"by {signal.Signals(-code).name}"
-    told = {128 + number: f" ({number.name})" for number in signal.Signals}
-    return f"with exit code {code}{told.get(code, '')}"
+    signal_names = {128 + number: f" ({number.name})" for number in signal.Signals}
+    return f"with exit code {code}{signal_names.get(code, '')}"
 
 
 def format_counts(processes: Sequence[Process], counts: Mapping[str, float]) -> str:
-    """`prefill_w0 3, prefill_w1 none`: what each process has of `counts`."""
+    """Return the count of each process as text, such as `prefill_w0 3, prefill_w1 none`."""
     return ", ".join(f"{p.name} {int(counts[p.name]) or 'none'}" for p in processes if p.name in counts)

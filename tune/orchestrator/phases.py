@@ -1,4 +1,4 @@
-"""How long each phase of an attempt takes."""
+"""Measure how long each phase of an attempt takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PhaseName = Literal["bring_up_s", "warm_up_s", "probes_s", "drain_s", "search_s"
 
 
 class PhaseTimer:
-    """Adds up what each phase takes; a phase within another one is not counted as the other."""
+    """Add up the time of each phase; a phase within another one does not count as the other."""
 
     def __init__(self) -> None:
         self._spent: dict[PhaseName, float] = {}
@@ -22,7 +22,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: PhaseName) -> Iterator[None]:
-        """The block belongs to the phase `name`."""
+        """Count the time of the block as the phase `name`."""
         around = self._phase
         self._enter(name)
         try:
@@ -31,11 +31,12 @@ class PhaseTimer:
             self._enter(around)
 
     def record(self) -> Phases:
-        """What each took so far."""
+        """Return the time of each phase so far."""
         self._enter(self._phase)
         return Phases.model_validate(self._spent)
 
     def _enter(self, phase: PhaseName | None) -> None:
+        """End the current phase and begin `phase`."""
         now_s = time.monotonic()
         if self._phase:
             self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._since_s

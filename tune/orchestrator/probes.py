@@ -1,4 +1,4 @@
-"""Runs of the load client on one live deployment: the one of a trial, or several in search of a rate."""
+"""Run the load client on one live deployment: once, or repeatedly in search of its capacity."""
 
 from __future__ import annotations
 
@@ -25,104 +25,120 @@ from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 
 class ProbeRunner:
-    """Runs on `deployment`, which is warm, each with a folder of its own in the folder `attempt`."""
+    """Run the load client on `deployment`, which is warm, with a folder in `attempt` for each run."""
 
-    def __init__(self, deployment: Deployment, attempt: Path, stopwatch: PhaseTimer, say: PrintLine) -> None:
+    def __init__(
+        self, deployment: Deployment, attempt: Path, timer: PhaseTimer, print_line: PrintLine
+    ) -> None:
         self._deployment, self._attempt = deployment, attempt
-        self._stopwatch, self._say = stopwatch, say
+        self._timer, self._print_line = timer, print_line
 
     def run_once(self) -> None:
-        """The run that the plan asks for. Raises Broken."""
+        """Run the load of the plan. Raises AttemptFailed."""
         self._run(self._deployment.client(), self._attempt / PROBE_FOLDER, None)
 
     def find_capacity(self, settings: ClientSettings) -> None:
-        """Run after run until the highest rate that holds the SLO is known. `settings`: those of the plan.
+        """Run the client until the highest rate that holds the SLO is known. `settings`: those of the plan.
 
-        Raises Broken; ResumableError where the trial's spec.json or the plan's calibration.json is missing.
+        Raises AttemptFailed; ResumableError where the trial's spec.json or the plan's calibration.json is
+        missing.
         """
-        trial, earlier = trial_of(self._attempt), count()
-        whole, calibration = trial.read_spec(), read_record(trial.plan / CALIBRATION_FILE, Calibration)
-        if whole is None or calibration is None:
-            missing = "spec.json" if whole is None else f"plan/{CALIBRATION_FILE}"
+        trial, earlier_runs = trial_of(self._attempt), count()
+        full_spec, calibration = trial.read_spec(), read_record(trial.plan / CALIBRATION_FILE, Calibration)
+        if full_spec is None or calibration is None:
+            missing = "spec.json" if full_spec is None else f"plan/{CALIBRATION_FILE}"
             raise ResumableError(
                 f"{trial.root}: found no {missing}; expected one of a trial with load.mode=capacity. Run the "
                 "trial again."
             )
 
         def run(spec: TrialSpec, folder: Path, *, full: bool) -> bool:
-            changes = {"load": spec.load, "stop_when_futile": full, "earlier_runs": next(earlier)}
+            """Run `spec` with its record in `folder`; return whether the run was stopped as futile."""
+            changes = {"load": spec.load, "stop_when_futile": full, "earlier_runs": next(earlier_runs)}
             make_folder(folder)
-            _write_asked(folder, settings.model_copy(update=changes))
-            how = "at full length" if full else f"{spec.load.min_queries} requests"
-            self._say(f"{folder.name}: {spec.load.target_qps:g} queries/s, {how}")
+            _write_client_settings(folder, settings.model_copy(update=changes))
+            length_text = "at full length" if full else f"{spec.load.min_queries} requests"
+            self._print_line(f"{folder.name}: {spec.load.target_qps:g} queries/s, {length_text}")
             client = client_of(self._deployment.client(), folder.name)
             return self._run(client, folder, spec.load.response_timeout_s)
 
-        with self._stopwatch.phase("search_s"):
-            self._say("loading the simulated rack, which forecasts the rate; its first use compiles it")
+        with self._timer.phase("search_s"):
+            self._print_line(
+                "loading the simulated rack, which forecasts the rate; its first use compiles it"
+            )
             from tune.capacity.runner import find_capacity  # noqa: PLC0415  (numba takes seconds)
 
-            for step in find_capacity(whole, calibration, self._attempt, run):
-                self._say(_told(step))
+            for step in find_capacity(full_spec, calibration, self._attempt, run):
+                self._print_line(_describe_step(step))
 
     def _run(self, client: Process, folder: Path, drained_within_s: float | None) -> bool:
-        """Whether the client stopped a run that could hold its SLO no more; `drained_within_s`: see drain."""
+        """Run `client`; return whether it stopped because the run could no longer hold its SLO.
+
+        `drained_within_s` is the limit of tune.orchestrator.warm_up.wait_until_drained.
+        """
         before = worker_request_counts(self._deployment)
         with Scraper(self._deployment.servers(), self._deployment.nodes, folder):
-            with self._stopwatch.phase("probes_s"):
-                code = _follow(self._deployment, self._deployment.start(client), self._say)
-            with self._stopwatch.phase("drain_s"):
-                wait_until_drained(self._deployment, self._say, drained_within_s)
+            with self._timer.phase("probes_s"):
+                code = _wait_for_client(self._deployment, self._deployment.start(client), self._print_line)
+            with self._timer.phase("drain_s"):
+                wait_until_drained(self._deployment, self._print_line, drained_within_s)
                 if code == STOPPED_EXIT_CODE:
-                    self._settle()
+                    self._wait_for_uncounted()
         require_all_workers_used(self._deployment, before)
         return code == STOPPED_EXIT_CODE
 
-    def _settle(self) -> None:
-        """Where workers tell no counters, nobody knows when they are rid of the requests of a stopped run."""
+    def _wait_for_uncounted(self) -> None:
+        """Wait where no counters show when workers have dropped the requests of a stopped run."""
         if all(worker.metrics_port is not None for worker in self._deployment.workers()):
             return
-        wait_s = self._deployment.launch.deadlines.stop_s
-        self._say(f"workers do not tell what they hold: waiting {wait_s:g} s (cluster.deadlines.stop_s)")
-        until_s = time.monotonic() + wait_s
-        while time.monotonic() < until_s:
+        wait_s = self._deployment.manifest.deadlines.stop_s
+        self._print_line(
+            f"workers do not report what they hold: waiting {wait_s:g} s (cluster.deadlines.stop_s)"
+        )
+        deadline_s = time.monotonic() + wait_s
+        while time.monotonic() < deadline_s:
             self._deployment.require_alive()
             time.sleep(POLL_S)
 
 
-def _write_asked(folder: Path, settings: ClientSettings) -> None:
-    asked = settings.model_dump_json(include=set(ClientRun.model_fields), indent=2)
-    write_text(folder / "client.json", asked + "\n")
+def _write_client_settings(folder: Path, settings: ClientSettings) -> None:
+    """Write the client.json of one run."""
+    text = settings.model_dump_json(include=set(ClientRun.model_fields), indent=2)
+    write_text(folder / "client.json", text + "\n")
 
 
-def _told(step: ProbeVerdict | CapacityResult) -> str:
+def _describe_step(step: ProbeVerdict | CapacityResult) -> str:
+    """Return a line about one step of the capacity search."""
     if isinstance(step, ProbeVerdict):
         verdict = {True: "held", False: "missed", None: "cannot be trusted at"}[step.held]
         return f"the deployment {verdict} {step.ask.target_qps:g} queries/s"
     if step.censored:
-        return f"about {step.capacity_qps:.4g} queries/s at most, clearly below the rate to beat: given up"
+        return (
+            f"about {step.capacity_qps:.4g} queries/s at most, clearly below the rate to beat: stopped early"
+        )
     if step.verified_qps is None:
         return "no run of full length held its SLO"
     return f"the highest rate that held is {step.verified_qps:g} queries/s"
 
 
-def _follow(deployment: Deployment, client: ManagedProcess, say: PrintLine) -> int:
-    """Wait for the client's end, passing on what it says; its exit code, of those that leave a record.
+def _wait_for_client(deployment: Deployment, client: ManagedProcess, print_line: PrintLine) -> int:
+    """Pass on the client's lines until it ends with a record; return its exit code.
 
-    Raises Broken where it or anything else fails.
+    Raises AttemptFailed where the client or any other process fails.
     """
     with client.log.open(encoding="utf-8", errors="replace") as log:
-        code, begun = None, ""
+        code, partial_line = None, ""
         while code is None:
             deployment.require_alive()
-            code = client.started.poll()
-            *lines, begun = (begun + log.read()).split("\n")
+            code = client.handle.poll()
+            *lines, partial_line = (partial_line + log.read()).split("\n")
             for line in lines:
-                say(f"client  {line}")
+                print_line(f"client  {line}")
             time.sleep(POLL_S)
     if code not in (0, STOPPED_EXIT_CODE):
-        deployment.require_lent()
+        deployment.require_allocation()
         raise AttemptFailed(
-            f"the load client ended {describe_exit(code)}; the last lines of its log:\n{last_lines(client.log)}"
+            f"the load client ended {describe_exit(code)}; the last lines of its log:\n"
+            f"{last_lines(client.log)}"
         )
     return code

@@ -1,4 +1,4 @@
-"""Everything that runs on the nodes of an orchestrator, from attempt to attempt."""
+"""Hold the processes that run on the nodes of an orchestrator, from attempt to attempt."""
 
 from __future__ import annotations
 
@@ -19,53 +19,58 @@ _STOP_S = 10.0
 
 
 class ManagedProcesses:
-    """`running`: what was started and not ended here, in order. `last`: no attempt follows this one."""
+    """Hold the processes that were started and not ended here, in order of their start.
 
-    def __init__(self, say: PrintLine, *, last: bool) -> None:
+    `last`: no attempt follows the current one.
+    """
+
+    def __init__(self, print_line: PrintLine, *, last: bool) -> None:
         self.running: list[ManagedProcess] = []
         self.last = last
-        self._say, self._stop_s, self._keeps = say, _STOP_S, False
+        self._print_line, self._stop_s, self._keeps_processes = print_line, _STOP_S, False
 
-    def retain(self, launch: ProcessManifest, plan: Path) -> None:
-        """End what `launch` would not start in the same way.
+    def keep_reusable(self, manifest: ProcessManifest, plan: Path) -> None:
+        """End every process that `manifest` would start differently.
 
-        Where services and frontend are not the same, that is everything: workers have registered there.
-        Raises OSError where a file of the plan is missing.
+        Where services or frontend differ, that is every process: workers have registered there. Raises
+        OSError where a file of the plan is missing.
         """
-        marks = {process.name: fingerprint(process, launch, plan) for process in launch.processes}
-        alive = [one for one in self.running if one.started.poll() is None]
-        same = [one for one in alive if marks.get(one.name) == one.fingerprint]
-        needed = {p.name for p in launch.processes if p.role in (*SERVICES, "frontend")}
-        if not launch.keeps_processes or not needed <= {one.name for one in same}:
-            same = []
-        names = {one.name for one in same}
-        others = [one for one in self.running if one.name not in names]
+        fingerprints = {process.name: fingerprint(process, manifest, plan) for process in manifest.processes}
+        alive = [process for process in self.running if process.handle.poll() is None]
+        reusable = [process for process in alive if fingerprints.get(process.name) == process.fingerprint]
+        needed = {p.name for p in manifest.processes if p.role in (*SERVICES, "frontend")}
+        if not manifest.keeps_processes or not needed <= {process.name for process in reusable}:
+            reusable = []
+        names = {process.name for process in reusable}
+        others = [process for process in self.running if process.name not in names]
         if self.running:
-            self._say(f"of {len(self.running)} processes {len(same)} go on, the others are ended")
-        stop_in_order(others, self._stop_s, self._say)
-        self.running[:] = same
-        self._stop_s, self._keeps = launch.deadlines.stop_s, launch.keeps_processes
+            self._print_line(f"of {len(self.running)} processes {len(reusable)} go on, the others are ended")
+        stop_in_order(others, self._stop_s, self._print_line)
+        self.running[:] = reusable
+        self._stop_s, self._keeps_processes = manifest.deadlines.stop_s, manifest.keeps_processes
 
-    def settle(self, *, measured: bool) -> None:
-        """After an attempt: end what the next one has no use for; everything, where something broke."""
-        if measured and self._keeps and not self.last:
+    def finish_attempt(self, *, measured: bool) -> None:
+        """End after an attempt what the next one cannot use; after a failure, everything."""
+        if measured and self._keeps_processes and not self.last:
             self.stop_client(self._stop_s)
         else:
             self.stop()
 
-    def hurry(self, stop_s: float) -> None:
-        """From now on nothing has more than `stop_s` to end."""
+    def shorten_deadline(self, stop_s: float) -> None:
+        """Give every process at most `stop_s` seconds to end from now on."""
         self._stop_s = min(self._stop_s, stop_s)
 
     def stop_client(self, within_s: float) -> None:
-        """End the client, which writes what it knows; killed when it has not ended `within_s` later."""
-        clients = [one for one in self.running if one.process.role == "client"]
-        stop_group(clients, within_s, self._say)
-        self.running[:] = [one for one in self.running if one not in clients]
+        """End the client, which writes its record; kill it when it has not ended `within_s` later."""
+        clients = [process for process in self.running if process.process.role == "client"]
+        stop_group(clients, within_s, self._print_line)
+        self.running[:] = [process for process in self.running if process not in clients]
 
     def stop(self) -> None:
-        """End everything in order, within the plan's `stop_s` for each step, and whatever it has left."""
-        stop_in_order(self.running, self._stop_s, self._say)
+        """End everything in order, each step within the plan's `stop_s`, and kill what is left behind."""
+        stop_in_order(self.running, self._stop_s, self._print_line)
         self.running.clear()
-        left = kill_descendants()
-        self._say("stopped" if not left else f"stopped; {left} processes that it had started were killed")
+        survivors = kill_descendants()
+        self._print_line(
+            "stopped" if not survivors else f"stopped; {survivors} processes that it had started were killed"
+        )

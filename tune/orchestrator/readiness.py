@@ -1,4 +1,4 @@
-"""Waiting until all is there, counted: services that listen, every worker registered, the model served."""
+"""Wait until services listen, every worker is registered and the model is served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOGS_SHOWN = 3
 
 
 class ProgressDeadline:
-    """A deadline that moves on with every progress, up to a last one. Times are those of `clock`, seconds."""
+    """Hold a deadline that moves with every progress, up to a last one. Times are seconds of `clock`."""
 
     def __init__(self, quiet_s: float, ready_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet_s, self._ready_s, self._clock = quiet_s, ready_s, clock
@@ -27,7 +27,7 @@ class ProgressDeadline:
         self._state: Hashable = None
 
     def over(self, state: Hashable) -> str | None:
-        """Why waiting is over, None while it is not. A `state` that differs from the last is progress."""
+        """Return why waiting is over, None while it is not. A new `state` is progress."""
         now_s = self._clock()
         if state != self._state:
             self._state, self._moved_s = state, now_s
@@ -38,38 +38,39 @@ class ProgressDeadline:
         return None
 
 
-def bring_up(deployment: Deployment, patience: ProgressDeadline, say: PrintLine) -> None:
+def bring_up(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
     """Start the services, frontend and workers that do not run; return once every worker is registered.
 
-    Raises Broken where something ends or the patience does, with who is missing and the end of their logs.
+    Raises AttemptFailed, with the missing processes and the ends of their logs, where one ends or `deadline`
+    does.
     """
     for service in deployment.services():
-        if not deployment.runs(service):
+        if not deployment.is_running(service):
             deployment.start(service)
-            _await_port(deployment, service, patience)
-            say(f"{service.name} listens on port {service.listens[0].number}")
-    missing = [process for process in deployment.servers() if not deployment.runs(process)]
+            _await_port(deployment, service, deadline)
+            print_line(f"{service.name} listens on port {service.listens[0].number}")
+    missing = [process for process in deployment.servers() if not deployment.is_running(process)]
     if len(missing) < len(deployment.servers()):
-        _await_departures(deployment, patience, say)
+        _await_departures(deployment, deadline, print_line)
     for process in missing:
         deployment.start(process)
-    say(f"started {len(missing)} processes")
-    _await_registration(deployment, patience, say)
+    print_line(f"started {len(missing)} processes")
+    _await_registration(deployment, deadline, print_line)
 
 
-def _await_departures(deployment: Deployment, patience: ProgressDeadline, say: PrintLine) -> None:
-    """Return once only the kept workers are registered: who left must not be counted for who comes."""
-    asked = _question(deployment)
-    kept = [sum(deployment.runs(p) for p in deployment.workers(role)) for role in ("prefill", "decode")]
+def _await_departures(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
+    """Return once only the kept workers are registered: one that left must not count for one that starts."""
+    query = _question(deployment)
+    kept = [sum(deployment.is_running(p) for p in deployment.workers(role)) for role in ("prefill", "decode")]
     while True:
         deployment.require_alive()
         try:
-            state = str(found := ready.query_registration(asked))
-            if [there for _, there, _ in found.counts] == kept:
+            state = str(registration := ready.query_registration(query))
+            if [present for _, present, _ in registration.counts] == kept:
                 return
         except (OSError, ValueError) as error:
             state = f"not answering: {error}"
-        over = patience.over((state, deployment.logged_bytes()))
+        over = deadline.over((state, deployment.logged_bytes()))
         if over:
             raise AttemptFailed(
                 f"Workers of the trial before are still registered: {over}. Found {state}; expected "
@@ -79,10 +80,12 @@ def _await_departures(deployment: Deployment, patience: ProgressDeadline, say: P
 
 
 def _question(deployment: Deployment) -> argparse.Namespace:
-    return ready.parse_arguments([deployment.bind(text) for text in deployment.launch.ready[2:]])
+    """Return the query for the registered workers, with addresses filled in."""
+    return ready.parse_arguments([deployment.bind(text) for text in deployment.manifest.ready[2:]])
 
 
-def _await_port(deployment: Deployment, service: Process, patience: ProgressDeadline) -> None:
+def _await_port(deployment: Deployment, service: Process, deadline: ProgressDeadline) -> None:
+    """Return once `service` listens. Raises AttemptFailed where the deadline ends."""
     port = service.listens[0]
     while True:
         deployment.require_alive()
@@ -91,7 +94,7 @@ def _await_port(deployment: Deployment, service: Process, patience: ProgressDead
             with socket.create_connection(address, _CONNECT_TIMEOUT_S):
                 return
         except OSError:
-            over = patience.over(deployment.logged_bytes())
+            over = deadline.over(deployment.logged_bytes())
         if over:
             raise AttemptFailed(
                 f"{service.name} does not listen on {port.setting}={port.number}: {over}; the last lines "
@@ -100,41 +103,46 @@ def _await_port(deployment: Deployment, service: Process, patience: ProgressDead
         time.sleep(POLL_S)
 
 
-def _await_registration(deployment: Deployment, patience: ProgressDeadline, say: PrintLine) -> None:
-    asked = _question(deployment)
-    told, found = "", None
+def _await_registration(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
+    """Return once every worker is registered and the model is served. Raises AttemptFailed."""
+    query = _question(deployment)
+    last_state, registration = "", None
     while True:
         deployment.require_alive()
         try:
-            found = ready.query_registration(asked)
-            state = str(found)
+            registration = ready.query_registration(query)
+            state = str(registration)
         except (OSError, ValueError) as error:
             state = f"not answering yet: {error}"
-        if state != told:
-            say(state)
-        told = state
-        if found and found.complete:
+        if state != last_state:
+            print_line(state)
+        last_state = state
+        if registration and registration.complete:
             return
-        over = patience.over((state, deployment.logged_bytes()))
+        over = deadline.over((state, deployment.logged_bytes()))
         if over:
             raise AttemptFailed(
-                f"The deployment did not get ready: {over}. {state}.\n{_missing(deployment, found)}"
+                f"The deployment did not get ready: {over}. {state}.\n{_missing(deployment, registration)}"
             )
         time.sleep(POLL_S)
 
 
-def _missing(deployment: Deployment, found: ready.Registration | None) -> str:
-    """Who is missing, as far as can be told, and the end of their logs."""
-    suspects: list[Process] = [] if found else [p for p in deployment.servers() if p.role == "frontend"]
+def _missing(deployment: Deployment, registration: ready.Registration | None) -> str:
+    """Return the names of missing workers, as far as they are known, and the ends of their logs."""
+    suspects: list[Process] = (
+        [] if registration else [p for p in deployment.servers() if p.role == "frontend"]
+    )
     lines = []
-    for role, (_, there, wanted) in zip(("prefill", "decode"), found.counts if found else (), strict=False):
-        if there >= wanted:
+    for role, (_, present, wanted) in zip(
+        ("prefill", "decode"), registration.counts if registration else (), strict=False
+    ):
+        if present >= wanted:
             continue
         workers = deployment.workers(role)
         silent = [p for p in workers if p.metrics_port is not None and not _answers(deployment, p)]
-        missing = silent if len(silent) == wanted - there else list(workers)
+        missing = silent if len(silent) == wanted - present else list(workers)
         names = ", ".join(p.name for p in missing)
-        lines.append(f"Missing: {wanted - there} of {'' if missing is silent else 'the workers '}{names}.")
+        lines.append(f"Missing: {wanted - present} of {'' if missing is silent else 'the workers '}{names}.")
         suspects += missing
     shown = suspects or [p for p in deployment.servers() if p.role == "frontend"]
     lines += [last_lines(deployment.log_of(process)) for process in shown[:_LOGS_SHOWN]]
@@ -144,6 +152,7 @@ def _missing(deployment: Deployment, found: ready.Registration | None) -> str:
 
 
 def _answers(deployment: Deployment, process: Process) -> bool:
+    """Return whether the metrics port of `process` answers."""
     try:
         scrape(process, deployment.nodes)
     except OSError:

@@ -1,4 +1,4 @@
-"""A thread that asks frontend and workers for their metrics as long as a probe runs."""
+"""Scrape the metrics of frontend and workers in a thread while a probe runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.worker_metrics import scrape
 from tune.records.scrapes import METRICS_FILE, MetricsWriter
 
-SCRAPE_EVERY_S = 2.0
-"""Often enough for means over a probe of a minute; all of a rack's processes then cost 1 to 2 % of a core."""
+SCRAPE_INTERVAL_S = 2.0
+"""Seconds between two scrapes of a process.
+
+Often enough for means over a probe of a minute; scraping all processes of a rack costs 1 to 2 % of a core.
+"""
 
 
 class Scraper:
-    """While entered, writes what `processes` with a metrics port tell into `folder`/metrics.jsonl."""
+    """Write the metrics of `processes` with a metrics port into `folder`/metrics.jsonl while entered."""
 
     def __init__(self, processes: Sequence[Process], nodes: NodeAddresses, folder: Path) -> None:
         self._processes = [process for process in processes if process.metrics_port is not None]
@@ -43,18 +46,19 @@ class Scraper:
             raise self._fault
 
     def _run(self) -> None:
+        """Scrape until stopped; keep an exception for the end of the block."""
         try:
             with (self._folder / METRICS_FILE).open("w", encoding="utf-8") as file:
                 writer = MetricsWriter(file)
-                while not self._stop.wait(self._round(writer)):
+                while not self._stop.wait(self._scrape_all(writer)):
                     pass
-                self._round(writer)
+                self._scrape_all(writer)
         except BaseException as error:
             self._fault = error
 
-    def _round(self, writer: MetricsWriter) -> float:
-        """Ask every process once; seconds until the next round."""
-        began_s = time.monotonic()
+    def _scrape_all(self, writer: MetricsWriter) -> float:
+        """Scrape every process once; return the seconds until the next round."""
+        started_s = time.monotonic()
         for process in self._processes:
             try:
                 samples = scrape(process, self._nodes)
@@ -62,4 +66,4 @@ class Scraper:
                 writer.write_missed(process.name, time.time(), str(error))
             else:
                 writer.write(process.name, time.time(), samples)
-        return max(0.0, SCRAPE_EVERY_S - (time.monotonic() - began_s))
+        return max(0.0, SCRAPE_INTERVAL_S - (time.monotonic() - started_s))

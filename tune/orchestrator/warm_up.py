@@ -1,4 +1,4 @@
-"""Requests before the run, until every worker has worked; and whether all of them did in the run."""
+"""Send requests until every worker has served some; check after a run that every worker did."""
 
 from __future__ import annotations
 
@@ -20,156 +20,178 @@ from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
 from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
 
 OUTPUT_TOKENS = 8
-MOST_ROUNDS = 20
-"""Requests for each worker of the larger pool: under random routing to 14 workers, one that serves stays
-without any in e^-20 of all runs. Formula: (1 - 1/n)^(20 n)."""
+"""Tokens of each answer in the warm-up."""
+MAX_ROUNDS = 20
+"""Rounds of the warm-up, in each of which as many requests are sent as the larger pool has workers.
 
-AFTER_ERROR_S = 0.5
-"""Between rounds where requests fail: a frontend that has just learned of its workers has ten seconds."""
+Under random routing to 14 workers, a worker that serves stays without a request in e^-20 of all runs.
+Formula: (1 - 1/n)^(20 n).
+"""
 
-OTHER_PROMPTS = 1_000_003
-"""Added to the length seed: whoever compares orders of lengths takes the next few seeds."""
+ERROR_PAUSE_S = 0.5
+"""Seconds between rounds where requests fail: a frontend that has just found its workers gets ten seconds."""
 
-SAY_EVERY_S = 30.0
-"""Between two lines about requests that workers hold while the next run waits."""
+PROMPT_SEED_OFFSET = 1_000_003
+"""Added to the shuffle seed of the run: comparisons of shuffles use the next few seeds."""
 
-FEWEST_PER_WORKER = 20
-"""Requests for each worker of a pool from which on one without any was left out, not unlucky; as above."""
+REPORT_INTERVAL_S = 30.0
+"""Seconds between two lines about requests that workers hold while the next run waits."""
+
+MIN_REQUESTS_PER_WORKER = 20
+"""Mean requests for each worker of a pool from which on a worker without any was left out, not unlucky.
+
+Under random routing to 14 workers, a worker that serves stays without a request in e^-20 of all runs.
+"""
 
 
-def warm_up(deployment: Deployment, settings: ClientSettings, say: PrintLine) -> None:
-    """Send rounds of requests until each worker's own counter moved and a round had no error.
+def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintLine) -> None:
+    """Send rounds of requests until the counter of each worker has moved and a round had no error.
 
-    Prompts have the median length of the run's and, where they are made to length, share no beginning with
-    them. Raises Broken where a process ends or some worker is left out, with who got what.
+    Prompts have the median length of the run's prompts. Where they are made to length, they share no
+    beginning with those. Raises AttemptFailed, with the counts of all workers, where a process ends or a
+    worker is left out.
     """
     workers = deployment.workers()
     size = max(len(deployment.workers(role)) for role in ("prefill", "decode"))
-    bodies = _questions(settings, MOST_ROUNDS * size)
-    before = _taken(workers, deployment)
-    say(f"warming up {len(workers)} workers")
-    for number in range(MOST_ROUNDS):
+    bodies = _request_bodies(settings, MAX_ROUNDS * size)
+    before = worker_request_counts(deployment)
+    print_line(f"warming up {len(workers)} workers")
+    for number in range(MAX_ROUNDS):
         try:
             error = asyncio.run(_round(deployment, settings, bodies[number * size : (number + 1) * size]))
         except TimeoutError:
-            limit = f"{deployment.launch.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
-            got = _since(before, _taken(workers, deployment))
+            limit = f"{deployment.manifest.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
+            received = _increase(before, worker_request_counts(deployment))
             raise AttemptFailed(
-                f"No answer came in the warm-up for {limit}.{_who_got(workers, got)}"
+                f"No answer came in the warm-up for {limit}.{_describe_counts(workers, received)}"
             ) from None
-        got = _since(before, _taken(workers, deployment))
-        if not error and all(got.values()):
-            say(f"every worker has worked, after {number + 1} rounds of warm-up")
+        received = _increase(before, worker_request_counts(deployment))
+        if not error and all(received.values()):
+            print_line(f"every worker has worked, after {number + 1} rounds of warm-up")
             return
         if error:
-            time.sleep(AFTER_ERROR_S)
+            time.sleep(ERROR_PAUSE_S)
     raise AttemptFailed(
-        f"{MOST_ROUNDS} rounds of warm-up did not reach every worker without an error."
+        f"{MAX_ROUNDS} rounds of warm-up did not reach every worker without an error."
         + (f" The last error: {error}." if error else "")
-        + _who_got(workers, got)
+        + _describe_counts(workers, received)
     )
 
 
 def require_all_workers_used(deployment: Deployment, before: Mapping[str, float]) -> None:
-    """Raises Broken where a worker got nothing since `before` while its pool had plenty of requests."""
-    got = _since(before, _taken(deployment.workers(), deployment))
+    """Raise AttemptFailed where a worker received nothing since `before` while its pool was busy."""
+    received = _increase(before, worker_request_counts(deployment))
     for role in ("prefill", "decode"):
-        pool = [worker for worker in deployment.workers(role) if worker.name in got]
-        counts = [got[worker.name] for worker in pool]
-        if pool and not min(counts) and sum(counts) >= FEWEST_PER_WORKER * len(pool):
+        pool = [worker for worker in deployment.workers(role) if worker.name in received]
+        counts = [received[worker.name] for worker in pool]
+        if pool and not min(counts) and sum(counts) >= MIN_REQUESTS_PER_WORKER * len(pool):
             raise AttemptFailed(
-                f"The requests of the run did not spread over the {role} workers: {format_counts(pool, got)}. "
-                "Expected some for each; the figures would be those of another split. See the frontend's log."
+                f"The requests of the run did not spread over the {role} workers: "
+                f"{format_counts(pool, received)}. Expected some for each; the figures would be those of "
+                "another split. See the frontend's log."
             )
 
 
 def worker_request_counts(deployment: Deployment) -> dict[str, float]:
-    """By name, the requests that each worker with a counter has taken on. Raises Broken."""
-    return _taken(deployment.workers(), deployment)
+    """Return by name how many requests each worker with a counter has received. Raises AttemptFailed."""
+    try:
+        return request_counts(deployment.workers(), deployment.nodes)
+    except OSError as error:
+        raise _unreachable_worker(deployment, error) from error
 
 
-def wait_until_drained(deployment: Deployment, say: PrintLine, limit_s: float | None = None) -> None:
-    """Return once no worker holds a request; `stop_s` later it says how many are held.
+def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
+    """Return once no worker holds a request; after the plan's `stop_s` seconds, print how many are held.
 
-    It then returns too, without `limit_s`: they end with their workers. With it, it waits on, for another run
-    is to follow; raises Broken `limit_s` after it began.
+    Without `limit_s` it then returns all the same: these requests end with their workers. With `limit_s`
+    another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
     """
-    began_s, say_after_s = time.monotonic(), deployment.launch.deadlines.stop_s
+    started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s
     while True:
         deployment.require_alive()
         try:
-            held = requests_in_flight(deployment.workers(), deployment.nodes)
+            in_flight = requests_in_flight(deployment.workers(), deployment.nodes)
         except OSError as error:
-            raise _silent(deployment, error) from error
-        if not held:
+            raise _unreachable_worker(deployment, error) from error
+        if not in_flight:
             return
-        waited_s = time.monotonic() - began_s
+        waited_s = time.monotonic() - started_s
         if limit_s is not None and waited_s > limit_s:
             raise AttemptFailed(
-                f"{held:.0f} requests of a run are still held by workers {waited_s:.0f} s after its end; "
-                f"expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
+                f"{in_flight:.0f} requests of a run are still held by workers {waited_s:.0f} s after its "
+                f"end; expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
             )
-        if waited_s > say_after_s:
+        if waited_s > report_after_s:
             what = "they are stopped with them" if limit_s is None else "the next run waits"
-            say(f"{held:.0f} requests are still held by workers; {what}")
+            print_line(f"{in_flight:.0f} requests are still held by workers; {what}")
             if limit_s is None:
                 return
-            say_after_s = waited_s + SAY_EVERY_S
+            report_after_s = waited_s + REPORT_INTERVAL_S
         time.sleep(POLL_S)
 
 
-def _questions(settings: ClientSettings, count: int) -> list[bytes]:
-    """Bodies of `count` requests of the run's median length. Raises ConfigurationError as draw_schedule does."""
+def _request_bodies(settings: ClientSettings, count: int) -> list[bytes]:
+    """Return bodies of `count` requests of the run's median length.
+
+    Raises ConfigurationError for lengths that cannot be drawn.
+    """
     load = settings.load
     tokens = int(np.median(draw_schedule(settings).input_tokens))
-    few = np.full(count, OUTPUT_TOKENS, np.int64)
-    schedule = Schedule(np.zeros(count, np.int64), np.full(count, tokens, np.int64), few, few, few)
-    other = load.model_copy(update={"shuffle_seed": load.shuffle_seed + OTHER_PROMPTS})
-    prompts = Prompts(settings.served_model_name, other, schedule, nvext=settings.nvext)
+    answer_tokens = np.full(count, OUTPUT_TOKENS, np.int64)
+    schedule = Schedule(
+        np.zeros(count, np.int64),
+        np.full(count, tokens, np.int64),
+        answer_tokens,
+        answer_tokens,
+        answer_tokens,
+    )
+    other_load = load.model_copy(update={"shuffle_seed": load.shuffle_seed + PROMPT_SEED_OFFSET})
+    prompts = Prompts(settings.served_model_name, other_load, schedule, nvext=settings.nvext)
     return [prompts.body(position) for position in range(count)]
 
 
 async def _round(deployment: Deployment, settings: ClientSettings, bodies: Sequence[bytes]) -> str:
-    """Ask all `bodies` at once; what went wrong, empty where nothing did. Raises TimeoutError, Broken."""
+    """Send all `bodies` at once; return the first error, empty where there is none.
+
+    Raises TimeoutError where no answer arrives for `quiet_s`, AttemptFailed where a process ends.
+    """
     endpoint = Endpoint(settings, time.monotonic_ns)
-    answers = [StreamedResponse() for _ in bodies]
-    asked = zip(bodies, answers, strict=True)
-    waiting = {asyncio.create_task(endpoint.request(body, answer, lambda: None)) for body, answer in asked}
-    moved_s = time.monotonic()
+    responses = [StreamedResponse() for _ in bodies]
+    requests = zip(bodies, responses, strict=True)
+    pending = {
+        asyncio.create_task(endpoint.request(body, response, lambda: None)) for body, response in requests
+    }
+    progress_s = time.monotonic()
     try:
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, timeout=POLL_S)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=POLL_S)
             for task in done:
                 task.result()
             deployment.require_alive()
-            moved_s = time.monotonic() if done else moved_s
-            if time.monotonic() - moved_s > deployment.launch.deadlines.quiet_s:
+            progress_s = time.monotonic() if done else progress_s
+            if time.monotonic() - progress_s > deployment.manifest.deadlines.quiet_s:
                 raise TimeoutError
     finally:
-        for task in waiting:
+        for task in pending:
             task.cancel()
-    return next((answer.error for answer in answers if answer.error), "")
+    return next((response.error for response in responses if response.error), "")
 
 
-def _who_got(workers: Sequence[Process], got: Mapping[str, float]) -> str:
-    idle = [name for name, count in got.items() if not count]
+def _describe_counts(workers: Sequence[Process], received: Mapping[str, float]) -> str:
+    """Return a sentence about the requests that each worker received, and what was expected."""
+    idle = [name for name, count in received.items() if not count]
     expected = f" Expected some for {', '.join(idle)}." if idle else ""
-    return f" Requests got: {format_counts(workers, got)}.{expected} See the logs of the frontend and of the workers."
+    counts = format_counts(workers, received)
+    return f" Requests got: {counts}.{expected} See the logs of the frontend and of the workers."
 
 
-def _taken(workers: Sequence[Process], deployment: Deployment) -> dict[str, float]:
-    try:
-        return request_counts(workers, deployment.nodes)
-    except OSError as error:
-        raise _silent(deployment, error) from error
-
-
-def _silent(deployment: Deployment, error: OSError) -> AttemptFailed:
-    """What to say of a worker that does not answer; raised instead is what else may have happened to it."""
-    deployment.require_lent()
+def _unreachable_worker(deployment: Deployment, error: OSError) -> AttemptFailed:
+    """Return the error of a worker that does not answer; raise instead what else may have happened to it."""
+    deployment.require_allocation()
     deployment.require_alive()
-    return AttemptFailed(f"A worker does not tell its counters: {error}. See its log.")
+    return AttemptFailed(f"A worker does not report its counters: {error}. See its log.")
 
 
-def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+def _increase(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much each count has grown since `before`."""
     return {name: value - before[name] for name, value in now.items()}

@@ -1,4 +1,4 @@
-"""What frontend and workers count themselves, asked over HTTP."""
+"""Read what frontend and workers count themselves over HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def scrape(process: Process, nodes: NodeAddresses) -> dict[str, float]:
-    """All samples of one process that has a metrics port. Raises OSError where it does not answer."""
+    """Return all samples of a process with a metrics port. Raises OSError where it does not answer."""
     url = f"http://{nodes.addresses[process.node_index]}:{process.metrics_port}/metrics"
     try:
         with _OPENER.open(url, timeout=_TIMEOUT_S) as answer:
@@ -30,7 +30,7 @@ def scrape(process: Process, nodes: NodeAddresses) -> dict[str, float]:
 
 
 def request_counts(workers: Sequence[Process], nodes: NodeAddresses) -> dict[str, float]:
-    """By name, how many requests each worker with a metrics port has taken on.
+    """Return by name how many requests each worker with a metrics port has received.
 
     Raises OSError, which names the worker that does not answer.
     """
@@ -38,11 +38,15 @@ def request_counts(workers: Sequence[Process], nodes: NodeAddresses) -> dict[str
 
 
 def requests_in_flight(workers: Sequence[Process], nodes: NodeAddresses) -> float:
-    """How many requests the workers hold together. Raises OSError as `request_counts` does."""
+    """Return how many requests the workers hold together.
+
+    Raises OSError, which names the worker that does not answer.
+    """
     return sum(value or 0.0 for value in _ask(workers, nodes, IN_FLIGHT).values())
 
 
 def _ask(workers: Sequence[Process], nodes: NodeAddresses, metric: str) -> Mapping[str, float | None]:
+    """Return the value of `metric` of each worker with a metrics port, by name."""
     found = {}
     for worker in workers:
         if worker.metrics_port is None:

@@ -1,4 +1,4 @@
-"""The orchestrator of a Slurm job: its batch step, on the first node of the job."""
+"""Run the orchestrator of a Slurm job in its batch step, on the first node of the job."""
 
 from __future__ import annotations
 
@@ -14,85 +14,91 @@ from pathlib import Path
 
 from tune.orchestrator.supervision.supervisor import run_supervised
 
-_NOT_OURS, _INTERRUPTED = 3, 130
-_BY_SIGNAL = 128
+_EXIT_OTHER_JOB, _EXIT_INTERRUPTED = 3, 130
+_EXIT_SIGNAL_BASE = 128
 
 
 def run_allocation(folder: str) -> int:
-    """Run the attempts in the inbox of the allocation `folder` in this Slurm job; the last one's exit code.
+    """Run the queue of the allocation `folder` in this Slurm job; return the last attempt's exit code.
 
-    How it goes on and ends: tune.orchestrator.slurm.allocation_loop.iter_queue.
+    tune.orchestrator.slurm.allocation_loop.iter_queue says when it ends.
     """
     job = Path(folder).absolute()
-    if not _is_ours(job):
-        say(f"{job} belongs to another Slurm job; nothing to do")
-        return _NOT_OURS
-    return _in_job(lambda scratch: _run_inbox(job, scratch), job)
+    if not _is_current_job(job):
+        print_line(f"{job} belongs to another Slurm job; nothing to do")
+        return _EXIT_OTHER_JOB
+    return _run_in_job(lambda scratch: _run_queue(job, scratch), job)
 
 
 def run_single_attempt(attempt: Path) -> int:
-    """Run the attempt in the folder `attempt` in this Slurm job; its exit code."""
+    """Run the attempt in the folder `attempt` in this Slurm job; return its exit code."""
     attempt.mkdir(parents=True, exist_ok=True)
-    return _in_job(lambda scratch: _run_one(attempt, scratch), attempt)
+    return _run_in_job(lambda scratch: _run_attempt(attempt, scratch), attempt)
 
 
-def say(line: str) -> None:
-    with suppress(BrokenPipeError):  # whoever listened is gone; the attempt goes on
+def print_line(line: str) -> None:
+    """Print `line` with the time of day on the standard error."""
+    with suppress(BrokenPipeError):  # the reader is gone; the attempt goes on
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def _in_job(work: Callable[[Path], int], folder: Path) -> int:
-    """As `guarded`; Slurm sends the signals, and ends what does not stop in time."""
+def _run_in_job(work: Callable[[Path], int], folder: Path) -> int:
+    """Run `work` supervised and return its exit code; Slurm kills what does not stop in time."""
     try:
-        code = run_supervised(work, None, patient=True)
+        code = run_supervised(work, None, external_kill=True)
     finally:
-        shutil.rmtree(_shared(folder), ignore_errors=True)
-    if code > _BY_SIGNAL and code != _INTERRUPTED:
-        name = signal.Signals(code - _BY_SIGNAL).name
-        say(f"the orchestrator was ended by {name} and left no record of its attempt")
+        shutil.rmtree(_scratch_folder(folder), ignore_errors=True)
+    if code > _EXIT_SIGNAL_BASE and code != _EXIT_INTERRUPTED:
+        name = signal.Signals(code - _EXIT_SIGNAL_BASE).name
+        print_line(f"the orchestrator was ended by {name} and left no record of its attempt")
     return code
 
 
-def _shared(folder: Path) -> Path:
-    """The scratch folder that every node sees."""
+def _scratch_folder(folder: Path) -> Path:
+    """Return the scratch folder that every node sees."""
     return folder / "scratch"
 
 
-def _is_ours(job: Path) -> bool:
-    """A killed driver may have submitted twice for a folder; its record names the job that counts.
+def _is_current_job(job: Path) -> bool:
+    """Return whether this is the job on record: a killed driver may have submitted twice for a folder.
 
-    Where there is none, or it is damaged, this one does.
+    Without a record, or with a damaged one, it is this job.
     """
     try:
-        known = json.loads((job / "job.json").read_text())["job_id"]
+        recorded_id = json.loads((job / "job.json").read_text())["job_id"]
     except (FileNotFoundError, ValueError):
         return True
-    return known in {None, os.environ.get("SLURM_JOB_ID")}
+    return recorded_id in {None, os.environ.get("SLURM_JOB_ID")}
 
 
-# Imported by the child alone: what a guardian holds for hours is small.
+# The child alone imports these: the supervisor, which lives for hours, stays small.
 
 
-def _run_inbox(folder: Path, temporary: Path) -> int:
+def _run_queue(folder: Path, temporary: Path) -> int:
+    """Run the attempts of the queue in the folder `folder`; return the last one's exit code."""
     from tune.orchestrator.slurm.allocation_loop import iter_queue, run_attempts  # noqa: PLC0415
     from tune.orchestrator.slurm.job import current_job  # noqa: PLC0415
     from tune.orchestrator.slurm.srun import SrunLauncher  # noqa: PLC0415
 
     job = current_job(os.environ)
-    steps = SrunLauncher(job, _made(_shared(folder)), temporary)
-    return run_attempts(iter_queue(folder, job.left_s, say), job.nodes, steps, say, last=False)
+    launcher = SrunLauncher(job, _make_folder(_scratch_folder(folder)), temporary)
+    return run_attempts(
+        iter_queue(folder, job.time_left_s, print_line), job.nodes, launcher, print_line, last=False
+    )
 
 
-def _run_one(attempt: Path, temporary: Path) -> int:
+def _run_attempt(attempt: Path, temporary: Path) -> int:
+    """Run the attempt in the folder `attempt`; return its exit code."""
     from tune.orchestrator.slurm.allocation_loop import run_attempts  # noqa: PLC0415
     from tune.orchestrator.slurm.job import current_job  # noqa: PLC0415
     from tune.orchestrator.slurm.srun import SrunLauncher  # noqa: PLC0415
 
     job = current_job(os.environ)
-    steps = SrunLauncher(job, _made(_shared(attempt)), temporary)
-    return run_attempts([attempt], job.nodes, steps, say, last=True)
+    launcher = SrunLauncher(job, _make_folder(_scratch_folder(attempt)), temporary)
+    return run_attempts([attempt], job.nodes, launcher, print_line, last=True)
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
+    """Make `folder` and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""Processes of a plan as steps of this Slurm job, each an srun of its own.
+"""Start processes of a plan as steps of this Slurm job, each with an srun of its own.
 
 Source of the options: Slurm, srun(1).
 """
@@ -25,16 +25,16 @@ _JOB_VARIABLES = frozenset(
     }
 )
 _STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
-"""A step must not inherit the batch step's own shape: task counts, CPU masks, rank."""
+"""Prefixes of variables of the batch step that a step must not inherit: task counts, CPU masks, rank."""
 
 _STEPS_END_WITHIN_S, _STEPS_POLL_S = 30.0, 1.0
 
 _SIGNAL_MAY_FOLLOW_S = 2.0
-"""Where Slurm ends a job it ends all steps and tells the orchestrator, in any order."""
+"""Seconds to wait for a signal: Slurm ends all steps of a job and signals the orchestrator in any order."""
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` of a batch step without what it says of that step."""
+    """Return `environment` of a batch step without the variables that describe that step."""
     return {
         name: value
         for name, value in environment.items()
@@ -42,32 +42,32 @@ def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def step_command(bound: ResolvedProcess) -> list[str]:
-    """The srun command of a step.
+def step_command(resolved: ResolvedProcess) -> list[str]:
+    """Return the srun command of a step.
 
-    --overlap: steps share nodes. --overcommit: a job may have fewer CPUs than a worker has ranks. `env`
-    sets variables inside the step, where Slurm and pyxis have set their own.
+    --overlap: steps share nodes. --overcommit: a job may have fewer CPUs than a worker has ranks. `env` sets
+    variables inside the step, where Slurm and pyxis have set their own.
     """
-    process, nodes = bound.process, len(bound.hosts)
+    process, nodes = resolved.process, len(resolved.hosts)
     ranked = ["--mpi=pmix"] if process.gpus else ["--mpi=none"]
-    if process.gpus and bound.gpus_per_node is not None:
-        ranked.append(f"--gpus-per-node={bound.gpus_per_node}")
-    contained = list(bound.container) if process.role != "client" else []
-    assigned = [f"{name}={value}" for name, value in bound.env.items()]
+    if process.gpus and resolved.gpus_per_node is not None:
+        ranked.append(f"--gpus-per-node={resolved.gpus_per_node}")
+    contained = list(resolved.container) if process.role != "client" else []
+    assigned = [f"{name}={value}" for name, value in resolved.env.items()]
     return [
         *("srun", "--overlap", "--overcommit", "--kill-on-bad-exit=1", "--disable-status", "--input=none"),
-        *(f"--job-name={process.name}", f"--nodes={nodes}", f"--nodelist={','.join(bound.hosts)}"),
+        *(f"--job-name={process.name}", f"--nodes={nodes}", f"--nodelist={','.join(resolved.hosts)}"),
         *(f"--ntasks={process.tasks}", f"--ntasks-per-node={process.tasks // nodes}"),
         *("--distribution=block", *ranked, *contained),
         *(["env", *assigned] if assigned else []),
-        *bound.argv,
+        *resolved.argv,
     ]
 
 
 class SrunLauncher:
-    """Every process as a step of `job`; `scratch` as in Starter.
+    """Start every process as a step of `job`. `scratch` is a folder that every node sees.
 
-    Steps on the node of this process that run in no image take `temporary`, a folder there, for temporary
+    Steps on the node of this process that run in no image use `temporary`, a folder there, for temporary
     files.
     """
 
@@ -76,19 +76,22 @@ class SrunLauncher:
         self._job, self._temporary = job, temporary
         self._environment = step_environment(os.environ)
 
-    def start(self, bound: ResolvedProcess) -> ProcessHandle:
-        """As the protocol says; called from the main thread only, as `following` asks."""
+    def start(self, resolved: ResolvedProcess) -> ProcessHandle:
+        """Run a process as a step, its output into its log. Raises OSError where it cannot be started.
+
+        Only the main thread may call this, as die_with_parent requires.
+        """
         environment = dict(self._environment)
-        if bound.container and bound.process.role != "client":
+        if resolved.container and resolved.process.role != "client":
             environment.pop("TMPDIR", None)  # an image has its own
-        elif bound.process.node_index == 0:
+        elif resolved.process.node_index == 0:
             environment["TMPDIR"] = str(self._temporary)
-        if bound.process.role == "client":
+        if resolved.process.role == "client":
             environment["PATH"] = program_path()
-        with bound.log.open("wb") as file:
+        with resolved.log.open("wb") as file:
             return _Step(
                 subprocess.Popen(
-                    step_command(bound),
+                    step_command(resolved),
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=file,
@@ -98,29 +101,33 @@ class SrunLauncher:
                 )
             )
 
-    def withdrawn(self) -> str | None:
-        """Waits for a signal that may be on its way, then asks Slurm."""
-        time.sleep(_SIGNAL_MAY_FOLLOW_S)
-        why = self._job.withdrawn()
-        return f"stopped by Slurm: {why}" if why else None
+    def revoked_reason(self) -> str | None:
+        """Return the reason if Slurm is ending the job, else None.
 
-    def swept(self) -> bool:
-        """A process that the kernel does not end outlives its srun and keeps its step."""
-        until_s = time.monotonic() + _STEPS_END_WITHIN_S
+        Waits for a signal that may be on its way.
+        """
+        time.sleep(_SIGNAL_MAY_FOLLOW_S)
+        reason = self._job.revoked_reason()
+        return f"stopped by Slurm: {reason}" if reason else None
+
+    def nodes_clean(self) -> bool:
+        """Return whether every step has ended: a process that the kernel cannot end keeps its step."""
+        deadline_s = time.monotonic() + _STEPS_END_WITHIN_S
         while self._job.steps():
-            if time.monotonic() > until_s:
+            if time.monotonic() > deadline_s:
                 return False
             time.sleep(_STEPS_POLL_S)
         return True
 
-    def interruption(self, number: int) -> str:
+    def interruption_reason(self, number: int) -> str:
+        """Return in words why the stop signal `number` was sent."""
         if number == signal.SIGUSR2:
             return "stopped before the time limit of the job (SIGUSR2, cluster.signal_s)"
-        return f"stopped by Slurm: {self._job.withdrawn() or signal.Signals(number).name}"
+        return f"stopped by Slurm: {self._job.revoked_reason() or signal.Signals(number).name}"
 
 
 class _Step:
-    """A step by its srun, which forwards SIGINT to its tasks and turns SIGTERM into SIGKILL for them.
+    """Control a step by its srun, which forwards SIGINT to its tasks and turns SIGTERM into SIGKILL for them.
 
     A killed srun leaves its tasks running until the job ends.
     """
@@ -130,16 +137,20 @@ class _Step:
         self._killed = False
 
     def poll(self) -> int | None:
+        """Return the exit code of srun, None while it runs."""
         return exit_code(self._srun)
 
     def terminate(self) -> None:
+        """Send SIGINT, which srun forwards."""
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
+        """Send SIGTERM, then SIGKILL."""
         self._signal(signal.SIGKILL if self._killed else signal.SIGTERM)
         self._killed = True
 
     def _signal(self, number: signal.Signals) -> None:
+        """Signal srun while it runs."""
         if exit_code(self._srun) is None:
             with suppress(ProcessLookupError):
                 os.kill(self._srun.pid, number)

@@ -1,4 +1,4 @@
-"""A folder for temporary files on this node, and an end for those of processes that were killed."""
+"""Make a folder for temporary files on this node, and remove those of processes that were killed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PREFIX = "tune-scratch-"
 
 
 def make_scratch() -> Path:
-    """A new folder, known as in use until this process and its forks have ended or removed it.
+    """Return a new folder, marked as in use until this process and its forks have ended or removed it.
 
-    First removes those that are not in use any more: whoever was to remove them was killed.
+    First removes folders that are no longer in use: the processes that were to remove them were killed.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         _remove_unused(left)
@@ -31,6 +31,7 @@ def make_scratch() -> Path:
 
 
 def _remove_unused(folder: Path) -> None:
+    """Remove `folder` unless a process uses it."""
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # another user's, or gone

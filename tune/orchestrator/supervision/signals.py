@@ -1,4 +1,4 @@
-"""Signals that stop an orchestrator: what they become, and when they have to wait."""
+"""Turn signals that stop an orchestrator into an exception, and defer them where they must wait."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-"""SIGUSR2 is what a Slurm job is sent before its time limit (tune/deploy/job_script.py)."""
+"""Signals that stop an orchestrator.
+
+Slurm sends SIGUSR2 before the time limit of a job (tune/deploy/job_script.py).
+"""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that asks to stop. A KeyboardInterrupt, as only that passes through asyncio's loop."""
+    """Report a signal that asks to stop. A KeyboardInterrupt, as only that passes through asyncio's loop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,10 +23,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def raise_first_signal() -> Callable[[int, FrameType | None], None]:
-    """A handler that raises Interrupted at the first signal; whoever stops is not disturbed by the next."""
+    """Return a handler that raises Interrupted at the first signal and ignores later ones."""
     raised = False
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        """Raise Interrupted once."""
         nonlocal raised
         if not raised:
             raised = True
@@ -34,21 +38,22 @@ def raise_first_signal() -> Callable[[int, FrameType | None], None]:
 
 @contextmanager
 def defer_signals(*, last: bool) -> Iterator[None]:
-    """Signals that stop wait until the block has ended; where nothing else is to be done, passed over.
+    """Defer stop signals until the block has ended; with `last` nothing is left to stop: ignore them.
 
-    By their handlers, not by a mask: another thread would take what this one has blocked, and Python would
-    run the handler here all the same. For the main thread.
+    Handlers do this, not a mask: another thread would take a signal that this one has blocked, and Python
+    would run the handler here all the same. For the main thread.
     """
-    waiting: list[int] = []
+    deferred: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        waiting.append(number)
+        """Note a signal."""
+        deferred.append(number)
 
-    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    handlers = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, signal.SIG_IGN if last else handler)
-        if waiting and not last:
-            signal.raise_signal(waiting[0])
+        if deferred and not last:
+            signal.raise_signal(deferred[0])

@@ -1,4 +1,4 @@
-"""The process that stays when an orchestrator is killed, and ends what that left behind."""
+"""Stay when an orchestrator is killed, and end what it leaves behind."""
 
 from __future__ import annotations
 
@@ -15,56 +15,61 @@ from tune.orchestrator.supervision.process_tree import adopt_orphans, kill_desce
 from tune.orchestrator.supervision.scratch import make_scratch
 from tune.orchestrator.supervision.signals import STOP_SIGNALS, raise_first_signal
 
-_ORPHANED = signal.SIGUSR1
-"""What the kernel sends when the parent ends: of a parent with threads more than once, so it counts apart."""
+_PARENT_ENDED = signal.SIGUSR1
+"""Signal that the kernel sends when the parent ends.
+
+It is sent more than once for a parent with threads, so it is not one of the stop signals.
+"""
 
 
-def run_supervised(work: Callable[[Path], int], parent: int | None, *, patient: bool = False) -> int:
-    """The exit code of `work`, run in a child of this process; nothing below it outlives this call.
+def run_supervised(work: Callable[[Path], int], parent: int | None, *, external_kill: bool = False) -> int:
+    """Return the exit code of `work`, run in a child of this process; nothing below it outlives this call.
 
-    `work` is given a scratch folder, which is removed in the end. A signal to stop is passed on to it, where
-    it is raised as Interrupted; a second one kills it, unless `patient`: someone else sends signals and ends
-    everything in time. With `parent` this process stops as soon as its parent of that id has ended. Where
-    this process is killed itself, the kernel tells `work` to stop.
+    `work` receives a scratch folder, which is removed in the end. A stop signal is passed on to it, where it
+    is raised as Interrupted; a second one kills it, unless `external_kill`: then something else, such as
+    Slurm, ends everything in time. With `parent` this process stops as soon as its parent of that id has
+    ended. Where this process is killed itself, the kernel signals `work` to stop.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     adopt_orphans()
     scratch = make_scratch()
-    guardian = os.getpid()
+    supervisor = os.getpid()
     worker = os.fork()
     if worker == 0:
-        _end(work, scratch, guardian)
-    told = False
+        _run_worker(work, scratch, supervisor)
+    stop_sent = False
 
-    def tell(number: int, _frame: FrameType | None) -> None:
-        nonlocal told
-        os.kill(worker, signal.SIGKILL if told and not patient else signal.Signals(number))
-        told = True
+    def forward(number: int, _frame: FrameType | None) -> None:
+        """Pass a stop signal on to the child; kill the child at the second one."""
+        nonlocal stop_sent
+        os.kill(worker, signal.SIGKILL if stop_sent and not external_kill else signal.Signals(number))
+        stop_sent = True
 
-    def tell_once(_number: int, _frame: FrameType | None) -> None:
-        if not told:
-            tell(signal.SIGTERM, None)
+    def forward_once(_number: int, _frame: FrameType | None) -> None:
+        """Ask the child to stop unless it was asked before."""
+        if not stop_sent:
+            forward(signal.SIGTERM, None)
 
     for number in STOP_SIGNALS:
-        signal.signal(number, tell)
-    signal.signal(_ORPHANED, tell_once)
+        signal.signal(number, forward)
+    signal.signal(_PARENT_ENDED, forward_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if parent is not None:
-        signal_on_parent_death(_ORPHANED, parent)
+        signal_on_parent_death(_PARENT_ENDED, parent)
     try:
-        return _wait_for(worker)
+        return _wait_for_worker(worker)
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, _ORPHANED))
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, _PARENT_ENDED))
         kill_descendants()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _end(work: Callable[[Path], int], scratch: Path, guardian: int) -> None:
-    """Run `work` as the child and end with its exit code."""
+def _run_worker(work: Callable[[Path], int], scratch: Path, supervisor: int) -> None:
+    """Run `work` as the child and end the process with its exit code."""
     code = 3
     try:
         adopt_orphans()
-        signal_on_parent_death(signal.SIGTERM, guardian)
+        signal_on_parent_death(signal.SIGTERM, supervisor)
         handler = raise_first_signal()
         for number in STOP_SIGNALS:
             signal.signal(number, handler)
@@ -81,8 +86,8 @@ def _end(work: Callable[[Path], int], scratch: Path, guardian: int) -> None:
         os._exit(code)
 
 
-def _wait_for(worker: int) -> int:
-    """Reap what ends until `worker` does; its exit code, or 128 + the signal that ended it."""
+def _wait_for_worker(worker: int) -> int:
+    """Reap every child until `worker` ends; return its exit code, or 128 + the signal that ended it."""
     while True:
         process, status = os.waitpid(-1, 0)
         if process == worker:
