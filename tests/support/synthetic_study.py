@@ -1,4 +1,4 @@
-"""Studies for the tests of the report: outcomes from a closed-form toy of a rack, no simulation, no files."""
+"""Build studies for the tests of the report: outcomes from closed formulas, no simulation, no files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RATE_SPACE: dict[str, Dimension] = {
 
 
 def study(**changes: Any) -> StudyRecord:
-    """A finished study of the split, on the simulated rack."""
+    """Return the record of a finished study of the split, run by the simulator."""
     return StudyRecord(
         **{
             "schema": 1,
@@ -81,6 +81,7 @@ def study(**changes: Any) -> StudyRecord:
 
 
 def percentiles(p99: float) -> Percentiles:
+    """Return percentiles of a latency, s, in fixed proportion to its p99."""
     shares = {
         "mean": 0.36,
         "p50": 0.33,
@@ -95,7 +96,7 @@ def percentiles(p99: float) -> Percentiles:
 
 
 def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 0.059) -> ShuffleSpread:
-    """Five orders around a p99 TTFT, in `held` of which the SLO held."""
+    """Return the spread of five shuffles around a p99 TTFT; in `held` of them the SLO held."""
     return ShuffleSpread(
         orders=5,
         slo_held=held,
@@ -104,7 +105,7 @@ def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 
     )
 
 
-BINDING = Bottleneck(
+BOTTLENECK = Bottleneck(
     binds="prefill",
     evidence="p99 TTFT uses 94 % of its limit; 76 % of the slowest 2 % of first tokens is waiting for a "
     "prefill worker or sharing it with other prompts; prefill workers are busy 86 % of the time",
@@ -131,7 +132,7 @@ def measured(
     reason: str | None = None,
     **changes: Any,
 ) -> Outcome:
-    """A measured trial; its verdict follows from its percentiles and the limits."""
+    """Return a measured trial; its verdict follows from its percentiles and the limits."""
     rate = GPUS * tps_gpu / 629.9 if tps_gpu else qps
     tps_gpu = tps_gpu if tps_gpu is not None else 629.9 * qps / GPUS
     constraints = Constraints(
@@ -167,7 +168,7 @@ def measured(
             tail_first_step_s=0.05,
             decode_batch_most=130.0,
         ),
-        "binding": BINDING if valid else None,
+        "binding": BOTTLENECK if valid else None,
         "spread": _spread_near(ttft_p99_s, held, slo) if valid else None,
     }
     probe = Probe(
@@ -177,7 +178,7 @@ def measured(
 
 
 def _spread_near(ttft_p99_s: float, held: bool, slo: Slo) -> ShuffleSpread | None:
-    """Orders where p99 TTFT is near its limit; the share that held is the one the distance suggests."""
+    """Return a spread if p99 TTFT is within 25 % of its limit; more shuffles hold with more slack."""
     if slo.ttft_p99_s is None or abs(ttft_p99_s / slo.ttft_p99_s - 1) > 0.25:
         return None
     slack = 1 - ttft_p99_s / slo.ttft_p99_s
@@ -185,10 +186,12 @@ def _spread_near(ttft_p99_s: float, held: bool, slo: Slo) -> ShuffleSpread | Non
 
 
 def unmeasured(number: int, status: str, reason: str | None, **changes: Any) -> Outcome:
+    """Return a trial that is infeasible or failed."""
     return outcome(number, status, reason, **changes)
 
 
 def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, **changes: Any) -> Outcome:
+    """Return a trial without figures; `changes` replaces fields."""
     qps = changes.get("target_qps", 15.75)
     point = {
         "prefill_workers": prefill,
@@ -211,7 +214,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "class": status,
         }
     )
-    nothing: dict[str, Any] = dict.fromkeys(
+    absent: dict[str, Any] = dict.fromkeys(
         (
             "output_tps_per_gpu",
             "output_tps",
@@ -244,14 +247,14 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "gpu_hours": 49.2,
             "wall_s": 2460.0,
             "provenance": {"params": point, "overrides": overrides, "split": f"{prefill}P{18 - prefill}D"},
-            **nothing,
+            **absent,
             **changes,
         }
     )
 
 
 def mixed(count: int, seed: int = 1) -> list[Outcome]:
-    """A study as it comes out: the baseline, then random splits and rates, with every verdict."""
+    """Return the baseline and `count` - 1 trials with random splits and rates, of every status."""
     draw = random.Random(seed)
     outcomes = [measured(0)]
     for number in range(1, count):
@@ -264,14 +267,15 @@ def mixed(count: int, seed: int = 1) -> list[Outcome]:
                 unmeasured(number, "failed", "node gb07 went down", prefill=prefill, target_qps=qps)
             )
         else:
-            outcomes.append(_drawn(number, prefill, qps, draw))
+            outcomes.append(_measured_at(number, prefill, qps, draw))
     return outcomes
 
 
-def _drawn(number: int, prefill: int, qps: float, draw: random.Random) -> Outcome:
-    load_of_prefill = qps / (1.33 * prefill)
+def _measured_at(number: int, prefill: int, qps: float, draw: random.Random) -> Outcome:
+    """Return a measured trial of this split and rate, with random noise."""
+    prefill_load = qps / (1.33 * prefill)
     in_flight = min(195.0, 7.6 * qps / (18 - prefill))
-    ttft = 1.1 + 1.3 * load_of_prefill**4 + 60 * max(0.0, load_of_prefill - 0.9) ** 1.2
+    ttft = 1.1 + 1.3 * prefill_load**4 + 60 * max(0.0, prefill_load - 0.9) ** 1.2
     tpot = 0.012 + 0.00038 * in_flight
     done_qps = min(qps, 1.33 * prefill, 6.0 * (18 - prefill))
     return measured(

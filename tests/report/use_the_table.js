@@ -1,4 +1,4 @@
-/* Works the report as a reader would and leaves what it saw, as JSON, in the element "seen". */
+/* Use the table as a reader does, and leave what the page showed, as JSON, in the element "seen". */
 const seen = {};
 const cells = (n) => [...document.querySelectorAll("#trials tbody tr.row")].map((tr) => tr.children[n].textContent);
 const column = (title) => [...document.querySelectorAll("#trials thead th")].findIndex((th) => th.textContent.startsWith(title));
@@ -10,12 +10,12 @@ async function act() {
   press("Output"); seen.least = cells(column("Output"));
   seen.sorted = document.querySelector("#trials th[aria-sort]").getAttribute("aria-sort");
   press("Rank");
-  const box = document.querySelector("#verdicts input[value=feasible]");
+  const box = document.querySelector("#statuses input[value=feasible]");
   box.click(); seen.notFeasible = cells(column("Verdict")); box.click();
   find("gb07"); seen.found = document.getElementById("shown").textContent; find("");
   document.querySelector("[data-trial]").click();
-  seen.unfolded = document.querySelector("tr.details .command code").textContent;
-  seen.binding = document.querySelector("tr.details .binding").textContent;
+  seen.command = document.querySelector("tr.details .command code").textContent;
+  seen.bottleneck = document.querySelector("tr.details .bottleneck").textContent;
   seen.tables = [...document.querySelectorAll("tr.details caption")].map((caption) => caption.textContent);
   seen.label = LABELS.get(0);
   seen.held = cells(column("SLO"));
