@@ -89,8 +89,9 @@ def _best(
         notes.append(f"These trials are repeats: the report of {confirmed_study} shows the confirmation.")
     elif confirmation is None and study.search.name != "grid" and len(outcomes) > 1:
         notes.append(
-            "The winner of many trials is partly the luckiest one. For a rate to rely on, measure the best "
-            f"configurations again on new deployments: {confirm_command(study)}."
+            "The best of many trials is partly the luckiest one, so its figures are probably too good. For a "
+            "rate to rely on, measure the best configurations again on new deployments: "
+            f"{confirm_command(study)}."
         )
     return Answer(True, sentence, answer_tiles(study, outcomes, best), tuple(notes), _command(best))
 

@@ -24,9 +24,9 @@ LIKELY_FRAC, UNLIKELY_FRAC = 0.9, 0.1
 
 HYPOTHESES = {
     "router": "the router is {}",
-    "large_batch_weight_reads": "above 128 sequences decode reads the weights {} times more",
-    "last_decode_worker_scale": "the last decode worker takes {} times as long as the others",
-    "head_node_scale": "workers on the frontend's node take {} times as long as the others",
+    "large_batch_weight_reads": "extra weight reads per decode step above 128 sequences: {}",
+    "last_decode_worker_scale": "step time of the last decode worker, relative to the others: ×{}",
+    "head_node_scale": "step time of workers on the frontend's node, relative to the others: ×{}",
 }
 """Sentence for each hypothesis by the part of its name before "="; the part after it fills the braces."""
 

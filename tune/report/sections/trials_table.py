@@ -27,7 +27,8 @@ def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping
 
     `outcomes` holds each trial once; `ranks` holds the rank of every measured trial by its id. Each override
     is written once, quoted for a shell, and rows refer to it by index, because thousands of rows share most
-    of theirs. Figures keep five significant digits.
+    of theirs. Figures keep five significant digits; throughput keeps eight, so that rounding it once more
+    gives the digits of the answer.
     """
     names = _param_names(study, outcomes)
     override_indices: dict[str, int] = {}
@@ -86,7 +87,7 @@ def _row(
         "split": formatting.split_label(outcome),
         "label": formatting.describe_configuration(outcome, study.space),
         "reason": outcome.reason,
-        "tps_gpu": short(outcome.output_tps_per_gpu),
+        "tps_gpu": short(outcome.output_tps_per_gpu, 8),
         "qps": short(outcome.target_qps),
         "ttft_s": _percentiles(outcome.ttft_s),
         "tpot_s": _percentiles(outcome.tpot_s),
@@ -159,6 +160,6 @@ def _capacity(outcome: Outcome) -> dict[str, Any] | None:
     return {"text": f"{describe_capacity(outcome)}. Cost: {describe_cost(outcome)}.", "probes": probes}
 
 
-def short(value: float | None) -> float | None:
-    """Round to five significant digits, more than a repeated run reproduces; keeps the page small."""
-    return None if value is None else float(f"{value:.5g}")
+def short(value: float | None, significant: int = 5) -> float | None:
+    """Round to `significant` digits; five are more than a repeated run reproduces and keep the page small."""
+    return None if value is None else float(f"{value:.{significant}g}")
