@@ -52,7 +52,7 @@ def test_status_report_and_page_tell_what_belief_json_says(tmp_path: Path) -> No
     assert 'id="learned"' in page.read_text(encoding="utf-8")
     page.unlink()
     once = ("confirm.configurations=1", "confirm.repeats=1")
-    assert "confirmed" in printed(tmp_path, "action=confirm", "study.name=pd_split-sim", *once)
+    assert "confirm   " in printed(tmp_path, "action=confirm", "study.name=pd_split-sim", *once)
     text = page.read_text(encoding="utf-8")
     assert 'id="learned"' in text
     assert 'id="confirmed"' in text

@@ -29,7 +29,7 @@ def test_answer_names_configuration_rate_throughput_and_latencies() -> None:
         3, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593, spread=None
     )
     result = answered([measured(0, ttft_p99_s=5.0), best])
-    assert result.found
+    assert result.is_feasible
     assert result.sentence == (
         "13P5D, prefill max_num_tokens 2048, decode CUDA graphs listed at 15.9 QPS: "
         "139.2 output tokens/s/GPU, p99 TTFT 4.31 s of 4.5 s, p99 TPOT 59.3 ms of 80 ms."
@@ -154,7 +154,7 @@ def test_fewer_trials_than_planned_are_explained() -> None:
 
 def test_without_feasible_trial_the_closest_is_named() -> None:
     result = answered([measured(i, ttft_p99_s=5.04 + i) for i in range(3)])
-    assert not result.found
+    assert not result.is_feasible
     assert result.sentence.startswith("No configuration held every limit. The closest, 14P4D")
     assert "missed: p99 TTFT by 12.0 % (p99 TTFT 5.04 s of 4.5 s" in result.sentence
     assert result.notes[0].startswith("Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 0")

@@ -113,7 +113,10 @@ def test_trial_without_record_is_named_by_its_number(load: Load) -> None:
 def test_one_repeat_gives_no_interval_and_no_guarantee(load: Load) -> None:
     record = confirmation(load, ((16.1,), (15.0,)))
     text = render_confirmation(study(), OUTCOMES, record)
-    assert "mean capacity 16.1 QPS on 1 new deployment, but no rate is guaranteed: one repeat gives" in text
+    assert (
+        "the mean capacity of 1 new deployment is 16.1 QPS, but no rate is guaranteed: one repeat gives"
+        in text
+    )
     assert "run it" not in text
     shown = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id)
     assert shown.command is None
@@ -124,7 +127,7 @@ def test_confirmation_without_a_holding_configuration_says_so(load: Load) -> Non
     record = confirmation(load, ((16.1, 0.0), (0.0, 0.0)))
     text = render_confirmation(study(), OUTCOMES, record)
     assert text.startswith(
-        "confirmed No configuration held its SLO when it was measured again: on a deployment no rate"
+        "confirm   No configuration held its SLO when it was measured again: on a deployment no rate"
     )
 
 
@@ -132,10 +135,10 @@ def test_terminal_shows_guaranteed_rate_others_notes_and_command(load: Load) -> 
     record = confirmation(load)
     first = record.configurations[0]
     lines = render_confirmation(study(), OUTCOMES, record).splitlines()
-    assert lines[0].startswith("confirmed Guaranteed at 95 % confidence: 14P4D")
+    assert lines[0].startswith("confirm   Guaranteed at 95 % confidence: 14P4D")
     assert sum(line.startswith("compared  ") for line in lines) == 2
     assert lines[-1] == f"run it    {formatting.command(first.overrides)}"
-    assert any("Tied with the best, no difference at 95 % confidence: 13P5D" in line for line in lines)
+    assert any("Not distinguishable from the best at 95 % confidence: 13P5D" in line for line in lines)
     assert any(_verified(first) in line for line in lines)
     assert any("the highest verified rate is 16.05 QPS." in line for line in lines)
 

@@ -17,14 +17,16 @@ def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confi
     deployments = formatting.plural(len(first.repeats), "new deployment")
     if first.capacity_qps is None:
         return f"No configuration held its SLO when it was measured again: {first.reason}."
-    mean = f"mean capacity {formatting.rate(first.capacity_qps.mean)} on {deployments}"
+    mean = f"the mean capacity of {deployments}"
+    mean_rate = formatting.rate(first.capacity_qps.mean)
     if first.guaranteed_qps is None:
-        return f"{name}: {mean}, but no rate is guaranteed: {first.reason}."
+        return f"{name}: {mean} is {mean_rate}, but no rate is guaranteed: {first.reason}."
+    interval = format_interval(first)
     return (
         f"Guaranteed at {format_share(confirmation.confidence_frac)} confidence: {name} holds its SLO at "
         f"{formatting.rate(first.guaranteed_qps)}, {formatting.format_figure(first.output_tps_per_gpu, 4)} "
-        f"output tokens/s/GPU. This is the {mean}{format_interval(first, ', ')}, less a margin of "
-        f"{format_share(first.margin_frac or 0.0)}."
+        f"output tokens/s/GPU. This is {mean}, {mean_rate}{f' ({interval})' if interval else ''}, less a "
+        f"margin of {format_share(first.margin_frac or 0.0)}."
     )
 
 
@@ -86,7 +88,7 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
         )
     tied = [names[other.trial_id] for other in confirmation.configurations if other.tied]
     if tied:
-        notes.append(f"Tied with the best, no difference at {confidence} confidence: {'; '.join(tied)}.")
+        notes.append(f"Not distinguishable from the best at {confidence} confidence: {'; '.join(tied)}.")
     if confirmation.deployment_sd_frac is not None:
         notes.append(
             f"The capacity varies by {format_share(confirmation.deployment_sd_frac)} from deployment to "
@@ -102,12 +104,12 @@ def count_verified(configuration: ConfirmedConfiguration) -> str:
     return f"{configuration.slo_held_repeats} of {len(configuration.repeats)}"
 
 
-def format_interval(configuration: ConfirmedConfiguration, prefix: str = "") -> str:
+def format_interval(configuration: ConfirmedConfiguration) -> str:
     """Return the interval of the mean capacity in queries/s, such as 16.1 to 16.8; empty if there is none."""
     mean = configuration.capacity_qps
     if mean is None or mean.low is None or mean.high is None:
         return ""
-    return f"{prefix}{formatting.format_figure(mean.low, 4)} to {formatting.format_figure(mean.high, 4)}"
+    return f"{formatting.format_figure(mean.low, 4)} to {formatting.format_figure(mean.high, 4)}"
 
 
 def format_share(share: float) -> str:

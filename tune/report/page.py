@@ -107,8 +107,12 @@ def render_page(
         searched=any(map(is_capacity_search, trials)),
         learned=learned,
         figures=[
-            (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
-            for f in study_figures(study, trials, ranks)
+            (
+                figure,
+                figure.spec and embed(to_json_plotly(figure.spec)),
+                [embed(to_json_plotly(view.spec)) for view in figure.views],
+            )
+            for figure in study_figures(study, trials, ranks)
         ],
         statuses=[
             {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}

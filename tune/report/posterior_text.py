@@ -106,7 +106,7 @@ def _log_width(interval: Interval) -> float:
 
 def learned_sentences(posterior: PosteriorSummary) -> str:
     """Return which parameters the trials pinned down, which they narrowed, and which they did not change."""
-    names = {kind: _join(found) for kind in get_args(Narrowing) if (found := names_of(posterior, kind))}
+    names = {kind: _join(listed) for kind in get_args(Narrowing) if (listed := names_of(posterior, kind))}
     clauses: dict[Narrowing, str] = {
         "pinned down": "pinned down {}",
         "narrowed": "narrowed {}",

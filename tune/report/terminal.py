@@ -193,7 +193,7 @@ def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], confirm
     """
     names = configuration_names(study, outcomes, confirmation)
     first, *others = confirmation.configurations
-    lines = [f"confirmed {confirmation_sentence(study, outcomes, confirmation)}"]
+    lines = [f"confirm   {confirmation_sentence(study, outcomes, confirmation)}"]
     lines += [f"compared  {_confirmed_line(other, names[other.trial_id])}" for other in others]
     lines += [f"          {note}" for note in confirmation_notes(confirmation, names)]
     if first.guaranteed_qps:
@@ -209,11 +209,14 @@ def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
         return f"{head}: {capacity}no rate is guaranteed: {configuration.reason}"
     comparison = configuration.reason or formatting.DASH
     if configuration.tied is not None:
-        comparison = "tied: no difference from the best" if configuration.tied else "lower than the best"
+        comparison = (
+            "tied: not distinguishable from the best" if configuration.tied else "lower than the best"
+        )
+    interval = format_interval(configuration)
     return (
         f"{head}: {formatting.rate(configuration.guaranteed_qps)} guaranteed, "
         f"{format_figure(configuration.output_tps_per_gpu, 4)} tokens/s/GPU, mean capacity "
-        f"{formatting.rate(mean.mean)}{format_interval(configuration, ', ')}; {comparison}"
+        f"{formatting.rate(mean.mean)}{f' ({interval})' if interval else ''}; {comparison}"
     )
 
 

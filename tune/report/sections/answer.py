@@ -28,10 +28,10 @@ from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDime
 class Answer:
     """Hold a sentence, its figures, notes, and the command that measures the configuration again.
 
-    `found` is False if no configuration held every limit.
+    `is_feasible` is False if no configuration held every limit.
     """
 
-    found: bool
+    is_feasible: bool
     sentence: str
     tiles: tuple[Tile, ...]
     notes: tuple[str, ...]
@@ -198,22 +198,25 @@ def _tightest_note(best: Outcome) -> str:
 
 def _baseline_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
     """Return how the best trial compares with the baseline, and which settings differ."""
-    start = baseline_trial(study, outcomes)
-    if start is None:
+    baseline = baseline_trial(study, outcomes)
+    if baseline is None:
         return []
-    if start.trial_id == best.trial_id:
+    if baseline.trial_id == best.trial_id:
         return ["This is the baseline: no other trial beat it."] if len(outcomes) > 1 else []
-    if start.output_tps_per_gpu is None:
-        return [f"The baseline (trial {start.number}) was not measured: {start.reason or start.status}."]
-    held = "held every limit" if start.feasible else "violated the SLO"
-    change = (best.output_tps_per_gpu or 0.0) / start.output_tps_per_gpu - 1
+    if baseline.output_tps_per_gpu is None:
+        return [
+            f"The baseline (trial {baseline.number}) was not measured: {baseline.reason or baseline.status}."
+        ]
+    held = "held every limit" if baseline.feasible else "violated the SLO"
+    change = (best.output_tps_per_gpu or 0.0) / baseline.output_tps_per_gpu - 1
     notes = [
         f"{abs(change) * 100:.1f} % {'more' if change >= 0 else 'fewer'} output tokens/s/GPU than the "
-        f"baseline, {formatting.describe_configuration(start, study.space)} at "
-        f"{formatting.rate(start.target_qps)}, which {held}: "
-        f"{formatting.format_figure(start.output_tps_per_gpu, 4)} tokens/s/GPU, {_latencies(study, start)}."
+        f"baseline, {formatting.describe_configuration(baseline, study.space)} at "
+        f"{formatting.rate(baseline.target_qps)}, which {held}: "
+        f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU, "
+        f"{_latencies(study, baseline)}."
     ]
-    before, after = formatting.params(start), formatting.params(best)
+    before, after = formatting.params(baseline), formatting.params(best)
     changed = [
         f"{name} {formatting.setting(before[name])} → {formatting.setting(value)}"
         for name, value in after.items()

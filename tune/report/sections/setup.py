@@ -69,11 +69,11 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "path": _setting(d),
-            "range": formatting.value_range(d),
-            "unit": formatting.unit(d) or formatting.DASH,
+            "path": _setting(dimension),
+            "range": formatting.value_range(dimension),
+            "unit": formatting.unit(dimension) or formatting.DASH,
         }
-        for name, d in study.space.items()
+        for name, dimension in study.space.items()
     ]
 
 
@@ -96,7 +96,9 @@ def _search(study: StudyRecord) -> str:
 def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     """Return how many trials are recorded and planned, and how many have each status."""
     counts = Counter(trial_status(outcome) for outcome in outcomes)
-    parts = [f"{counts[v]:,} {TRIAL_STATUS_WORDS[v]}" for v in TRIAL_STATUSES if counts[v]]
+    parts = [
+        f"{counts[status]:,} {TRIAL_STATUS_WORDS[status]}" for status in TRIAL_STATUSES if counts[status]
+    ]
     done = f"{len(outcomes):,} different, {study.n_trials:,} planned" if study.space else f"{len(outcomes):,}"
     return f"{done}: {', '.join(parts)}" if parts else done
 

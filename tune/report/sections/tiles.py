@@ -27,10 +27,10 @@ class Tile:
 
 def answer_tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tuple[Tile, ...]:
     """Return the tiles of throughput, both latencies and the rate of the trial `top`."""
-    start = baseline_trial(study, outcomes)
+    baseline = baseline_trial(study, outcomes)
     note = f"{formatting.format_figure(top.output_tps, 4)} tokens/s over {top.gpus} GPUs"
-    if start and start is not top and start.output_tps_per_gpu and top.output_tps_per_gpu:
-        change = top.output_tps_per_gpu / start.output_tps_per_gpu - 1
+    if baseline and baseline is not top and baseline.output_tps_per_gpu and top.output_tps_per_gpu:
+        change = top.output_tps_per_gpu / baseline.output_tps_per_gpu - 1
         note = f"{formatting.signed_percent(change)} against the baseline"
     shares = limit_shares(top)
     ttft, tpot = study.slo.ttft_p99_s, study.slo.tpot_p99_s
