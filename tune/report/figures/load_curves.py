@@ -60,8 +60,7 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
         "bars: range of the p99 over shuffles (orders of the dataset's lengths), where the probe was "
         "repeated. Blue area: rates up to the verified one. Orange area: rates from the lowest one above it "
         "that missed. Dotted line: estimated capacity, the rate that should hold in half of all shuffles. "
-        "Dashed "
-        f"line: the limit. Deployments, best first, n = {len(views):,}."
+        f"Dashed line: the limit. Deployments, best first, n = {len(views):,}."
     )
     return [Figure(NAME, TITLE, caption, None, views=views)]
 
