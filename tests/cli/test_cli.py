@@ -37,7 +37,7 @@ def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:
 def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
     done = tune("load.target_qps=31.5")
     assert done.returncode == 0
-    assert "verdict   SLO broken: saturated at 1" in done.stdout
+    assert "verdict   SLO violated: saturated at 1" in done.stdout
     assert "of 31.5 queries/s" in done.stdout
 
 

@@ -44,7 +44,7 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     found = json.loads((repeats / "confirmation.json").read_text())
     first = found["configurations"][0]
     assert f"load.target_qps={first['guaranteed_qps']!r} load.mode=fixed" in done.stdout
-    assert "stated    Confirmed: " in done.stdout
+    assert "confirm   Guaranteed at " in done.stdout
     assert 'id="confirmed"' in page.read_text()
     assert "luckiest" not in page.read_text()
 
@@ -54,7 +54,7 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     assert "1 of 4 repeats are ahead" in again.stderr
     assert again.stdout == done.stdout
     report = tune("action=report", "study.name=pd_split-sim")
-    assert "stated    Confirmed: " in report.stdout
+    assert "confirm   Guaranteed at " in report.stdout
     run_it = tune(*first["overrides"], "study.name=one")
     assert run_it.returncode == 0, run_it.stderr
     assert f"{first['guaranteed_qps']:g} queries/s" in run_it.stdout

@@ -45,7 +45,7 @@ def test_a_study_finds_the_highest_rate_of_each_deployment(
         assert all(phases[name] > 0 for name in ("bring_up_s", "warm_up_s", "probes_s", "search_s"))
         held_qps[outcome["trial_id"]] = found["low"]
     report = tmp_path / "reports" / "mine-slurm"
-    assert "QPS held" in (report / "index.html").read_text()
+    assert "QPS verified" in (report / "index.html").read_text()
     rows = json.loads((report / "ranking.json").read_text())
     assert {row["params"]["prefill_workers"] for row in rows} == {1, 2}
     again = {row["trial_id"]: compose_overrides(row["overrides"]).settings.load for row in rows}

@@ -41,14 +41,18 @@ def test_status_report_and_page_tell_what_belief_json_says(tmp_path: Path) -> No
     study = ("+sweep=pd_split", "study.n_trials=2", "search=random", *SHORT)
     assert "learned" not in printed(tmp_path, *study)
     write_posterior(tmp_path / "runs" / "pd_split-sim", BELIEF)
-    told = "learned   prefill kernels ×0.85 (0.80 to 0.90)\nnext      Another trial is expected"
+    told = (
+        "learned   prefill kernels ×0.85 (0.80 to 0.90)\n"
+        "          as factors on the calibrated values, with 90 % intervals\n"
+        "next      Another trial is expected"
+    )
     for words in (("action=status",), ("action=report",)):
         assert told in printed(tmp_path, *words, "study.name=pd_split-sim")
     page = tmp_path / "reports" / "pd_split-sim" / "index.html"
     assert 'id="learned"' in page.read_text(encoding="utf-8")
     page.unlink()
     once = ("confirm.configurations=1", "confirm.repeats=1")
-    assert "stated" in printed(tmp_path, "action=confirm", "study.name=pd_split-sim", *once)
+    assert "confirm   " in printed(tmp_path, "action=confirm", "study.name=pd_split-sim", *once)
     text = page.read_text(encoding="utf-8")
     assert 'id="learned"' in text
     assert 'id="confirmed"' in text

@@ -1,4 +1,4 @@
-"""What measuring the best again came to: on the page, in the answer, on a terminal."""
+"""A confirmation on the page, in the answer and on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.report_page import Page
-from support.synthetic_search import searched
+from support.synthetic_search import searched_trial
 from support.synthetic_study import measured, study
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
@@ -17,121 +17,131 @@ from tune.records.outcome import Outcome
 from tune.report import formatting
 from tune.report.page import write_report
 from tune.report.sections.answer import answer
-from tune.report.sections.confirmed import confirmation_section, render_confirmation
+from tune.report.sections.confirmed import confirmation_section
+from tune.report.terminal import render_confirmation
 from tune.spec.load import Load
 
-BOUNDARIES = ((16.1, 16.5, 16.3), (16.2, 16.0, 16.4), (13.0, 13.3, 13.2))
+CAPACITIES_QPS = ((16.1, 16.5, 16.3), (16.2, 16.0, 16.4), (13.0, 13.3, 13.2))
 OUTCOMES = [measured(i, prefill=14 - i, tps_gpu=140.0 - i) for i in range(4)]
 
 
-def confirmation(load: Load, boundaries: tuple[tuple[float, ...], ...] = BOUNDARIES) -> Confirmation:
-    """Of the first trials, one for each of `boundaries`."""
+def confirmation(load: Load, capacities_qps: tuple[tuple[float, ...], ...] = CAPACITIES_QPS) -> Confirmation:
+    """Return a confirmation of the first trials, with the capacity of each repeat."""
     candidates = [
         RemeasuredConfiguration(
             OUTCOMES[number],
             tuple(
-                (load, searched(10 + 5 * number + k, bracket=(16.05, 16.4, qps)))
+                (load, searched_trial(10 + 5 * number + k, rates=(16.05, 16.4, qps)))
                 for k, qps in enumerate(deployments)
             ),
         )
-        for number, deployments in enumerate(boundaries)
+        for number, deployments in enumerate(capacities_qps)
     ]
     return guarantee_rates("pd_split-sim", candidates, 0.95, study_gpu_hours=1234.0, gpu_hours=345.6)
 
 
 @pytest.fixture
 def load(shipped: Any) -> Load:
-    found: Load = shipped.load
-    return found
+    settings: Load = shipped.load
+    return settings
 
 
-def answered(outcomes: list[Outcome], found: Confirmation | None, **changes: Any) -> Any:
-    return answer(study(**changes), outcomes, [row["trial_id"] for row in rank(outcomes)], found)
+def answered(outcomes: list[Outcome], record: Confirmation | None, **changes: Any) -> Any:
+    return answer(study(**changes), outcomes, [row["trial_id"] for row in rank(outcomes)], record)
 
 
-def test_the_answer_says_what_is_confirmed_and_no_more_that_the_winner_was_lucky(load: Load) -> None:
-    found = answered(OUTCOMES, confirmation(load))
-    assert found.sentence.startswith("14P4D, prefill max_num_tokens 2048, decode CUDA graphs listed at ")
-    stated = confirmation(load).configurations[0].guaranteed_qps
-    assert f"Confirmed on new deployments, at 95 % confidence: it holds {stated:.4g} QPS, " in found.sentence
-    assert not any("luckiest" in note for note in found.notes)
+def test_confirmed_answer_gives_the_guaranteed_rate_without_a_warning(load: Load) -> None:
+    result = answered(OUTCOMES, confirmation(load))
+    assert result.sentence.startswith("14P4D, prefill max_num_tokens 2048, decode CUDA graphs listed at ")
+    guaranteed_qps = confirmation(load).configurations[0].guaranteed_qps
+    sentence = (
+        f"Confirmed on new deployments, at 95 % confidence: it holds its SLO at {guaranteed_qps:.4g} QPS, "
+    )
+    assert sentence in result.sentence
+    assert not any("luckiest" in note for note in result.notes)
     other = [OUTCOMES[0].model_copy(update={"output_tps_per_gpu": 100.0}), *OUTCOMES[1:]]
     assert "confidence: 14P4D, prefill max_num_tokens 2048" in answered(other, confirmation(load)).sentence
 
 
-def test_without_one_the_command_that_confirms_is_recommended_with_its_place() -> None:
+def test_unconfirmed_answer_recommends_the_command_with_its_backend() -> None:
     command = ("+sweep=pd_split", "cluster=slurm", "cluster.partition=batch", "study.seed=7", "runs_dir=r")
     notes = answered(OUTCOMES, None, backend="slurm", command=command).notes
     assert any(
-        "measure the best again on new deployments, python -m tune action=confirm study.name=pd_split-sim "
-        "cluster=slurm cluster.partition=batch runs_dir=r." in note
+        "measure the best configurations again on new deployments: python -m tune action=confirm "
+        "study.name=pd_split-sim cluster=slurm cluster.partition=batch runs_dir=r." in note
         for note in notes
     )
 
 
-def test_repeats_are_not_recommended_to_be_repeated() -> None:
+def test_report_of_repeats_recommends_no_confirmation() -> None:
     notes = answered(OUTCOMES, None, name="pd_split-sim.confirm").notes
-    assert "These are repeats: the report of pd_split-sim says what they came to." in notes
+    assert "These trials are repeats: the report of pd_split-sim shows the confirmation." in notes
     assert not any("action=confirm" in note for note in notes)
 
 
-def test_the_page_shows_every_configuration_with_its_interval_its_rate_and_ties(
-    load: Load, tmp_path: Path
-) -> None:
-    found = confirmation(load)
-    text = write_report(tmp_path, study(), OUTCOMES, confirmation=found).read_text(encoding="utf-8")
+def test_page_shows_interval_rate_and_comparison_of_each_configuration(load: Load, tmp_path: Path) -> None:
+    record = confirmation(load)
+    text = write_report(tmp_path, study(), OUTCOMES, confirmation=record).read_text(encoding="utf-8")
     page = Page(text)
     assert '<a href="#confirmed">Confirmed</a>' in text
     assert text.count('<section id="confirmed">') == 1
-    first, tied, lower = confirmation_section(study(), OUTCOMES, found, OUTCOMES[0].trial_id).rows
-    assert [first.beside, tied.beside, lower.beside] == ["the best", "tied", "lower"]
+    first, tied, lower = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id).rows
+    assert [first.comparison, tied.comparison, lower.comparison] == ["the best", "tied", "lower"]
     for row in (first, tied, lower):
-        for shown in (row.name, row.mean, row.interval, row.stated, row.throughput, row.held):
+        for shown in (row.name, row.mean, row.interval, row.guaranteed, row.throughput, row.verified):
             assert shown in page.text
-    assert "1,230 GPU-hours were spent by the study, 346 by the confirmation." in page.text
-    assert f"load.target_qps={found.configurations[0].guaranteed_qps!r} load.mode=fixed" in page.text
+    assert "The study spent 1,230 GPU-hours, the confirmation 346." in page.text
+    assert f"load.target_qps={record.configurations[0].guaranteed_qps!r} load.mode=fixed" in page.text
     unconfirmed = write_report(tmp_path, study(), OUTCOMES).read_text(encoding="utf-8")
     assert 'id="confirmed"' not in unconfirmed
 
 
-def test_a_best_trial_that_came_later_is_named(load: Load) -> None:
+def test_best_trial_that_was_not_confirmed_is_named(load: Load) -> None:
     notes = confirmation_section(study(), OUTCOMES, confirmation(load), OUTCOMES[3].trial_id).notes
-    assert any("trial 3, is not among them" in note and "action=confirm" in note for note in notes)
-
-
-def test_a_trial_that_the_study_has_lost_goes_by_its_number(load: Load) -> None:
-    assert "Confirmed: trial 0 holds" in render_confirmation(study(), [], confirmation(load))
-
-
-def test_one_repeat_says_that_no_interval_can_be_given(load: Load) -> None:
-    found = confirmation(load, ((16.1,), (15.0,)))
-    text = render_confirmation(study(), OUTCOMES, found)
-    assert "mean boundary 16.1 QPS on 1 new deployment, but no rate is stated: one repeat gives" in text
-    assert "run it" not in text
-    shown = confirmation_section(study(), OUTCOMES, found, OUTCOMES[0].trial_id)
-    assert shown.command is None
-    assert (shown.rows[0].interval, shown.rows[0].stated) == ("–", "–")
-
-
-def test_where_none_holds_again_it_says_so(load: Load) -> None:
-    found = confirmation(load, ((16.1, 0.0), (0.0, 0.0)))
-    text = render_confirmation(study(), OUTCOMES, found)
-    assert text.startswith(
-        "stated    Measured again, no configuration holds its SLO: on a deployment no rate"
+    assert any(
+        "Trial 3, now first in the ranking, is not among them" in note and "action=confirm" in note
+        for note in notes
     )
 
 
-def test_a_terminal_is_told_the_rate_its_rest_and_its_cost(load: Load) -> None:
-    found = confirmation(load)
-    first = found.configurations[0]
-    lines = render_confirmation(study(), OUTCOMES, found).splitlines()
-    assert lines[0].startswith("stated    Confirmed: 14P4D")
-    assert sum(line.startswith("beside    ") for line in lines) == 2
+def test_trial_without_record_is_named_by_its_number(load: Load) -> None:
+    assert "Guaranteed at 95 % confidence: trial 0 holds its SLO at" in render_confirmation(
+        study(), [], confirmation(load)
+    )
+
+
+def test_one_repeat_gives_no_interval_and_no_guarantee(load: Load) -> None:
+    record = confirmation(load, ((16.1,), (15.0,)))
+    text = render_confirmation(study(), OUTCOMES, record)
+    assert (
+        "the mean capacity of 1 new deployment is 16.1 QPS, but no rate is guaranteed: one repeat gives"
+        in text
+    )
+    assert "run it" not in text
+    shown = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id)
+    assert shown.command is None
+    assert (shown.rows[0].interval, shown.rows[0].guaranteed) == ("–", "–")
+
+
+def test_confirmation_without_a_holding_configuration_says_so(load: Load) -> None:
+    record = confirmation(load, ((16.1, 0.0), (0.0, 0.0)))
+    text = render_confirmation(study(), OUTCOMES, record)
+    assert text.startswith(
+        "confirm   No configuration held its SLO when it was measured again: on a deployment no rate"
+    )
+
+
+def test_terminal_shows_guaranteed_rate_others_notes_and_command(load: Load) -> None:
+    record = confirmation(load)
+    first = record.configurations[0]
+    lines = render_confirmation(study(), OUTCOMES, record).splitlines()
+    assert lines[0].startswith("confirm   Guaranteed at 95 % confidence: 14P4D")
+    assert sum(line.startswith("compared  ") for line in lines) == 2
     assert lines[-1] == f"run it    {formatting.command(first.overrides)}"
-    assert any("Cannot be told apart from it at 95 % confidence: 13P5D" in line for line in lines)
-    assert any(_held(first) in line for line in lines)
-    assert any("the highest that held: 16.05 QPS." in line for line in lines)
+    assert any("Not distinguishable from the best at 95 % confidence: 13P5D" in line for line in lines)
+    assert any(_verified(first) in line for line in lines)
+    assert any("the highest verified rate is 16.05 QPS." in line for line in lines)
 
 
-def _held(first: ConfirmedConfiguration) -> str:
-    return f"A run of full length held at the stated rate or above in {first.slo_held_repeats} of 3 repeats"
+def _verified(first: ConfirmedConfiguration) -> str:
+    return f"In {first.slo_held_repeats} of 3 repeats a full run verified the guaranteed rate or a higher one"

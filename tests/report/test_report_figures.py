@@ -1,3 +1,5 @@
+"""The figures of a study: marks, axes, counts and limits."""
+
 from __future__ import annotations
 
 import base64
@@ -14,14 +16,13 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.figures.all_figures import study_figures
 from tune.report.figures.style import MANY_POINTS, Figure
-from tune.report.page import report_frame
 from tune.spec.load import Slo
 from tune.spec.space import ChoiceDimension
 
 
 def drawn(record: StudyRecord, outcomes: Sequence[Outcome]) -> dict[str, Figure]:
     ranks = {row["trial_id"]: row["rank"] for row in rank(outcomes)}
-    return {figure.name: figure for figure in study_figures(record, report_frame(record, outcomes, ranks))}
+    return {figure.name: figure for figure in study_figures(record, outcomes, ranks)}
 
 
 def rate_sweep(count: int = 20) -> list[Outcome]:
@@ -38,7 +39,7 @@ def rate_sweep(count: int = 20) -> list[Outcome]:
 
 
 def values(packed: Any) -> list[Any]:
-    """The numbers of a trace's array, which plotly may have packed as base64."""
+    """Return the numbers of a trace's array, which plotly may have packed as base64."""
     if isinstance(packed, dict):
         return list(np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"]))
     return list(packed)
@@ -56,26 +57,26 @@ def axes(figure: Figure) -> dict[str, Any]:
         (study(space=RATE_SPACE), rate_sweep(), ["ttft", "tpot", "load", "history", "stages"]),
     ],
 )
-def test_every_figure_has_units_a_count_and_one_question(
+def test_every_figure_has_a_question_a_count_and_axis_titles(
     record: StudyRecord, outcomes: list[Outcome], names: list[str]
 ) -> None:
-    made = drawn(record, outcomes)
-    assert list(made) == names
-    for figure in made.values():
+    figures = drawn(record, outcomes)
+    assert list(figures) == names
+    for figure in figures.values():
         assert figure.title.endswith("?")
         assert "n = " in figure.caption
         titles = [axis.get("title", {}).get("text", "") for axis in axes(figure).values()]
         assert any(titles)
 
 
-def test_the_marks_are_the_trials_and_the_count_is_true() -> None:
+def test_marks_are_the_trials_and_their_count_is_true() -> None:
     outcomes = mixed(60)
     figure = drawn(study(), outcomes)["ttft"]
     assert figure.spec is not None
     marks = {trace["name"].split(" (")[0]: trace for trace in figure.spec["data"]}
     feasible = [o for o in outcomes if o.feasible]
     assert sorted(values(marks["feasible"]["customdata"])) == [o.number for o in feasible]
-    assert sum(len(values(marks[name]["x"])) for name in ("feasible", "SLO broken")) == sum(
+    assert sum(len(values(marks[name]["x"])) for name in ("feasible", "SLO violated")) == sum(
         o.valid for o in outcomes
     )
     assert np.allclose(
@@ -84,7 +85,7 @@ def test_the_marks_are_the_trials_and_the_count_is_true() -> None:
 
 
 @pytest.mark.parametrize(("worst_s", "log"), [(6.0, False), (60.0, True)])
-def test_the_limit_stands_at_its_value_on_a_linear_and_on_a_log_axis(worst_s: float, log: bool) -> None:
+def test_limit_stands_at_its_value_on_both_kinds_of_axis(worst_s: float, log: bool) -> None:
     figure = drawn(study(), [measured(0, ttft_p99_s=2.0), measured(1, ttft_p99_s=worst_s)])["ttft"]
     assert figure.spec is not None
     layout = figure.spec["layout"]
@@ -93,19 +94,19 @@ def test_the_limit_stands_at_its_value_on_a_linear_and_on_a_log_axis(worst_s: fl
     assert layout["annotations"][0]["x"] == pytest.approx(math.log10(4.5) if log else 4.5)
 
 
-def test_a_lifted_limit_leaves_its_figure_out_with_a_reason() -> None:
+def test_lifted_limit_leaves_out_its_figure_with_a_reason() -> None:
     slo = Slo(ttft_p99_s=4.5, tpot_p99_s=None)
-    made = drawn(study(slo=slo), [measured(i, slo=slo, qps=10.0 + i) for i in range(3)])
-    assert made["ttft"].spec is not None
-    assert made["tpot"].spec is None
-    assert made["tpot"].caption == "Left out: the study sets no limit on p99 TPOT."
+    figures = drawn(study(slo=slo), [measured(i, slo=slo, qps=10.0 + i) for i in range(3)])
+    assert figures["ttft"].spec is not None
+    assert figures["tpot"].spec is None
+    assert figures["tpot"].caption == "Left out: the study sets no limit on p99 TPOT."
 
 
-def test_a_single_trial_has_no_history_and_no_map_without_a_space() -> None:
-    made = drawn(study(space={}), [measured(0)])
-    assert made["history"].spec is None
-    assert made["map"].spec is None
-    assert made["ttft"].spec is not None
+def test_single_trial_has_no_history_and_no_map() -> None:
+    figures = drawn(study(space={}), [measured(0)])
+    assert figures["history"].spec is None
+    assert figures["map"].spec is None
+    assert figures["ttft"].spec is not None
 
 
 @pytest.mark.parametrize(
@@ -116,13 +117,13 @@ def test_a_single_trial_has_no_history_and_no_map_without_a_space() -> None:
         [measured(0, valid=False, reason="no tokens")],
     ],
 )
-def test_without_a_valid_measurement_nothing_is_drawn(outcomes: list[Outcome]) -> None:
+def test_without_valid_measurement_nothing_is_drawn(outcomes: list[Outcome]) -> None:
     (only,) = drawn(study(), outcomes).values()
     assert only.spec is None
     assert "nothing to draw" in only.caption
 
 
-def test_the_best_so_far_never_falls_and_counts_feasible_trials_only() -> None:
+def test_best_so_far_never_falls_and_counts_feasible_trials() -> None:
     outcomes = mixed(80)
     figure = drawn(study(), outcomes)["history"]
     assert figure.spec is not None
@@ -133,23 +134,23 @@ def test_the_best_so_far_never_falls_and_counts_feasible_trials_only() -> None:
     assert values(line["x"])[-1] == 79
 
 
-def test_none_feasible_draws_a_history_without_a_best() -> None:
+def test_history_without_feasible_trial_has_no_best_line() -> None:
     figure = drawn(study(), [measured(i, ttft_p99_s=9.0) for i in range(4)])["history"]
     assert figure.spec is not None
-    assert {trace["name"] for trace in figure.spec["data"]} == {"SLO broken (n = 4)", "baseline"}
+    assert {trace["name"] for trace in figure.spec["data"]} == {"SLO violated (n = 4)", "baseline"}
 
 
 @pytest.mark.parametrize(("count", "kind"), [(MANY_POINTS // 2, "scatter"), (2 * MANY_POINTS, "scattergl")])
-def test_many_points_are_drawn_by_webgl(count: int, kind: str) -> None:
+def test_webgl_draws_many_points(count: int, kind: str) -> None:
     outcomes = [measured(i, qps=8 + i / count) for i in range(count)]
-    made = drawn(study(), outcomes)
+    figures = drawn(study(), outcomes)
     for name in ("ttft", "history", "map"):
-        spec = made[name].spec
+        spec = figures[name].spec
         assert spec is not None
         assert {t["type"] for t in spec["data"] if t.get("customdata") is not None} == {kind}
 
 
-def test_the_load_curve_has_a_panel_a_figure_and_its_limits() -> None:
+def test_rate_sweep_has_a_panel_per_figure_and_its_limits() -> None:
     figure = drawn(study(space=RATE_SPACE), rate_sweep())["load"]
     assert figure.spec is not None
     titles = [axes(figure)[name]["title"]["text"] for name in ("yaxis", "yaxis2", "yaxis3")]
@@ -157,16 +158,16 @@ def test_the_load_curve_has_a_panel_a_figure_and_its_limits() -> None:
     assert [shape["y0"] for shape in figure.spec["layout"]["shapes"]] == [4.5, 80.0]
 
 
-def test_the_map_needs_numbers_on_its_axes() -> None:
+def test_map_needs_numeric_settings() -> None:
     choice = ChoiceDimension(kind="choice", path="prefill.kv_cache_config.dtype", values=("fp8", "auto"))
-    made = drawn(study(space={"dtype": choice}), [measured(i) for i in range(3)])
-    assert made["map"].spec is None
+    figures = drawn(study(space={"dtype": choice}), [measured(i) for i in range(3)])
+    assert figures["map"].spec is None
 
 
-def test_stages_are_left_out_where_none_was_recorded() -> None:
-    made = drawn(study(), [measured(0, breakdown=None), measured(1, breakdown=None)])
-    assert made["stages"].spec is None
-    assert "Left out" in made["stages"].caption
+def test_stages_are_left_out_if_none_is_recorded() -> None:
+    figures = drawn(study(), [measured(0, breakdown=None), measured(1, breakdown=None)])
+    assert figures["stages"].spec is None
+    assert "Left out" in figures["stages"].caption
 
 
 def test_stages_show_the_best_ranked_trials_in_order() -> None:

@@ -1,3 +1,5 @@
+"""Numbers, dimensions and configurations as text."""
+
 from __future__ import annotations
 
 import shlex
@@ -12,7 +14,7 @@ from tune.spec.space import ChoiceDimension, FloatDimension, IntDimension, Order
 
 
 @given(st.floats(min_value=1e-6, max_value=1e9), st.integers(min_value=2, max_value=6))
-def test_figure_keeps_its_significant_digits(value: float, significant: int) -> None:
+def test_figure_keeps_significant_digits(value: float, significant: int) -> None:
     text = formatting.format_figure(value, significant)
     assert float(text.replace(",", "")) == pytest.approx(value, rel=0.51 * 10 ** (1 - significant))
 
@@ -30,24 +32,24 @@ def test_figure_keeps_its_significant_digits(value: float, significant: int) -> 
         (-0.01234, 2, "-0.012"),
     ],
 )
-def test_figure(value: float | None, significant: int, text: str) -> None:
+def test_figure_has_separators_and_trailing_zeros(value: float | None, significant: int, text: str) -> None:
     assert formatting.format_figure(value, significant) == text
 
 
 @pytest.mark.parametrize(
     ("value_s", "text"), [(0.05902, "59.0 ms"), (0.2, "200 ms"), (None, "–"), (0.0, "0 ms")]
 )
-def test_milliseconds(value_s: float | None, text: str) -> None:
+def test_milliseconds_are_formatted_from_seconds(value_s: float | None, text: str) -> None:
     assert formatting.milliseconds(value_s) == text
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=5))
-def test_a_shell_reads_back_the_overrides_of_a_command(texts: list[str]) -> None:
+def test_shell_reads_back_the_overrides_of_a_command(texts: list[str]) -> None:
     assert shlex.split(formatting.command(texts)) == ["python", "-m", "tune", *texts]
 
 
 @pytest.mark.parametrize(
-    ("dimension", "extent", "unit"),
+    ("dimension", "value_range", "unit"),
     [
         (
             IntDimension(kind="int", path="split.prefill_workers", low=1, high=17),
@@ -65,21 +67,21 @@ def test_a_shell_reads_back_the_overrides_of_a_command(texts: list[str]) -> None
         (ChoiceDimension(kind="choice", path="stack.name", values=("a", True)), "a, True", ""),
     ],
 )
-def test_dimensions_say_their_range_and_unit(
-    dimension: IntDimension | FloatDimension | OrderedDimension | ChoiceDimension, extent: str, unit: str
+def test_dimension_has_range_and_unit(
+    dimension: IntDimension | FloatDimension | OrderedDimension | ChoiceDimension, value_range: str, unit: str
 ) -> None:
-    assert (formatting.extent(dimension), formatting.unit(dimension)) == (extent, unit)
+    assert (formatting.value_range(dimension), formatting.unit(dimension)) == (value_range, unit)
 
 
-def test_a_configuration_is_its_split_and_the_settings_that_were_searched() -> None:
-    told = formatting.describe_configuration(measured(1), study().space)
-    assert told == "14P4D, prefill max_num_tokens 4096, decode CUDA graphs powers_of_two"
+def test_configuration_is_split_and_searched_settings() -> None:
+    text = formatting.describe_configuration(measured(1), study().space)
+    assert text == "14P4D, prefill max_num_tokens 4096, decode CUDA graphs powers_of_two"
 
 
-def test_a_configuration_without_a_split_names_its_workers() -> None:
+def test_configuration_without_split_names_its_workers() -> None:
     trial = outcome(1, "failed", None, provenance={"params": {"prefill_workers": 3}})
     assert formatting.describe_configuration(trial, study().space) == "prefill_workers 3"
 
 
-def test_a_configuration_that_records_nothing_is_its_number() -> None:
+def test_configuration_without_record_is_its_number() -> None:
     assert formatting.describe_configuration(outcome(5, "failed", None, provenance={}), {}) == "trial 5"

@@ -1,3 +1,5 @@
+"""The page of a report: one file that loads nothing, with every trial."""
+
 from __future__ import annotations
 
 import json
@@ -7,8 +9,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from support.report_page import Page
-from support.synthetic_search import asked, searched
+from support.report_page import page_of
+from support.synthetic_search import probe_at, searched_trial
 from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
 from tune.errors import ConfigurationError
@@ -35,21 +37,17 @@ CASES: Cases = {
     "real engines here": (study(backend="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),
-    "highest rates": (study(), [searched(i, prefill=14 - i) for i in range(3)]),
-    "one highest rate, none held": (
+    "capacity searches": (study(), [searched_trial(i, prefill=14 - i) for i in range(3)]),
+    "one capacity search, no rate held": (
         study(space={}),
-        [searched(probes=(asked(15.75, 99.0, full=False),), bracket=(None, None, 0.0))],
+        [searched_trial(probes=(probe_at(15.75, 99.0, full=False),), rates=(None, None, 0.0))],
     ),
     "2,500 trials": (study(n_trials=2500), mixed(2500)),
 }
 
 
-def page_of(folder: Path, record: StudyRecord, outcomes: list[Outcome]) -> Page:
-    return Page(write_report(folder, record, outcomes).read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_every_study_has_a_page_that_loads_nothing_and_whose_data_parse(case: str, tmp_path: Path) -> None:
+def test_every_page_loads_nothing_and_its_data_parse(case: str, tmp_path: Path) -> None:
     record, outcomes = CASES[case]
     page = page_of(tmp_path / "reports" / record.name, record, outcomes)
     assert all(load.startswith("#") or load in ("ranking.csv", "ranking.json") for load in page.loads)
@@ -74,7 +72,7 @@ def test_plotly_is_embedded_once(tmp_path: Path) -> None:
     assert len(text) < 6e6
 
 
-def test_the_same_outcomes_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+def test_page_does_not_depend_on_the_order_of_outcomes(tmp_path: Path) -> None:
     outcomes = mixed(40)
     first = write_report(tmp_path / "a", study(), outcomes).read_bytes()
     assert write_report(tmp_path / "b", study(), outcomes[::-1]).read_bytes() == first
@@ -101,24 +99,24 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert shlex.split(page.table["overrides"][0]) == [f"x={NASTY}"]
 
 
-def test_a_trial_proposed_twice_is_listed_once(tmp_path: Path) -> None:
+def test_trial_proposed_twice_is_listed_once(tmp_path: Path) -> None:
     outcomes = [measured(0), measured(1, prefill=13), measured(5, trial_id=f"{1:012x}", prefill=13)]
     page = page_of(tmp_path, study(), outcomes)
     assert [trial["number"] for trial in page.trials] == [0, 1]
     assert len(json.loads((tmp_path / "ranking.json").read_text())) == 2
 
 
-def test_the_table_lists_ranked_trials_first_and_every_other_with_its_reason(tmp_path: Path) -> None:
+def test_table_lists_ranked_trials_first_and_others_with_reason(tmp_path: Path) -> None:
     outcomes = mixed(60)
     page = page_of(tmp_path, study(), outcomes)
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert [t["id"] for t in page.trials[: len(ranking)]] == [row["trial_id"] for row in ranking]
     rest = page.trials[len(ranking) :]
-    assert {t["verdict"] for t in rest} == {"infeasible", "failed"}
+    assert {t["status"] for t in rest} == {"infeasible", "failed"}
     assert all(t["reason"] and t["rank"] is None for t in rest)
 
 
-def test_a_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
+def test_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
     outcomes = mixed(30)
     page = page_of(tmp_path, study(), outcomes)
     recorded = {o.trial_id: o.provenance["overrides"] for o in outcomes}
@@ -127,49 +125,48 @@ def test_a_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
         assert shlex.split(line) == recorded[trial["id"]]
 
 
-def test_a_study_of_highest_rates_tells_its_bracket_wherever_it_tells_its_best(tmp_path: Path) -> None:
-    page = page_of(tmp_path, study(), [searched(0), searched(1), measured(2)])
-    told = "16.05 QPS held, 16.3 missed, boundary 16.2"
-    cost = "5 probes, 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours"
-    assert f"Asked on one deployment: {told}. {cost}." in page.text
-    assert "Highest rate held" in page.text
-    assert "missed 16.3, boundary 16.2" in page.text
-    assert "Full runs" in page.text
+def test_page_shows_the_rates_of_capacity_searches(tmp_path: Path) -> None:
+    page = page_of(tmp_path, study(), [searched_trial(0), searched_trial(1), measured(2)])
+    capacity = "16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS"
+    cost = "5 probes lasting 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours"
+    assert f"Capacity search on one deployment: {capacity}. Cost: {cost}." in page.text
+    assert "Verified rate" in page.text
+    assert "16.3 missed, estimated capacity 16.2" in page.text
+    assert "Lasting n full runs" in page.text
     assert "11 probes on 3 deployments" in page.text
-    assert "#1 · trial 0 · 14P4D · 16.05 QPS held" in page.text
-    assert [t["capacity"] and t["capacity"]["text"] for t in page.trials] == [f"{told}; {cost}."] * 2 + [None]
-    assert page.trials[0]["capacity"]["probes"][2] == ["full length", "stopped early", 16.6, 5200, 7.9, 0.059]
+    assert "#1 · trial 0 · 14P4D · 16.05 QPS verified" in page.text
+    texts = [t["capacity"] and t["capacity"]["text"] for t in page.trials]
+    assert texts == [f"{capacity}. Cost: {cost}."] * 2 + [None]
+    assert page.trials[0]["capacity"]["probes"][2] == ["full run", "aborted", 16.6, 5200, 7.9, 0.059]
 
 
 def test_one_deployment_needs_no_list_to_choose_from(tmp_path: Path) -> None:
-    text = write_report(tmp_path, study(space={}), [searched(0)]).read_text(encoding="utf-8")
+    text = write_report(tmp_path, study(space={}), [searched_trial(0)]).read_text(encoding="utf-8")
     assert "<select" not in text
     assert 'id="spec-rates-0"' in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+def test_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigurationError, match="cannot be written"):
         write_report(tmp_path / "reports", study(), [])
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_file_instead_of_the_folder_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("in the way")
     with pytest.raises(ConfigurationError, match="reports_dir="):
         write_report(tmp_path / "reports", study(), [measured(0)])
 
 
-def test_an_older_page_is_replaced_whole(tmp_path: Path) -> None:
+def test_older_page_is_replaced_completely(tmp_path: Path) -> None:
     write_report(tmp_path, study(), mixed(40))
     page = page_of(tmp_path, study(), [measured(0)])
     assert len(page.trials) == 1
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_the_page_without_figures_and_scripts_is_the_golden_one(
-    tmp_path: Path, regenerate_golden: bool
-) -> None:
+def test_page_without_figures_and_scripts_is_golden(tmp_path: Path, regenerate_golden: bool) -> None:
     outcomes = [
         measured(0),
         measured(1, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593),
@@ -179,7 +176,7 @@ def test_the_page_without_figures_and_scripts_is_the_golden_one(
         unmeasured(5, "failed", "gb07 went down"),
     ]
     text = write_report(tmp_path, study(), outcomes).read_text(encoding="utf-8")
-    kept = re.sub(r"(<(script|style)(?! [^>]*id=\"data\")[^>]*>).*?(</\2>)", r"\1\3", text, flags=re.DOTALL)
+    text = re.sub(r"(<(script|style)(?! [^>]*id=\"data\")[^>]*>).*?(</\2>)", r"\1\3", text, flags=re.DOTALL)
     if regenerate_golden:
-        GOLDEN.write_text(kept, encoding="utf-8")
-    assert kept == GOLDEN.read_text(encoding="utf-8"), "if meant: pytest --regenerate-golden"
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8"), "if meant: pytest --regenerate-golden"

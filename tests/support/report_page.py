@@ -1,15 +1,20 @@
-"""Split a report's page as a browser splits it."""
+"""Read the HTML page of a report as a browser splits it."""
 
 from __future__ import annotations
 
 import json
 from functools import cached_property
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+
+from tune.records.outcome import Outcome
+from tune.records.study_record import StudyRecord
+from tune.report.page import write_report
 
 
 class Page(HTMLParser):
-    """Hold the scripts of a page by id or order, its visible text and the addresses that it would load."""
+    """Hold scripts by id or position, the visible text, and every address that the page would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -20,6 +25,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Record addresses, and open a script or style."""
         named = dict(attrs)
         self.loads += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action")]
         if tag in ("script", "style"):
@@ -27,10 +33,12 @@ class Page(HTMLParser):
             self.scripts[self._script] = ""
 
     def handle_endtag(self, tag: str) -> None:
+        """Close a script or style."""
         if tag in ("script", "style"):
             self._script = None
 
     def handle_data(self, data: str) -> None:
+        """Add text to the open script or to the visible text."""
         if self._script is None:
             self.text += data
         else:
@@ -44,5 +52,10 @@ class Page(HTMLParser):
 
     @cached_property
     def trials(self) -> list[dict[str, Any]]:
-        """Return the rows of the table of trials, by field."""
+        """Return the rows of the table as dictionaries."""
         return [dict(zip(self.table["fields"], row, strict=True)) for row in self.table["rows"]]
+
+
+def page_of(folder: Path, record: StudyRecord, outcomes: list[Outcome]) -> Page:
+    """Write the report of a study into `folder` and read its page."""
+    return Page(write_report(folder, record, outcomes).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Build studies for the report from a closed-form toy of a deployment: no simulation, no files."""
+"""Build studies for the tests of the report: outcomes from closed formulas, no simulation, no files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import math
 import random
 from typing import Any
 
-from support.probes import BOTTLENECK, breakdown, full_probe, percentiles, spread
-from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, ShuffleSpread
+from tune.records.outcome import (
+    Attempt,
+    Bottleneck,
+    Breakdown,
+    CapacityQps,
+    Constraints,
+    LatencySpread,
+    Outcome,
+    Percentiles,
+    Probe,
+    Recommendation,
+    ShuffleSpread,
+)
 from tune.records.study_record import StudyRecord
 from tune.spec.load import Slo
 from tune.spec.space import (
@@ -38,7 +49,7 @@ RATE_SPACE: dict[str, Dimension] = {
 
 
 def study(**changes: Any) -> StudyRecord:
-    """Build the record of a finished study of the split on the simulator."""
+    """Return the record of a finished study of the split, run by the simulator."""
     return StudyRecord(
         **{
             "schema": 1,
@@ -69,6 +80,45 @@ def study(**changes: Any) -> StudyRecord:
     )
 
 
+def percentiles(p99: float) -> Percentiles:
+    """Return percentiles of a latency, s, in fixed proportion to its p99."""
+    shares = {
+        "mean": 0.36,
+        "p50": 0.33,
+        "p90": 0.6,
+        "p95": 0.7,
+        "p97": 0.79,
+        "p99": 1.0,
+        "p99_9": 1.55,
+        "max": 1.77,
+    }
+    return Percentiles(**{name: share * p99 for name, share in shares.items()})
+
+
+def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 0.059) -> ShuffleSpread:
+    """Return the spread of five shuffles around a p99 TTFT; in `held` of them the SLO held."""
+    return ShuffleSpread(
+        shuffles=5,
+        slo_held=held,
+        ttft_p99_s=LatencySpread(mean=ttft_p99_s, sd=sd_s, min=ttft_p99_s - sd_s, max=ttft_p99_s + 2 * sd_s),
+        tpot_p99_s=LatencySpread(mean=tpot_p99_s, sd=0.001, min=tpot_p99_s, max=tpot_p99_s + 0.002),
+    )
+
+
+BOTTLENECK = Bottleneck(
+    kind="prefill",
+    evidence="p99 TTFT uses 94 % of its limit; 76 % of the slowest 2 % of first tokens is waiting for a "
+    "prefill worker or sharing it with other prompts; prefill workers are busy 86 % of the time",
+    recommendations=(
+        Recommendation(
+            text="one more prefill worker, 15P3D",
+            overrides=("split.prefill_workers=15", "split.decode_workers=3"),
+        ),
+        Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)"),
+    ),
+)
+
+
 def measured(
     number: int,
     *,
@@ -82,7 +132,7 @@ def measured(
     reason: str | None = None,
     **changes: Any,
 ) -> Outcome:
-    """Build a measured trial; its verdict follows from its percentiles and the limits."""
+    """Return a measured trial; its verdict follows from its percentiles and the limits."""
     rate = GPUS * tps_gpu / 629.9 if tps_gpu else qps
     tps_gpu = tps_gpu if tps_gpu is not None else 629.9 * qps / GPUS
     constraints = Constraints(
@@ -102,12 +152,14 @@ def measured(
         "tpot_s": percentiles(tpot_p99_s),
         "latency_s": percentiles(65.6),
         "constraints": constraints,
-        "breakdown": breakdown(
+        "breakdown": Breakdown(
             queue_s=0.2 * ttft_p99_s,
             prefill_s=0.9,
             transfer_s=0.03,
             slot_s=0.01,
             first_step_s=0.045,
+            prefill_utilisation=0.85,
+            decode_batch=119.0,
             kv_used_frac=0.61,
             tail_queue_s=0.5 * ttft_p99_s,
             tail_prefill_s=1.8,
@@ -119,12 +171,14 @@ def measured(
         "bottleneck": BOTTLENECK if valid else None,
         "spread": _spread_near(ttft_p99_s, held, slo) if valid else None,
     }
-    probe = full_probe(**figures, loadgen_result="VALID" if held else "INVALID", reason=reason, raw="raw/1/0")
+    probe = Probe(
+        **figures, queries=16626, loadgen_result="VALID" if held else "INVALID", reason=reason, raw="raw/1/0"
+    )
     return outcome(number, "measured", reason, prefill=prefill, **{**figures, "probes": (probe,), **changes})
 
 
 def _spread_near(ttft_p99_s: float, held: bool, slo: Slo) -> ShuffleSpread | None:
-    """Build the shuffles of a p99 TTFT near its limit; the share that held follows from the distance."""
+    """Return a spread if p99 TTFT is within 25 % of its limit; more shuffles hold with more slack."""
     if slo.ttft_p99_s is None or abs(ttft_p99_s / slo.ttft_p99_s - 1) > 0.25:
         return None
     slack = 1 - ttft_p99_s / slo.ttft_p99_s
@@ -132,12 +186,12 @@ def _spread_near(ttft_p99_s: float, held: bool, slo: Slo) -> ShuffleSpread | Non
 
 
 def unmeasured(number: int, status: str, reason: str | None, **changes: Any) -> Outcome:
-    """Build a trial without measurement."""
+    """Return a trial that is infeasible or failed."""
     return outcome(number, status, reason, **changes)
 
 
 def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, **changes: Any) -> Outcome:
-    """Build an outcome; fields without a change are empty."""
+    """Return a trial without figures; `changes` replaces fields."""
     qps = changes.get("target_qps", 15.75)
     point = {
         "prefill_workers": prefill,
@@ -160,7 +214,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "class": status,
         }
     )
-    nothing: dict[str, Any] = dict.fromkeys(
+    absent: dict[str, Any] = dict.fromkeys(
         (
             "output_tps_per_gpu",
             "output_tps",
@@ -193,14 +247,14 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "gpu_hours": 49.2,
             "wall_s": 2460.0,
             "provenance": {"params": point, "overrides": overrides, "split": f"{prefill}P{18 - prefill}D"},
-            **nothing,
+            **absent,
             **changes,
         }
     )
 
 
 def mixed(count: int, seed: int = 1) -> list[Outcome]:
-    """Build the baseline, then trials of random splits and rates with every verdict."""
+    """Return the baseline and `count` - 1 trials with random splits and rates, of every status."""
     draw = random.Random(seed)
     outcomes = [measured(0)]
     for number in range(1, count):
@@ -213,14 +267,15 @@ def mixed(count: int, seed: int = 1) -> list[Outcome]:
                 unmeasured(number, "failed", "node gb07 went down", prefill=prefill, target_qps=qps)
             )
         else:
-            outcomes.append(_drawn(number, prefill, qps, draw))
+            outcomes.append(_measured_at(number, prefill, qps, draw))
     return outcomes
 
 
-def _drawn(number: int, prefill: int, qps: float, draw: random.Random) -> Outcome:
-    load_of_prefill = qps / (1.33 * prefill)
+def _measured_at(number: int, prefill: int, qps: float, draw: random.Random) -> Outcome:
+    """Return a measured trial of this split and rate, with random noise."""
+    prefill_load = qps / (1.33 * prefill)
     in_flight = min(195.0, 7.6 * qps / (18 - prefill))
-    ttft = 1.1 + 1.3 * load_of_prefill**4 + 60 * max(0.0, load_of_prefill - 0.9) ** 1.2
+    ttft = 1.1 + 1.3 * prefill_load**4 + 60 * max(0.0, prefill_load - 0.9) ** 1.2
     tpot = 0.012 + 0.00038 * in_flight
     done_qps = min(qps, 1.33 * prefill, 6.0 * (18 - prefill))
     return measured(

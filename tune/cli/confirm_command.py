@@ -30,7 +30,7 @@ def confirm(
     from tune.records.confirmation import repeats_root, write_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.page import write_report
-    from tune.report.sections.confirmed import render_confirmation
+    from tune.report.terminal import render_confirmation
     from tune.study import confirm_winners as confirming
     from tune.study.loop import open_study
 
@@ -55,7 +55,7 @@ def confirm(
     print(f"record    {path}")
     reports = Path(settings.reports_dir) / record.name
     belief, proposals = read_posterior(study.root), study.read_proposals()
-    page = write_report(reports, record, outcomes, confirmation=found, belief=belief, proposals=proposals)
+    page = write_report(reports, record, outcomes, confirmation=found, posterior=belief, proposals=proposals)
     print(f"report    {page}")
     confirming.require_complete(candidates)
     if found.configurations[0].capacity_qps is None:

@@ -156,8 +156,7 @@ def _report(composition: Composition) -> None:
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.page import write_report
-    from tune.report.sections.confirmed import render_confirmation
-    from tune.report.terminal import render_outcome, render_posterior
+    from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
     folder, record = recorded_study(study_root(composition))
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
@@ -177,7 +176,7 @@ def _report(composition: Composition) -> None:
         record,
         outcomes,
         confirmation=confirmation,
-        belief=belief,
+        posterior=belief,
         proposals=folder.read_proposals(),
     )
     print(f"report    {page}")

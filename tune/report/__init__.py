@@ -1,1 +1,1 @@
-"""What people read of a study: one HTML page, and lines for a terminal."""
+"""Render studies for people: one HTML page per study, and lines for a terminal."""

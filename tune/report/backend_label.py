@@ -1,4 +1,4 @@
-"""Where trials ran, in the words of page and terminal: no reader may take a model's figure for a GPU's."""
+"""Name the backend that ran the trials, so that nobody takes a model's figure for a measurement."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from tune.spec.stack import MOCKED_STACK
 
 
 class BackendLabel(NamedTuple):
-    """`kind`: a class of the page's style; `name`: for a line of text; `title` and `meaning`: for the head of
-    the page; `cost`: what the GPU-hours beside it are."""
+    """Hold the texts that name a backend.
+
+    `kind` is a CSS class of the page; `name` is for a line of text; `title` and `meaning` are for the head of
+    the page; `cost` completes the sentence "N GPU-hours ...".
+    """
 
     kind: str
     name: str
@@ -20,10 +23,10 @@ class BackendLabel(NamedTuple):
 
 _SIMULATED = BackendLabel(
     "sim",
-    "simulated rack",
+    "simulator",
     "Simulated",
-    "No GPU ran. Every figure on this page comes from the simulated rack, a model of the hardware, "
-    "and stands for no measurement on it.",
+    "No GPU ran. Every figure on this page comes from a simulator, a model of the hardware; no figure here "
+    "is a measurement of it.",
     "that the simulated trials would have cost",
 )
 _MOCKED = BackendLabel(
@@ -44,20 +47,20 @@ _LOCAL = BackendLabel(
     "local",
     "this machine",
     "Measured on this machine",
-    "Every figure on this page was measured by LoadGen on the GPUs of one machine.",
+    "LoadGen measured every figure on this page on the GPUs of one machine.",
     "spent",
 )
 _SLURM = BackendLabel(
     "slurm",
     "Slurm",
     "Measured on Slurm",
-    "Every figure on this page was measured by LoadGen on the allocated GPUs of a Slurm cluster.",
+    "LoadGen measured every figure on this page on the allocated GPUs of a Slurm cluster.",
     "spent",
 )
 
 
 def backend_label(kind: str, stack: str) -> BackendLabel:
-    """The words for a cluster of this kind (sim, local, slurm) under the stack of this name."""
+    """Return the texts for a backend (sim, local or slurm) that runs the serving stack of this name."""
     if stack == MOCKED_STACK and kind != "sim":
         return _MOCKED if kind == "local" else _MOCKED_ON_SLURM
     return {"sim": _SIMULATED, "local": _LOCAL, "slurm": _SLURM}[kind]

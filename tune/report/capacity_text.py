@@ -1,4 +1,4 @@
-"""The search for the highest rate on one deployment, in words: its probes, its bracket, what it cost."""
+"""Describe the capacity search on one deployment: the rates it found, its probes, and its cost."""
 
 from __future__ import annotations
 
@@ -9,139 +9,157 @@ from typing import Literal, get_args
 from tune.loadgen.latencies import p99_s
 from tune.records.outcome import CapacityQps, Outcome, Probe
 from tune.report import formatting
-from tune.report.trial_status import used
+from tune.report.trial_status import limit_shares
 
-CameTo = Literal["held", "missed", "stopped early", "not trusted"]
-ALL_CAME_TO: tuple[CameTo, ...] = get_args(CameTo)
+ProbeStatus = Literal["held", "missed", "aborted", "invalid"]
+PROBE_STATUSES: tuple[ProbeStatus, ...] = get_args(ProbeStatus)
 
-PHASES = {
-    "probes_s": "in probes",
-    "drain_s": "draining",
-    "search_s": "reckoning",
-    "warm_up_s": "warming up",
-    "bring_up_s": "bringing up",
+PROBE_LENGTHS = ("full run", "short run")
+
+PHASE_NAMES = {
+    "probes_s": "of probes",
+    "drain_s": "of draining",
+    "search_s": "of choosing rates",
+    "warm_up_s": "of warm-up",
+    "bring_up_s": "of bring-up",
 }
-"""Fields of an attempt's phases, the search first."""
+"""Fields of an attempt's phases in the order shown: those of the search come first."""
 
-LEAST_TOLD_S = 0.5
-"""A phase below it would be told as 0 s."""
+MIN_SHOWN_S = 0.5
+"""Shortest phase that is shown, s: a shorter one rounds to 0 s."""
 
 
-def searched(outcome: Outcome) -> bool:
-    """Whether a deployment was asked for its highest rate rather than one rate."""
+def is_capacity_search(outcome: Outcome) -> bool:
+    """Return True if the deployment was searched for its capacity instead of measured at one rate."""
     return bool(outcome.probes) and (outcome.capacity_qps.estimate is not None or len(outcome.probes) > 1)
 
 
-def came_to(probe: Probe) -> CameTo:
-    """What a probe says of its rate; a stopped one missed, and its figures end where that was certain."""
+def probe_status(probe: Probe) -> ProbeStatus:
+    """Return what a probe shows about its rate.
+
+    An aborted run missed the SLO: it ended once more requests were late than the whole run allows.
+    """
     if not probe.valid:
-        return "not trusted"
+        return "invalid"
     if probe.stopped:
-        return "stopped early"
+        return "aborted"
     return "held" if probe.feasible else "missed"
 
 
-def kind(probe: Probe) -> str:
-    return "full length" if probe.full else "short probe"
+def probe_length(probe: Probe) -> str:
+    """Return "full run" for a run as the benchmark demands it, "short run" for a shortened one."""
+    return PROBE_LENGTHS[0] if probe.full else PROBE_LENGTHS[1]
 
 
-def bracket(outcome: Outcome) -> str:
-    """16.05 QPS held, 16.3 missed, boundary 16.2 (prefill alone 18.3, decode alone 16.5); or by how much the
-    lowest rate missed."""
-    found = outcome.capacity_qps
-    if found.censored:
-        return outcome.reason or "given up"
-    if found.low is None:
-        parts = [f"no rate held: {_lowest(outcome)}"]
-    elif found.high is None:
-        parts = [f"{formatting.rate(found.low)} held, none above it missed at full length"]
+def describe_capacity(outcome: Outcome) -> str:
+    """Return the rates that a capacity search found, as one clause.
+
+    For example: 16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS (pool capacity: prefill
+    18.3 QPS, decode 16.5 QPS). Where no rate held, it says by how much the lowest one missed.
+    """
+    rates = outcome.capacity_qps
+    if rates.censored:
+        return outcome.reason or "stopped early"
+    if rates.low is None:
+        parts = [f"no rate held the SLO: {_describe_lowest_miss(outcome)}"]
+    elif rates.high is None:
+        parts = [f"{formatting.rate(rates.low)} verified, no full run above it missed"]
     else:
-        parts = [f"{formatting.rate(found.low)} held, {found.high:.4g} missed"]
-    if found.estimate:
-        parts.append(f"boundary {found.estimate:.4g}{_alone(found)}")
-    elif found.estimate is not None:
-        parts.append("and no rate is expected to hold")
+        parts = [f"{formatting.rate(rates.low)} verified, {formatting.rate(rates.high)} missed"]
+    if rates.estimate:
+        parts.append(f"estimated capacity {formatting.rate(rates.estimate)}{_describe_pools(rates)}")
+    elif rates.estimate is not None:
+        parts.append("and no rate is expected to hold it")
     return ", ".join(parts)
 
 
-def _alone(found: CapacityQps) -> str:
-    if found.prefill is None or found.decode is None:
+def _describe_pools(rates: CapacityQps) -> str:
+    """Return the capacity of each pool in parentheses, empty if they are not on record."""
+    if rates.prefill is None or rates.decode is None:
         return ""
-    return f" (prefill alone {found.prefill:.4g}, decode alone {found.decode:.4g})"
+    prefill, decode = formatting.rate(rates.prefill), formatting.rate(rates.decode)
+    return f" (pool capacity: prefill {prefill}, decode {decode})"
 
 
-def cost(outcome: Outcome) -> str:
-    """4 probes, 1.3 full runs, 1,400 s of arrivals, 49.1 GPU-hours; full runs where one came to its end.
+def describe_cost(outcome: Outcome) -> str:
+    """Return what a capacity search cost, as one clause.
 
-    Where attempts tell what they held their GPUs for, their phases stand in the place of arrivals.
+    For example: 4 probes lasting 1.3 full runs, 1,400 s of arrivals, 49.1 GPU-hours. Phases of the attempts,
+    where they are on record, replace the time of arrivals.
     """
-    runs = full_runs(outcome)
-    parts = [formatting.plural(len(outcome.probes), "probe")]
+    runs = full_run_equivalents(outcome)
+    probes = formatting.plural(len(outcome.probes), "probe")
     if runs is not None:
-        parts.append(f"{formatting.format_figure(runs, 2)} full runs")
+        probes += f" lasting {formatting.format_figure(runs, 2)} full runs"
     arrivals = f"{sum(map(arrivals_s, outcome.probes)):,.0f} s of arrivals"
-    parts += [f"{took_s:,.0f} s {what}" for what, took_s in _phases_s(outcome).items()] or [arrivals]
-    return ", ".join([*parts, f"{formatting.format_figure(outcome.gpu_hours)} GPU-hours"])
+    times = [f"{phase_s:,.0f} s {name}" for name, phase_s in _phases_s(outcome).items()] or [arrivals]
+    return ", ".join([probes, *times, f"{formatting.format_figure(outcome.gpu_hours)} GPU-hours"])
 
 
 def _phases_s(outcome: Outcome) -> dict[str, float]:
-    """What the attempts held their GPUs for, s, in words; empty where none is on record."""
-    told = [attempt.phases for attempt in outcome.attempts if attempt.phases]
-    sums_s = {what: sum(getattr(phases, name) for phases in told) for name, what in PHASES.items()}
-    return {what: took_s for what, took_s in sums_s.items() if took_s >= LEAST_TOLD_S}
+    """Return the seconds of each phase, summed over attempts, by its name; empty if none is on record."""
+    recorded = [attempt.phases for attempt in outcome.attempts if attempt.phases]
+    sums_s = {name: sum(getattr(phases, field) for phases in recorded) for field, name in PHASE_NAMES.items()}
+    return {name: phase_s for name, phase_s in sums_s.items() if phase_s >= MIN_SHOWN_S}
 
 
 def arrivals_s(probe: Probe) -> float:
-    """How long the requests of a probe take to arrive, s: their number over the rate."""
+    """Return how long the requests of a probe take to arrive, s: their number divided by the rate."""
     return probe.queries / probe.target_qps
 
 
-def full_runs(outcome: Outcome) -> float | None:
-    """Time of arrivals of all probes over that of the longest run of full length that came to its end.
+def full_run_equivalents(outcome: Outcome) -> float | None:
+    """Return the arrival time of all probes divided by that of the longest completed full run.
 
-    None where none did.
+    Returns None if no full run was completed.
     """
-    whole_s = [arrivals_s(probe) for probe in outcome.probes if probe.full and not probe.stopped]
-    return sum(map(arrivals_s, outcome.probes)) / max(whole_s) if whole_s else None
+    completed_s = [arrivals_s(probe) for probe in outcome.probes if probe.full and not probe.stopped]
+    return sum(map(arrivals_s, outcome.probes)) / max(completed_s) if completed_s else None
 
 
-def probes_in_all(outcomes: Sequence[Outcome]) -> str:
-    """How many probes the deployments of a study were asked, and what they came to."""
+def summarise_probes(outcomes: Sequence[Outcome]) -> str:
+    """Return how many probes ran in a study and how many of each length held, missed, aborted or failed."""
     probes = [probe for outcome in outcomes for probe in outcome.probes]
-    counts = Counter((kind(probe), came_to(probe)) for probe in probes)
+    counts = Counter((probe_length(probe), probe_status(probe)) for probe in probes)
     full, short = (
-        ", ".join(f"{counts[which, to]:,} {to}" for to in ALL_CAME_TO if counts[which, to]) or "none"
-        for which in ("full length", "short probe")
+        ", ".join(
+            f"{counts[length, status]:,} {status}" for status in PROBE_STATUSES if counts[length, status]
+        )
+        or "none"
+        for length in PROBE_LENGTHS
     )
     deployments = formatting.plural(sum(bool(o.probes) for o in outcomes), "deployment")
     hours = formatting.format_figure(sum(map(arrivals_s, probes)) / 3600)
-    told = f"{formatting.plural(len(probes), 'probe')} on {deployments}, {hours} h of arrivals"
-    return f"{told}; of full length: {full}; short: {short}"
+    total = f"{formatting.plural(len(probes), 'probe')} on {deployments}, {hours} h of arrivals"
+    return f"{total}; full runs: {full}; short runs: {short}"
 
 
 def probe_lines(outcome: Outcome) -> list[str]:
-    """One aligned line a probe, in the order asked."""
+    """Return one aligned line per probe, in the order run."""
     return [
-        f"{number}  {probe.target_qps:>6.4g} QPS  {kind(probe)}  {came_to(probe):<13}  "
-        f"p99 TTFT {formatting.seconds(p99_s(probe.ttft_s)):>8}  TPOT {formatting.milliseconds(p99_s(probe.tpot_s)):>8}"
-        f"  {probe.queries:,} queries"
+        f"{number}  {probe.target_qps:>6.4g} QPS  {probe_length(probe):<9}  {probe_status(probe):<7}  "
+        f"p99 TTFT {formatting.seconds(p99_s(probe.ttft_s)):>8}  "
+        f"TPOT {formatting.milliseconds(p99_s(probe.tpot_s)):>8}  {probe.queries:,} queries"
         for number, probe in enumerate(outcome.probes, start=1)
     ]
 
 
-def _lowest(outcome: Outcome) -> str:
-    """By how much the lowest rate missed: of runs of full length, else of short probes."""
+def _describe_lowest_miss(outcome: Outcome) -> str:
+    """Return by how much the lowest rate missed: of the full runs, or of short runs if there is none."""
     full = [probe for probe in outcome.probes if probe.full]
     lowest = min(full or outcome.probes, key=lambda probe: probe.target_qps)
-    missed = [f"{name} {_by(share)}" for name, share in used(lowest).items() if share > 1]
-    how = " and ".join(missed) if missed else lowest.reason or "too few queries to prove that it holds"
-    when = " when it was stopped" if lowest.stopped else ""
-    colon = "" if missed else ":"
-    return f"the lowest, {formatting.rate(lowest.target_qps)} ({kind(lowest)}), missed{colon} {how}{when}"
+    misses = [_describe_excess(name, share) for name, share in limit_shares(lowest).items() if share > 1]
+    text = " and ".join(misses)
+    if not misses:
+        text = f"did not hold: {lowest.reason or 'too few queries to prove that it holds'}"
+    when = " when the run was aborted" if lowest.stopped else ""
+    return (
+        f"the lowest rate tried, {formatting.rate(lowest.target_qps)} ({probe_length(lowest)}), {text}{when}"
+    )
 
 
-def _by(share: float) -> str:
-    """How far past a limit: in percent of it, or as its multiple where that is more telling."""
+def _describe_excess(name: str, share: float) -> str:
+    """Return how far a latency exceeds its limit: in percent, or as a multiple from twice the limit on."""
     if share < 2:
-        return f"by {formatting.format_figure((share - 1) * 100)} %"
-    return f"with {formatting.format_figure(share)} times its limit"
+        return f"exceeded the {name} limit by {formatting.format_figure((share - 1) * 100)} %"
+    return f"reached {formatting.format_figure(share)} times the {name} limit"

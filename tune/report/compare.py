@@ -1,4 +1,4 @@
-"""Two trials, or two studies by their best trial, side by side: settings and results that differ."""
+"""Compare two trials, or the best trials of two studies: settings that differ, and results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,28 @@ from tune.report.formatting import format_figure, milliseconds, seconds, signed_
 from tune.spec.trial import TrialSpec
 
 _Row = tuple[str, str, str, str]
+"""Name, value of the first trial, value of the second trial, relative change."""
 
 
 def compare_named(runs: Path, a: str, b: str) -> str:
-    """Compare what `a` and `b` name below `runs`: STUDY/TRIAL_ID, or STUDY for the best trial of a study.
+    """Render a table of the settings that differ between two trials, and of their results.
 
-    Raises ConfigurationError when one of them names nothing.
+    Parameters
+    ----------
+    runs
+        The folder that holds the studies.
+    a, b
+        STUDY/TRIAL_ID, or STUDY for the best trial of a study.
+
+    Returns
+    -------
+    str
+        Aligned lines without a final newline.
+
+    Raises
+    ------
+    ConfigurationError
+        If `a` or `b` names no measured trial.
     """
     (spec_a, outcome_a), (spec_b, outcome_b) = _find(runs, a), _find(runs, b)
     settings = list(_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
@@ -36,6 +52,7 @@ def compare_named(runs: Path, a: str, b: str) -> str:
 
 
 def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
+    """Return spec and outcome of a trial named STUDY/TRIAL_ID or STUDY; raises ConfigurationError."""
     study, _, trial_id = name.partition("/")
     folder = StudyFolder(runs / study)
     if not trial_id:
@@ -55,6 +72,7 @@ def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
 def _differences(
     a: Mapping[str, Any], b: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted path, value in `a`, value in `b`) for every leaf that differs."""
     for key in [*a, *(key for key in b if key not in a)]:
         left, right = a.get(key), b.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
@@ -64,7 +82,10 @@ def _differences(
 
 
 def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
+    """Yield the rows of status, throughput, latencies and cost."""
+
     def row(name: str, left: float | None, right: float | None, show: Callable[[float | None], str]) -> _Row:
+        """Return one row with the relative change from `left` to `right`."""
         change = signed_percent(right / left - 1) if left and right else ""
         return name, show(left), show(right), change
 
@@ -77,8 +98,10 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
 
 
 def _p99(measured: Percentiles | None) -> float | None:
+    """Return the 99th percentile, or None if nothing was measured."""
     return measured.p99 if measured else None
 
 
 def _status(outcome: Outcome) -> str:
+    """Return whether a trial holds its SLO, or why not."""
     return "holds its SLO" if outcome.feasible else (outcome.reason or outcome.status)

@@ -1,19 +1,18 @@
-"""One page a study: put together here, drawn by the browser, needing nothing but its own file."""
+"""Write the HTML page of a study: one file that a browser shows without loading anything else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from tune.analysis.ranking import frame, rank, write_ranking
+from tune.analysis.ranking import rank, write_ranking
 from tune.core.files import write_text
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
@@ -22,21 +21,14 @@ from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
-from tune.report.capacity_text import searched
+from tune.report.capacity_text import is_capacity_search
 from tune.report.figures.all_figures import study_figures
-from tune.report.figures.load_curves import load_curves
 from tune.report.sections.answer import answer
 from tune.report.sections.confirmed import confirmation_section
 from tune.report.sections.learned import LearnedSection, learned_section
 from tune.report.sections.setup import rule_rows, space_rows
-from tune.report.sections.trials_table import table
-from tune.report.trial_status import (
-    TRIAL_STATUS_MEANING,
-    TRIAL_STATUS_WORDS,
-    baseline_trial,
-    distinct_trials,
-    trial_status,
-)
+from tune.report.sections.trials_table import trials_table
+from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, distinct_trials
 
 
 def write_report(
@@ -45,32 +37,55 @@ def write_report(
     outcomes: Sequence[Outcome],
     *,
     confirmation: Confirmation | None = None,
-    belief: PosteriorSummary | None = None,
+    posterior: PosteriorSummary | None = None,
     proposals: Sequence[Proposal] = (),
 ) -> Path:
-    """Write `index.html`, ranking.json and ranking.csv into `folder`; returns the path of the page.
+    """Write `index.html`, ranking.json and ranking.csv into `folder`.
 
-    `belief` and what `proposals` expected are told where the search learns the rack. The same outcomes give
-    the same bytes. A trial that was proposed again appears once. Raises ConfigurationError where `folder` cannot be
-    written.
+    The bytes depend on the records only, not on the order of `outcomes`.
+
+    Parameters
+    ----------
+    folder
+        The folder of the report; it is made if it does not exist.
+    study
+        The record of the study.
+    outcomes
+        The trials on record; one that was proposed again appears once.
+    confirmation
+        What the confirmation of the best configurations found, or None.
+    posterior
+        What a surrogate search learned, or None; it adds a section and changes the ranking.
+    proposals
+        The proposals of the study: they hold the predicted capacity of each trial.
+
+    Returns
+    -------
+    Path
+        The path of the page.
+
+    Raises
+    ------
+    ConfigurationError
+        If `folder` cannot be written.
     """
     trials = distinct_trials(outcomes)
-    ranking = rank(trials, belief)
+    ranking = rank(trials, posterior)
     path = folder / "index.html"
-    told = None if belief is None else learned_section(study, trials, belief, proposals)
-    write_text(path, render(study, trials, ranking, confirmation, told))
+    learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
+    write_text(path, render_page(study, trials, ranking, confirmation, learned))
     write_ranking(folder, ranking)
     return path
 
 
-def render(
+def render_page(
     study: StudyRecord,
     trials: Sequence[Outcome],
     ranking: Sequence[dict[str, Any]],
     confirmation: Confirmation | None = None,
-    told: LearnedSection | None = None,
+    learned: LearnedSection | None = None,
 ) -> str:
-    """The page's HTML. `trials` holds each trial once; `ranking` is their ranking, best first."""
+    """Return the HTML of the page. `trials` holds each trial once; `ranking` lists its rows best first."""
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
         autoescape=True,
@@ -80,7 +95,6 @@ def render(
     )
     environment.filters["plotly_json"] = lambda spec: embed(to_json_plotly(spec))
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
-    drawn = [*load_curves(study, trials, ranks), *study_figures(study, report_frame(study, trials, ranks))]
     return environment.get_template("index.html").render(
         study=study,
         backend=backend_label(study.backend, study.stack),
@@ -88,16 +102,21 @@ def render(
         space=space_rows(study),
         answer=answer(study, trials, list(ranks), confirmation),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
-        table=embed(json.dumps(table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
+        table=embed(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
-        searched=any(map(searched, trials)),
-        learned=told,
+        searched=any(map(is_capacity_search, trials)),
+        learned=learned,
         figures=[
-            (f, f.spec and embed(to_json_plotly(f.spec)), [embed(to_json_plotly(v.spec)) for v in f.views])
-            for f in drawn
+            (
+                figure,
+                figure.spec and embed(to_json_plotly(figure.spec)),
+                [embed(to_json_plotly(view.spec)) for view in figure.views],
+            )
+            for figure in study_figures(study, trials, ranks)
         ],
-        verdicts=[
-            {"word": TRIAL_STATUS_WORDS[v], "meaning": TRIAL_STATUS_MEANING[v]} for v in TRIAL_STATUS_WORDS
+        statuses=[
+            {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}
+            for status, word in TRIAL_STATUS_WORDS.items()
         ],
         resume=formatting.command(study.command),
         provenance=provenance(study, trials),
@@ -105,26 +124,13 @@ def render(
     )
 
 
-def report_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
-    """The frame of `trials` with what the figures need beside it: verdict, rank, baseline, TPOT in ms."""
-    start = baseline_trial(study, trials)
-    data = frame(trials)
-    return data.assign(
-        verdict=[trial_status(o) for o in trials],
-        feasible=[o.feasible for o in trials],
-        rank=pd.Series([ranks.get(o.trial_id) for o in trials], dtype="float64"),
-        baseline=[o is start for o in trials],
-        tpot_p99_ms=data["tpot_p99_s"] * 1e3,
-    )
-
-
 def embed(text: str) -> Markup:
-    """JSON that may stand inside a script element: no `<` that could end it or open a comment."""
+    """Return JSON for a script element: without `<`, which could end the element or open a comment."""
     return Markup(text.replace("<", "\\u003c"))
 
 
 def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """(what, value) rows: what the study ran with and what pins it."""
+    """Return rows of (name, value): what the study ran with, and the hashes that identify it."""
     facts = [
         ("Study", study.name),
         ("Study seed", str(study.seed)),
@@ -132,8 +138,8 @@ def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str,
         ("Cluster hash", study.cluster_hash),
         *((f"Version of {name}", version) for name, version in study.versions.items()),
     ]
-    told = {"params", "overrides", "split"}
-    for name in dict.fromkeys(key for o in trials for key in o.provenance if key not in told):
+    shown_elsewhere = {"params", "overrides", "split"}
+    for name in dict.fromkeys(key for o in trials for key in o.provenance if key not in shown_elsewhere):
         values = {json.dumps(o.provenance[name], sort_keys=True) for o in trials if name in o.provenance}
         facts.append(
             (

@@ -1,4 +1,4 @@
-"""Outcomes and studies as text for a terminal."""
+"""Render outcomes, studies, posteriors and confirmations as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -6,20 +6,43 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tune.analysis.ranking import rank
-from tune.records.outcome import Outcome, Percentiles, Recommendation
+from tune.records.confirmation import Confirmation, ConfirmedConfiguration
+from tune.records.outcome import Bottleneck, Outcome, Percentiles, Recommendation
 from tune.records.posterior_summary import PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
+from tune.report import formatting
 from tune.report.backend_label import backend_label
-from tune.report.capacity_text import bracket, cost, probe_lines, searched
-from tune.report.formatting import BINDS, format_figure, milliseconds, quoted, seconds
+from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search, probe_lines
+from tune.report.confirmation_text import (
+    configuration_names,
+    confirmation_notes,
+    confirmation_sentence,
+    format_interval,
+)
+from tune.report.formatting import BOTTLENECK_NAMES, format_figure, milliseconds, quoted, seconds
 from tune.report.posterior_text import gain_sentence, names_of
-from tune.report.verdict_robustness import figures_over_orders, verdict_over_orders
+from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
 
 
 def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
-    """One trial of `study` in a few aligned lines."""
+    """Render one trial in a few aligned lines.
+
+    Parameters
+    ----------
+    outcome
+        The record of the trial.
+    slo
+        The limits that its latencies are compared with.
+    study
+        The study of the trial: it names the backend.
+
+    Returns
+    -------
+    str
+        Lines without a final newline; one line with the reason follows the head if nothing was measured.
+    """
     split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.stack)
     head = f"{split}  {outcome.target_qps:g} queries/s  {backend.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
@@ -39,88 +62,166 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         if probe.loadgen_result and probe.full
     ]
     lines.append(f"verdict   {_verdict(outcome)}")
-    if searched(outcome):
-        lines.append(f"capacity  {bracket(outcome)}")
-        lines.append(f"          {cost(outcome)}")
+    if is_capacity_search(outcome):
+        lines.append(f"capacity  {describe_capacity(outcome)}")
+        lines.append(f"          {describe_cost(outcome)}")
         lines += [f"probe {line}" for line in probe_lines(outcome)]
     if outcome.spread:
-        lines.append(f"orders    {verdict_over_orders(outcome, slo)}")
-        lines += [f"          {line}" for line in figures_over_orders(outcome.spread)]
+        lines.append(f"shuffles  {verdict_over_shuffles(outcome, slo)}")
+        lines += [f"          {line}" for line in latencies_over_shuffles(outcome.spread)]
     if outcome.bottleneck:
-        first, *more = outcome.bottleneck.evidence.split("; ")
-        lines.append(f"binds     {BINDS[outcome.bottleneck.kind]}: {first}")
-        lines += [f"          {line}" for line in more]
-        lines += [f"try       {_try(relief)}" for relief in outcome.bottleneck.recommendations]
+        lines += _bottleneck_lines(outcome.bottleneck)
     return "\n".join(lines)
 
 
 def _verdict(outcome: Outcome) -> str:
+    """Return whether the trial holds its SLO, and why not."""
     if outcome.feasible:
         return "holds its SLO"
     if outcome.capacity_qps.censored:
-        return outcome.reason or "given up"
-    return f"{'SLO broken' if outcome.valid else 'not valid'}: {outcome.reason}"
+        return outcome.reason or "stopped early"
+    return f"{'SLO violated' if outcome.valid else 'invalid'}: {outcome.reason}"
 
 
-def _try(relief: Recommendation) -> str:
-    overrides = " ".join(quoted(text) for text in relief.overrides)
-    return f"{relief.text}: {overrides}" if overrides else relief.text
+def _bottleneck_lines(bottleneck: Bottleneck) -> list[str]:
+    """Return the bottleneck, a line for each piece of evidence, and a line for each recommendation."""
+    evidence = bottleneck.evidence.split("; ")
+    return [
+        f"bottleneck: {BOTTLENECK_NAMES[bottleneck.kind]}",
+        *(f"          {line}" for line in evidence),
+        *(f"try       {_recommendation(recommendation)}" for recommendation in bottleneck.recommendations),
+    ]
+
+
+def _recommendation(recommendation: Recommendation) -> str:
+    """Return a recommendation with the overrides that apply it."""
+    overrides = " ".join(quoted(text) for text in recommendation.overrides)
+    return f"{recommendation.text}: {overrides}" if overrides else recommendation.text
 
 
 def render_status(
     study: StudyRecord,
     proposals: Sequence[Proposal],
     outcomes: Sequence[Outcome],
-    belief: PosteriorSummary | None = None,
+    posterior: PosteriorSummary | None = None,
 ) -> str:
-    """What a study has done, what waits, what it spent, the best so far, what its search learned."""
+    """Render the state of a study: trials done and open, GPU-hours, the best so far, what was learned.
+
+    Parameters
+    ----------
+    study
+        The record of the study.
+    proposals
+        Everything proposed so far; a trial may be proposed more than once.
+    outcomes
+        The trials on record.
+    posterior
+        What a surrogate search learned, or None for other searches.
+
+    Returns
+    -------
+    str
+        Aligned lines without a final newline.
+    """
     counts = Counter(outcome.status for outcome in outcomes)
     recorded = {outcome.trial_id for outcome in outcomes}
     unfinished = len({p.trial_id for p in proposals} - recorded)
     spent = sum(outcome.gpu_hours for outcome in outcomes)
     budget = "" if study.max_gpu_hours is None else f" of {study.max_gpu_hours:g}"
-    told = sum(proposal.trial_id in recorded for proposal in proposals)
+    done = sum(proposal.trial_id in recorded for proposal in proposals)
     lines = [
         f"study     {study.name}: {study.question}",
-        f"place     {backend_label(study.backend, study.stack).name}, {study.nodes} nodes x {study.gpus_per_node} "
-        f"{study.hardware}",
+        f"backend   {backend_label(study.backend, study.stack).name}, {study.nodes} nodes x "
+        f"{study.gpus_per_node} {study.hardware}",
         ", ".join(
             [
-                f"trials    {told} of {study.n_trials} done",
+                f"trials    {done} of {study.n_trials} done",
                 *(f"{count} {status}" for status, count in sorted(counts.items())),
                 *([f"{unfinished} proposed and not recorded"] if unfinished else []),
             ]
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
+        f"best      {_best(outcomes, posterior)}",
     ]
-    best = next((row for row in rank(outcomes, belief) if row["feasible"]), None)
-    if best:
-        held = (
-            f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} orders"
-            if best["shuffles"]
-            else ""
-        )
-        lines.append(
-            f"best      {format_figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
-            f"{seconds(best['ttft_p99_s'])}{held}: trial {best['number']} ({best['trial_id']})"
-        )
-    else:
-        lines.append("best      none holds the SLO yet")
-    if belief is not None:
-        lines.append(render_posterior(belief))
+    if posterior is not None:
+        lines.append(render_posterior(posterior))
     return "\n".join(lines)
 
 
-def render_posterior(belief: PosteriorSummary) -> str:
-    """What the trials told of the rack, what they did not, and what another one should gain: a line each."""
-    pinned, untouched = names_of(belief, "pinned down"), names_of(belief, "untouched")
+def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> str:
+    """Return throughput, p99 TTFT and number of the best feasible trial, or that there is none yet."""
+    best = next((row for row in rank(outcomes, posterior) if row["feasible"]), None)
+    if best is None:
+        return "none holds the SLO yet"
+    held = f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} shuffles" if best["shuffles"] else ""
+    return (
+        f"{format_figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
+        f"{seconds(best['ttft_p99_s'])}{held}: trial {best['number']} ({best['trial_id']})"
+    )
+
+
+def render_posterior(posterior: PosteriorSummary) -> str:
+    """Render the parameters that the trials determined, those they did not, and the gain of another trial.
+
+    Factors multiply the simulator's calibrated values.
+    """
+    pinned, unchanged = names_of(posterior, "pinned down"), names_of(posterior, "unchanged")
     lines = [f"learned   {', '.join(pinned) or 'no parameter is pinned down yet'}"]
-    if untouched:
-        lines.append(f"          next to nothing of {', '.join(untouched)}")
-    return "\n".join([*lines, f"next      {gain_sentence(belief)}"])
+    if pinned:
+        lines.append("          as factors on the calibrated values, with 90 % intervals")
+    if unchanged:
+        lines.append(f"          almost nothing about {', '.join(unchanged)}")
+    return "\n".join([*lines, f"next      {gain_sentence(posterior)}"])
+
+
+def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation) -> str:
+    """Render a confirmation: the guaranteed rate, the other configurations, notes, and a command.
+
+    Parameters
+    ----------
+    study
+        The study whose best configurations were measured again.
+    outcomes
+        The trials of that study: they describe the configurations.
+    confirmation
+        What the repeats show.
+
+    Returns
+    -------
+    str
+        Aligned lines without a final newline; the command is left out if no rate is guaranteed.
+    """
+    names = configuration_names(study, outcomes, confirmation)
+    first, *others = confirmation.configurations
+    lines = [f"confirm   {confirmation_sentence(study, outcomes, confirmation)}"]
+    lines += [f"compared  {_confirmed_line(other, names[other.trial_id])}" for other in others]
+    lines += [f"          {note}" for note in confirmation_notes(confirmation, names)]
+    if first.guaranteed_qps:
+        lines.append(f"run it    {formatting.command(first.overrides)}")
+    return "\n".join(lines)
+
+
+def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
+    """Return the rates of a configuration other than the best, and how it compares with the best."""
+    head, mean = f"{name} (trial {configuration.number})", configuration.capacity_qps
+    if mean is None or configuration.guaranteed_qps is None:
+        capacity = f"mean capacity {formatting.rate(mean.mean)}, " if mean else ""
+        return f"{head}: {capacity}no rate is guaranteed: {configuration.reason}"
+    comparison = configuration.reason or formatting.DASH
+    if configuration.tied is not None:
+        comparison = (
+            "tied: not distinguishable from the best" if configuration.tied else "lower than the best"
+        )
+    interval = format_interval(configuration)
+    return (
+        f"{head}: {formatting.rate(configuration.guaranteed_qps)} guaranteed, "
+        f"{format_figure(configuration.output_tps_per_gpu, 4)} tokens/s/GPU, mean capacity "
+        f"{formatting.rate(mean.mean)}{f' ({interval})' if interval else ''}; {comparison}"
+    )
 
 
 def _latency(measured: Percentiles | None, in_ms: bool) -> str:
+    """Return mean, p50, p90 and p99 of a latency in s, or in ms if `in_ms`."""
     if measured is None:
         return "not measured"
     show = milliseconds if in_ms else seconds
@@ -129,6 +230,7 @@ def _latency(measured: Percentiles | None, in_ms: bool) -> str:
 
 
 def _limit(measured: Percentiles | None, limit_s: float | None, in_ms: bool) -> str:
+    """Return the limit of a latency and the share of it that the p99 uses; empty if there is no limit."""
     if measured is None or limit_s is None:
         return ""
     show = milliseconds if in_ms else seconds

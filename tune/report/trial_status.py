@@ -1,4 +1,4 @@
-"""What came of each trial, in the words of the report, and the trials that answer the study's question."""
+"""Classify trials by what came of them, and find the trials that the report compares."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from typing import Literal, get_args
 from tune.records.outcome import Outcome, Probe
 from tune.records.study_record import StudyRecord
 
-TrialStatus = Literal["feasible", "given_up", "slo_broken", "untrusted", "infeasible", "failed"]
+TrialStatus = Literal["feasible", "stopped_early", "slo_violated", "invalid", "infeasible", "failed"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 
 TRIAL_STATUS_WORDS: dict[TrialStatus, str] = {
     "feasible": "feasible",
-    "given_up": "given up",
-    "slo_broken": "SLO broken",
-    "untrusted": "not valid",
+    "stopped_early": "stopped early",
+    "slo_violated": "SLO violated",
+    "invalid": "invalid",
     "infeasible": "infeasible",
     "failed": "failed",
 }
 
 TRIAL_STATUS_MEANING: dict[TrialStatus, str] = {
-    "feasible": "measured, the measurement can be trusted, and every limit held",
-    "given_up": "measured until it was clear that the best one before it is better, or that others should be",
-    "slo_broken": "measured, and at least one limit did not hold",
-    "untrusted": "measured, but the measurement cannot be trusted; the reason says why",
-    "infeasible": "the configuration itself is wrong: it broke a rule, ran out of memory, or was rejected",
-    "failed": "the run broke for a reason outside the configuration; running the study again repeats it",
+    "feasible": "measured; the measurement is valid and every limit held",
+    "stopped_early": "measured until it was clear that the deployment cannot beat the best trial so far, or "
+    "the rate predicted for another candidate",
+    "slo_violated": "measured; at least one limit did not hold",
+    "invalid": "measured, but the measurement cannot be trusted; the reason says why",
+    "infeasible": "the configuration is wrong: it broke a rule, ran out of memory, or was rejected",
+    "failed": "the run failed for a reason outside the configuration; running the study again repeats it",
 }
+
+UNMEASURED: tuple[TrialStatus, ...] = ("infeasible", "failed")
 
 
 def trial_status(outcome: Outcome) -> TrialStatus:
-    """A measured trial is feasible, was given up, broke a limit, or is not to be trusted; the rest were not
-    measured."""
+    """Return the status of a trial as the report shows it."""
     if outcome.status != "measured":
         return outcome.status
     if outcome.feasible:
         return "feasible"
     if outcome.capacity_qps.censored:
-        return "given_up"
-    return "slo_broken" if outcome.valid else "untrusted"
+        return "stopped_early"
+    return "slo_violated" if outcome.valid else "invalid"
 
 
 def distinct_trials(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Each trial once, under the number that proposed it first, in order of number."""
+    """Return each trial once, under the number that proposed it first, in order of number."""
     first: dict[str, Outcome] = {}
     for outcome in sorted(outcomes, key=lambda o: o.number):
         first.setdefault(outcome.trial_id, outcome)
@@ -52,19 +54,20 @@ def distinct_trials(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def baseline_trial(study: StudyRecord, outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The configuration to beat, trial 0 of a study that starts from one; None where there is none."""
+    """Return the trial of the baseline configuration, or None if the study has none on record."""
     return next((o for o in outcomes if study.baseline and o.source == "baseline"), None)
 
 
-def used(outcome: Outcome | Probe) -> dict[str, float]:
-    """Share of each limit that the 99th percentile uses, by the limit's name; lifted limits are absent.
+def limit_shares(outcome: Outcome | Probe) -> dict[str, float]:
+    """Return the share of each latency limit that the 99th percentile uses, by the limit's name.
 
-    Source: `constraints` of outcome.json is ln(p99 / budget).
+    A limit that is lifted is absent.
+    Source: `constraints` of outcome.json is ln(p99 / limit).
     """
     logs = {"p99 TTFT": outcome.constraints.ttft_p99, "p99 TPOT": outcome.constraints.tpot_p99}
     return {name: math.exp(log) for name, log in logs.items() if log is not None}
 
 
-def tightest(outcome: Outcome) -> tuple[str, float] | None:
-    """The limit that is used most and its share, None where every limit is lifted."""
-    return max(used(outcome).items(), key=lambda item: item[1], default=None)
+def tightest_limit(outcome: Outcome) -> tuple[str, float] | None:
+    """Return the limit that is used most and the share used, or None if every limit is lifted."""
+    return max(limit_shares(outcome).items(), key=lambda item: item[1], default=None)

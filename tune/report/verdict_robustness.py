@@ -1,4 +1,4 @@
-"""How far a verdict depends on the order of prompt lengths, in words."""
+"""Describe how far a verdict depends on the shuffle: the order of the dataset's prompt and answer lengths."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from tune.report import formatting
 from tune.spec.load import Slo
 from tune.spec.space import Dimension
 
-Show = Callable[[float | None], str]
+FormatLatency = Callable[[float | None], str]
+
+SHUFFLES = "shuffles (orders of the dataset's lengths)"
 
 
 def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
-    """Whether a verdict is within its spread of the other one: some order gives it, or would one sd away.
+    """Return True if a shuffle gives the opposite verdict, or a p99 one standard deviation higher would.
 
-    False where no spread is recorded: then the probe was far from its limits, or ran once.
+    Returns False if no spread is recorded: the probe was then far from its limits, or ran once.
     """
     spread = outcome.spread
     if spread is None or not outcome.valid:
@@ -23,59 +25,64 @@ def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
     if not outcome.feasible:
         return spread.slo_held > 0
     pairs = ((spread.ttft_p99_s, slo.ttft_p99_s), (spread.tpot_p99_s, slo.tpot_p99_s))
-    passes = any(of and limit_s is not None and of.mean + of.sd > limit_s for of, limit_s in pairs)
-    return passes or spread.slo_held < spread.shuffles
+    exceeds = any(
+        latency and limit_s is not None and latency.mean + latency.sd > limit_s for latency, limit_s in pairs
+    )
+    return exceeds or spread.slo_held < spread.shuffles
 
 
-def verdict_over_orders(outcome: Outcome, slo: Slo) -> str:
-    """In how many orders the SLO held, and whether that puts the verdict in doubt. Needs a spread."""
+def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
+    """Return in how many shuffles the SLO holds and whether the verdict is uncertain; needs a spread."""
     spread = outcome.spread
     assert spread is not None
-    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} orders of prompt lengths"
+    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} {SHUFFLES}"
     if not is_uncertain(outcome, slo):
         return held
-    return f"within its spread of {'breaking' if outcome.feasible else 'holding'} the SLO: {held}"
+    opposite = "a violation" if outcome.feasible else "a pass"
+    return f"the verdict is uncertain: {held}, and {opposite} lies within their spread"
 
 
-def figures_over_orders(spread: ShuffleSpread) -> Iterator[str]:
-    """Each p99 over the orders: mean, standard deviation and extremes."""
-    for name, of, show in (
+def latencies_over_shuffles(spread: ShuffleSpread) -> Iterator[str]:
+    """Yield the mean, standard deviation and extremes of each p99 over the shuffles."""
+    for name, latency, show in (
         ("p99 TTFT", spread.ttft_p99_s, formatting.seconds),
         ("p99 TPOT", spread.tpot_p99_s, formatting.milliseconds),
     ):
-        if of:
-            yield f"{name} {show(of.mean)} ± {show(of.sd)} (sd), {show(of.min)} to {show(of.max)}"
+        if latency:
+            mean, sd = show(latency.mean), show(latency.sd)
+            yield f"{name} {mean} ± {sd} (sd), {show(latency.min)} to {show(latency.max)}"
 
 
-def sd(of: LatencySpread | None, show: Show) -> str:
-    """The standard deviation, to stand behind a figure; empty where none is recorded."""
-    return f", sd {show(of.sd)} over orders" if of else ""
+def sd_over_shuffles(latency: LatencySpread | None, show: FormatLatency) -> str:
+    """Return the standard deviation as a suffix of a figure; empty if none is recorded."""
+    return f", sd {show(latency.sd)} over shuffles" if latency else ""
 
 
-def verdict_note(
+def verdict_notes(
     outcomes: Sequence[Outcome], top: Outcome, slo: Slo, space: dict[str, Dimension]
 ) -> list[str]:
-    """What to know of the verdict on `top`, and the fastest of `outcomes` that is not in doubt."""
+    """Return notes on the verdict of `top`, and on the fastest of `outcomes` with a certain verdict."""
     if top.spread is None:
         return []
-    figures = "; ".join(figures_over_orders(top.spread))
-    held = f"the SLO holds in {top.spread.slo_held}"
-    notes = [f"Over {top.spread.shuffles} orders of prompt lengths {held}; {figures}."]
+    latencies = "; ".join(latencies_over_shuffles(top.spread))
+    notes = [f"Over {top.spread.shuffles} {SHUFFLES} the SLO holds in {top.spread.slo_held}; {latencies}."]
     if is_uncertain(top, slo):
-        notes += _surest(outcomes, top, slo, space)
+        notes += _fastest_certain(outcomes, top, slo, space)
     return notes
 
 
-def _surest(
+def _fastest_certain(
     outcomes: Sequence[Outcome], top: Outcome, slo: Slo, space: dict[str, Dimension]
 ) -> Iterator[str]:
-    sure = [o for o in outcomes if o.feasible and not is_uncertain(o, slo)]
-    best = max(sure, key=lambda o: o.output_tps_per_gpu or 0.0, default=None)
+    """Yield a note on the fastest feasible trial with a certain verdict, if there is one."""
+    certain = [o for o in outcomes if o.feasible and not is_uncertain(o, slo)]
+    best = max(certain, key=lambda o: o.output_tps_per_gpu or 0.0, default=None)
     if best is None or not best.output_tps_per_gpu or not top.output_tps_per_gpu:
         return
     change = formatting.signed_percent(best.output_tps_per_gpu / top.output_tps_per_gpu - 1)
     yield (
-        f"The fastest that no order of lengths puts in doubt: {formatting.describe_configuration(best, space)} at "
+        "The fastest configuration with a certain verdict: "
+        f"{formatting.describe_configuration(best, space)} at "
         f"{formatting.rate(best.target_qps)} (trial {best.number}), "
-        f"{formatting.format_figure(best.output_tps_per_gpu, 4)} tokens/s/GPU, {change}."
+        f"{formatting.format_figure(best.output_tps_per_gpu, 4)} tokens/s/GPU, {change} against the best."
     )

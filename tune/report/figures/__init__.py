@@ -1,1 +1,1 @@
-"""Draw the figures of a study."""
+"""Draw the figures of a study's page."""

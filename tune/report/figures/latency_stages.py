@@ -1,4 +1,4 @@
-"""Where the time of the best configurations goes before the first token."""
+"""Draw the stages that make up the time to first token of the best configurations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 
 from tune.report.figures.style import Figure, empty_figure, make_figure, numbers
 
-SHOWN = 8
-"""Configurations drawn; more bars do not fit a page."""
+MAX_BARS = 8
+"""Number of configurations figure; more bars do not fit a page."""
 
 STAGES = {
     "queue_s": ("wait for prefill", "var(--stage-1)"),
@@ -17,25 +17,25 @@ STAGES = {
     "slot_s": ("wait for a decode slot", "var(--stage-4)"),
     "first_step_s": ("first decode step", "var(--stage-5)"),
 }
-"""Column, name and colour, in the order a request passes them."""
+"""Name and colour of each stage by its column, in the order in which a request passes them."""
 
 TITLE = "Where does the time to first token go?"
 
 
-def stages(good: pd.DataFrame) -> Figure:
-    """Mean seconds of each stage, stacked, of the best ranked trials that record them."""
-    known = good.dropna(subset=["rank"])
-    known = known[known[list(STAGES)].notna().any(axis=1)].sort_values("rank").head(SHOWN)
+def latency_stages(valid: pd.DataFrame) -> Figure:
+    """Draw the mean time of each stage, s, stacked, for the best ranked trials that record the stages."""
+    known = valid.dropna(subset=["rank"])
+    known = known[known[list(STAGES)].notna().any(axis=1)].sort_values("rank").head(MAX_BARS)
     if known.empty:
         return empty_figure(
             "stages", TITLE, "Left out: no valid measurement records the stages of its requests."
         )
-    backends = zip(known["rank"], known["number"], strict=True)
-    names = [f"#{rank:.0f} · trial {number}" for rank, number in backends]
-    drawn = go.Figure()
+    bars = zip(known["rank"], known["number"], strict=True)
+    names = [f"#{rank:.0f} · trial {number}" for rank, number in bars]
+    figure = go.Figure()
     for column, (name, colour) in STAGES.items():
         if known[column].notna().any():
-            drawn.add_trace(
+            figure.add_trace(
                 go.Bar(
                     y=names,
                     x=numbers(known[column]),
@@ -47,13 +47,14 @@ def stages(good: pd.DataFrame) -> Figure:
                     textposition="none",
                 )
             )
-    drawn.update_layout(barmode="stack", legend={"traceorder": "normal"})
-    drawn.update_xaxes(title="mean over requests, s")
-    drawn.update_yaxes(autorange="reversed", title="rank and trial")
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
+    figure.update_xaxes(title="mean over requests, s")
+    figure.update_yaxes(autorange="reversed", title="rank and trial")
     caption = (
-        f"The best ranked trials that record it, n = {len(known)}; stages are means over requests and "
-        "together make the mean TTFT."
+        f"The best ranked trials with recorded stages, n = {len(known)}. Each stage is a mean over requests; "
+        "together they add up to the mean TTFT."
         if len(known) > 1
-        else "The trial's stages, n = 1, are means over requests; together they make its mean TTFT."
+        else "Stages of one trial, n = 1. Each stage is a mean over requests; together they add up to the "
+        "mean TTFT."
     )
-    return make_figure("stages", TITLE, caption, drawn, 150 + 34 * len(known))
+    return make_figure("stages", TITLE, caption, figure, 150 + 34 * len(known))

@@ -1,4 +1,4 @@
-"""The figure of what a search believes of the rack: each parameter's interval before any trial and now."""
+"""Draw the prior and the posterior interval of each simulator parameter."""
 
 from __future__ import annotations
 
@@ -9,116 +9,125 @@ import plotly.graph_objects as go
 
 from tune.records.posterior_summary import Interval, ParameterPosterior
 from tune.report.figures.style import FEASIBLE, QUIET, TEXT, Figure, empty_figure, make_figure
-from tune.report.posterior_text import ParameterRow, factors, parameter_rows
+from tune.report.posterior_text import ParameterRow, format_factors, parameter_rows
 
 NAME = "parameters"
-TITLE = "What the search believes of this rack"
+TITLE = "Simulator parameters: prior and posterior"
 
 PAGE = "var(--page)"
 
 ROW_PX, AROUND_PX, LEFT_PX = 46, 110, 12
-"""Height of a row, and of legend and axis around all; the margin at the left, where names need no axis."""
+"""Height of a row; height of legend and axis together; left margin, small because there is no y axis."""
 
 _TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
-_LEAST_APART_FRAC = 0.12
-"""Of the axis: nearer ticks would overlap on a telephone."""
+_MIN_TICK_DISTANCE_FRAC = 0.12
+"""Smallest distance of two ticks as a share of the axis: closer ones overlap on a phone."""
 
 
 def posterior_figure(parameters: Sequence[ParameterPosterior]) -> Figure:
-    """Every parameter as a factor on the calibration, its interval before and now."""
-    shown = [row for row in parameter_rows(parameters) if row.before.low > 0 and row.now.low > 0]
-    if not shown:
+    """Draw every parameter as a factor on its calibrated value, with its prior and posterior interval."""
+    rows = [row for row in parameter_rows(parameters) if row.prior.low > 0 and row.posterior.low > 0]
+    if not rows:
         return empty_figure(NAME, TITLE, "Left out: no parameter has an interval of positive factors.")
-    drawn = go.Figure()
-    backends = list(range(len(shown), 0, -1))
-    drawn.add_trace(_intervals("before any trial", [row.before for row in shown], backends, shown, QUIET))
-    for names, fill, label in (
-        (("pinned down", "narrowed"), FEASIBLE, "now"),
-        (("untouched",), PAGE, "now, hardly narrower"),
+    figure = go.Figure()
+    heights = list(range(len(rows), 0, -1))
+    figure.add_trace(
+        _intervals("prior (before any trial)", [row.prior for row in rows], heights, rows, QUIET)
+    )
+    for narrowings, fill, label in (
+        (("pinned down", "narrowed"), FEASIBLE, "posterior (after all trials so far)"),
+        (("unchanged",), PAGE, "posterior, hardly narrower than the prior"),
     ):
-        which = [(row, y) for row, y in zip(shown, backends, strict=True) if row.told in names]
-        if which:
-            some, at = [row for row, _ in which], [y - 0.16 for _, y in which]
-            trace = _intervals(label, [row.now for row in some], at, some, FEASIBLE)
-            drawn.add_trace(trace.update(marker={"symbol": "circle", "size": 10, "color": fill}))
-    for row, y in zip(shown, backends, strict=True):
-        _name(drawn, row, y)
-    _axes(drawn, shown)
-    missing = len(parameters) - len(shown)
+        drawn = [(row, y) for row, y in zip(rows, heights, strict=True) if row.narrowing in narrowings]
+        if drawn:
+            parameters_drawn, lowered = [row for row, _ in drawn], [y - 0.16 for _, y in drawn]
+            intervals = [row.posterior for row in parameters_drawn]
+            trace = _intervals(label, intervals, lowered, parameters_drawn, FEASIBLE)
+            figure.add_trace(trace.update(marker={"symbol": "circle", "size": 10, "color": fill}))
+    for row, y in zip(rows, heights, strict=True):
+        _label(figure, row, y)
+    _axes(figure, rows)
+    missing = len(parameters) - len(rows)
     caption = (
-        "Factors on what the calibration says: 1 is as calibrated; of a time, more is slower. Marks are "
-        "medians, lines 90 % intervals. Those that the trials told most of come first; "
-        f"n = {len(shown):,} parameters"
+        "Each parameter is a factor on its calibrated value: 1 is as calibrated, and more than 1 is slower "
+        "where the parameter is a time. Marks are medians, lines 90 % intervals. Parameters that the trials "
+        f"narrowed most come first; n = {len(rows):,} parameters"
         + (f", {missing:,} without an interval of positive factors left out." if missing else ".")
     )
-    framed = make_figure(NAME, TITLE, caption, drawn, AROUND_PX + ROW_PX * len(shown))
-    assert framed.spec is not None
-    framed.spec["layout"]["margin"]["l"] = LEFT_PX
-    return framed
+    result = make_figure(NAME, TITLE, caption, figure, AROUND_PX + ROW_PX * len(rows))
+    assert result.spec is not None
+    result.spec["layout"]["margin"]["l"] = LEFT_PX
+    return result
 
 
 def _intervals(
-    name: str, of: Sequence[Interval], at: Sequence[float], shown: Sequence[ParameterRow], colour: str
+    name: str,
+    intervals: Sequence[Interval],
+    heights: Sequence[float],
+    rows: Sequence[ParameterRow],
+    colour: str,
 ) -> go.Scatter:
-    """One trace: a median and its interval for each row."""
+    """Return one trace with a median and an interval for each of `rows`."""
     return go.Scatter(
-        x=[one.median for one in of],
-        y=list(at),
+        x=[interval.median for interval in intervals],
+        y=list(heights),
         mode="markers",
         name=name,
         marker={"symbol": "line-ns", "size": 10, "color": colour, "line": {"width": 2, "color": colour}},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [one.high - one.median for one in of],
-            "arrayminus": [one.median - one.low for one in of],
+            "array": [interval.high - interval.median for interval in intervals],
+            "arrayminus": [interval.median - interval.low for interval in intervals],
             "color": colour,
             "thickness": 2 if colour == QUIET else 4,
             "width": 0,
         },
-        hovertext=[_hover(row) for row in shown],
+        hovertext=[_hover(row) for row in rows],
         hovertemplate="%{hovertext}<extra></extra>",
     )
 
 
 def _hover(row: ParameterRow) -> str:
+    """Return the hover label of a parameter."""
     lines = [
         f"<b>{row.label}</b>",
-        f"before any trial {factors(row.before)}",
-        f"now {factors(row.now)}",
-        f"the interval is {row.width_frac * 100:.0f} % as wide as before (on the log scale): {row.told}",
+        f"prior {format_factors(row.prior)}",
+        f"posterior {format_factors(row.posterior)}",
+        f"width of the posterior: {row.width_frac * 100:.0f} % of the prior (log scale), {row.narrowing}",
     ]
     return "<br>".join(lines)
 
 
-def _name(drawn: go.Figure, row: ParameterRow, y: float) -> None:
-    """The name at the left and the figure at the right, above the row's intervals."""
+def _label(figure: go.Figure, row: ParameterRow, y: float) -> None:
+    """Write the name at the left and the posterior at the right, above the intervals of the row."""
     label = {"xref": "paper", "yref": "y", "y": y + 0.17, "yanchor": "bottom", "showarrow": False}
-    drawn.add_annotation(**label, x=0, xanchor="left", text=row.label, font={"size": 13, "color": TEXT})
-    drawn.add_annotation(
-        **label, x=1, xanchor="right", text=factors(row.now), font={"size": 12, "color": QUIET}
+    figure.add_annotation(**label, x=0, xanchor="left", text=row.label, font={"size": 13, "color": TEXT})
+    figure.add_annotation(
+        **label, x=1, xanchor="right", text=format_factors(row.posterior), font={"size": 12, "color": QUIET}
     )
 
 
-def _axes(drawn: go.Figure, shown: Sequence[ParameterRow]) -> None:
-    low = min(1.0, *(min(row.before.low, row.now.low) for row in shown))
-    high = max(1.0, *(max(row.before.high, row.now.high) for row in shown))
+def _axes(figure: go.Figure, rows: Sequence[ParameterRow]) -> None:
+    """Set a log axis that holds every interval and 1, its ticks, and a dotted line at 1."""
+    low = min(1.0, *(min(row.prior.low, row.posterior.low) for row in rows))
+    high = max(1.0, *(max(row.prior.high, row.posterior.high) for row in rows))
     room = 0.04 * math.log10(high / low) if high > low else 0.05
     ends = [math.log10(low) - room, math.log10(high) + room]
     ticks: list[float] = []
     for tick in sorted(_TICKS, key=lambda value: (value != 1.0, abs(math.log10(value)))):
-        at = math.log10(tick)
-        apart = all(abs(at - math.log10(t)) >= _LEAST_APART_FRAC * (ends[1] - ends[0]) for t in ticks)
-        if ends[0] <= at <= ends[1] and apart:
+        position, distance = math.log10(tick), _MIN_TICK_DISTANCE_FRAC * (ends[1] - ends[0])
+        is_free = all(abs(position - math.log10(other)) >= distance for other in ticks)
+        if ends[0] <= position <= ends[1] and is_free:
             ticks.append(tick)
-    drawn.update_xaxes(
+    figure.update_xaxes(
         type="log",
         range=ends,
         tickvals=sorted(ticks),
         ticktext=[f"×{tick:g}" for tick in sorted(ticks)],
         tickangle=0,
-        title="factor on the calibration (log scale)",
+        title="factor on the calibrated value (log scale)",
     )
-    drawn.update_yaxes(range=[0.4, len(shown) + 0.75], visible=False)
+    figure.update_yaxes(range=[0.4, len(rows) + 0.75], visible=False)
     line = {"color": TEXT, "width": 1.5, "dash": "dot"}
-    drawn.add_shape(type="line", xref="x", yref="paper", x0=1, x1=1, y0=0, y1=1, line=line, layer="below")
+    figure.add_shape(type="line", xref="x", yref="paper", x0=1, x1=1, y0=0, y1=1, line=line, layer="below")

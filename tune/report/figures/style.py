@@ -1,7 +1,7 @@
-"""What every figure shares: its question, its marks, its axes and the line of a limit.
+"""Define what every figure shares: its title and caption, its marks, its axes and the line of a limit.
 
-Colours are names of the page's style variables, resolved where the page is shown, so that one figure serves
-the light scheme, the dark one and print.
+Colours are names of the page's CSS variables, which the browser resolves. One figure therefore serves the
+light scheme, the dark one and print.
 """
 
 from __future__ import annotations
@@ -14,22 +14,34 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from tune.records.study_record import StudyRecord
+
 MANY_POINTS = 2000
-"""Above it points are drawn by WebGL: SVG takes seconds and stays slow to move."""
+"""Number of points above which WebGL draws them: SVG takes seconds and stays slow to move."""
 
 LOG_SPAN = 8.0
-"""A latency axis that spans more than this ratio is logarithmic; our choice."""
+"""Ratio of highest to lowest value above which a latency axis is logarithmic; chosen here."""
 
 TEXT = "var(--text)"
 FEASIBLE = "var(--feasible)"
-BROKEN = "var(--broken)"
+VIOLATED = "var(--violated)"
 LIMIT = "var(--limit)"
 QUIET = "var(--quiet)"
+
+TPS = "output_tps_per_gpu"
+TPS_TITLE = "output tokens/s per GPU"
+HOVER_TPS = "%{y:.4g} tokens/s/GPU"
+
+LATENCIES = {
+    "ttft": ("p99 TTFT", "ttft_p99_s", "s", "time to first token"),
+    "tpot": ("p99 TPOT", "tpot_p99_ms", "ms", "time per output token"),
+}
+"""Name on the page, column of the frame, unit and meaning of each latency."""
 
 
 @dataclass(frozen=True)
 class FigureView:
-    """One of several drawings to choose among: its label in the list, what it says, plotly's `spec`."""
+    """Hold one of several drawings to choose from: its label in the list, its note, plotly's `spec`."""
 
     name: str
     label: str
@@ -40,7 +52,7 @@ class FigureView:
 
 @dataclass(frozen=True)
 class Figure:
-    """One question and its answer: a plotly `spec`, or `views`, or neither and the reason in `caption`."""
+    """Hold a figure: a plotly `spec`, or `views`, or neither and the reason in `caption`."""
 
     name: str
     title: str
@@ -50,67 +62,68 @@ class Figure:
     views: tuple[FigureView, ...] = ()
 
 
-def make_figure(name: str, title: str, caption: str, drawn: go.Figure, height_px: int = 420) -> Figure:
-    """Take the drawn traces and layout; the page sets size, fonts and colours."""
-    return Figure(name, title, caption, plotly_spec(drawn), height_px)
+def make_figure(name: str, title: str, caption: str, figure: go.Figure, height_px: int = 420) -> Figure:
+    """Return a figure with the traces and layout of `figure`; the page sets size, fonts and colours."""
+    return Figure(name, title, caption, plotly_spec(figure), height_px)
 
 
-def plotly_spec(drawn: go.Figure) -> dict[str, Any]:
-    """Plotly's spec of the drawn traces, with the margins, legend and axes of every figure."""
-    drawn.update_layout(template="none", margin={"l": 64, "r": 24, "t": 28, "b": 56}, hovermode="closest")
-    backend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    drawn.update_layout(legend={**backend, "itemsizing": "constant"})
-    drawn.update_xaxes(automargin=True, zeroline=False, title_standoff=8)
-    drawn.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
-    spec: dict[str, Any] = drawn.to_plotly_json()
+def plotly_spec(figure: go.Figure) -> dict[str, Any]:
+    """Return plotly's spec of `figure` with the margins, legend and axes that all figures share."""
+    figure.update_layout(template="none", margin={"l": 64, "r": 24, "t": 28, "b": 56}, hovermode="closest")
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    figure.update_layout(legend={**legend, "itemsizing": "constant"})
+    figure.update_xaxes(automargin=True, zeroline=False, title_standoff=8)
+    figure.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
+    spec: dict[str, Any] = figure.to_plotly_json()
     return spec
 
 
 def empty_figure(name: str, title: str, reason: str) -> Figure:
+    """Return a figure without a drawing, whose caption says why."""
     return Figure(name, title, reason, None)
 
 
 def numbers(column: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A column as float32 (seven digits, half the page), NaN where absent; shape (n,)."""
+    """Return a column as float32, shape (n,), NaN where absent; float32 halves the size of the page."""
     return column.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
 def points(rows: pd.DataFrame, x: str, y: str, **style: Any) -> go.Scatter | go.Scattergl:
-    """Markers of `rows`; each carries its trial number, from which the page writes its hover text.
+    """Return markers of `rows`; each carries its trial number, from which the page writes its hover text.
 
-    `style` are plotly's names; `many` among them asks for WebGL.
+    `style` holds plotly's names, and `many`, which selects WebGL.
     """
     kind = go.Scattergl if style.pop("many") else go.Scatter
-    backends = {"x": numbers(rows[x]), "y": numbers(rows[y])}
-    return kind(**backends, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
+    coordinates = {"x": numbers(rows[x]), "y": numbers(rows[y])}
+    return kind(**coordinates, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
 
 
-def verdict_points(drawn: go.Figure, rows: pd.DataFrame, x: str, y: str, hover: str) -> None:
-    """Feasible trials as blue discs, those that broke the SLO as orange crosses, the baseline ringed."""
+def verdict_points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, hover: str) -> None:
+    """Add feasible trials as blue discs, SLO violations as orange crosses, and a ring for the baseline."""
     many = len(rows) > MANY_POINTS
     size = 5 if many else 8
-    cross = {"symbol": "x-thin", "size": size, "line": {"width": 1.6, "color": BROKEN}}
+    cross = {"symbol": "x-thin", "size": size, "line": {"width": 1.6, "color": VIOLATED}}
     disc = {"symbol": "circle", "size": size, "color": FEASIBLE, "opacity": 0.85}
     ring = {"symbol": "circle-open", "size": 15, "color": TEXT, "line": {"width": 2}}
     feasible = rows["feasible"]
-    marks = (("SLO broken", rows[~feasible], cross), ("feasible", rows[feasible], disc))
-    for name, some, marker in marks:
-        if len(some):
+    marks = (("SLO violated", rows[~feasible], cross), ("feasible", rows[feasible], disc))
+    for name, trials, marker in marks:
+        if len(trials):
             style = {"marker": marker, "hovertemplate": f"%{{text}}<br>{hover}<extra>{name}</extra>"}
-            drawn.add_trace(points(some, x, y, name=f"{name} (n = {len(some):,})", many=many, **style))
-    start = rows[rows["baseline"]]
-    if len(start):
-        drawn.add_trace(points(start, x, y, name="baseline", marker=ring, hoverinfo="skip", many=many))
+            figure.add_trace(points(trials, x, y, name=f"{name} (n = {len(trials):,})", many=many, **style))
+    baseline = rows[rows["baseline"]]
+    if len(baseline):
+        figure.add_trace(points(baseline, x, y, name="baseline", marker=ring, hoverinfo="skip", many=many))
 
 
 def spans_decades(column: pd.Series[Any]) -> bool:
-    """Whether an axis over these values reads better on a log scale: all positive, and a wide ratio."""
+    """Return True if an axis over these values is logarithmic: all are positive, and they span LOG_SPAN."""
     low, high = column.min(), column.max()
     return bool(low > 0 and high / low > LOG_SPAN)
 
 
 def value_axis(column: pd.Series[Any], title: str) -> dict[str, Any]:
-    """Title, type and ticks of a latency axis; a log one is ticked at 1, 2 and 5 of every decade."""
+    """Return title, type and ticks of a latency axis; a log axis has ticks at 1, 2 and 5 of every decade."""
     if not spans_decades(column):
         return {"title": title, "type": "linear"}
     low, high = math.floor(math.log10(column.min())), math.ceil(math.log10(column.max()))
@@ -119,22 +132,38 @@ def value_axis(column: pd.Series[Any], title: str) -> dict[str, Any]:
     return {"title": f"{title} (log scale)", "type": "log", "tickvals": ticks, "ticktext": texts}
 
 
-def limit_line(drawn: go.Figure, axis: str, value: float, text: str, log: bool = False) -> None:
-    """A dashed line at `value` of an axis such as "x" or "y2", and its label.
+def limit_of(study: StudyRecord, key: str) -> float | None:
+    """Return the limit of a latency in the unit of its axis, or None if it is lifted."""
+    if key == "ttft":
+        return study.slo.ttft_p99_s
+    return None if study.slo.tpot_p99_s is None else study.slo.tpot_p99_s * 1e3
+
+
+def limit_line(figure: go.Figure, axis: str, value: float, text: str, log: bool = False) -> None:
+    """Add a dashed line at `value` of an axis such as "x" or "y2", and its label.
 
     On a log axis plotly places a shape by its value but an annotation by the value's log10.
     Source: plotly.js reference, layout.shapes and layout.annotations.
     """
-    at = math.log10(value) if log else value
+    label_position = math.log10(value) if log else value
     line = {"type": "line", "line": {"color": LIMIT, "width": 1.5, "dash": "dash"}}
     label = {"text": text, "showarrow": False, "font": {"color": LIMIT, "size": 12}}
     number = axis[1:]
     if axis.startswith("x"):
-        drawn.add_shape(**line, xref=axis, yref="paper", x0=value, x1=value, y0=0, y1=1)
-        drawn.add_annotation(
-            **label, xref=axis, yref="paper", x=at, y=0, xanchor="left", yanchor="bottom", xshift=4
+        figure.add_shape(**line, xref=axis, yref="paper", x0=value, x1=value, y0=0, y1=1)
+        figure.add_annotation(
+            **label,
+            xref=axis,
+            yref="paper",
+            x=label_position,
+            y=0,
+            xanchor="left",
+            yanchor="bottom",
+            xshift=4,
         )
     else:
         across = f"x{number} domain"
-        drawn.add_shape(**line, xref=across, yref=axis, x0=0, x1=1, y0=value, y1=value)
-        drawn.add_annotation(**label, xref=across, yref=axis, x=1, y=at, xanchor="right", yanchor="bottom")
+        figure.add_shape(**line, xref=across, yref=axis, x0=0, x1=1, y0=value, y1=value)
+        figure.add_annotation(
+            **label, xref=across, yref=axis, x=1, y=label_position, xanchor="right", yanchor="bottom"
+        )

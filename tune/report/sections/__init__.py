@@ -1,1 +1,1 @@
-"""Write the sections of a study's page."""
+"""Compute what each section of a study's page shows."""

@@ -1,4 +1,4 @@
-"""The question a study asks and the rules it was asked under, as rows of text."""
+"""Compute the section of the page about the study's question, its rules and its search space."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
-from tune.report.capacity_text import probes_in_all, searched
+from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
 
 SEARCHES = {
-    "surrogate": "calibrated simulator",
+    "surrogate": "surrogate: Bayesian optimisation with the calibrated simulator",
     "tpe": "TPE",
     "random": "random",
     "grid": "grid",
     "gp": "Gaussian process",
 }
+"""Name of each search on the page."""
 
 
-def limits(slo: Slo) -> str:
-    """The limits in a phrase; says so where one is lifted."""
+def describe_limits(slo: Slo) -> str:
+    """Return the latency limits as a phrase that also names a limit that is lifted."""
     ttft = "p99 TTFT without limit" if slo.ttft_p99_s is None else f"p99 TTFT within {slo.ttft_p99_s:g} s"
     tpot = (
         "p99 TPOT without limit" if slo.tpot_p99_s is None else f"p99 TPOT within {slo.tpot_p99_s * 1e3:g} ms"
@@ -34,14 +35,14 @@ def limits(slo: Slo) -> str:
 
 
 def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """(what, value) rows; `outcomes` holds each trial once."""
+    """Return rows of (name, value); `outcomes` holds each trial once."""
     rack = (
         f"{study.hardware}: {study.nodes} nodes × {study.gpus_per_node} GPUs = {study.gpus} GPUs, "
-        "all of them counted, idle ones included"
+        "all of them count, idle ones included"
     )
     rows = [
         ("Maximise", "output tokens/s per allocated GPU"),
-        ("Subject to", limits(study.slo)),
+        ("Subject to", describe_limits(study.slo)),
         ("Rack", rack),
         ("Model", study.model),
         ("Serving stack", study.stack),
@@ -49,8 +50,8 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
         ("Trials", _trials(study, outcomes)),
         ("GPU-hours", _gpu_hours(study, outcomes)),
     ]
-    if any(map(searched, outcomes)):
-        rows.append(("Probes", probes_in_all(outcomes)))
+    if any(map(is_capacity_search, outcomes)):
+        rows.append(("Probes", summarise_probes(outcomes)))
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
     if attempts and study.backend != "sim":
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
@@ -59,28 +60,30 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
 
 
 def _minute(stamp: str) -> str:
+    """Return an ISO 8601 time to the minute, in UTC."""
     return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def space_rows(study: StudyRecord) -> list[dict[str, str]]:
-    """One row a dimension of the space: name, path, range, unit."""
+    """Return one row per dimension of the search space: name, path, range and unit."""
     return [
         {
             "name": name,
-            "path": _setting(d),
-            "extent": formatting.extent(d),
-            "unit": formatting.unit(d) or formatting.NOTHING,
+            "path": _setting(dimension),
+            "range": formatting.value_range(dimension),
+            "unit": formatting.unit(dimension) or formatting.DASH,
         }
-        for name, d in study.space.items()
+        for name, dimension in study.space.items()
     ]
 
 
 def _setting(dimension: Dimension) -> str:
-    """What an override would name; a rule for CUDA graph sizes sets a whole section."""
+    """Return the setting that a dimension overrides; a rule for CUDA graph sizes sets a whole section."""
     return dimension.path + (".cuda_graph_config" if isinstance(dimension, GraphFamilyDimension) else "")
 
 
 def _search(study: StudyRecord) -> str:
+    """Return the search with its start, its seed and its number of parallel trials."""
     name = SEARCHES[study.search.name or "tpe"]
     if not study.space:
         return "none: a single configuration"
@@ -91,13 +94,17 @@ def _search(study: StudyRecord) -> str:
 
 
 def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
+    """Return how many trials are recorded and planned, and how many have each status."""
     counts = Counter(trial_status(outcome) for outcome in outcomes)
-    parts = [f"{counts[v]:,} {TRIAL_STATUS_WORDS[v]}" for v in TRIAL_STATUSES if counts[v]]
+    parts = [
+        f"{counts[status]:,} {TRIAL_STATUS_WORDS[status]}" for status in TRIAL_STATUSES if counts[status]
+    ]
     done = f"{len(outcomes):,} different, {study.n_trials:,} planned" if study.space else f"{len(outcomes):,}"
     return f"{done}: {', '.join(parts)}" if parts else done
 
 
 def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
+    """Return the GPU-hours of all trials and the budget."""
     spent = formatting.format_figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
     budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
     return f"{spent} {backend_label(study.backend, study.stack).cost}, {budget}"

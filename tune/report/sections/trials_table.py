@@ -1,4 +1,4 @@
-"""The ranked table as data: what every row shows, and what it unfolds."""
+"""Compute the ranked table of trials as data: what every row shows, and its details."""
 
 from __future__ import annotations
 
@@ -9,30 +9,40 @@ from tune.loadgen.latencies import p99_s
 from tune.records.outcome import Bottleneck, Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
-from tune.report.capacity_text import bracket, came_to, cost, kind, searched
+from tune.report.capacity_text import (
+    describe_capacity,
+    describe_cost,
+    is_capacity_search,
+    probe_length,
+    probe_status,
+)
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 
 PERCENTILES = tuple(Percentiles.model_fields)
 STAGES = tuple(Breakdown.model_fields)
 
 
-def table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, int]) -> dict[str, Any]:
-    """JSON of the table. `outcomes` holds each trial once, `ranks` the place of every ranked trial by its id.
+def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Return the table as JSON values.
 
-    Each override is written once, quoted for a shell, and rows refer to it by index: thousands of rows share
-    most of theirs. Figures keep five significant digits.
+    `outcomes` holds each trial once; `ranks` holds the rank of every measured trial by its id. Each override
+    is written once, quoted for a shell, and rows refer to it by index, because thousands of rows share most
+    of theirs. Figures keep five significant digits; throughput keeps eight, so that rounding it once more
+    gives the digits of the answer.
     """
     names = _param_names(study, outcomes)
-    pool: dict[str, int] = {}
-    order = {v: backend for backend, v in enumerate(TRIAL_STATUSES)}
+    override_indices: dict[str, int] = {}
+    status_order = {status: index for index, status in enumerate(TRIAL_STATUSES)}
     last = len(outcomes) + 1
-    ordered = sorted(outcomes, key=lambda o: (ranks.get(o.trial_id, last), order[trial_status(o)], o.number))
-    rows = [_row(o, names, ranks.get(o.trial_id), study, pool) for o in ordered]
+    ordered = sorted(
+        outcomes, key=lambda o: (ranks.get(o.trial_id, last), status_order[trial_status(o)], o.number)
+    )
+    rows = [_row(o, names, ranks.get(o.trial_id), study, override_indices) for o in ordered]
     return {
         "params": [_column(name, study) for name in names],
-        "verdicts": [
-            {"key": v, "word": TRIAL_STATUS_WORDS[v], "meaning": TRIAL_STATUS_MEANING[v]}
-            for v in TRIAL_STATUSES
+        "statuses": [
+            {"key": status, "word": TRIAL_STATUS_WORDS[status], "meaning": TRIAL_STATUS_MEANING[status]}
+            for status in TRIAL_STATUSES
         ],
         "percentiles": [name.replace("p99_9", "p99.9") for name in PERCENTILES],
         "stages": STAGES,
@@ -40,18 +50,19 @@ def table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[str, i
         "command": formatting.COMMAND,
         "fields": list(rows[0]) if rows else [],
         "rows": [list(row.values()) for row in rows],
-        "overrides": list(pool),
+        "overrides": list(override_indices),
     }
 
 
 def _param_names(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[str]:
-    """The dimensions of the space, except the rate and the split, which have columns of their own."""
-    seen = dict.fromkeys([*study.space, *(name for o in outcomes for name in formatting.params(o))])
-    own = ("load.target_qps", *formatting.SPLIT_PATHS)
-    return [n for n in seen if n not in study.space or study.space[n].path not in own]
+    """Return the dimensions of the space, except rate and split, which have columns of their own."""
+    names = dict.fromkeys([*study.space, *(name for o in outcomes for name in formatting.params(o))])
+    paths_of_columns = ("load.target_qps", *formatting.SPLIT_PATHS)
+    return [n for n in names if n not in study.space or study.space[n].path not in paths_of_columns]
 
 
 def _column(name: str, study: StudyRecord) -> dict[str, str]:
+    """Return title and unit of the column of a dimension."""
     dimension = study.space.get(name)
     if dimension is None:
         return {"title": name, "unit": ""}
@@ -59,19 +70,24 @@ def _column(name: str, study: StudyRecord) -> dict[str, str]:
 
 
 def _row(
-    outcome: Outcome, names: Sequence[str], rank: int | None, study: StudyRecord, pool: dict[str, int]
+    outcome: Outcome,
+    names: Sequence[str],
+    rank: int | None,
+    study: StudyRecord,
+    override_indices: dict[str, int],
 ) -> dict[str, Any]:
+    """Return the fields of one trial; `override_indices` grows by the overrides that are new."""
     point = formatting.params(outcome)
     return {
         "rank": rank,
         "number": outcome.number,
         "id": outcome.trial_id,
         "source": outcome.source,
-        "verdict": trial_status(outcome),
+        "status": trial_status(outcome),
         "split": formatting.split_label(outcome),
         "label": formatting.describe_configuration(outcome, study.space),
         "reason": outcome.reason,
-        "tps_gpu": short(outcome.output_tps_per_gpu),
+        "tps_gpu": short(outcome.output_tps_per_gpu, 8),
         "qps": short(outcome.target_qps),
         "ttft_s": _percentiles(outcome.ttft_s),
         "tpot_s": _percentiles(outcome.tpot_s),
@@ -81,50 +97,69 @@ def _row(
         "hours": short(outcome.gpu_hours),
         "attempts": len(outcome.attempts),
         "params": [point.get(name) for name in names],
-        "overrides": _indices(formatting.overrides(outcome), pool),
+        "overrides": _indices(formatting.overrides(outcome), override_indices),
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
         "capacity": _capacity(outcome),
         "spread": outcome.spread and _spread(outcome.spread),
-        "bottleneck": outcome.bottleneck and _binding(outcome.bottleneck),
+        "bottleneck": outcome.bottleneck and _bottleneck(outcome.bottleneck),
     }
 
 
-def _indices(texts: list[str] | None, pool: dict[str, int]) -> list[int] | None:
-    return None if texts is None else [pool.setdefault(formatting.quoted(text), len(pool)) for text in texts]
+def _indices(overrides: list[str] | None, override_indices: dict[str, int]) -> list[int] | None:
+    """Return the index of each override; a new one gets the next index."""
+    if overrides is None:
+        return None
+    quoted = map(formatting.quoted, overrides)
+    return [override_indices.setdefault(text, len(override_indices)) for text in quoted]
 
 
 def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
+    """Return the percentiles of a latency in seconds, in the order of PERCENTILES."""
     return [short(getattr(percentiles, name)) for name in PERCENTILES] if percentiles else None
 
 
 def _spread(spread: ShuffleSpread) -> list[Any]:
-    """Orders, those that held the SLO, then mean, sd, min and max of p99 TTFT and p99 TPOT in seconds."""
-    return [spread.shuffles, spread.slo_held, _spread_of(spread.ttft_p99_s), _spread_of(spread.tpot_p99_s)]
-
-
-def _spread_of(of: LatencySpread | None) -> list[float | None] | None:
-    return [short(of.mean), short(of.sd), short(of.min), short(of.max)] if of else None
-
-
-def _binding(binding: Bottleneck) -> list[Any]:
-    """What binds, the evidence, and what to try with its overrides as words of a shell."""
-    tried = [
-        [r.text, " ".join(formatting.quoted(text) for text in r.overrides)] for r in binding.recommendations
+    """Return shuffles, shuffles that held the SLO, then the spreads of p99 TTFT and of p99 TPOT."""
+    return [
+        spread.shuffles,
+        spread.slo_held,
+        _latency_spread(spread.ttft_p99_s),
+        _latency_spread(spread.tpot_p99_s),
     ]
-    return [formatting.BINDS[binding.kind], binding.evidence, tried]
+
+
+def _latency_spread(spread: LatencySpread | None) -> list[float | None] | None:
+    """Return mean, sd, min and max of a p99 over shuffles, s."""
+    return [short(spread.mean), short(spread.sd), short(spread.min), short(spread.max)] if spread else None
+
+
+def _bottleneck(bottleneck: Bottleneck) -> list[Any]:
+    """Return name, evidence, and recommendations as pairs of text and overrides quoted for a shell."""
+    recommendations = [
+        [recommendation.text, " ".join(map(formatting.quoted, recommendation.overrides))]
+        for recommendation in bottleneck.recommendations
+    ]
+    return [formatting.BOTTLENECK_NAMES[bottleneck.kind], bottleneck.evidence, recommendations]
 
 
 def _capacity(outcome: Outcome) -> dict[str, Any] | None:
-    """The bracket in words, and every probe; None where one rate was asked."""
-    if not searched(outcome):
+    """Return the rates and cost as text, and every probe; None if one rate was measured."""
+    if not is_capacity_search(outcome):
         return None
     probes = [
-        [kind(p), came_to(p), short(p.target_qps), p.queries, short(p99_s(p.ttft_s)), short(p99_s(p.tpot_s))]
-        for p in outcome.probes
+        [
+            probe_length(probe),
+            probe_status(probe),
+            short(probe.target_qps),
+            probe.queries,
+            short(p99_s(probe.ttft_s)),
+            short(p99_s(probe.tpot_s)),
+        ]
+        for probe in outcome.probes
     ]
-    return {"text": f"{bracket(outcome)}; {cost(outcome)}.", "probes": probes}
+    return {"text": f"{describe_capacity(outcome)}. Cost: {describe_cost(outcome)}.", "probes": probes}
 
 
-def short(value: float | None) -> float | None:
-    """Five significant digits, which is more than a run can repeat, in as few characters as they need."""
-    return None if value is None else float(f"{value:.5g}")
+def short(value: float | None, significant: int = 5) -> float | None:
+    """Round to `significant` digits; five are more than a repeated run reproduces and keep the page small."""
+    return None if value is None else float(f"{value:.{significant}g}")

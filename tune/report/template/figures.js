@@ -1,16 +1,16 @@
 "use strict";
-const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${overOrders(t)}`]));
-function overOrders(trial) {
+const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${shuffleSummary(t)}`]));
+function shuffleSummary(trial) {
   if (!trial.spread) return "";
-  const over = trial.spread[TTFT];
-  const figures = over ? `, p99 TTFT ${digits(over[0], 3)} ± ${digits(over[1], 3)} s` : "";
-  return `<br>SLO held in ${heldText(trial)} orders${figures}`;
+  const latency = trial.spread[TTFT];
+  const text = latency ? `, p99 TTFT ${digits(latency[0], 3)} ± ${digits(latency[1], 3)} s` : "";
+  return `<br>SLO held in ${heldText(trial)} shuffles${text}`;
 }
 function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/* Colours are written as names of style variables; here they get the value of the scheme in force. */
+/* Replace names of CSS variables by the colours of the current scheme. */
 function coloured(value, style) {
   if (typeof value === "string") {
     return value.replace(/^var\((--[\w-]+)\)$/, (_, name) => style.getPropertyValue(name).trim());
@@ -34,7 +34,7 @@ function layout(given, style) {
   return { ...given, ...page, ...Object.fromEntries(axes) };
 }
 
-/* plotly ships arrays as base64; trial numbers are needed here as numbers. */
+/* Decode an array that plotly packed as base64. */
 function numbersOf(packed) {
   if (Array.isArray(packed)) return packed;
   const kinds = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
@@ -56,12 +56,12 @@ async function drawFigure(element) {
   element.dataset.drawn = "yes";
 }
 
-/* A figure with several views: a list chooses one, and what it says stands above the drawing. */
+/* Show the view that is selected in the list of a figure, with its note above the drawing. */
 function chooseView(list) {
   const figure = list.closest("figure");
   const drawing = figure.querySelector(".drawing");
   const { height, note } = list.selectedOptions[0].dataset;
-  figure.querySelector(".said").textContent = note;
+  figure.querySelector(".explanation").textContent = note;
   drawing.style.height = `${height}px`;
   drawing.dataset.figure = list.value;
   drawFigure(drawing);
@@ -70,14 +70,14 @@ for (const list of document.querySelectorAll("[data-views]")) {
   list.addEventListener("change", () => chooseView(list));
   for (const button of list.closest("figure").querySelectorAll("[data-step]")) {
     button.addEventListener("click", () => {
-      const place = list.selectedIndex + Number(button.dataset.step);
-      if (place < 0 || place >= list.options.length) return;
-      list.selectedIndex = place;
+      const index = list.selectedIndex + Number(button.dataset.step);
+      if (index < 0 || index >= list.options.length) return;
+      list.selectedIndex = index;
       chooseView(list);
     });
   }
 }
-/* Called from an unfolded row: show the load curve of that trial. */
+/* Show the load curve of a trial; its open row in the table calls this. */
 function showCurve(number) {
   const list = document.querySelector("[data-views=rates]");
   if (list) {

@@ -1,7 +1,7 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const TRIALS = DATA.rows.map((row) => Object.fromEntries(DATA.fields.map((name, i) => [name, row[i]])));
-const VERDICTS = Object.fromEntries(DATA.verdicts.map((v) => [v.key, v]));
+const STATUSES = Object.fromEntries(DATA.statuses.map((s) => [s.key, s]));
 const PAGE_ROWS = 25;
 
 const dash = "–";
@@ -15,34 +15,34 @@ function plain(value) {
   return isNumber(value) ? String(Number(value.toPrecision(6))) : String(value);
 }
 const P99 = DATA.percentiles.indexOf("p99");
-const p99 = (figures) => (figures ? figures[P99] : null);
+const p99 = (percentiles) => (percentiles ? percentiles[P99] : null);
 
-/* The spread of a p99 over orders of prompt lengths: orders, orders that held, then [mean, sd, min, max] of both. */
+/* trial.spread: number of shuffles (orders of the dataset's lengths), number that held, [mean, sd, min, max] of p99 TTFT and of p99 TPOT. */
 const TTFT = 2;
 const TPOT = 3;
-function spreadText(trial, which, scale, unit) {
-  const over = trial.spread && trial.spread[which];
-  if (!over) return null;
-  const [mean, sd, min, max] = over.map((v) => digits(v * scale, 3));
-  return `${mean} ± ${sd} ${unit} (mean and sd), ${min} to ${max} ${unit} over ${trial.spread[0]} orders of prompt lengths`;
+function spreadText(trial, latency, scale, unit) {
+  const spread = trial.spread && trial.spread[latency];
+  if (!spread) return null;
+  const [mean, sd, min, max] = spread.map((v) => digits(v * scale, 3));
+  return `${mean} ± ${sd} ${unit} (mean and sd), ${min} to ${max} ${unit} over ${trial.spread[0]} shuffles of the dataset's lengths`;
 }
 function heldText(trial) {
   return trial.spread && `${trial.spread[1]} of ${trial.spread[0]}`;
 }
 
-/* A column: what it sorts by and shows, whether only a measured trial fills it, and whether the most is best. */
+/* A column: the value it sorts by, how it shows the value, whether only measured trials have one, and whether the highest is best. */
 const COLUMNS = [
   { title: "Rank", value: (t) => t.rank },
   { title: "Trial", value: (t) => t.number, open: true },
   { title: "Split", value: (t) => t.split, text: true },
-  { title: "Verdict", value: (t) => VERDICTS[t.verdict].word, text: true, chip: true },
-  { title: "Output", unit: "tokens/s/GPU", best: "most", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
+  { title: "Verdict", value: (t) => STATUSES[t.status].word, text: true, chip: true },
+  { title: "Output", unit: "tokens/s/GPU", best: "highest", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
   { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
   { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true, tip: (t) => spreadText(t, TTFT, 1, "s") },
   { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true, tip: (t) => spreadText(t, TPOT, 1e3, "ms") },
   ...(TRIALS.some((t) => t.spread) ? [{
-    title: "SLO\u00a0held", unit: "orders", best: "most", value: (t) => (t.spread ? t.spread[1] / t.spread[0] : null), show: (v, t) => heldText(t) || dash, measured: true,
-    tip: (t) => (t.spread ? `holds the SLO in ${heldText(t)} orders of prompt lengths` : "not near a limit, or run once: one order of prompt lengths"),
+    title: "SLO\u00a0held", unit: "shuffles", best: "highest", value: (t) => (t.spread ? t.spread[1] / t.spread[0] : null), show: (v, t) => heldText(t) || dash, measured: true,
+    tip: (t) => (t.spread ? `the SLO holds in ${heldText(t)} shuffles (orders of the dataset's lengths)` : "measured with one shuffle only: not near a limit, or not repeated"),
   }] : []),
   ...DATA.params.map((param, i) => ({
     title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain,
@@ -62,10 +62,10 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const HAYSTACKS = TRIALS.map((t) =>
-  [`#${t.number}`, t.id, t.source, t.label, t.reason, VERDICTS[t.verdict].word,
+  [`#${t.number}`, t.id, t.source, t.label, t.reason, STATUSES[t.status].word,
     ...(t.overrides || []).map((i) => DATA.overrides[i])].join(" ").toLowerCase());
 const table = document.getElementById("trials");
-const state = { column: 0, down: false, find: "", verdicts: new Set(Object.keys(VERDICTS)), rows: PAGE_ROWS, open: new Set() };
+const state = { column: 0, down: false, find: "", statuses: new Set(Object.keys(STATUSES)), rows: PAGE_ROWS, open: new Set() };
 
 function compare(a, b) {
   const [x, y] = [a, b].map((i) => COLUMNS[state.column].value(TRIALS[i]));
@@ -79,7 +79,7 @@ function chosen() {
   const wanted = state.find.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = [];
   TRIALS.forEach((t, i) => {
-    if (state.verdicts.has(t.verdict) && wanted.every((word) => HAYSTACKS[i].includes(word))) rows.push(i);
+    if (state.statuses.has(t.status) && wanted.every((word) => HAYSTACKS[i].includes(word))) rows.push(i);
   });
   return rows.sort(compare);
 }
@@ -89,7 +89,7 @@ function cell(trial, column) {
   const shown = column.show ? column.show(value, trial) : plain(value);
   const over = isNumber(column.limit) && isNumber(value) && value > column.limit;
   const td = make("td", { class: [column.text && "text", over && "over"].filter(Boolean).join(" ") || null, title: column.tip && column.tip(trial) });
-  if (column.chip) td.append(make("span", { class: `chip ${trial.verdict}`, title: VERDICTS[trial.verdict].meaning }, shown));
+  if (column.chip) td.append(make("span", { class: `chip ${trial.status}`, title: STATUSES[trial.status].meaning }, shown));
   else if (column.open) td.append(make("button", { type: "button", class: "open", "data-trial": trial.number, "aria-expanded": String(state.open.has(trial.number)), "aria-label": `Trial ${trial.number}, details` }, shown));
   else td.append(shown);
   return td;
@@ -97,11 +97,11 @@ function cell(trial, column) {
 
 function row(trial) {
   const tr = make("tr", { class: "row", id: `trial-${trial.number}` });
-  let told = false;
+  let reasonShown = false;
   for (const column of COLUMNS) {
     if (column.measured && trial.tps_gpu === null) {
-      if (!told) tr.append(make("td", { class: "text reason", colspan: MEASURED }, trial.reason || "no reason recorded"));
-      told = true;
+      if (!reasonShown) tr.append(make("td", { class: "text reason", colspan: MEASURED }, trial.reason || "no reason recorded"));
+      reasonShown = true;
     } else tr.append(cell(trial, column));
   }
   return tr;
@@ -113,12 +113,12 @@ function grid(caption, head, lines) {
   return make("table", {}, make("caption", {}, caption), top, make("tbody", {}, ...body));
 }
 
-/* Rows of the unfolded detail: what it is, its unit, and the names of its two figures in outcome.json. */
+/* Rows of the details: name, unit, and the fields of outcome.json for both columns. */
 const STAGES = [
-  ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["– front end before it", "s", "frontend_in_s", "tail_frontend_in_s"],
-  ["prefill", "s", "prefill_s", "tail_prefill_s"], ["– alone on a worker", "s", null, "tail_prefill_uncontended_s"],
+  ["wait for prefill", "s", "queue_s", "tail_queue_s"], ["– frontend before it", "s", "frontend_in_s", "tail_frontend_in_s"],
+  ["prefill", "s", "prefill_s", "tail_prefill_s"], ["– if the workers were idle", "s", null, "tail_prefill_uncontended_s"],
   ["KV transfer", "s", "transfer_s", "tail_transfer_s"], ["wait for a decode slot", "s", "slot_s", "tail_slot_s"],
-  ["first decode step", "s", "first_step_s", "tail_first_step_s"], ["– front end after it", "s", "frontend_out_s", "tail_frontend_out_s"],
+  ["first decode step", "s", "first_step_s", "tail_first_step_s"], ["– frontend after it", "s", "frontend_out_s", "tail_frontend_out_s"],
 ];
 const POOLS = [
   ["prefill workers busy", "%", "prefill_utilisation", "prefill_utilisation_max"], ["decode batch", "", "decode_batch", "decode_batch_max"],
@@ -136,27 +136,27 @@ function stageRows(trial, lines) {
 }
 
 function spreadGrid(trial) {
-  const lines = [["p99 TTFT, s", TTFT, 1], ["p99 TPOT, ms", TPOT, 1e3]].filter(([, which]) => trial.spread[which])
-    .map(([name, which, scale]) => [name, ...trial.spread[which].map((v) => digits(v * scale, 3))]);
-  return grid(`Over ${trial.spread[0]} orders of prompt lengths; the SLO holds in ${trial.spread[1]}`, ["mean", "sd", "least", "most"], lines);
+  const lines = [["p99 TTFT, s", TTFT, 1], ["p99 TPOT, ms", TPOT, 1e3]].filter(([, latency]) => trial.spread[latency])
+    .map(([name, latency, scale]) => [name, ...trial.spread[latency].map((v) => digits(v * scale, 3))]);
+  return grid(`Over ${trial.spread[0]} shuffles (orders of the dataset's lengths); the SLO holds in ${trial.spread[1]}`, ["mean", "sd", "lowest", "highest"], lines);
 }
 
-/* Of every probe in the order asked: length, what it came to, rate, queries, p99 TTFT and p99 TPOT in seconds. */
+/* Each probe, in the order run: length, status, rate, queries, p99 TTFT and p99 TPOT in seconds. */
 function probeGrid(probes) {
-  const lines = probes.map(([kind, cameTo, qps, queries, ttft, tpot], i) =>
-    [`${i + 1}, ${kind}`, cameTo, plain(qps), queries.toLocaleString("en"), digits(ttft, 3), digits(isNumber(tpot) ? tpot * 1e3 : tpot, 3)]);
-  return grid("The probes, in the order asked", ["verdict", "queries/s", "queries", "p99 TTFT, s", "p99 TPOT, ms"], lines);
+  const lines = probes.map(([length, status, qps, queries, ttft, tpot], i) =>
+    [`${i + 1}, ${length}`, status, plain(qps), queries.toLocaleString("en"), digits(ttft, 3), digits(isNumber(tpot) ? tpot * 1e3 : tpot, 3)]);
+  return grid("Probes, in the order run", ["verdict", "queries/s", "queries", "p99 TTFT, s", "p99 TPOT, ms"], lines);
 }
 
-function bindingText([what, evidence, tried]) {
-  const list = make("ul", {}, ...tried.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
-  return make("div", { class: "bottleneck" }, make("p", {}, make("strong", {}, `What binds: ${what}. `), evidence), make("p", {}, "To try:"), list);
+function bottleneckText([name, evidence, recommendations]) {
+  const list = make("ul", {}, ...recommendations.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
+  return make("div", { class: "bottleneck" }, make("p", {}, make("strong", {}, `Bottleneck: ${name}. `), evidence), make("p", {}, "To try:"), list);
 }
 
 function details(trial) {
   const cells = make("div", { class: "cells" });
   const params = DATA.params.map((p, i) => [p.title, plain(trial.params[i]) + (p.unit && ` ${p.unit}`)]);
-  if (params.length) cells.append(grid("Settings of the space", null, params));
+  if (params.length) cells.append(grid("Settings of the search space", null, params));
   const measured = [["TTFT, s", trial.ttft_s, 1], ["TPOT, ms", trial.tpot_s, 1e3], ["Latency, s", trial.latency_s, 1]].filter(([, f]) => f);
   if (measured.length) {
     cells.append(grid("Percentiles over requests", DATA.percentiles, measured.map(([name, f, scale]) => [name, ...f.map((v) => digits(isNumber(v) ? v * scale : v, 3))])));
@@ -168,14 +168,14 @@ function details(trial) {
   if (pools.length) cells.append(grid("How full the pools are", ["mean", "fullest worker"], pools));
   const run = [
     ["Trial id", trial.id], ["Rate completed", `${digits(trial.completed_qps, 4)} queries/s`],
-    ["LoadGen's tokens/s", digits(trial.loadgen_tps, 5)], ["Attempts", String(trial.attempts)], ["GPU-hours", digits(trial.hours, 3)],
+    ["Tokens/s by LoadGen's count", digits(trial.loadgen_tps, 5)], ["Attempts", String(trial.attempts)], ["GPU-hours", digits(trial.hours, 3)],
   ];
   cells.append(grid("The run", null, run));
   if (trial.capacity) cells.append(probeGrid(trial.capacity.probes));
   const td = make("td", { colspan: COLUMNS.length });
   if (trial.reason) td.append(make("p", {}, make("strong", {}, "Reason: "), trial.reason));
-  if (trial.capacity) td.append(make("p", {}, make("strong", {}, "Highest rate: "), trial.capacity.text, " ", make("button", { type: "button", "data-curve": trial.number }, "Show the load curve")));
-  if (trial.bottleneck) td.append(bindingText(trial.bottleneck));
+  if (trial.capacity) td.append(make("p", {}, make("strong", {}, "Capacity: "), trial.capacity.text, " ", make("button", { type: "button", "data-curve": trial.number }, "Show the load curve")));
+  if (trial.bottleneck) td.append(bottleneckText(trial.bottleneck));
   td.append(cells);
   if (trial.overrides) {
     const text = [DATA.command, ...trial.overrides.map((i) => DATA.overrides[i])].join(" ");
@@ -184,7 +184,7 @@ function details(trial) {
   return make("tr", { class: "details" }, td);
 }
 
-/* Setting names may wrap after an underscore. */
+/* Let names of settings wrap after an underscore. */
 function breakable(name) {
   return name.split(/(?<=_)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 }
@@ -227,13 +227,13 @@ function toggle(number) {
   table.querySelector(`[data-trial="${number}"]`).focus();
 }
 
-/* Called by a click on a mark: show that trial's row, unfolded, whatever was filtered before. */
+/* Show the row of a trial with its details, and clear the filters; a click on a mark calls this. */
 function openTrial(number) {
-  Object.assign(state, { find: "", verdicts: new Set(Object.keys(VERDICTS)) });
+  Object.assign(state, { find: "", statuses: new Set(Object.keys(STATUSES)) });
   document.getElementById("find").value = "";
-  document.querySelectorAll("#verdicts input").forEach((box) => { box.checked = true; });
-  const place = chosen().findIndex((i) => TRIALS[i].number === number);
-  state.rows = Math.max(state.rows, place + 1);
+  document.querySelectorAll("#statuses input").forEach((box) => { box.checked = true; });
+  const index = chosen().findIndex((i) => TRIALS[i].number === number);
+  state.rows = Math.max(state.rows, index + 1);
   state.open.add(number);
   draw();
   document.getElementById(`trial-${number}`).scrollIntoView({ block: "center" });
@@ -263,11 +263,11 @@ document.addEventListener("click", (event) => {
 
 if (table) {
   const counts = {};
-  for (const t of TRIALS) counts[t.verdict] = (counts[t.verdict] || 0) + 1;
-  for (const v of DATA.verdicts.filter((v) => counts[v.key])) {
-    const box = make("input", { type: "checkbox", checked: true, value: v.key });
-    box.addEventListener("change", () => { state.verdicts[box.checked ? "add" : "delete"](v.key); draw(); });
-    document.getElementById("verdicts").append(make("label", { title: v.meaning }, box, ` ${v.word} (${counts[v.key].toLocaleString("en")})`));
+  for (const t of TRIALS) counts[t.status] = (counts[t.status] || 0) + 1;
+  for (const status of DATA.statuses.filter((s) => counts[s.key])) {
+    const box = make("input", { type: "checkbox", checked: true, value: status.key });
+    box.addEventListener("change", () => { state.statuses[box.checked ? "add" : "delete"](status.key); draw(); });
+    document.getElementById("statuses").append(make("label", { title: status.meaning }, box, ` ${status.word} (${counts[status.key].toLocaleString("en")})`));
   }
   document.getElementById("find").addEventListener("input", (event) => { state.find = event.target.value; state.rows = PAGE_ROWS; draw(); });
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());

@@ -1,0 +1,117 @@
+"""Describe what a confirmation found: the guaranteed rate of the best configurations, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tune.records.confirmation import Confirmation, ConfirmedConfiguration, confirm_overrides
+from tune.records.outcome import Outcome
+from tune.records.study_record import StudyRecord
+from tune.report import formatting
+
+
+def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation) -> str:
+    """Return the guaranteed rate of the best configuration and how it was derived, or why there is none."""
+    first = confirmation.configurations[0]
+    name = configuration_names(study, outcomes, confirmation)[first.trial_id]
+    deployments = formatting.plural(len(first.repeats), "new deployment")
+    if first.capacity_qps is None:
+        return f"No configuration held its SLO when it was measured again: {first.reason}."
+    mean = f"the mean capacity of {deployments}"
+    mean_rate = formatting.rate(first.capacity_qps.mean)
+    if first.guaranteed_qps is None:
+        return f"{name}: {mean} is {mean_rate}, but no rate is guaranteed: {first.reason}."
+    interval = format_interval(first)
+    return (
+        f"Guaranteed at {format_share(confirmation.confidence_frac)} confidence: {name} holds its SLO at "
+        f"{formatting.rate(first.guaranteed_qps)}, {formatting.format_figure(first.output_tps_per_gpu, 4)} "
+        f"output tokens/s/GPU. This is {mean}, {mean_rate}{f' ({interval})' if interval else ''}, less a "
+        f"margin of {format_share(first.margin_frac or 0.0)}."
+    )
+
+
+def confirmation_note(
+    study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation, best_id: str
+) -> str:
+    """Return the guaranteed rate as a sentence that follows a description of the trial `best_id`."""
+    first = confirmation.configurations[0]
+    if not first.guaranteed_qps:
+        return confirmation_sentence(study, outcomes, confirmation)
+    names = configuration_names(study, outcomes, confirmation)
+    name = "it" if first.trial_id == best_id else names[first.trial_id]
+    return (
+        f"Confirmed on new deployments, at {format_share(confirmation.confidence_frac)} confidence: {name} "
+        f"holds its SLO at {formatting.rate(first.guaranteed_qps)}, "
+        f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU."
+    )
+
+
+def confirm_command(study: StudyRecord) -> str:
+    """Return the shell command that confirms the best configurations of a study."""
+    return formatting.command(confirm_overrides(study))
+
+
+def configuration_names(
+    study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation
+) -> dict[str, str]:
+    """Return a description of each confirmed configuration by trial_id.
+
+    A trial that the study has no longer on record is named by its number.
+    """
+    by_id = {outcome.trial_id: outcome for outcome in outcomes}
+    return {
+        configuration.trial_id: formatting.describe_configuration(by_id[configuration.trial_id], study.space)
+        if configuration.trial_id in by_id
+        else f"trial {configuration.number}"
+        for configuration in confirmation.configurations
+    }
+
+
+def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> list[str]:
+    """Return notes on the repeats of the best configuration, on ties, on variation and on cost.
+
+    `names` describes each configuration by trial_id.
+    """
+    first = confirmation.configurations[0]
+    confidence, notes = format_share(confirmation.confidence_frac), []
+    if first.guaranteed_qps:
+        highest_qps = max((repeat.verified_qps or 0.0 for repeat in first.repeats), default=0.0)
+        highest = f"; the highest verified rate is {formatting.rate(highest_qps)}" if highest_qps else ""
+        notes.append(
+            f"In {count_verified(first)} repeats a full run verified the guaranteed rate or a higher "
+            f"one{highest}."
+        )
+    if first.next_deployment_qps:
+        notes.append(
+            f"One more deployment has a capacity of at least {formatting.rate(first.next_deployment_qps)}, "
+            f"at {confidence} confidence."
+        )
+    tied = [names[other.trial_id] for other in confirmation.configurations if other.tied]
+    if tied:
+        notes.append(f"Not distinguishable from the best at {confidence} confidence: {'; '.join(tied)}.")
+    if confirmation.deployment_sd_frac is not None:
+        notes.append(
+            f"The capacity varies by {format_share(confirmation.deployment_sd_frac)} from deployment to "
+            f"deployment (sd, {formatting.plural(confirmation.degrees_of_freedom, 'degree')} of freedom)."
+        )
+    study_hours = formatting.format_figure(confirmation.study_gpu_hours)
+    hours = formatting.format_figure(confirmation.gpu_hours)
+    return [*notes, f"The study spent {study_hours} GPU-hours, the confirmation {hours}."]
+
+
+def count_verified(configuration: ConfirmedConfiguration) -> str:
+    """Return in how many repeats a full run held at the guaranteed rate or above, such as "2 of 3"."""
+    return f"{configuration.slo_held_repeats} of {len(configuration.repeats)}"
+
+
+def format_interval(configuration: ConfirmedConfiguration) -> str:
+    """Return the interval of the mean capacity in queries/s, such as 16.1 to 16.8; empty if there is none."""
+    mean = configuration.capacity_qps
+    if mean is None or mean.low is None or mean.high is None:
+        return ""
+    return f"{formatting.format_figure(mean.low, 4)} to {formatting.format_figure(mean.high, 4)}"
+
+
+def format_share(share: float) -> str:
+    """Return a share in percent: 0.95 as 95 %, 0.0304 as 3 %, 0.0034 as 0.34 %."""
+    return f"{float(f'{share * 100:.2g}') if share < 0.1 else share * 100:g} %"
