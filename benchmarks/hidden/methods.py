@@ -16,7 +16,8 @@ from hidden.truth import path_of, read
 from tune.capacity.simulator_forecast import LOWEST_FRAC
 from tune.surrogate.acquisition import feasibility_probability
 from tune.surrogate.gaussian_process import gp_expected_improvement
-from tune.surrogate.optimizer import Observation, SurrogateOptimizer
+from tune.surrogate.observation import Observation
+from tune.surrogate.optimizer import SurrogateOptimizer
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ class Calibrated:
         self._seen: list[Observation] = []
 
     def propose(self, number: int) -> int | None:
-        proposed = self._search.propose(self._seen) if self._seen else None
+        proposed = self._search.suggest(self._seen) if self._seen else None
         self.early_stop_below_qps = proposed.early_stop_below_qps if proposed else 0.0
-        self.gain_frac = proposed.gain_frac if proposed else None
+        self.gain_frac = proposed.expected_improvement_frac if proposed else None
         return proposed.index if proposed else SEED
 
     def tell(self, number: int, index: int | None, told: Told) -> None:
@@ -188,7 +189,7 @@ class Calibrated:
         alone = told.prefill_capacity_qps, told.decode_capacity_qps
         qps = LOWEST_FRAC * BASE.load.target_qps if told.status == "below" else told.qps
         self._seen.append(Observation(index, told.status, qps, *alone))
-        self._view = self._search.view(self._seen)
+        self._view = self._search.predict(self._seen)
 
     def best(self, known: Mapping[int, Told], count: int) -> list[int]:
         expected = self._view.expected_capacity_qps
