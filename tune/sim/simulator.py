@@ -28,7 +28,7 @@ from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import draw_lengths
 
 
-def simulate(spec: TrialSpec, calibration: Calibration, alone: Role | None = None) -> RequestLog:
+def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None) -> RequestLog:
     """Run the load of `spec` on the rack; the same arguments give the same bits.
 
     TTFT = front end + queue + prefill + KV transfer + wait for a decode slot + one decode step; each further
@@ -44,10 +44,10 @@ def simulate(spec: TrialSpec, calibration: Calibration, alone: Role | None = Non
         spec.load.shuffle_seed,
         stratified=spec.load.is_short_run,
     )
-    if alone == "prefill":
+    if single_pool == "prefill":
         answers = np.ones_like(answers)
         return serve(spec, calibration, scheduled_ns, (prompts, answers), most=answers)
-    if alone == "decode":
+    if single_pool == "decode":
         calibration = calibration.model_copy(update=_NO_TIME)
     return serve(spec, calibration, scheduled_ns, (prompts, answers))
 
