@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.core.arrays import FloatArray, IntArray
-from tune.sim.prefill_loop import PrefillRequests, PrefillResult, PrefillWorker, prefill
+from tune.sim.prefill_loop import prefill
+from tune.sim.prefill_pool import PrefillRequests, PrefillResult, PrefillWorker
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
 

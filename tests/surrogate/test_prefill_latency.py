@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tune.sim.prefill_loop import PrefillWorker
+from tune.sim.prefill_pool import PrefillWorker
 from tune.sim.worker_models import prefill_worker
 from tune.spec.settings import Settings
 from tune.surrogate.prefill_latency import PrefillPool, Workload, latency_curves, mean_service_s

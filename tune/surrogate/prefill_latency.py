@@ -13,7 +13,8 @@ import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.loadgen.early_stopping import late_allowed
-from tune.sim.prefill_loop import PrefillRequests, PrefillResult, PrefillWorker, prefill
+from tune.sim.prefill_loop import prefill
+from tune.sim.prefill_pool import PrefillRequests, PrefillResult, PrefillWorker
 from tune.sim.queues import UNASSIGNED
 from tune.spec.load import Load
 from tune.surrogate.kv_transfer import CompletedPrefill
