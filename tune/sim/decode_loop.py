@@ -64,7 +64,7 @@ def decode(
     Notes
     -----
     Under MAX_UTILIZATION, when the next step would not fit the cache, the youngest sequence is paused: it
-    loses its cache, comes back before any other, and its recompute holds up the whole batch. The least loaded
+    loses its cache, is resumed before any other, and its recompute holds up the whole batch. The least loaded
     worker has the fewest requests that were routed to it and are not done, at the moment of routing.
     """
     count, workers = len(requests.sent_s), len(slowdown)

@@ -94,7 +94,8 @@ class DecodeState(NamedTuple):
     """Hold the state of one worker.
 
     `active` lists the sequences of the batch, oldest first, `finish` the step after which each is done.
-    `paused` is a stack, `waiting` (2,) a queue. `counters` and `clock_s` are indexed by the constants above.
+    `paused` is a stack, `waiting` (2,) a queue. `counters` and `clock_s` are indexed by this module's
+    constants.
     """
 
     slowdown: float

@@ -81,7 +81,7 @@ class PrefillState(NamedTuple):
 
     `active` lists prompts oldest first, `chunk` their tokens in the next step. `waiting` (2,) is the queue
     for admission, `sending` (2,) that of finished prompts whose cache still leaves. `counters` and `clock_s`
-    are indexed by the constants above.
+    are indexed by this module's constants.
     """
 
     slowdown: float

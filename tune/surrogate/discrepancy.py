@@ -61,7 +61,7 @@ class Observations:
 
     `indices` (n,) are their configurations. The log capacity of each pool, prefill first, lies between `low`
     and `high` (2, n); the two are equal where it was measured, infinite where it is censored. `sd` (2, n) is
-    the standard deviation of the noise. Where `capacity_only` (n,) is True, the pools were not told apart:
+    the standard deviation of the noise. Where `capacity_only` (n,) is True, the pools were not measured:
     `low` and `high` then limit the capacity of the deployment. Its upper limit constrains only the lower of
     the two pools, and both limits are raised by the soft-minimum correction.
     """

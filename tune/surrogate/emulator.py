@@ -239,7 +239,7 @@ def log_soft_min_correction(log_pool_capacity: FloatArray) -> FloatArray:
 
 
 def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
-    """Return the number of each key among the distinct ones, and where each distinct key comes first."""
+    """Return the number of each key among the distinct ones, and where each distinct key first occurs."""
     first: dict[object, int] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)

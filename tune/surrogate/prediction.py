@@ -15,8 +15,8 @@ from tune.surrogate.prior import ParameterSamples
 class Prediction:
     """Hold the predicted capacity of every configuration, one row per posterior sample of equal weight.
 
-    All arrays have the shape (samples, configurations), logs are of queries/s. `log_simulated` is the
-    simulator alone; `log_mean` and `sd` include the discrepancy. `log_pool_capacity` (2, samples,
+    All arrays have the shape (samples, configurations), logs are of queries/s. `log_simulated` is that
+    of the simulator; `log_mean` and `sd` include the discrepancy. `log_pool_capacity` (2, samples,
     configurations) is that of each pool with the discrepancy, prefill first.
     """
 

@@ -28,7 +28,7 @@ class PrefillPools(NamedTuple):
 
     `latency_s` has the shape (pools, runs, variants, loads), one load for each `utilisation` (loads,); a
     variant is a router and a slowdown of the frontend's node. `saturated_qps` (pools,) is the rate at
-    utilisation 1, and `max_qps` (runs,) the rate up to which the benchmark asks for a run of that length.
+    utilisation 1, and `max_qps` (runs,) the rate up to which the benchmark requires that length.
     """
 
     utilisation: FloatArray
