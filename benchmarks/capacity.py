@@ -157,8 +157,8 @@ def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats
     deployment, told, answer = Deployment(spec, partial(simulate, calibration=rack)), [], None
     for step in search_capacity(spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure):
         if isinstance(step, ProbeVerdict):
-            verdict = "held" if step.held else "missed"
-            told.append(f"{step.ask.target_qps:.2f} {verdict if step.ask.queries is None else 'short'}")
+            verdict = "held" if step.slo_held else "missed"
+            told.append(f"{step.plan.target_qps:.2f} {verdict if step.plan.queries is None else 'short'}")
         else:
             answer = step
     assert isinstance(answer, CapacityResult)
@@ -180,7 +180,7 @@ def gives_up(spec: TrialSpec, rack: Calibration, early_stop_qps: float) -> bool:
     for step in search_capacity(
         spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure, early_stop_qps
     ):
-        if isinstance(step, CapacityResult) or step.ask.queries is None:
+        if isinstance(step, CapacityResult) or step.plan.queries is None:
             return isinstance(step, CapacityResult) and step.censored
     raise AssertionError("a search ends with an answer")
 

@@ -132,7 +132,7 @@ def run_simulated(spec: TrialSpec, calibration: Calibration, live: RequestLog, f
     folder.mkdir()
     answers = live.output_tokens
     lengths = live.input_tokens, answers
-    log = serve(spec, calibration.model_copy(update=OFF), live.scheduled_ns, lengths, most=answers)
+    log = serve(spec, calibration.model_copy(update=OFF), live.scheduled_ns, lengths, max_answer=answers)
     write_requests(folder / REQUESTS_FILE, log)
     return measure(folder, spec, folder.name)
 

@@ -26,7 +26,8 @@ from synthetic_racks.space import (
 from tune.capacity.simulator_forecast import LOWEST_FRAC
 from tune.surrogate.acquisition import feasibility_probability
 from tune.surrogate.gaussian_process import gp_expected_improvement
-from tune.surrogate.optimizer import Observation, SurrogateOptimizer
+from tune.surrogate.observation import Observation
+from tune.surrogate.optimizer import SurrogateOptimizer
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,9 @@ class SurrogateSearch:
         self._seen: list[Observation] = []
 
     def suggest(self, number: int) -> int | None:
-        suggestion = self._optimizer.propose(self._seen) if self._seen else None
+        suggestion = self._optimizer.suggest(self._seen) if self._seen else None
         self.early_stop_below_qps = suggestion.early_stop_below_qps if suggestion else 0.0
-        self.gain_frac = suggestion.gain_frac if suggestion else None
+        self.gain_frac = suggestion.expected_improvement_frac if suggestion else None
         return suggestion.index if suggestion else SEED
 
     def observe(self, number: int, index: int | None, result: Result) -> None:
@@ -209,7 +210,7 @@ class SurrogateSearch:
         pools = result.prefill_capacity_qps, result.decode_capacity_qps
         qps = LOWEST_FRAC * BASE.load.target_qps if result.status == "below" else result.qps
         self._seen.append(Observation(index, result.status, qps, *pools))
-        self._view = self._optimizer.view(self._seen)
+        self._view = self._optimizer.predict(self._seen)
 
     def best(self, known: Mapping[int, Result], count: int) -> list[int]:
         expected = self._view.expected_capacity_qps

@@ -1,4 +1,4 @@
-"""Which probe comes next: against forecasts that are right, wrong, or know of no rate."""
+"""Test the order of probes with forecasts that are right, wrong, or know of no rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support.loads import make_load
 
 from tune.capacity.search import (
-    BEATEN_FRAC,
-    MOST_FULL,
-    MOST_SHORT,
-    STEP_FRAC,
+    EARLY_STOP_MARGIN_FRAC,
+    FULL_RUN_STEP_FRAC,
+    MAX_FULL_RUNS,
+    MAX_SHORT_PROBES,
     CapacityResult,
     ProbePlan,
     ProbeVerdict,
@@ -32,14 +32,14 @@ LOAD = make_load(samples=8313)
 
 
 @dataclass
-class Believer:
-    """Expects `qps`, and after each probe `drift` times as much."""
+class FixedForecast:
+    """Forecast `qps`, and after each probe `drift` times as much."""
 
     qps: float
     drift: float = 1.0
     learned: int = 0
-    surprised: float = 0.0
-    held_in_all: float = math.inf
+    residual: float = 0.0
+    pooled_qps: float = math.inf
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         assert len(log) == 0
@@ -54,168 +54,176 @@ class Believer:
         return self.qps * 1.02
 
     def holds_pooled(self, qps: float) -> bool:
-        return qps <= self.held_in_all
+        return qps <= self.pooled_qps
 
     def pool_capacity_qps(self, role: Role) -> float:
         return self.qps * {"prefill": 1.5, "decode": 1.03}[role]
 
-    def surprise(self) -> float:
-        return self.surprised
+    def log_rate_residual(self) -> float:
+        return self.residual
 
 
-def nothing() -> RequestLog:
+def empty_log() -> RequestLog:
     times, none = np.zeros(0, np.int64), np.zeros(0, "<U1")
     return RequestLog(times, times, times, times, times, times, times, none)
 
 
-def explored(
-    forecast: Believer, true_qps: float, load: Load = LOAD, early_stop_qps: float | None = None
+def run_search(
+    forecast: FixedForecast, true_qps: float, load: Load = LOAD, early_stop_qps: float | None = None
 ) -> tuple[CapacityResult, list[ProbeVerdict]]:
-    def measure(ask: ProbePlan) -> tuple[RequestLog, bool]:
-        return nothing(), ask.target_qps <= true_qps
+    """Search on a deployment that holds its SLO up to `true_qps`."""
 
-    *seen, answer = search_capacity(load, forecast, measure, early_stop_qps)
-    assert isinstance(answer, CapacityResult)
-    assert all(isinstance(one, ProbeVerdict) for one in seen)
-    return answer, [one for one in seen if isinstance(one, ProbeVerdict)]
+    def measure(plan: ProbePlan) -> tuple[RequestLog, bool]:
+        return empty_log(), plan.target_qps <= true_qps
 
-
-def test_a_right_forecast_costs_one_short_probe_and_one_run() -> None:
-    answer, seen = explored(Believer(10.0), true_qps=10.1)
-    assert [one.ask for one in seen] == [ProbePlan(10.0, 1200), ProbePlan(10.0, None)]
-    assert answer == CapacityResult(10.0, None, 10.2, 15.0, 10.3)
+    *verdicts, result = search_capacity(load, forecast, measure, early_stop_qps)
+    assert isinstance(result, CapacityResult)
+    assert all(isinstance(verdict, ProbeVerdict) for verdict in verdicts)
+    return result, [verdict for verdict in verdicts if isinstance(verdict, ProbeVerdict)]
 
 
-def test_short_probes_go_where_the_forecast_moves_and_have_an_end() -> None:
-    answer, seen = explored(Believer(10.0, drift=1.2), true_qps=1000.0)
-    assert [one.ask.queries is None for one in seen[:MOST_SHORT]] == [False] * MOST_SHORT
-    assert sum(one.ask.queries is None for one in seen) == MOST_FULL
-    assert answer.verified_qps == max(one.ask.target_qps for one in seen)
+def test_a_right_forecast_costs_one_short_probe_and_one_full_run() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), true_qps=10.1)
+    assert [verdict.plan for verdict in verdicts] == [ProbePlan(10.0, 1200), ProbePlan(10.0, None)]
+    assert result == CapacityResult(10.0, None, 10.2, 15.0, 10.3)
+
+
+def test_short_probes_follow_the_forecast_and_are_limited() -> None:
+    result, verdicts = run_search(FixedForecast(10.0, drift=1.2), true_qps=1000.0)
+    assert [verdict.plan.queries is None for verdict in verdicts[:MAX_SHORT_PROBES]] == [
+        False
+    ] * MAX_SHORT_PROBES
+    assert sum(verdict.plan.queries is None for verdict in verdicts) == MAX_FULL_RUNS
+    assert result.verified_qps == max(verdict.plan.target_qps for verdict in verdicts)
 
 
 @given(st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03))
 @example(true_qps=10.453125, off=1.4261251185291268, drift=1.0062282542009249)
-def test_the_answer_is_what_held_and_was_never_asked_again_above_a_miss(
+def test_the_verified_rate_held_and_no_run_follows_above_a_miss(
     true_qps: float, off: float, drift: float
 ) -> None:
-    answer, seen = explored(Believer(true_qps * off, drift), true_qps)
-    full = [one for one in seen if one.ask.queries is None]
-    assert len(full) <= MOST_FULL
-    held = [one.ask.target_qps for one in full if one.held]
-    assert answer.verified_qps == max(held, default=None)
+    result, verdicts = run_search(FixedForecast(true_qps * off, drift), true_qps)
+    full = [verdict for verdict in verdicts if verdict.plan.queries is None]
+    assert len(full) <= MAX_FULL_RUNS
+    held = [verdict.plan.target_qps for verdict in full if verdict.slo_held]
+    assert result.verified_qps == max(held, default=None)
     missed = float("inf")
-    for one in full:
-        assert one.ask.target_qps <= missed * (1 - STEP_FRAC) * (1 + 1e-12)
-        missed = min(missed, one.ask.target_qps) if not one.held else missed
+    for verdict in full:
+        assert verdict.plan.target_qps <= missed * (1 - FULL_RUN_STEP_FRAC) * (1 + 1e-12)
+        missed = min(missed, verdict.plan.target_qps) if not verdict.slo_held else missed
 
 
-def test_after_a_miss_the_next_run_is_lower_and_a_hit_ends_it() -> None:
-    answer, seen = explored(Believer(10.0), true_qps=9.95)
-    assert [one.held for one in seen if one.ask.queries is None] == [False, True]
-    assert answer.verified_qps == pytest.approx(10.0 * (1 - STEP_FRAC), rel=1e-3)
-    assert answer.missed_qps == 10.0
+def test_a_miss_lowers_the_next_run_and_a_hit_ends_the_search() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), true_qps=9.95)
+    assert [verdict.slo_held for verdict in verdicts if verdict.plan.queries is None] == [False, True]
+    assert result.verified_qps == pytest.approx(10.0 * (1 - FULL_RUN_STEP_FRAC), rel=1e-3)
+    assert result.missed_qps == 10.0
 
 
-def test_more_is_asked_only_where_it_is_worth_a_run() -> None:
-    seen = [ProbeVerdict(ProbePlan(10.0, None), held=True)]
+def test_a_further_full_run_needs_a_gain_above_the_resolution() -> None:
+    verdicts = [ProbeVerdict(ProbePlan(10.0, None), slo_held=True)]
     little, much = 10.0 * (1 + LOAD.resolution), 10.0 * (1 + 2 * LOAD.resolution)
-    assert isinstance(next_step(seen, Believer(little), LOAD), CapacityResult)
-    assert next_step(seen, Believer(much), LOAD) == ProbePlan(much, None)
+    assert isinstance(next_step(verdicts, FixedForecast(little), LOAD), CapacityResult)
+    assert next_step(verdicts, FixedForecast(much), LOAD) == ProbePlan(much, None)
 
 
-def test_without_a_rate_that_should_hold_one_short_probe_at_the_trials_rate_is_all() -> None:
-    answer, seen = explored(Believer(0.0), true_qps=0.0)
-    assert [one.ask for one in seen] == [ProbePlan(LOAD.target_qps, 1200)]
-    assert answer == CapacityResult(None, None, 0.0, 0.0, 0.0)
+def test_without_a_feasible_rate_one_short_probe_is_enough() -> None:
+    result, verdicts = run_search(FixedForecast(0.0), true_qps=0.0)
+    assert [verdict.plan for verdict in verdicts] == [ProbePlan(LOAD.target_qps, 1200)]
+    assert result == CapacityResult(None, None, 0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("in_all", "asked_qps"), [(9.9, 9.84), (5.0, 9.683)])
-def test_a_rate_that_should_not_hold_in_all_orders_together_is_put_lower(
-    in_all: float, asked_qps: float
-) -> None:
-    """By steps of 0.8 %, four at most."""
-    _, seen = explored(Believer(10.0, held_in_all=in_all), true_qps=10.1)
-    assert seen[1].ask == ProbePlan(asked_qps, None)
+@pytest.mark.parametrize(("pooled_qps", "planned_qps"), [(9.9, 9.84), (5.0, 9.683)])
+def test_a_rate_that_fails_pooled_over_shuffles_is_lowered(pooled_qps: float, planned_qps: float) -> None:
+    """It is lowered by steps of 0.8 %, four at most."""
+    _, verdicts = run_search(FixedForecast(10.0, pooled_qps=pooled_qps), true_qps=10.1)
+    assert verdicts[1].plan == ProbePlan(planned_qps, None)
 
 
-def test_a_deployment_that_clearly_cannot_beat_the_best_is_given_up_after_one_short_probe() -> None:
-    answer, seen = explored(Believer(10.0), true_qps=10.1, early_stop_qps=16.0)
-    assert [one.ask for one in seen] == [ProbePlan(16.23, 1200)]
-    assert answer == CapacityResult(None, None, 10.2, 15.0, 10.3, censored=True)
+def test_a_deployment_below_the_threshold_stops_after_one_short_probe() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), true_qps=10.1, early_stop_qps=16.0)
+    assert [verdict.plan for verdict in verdicts] == [ProbePlan(16.23, 1200)]
+    assert result == CapacityResult(None, None, 10.2, 15.0, 10.3, censored=True)
 
 
-def test_one_that_may_beat_it_is_asked_on_from_just_above_it() -> None:
-    answer, seen = explored(Believer(20.0), true_qps=20.1, early_stop_qps=16.0)
-    assert [one.ask for one in seen] == [ProbePlan(16.23, 1200), ProbePlan(20.0, 1200), ProbePlan(20.0, None)]
-    assert answer == CapacityResult(20.0, None, 20.4, 30.0, 20.6)
+def test_a_deployment_above_the_threshold_is_searched_from_just_above_it() -> None:
+    result, verdicts = run_search(FixedForecast(20.0), true_qps=20.1, early_stop_qps=16.0)
+    assert [verdict.plan for verdict in verdicts] == [
+        ProbePlan(16.23, 1200),
+        ProbePlan(20.0, 1200),
+        ProbePlan(20.0, None),
+    ]
+    assert result == CapacityResult(20.0, None, 20.4, 30.0, 20.6)
 
 
 @given(st.floats(1.0, 30.0), st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.floats(0.9, 1.1))
-def test_none_is_given_up_that_held_or_that_the_forecast_does_not_put_clearly_below(
-    true_qps: float, off: float, beat_frac: float, drift: float
+def test_early_stops_need_a_miss_and_a_clearly_lower_forecast(
+    true_qps: float, off: float, threshold_frac: float, drift: float
 ) -> None:
-    forecast = Believer(true_qps * off, drift)
-    answer, seen = explored(forecast, true_qps, early_stop_qps=true_qps * beat_frac)
-    if answer.censored:
-        assert forecast.qps < true_qps * beat_frac * (1 - BEATEN_FRAC)
-        assert not any(one.held and one.ask.queries is None for one in seen)
-        assert any(one.held is False for one in seen)
-        assert answer.verified_qps is None
+    forecast = FixedForecast(true_qps * off, drift)
+    result, verdicts = run_search(forecast, true_qps, early_stop_qps=true_qps * threshold_frac)
+    if result.censored:
+        assert forecast.qps < true_qps * threshold_frac * (1 - EARLY_STOP_MARGIN_FRAC)
+        assert not any(verdict.slo_held and verdict.plan.queries is None for verdict in verdicts)
+        assert any(verdict.slo_held is False for verdict in verdicts)
+        assert result.verified_qps is None
 
 
 @given(st.floats(0.01, 1000.0))
-def test_what_is_asked_has_four_digits_and_is_never_more(qps: float) -> None:
-    ask = next_step([], Believer(qps), LOAD)
-    assert isinstance(ask, ProbePlan)
-    assert qps * 0.998 <= ask.target_qps <= qps * (1 + 1e-12)
-    assert float(f"{ask.target_qps:.4g}") == ask.target_qps
+def test_planned_rates_have_four_digits_and_are_rounded_down(qps: float) -> None:
+    plan = next_step([], FixedForecast(qps), LOAD)
+    assert isinstance(plan, ProbePlan)
+    assert qps * 0.998 <= plan.target_qps <= qps * (1 + 1e-12)
+    assert float(f"{plan.target_qps:.4g}") == plan.target_qps
 
 
 @given(st.integers(1, 100_000))
-def test_short_probes_suffice_for_a_verdict_where_the_run_does(planned: int) -> None:
+def test_short_probes_suffice_for_a_verdict_if_the_run_does(planned: int) -> None:
     assert min(planned, MIN_QUERIES) <= short_run_queries(planned) <= planned
 
 
-def bracketed(low: float, high: float) -> Load:
+def limited(low: float, high: float) -> Load:
     return LOAD.model_copy(update={"rate_range_qps": (low, high)})
 
 
 @given(
     st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03), st.floats(1.0, 20.0), st.floats(1, 3)
 )
-def test_no_rate_outside_of_the_bracket_is_asked_and_none_missed_twice(
+def test_rates_stay_in_range_and_none_misses_twice(
     true_qps: float, off: float, drift: float, low: float, width: float
 ) -> None:
-    _, seen = explored(Believer(true_qps * off, drift), true_qps, bracketed(low, low * width))
-    assert all(low <= one.ask.target_qps <= low * width for one in seen)
-    missed = [one.ask.target_qps for one in seen if one.ask.queries is None and not one.held]
+    _, verdicts = run_search(FixedForecast(true_qps * off, drift), true_qps, limited(low, low * width))
+    assert all(low <= verdict.plan.target_qps <= low * width for verdict in verdicts)
+    missed = [
+        verdict.plan.target_qps
+        for verdict in verdicts
+        if verdict.plan.queries is None and not verdict.slo_held
+    ]
     assert len(set(missed)) == len(missed)
 
 
-def test_what_holds_at_the_upper_end_of_the_bracket_or_misses_at_the_lower_is_the_answer() -> None:
-    answer, seen = explored(Believer(10.0), 100.0, bracketed(5.0, 8.0))
-    assert (answer.verified_qps, answer.missed_qps, len(seen)) == (8.0, None, 2)
-    answer, seen = explored(Believer(10.0), 1.0, bracketed(12.0, 20.0))
-    assert (answer.verified_qps, answer.missed_qps, len(seen)) == (None, 12.0, 2)
+def test_verdicts_at_the_ends_of_the_range_are_final() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), 100.0, limited(5.0, 8.0))
+    assert (result.verified_qps, result.missed_qps, len(verdicts)) == (8.0, None, 2)
+    result, verdicts = run_search(FixedForecast(10.0), 1.0, limited(12.0, 20.0))
+    assert (result.verified_qps, result.missed_qps, len(verdicts)) == (None, 12.0, 2)
 
 
-@pytest.mark.parametrize(("held", "surprised"), [(False, -0.1), (None, 0.0)])
-def test_a_run_that_nobody_expected_to_miss_or_that_says_nothing_is_repeated_once(
-    held: bool | None, surprised: float
-) -> None:
-    seen, believer = [ProbeVerdict(ProbePlan(10.0, None), held)], Believer(10.0, surprised=surprised)
-    assert next_step(seen, believer, LOAD) == ProbePlan(10.0, None)
+@pytest.mark.parametrize(("held", "residual"), [(False, -0.1), (None, 0.0)])
+def test_an_unexpected_miss_and_an_invalid_run_are_repeated_once(held: bool | None, residual: float) -> None:
+    verdicts, forecast = [ProbeVerdict(ProbePlan(10.0, None), held)], FixedForecast(10.0, residual=residual)
+    assert next_step(verdicts, forecast, LOAD) == ProbePlan(10.0, None)
     assert next_step(
-        [*seen, ProbeVerdict(ProbePlan(10.0, None), held=True)], believer, LOAD
+        [*verdicts, ProbeVerdict(ProbePlan(10.0, None), slo_held=True)], forecast, LOAD
     ) == CapacityResult(10.0, None, 10.2, 15.0, 10.3)
-    after = next_step([*seen, *seen], believer, LOAD)
+    after = next_step([*verdicts, *verdicts], forecast, LOAD)
     if held is None:
         assert after == CapacityResult(None, 10.0, 10.2, 15.0, 10.3)
     else:
         assert isinstance(after, ProbePlan)
         assert after.target_qps < 10.0
     expected = next_step(
-        [ProbeVerdict(ProbePlan(10.0, None), held=False)], Believer(10.0, surprised=-0.02), LOAD
+        [ProbeVerdict(ProbePlan(10.0, None), slo_held=False)], FixedForecast(10.0, residual=-0.02), LOAD
     )
     assert isinstance(expected, ProbePlan)
     assert expected.target_qps < 10.0

@@ -1,4 +1,4 @@
-"""A forecast recovers what was changed on the rack, and says how fast it can be asked."""
+"""Test that a forecast recovers hidden parameters and predicts the rates that hold."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tune.capacity.futility import late_requests
-from tune.capacity.search import DOUBT_FRAC, short_run_queries
-from tune.capacity.simulator_forecast import SLOW_WORKER_SCALE, SimulatorForecast
+from tune.capacity.search import REPEAT_RESIDUAL_FRAC, short_run_queries
+from tune.capacity.simulator_fit import SLOW_WORKER_SCALE
+from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
@@ -25,22 +26,22 @@ assert SETTINGS.cluster.calibration is not None
 CALIBRATION: Calibration = SETTINGS.cluster.calibration
 
 
-def run(rack: Calibration, qps: float, queries: int | None = None, spec: TrialSpec = SPEC) -> RequestLog:
+def run(hardware: Calibration, qps: float, queries: int | None = None, spec: TrialSpec = SPEC) -> RequestLog:
     load = spec.load.model_copy(update={"target_qps": qps})
     load = load if queries is None else load.sample(queries)
-    return simulate(spec.model_copy(update={"load": load}), rack)
+    return simulate(spec.model_copy(update={"load": load}), hardware)
 
 
-def holds(rack: Calibration, qps: float, spec: TrialSpec = SPEC) -> bool:
-    log = run(rack, qps)
+def holds(hardware: Calibration, qps: float, spec: TrialSpec = SPEC) -> bool:
+    log = run(hardware, qps)
     return max(int(late.sum()) for late in late_requests(log, spec.slo)) <= late_allowed(len(log))
 
 
-def highest_qps(rack: Calibration) -> float:
+def highest_qps(hardware: Calibration) -> float:
     low, high = 8.0, 24.0
     while high / low > 1.003:
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if holds(rack, middle) else (low, middle)
+        low, high = (middle, high) if holds(hardware, middle) else (low, middle)
     return low
 
 
@@ -55,42 +56,42 @@ SLOWER_PREFILL, FASTER_DECODE = CALIBRATION.prefill_scale * 1.15, CALIBRATION.de
     ],
     ids=["two scales", "a slow worker"],
 )
-def test_one_short_probe_tells_the_rack(hidden: dict[str, float]) -> None:
-    rack = CALIBRATION.model_copy(update=hidden)
+def test_one_short_probe_recovers_the_hidden_parameters(hidden: dict[str, float]) -> None:
+    hardware = CALIBRATION.model_copy(update=hidden)
     forecast = SimulatorForecast(SPEC, CALIBRATION)
-    forecast.learn(15.0, run(rack, 15.0, 900), full=False)
+    forecast.learn(15.0, run(hardware, 15.0, 900), full=False)
     for name, value in hidden.items():
         assert forecast.fitted[name] == pytest.approx(value, rel=0.03), name
-    assert forecast.full_run_qps() == pytest.approx(highest_qps(rack), rel=0.03)
+    assert forecast.full_run_qps() == pytest.approx(highest_qps(hardware), rel=0.03)
 
 
 @pytest.mark.slow
-def test_what_a_short_probe_happens_to_ask_does_not_move_the_boundary() -> None:
-    rack = CALIBRATION.model_copy(update={"prefill_scale": SLOWER_PREFILL, "decode_scale": FASTER_DECODE})
+def test_the_shuffle_of_a_short_probe_barely_changes_the_capacity() -> None:
+    hardware = CALIBRATION.model_copy(update={"prefill_scale": SLOWER_PREFILL, "decode_scale": FASTER_DECODE})
     queries = short_run_queries(SPEC.load.expected_queries)
 
-    def capacity_qps(order: int) -> float:
-        load = SPEC.load.model_copy(update={"shuffle_seed": order})
+    def capacity_qps(shuffle_seed: int) -> float:
+        load = SPEC.load.model_copy(update={"shuffle_seed": shuffle_seed})
         spec = SPEC.model_copy(update={"load": load})
         forecast = SimulatorForecast(spec, CALIBRATION)
-        forecast.learn(15.0, run(rack, 15.0, queries, spec), full=False)
+        forecast.learn(15.0, run(hardware, 15.0, queries, spec), full=False)
         return forecast.capacity_qps()
 
-    found = [capacity_qps(order) for order in range(3)]
-    assert max(found) < 1.01 * min(found)
+    capacities = [capacity_qps(shuffle_seed) for shuffle_seed in range(3)]
+    assert max(capacities) < 1.01 * min(capacities)
 
 
-def test_a_run_of_full_length_corrects_what_no_hypothesis_explains() -> None:
-    rack = CALIBRATION.model_copy(update={"kv_transfer_bytes_per_s": 4e9})
-    forecast, true_qps = SimulatorForecast(SPEC, CALIBRATION), highest_qps(rack)
-    forecast.learn(15.0, run(rack, 15.0, 900), full=False)
-    asked_qps = forecast.full_run_qps()
-    forecast.learn(asked_qps, run(rack, asked_qps), full=True)
-    assert abs(forecast.full_run_qps() / true_qps - 1) < abs(asked_qps / true_qps - 1) / 2
+def test_a_full_run_corrects_what_no_hypothesis_explains() -> None:
+    hardware = CALIBRATION.model_copy(update={"kv_transfer_bytes_per_s": 4e9})
+    forecast, true_qps = SimulatorForecast(SPEC, CALIBRATION), highest_qps(hardware)
+    forecast.learn(15.0, run(hardware, 15.0, 900), full=False)
+    planned_qps = forecast.full_run_qps()
+    forecast.learn(planned_qps, run(hardware, planned_qps), full=True)
+    assert abs(forecast.full_run_qps() / true_qps - 1) < abs(planned_qps / true_qps - 1) / 2
 
 
 def stalled(log: RequestLog, since_s: float, lasts_s: float) -> RequestLog:
-    """`log` where nothing was answered for a while: what arrived then waits until its end."""
+    """Return `log` with a stall: requests that arrive meanwhile wait until it ends."""
     arrived_s = log.scheduled_ns / 1e9
     late = (arrived_s > since_s) & (arrived_s < since_s + lasts_s)
     wait_ns = np.where(late, (since_s + lasts_s - arrived_s) * 1e9, 0).astype(np.int64)
@@ -98,31 +99,31 @@ def stalled(log: RequestLog, since_s: float, lasts_s: float) -> RequestLog:
 
 
 @pytest.mark.slow
-def test_a_run_that_stalled_is_a_surprise_and_one_that_did_not_is_none() -> None:
+def test_only_a_stalled_run_has_a_large_rate_residual() -> None:
     forecast = SimulatorForecast(SPEC, CALIBRATION)
-    assert forecast.surprise() == 0.0
+    assert forecast.log_rate_residual() == 0.0
     forecast.learn(15.0, run(CALIBRATION, 15.0, 900), full=False)
-    asked_qps = forecast.full_run_qps()
-    forecast.learn(asked_qps, run(CALIBRATION, asked_qps), full=True)
-    assert abs(forecast.surprise()) < DOUBT_FRAC / 2
-    forecast.learn(asked_qps, stalled(run(CALIBRATION, asked_qps), 60.0, 8.0), full=True)
-    assert forecast.surprise() < -DOUBT_FRAC
+    planned_qps = forecast.full_run_qps()
+    forecast.learn(planned_qps, run(CALIBRATION, planned_qps), full=True)
+    assert abs(forecast.log_rate_residual()) < REPEAT_RESIDUAL_FRAC / 2
+    forecast.learn(planned_qps, stalled(run(CALIBRATION, planned_qps), 60.0, 8.0), full=True)
+    assert forecast.log_rate_residual() < -REPEAT_RESIDUAL_FRAC
 
 
-def test_without_a_probe_it_is_the_calibrations_own_word() -> None:
+def test_without_probes_it_forecasts_the_calibration() -> None:
     forecast = SimulatorForecast(SPEC, CALIBRATION)
     assert holds(CALIBRATION, forecast.full_run_qps())
     assert forecast.fitted["prefill_scale"] == CALIBRATION.prefill_scale
     assert forecast.capacity_qps() == pytest.approx(forecast.full_run_qps(), rel=0.07)
 
 
-def test_a_rack_that_no_rate_suits_has_none() -> None:
+def test_without_a_feasible_rate_the_forecast_is_zero() -> None:
     slo = SPEC.slo.model_copy(update={"ttft_p99_s": 0.1})
     forecast = SimulatorForecast(SPEC.model_copy(update={"slo": slo}), CALIBRATION)
     assert (forecast.full_run_qps(), forecast.capacity_qps()) == (0.0, 0.0)
 
 
-def test_a_probe_without_answers_teaches_nothing() -> None:
+def test_a_probe_without_answers_changes_no_parameter() -> None:
     log = run(CALIBRATION, 15.0, 500)
     silent = RequestLog(
         log.scheduled_ns,
@@ -134,36 +135,36 @@ def test_a_probe_without_answers_teaches_nothing() -> None:
         log.decode_worker,
         log.error,
     )
-    forecast, before = SimulatorForecast(SPEC, CALIBRATION), SimulatorForecast(SPEC, CALIBRATION).fitted
+    forecast, initial = SimulatorForecast(SPEC, CALIBRATION), SimulatorForecast(SPEC, CALIBRATION).fitted
     forecast.learn(15.0, silent, full=True)
-    assert forecast.fitted == before
+    assert forecast.fitted == initial
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("binds", ["prefill", "decode"])
-def test_what_each_pool_could_do_alone_is_told_by_a_short_probe(binds: Role) -> None:
-    """Both, whichever binds: the other one to a few percent of what it could do."""
-    slow = {f"{binds}_scale": getattr(CALIBRATION, f"{binds}_scale") * 1.3}
-    rack = CALIBRATION.model_copy(update=slow)
+@pytest.mark.parametrize("bottleneck", ["prefill", "decode"])
+def test_a_short_probe_gives_both_pool_capacities(bottleneck: Role) -> None:
+    """The capacity of the pool that is not the bottleneck is right within a few percent."""
+    slow = {f"{bottleneck}_scale": getattr(CALIBRATION, f"{bottleneck}_scale") * 1.3}
+    hardware = CALIBRATION.model_copy(update=slow)
     forecast = SimulatorForecast(SPEC, CALIBRATION)
-    forecast.learn(12.0, run(rack, 12.0, 900), full=False)
-    told = {role: forecast.pool_capacity_qps(role) for role in ROLES}
-    assert min(told, key=lambda role: told[role]) == binds
-    assert told[binds] >= 0.99 * forecast.full_run_qps()
-    for role, qps in told.items():
+    forecast.learn(12.0, run(hardware, 12.0, 900), full=False)
+    pools = {role: forecast.pool_capacity_qps(role) for role in ROLES}
+    assert min(pools, key=lambda role: pools[role]) == bottleneck
+    assert pools[bottleneck] >= 0.99 * forecast.full_run_qps()
+    for role, qps in pools.items():
         for factor, held in ((0.94, True), (1.06, False)):
             load = SPEC.load.at(qps * factor)
-            log = simulate(SPEC.model_copy(update={"load": load}), rack, role)
-            late = max(int(one.sum()) for one in late_requests(log, SPEC.slo))
+            log = simulate(SPEC.model_copy(update={"load": load}), hardware, role)
+            late = max(int(mask.sum()) for mask in late_requests(log, SPEC.slo))
             assert (late <= late_allowed(len(log))) == held, (role, factor)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queries", [700, 1500])
-def test_a_run_that_was_stopped_is_held_against_the_beginning_of_one(queries: int) -> None:
-    """Of a rack that is as the calibration says nothing is left to fit, however early it was stopped."""
+def test_a_stopped_run_is_compared_with_the_beginning_of_a_full_run(queries: int) -> None:
+    """Hardware that equals the calibration leaves nothing to fit, however early the run was stopped."""
     forecast = SimulatorForecast(SPEC, CALIBRATION)
     forecast.learn(17.0, first_requests(run(CALIBRATION, 17.0), queries), full=True)
     for name, value in forecast.fitted.items():
         assert value == pytest.approx(getattr(CALIBRATION, name), rel=1e-9), name
-    assert abs(forecast.surprise()) < 0.02
+    assert abs(forecast.log_rate_residual()) < 0.02

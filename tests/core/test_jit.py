@@ -1,4 +1,4 @@
-"""Compilation of the serving loops: cached where that can be, and told when it takes long."""
+"""Test the compilation of numeric loops, with and without a cache on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def twice(number: int) -> int:
     return 2 * number
 
 
-def test_without_a_folder_for_the_cache_functions_are_compiled_all_the_same(
+def test_functions_compile_without_a_cache_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
@@ -28,11 +28,11 @@ def test_without_a_folder_for_the_cache_functions_are_compiled_all_the_same(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
-def test_a_compiled_function_is_cold_once(tmp_path: Path) -> None:
+def test_a_compiled_function_is_cold_only_once(tmp_path: Path) -> None:
     code = (
         "from tune.core.jit import is_cold\n"
         "from tune.sim.queues import empty_queues\n"
-        "before = is_cold(empty_queues); empty_queues(2); print(before, is_cold(empty_queues))"
+        "cold = is_cold(empty_queues); empty_queues(2); print(cold, is_cold(empty_queues))"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     printed = [

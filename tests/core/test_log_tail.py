@@ -1,4 +1,4 @@
-"""Logs of several processes as one stream."""
+"""Test that logs of several processes are followed as one stream."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tune.core.log_tail import follow_logs
 
 
-def test_lines_come_in_groups_under_the_name_of_their_file(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.out", tmp_path / "two.out"
+def test_lines_are_grouped_under_the_name_of_their_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "one.out", tmp_path / "two.out"
     steps = iter(
         [
-            lambda: one.write_text("a\nb\nhalf a li"),
-            lambda: two.write_text("c\n"),
-            lambda: one.write_text("a\nb\nhalf a line\nd"),
+            lambda: first.write_text("a\nb\nhalf a li"),
+            lambda: second.write_text("c\n"),
+            lambda: first.write_text("a\nb\nhalf a line\nd"),
         ]
     )
 
@@ -34,7 +34,7 @@ def test_lines_come_in_groups_under_the_name_of_their_file(tmp_path: Path) -> No
 
 
 @given(st.lists(st.binary(max_size=20), max_size=6))
-def test_all_that_was_written_comes_once_however_it_was_cut(parts: list[bytes]) -> None:
+def test_every_line_is_yielded_once_however_it_was_written(parts: list[bytes]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "one.out"
         path.touch()

@@ -10,7 +10,9 @@ from tune.deploy.job_script import container_options, sbatch_options
 
 
 def test_the_documented_facts_make_a_job(root: Path, tmp_path: Path) -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", (root / "docs" / "how-to" / "slurm.md").read_text(), re.S | re.M)
+    (text,) = re.findall(
+        r"^```yaml\n(.*?)^```", (root / "docs" / "how-to" / "slurm.md").read_text(), re.S | re.M
+    )
     (tmp_path / "cluster" / "facts").mkdir(parents=True)
     (tmp_path / "cluster" / "facts" / "mine.yaml").write_text(text)
     words = ["cluster=slurm", "cluster/facts@cluster=mine"]

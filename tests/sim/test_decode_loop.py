@@ -1,4 +1,4 @@
-"""One decode worker, alone: against a step-by-step rewrite, queueing theory and steps counted by hand."""
+"""Test the decode loops against a step-by-step rewrite, queueing theory and steps counted by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def serve(
     transfer_s: float = 0.0,
     **limits: Any,
 ) -> DecodeResult:
-    """Requests on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
+    """Serve requests on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
     count = len(answer)
     sent_s = np.zeros(count) if ready_s is None else np.array(ready_s)
     prompts = np.array(prompt or [1] * count, np.int64)
@@ -62,9 +62,9 @@ def serve(
         np.array(answer, np.int64),
         -(-(prompts + max(answer)) // BLOCK) * BLOCK,
     )
-    use, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
+    usage, peak_tokens = np.zeros((len(slowdown), 2)), np.zeros(len(slowdown), np.int64)
     ready, start, first, done = (np.full(count, -1.0) for _ in range(4))
-    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, use, peak_tokens)
+    served = DecodeResult(np.array(worker, np.int64), ready, start, first, done, usage, peak_tokens)
     limited = WORKER._replace(**limits)
     batch_s = np.array([step_s + sequence_s * batch for batch in range(limited.slots + 1)])
     decode(limited, np.array(slowdown), batch_s, requests, served)
@@ -72,7 +72,7 @@ def serve(
 
 
 def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> tuple[DecodeResult, int]:
-    """What happened to each request on one worker, and the peak of the cache."""
+    """Return what happened to each request on one worker, and the peak of the cache."""
     served = serve(answer, [0] * len(answer), ready_s, **more)
     return served, int(served.peak_tokens[0])
 
@@ -80,9 +80,9 @@ def run(answer: list[int], ready_s: list[float] | None = None, **more: Any) -> t
 def step_by_step(
     answer: list[int], ready_s: list[float], prompt: list[int], worker: DecodeWorker
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The same policies written again as plainly as can be: one step at a time, nothing in closed form."""
-    most = max(answer)
-    reserve = [-(-(p + most) // BLOCK) * BLOCK for p in prompt]
+    """Simulate the policies one step at a time, without closed forms; return start, first and done."""
+    longest = max(answer)
+    reserve = [-(-(p + longest) // BLOCK) * BLOCK for p in prompt]
     start, first, done = (np.full(len(answer), -1.0) for _ in range(3))
     made = [0] * len(answer)
     queue, paused, running = list(range(len(answer))), list[int](), list[int]()
@@ -137,7 +137,7 @@ def test_closed_form_equals_one_step_at_a_time(
     lengths: list[tuple[int, int]], gap_s: float, **limits: Any
 ) -> None:
     answer, prompt = [a for a, _ in lengths], [p for _, p in lengths]
-    # an odd fraction of a step: no arrival meets a boundary exactly, where rounding would decide
+    # an odd fraction of a step, so that no arrival coincides with a step and rounding decides
     ready_s = [index * gap_s * 1.0007 + index * 0.0123456789 for index in range(len(lengths))]
     served, peak = run(answer, ready_s, prompt=prompt, sequence_s=SEQUENCE_S, **limits)
     start, first, done = step_by_step(answer, ready_s, prompt, WORKER._replace(**limits))
@@ -155,13 +155,13 @@ def test_closed_form_equals_one_step_at_a_time(
     policy=st.sampled_from([GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH]),
     context_token_s=st.sampled_from([0.0, 0.001]),
 )
-def test_asking_for_the_load_changes_nothing(
+def test_routing_by_load_to_one_worker_changes_nothing(
     requests: list[tuple[int, int, float]], policy: int, context_token_s: float
 ) -> None:
-    """One worker, chosen as each cache comes, does what it does when all is known before."""
+    """A single worker that is chosen as each cache is sent serves like one that is assigned in advance."""
     answer, prompt, gaps_s = (list(column) for column in zip(*requests, strict=True))
     ready_s = (np.cumsum(gaps_s) + 0.0123456789 * np.arange(len(gaps_s))).tolist()
-    known, asked = (
+    assigned, routed = (
         serve(
             answer,
             [worker] * len(answer),
@@ -174,12 +174,12 @@ def test_asking_for_the_load_changes_nothing(
         )
         for worker in (0, UNASSIGNED)
     )
-    for before, after in zip(known[:5], asked[:5], strict=True):
-        np.testing.assert_allclose(before, after, rtol=1e-9, atol=1e-9)
+    for expected, actual in zip(assigned[:5], routed[:5], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_least_loaded_worker_is_the_one_with_the_fewest_requests_under_way() -> None:
-    """Worker 1 is free again at 3 s, worker 0 only at 50 s."""
+def test_least_loaded_counts_requests_in_progress() -> None:
+    """Worker 1 is idle again at 3 s, worker 0 only at 50 s."""
     served = serve([50, 3, 9, 9], [UNASSIGNED] * 4, [0.0, 0.1, 2.0, 4.0], slowdown=(1.0, 1.0))
     assert served.worker.tolist() == [0, 1, 0, 1]
 
@@ -189,8 +189,8 @@ def test_a_slow_worker_takes_longer_steps() -> None:
     assert served.done_s == pytest.approx([4.0, 6.0])
 
 
-def test_a_worker_takes_one_cache_after_the_other() -> None:
-    """Both leave their prefill workers by 5 s; the second waits for the link of worker 0, then all wait."""
+def test_a_worker_receives_caches_one_at_a_time() -> None:
+    """All caches are sent by 5 s; the second one waits for the link of worker 0, then all have latency."""
     served = serve(
         [4, 4, 4], [0, 0, 1], [5.0, 5.0, 5.0], slowdown=(1.0, 1.0), transfer_s=2.0, transfer_latency_s=0.5
     )
@@ -209,7 +209,7 @@ def test_arrivals_join_at_the_next_step() -> None:
     assert served.first_s == pytest.approx([1.0, 4.0])
 
 
-def test_an_arrival_on_a_boundary_joins_there() -> None:
+def test_an_arrival_at_a_step_joins_it() -> None:
     assert run([10, 10], [0.0, 3.0])[0].start_s[1] == 3.0
 
 
@@ -218,20 +218,20 @@ def test_the_batch_size_sets_the_step() -> None:
     assert served.done_s == pytest.approx([2 * 2.0 + 2 * 1.5, 2 * 2.0])
 
 
-def test_guaranteed_waits_for_the_promise() -> None:
-    """Each request is promised 128 tokens; 255 hold one of them at a time."""
+def test_guaranteed_no_evict_waits_for_the_reservation() -> None:
+    """128 tokens are reserved for each request; 255 hold one of them at a time."""
     served, peak = run([10, 10], prompt=[100, 100], kv_tokens=255)
     assert served.start_s == pytest.approx([0.0, 10.0])
     assert peak == 128
 
 
-def test_max_utilization_admits_on_present_use() -> None:
+def test_max_utilization_admits_by_current_usage() -> None:
     served, peak = run([10, 10], prompt=[100, 100], kv_tokens=290, policy=MAX_UTILIZATION)
     assert served.start_s == pytest.approx([0.0, 0.0])
     assert 128 < peak <= 290
 
 
-def test_max_utilization_pauses_the_youngest_and_computes_its_cache_again() -> None:
+def test_max_utilization_pauses_and_recomputes_the_youngest() -> None:
     """266 tokens hold two sequences of 100 + 31 for two steps, growing by two a step."""
     served, _ = run([10, 10], prompt=[100, 100], kv_tokens=266, policy=MAX_UTILIZATION)
     assert served.done_s[0] == pytest.approx(10.0)
@@ -245,31 +245,31 @@ def test_static_batch_waits_for_an_empty_engine() -> None:
     assert served.start_s == pytest.approx([0.0, 0.0, 20.0])
 
 
-def test_slots_bound_the_batch() -> None:
+def test_slots_limit_the_batch() -> None:
     served, _ = run([5] * 6, slots=4)
     assert served.start_s == pytest.approx([0.0] * 4 + [5.0] * 2)
 
 
-def test_use_counts_inside_the_window_only() -> None:
+def test_usage_counts_inside_the_window_only() -> None:
     served, _ = run([10], [5.0], window_s=8.0)
-    assert served.use[0, 0] == pytest.approx(3.0)
-    assert run([10], [5.0], window_s=5.0)[0].use[0, 0] == 0.0
+    assert served.usage[0, 0] == pytest.approx(3.0)
+    assert run([10], [5.0], window_s=5.0)[0].usage[0, 0] == 0.0
 
 
 def test_cache_in_use_counts_the_token_of_the_step() -> None:
-    assert run([3], prompt=[100])[0].use[0, 1] == pytest.approx(101 + 102 + 103)
+    assert run([3], prompt=[100])[0].usage[0, 1] == pytest.approx(101 + 102 + 103)
 
 
-def test_integral_of_the_batch_is_the_time_in_slots() -> None:
-    """Little's law without the averages: what the worker counts is what the requests spend."""
+def test_batch_integral_equals_the_time_in_slots() -> None:
+    """Little's law without averages: the worker's integral equals the time of all requests."""
     answer = np.random.RandomState(3).randint(1, 50, size=500).tolist()
     ready_s = (schedule_ns(500, 0.15, 4) / 1e9).tolist()
     served, _ = run(answer, ready_s, sequence_s=0.01)
-    assert served.use[0, 0] == pytest.approx((served.done_s - served.start_s).sum())
+    assert served.usage[0, 0] == pytest.approx((served.done_s - served.start_s).sum())
 
 
 @pytest.mark.parametrize("utilisation", [0.4, 0.8])
-def test_waiting_time_of_m_d_1(utilisation: float) -> None:
+def test_waiting_time_equals_the_m_d_1_queue(utilisation: float) -> None:
     """One slot, answers of ten steps. Source: Pollaczek-Khinchine formula for fixed service times."""
     count, mean_service_s = 200_000, 10.0
     ready_s = (schedule_ns(count, utilisation / mean_service_s, 5) / 1e9).tolist()
@@ -278,7 +278,7 @@ def test_waiting_time_of_m_d_1(utilisation: float) -> None:
     assert wait_s.mean() == pytest.approx(utilisation * mean_service_s / (2 * (1 - utilisation)), rel=0.05)
 
 
-def test_waiting_time_of_m_m_c() -> None:
+def test_waiting_time_equals_the_m_m_c_queue() -> None:
     """Four slots and geometric answers of 200 short steps on average. Source: Erlang's C formula."""
     count, slots, mean_s, rate_qps = 300_000, 4, 1.0, 3.2
     answer = np.random.RandomState(6).geometric(1 / 200, size=count)

@@ -1,4 +1,4 @@
-"""The frontend alone: a single server of streamed messages, against queues counted by hand."""
+"""Test the frontend as a single server of streamed messages, against queues counted by hand."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ answers = st.lists(
 )
 
 
-def test_a_free_frontend_costs_a_message_each() -> None:
+def test_an_idle_frontend_delays_by_one_message() -> None:
     first_s, last_s = frontend_delay_s(np.array([1.0]), np.array([11.0]), np.array([100]), 1e-3)
     assert first_s == pytest.approx([1e-3], rel=0.01)
     assert last_s == pytest.approx([1e-3], rel=0.01)
 
 
-def test_steady_load_waits_as_m_d_1() -> None:
-    """800 messages/s of 1 ms: 2 ms in the mean. Source: Pollaczek-Khinchine formula."""
+def test_steady_load_waits_like_an_m_d_1_queue() -> None:
+    """800 messages/s of 1 ms wait 2 ms on average. Source: Pollaczek-Khinchine formula."""
     first_s, _ = frontend_delay_s(np.array([0.0, 50.0]), np.array([100.0, 50.0]), np.array([80_000, 1]), 1e-3)
     assert first_s[1] == pytest.approx(1e-3 + 2e-3, rel=0.05)
 
 
-def test_what_does_not_fit_waits() -> None:
-    """1,000 messages of 20 ms within 10 s: every second leaves another second of work."""
+def test_an_overload_builds_a_backlog() -> None:
+    """1,000 messages of 20 ms within 10 s leave another second of work every second."""
     _, last_s = frontend_delay_s(np.array([0.0]), np.array([10.0]), np.array([1000]), 0.02)
     assert last_s[0] == pytest.approx(10.0, rel=0.01)
 
 
-def test_the_backlog_is_worked_off() -> None:
-    """10 s of surplus from the first answer are gone when the second one streams at 25 s."""
+def test_a_backlog_is_worked_off() -> None:
+    """10 s of surplus work are gone when the third answer streams at 25 s."""
     begin_s, end_s = np.array([0.0, 15.0, 25.0]), np.array([10.0, 16.0, 26.0])
     first_s, _ = frontend_delay_s(begin_s, end_s, np.array([1000, 1, 1]), 0.02)
     assert first_s[1] == pytest.approx(5.0, rel=0.02)
     assert first_s[2] < 0.03
 
 
-def test_no_cost_no_delay() -> None:
+def test_messages_without_cost_have_no_delay() -> None:
     first_s, last_s = frontend_delay_s(np.array([1.0]), np.array([2.0]), np.array([10**9]), 0.0)
     assert first_s == last_s == 0.0
 
 
 @given(streams=answers, message_s=st.floats(1e-6, 0.1))
-def test_the_order_of_messages_is_kept_and_fewer_messages_wait_less(
+def test_messages_keep_their_order_and_fewer_wait_less(
     streams: list[tuple[float, float, int]], message_s: float
 ) -> None:
     begin_s, lasts_s, messages = (np.array(column) for column in zip(*streams, strict=True))

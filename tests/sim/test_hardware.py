@@ -1,4 +1,4 @@
-"""Every hardware we ship, with a split that fits it: no error, a plan, and every request answered."""
+"""Test that every shipped hardware, with a split that fits it, plans and answers every request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tune.sim.simulator import simulate
 from tune.spec.rules import check
 
 SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
-QPS_A_GPU = 0.07
+QPS_PER_GPU = 0.07
 
 
 @pytest.mark.parametrize("hardware", SPLITS)
@@ -20,7 +20,7 @@ def test_every_hardware_plans_and_simulates(hardware: str) -> None:
     prefill, decode = SPLITS[hardware]
     gpus = 4 * (prefill + decode)
     split = (f"split.prefill_workers={prefill}", f"split.decode_workers={decode}")
-    spec, calibration = short_trial(f"hardware={hardware}", *split, f"load.target_qps={QPS_A_GPU * gpus}")
+    spec, calibration = short_trial(f"hardware={hardware}", *split, f"load.target_qps={QPS_PER_GPU * gpus}")
     assert spec.hardware.gpus == gpus
     assert not [finding for finding in check(spec) if finding.severity == "error"]
     facts = compose_overrides(["cluster=slurm"]).settings.cluster

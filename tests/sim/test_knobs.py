@@ -1,4 +1,4 @@
-"""Every knob of both engine files, the strategy and the split changes the simulation, or is listed as not."""
+"""Test that every engine setting and the split change the simulation, or are listed as without effect."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.sim_trials import short_trial
-from support.simulated_logs import digest
+from support.sim_trials import digest, short_trial
 
 from tune.sim.simulator import simulate
 from tune.spec.base import FrozenModel
@@ -101,31 +100,33 @@ NESTED: dict[str, type[FrozenModel]] = {
 }
 
 
-@pytest.mark.parametrize("knob", CHANGES)
-def test_the_knob_changes_the_simulation(knob: str) -> None:
-    changed, *load = CHANGES[knob]
+@pytest.mark.parametrize("setting", CHANGES)
+def test_the_setting_changes_the_simulation(setting: str) -> None:
+    changed, *load = CHANGES[setting]
     assert digest(simulate(*short_trial(*load, changed))) != digest(simulate(*short_trial(*load)))
 
 
-@pytest.mark.parametrize("knob", WITHOUT_EFFECT)
-def test_the_knob_without_effect_changes_nothing(knob: str) -> None:
-    (changed,) = WITHOUT_EFFECT[knob]
+@pytest.mark.parametrize("setting", WITHOUT_EFFECT)
+def test_the_setting_without_effect_changes_nothing(setting: str) -> None:
+    (changed,) = WITHOUT_EFFECT[setting]
     for load in ((), BUSY):
         assert digest(simulate(*short_trial(*load, changed))) == digest(simulate(*short_trial(*load)))
 
 
-def test_no_knob_is_forgotten() -> None:
-    knobs = {f"split.{name}" for name in Split.model_fields} | {"stack.router_mode"}
+def test_no_setting_is_forgotten() -> None:
+    settings = {f"split.{name}" for name in Split.model_fields} | {"stack.router_mode"}
     for role in ("prefill", "decode"):
         for name in Engine.model_fields:
             inner = NESTED.get(name)
-            knobs |= {f"{role}.{name}.{key}" for key in inner.model_fields} if inner else {f"{role}.{name}"}
-    knobs -= {"prefill.cuda_graph_config.batch_sizes", "prefill.cuda_graph_config.enable_padding"}
-    knobs |= {"prefill.cuda_graph_config", "decode.cuda_graph_config"}
-    assert knobs == {*CHANGES, *WITHOUT_EFFECT, *ONE_VALUE}
+            settings |= (
+                {f"{role}.{name}.{key}" for key in inner.model_fields} if inner else {f"{role}.{name}"}
+            )
+    settings -= {"prefill.cuda_graph_config.batch_sizes", "prefill.cuda_graph_config.enable_padding"}
+    settings |= {"prefill.cuda_graph_config", "decode.cuda_graph_config"}
+    assert settings == {*CHANGES, *WITHOUT_EFFECT, *ONE_VALUE}
 
 
-def test_the_document_lists_the_knobs_without_effect_and_why(root: Path) -> None:
+def test_the_document_explains_the_settings_without_effect(root: Path) -> None:
     text = (root / "docs" / "simulator.md").read_text(encoding="utf-8")
     section = text.split("## Knobs without effect", 1)[1].split("\n## ", 1)[0]
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""One prefill worker, alone: against queueing theory and against steps counted by hand."""
+"""Test the prefill loops against queueing theory and steps counted by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.core.arrays import FloatArray, IntArray
-from tune.sim.prefill_loop import PrefillRequests, PrefillResult, PrefillWorker, prefill
+from tune.sim.prefill_loop import prefill
+from tune.sim.prefill_pool import PrefillRequests, PrefillResult, PrefillWorker
 from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
 
@@ -38,7 +39,7 @@ def serve(
     slowdown: tuple[float, ...] = (1.0,),
     **limits: Any,
 ) -> PrefillResult:
-    """Prompts on as many workers as `slowdown` has figures; `worker` says where, or NOBODY."""
+    """Serve prompts on one worker per entry of `slowdown`; `worker` routes each, or is UNASSIGNED."""
     count = len(tokens)
     arrivals = np.zeros(count) if arrival_s is None else np.array(arrival_s)
     prompts = PrefillRequests(arrivals, np.array(tokens, np.int64), np.full(count, transfer_s))
@@ -51,13 +52,13 @@ def serve(
 def run(
     tokens: list[int], arrival_s: list[float] | None = None, transfer_s: float = 0.0, **limits: Any
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Start and end of each prefill on one worker, and the busy seconds."""
+    """Return start and end of each prefill on one worker, and the busy seconds."""
     served = serve(tokens, [0] * len(tokens), arrival_s, transfer_s, **limits)
     return served.start_s, served.done_s, float(served.busy_s[0])
 
 
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.85])
-def test_waiting_time_of_m_d_1(utilisation: float) -> None:
+def test_waiting_time_equals_the_m_d_1_queue(utilisation: float) -> None:
     """Mean wait = rho S / (2 (1 - rho)). Source: Pollaczek-Khinchine formula for fixed service times."""
     mean_service_s, count = 2.0, 200_000
     arrival_s = schedule_ns(count, utilisation / mean_service_s, 1) / 1e9
@@ -67,7 +68,7 @@ def test_waiting_time_of_m_d_1(utilisation: float) -> None:
     assert (start_s - arrival_s).mean() == pytest.approx(expected_s, rel=0.05)
 
 
-def test_waiting_time_of_m_g_1() -> None:
+def test_waiting_time_equals_the_m_g_1_queue() -> None:
     """Mean wait = lambda E[S^2] / (2 (1 - rho)), here with services of 1.1 s and 2 s."""
     count, rate_qps = 200_000, 0.45
     tokens = np.random.RandomState(0).choice([10, 100], size=count)
@@ -89,7 +90,7 @@ def test_chunks_attend_as_many_pairs_as_the_whole_prompt() -> None:
     assert done_s[0] == pytest.approx(2 * 1.0 + 250 * 0.01 + 1e-3 * 250**2 / 2)
 
 
-def test_first_come_first_served_chunks_fill_the_step_with_the_next_prompt() -> None:
+def test_first_come_first_served_chunks_fill_each_step() -> None:
     """Steps: 128 of the first; 22 of it, 30 of the second, two blocks of the third; the rest of the third."""
     _, done_s, _ = run([150, 30, 120])
     assert done_s == pytest.approx([4.44, 4.44, 6.0])
@@ -101,7 +102,7 @@ def test_equal_progress_shares_the_step() -> None:
     assert done_s == pytest.approx([6.0, 4.28])
 
 
-def test_equal_progress_hands_on_what_a_short_prompt_leaves() -> None:
+def test_equal_progress_reuses_the_rest_of_a_short_share() -> None:
     _, done_s, _ = run([90, 10], equal_progress=True)
     assert done_s == pytest.approx([2.0, 2.0])
 
@@ -112,26 +113,26 @@ def test_more_prompts_than_tokens_in_a_step_still_end() -> None:
     assert done_s.max() == pytest.approx(16 + 40 * 0.01)
 
 
-def test_whole_prompts_do_not_share_a_step_they_do_not_fit() -> None:
+def test_whole_prompts_wait_for_a_step_that_fits_them() -> None:
     _, done_s, _ = run([80, 60, 40], chunked=False)
     assert done_s == pytest.approx([1.8, 3.8, 3.8])
 
 
-def test_batch_size_bounds_a_step() -> None:
+def test_the_batch_size_limits_a_step() -> None:
     _, done_s, _ = run([10, 10, 10], max_batch_size=2)
     assert done_s == pytest.approx([1.2, 1.2, 2.3])
 
 
-def test_static_batch_takes_nobody_in_while_it_runs() -> None:
+def test_static_batch_admits_no_prompt_while_it_runs() -> None:
     arrivals = [0.0, 0.5]
     _, joined_s, _ = run([150, 10], arrivals)
-    start_s, alone_s, _ = run([150, 10], arrivals, static_batch=True)
+    start_s, separate_s, _ = run([150, 10], arrivals, static_batch=True)
     assert joined_s == pytest.approx([3.6, 3.6])
-    assert alone_s == pytest.approx([3.5, 4.6])
+    assert separate_s == pytest.approx([3.5, 4.6])
     assert start_s[1] == pytest.approx(3.5)
 
 
-def test_pipeline_stages_add_the_way_of_the_last_step() -> None:
+def test_pipeline_stages_delay_the_last_step() -> None:
     _, done_s, busy_s = run([150], fill_steps=3)
     assert done_s[0] == pytest.approx(3.5 + 3 * 1.22)
     assert busy_s == pytest.approx(3.5)
@@ -142,7 +143,7 @@ def test_arrivals_join_at_step_boundaries() -> None:
     assert start_s == pytest.approx([0.0, 2.0])
 
 
-def test_cache_is_held_until_the_transfer_ends() -> None:
+def test_cache_is_occupied_until_the_transfer_ends() -> None:
     """Four blocks hold one prompt of 100 tokens, or two of 64."""
     start_s, done_s, _ = run([100, 100], kv_tokens=128, transfer_s=5.0)
     assert start_s[1] == pytest.approx(done_s[0] + 5.0)
@@ -150,7 +151,7 @@ def test_cache_is_held_until_the_transfer_ends() -> None:
     assert run([64, 64], kv_tokens=128, transfer_s=5.0)[0][1] == 0
 
 
-def test_a_worker_sends_one_cache_after_the_other() -> None:
+def test_a_worker_sends_caches_one_at_a_time() -> None:
     served = serve([10, 10, 10], [0, 0, 1], transfer_s=5.0, slowdown=(1.0, 1.0))
     assert served.done_s == pytest.approx([1.2, 1.2, 1.1])
     assert served.sent_s == pytest.approx([6.2, 11.2, 6.1])
@@ -162,8 +163,8 @@ def test_a_slow_worker_takes_longer_steps() -> None:
     assert served.busy_s == pytest.approx([2.0, 3.0])
 
 
-def test_the_least_loaded_worker_is_the_one_with_the_fewest_prompts_under_way() -> None:
-    """The long prompt keeps worker 0 busy; at 1 s worker 1 is too, so the turn decides; at 3 s it is free."""
+def test_least_loaded_counts_prompts_in_progress() -> None:
+    """Worker 0 has the long prompt. At 1 s worker 1 is busy too, so the turn decides; at 3 s it is idle."""
     arrivals = [0.0, 0.1, 1.0, 3.0, 3.1]
     served = serve([800, 10, 10, 10, 10], [UNASSIGNED] * 5, arrivals, slowdown=(1.0, 1.0))
     assert served.worker.tolist() == [0, 1, 0, 1, 1]
@@ -176,19 +177,19 @@ def test_the_least_loaded_worker_is_the_one_with_the_fewest_prompts_under_way() 
     equal_progress=st.booleans(),
     transfer_s=st.floats(0, 2),
 )
-def test_asking_for_the_load_changes_nothing(
+def test_routing_by_load_to_one_worker_changes_nothing(
     prompts: list[tuple[int, float]], equal_progress: bool, transfer_s: float
 ) -> None:
-    """One worker, chosen at each arrival, does what it does when all is known before."""
+    """A single worker that is chosen at each arrival serves like one that is assigned in advance."""
     tokens, gaps_s = zip(*prompts, strict=True)
     arrival_s = np.cumsum(gaps_s).tolist()
     limits: dict[str, Any] = {"equal_progress": equal_progress, "kv_tokens": 480}
-    known, asked = (
+    assigned, routed = (
         serve(list(tokens), [worker] * len(tokens), arrival_s, transfer_s, **limits)
         for worker in (0, UNASSIGNED)
     )
-    for before, after in zip(known, asked, strict=True):
-        assert np.array_equal(before, after)
+    for expected, actual in zip(assigned, routed, strict=True):
+        assert np.array_equal(expected, actual)
 
 
 def test_busy_time_stops_at_the_window() -> None:
@@ -224,7 +225,7 @@ def test_every_prompt_is_served_and_the_cache_never_overflows(
     assert (np.diff(start_s) >= 0).all()
     assert (done_s >= start_s + 1.0 + 0.01 * np.array(tokens) - 1e-9).all()
     assert busy_s >= 0.01 * sum(tokens) - 1e-9
-    for at_s in start_s:
-        held = (start_s <= at_s) & (served.sent_s > at_s)
-        assert (-(-np.array(tokens)[held] // BLOCK)).sum() <= kv_blocks
-        assert ((start_s <= at_s) & (done_s > at_s)).sum() <= limits["max_batch_size"]
+    for now_s in start_s:
+        cached = (start_s <= now_s) & (served.sent_s > now_s)
+        assert (-(-np.array(tokens)[cached] // BLOCK)).sum() <= kv_blocks
+        assert ((start_s <= now_s) & (done_s > now_s)).sum() <= limits["max_batch_size"]

@@ -1,4 +1,4 @@
-"""Step times: against the measured steps they were fitted to, and against what must hold for any roofline."""
+"""Test step times against the measured steps and against the properties of a roofline."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def predicted_s(times: StepTimes, phase: str, row: FloatArray) -> float:
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("name", FILES)
-def test_measured_steps_are_met(name: str, phase: str) -> None:
+def test_predictions_match_measured_steps(name: str, phase: str) -> None:
     times = shape(FILES[name][0], "gb200_nvl72", FILES[name][1])
     with (DATA / f"{name}.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["phase"] == phase]
@@ -79,7 +79,7 @@ def test_no_coefficient_beats_the_data_sheet() -> None:
 
 
 @given(MODELS, HARDWARE, TP)
-def test_every_figure_counts(model: str, hardware: str, tp: int) -> None:
+def test_every_step_time_is_positive(model: str, hardware: str, tp: int) -> None:
     assert all(value > 0 for value in vars(shape(model, hardware, tp)).values())
 
 

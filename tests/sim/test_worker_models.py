@@ -1,4 +1,4 @@
-"""Engine settings and calibration as the serving loops see them: CUDA graph padding, host time, pipelines."""
+"""Test the worker models: CUDA graph padding, host time, pipelines and slowdowns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_order_of_captured_sizes_does_not_matter() -> None:
     assert np.array_equal(batch_s(f"{sizes}=[512,1,64]"), batch_s(f"{sizes}=[1,64,512]"))
 
 
-def test_above_the_largest_size_no_graph_runs() -> None:
+def test_batches_above_the_largest_size_run_without_a_graph() -> None:
     step_s = batch_s("decode.cuda_graph_config.batch_sizes=[1,64]")
     assert step_s[64] == pytest.approx(unpadded_s(64))
     assert step_s[65] == pytest.approx(unpadded_s(65) + 0.5)
@@ -57,7 +57,7 @@ def test_without_graphs_every_step_launches_its_kernels() -> None:
     assert step_s[1:] == pytest.approx([unpadded_s(batch) + 0.5 for batch in range(1, 513)])
 
 
-def test_tokens_in_a_step_bound_the_slots() -> None:
+def test_tokens_per_step_limit_the_slots() -> None:
     assert decode_worker(*make_trial("decode.max_num_tokens=100"), 0.0)[0].slots == 100
     assert decode_worker(*make_trial("decode.max_batch_size=100"), 0.0)[0].slots == 100
 
@@ -75,14 +75,14 @@ def test_scales_multiply_steps_and_host_time_is_added() -> None:
     assert one.step_s - overlapped.step_s == pytest.approx(host_s)
 
 
-def test_the_last_decode_worker_may_be_slow() -> None:
+def test_the_calibration_slows_the_last_decode_worker() -> None:
     trial = make_trial("cluster.calibration.last_decode_worker_scale=1.5")
     assert slowdowns(*trial, "decode").tolist() == [1.0, 1.0, 1.0, 1.5]
     assert (slowdowns(*trial, "prefill") == 1.0).all()
 
 
-def test_the_head_node_may_slow_the_workers_on_it() -> None:
-    """Two prefill workers of two GPUs share the first node; the third stands elsewhere."""
+def test_the_calibration_slows_workers_on_the_frontend_node() -> None:
+    """Two prefill workers of two GPUs share the first node; the third is on another."""
     interference = ("cluster.calibration.head_node_scale=1.2", "prefill.tensor_parallel_size=2")
     slow = slowdowns(
         *make_trial(*interference, "cluster.calibration.last_decode_worker_scale=1.0"), "prefill"
@@ -90,11 +90,11 @@ def test_the_head_node_may_slow_the_workers_on_it() -> None:
     assert slow[:3].tolist() == [1.2, 1.2, 1.0]
 
 
-def test_steps_above_128_sequences_may_read_the_weights_again() -> None:
-    """Padding counts: a batch of 128 runs as 128, one of 129 as 150. 234 GB over 4 GPUs at 8 TB/s, twice."""
-    dearer = batch_s("cluster.calibration.large_batch_weight_reads=2.0") - batch_s()
-    assert dearer[:129] == pytest.approx(0.0)
-    assert dearer[129:] == pytest.approx(2 * 234e9 / 4 / 8e12)
+def test_steps_above_128_sequences_read_the_weights_again() -> None:
+    """A batch of 128 runs as 128, one of 129 as 150. The time is 234 GB over 4 GPUs at 8 TB/s, twice."""
+    slower = batch_s("cluster.calibration.large_batch_weight_reads=2.0") - batch_s()
+    assert slower[:129] == pytest.approx(0.0)
+    assert slower[129:] == pytest.approx(2 * 234e9 / 4 / 8e12)
 
 
 def test_pipeline_stages_share_prefill_steps_and_split_decode_batches() -> None:

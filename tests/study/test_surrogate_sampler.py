@@ -173,7 +173,7 @@ def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
     missed = held.model_copy(update={"feasible": False, "valid": True})
     assert seen_in(missed) == {"status": "below", "qps": 15.75}
     untrusted = missed.model_copy(update={"valid": False})
-    assert seen_in(untrusted) == {"status": "untrusted", "qps": 15.75}
+    assert seen_in(untrusted) == {"status": "invalid", "qps": 15.75}
     never_held = told.model_copy(update={"feasible": False})
     assert seen_in(never_held) == {"status": "forecast", "qps": 12.5} | alone
     no_rate = untrusted.capacity_qps.model_copy(update={"estimate": 0.0})

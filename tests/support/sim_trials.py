@@ -1,14 +1,20 @@
-"""Trials on the reference configuration, for the tests of the simulated rack."""
+"""Make trials of the reference configuration for tests of the simulator, and read their latencies."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tune.config import compose_overrides
+from tune.core.arrays import FloatArray
+from tune.records.requests import RequestLog
+from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
@@ -17,7 +23,7 @@ SHORT = ("load.concatenate_permutation=false", "load.min_queries=400", "load.min
 
 
 def make_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
-    """The reference configuration with overrides. Hydra composes groups only; values are set here, faster."""
+    """Return the reference configuration with overrides; Hydra composes only groups, which is slow."""
     values = dict(override.split("=", 1) for override in overrides)
     composed = json.loads(_composed(tuple(f"{k}={v}" for k, v in values.items() if "." not in k)))
     for path, text in values.items():
@@ -30,16 +36,47 @@ def make_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
 
 
 def short_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
-    """The same with 400 queries unless overridden."""
+    """Return the reference configuration with overrides and 400 queries."""
     return make_trial(*SHORT, *overrides)
+
+
+def run_short(*overrides: str) -> RequestLog:
+    """Simulate the reference configuration with overrides and 400 queries."""
+    return simulate(*short_trial(*overrides))
+
+
+def ttft_s(log: RequestLog) -> FloatArray:
+    """Return the TTFT of every request, seconds, shape (n,)."""
+    return (log.first_token_ns - log.scheduled_ns) / 1e9
+
+
+def tpot_s(log: RequestLog) -> FloatArray:
+    """Return the TPOT of every answer of several tokens, seconds."""
+    several = log.output_tokens > 1
+    return (log.done_ns - log.first_token_ns)[several] / (log.output_tokens[several] - 1) / 1e9
+
+
+def digest(log: RequestLog) -> str:
+    """Return a hash of every bit of a log."""
+    assert log.stages is not None
+    assert log.pools is not None
+    sha256 = hashlib.sha256()
+    for part in (log, log.stages, log.pools):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, np.ndarray):
+                sha256.update(value.tobytes())
+    return sha256.hexdigest()
 
 
 @lru_cache
 def _composed(groups: tuple[str, ...]) -> str:
+    """Compose settings from groups, as JSON."""
     return compose_overrides(groups).settings.model_dump_json()
 
 
 def _set(node: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set the value at `path`; raise KeyError for a key that does not exist."""
     for key in path[:-1]:
         node = node[key]
     if path[-1] not in node:

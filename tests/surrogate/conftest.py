@@ -1,4 +1,4 @@
-"""A small space of configurations, and the search on it."""
+"""Provide a small space of configurations, and the optimizer on it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ SWEEP = Sweep(
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
+    """Compose settings with a short load."""
     return compose_overrides(SHORT).settings
 
 
 @pytest.fixture(scope="session")
 def few(settings: Settings) -> Candidates:
+    """List the sixteen configurations of the sweep."""
     return candidates(settings.trial_spec, SWEEP, 0)
 
 
 @pytest.fixture(scope="session")
 def search(settings: Settings, few: Candidates) -> SurrogateOptimizer:
-    """Shared: it learns nothing from what it is asked."""
+    """Build one optimizer for all tests; it keeps no observations."""
     assert settings.cluster.calibration
     return SurrogateOptimizer(few.specs, few.features, few.matters, settings.cluster.calibration, 0)

@@ -1,4 +1,4 @@
-"""The emulator beside the simulator."""
+"""Test the emulator against the simulator."""
 
 from __future__ import annotations
 
@@ -18,86 +18,88 @@ from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.prior import ParameterSamples
 
 
-def as_it_is(search: SurrogateOptimizer, **factors: float) -> ParameterSamples:
-    """The rack of the calibration, but for `factors` in standard deviations of ln."""
-    normal = np.zeros((1, len(search.space.names)))
-    for name, value in factors.items():
-        normal[0, search.space.names.index(name)] = value
-    return ParameterSamples(normal, np.zeros((1, len(search.space.alternatives)), int))
+def calibrated(search: SurrogateOptimizer, **log_factors: float) -> ParameterSamples:
+    """Return the calibration's parameters, moved by `log_factors` in prior standard deviations."""
+    normal = np.zeros((1, len(search.prior.names)))
+    for name, value in log_factors.items():
+        normal[0, search.prior.names.index(name)] = value
+    return ParameterSamples(normal, np.zeros((1, len(search.prior.hypotheses)), int))
 
 
-def boundary(spec: TrialSpec, calibration: Calibration) -> float:
+def with_choice(search: SurrogateOptimizer, samples: ParameterSamples, name: str) -> ParameterSamples:
+    """Return `samples` with the third value of hypothesis `name`."""
+    column = [hypothesis.name for hypothesis in search.prior.hypotheses].index(name)
+    choice = samples.choice.copy()
+    choice[0, column] = 2
+    return replace(samples, choice=choice)
+
+
+def simulated_capacity_qps(spec: TrialSpec, calibration: Calibration) -> float:
+    """Find the capacity by bisection on simulated runs."""
     low, high = 1.0, 40.0
     while high / low > 1.01:
         middle = (low * high) ** 0.5
         log = simulate(spec.model_copy(update={"load": spec.load.at(middle)}), calibration)
-        late = max(int(one.sum()) for one in late_requests(log, spec.slo))
+        late = max(int(mask.sum()) for mask in late_requests(log, spec.slo))
         low, high = (middle, high) if late <= late_allowed(len(log)) else (low, middle)
     return low
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "off",
+    "log_factors",
     [{}, {"prefill_scale": 0.7}, {"kv_transfer_bytes_per_s": -2.5}],
     ids=["as calibrated", "slow kernels", "slow network"],
 )
-def test_it_comes_near_the_simulator(
-    search: SurrogateOptimizer, few: Candidates, settings: Settings, off: dict[str, float]
+def test_emulated_capacity_is_near_the_simulated_one(
+    search: SurrogateOptimizer, few: Candidates, settings: Settings, log_factors: dict[str, float]
 ) -> None:
     calibration = settings.cluster.calibration
     assert calibration
-    figures = {
-        name: getattr(calibration, name) * float(np.exp(sd * search.space.spread[name]))
-        for name, sd in off.items()
+    parameters = {
+        name: getattr(calibration, name) * float(np.exp(sd * search.prior.log_sd[name]))
+        for name, sd in log_factors.items()
     }
-    rack = calibration.model_copy(update=figures)
-    which = np.arange(0, len(few.specs), 3)
-    said = np.exp(search.log_capacity(as_it_is(search, **off), which)[0])
-    missed = np.log(said / [boundary(few.specs[at], rack) for at in which])
-    assert np.abs(missed).max() < 0.15
-    assert np.abs(missed).mean() < 0.09, "runs of 1,000 requests: a few bursts decide"
+    changed = calibration.model_copy(update=parameters)
+    indices = np.arange(0, len(few.specs), 3)
+    emulated = np.exp(search.log_capacity(calibrated(search, **log_factors), indices)[0])
+    log_error = np.log(emulated / [simulated_capacity_qps(few.specs[index], changed) for index in indices])
+    assert np.abs(log_error).max() < 0.15
+    assert np.abs(log_error).mean() < 0.09, "in runs of 1,000 requests a few bursts decide"
 
 
-def test_a_slow_network_bounds_what_pools_could_do(search: SurrogateOptimizer, few: Candidates) -> None:
-    which = np.arange(len(few.specs))
+def test_a_slow_network_lowers_every_capacity(search: SurrogateOptimizer, few: Candidates) -> None:
+    indices = np.arange(len(few.specs))
     usual, slow = (
-        search.log_capacity(as_it_is(search, kv_transfer_bytes_per_s=sd), which) for sd in (0.0, -3.0)
+        search.log_capacity(calibrated(search, kv_transfer_bytes_per_s=sd), indices) for sd in (0.0, -3.0)
     )
     assert (slow < usual).all()
 
 
-def test_a_slow_last_worker_slows_the_decode_pool(search: SurrogateOptimizer, few: Candidates) -> None:
-    which, rack = np.arange(len(few.specs)), as_it_is(search)
-    at = [one.name for one in search.space.alternatives].index("last_decode_worker_scale")
-    choice = rack.choice.copy()
-    choice[0, at] = 2
-    slow = search.log_capacity(replace(rack, choice=choice), which)
-    usual = search.log_capacity(rack, which)
+def test_a_slow_last_worker_lowers_decode_capacity(search: SurrogateOptimizer, few: Candidates) -> None:
+    indices, samples = np.arange(len(few.specs)), calibrated(search)
+    slow = search.log_capacity(with_choice(search, samples, "last_decode_worker_scale"), indices)
+    usual = search.log_capacity(samples, indices)
     assert (slow <= usual).all()
     assert (slow < usual).any()
 
 
-def test_slow_workers_beside_the_front_end_are_those_of_the_pool_that_stands_there(
-    settings: Settings,
-) -> None:
+def test_a_slow_frontend_node_slows_the_pool_that_shares_it(settings: Settings) -> None:
     assert settings.cluster.calibration
     spec = settings.trial_spec
-    heads = [
+    by_head = [
         spec.model_copy(update={"split": spec.split.model_copy(update={"head": head})})
         for head in ("prefill", "decode")
     ]
-    for specs in (heads, heads[::-1]):
+    for specs in (by_head, by_head[::-1]):
         search = SurrogateOptimizer(
             specs, np.zeros((2, 1)), np.ones((2, 1), bool), settings.cluster.calibration, 0
         )
-        rack = as_it_is(search)
-        at = [one.name for one in search.space.alternatives].index("head_node_scale")
-        choice = rack.choice.copy()
-        choice[0, at] = 2
+        samples = calibrated(search)
         usual, slow = (
-            search.log_capacity(one, np.arange(2))[0] for one in (rack, replace(rack, choice=choice))
+            search.log_capacity(parameters, np.arange(2))[0]
+            for parameters in (samples, with_choice(search, samples, "head_node_scale"))
         )
-        by_head = dict(zip((one.split.head for one in specs), usual - slow, strict=True))
-        assert by_head["prefill"] > 0.01, "prefill binds in the reference"
-        assert by_head["decode"] < by_head["prefill"]
+        loss = dict(zip((spec.split.head for spec in specs), usual - slow, strict=True))
+        assert loss["prefill"] > 0.01, "prefill limits the reference configuration"
+        assert loss["decode"] < loss["prefill"]

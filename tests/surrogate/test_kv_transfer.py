@@ -1,4 +1,4 @@
-"""What slow links add: as the simulated rack sends caches."""
+"""Test the delays of KV cache transfers against the simulator."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from tune.surrogate.kv_transfer import (
     transfer_end_s,
 )
 
-SLOWER = 0.04
+NETWORK_FRAC = 0.04
+"""Rate of a slow network, as a share of the calibrated one."""
 
 
-def prefilled(spec: TrialSpec, prompt_tokens: float = 0.0, seed: int = 0) -> CompletedPrefill:
-    """Prompts that come at random to an idle pool; all of one length where that is given."""
+def completed_prefill(spec: TrialSpec, prompt_tokens: float = 0.0, seed: int = 0) -> CompletedPrefill:
+    """Return random arrivals at an idle pool; all prompts have one length where it is given."""
     draws, count = np.random.default_rng(seed), 4000
     arrival_s = np.cumsum(draws.exponential(0.1, count))
     prompt = draws.integers(2000, 20000, count) if not prompt_tokens else np.full(count, int(prompt_tokens))
@@ -31,10 +32,10 @@ def prefilled(spec: TrialSpec, prompt_tokens: float = 0.0, seed: int = 0) -> Com
     )
 
 
-def test_caches_pass_both_ends_as_on_the_simulated_rack(settings: Settings) -> None:
+def test_transfers_end_when_the_simulator_says(settings: Settings) -> None:
     assert settings.cluster.calibration
     spec, calibration = settings.trial_spec, settings.cluster.calibration
-    bytes_per_s = SLOWER * calibration.kv_transfer_bytes_per_s
+    bytes_per_s = NETWORK_FRAC * calibration.kv_transfer_bytes_per_s
     slow = calibration.model_copy(update={"kv_transfer_bytes_per_s": bytes_per_s})
     log = simulate(spec, slow)
     assert log.stages is not None
@@ -47,39 +48,40 @@ def test_caches_pass_both_ends_as_on_the_simulated_rack(settings: Settings) -> N
     assert ready_s == pytest.approx(arrived_s, abs=1e-6)
 
 
-def test_a_cache_on_idle_links_takes_what_the_end_with_fewer_gpus_takes(settings: Settings) -> None:
+def test_idle_links_are_as_fast_as_the_end_with_fewer_gpus(settings: Settings) -> None:
     spec = settings.trial_spec
     for gpus in (2, 8):
         engine = spec.decode.model_copy(update={"tensor_parallel_size": gpus})
-        other = spec.model_copy(update={"decode": engine})
-        (found,) = transfer_delays([prefilled(other, 8000)], other, "round-robin", 0.9)
-        assert found[0] == pytest.approx(1 / min(gpus, spec.prefill.gpus), rel=0.02)
+        changed = spec.model_copy(update={"decode": engine})
+        (delays,) = transfer_delays([completed_prefill(changed, 8000)], changed, "round-robin", 0.9)
+        assert delays[0] == pytest.approx(1 / min(gpus, spec.prefill.gpus), rel=0.02)
 
 
-def test_busier_links_make_the_slowest_wait_longer_than_they_take(settings: Settings) -> None:
+def test_delays_grow_with_link_utilisation(settings: Settings) -> None:
     spec = settings.trial_spec
-    found: FloatArray = transfer_delays([prefilled(spec), prefilled(spec, seed=1)], spec, "round-robin", 0.99)
-    assert found.shape == (2, len(LINK_UTILISATION))
-    assert (np.diff(found[:, 2:], axis=1) > 0).all()
-    assert (found[:, -1] > 3 * found[:, 0]).all()
+    loads = [completed_prefill(spec), completed_prefill(spec, seed=1)]
+    delays: FloatArray = transfer_delays(loads, spec, "round-robin", 0.99)
+    assert delays.shape == (2, len(LINK_UTILISATION))
+    assert (np.diff(delays[:, 2:], axis=1) > 0).all()
+    assert (delays[:, -1] > 3 * delays[:, 0]).all()
 
 
-def test_who_sends_by_chance_queues_longer_than_who_sends_in_turns(settings: Settings) -> None:
+def test_random_routing_delays_transfers_more_than_round_robin(settings: Settings) -> None:
     stack = settings.trial_spec.stack.model_copy(update={"name": "dynamo_v1"})
     spec = settings.trial_spec.model_copy(update={"stack": stack})
-    turns, free, chance = (
-        transfer_delays([prefilled(spec)], spec, router, 0.99)[0]
+    round_robin, least_loaded, random = (
+        transfer_delays([completed_prefill(spec)], spec, router, 0.99)[0]
         for router in ("round-robin", "least-loaded", "random")
     )
-    assert (free == turns).all()
-    assert (chance[1:] > turns[1:]).all()
+    assert (least_loaded == round_robin).all()
+    assert (random[1:] > round_robin[1:]).all()
 
 
-def test_a_single_request_has_waits_too(settings: Settings) -> None:
-    one = CompletedPrefill(np.zeros(1), np.array([9000]), np.zeros(1, np.int64), np.ones(1))
-    assert np.isfinite(transfer_delays([one], settings.trial_spec, "round-robin", 0.99)).all()
+def test_a_single_request_has_finite_delays(settings: Settings) -> None:
+    single = CompletedPrefill(np.zeros(1), np.array([9000]), np.zeros(1, np.int64), np.ones(1))
+    assert np.isfinite(transfer_delays([single], settings.trial_spec, "round-robin", 0.99)).all()
 
 
-def test_the_pool_with_fewer_gpus_has_the_links_that_count(settings: Settings) -> None:
+def test_link_count_is_that_of_the_pool_with_fewer_gpus(settings: Settings) -> None:
     split = settings.trial_spec.split
     assert link_count(settings.trial_spec) == 4 * min(split.prefill_workers, split.decode_workers) == 16

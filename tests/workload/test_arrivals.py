@@ -1,4 +1,4 @@
-"""LoadGen's arrival schedule, against its own logs and against the distribution it samples."""
+"""Test LoadGen's arrival schedule against its own logs and the distribution it samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tune.workload.arrivals import arrivals_ns, generated_query_duration_ns, sch
 
 
 def mt19937(seed: int) -> Iterator[int]:
-    """The 32-bit Mersenne Twister. Source: Matsumoto and Nishimura, mt19937ar.c, 2002."""
+    """Yield the words of the 32-bit Mersenne Twister. Source: Matsumoto and Nishimura, mt19937ar.c, 2002."""
     state = [seed % 2**32]
     for i in range(1, 624):
         state.append((1812433253 * (state[-1] ^ state[-1] >> 30) + i) % 2**32)
@@ -31,7 +31,7 @@ def mt19937(seed: int) -> Iterator[int]:
             yield y ^ y >> 18
 
 
-def test_published_schedule_to_the_nanosecond() -> None:
+def test_schedule_equals_the_published_one_to_the_nanosecond() -> None:
     """`generated_query_duration` of the published run: 16,626 queries at 15.75 QPS."""
     assert generated_query_duration_ns(16_626, 15.75, MLPERF_SCHEDULE_SEED) == 1_055_028_977_942
     assert schedule_ns(16_626, 15.75, MLPERF_SCHEDULE_SEED)[-1] == 1_055_026_213_943
@@ -61,7 +61,7 @@ def test_a_gap_comes_from_two_words_of_mt19937_low_word_first(seed: int) -> None
 
 
 @given(queries=st.integers(2, 300), seed=st.integers(0, 2**64), target_qps=st.floats(0.01, 1e4))
-def test_shape_start_and_order(queries: int, seed: int, target_qps: float) -> None:
+def test_schedule_starts_at_zero_and_never_decreases(queries: int, seed: int, target_qps: float) -> None:
     arrivals = schedule_ns(queries, target_qps, seed)
     assert arrivals.dtype == np.int64
     assert arrivals.shape == (queries,)
@@ -83,7 +83,7 @@ def test_gaps_are_exponential(seed: int) -> None:
     assert np.median(gaps_s) == pytest.approx(np.log(2) / 20.0, rel=0.03)
 
 
-def test_seeds_differ() -> None:
+def test_other_seeds_give_other_schedules() -> None:
     assert not np.array_equal(schedule_ns(10, 1.0, 1), schedule_ns(10, 1.0, 2))
 
 
@@ -93,7 +93,7 @@ def test_no_queries_is_an_error(queries: int) -> None:
         schedule_ns(queries, 1.0, 0)
 
 
-def test_the_published_run_is_two_passes() -> None:
+def test_the_published_run_has_two_passes() -> None:
     arrivals = arrivals_ns(make_load(samples=8313))
     assert len(arrivals) == 16_626
     assert arrivals[-1] == 1_055_026_213_943
@@ -105,7 +105,7 @@ def test_the_published_run_is_two_passes() -> None:
     qps=st.floats(1, 100),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_whole_passes_are_the_fewest_that_last(
+def test_the_fewest_sufficient_passes_are_made(
     duration_s: float, queries: int, qps: float, seed: int
 ) -> None:
     load = make_load(min_duration_s=duration_s, min_queries=queries, target_qps=qps, seed=seed)
@@ -113,8 +113,8 @@ def test_whole_passes_are_the_fewest_that_last(
     assert len(arrivals) % 40 == 0
     assert len(arrivals) >= queries
     assert lasts(load, arrivals)
-    one_less = len(arrivals) - 40
-    assert one_less < queries or not lasts(load, arrivals[:one_less])
+    one_pass_less = len(arrivals) - 40
+    assert one_pass_less < queries or not lasts(load, arrivals[:one_pass_less])
 
 
 def lasts(load: Load, arrivals: np.ndarray) -> bool:

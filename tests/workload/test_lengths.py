@@ -1,4 +1,4 @@
-"""Prompt and answer lengths: the synthetic dataset, the user's CSV, and their order."""
+"""Test prompt and answer lengths: the synthetic dataset, the user's CSV, and their order."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_inputs_have_the_stated_mean_deviation_and_range(kind: str) -> None:
     [(9400.0, 3800.0, 1), (2000.0, 1500.0, 3), (18000.0, 500.0, 1), (10100.0, 7000.0, 20)],
 )
 def test_beta_quantiles_agree_with_scipy(mean: float, sd: float, tolerance: int) -> None:
-    """The last one is U-shaped, infinitely dense at both ends: summing its density is least exact there."""
+    """The last distribution is U-shaped, with infinite density at both ends, where the sum is least exact."""
     inputs, _ = draw_lengths(dataset(mean_tokens=mean, sd_tokens=sd), 2000, True, 0)
     m, s = (mean - 200) / 19800, sd / 19800
     total = m * (1 - m) / s**2 - 1
@@ -61,16 +61,14 @@ def test_beta_quantiles_agree_with_scipy(mean: float, sd: float, tolerance: int)
     assert np.abs(np.sort(inputs) - exact).max() <= tolerance
 
 
-def test_fixed_inputs_and_zero_deviation_are_one_length() -> None:
+def test_fixed_inputs_and_zero_deviation_give_one_length() -> None:
     for changes in ({"kind": "fixed"}, {"kind": "beta", "sd_tokens": 0.0}):
         inputs, _ = draw_lengths(dataset(**changes), 2000, True, 0)
         assert (inputs == 9400).all()
 
 
 @given(mean=st.floats(50, 1500), cap_frac=st.floats(0, 0.02), samples=st.integers(1000, 9000))
-def test_outputs_have_the_stated_mean_with_the_cap_counted(
-    mean: float, cap_frac: float, samples: int
-) -> None:
+def test_outputs_have_the_stated_mean_including_the_cap(mean: float, cap_frac: float, samples: int) -> None:
     _, outputs = draw_lengths(answers(mean, cap_frac, samples), samples, True, 0)
     assert outputs.mean() == pytest.approx(mean, abs=0.51)
     assert outputs.min() >= 1
@@ -79,18 +77,20 @@ def test_outputs_have_the_stated_mean_with_the_cap_counted(
 
 
 def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
-    """Against a draw of one run a sample: below the median from smallest..median, above from median..largest,
-    with the chance that order statistics leave beyond either end."""
+    """Compare with draws of one run a sample, from smallest..median or median..largest.
+
+    The probability beyond either end is that of order statistics.
+    """
     path = root / "tune" / "workload" / "data" / "llama3_1_405b_output_lengths.csv"
     table = np.genfromtxt(path, delimiter=",", names=True)
     draws = np.random.default_rng(1)
     one_run = []
     for row in np.repeat(table, 40):
-        at, end = draws.random(), 1 / (row["runs"] + 1)
+        probability, end = draws.random(), 1 / (row["runs"] + 1)
         low, middle, high = (row[f"{name}_output_tokens"] for name in ("min", "median", "max"))
-        part = (min(at, 1 - at) - end) / (0.5 - end)
-        far = low if at < 0.5 else high
-        one_run.append(far + max(part, 0.0) * (middle - far))
+        part = (min(probability, 1 - probability) - end) / (0.5 - end)
+        extreme = low if probability < 0.5 else high
+        one_run.append(extreme + max(part, 0.0) * (middle - extreme))
     expected = np.array(one_run) / np.mean(one_run) * 638.0
     _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
     shares = [5, 10, 25, 50, 75, 90, 95, 99]
@@ -98,78 +98,78 @@ def test_outputs_keep_the_shape_of_the_measured_answers(root: Path) -> None:
 
 
 def test_single_runs_have_longer_answers_than_medians_show() -> None:
-    """1,017 tokens is the 99th percentile of the 302 medians, which have the same mean."""
+    """1,017 tokens are the 99th percentile of the 302 medians, whose mean is equal."""
     _, outputs = draw_lengths(answers(638.0, 0.0, 8313), 8313, True, 0)
     assert (outputs > 1017).mean() > 0.03
 
 
 @given(seed=st.integers(0, 2**70), passes=st.integers(1, 3))
-def test_concatenated_permutations_ask_every_sample_once_a_pass(seed: int, passes: int) -> None:
+def test_every_pass_requests_every_sample_once(seed: int, passes: int) -> None:
     inputs, outputs = draw_lengths(dataset(200), 200 * passes, True, seed)
     pairs = [
         sorted(zip(inputs[i : i + 200], outputs[i : i + 200], strict=True))
         for i in range(0, 200 * passes, 200)
     ]
-    assert all(one == pairs[0] for one in pairs)
+    assert all(each == pairs[0] for each in pairs)
 
 
 @given(first=st.integers(0, 99), second=st.integers(100, 199))
-def test_seed_changes_the_order_and_not_the_dataset(first: int, second: int) -> None:
-    one, other = draw_lengths(DATASET, 2000, True, first), draw_lengths(DATASET, 2000, True, second)
-    for a, b in zip(one, other, strict=True):
+def test_the_seed_changes_the_order_but_not_the_dataset(first: int, second: int) -> None:
+    lengths, others = (draw_lengths(DATASET, 2000, True, seed) for seed in (first, second))
+    for a, b in zip(lengths, others, strict=True):
         assert not np.array_equal(a, b)
         assert np.array_equal(np.sort(a), np.sort(b))
 
 
-def test_a_run_that_is_no_whole_pass_is_the_beginning_of_one() -> None:
+def test_a_partial_pass_is_the_beginning_of_a_whole_one() -> None:
     long, short = draw_lengths(DATASET, 2000, True, 7), draw_lengths(DATASET, 123, False, 7)
     assert np.array_equal(long[0][:123], short[0])
     assert np.array_equal(long[1][:123], short[1])
 
 
 @given(queries=st.integers(1, 4999), seed=st.integers(0, 2**40))
-def test_a_part_of_a_pass_asks_one_sample_of_each_stratum(queries: int, seed: int) -> None:
+def test_a_stratified_run_requests_one_sample_per_stratum(queries: int, seed: int) -> None:
     passes, rest = divmod(queries, 2000)
     inputs, outputs = draw_lengths(DATASET, queries, False, seed, stratified=True)
     assert len(inputs) == len(outputs) == queries
     whole = draw_lengths(DATASET, 2000, True, seed)
     pairs = Counter(zip(*(lengths.tolist() for lengths in whole), strict=True))
-    asked = Counter(zip(inputs[2000 * passes :].tolist(), outputs[2000 * passes :].tolist(), strict=True))
-    assert asked.total() == rest
-    assert asked <= pairs
+    requested = Counter(zip(inputs[2000 * passes :].tolist(), outputs[2000 * passes :].tolist(), strict=True))
+    assert requested.total() == rest
+    assert requested <= pairs
     for share in (0.25, 0.5, 0.9):
         long = np.sort(whole[0])[int(share * 2000)]
         one_group = rest / max(math.isqrt(rest), 1)
         assert abs((inputs[2000 * passes :] >= long).sum() - (1 - share) * rest) <= one_group + 2
 
 
-def test_a_short_probe_is_as_long_as_the_dataset_in_the_mean() -> None:
-    """1,187 requests that happened to come would stray by 1.1 % (sd) in either length."""
+def test_a_stratified_run_has_the_mean_lengths_of_the_dataset() -> None:
+    """The means of 1,187 independent requests would deviate by 1.1 % (standard deviation)."""
     whole = draw_lengths(DATASET, 2000, True, 0)
     for seed in range(20):
         sample = draw_lengths(DATASET, 300, False, seed, stratified=True)
         for lengths, every in zip(sample, whole, strict=True):
             assert lengths.mean() == pytest.approx(every.mean(), rel=0.02)
-    one, again, other = (
+    first, repeated, other = (
         draw_lengths(DATASET, 300, False, seed, stratified=True)[0].tolist() for seed in (7, 7, 8)
     )
-    assert one == again != other
+    assert first == repeated != other
 
 
 @given(seed=st.integers(0, 2**40))
-def test_long_prompts_of_a_short_probe_bunch_as_they_do_in_a_run(seed: int) -> None:
-    """Prompts spread evenly over time would make no bursts, and hold too high a rate."""
+def test_long_prompts_of_a_stratified_run_are_not_spread_evenly(seed: int) -> None:
+    """Prompts spread evenly over time would make no bursts, and the SLO would hold at too high a rate."""
     inputs, _ = draw_lengths(DATASET, 1000, False, seed, stratified=True)
     correlation = float(np.corrcoef(inputs[:-1], inputs[1:])[0, 1])
     assert abs(correlation) < 0.2
 
 
-def test_prompts_and_answers_are_unrelated() -> None:
+def test_prompts_and_answers_are_uncorrelated() -> None:
     inputs, outputs = draw_lengths(DATASET, 2000, True, 3)
     assert abs(np.corrcoef(inputs, outputs)[0, 1]) < 0.1
 
 
-def test_a_partial_pass_of_permutations_is_an_error() -> None:
+def test_a_partial_pass_of_permutations_is_refused() -> None:
     with pytest.raises(ValueError, match="2001 queries are no whole number of passes over 2000 samples"):
         draw_lengths(DATASET, 2001, True, 0)
 
@@ -184,13 +184,13 @@ def test_a_partial_pass_of_permutations_is_an_error() -> None:
         ({"min_tokens": 20001}, "lies outside"),
     ],
 )
-def test_impossible_inputs(changes: dict[str, Any], message: str) -> None:
+def test_impossible_inputs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         draw_lengths(dataset(**changes), 2000, True, 0)
 
 
 @pytest.mark.parametrize(("mean", "cap_frac"), [(2001.0, 0.0), (0.5, 0.0), (100.0, 0.5), (1.0, 0.01)])
-def test_impossible_outputs(mean: float, cap_frac: float) -> None:
+def test_impossible_outputs_are_refused(mean: float, cap_frac: float) -> None:
     with pytest.raises(ConfigurationError, match="cannot come from answers of 1 to 2000 tokens"):
         draw_lengths(answers(mean, cap_frac), 2000, True, 0)
 
@@ -220,7 +220,7 @@ GOOD = "input_tokens,output_tokens\n100,10\n200,20\n300,30\n"
         "id,output_tokens,input_tokens\na,10,100\nb,20,200\nc,30, 300 \n",
     ],
 )
-def test_csv_is_read_and_pairs_stay_together(csv_dataset: Csv, text: str) -> None:
+def test_a_csv_is_read_and_its_pairs_stay_together(csv_dataset: Csv, text: str) -> None:
     inputs, outputs = draw_lengths(csv_dataset(text), 6, True, 5)
     assert sorted(inputs) == [100, 100, 200, 200, 300, 300]
     assert np.array_equal(inputs, 10 * outputs)
@@ -254,12 +254,12 @@ def test_csv_is_read_and_pairs_stay_together(csv_dataset: Csv, text: str) -> Non
         ("input_tokens,output_tokens\n", "0 rows, but load.dataset.samples is 3"),
     ],
 )
-def test_bad_csv(csv_dataset: Csv, text: str, message: str) -> None:
+def test_a_bad_csv_is_refused(csv_dataset: Csv, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         draw_lengths(csv_dataset(text), 3, True, 0)
 
 
-def test_missing_file_directory_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_missing_files_folders_and_binary_files_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00input_tokens")
     for path in (tmp_path / "absent.csv", tmp_path, binary):

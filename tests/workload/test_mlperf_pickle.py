@@ -1,3 +1,7 @@
+"""Test the reader of the benchmark's pickled dataset, with files of several pandas versions and bad ones."""
+
+from __future__ import annotations
+
 import hashlib
 import pickle
 import subprocess
@@ -34,20 +38,20 @@ def sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def written(folder: Path, content: object) -> Path:
+def write_pickle(folder: Path, content: object) -> Path:
     path = folder / "dataset.pkl"
     path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
     return path
 
 
 def frame(**columns: Any) -> pd.DataFrame:
-    """The right rows with columns replaced; None takes a column away."""
+    """Return a valid DataFrame with columns replaced; None removes a column."""
     right = pd.DataFrame(ROWS).drop(columns=[name for name, values in columns.items() if values is None])
     return right.assign(**{name: values for name, values in columns.items() if values is not None})
 
 
 @pytest.mark.parametrize(("name", "samples"), [("pandas_1.5.3.pkl", 7), ("pandas_2.2.3.pkl", 8)])
-def test_what_older_pandas_wrote_is_read(root: Path, name: str, samples: int) -> None:
+def test_files_of_older_pandas_are_read(root: Path, name: str, samples: int) -> None:
     dataset = dataset_of(root / "tests/data/dataset" / name, samples)
     inputs, outputs = read_pickle_lengths(dataset)
     ids, texts = read_pickle_ids(dataset), read_pickle_texts(dataset)
@@ -61,9 +65,9 @@ def test_what_older_pandas_wrote_is_read(root: Path, name: str, samples: int) ->
 
 
 @pytest.mark.parametrize("as_ids", [list, tuple, np.array])
-def test_what_this_pandas_writes_is_read(tmp_path: Path, as_ids: Callable[[list[int]], Any]) -> None:
+def test_files_of_the_installed_pandas_are_read(tmp_path: Path, as_ids: Callable[[list[int]], Any]) -> None:
     ids = pd.Series([as_ids([1, 2, 3]), as_ids([4, 5]), as_ids([6])], dtype=object)
-    dataset = dataset_of(written(tmp_path, frame(tok_input=ids)))
+    dataset = dataset_of(write_pickle(tmp_path, frame(tok_input=ids)))
     inputs, outputs = read_pickle_lengths(dataset)
     assert inputs.tolist() == [3, 2, 1]
     assert outputs is not None
@@ -72,11 +76,11 @@ def test_what_this_pandas_writes_is_read(tmp_path: Path, as_ids: Callable[[list[
     assert read_pickle_texts(dataset) == ["a é", 'b\n"', "c"]
 
 
-def test_a_run_asks_every_row_once_a_pass_with_its_own_lengths(tmp_path: Path) -> None:
-    dataset = dataset_of(written(tmp_path, frame()))
+def test_every_pass_requests_every_row_with_its_own_lengths(tmp_path: Path) -> None:
+    dataset = dataset_of(write_pickle(tmp_path, frame()))
     inputs, outputs = draw_lengths(dataset, 9, True, 5)
     order = draw_rows(dataset, 9, 5)
-    assert [sorted(order[at : at + 3].tolist()) for at in (0, 3, 6)] == [[0, 1, 2]] * 3
+    assert [sorted(order[start : start + 3].tolist()) for start in (0, 3, 6)] == [[0, 1, 2]] * 3
     assert inputs.tolist() == [ROWS[row]["tok_input_len"] for row in order]
     assert outputs.tolist() == [ROWS[row]["tok_ref_output_len"] for row in order]
     assert [draw_rows(dataset, 90, seed).tolist() for seed in (5, 6)] != [
@@ -84,22 +88,20 @@ def test_a_run_asks_every_row_once_a_pass_with_its_own_lengths(tmp_path: Path) -
     ] * 2
 
 
-def test_answers_that_the_file_does_not_state_are_drawn_and_the_order_stays(tmp_path: Path) -> None:
-    dataset = dataset_of(written(tmp_path, frame(tok_ref_output_len=None)))
+def test_missing_answers_are_drawn_without_changing_the_order(tmp_path: Path) -> None:
+    dataset = dataset_of(write_pickle(tmp_path, frame(tok_ref_output_len=None)))
     inputs, outputs = draw_lengths(dataset, 6, True, 5)
     assert inputs.tolist() == [ROWS[row]["tok_input_len"] for row in draw_rows(dataset, 6, 5)]
     assert outputs.mean() == pytest.approx(dataset.outputs.mean_tokens, rel=0.01)
 
 
 @pytest.mark.parametrize("stated", [True, False])
-def test_a_sample_asks_rows_with_their_own_lengths_as_a_whole_run_pairs_them(
-    tmp_path: Path, stated: bool
-) -> None:
-    some = [
+def test_a_stratified_run_pairs_lengths_as_a_whole_run_does(tmp_path: Path, stated: bool) -> None:
+    numbered = [
         {**ROWS[0], "tok_input": [1] * n, "tok_input_len": n, "tok_ref_output_len": n} for n in range(1, 41)
     ]
-    rows = pd.DataFrame(some) if stated else pd.DataFrame(some).drop(columns="tok_ref_output_len")
-    dataset = dataset_of(written(tmp_path, rows), samples=40)
+    rows = pd.DataFrame(numbered) if stated else pd.DataFrame(numbered).drop(columns="tok_ref_output_len")
+    dataset = dataset_of(write_pickle(tmp_path, rows), samples=40)
     order = draw_rows(dataset, 8, 5, stratified=True)
     inputs, outputs = draw_lengths(dataset, 8, False, 5, stratified=True)
     assert inputs.tolist() == [1 + row for row in order]
@@ -107,8 +109,8 @@ def test_a_sample_asks_rows_with_their_own_lengths_as_a_whole_run_pairs_them(
     assert outputs.tolist() == [whole[length] for length in inputs.tolist()]
 
 
-class Evil:
-    """Pickled, it names a call that leaves a file behind."""
+class HarmfulObject:
+    """Pickle as a call that leaves a file behind."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         self._reduced = (call, arguments)
@@ -117,17 +119,17 @@ class Evil:
         return self._reduced
 
 
-def in_a_column(evil: Evil) -> pd.DataFrame:
-    return frame(input=pd.Series([evil] * len(ROWS), dtype=object))
+def as_a_column(harmful: HarmfulObject) -> pd.DataFrame:
+    return frame(input=pd.Series([harmful] * len(ROWS), dtype=object))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: [evil], in_a_column])
+@pytest.mark.parametrize("wrap", [lambda harmful: harmful, lambda harmful: [harmful], as_a_column])
 @pytest.mark.parametrize("call", [subprocess.run, eval, Path, getattr])
-def test_nothing_that_a_pickle_names_is_run(tmp_path: Path, wrap: Any, call: Callable[..., Any]) -> None:
+def test_no_call_in_a_pickle_is_executed(tmp_path: Path, wrap: Any, call: Callable[..., Any]) -> None:
     left = tmp_path / "left"
     argument = {subprocess.run: ["touch", str(left)], eval: f"open({str(left)!r}, 'w')"}.get(call, str(left))
-    path = written(tmp_path, wrap(Evil(call, argument)))
+    path = write_pickle(tmp_path, wrap(HarmfulObject(call, argument)))
     with pytest.raises(ConfigurationError, match=r"it names .*, which no DataFrame of prompts needs"):
         read_pickle_texts(dataset_of(path))
     assert not left.exists()
@@ -145,9 +147,9 @@ def test_nothing_that_a_pickle_names_is_run(tmp_path: Path, wrap: Any, call: Cal
         (frame().iloc[:2], "2 rows, but load.dataset.samples is 3; set load.dataset.samples=2"),
     ],
 )
-def test_what_is_no_such_frame_is_refused(tmp_path: Path, content: object, found: str) -> None:
+def test_pickles_without_a_valid_frame_are_refused(tmp_path: Path, content: object, found: str) -> None:
     with pytest.raises(ConfigurationError, match=found):
-        read_pickle_texts(dataset_of(written(tmp_path, content)))
+        read_pickle_texts(dataset_of(write_pickle(tmp_path, content)))
 
 
 @pytest.mark.parametrize(
@@ -164,18 +166,18 @@ def test_what_is_no_such_frame_is_refused(tmp_path: Path, content: object, found
 )
 def test_wrong_lengths_are_refused(tmp_path: Path, columns: dict[str, Any], found: str) -> None:
     with pytest.raises(ConfigurationError, match=found):
-        read_pickle_lengths(dataset_of(written(tmp_path, frame(**columns))))
+        read_pickle_lengths(dataset_of(write_pickle(tmp_path, frame(**columns))))
 
 
 @pytest.mark.parametrize("ids", [[1.5], ["a"], [-1], "text", 7, None, [[1, 2]]])
-def test_what_are_no_token_ids_is_refused(tmp_path: Path, ids: object) -> None:
+def test_invalid_token_ids_are_refused(tmp_path: Path, ids: object) -> None:
     column = pd.Series([[1, 2, 3], ids, [6]], dtype=object)
     with pytest.raises(ConfigurationError, match="row 1: tok_input holds"):
-        read_pickle_ids(dataset_of(written(tmp_path, frame(tok_input=column))))
+        read_pickle_ids(dataset_of(write_pickle(tmp_path, frame(tok_input=column))))
 
 
-def test_only_the_file_of_the_trial_is_read(tmp_path: Path) -> None:
-    path = written(tmp_path, frame())
+def test_only_the_file_with_the_pinned_hash_is_read(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path, frame())
     with pytest.raises(ConfigurationError, match=r"a pickle is read only with load\.dataset\.sha256"):
         read_pickle_texts(dataset_of(path, sha256=None))
     with pytest.raises(ConfigurationError, match="not the file of this trial"):
@@ -184,17 +186,17 @@ def test_only_the_file_of_the_trial_is_read(tmp_path: Path) -> None:
         read_pickle_texts(dataset_of(tmp_path / "elsewhere.pkl", sha256="0" * 64))
 
 
-class Short:
-    """Pickled, it is an array that lacks an item."""
+class ShortArray:
+    """Pickle as an array that lacks an item."""
 
     def __reduce__(self) -> Any:
         rebuild, arguments, (*state, items) = np.array([[1], [2, 3], [4]], object).__reduce__()  # type: ignore[misc]
         return rebuild, arguments, (*state, items[:2])
 
 
-def test_an_array_that_lacks_an_item_is_refused_and_kills_nothing(tmp_path: Path) -> None:
+def test_an_array_that_lacks_an_item_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"it has 2 items for an array of shape \(3,\)"):
-        read_pickle_texts(dataset_of(written(tmp_path, Short())))
+        read_pickle_texts(dataset_of(write_pickle(tmp_path, ShortArray())))
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_an_array_that_lacks_an_item_is_refused_and_kills_nothing(tmp_path: Path
 def test_noise_in_a_pickle_is_refused_or_harmless(tmp_path: Path, noise: bytes, at: int) -> None:
     right = pickle.dumps(frame())
     at = min(at, len(right))
-    path = written(tmp_path, right[:at] + noise + right[at + len(noise) :])
+    path = write_pickle(tmp_path, right[:at] + noise + right[at + len(noise) :])
     try:
         texts = read_pickle_texts(dataset_of(path))
     except ConfigurationError:
@@ -211,8 +213,8 @@ def test_noise_in_a_pickle_is_refused_or_harmless(tmp_path: Path, noise: bytes, 
     assert len(texts) == len(ROWS)
 
 
-def test_composing_pins_the_file_and_the_simulated_rack_asks_its_lengths(tmp_path: Path) -> None:
-    path = written(tmp_path, frame())
+def test_composing_pins_the_hash_and_lengths_come_from_the_file(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path, frame())
     load = compose_overrides((f"load.dataset.path={path}", "load.dataset.samples=3")).settings.load
     assert load.dataset.sha256 == sha256(path)
     assert load.dataset.holds_prompts

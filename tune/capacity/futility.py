@@ -1,4 +1,4 @@
-"""When a run that goes on can no longer hold its SLO. Pure."""
+"""Decide when a run in progress can no longer hold its SLO (stopping for futility). Pure."""
 
 from __future__ import annotations
 
@@ -16,50 +16,74 @@ from tune.records.requests import RequestLog
 from tune.spec.load import Slo
 
 
-def more_than_half(held: Iterable[bool], of: int) -> bool:
-    """Whether more than half of `of` verdicts are True; takes no more of them than decide it."""
+def more_than_half(verdicts: Iterable[bool], count: int) -> bool:
+    """Return whether more than half of `count` verdicts are True; consume only as many as decide it."""
     counts = [0, 0]
-    for one in held:
-        counts[one] += 1
-        if 2 * counts[True] > of or 2 * counts[False] >= of:
+    for verdict in verdicts:
+        counts[verdict] += 1
+        if 2 * counts[True] > count or 2 * counts[False] >= count:
             break
-    return 2 * counts[True] > of
+    return 2 * counts[True] > count
 
 
 class Futility(NamedTuple):
-    """Of the first `queries` requests more are late than the whole run forgives; known `after_ns`."""
+    """Hold the point at which a run became futile.
+
+    Among its first `queries` requests more are late than the whole run allows. That is known `after_ns`
+    nanoseconds from its start.
+    """
 
     queries: int
     after_ns: int
 
 
 def late_requests(log: RequestLog, slo: Slo) -> tuple[NDArray[np.bool_], ...]:
-    """Which requests are late, one array (n,) a limit that is not lifted. Unanswered ones are late."""
+    """Return which requests are late, one array (n,) for each limit that applies.
+
+    A request without an answer is late.
+    """
     good = answered(log)
     ttft_ns = log.first_token_ns - log.scheduled_ns
     tpot_ns = (log.done_ns - log.first_token_ns) // np.maximum(log.output_tokens - 1, 1)
-    found = []
+    late = []
     if slo.ttft_p99_s is not None:
-        found.append(~good | (ttft_ns > limit_ns(slo.ttft_p99_s)))
+        late.append(~good | (ttft_ns > limit_ns(slo.ttft_p99_s)))
     if slo.tpot_p99_s is not None:
-        found.append(~good | ((log.output_tokens > 1) & (tpot_ns > limit_ns(slo.tpot_p99_s))))
-    return tuple(found)
+        late.append(~good | ((log.output_tokens > 1) & (tpot_ns > limit_ns(slo.tpot_p99_s))))
+    return tuple(late)
 
 
 def find_futility(log: RequestLog, slo: Slo, planned: int) -> Futility | None:
-    """From when on a run of `planned` queries that begins as `log` cannot hold its SLO; None where it can.
+    """Find the earliest point at which a run cannot hold its SLO any more.
 
-    Exact: however few of the others are late, LoadGen's early stopping would not pass
-    (tune/loadgen/early_stopping.py). Counted are requests whose turn has come and is over, in order of
-    arrival, so that those that are quick do not count before those that are slow; as many at least as a
-    verdict needs.
+    Parameters
+    ----------
+    log
+        Requests of the run so far, in order of arrival.
+    slo
+        Limits that the run must hold.
+    planned
+        Number of requests that the whole run will have.
+
+    Returns
+    -------
+    Futility | None
+        None while the run can still hold its SLO.
+
+    Notes
+    -----
+    The test is exact: even if no other request were late, LoadGen's early stopping would not pass
+    (tune/loadgen/early_stopping.py). Requests are counted in order of arrival once all before them are over,
+    so that fast ones do not count before slow ones, and at least as many as a verdict needs.
     """
-    most = late_allowed(planned)
-    if most < 0:
+    allowed = late_allowed(planned)
+    if allowed < 0:
         return None
-    ends = [int(np.argmax(np.cumsum(late) > most)) for late in late_requests(log, slo) if late.sum() > most]
+    ends = [
+        int(np.argmax(np.cumsum(late) > allowed)) for late in late_requests(log, slo) if late.sum() > allowed
+    ]
     if not ends:
         return None
     queries = max(min(ends) + 1, MIN_QUERIES)
-    over: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
-    return Futility(queries, int(over.max()))
+    over_ns: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
+    return Futility(queries, int(over_ns.max()))

@@ -1,4 +1,4 @@
-"""The search for the highest rate on one deployment, wherever that is, with the record it leaves."""
+"""Run the capacity search on one deployment of any backend, and leave its record."""
 
 from __future__ import annotations
 
@@ -23,30 +23,48 @@ from tune.spec.trial import TrialSpec, probe_folder
 
 
 class RunProbe(Protocol):
-    """One LoadGen run on the deployment."""
+    """Run LoadGen once on the deployment."""
 
     def __call__(self, spec: TrialSpec, folder: Path, *, full: bool) -> bool:
-        """Leave the record of the load of `spec` in `folder`, a new one, with the deployment drained.
+        """Leave the record of the load of `spec` in the new `folder`, with the deployment drained.
 
-        True where the run was stopped: one that is `full` is, when it can no longer hold its SLO; its record
-        ends where that was certain.
+        Returns True if the run was stopped. A `full` run is stopped when it can no longer hold its SLO, and
+        its record ends where that was certain.
         """
 
 
 def find_capacity(
     spec: TrialSpec, calibration: Calibration, attempt: Path, run: RunProbe
 ) -> Iterator[ProbeVerdict | CapacityResult]:
-    """Probe one deployment of `spec` by `run` until the answer is known, and leave it in `attempt`.
+    """Search for the capacity of one deployment of `spec`.
 
-    `calibration` is what the forecast begins with; a rate to beat lies in `attempt`. Yields what
-    tune.capacity.search.explore does; each probe has left its folder then, the answer its capacity.json.
-    Raises what `run` and tune.analysis.measure do.
+    Parameters
+    ----------
+    spec
+        Trial whose load is searched.
+    calibration
+        Calibration that the forecast begins with.
+    attempt
+        Folder of the attempt; it may hold an early-stop threshold. Probe folders and capacity.json go here.
+    run
+        Runs one probe.
+
+    Yields
+    ------
+    ProbeVerdict | CapacityResult
+        Each probe once its folder is complete, and the result last, once capacity.json is written.
+
+    Raises
+    ------
+    TuneError
+        As `run` and tune.analysis.measure raise it.
     """
-    forecast, numbers, goal = SimulatorForecast(spec, calibration), count(1), read_early_stop(attempt)
-    early_stop_qps = goal.early_stop_qps if goal else None
+    forecast, numbers, early_stop = SimulatorForecast(spec, calibration), count(1), read_early_stop(attempt)
+    early_stop_qps = early_stop.early_stop_qps if early_stop else None
 
-    def measure_next(ask: ProbePlan) -> tuple[RequestLog, bool | None]:
-        return measure_probe(ask, spec, attempt / probe_folder(next(numbers)), run)
+    def measure_next(plan: ProbePlan) -> tuple[RequestLog, bool | None]:
+        """Measure the next probe."""
+        return measure_probe(plan, spec, attempt / probe_folder(next(numbers)), run)
 
     for step in search_capacity(spec.load, forecast, measure_next, early_stop_qps):
         if isinstance(step, CapacityResult):
@@ -64,12 +82,17 @@ def find_capacity(
 
 
 def measure_probe(
-    ask: ProbePlan, spec: TrialSpec, folder: Path, run: RunProbe
+    plan: ProbePlan, spec: TrialSpec, folder: Path, run: RunProbe
 ) -> tuple[RequestLog, bool | None]:
-    """The record of one probe of a deployment of `spec`, and whether it held; None for one not to trust."""
-    load = spec.load.at(ask.target_qps)
-    asked = spec.model_copy(update={"load": load if ask.queries is None else load.sample(ask.queries)})
-    stopped = run(asked, folder, full=ask.queries is None)
-    write_probe_request(folder, ProbeRequest(target_qps=ask.target_qps, queries=ask.queries, stopped=stopped))
-    probe = measure(folder, asked, folder.name)
+    """Run one probe of a deployment of `spec`; return its requests and whether the SLO held.
+
+    The verdict is None for an invalid measurement.
+    """
+    load = spec.load.at(plan.target_qps)
+    probe_load = load if plan.queries is None else load.sample(plan.queries)
+    probe_spec = spec.model_copy(update={"load": probe_load})
+    stopped = run(probe_spec, folder, full=plan.queries is None)
+    request = ProbeRequest(target_qps=plan.target_qps, queries=plan.queries, stopped=stopped)
+    write_probe_request(folder, request)
+    probe = measure(folder, probe_spec, folder.name)
     return read_requests(folder / REQUESTS_FILE), probe.feasible if probe.valid else None

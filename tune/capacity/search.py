@@ -1,7 +1,7 @@
-"""The highest rate that holds the SLO, on one deployment: which probe comes next, or the answer. Pure.
+"""Plan the probes that find the highest rate at which one deployment holds its SLO. Pure.
 
-A run of full length costs most of what a deployment costs, so a few short probes come first, and a forecast
-that has learned from them says where the one run of full length belongs.
+Full runs take most of a deployment's time, so a few short probes come first. A forecast fitted to them says
+where the full run belongs.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ from tune.records.requests import RequestLog
 from tune.spec.load import Load, readable_qps
 from tune.spec.split import Role
 
-SHORT_QUERIES = 1200
-"""Of a short probe, and never more than SHORT_FRAC of the run of full length. Our choice: enough to tell the
-mean TTFT to about 4 % (sd)."""
+SHORT_PROBE_QUERIES = 1200
+"""Requests of a short probe, but never more than SHORT_PROBE_MAX_FRAC of the full run. Chosen here: enough to
+measure the mean TTFT to about 4 % (standard deviation)."""
 
-SHORT_FRAC = 1 / 7
+SHORT_PROBE_MAX_FRAC = 1 / 7
+"""Largest share of a full run's requests that a short probe has."""
 
-NEAR_FRAC = 0.08
-"""A short probe this near to the forecast has shown the rack where it matters."""
+FORECAST_AGREEMENT_FRAC = 0.08
+"""Short probes end when the last one lies this near to the forecast rate."""
 
-MOST_SHORT, MOST_FULL = 4, 6
+MAX_SHORT_PROBES, MAX_FULL_RUNS = 4, 6
+"""Limits of the number of probes on one deployment."""
 
-STEP_FRAC, MOST_STEPS = 0.008, 4
-"""A run of full length that missed is followed by one at a rate lower by this at least; one that should hold,
-but not in all orders together, is put lower by up to so many such steps."""
+FULL_RUN_STEP_FRAC, MAX_POOLED_STEPS = 0.008, 4
+"""After a full run that missed, the next one is lower by at least this share. A full run whose rate should
+hold in its own shuffle, but not pooled over many, is lowered by up to this number of such steps."""
 
-DOUBT_FRAC = 0.05
-"""A run of full length that missed, as one at a rate higher by this should have, is repeated. Our choice."""
+REPEAT_RESIDUAL_FRAC = 0.05
+"""A full run is repeated if it missed as a run at a rate higher by this share should have. Chosen here."""
 
-BEATEN_FRAC = 0.05
-"""A deployment whose forecast, after a probe that missed, lies so far below the rate to beat is given up. Our
-choice: what that costs in wrong verdicts is in docs/benchmarks.md."""
+EARLY_STOP_MARGIN_FRAC = 0.05
+"""After a probe that missed, a deployment is stopped early if its forecast lies below the early-stop
+threshold by this share. Chosen here; docs/benchmarks.md says what it costs in wrong verdicts."""
 
-MARGIN_FRAC = 0.012
-"""How far below the forecast boundary a run of full length is placed."""
+FULL_RUN_MARGIN_FRAC = 0.012
+"""How far below the forecast capacity a full run is placed, as a share of it."""
 
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """One probe: the run of full length where `queries` is None, else a short one, as Load.sample says."""
+    """Describe one probe: a short one of `queries` requests (Load.sample), or the full run if None."""
 
     target_qps: float
     queries: int | None
@@ -51,18 +53,22 @@ class ProbePlan:
 
 @dataclass(frozen=True)
 class ProbeVerdict:
-    """What a probe came to: whether every limit held, None where it cannot be trusted."""
+    """Hold one probe and whether every limit of the SLO held; None if the measurement is invalid."""
 
-    ask: ProbePlan
-    held: bool | None
+    plan: ProbePlan
+    slo_held: bool | None
 
 
 @dataclass(frozen=True)
 class CapacityResult:
-    """`verified_qps`: the highest rate whose run of full length held, None where none did. `missed_qps`: the
-    lowest that did not, above it. `capacity_qps`: where half of all orders of lengths would hold;
-    `prefill_capacity_qps`, `decode_capacity_qps`: what that pool could do were the other no limit. `censored`: the deployment
-    was given up, since the boundary is clearly below the rate to beat."""
+    """Hold the result of a capacity search; rates are queries/s.
+
+    `verified_qps` is the highest rate whose full run held, None if none did. `missed_qps` is the lowest rate
+    above it whose full run did not hold. `capacity_qps` is the estimated rate that holds under half of all
+    shuffles. `prefill_capacity_qps` and `decode_capacity_qps` are what each pool sustains when the other
+    never limits it. `censored` means that the deployment was stopped early, because its capacity is clearly
+    below the early-stop threshold.
+    """
 
     verified_qps: float | None
     missed_qps: float | None
@@ -73,29 +79,32 @@ class CapacityResult:
 
 
 class Forecast(Protocol):
-    """What is expected of the deployment, by all that was seen of it."""
+    """Forecast the deployment's behaviour at any rate from its probes."""
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
-        """Take in a probe at `target_qps`: `log` holds its requests from the first on, none left out.
+        """Fit the forecast to one more probe at `target_qps`.
 
-        `full`: it was to be the run of full length, whether or not it came to its end.
+        `log` holds its requests from the first on, without gaps. `full` marks a run planned at full length,
+        even if it was stopped.
         """
 
     def full_run_qps(self) -> float:
-        """The highest rate at which a run of full length should hold, in its own order of lengths, or 0."""
+        """Return the highest rate at which a full run should hold in its own shuffle; 0 if none."""
 
     def capacity_qps(self) -> float:
-        """The highest rate at which a run of full length should hold in half of all orders, or 0."""
+        """Return the highest rate at which a full run should hold under half of all shuffles; 0 if none."""
 
     def holds_pooled(self, qps: float) -> bool:
-        """Whether the requests of runs of full length in many orders, taken together, should hold the SLO."""
+        """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""
 
     def pool_capacity_qps(self, role: Role) -> float:
-        """What `capacity_qps` would be were the other pool no limit."""
+        """Return the capacity if the other pool never limited it."""
 
-    def surprise(self) -> float:
-        """How the last run of full length did beside what all probes together make expect, as ln of a rate:
-        -0.05 is to have done as a run at a rate 5 % higher should."""
+    def log_rate_residual(self) -> float:
+        """Return how the last full run compares with the forecast from all probes, as a log rate ratio.
+
+        A value of -0.05 means that it performed like a run at a rate 5 % higher.
+        """
 
 
 def search_capacity(
@@ -104,101 +113,139 @@ def search_capacity(
     measure: Callable[[ProbePlan], tuple[RequestLog, bool | None]],
     early_stop_qps: float | None = None,
 ) -> Iterator[ProbeVerdict | CapacityResult]:
-    """Probe by `measure`, which returns the record of a probe and whether it held, up to the answer.
+    """Run probes until the capacity is known.
 
-    `early_stop_qps`: as `next_step` says. Yields each probe as it ends, the answer last.
+    Parameters
+    ----------
+    load
+        Load of the trial.
+    forecast
+        Fitted to each probe as it ends.
+    measure
+        Runs a probe; returns its requests and whether the SLO held.
+    early_stop_qps
+        Early-stop threshold, see `next_step`.
+
+    Yields
+    ------
+    ProbeVerdict | CapacityResult
+        Each probe as it ends, and the result last.
     """
-    seen: list[ProbeVerdict] = []
-    while isinstance(step := next_step(seen, forecast, load, early_stop_qps), ProbePlan):
-        log, held = measure(step)
+    verdicts: list[ProbeVerdict] = []
+    while isinstance(step := next_step(verdicts, forecast, load, early_stop_qps), ProbePlan):
+        log, slo_held = measure(step)
         forecast.learn(step.target_qps, log, full=step.queries is None)
-        seen.append(ProbeVerdict(step, held))
-        yield seen[-1]
+        verdicts.append(ProbeVerdict(step, slo_held))
+        yield verdicts[-1]
     yield step
 
 
 def next_step(
-    seen: Sequence[ProbeVerdict], forecast: Forecast, load: Load, early_stop_qps: float | None = None
+    verdicts: Sequence[ProbeVerdict], forecast: Forecast, load: Load, early_stop_qps: float | None = None
 ) -> ProbePlan | CapacityResult:
-    """The next probe after those `seen`, in order, or the answer.
+    """Return the next probe, or the result.
 
-    `load`: of the trial, its rate the first one where the forecast knows of none. None outside its bracket is
-    asked: what holds there at its end, or misses, is the answer. `early_stop_qps`: only an answer above it matters;
-    a first probe goes just there, and a deployment that clearly stays below it is given up.
+    Parameters
+    ----------
+    verdicts
+        Probes so far, in order.
+    forecast
+        Forecast fitted to all of them.
+    load
+        Load of the trial. Its rate is probed first if the forecast knows of no rate that holds. No rate
+        outside its range is probed: a run that holds at the upper end or misses at the lower end is final.
+    early_stop_qps
+        Early-stop threshold in queries/s. Only a capacity above it matters, so the first probe is placed just
+        above it, and a deployment that clearly stays below it is stopped early.
+
+    Returns
+    -------
+    ProbePlan | CapacityResult
     """
-    if early_stop_qps and not seen:
-        return _short(early_stop_qps * (1 + load.resolution), load)
+    if early_stop_qps and not verdicts:
+        return _short_probe(early_stop_qps * (1 + load.resolution), load)
     forecast_qps = forecast.full_run_qps()
-    if early_stop_qps and _beaten(seen, forecast_qps, early_stop_qps):
-        return _answer(None, None, forecast, censored=True)
-    expected_capacity_qps = load.within(forecast_qps) if forecast_qps else 0.0
-    short = [one for one in seen if one.ask.queries is not None]
-    full = [one for one in seen if one.ask.queries is None]
-    if not seen or (expected_capacity_qps and not full and not _shown(short, expected_capacity_qps)):
-        return _short(expected_capacity_qps or load.target_qps, load)
-    if full and _doubtful(full, forecast):
-        return ProbePlan(full[-1].ask.target_qps, None)
-    verdicts = {one.ask.target_qps: one.held for one in full}
-    confirmed = max((qps for qps, held in verdicts.items() if held), default=None)
-    missed = min((qps for qps, held in verdicts.items() if not held), default=None)
-    capacity_qps = forecast.capacity_qps()
-    ahead = min(expected_capacity_qps, capacity_qps * (1 - MARGIN_FRAC))
+    if early_stop_qps and _is_dominated(verdicts, forecast_qps, early_stop_qps):
+        return _result(None, None, forecast, censored=True)
+    expected_qps = load.within(forecast_qps) if forecast_qps else 0.0
+    short = [verdict for verdict in verdicts if verdict.plan.queries is not None]
+    full = [verdict for verdict in verdicts if verdict.plan.queries is None]
+    if not verdicts or (expected_qps and not full and not _short_probes_suffice(short, expected_qps)):
+        return _short_probe(expected_qps or load.target_qps, load)
+    if full and _needs_repeat(full, forecast):
+        return ProbePlan(full[-1].plan.target_qps, None)
+    by_rate = {verdict.plan.target_qps: verdict.slo_held for verdict in full}
+    verified = max((qps for qps, slo_held in by_rate.items() if slo_held), default=None)
+    missed = min((qps for qps, slo_held in by_rate.items() if not slo_held), default=None)
+    planned_qps = _full_run_qps(missed, expected_qps, forecast, load)
+    least_qps = verified * (1 + load.resolution) if verified is not None else 0.0
+    at_missed = missed is not None and planned_qps >= missed
+    invalid = bool(full) and full[-1].slo_held is None
+    if not (planned_qps <= least_qps or at_missed or invalid or len(full) >= MAX_FULL_RUNS):
+        planned_qps = load.within(readable_qps(_pooled_qps(planned_qps, forecast)))
+        if planned_qps > least_qps:
+            return ProbePlan(planned_qps, None)
+    return _result(verified, missed, forecast)
+
+
+def _full_run_qps(missed: float | None, expected_qps: float, forecast: Forecast, load: Load) -> float:
+    """Return where the forecast places the next full run; 0 if no rate should hold.
+
+    It lies below the forecast capacity by FULL_RUN_MARGIN_FRAC and below the lowest rate `missed`.
+    """
+    qps = min(expected_qps, forecast.capacity_qps() * (1 - FULL_RUN_MARGIN_FRAC))
     if missed is not None:
-        ahead = min(ahead, missed * (1 - STEP_FRAC))
-    ahead = load.within(readable_qps(ahead)) if ahead else 0.0
-    enough_qps = confirmed * (1 + load.resolution) if confirmed is not None else 0.0
-    lowest_missed = missed is not None and ahead >= missed
-    untrusted = bool(full) and full[-1].held is None
-    if not (ahead <= enough_qps or lowest_missed or untrusted or len(full) >= MOST_FULL):
-        ahead = load.within(readable_qps(_safe(ahead, forecast)))
-        if ahead > enough_qps:
-            return ProbePlan(ahead, None)
-    return _answer(confirmed, missed, forecast)
+        qps = min(qps, missed * (1 - FULL_RUN_STEP_FRAC))
+    return load.within(readable_qps(qps)) if qps else 0.0
 
 
-def _answer(
-    confirmed: float | None, missed: float | None, forecast: Forecast, censored: bool = False
+def _result(
+    verified: float | None, missed: float | None, forecast: Forecast, censored: bool = False
 ) -> CapacityResult:
-    alone = (forecast.pool_capacity_qps("prefill"), forecast.pool_capacity_qps("decode"))
-    return CapacityResult(confirmed, missed, forecast.capacity_qps(), *alone, censored)
+    """Return the result with the capacities of the forecast."""
+    pools = (forecast.pool_capacity_qps("prefill"), forecast.pool_capacity_qps("decode"))
+    return CapacityResult(verified, missed, forecast.capacity_qps(), *pools, censored)
 
 
-def _safe(qps: float, forecast: Forecast) -> float:
-    """The highest rate up to `qps` that should hold in all orders together, or one MOST_STEPS lower."""
-    for _ in range(MOST_STEPS):
+def _pooled_qps(qps: float, forecast: Forecast) -> float:
+    """Lower `qps` by up to MAX_POOLED_STEPS steps until it should hold pooled over shuffles."""
+    for _ in range(MAX_POOLED_STEPS):
         if forecast.holds_pooled(qps):
             break
-        qps *= 1 - STEP_FRAC
+        qps *= 1 - FULL_RUN_STEP_FRAC
     return qps
 
 
-def _short(qps: float, load: Load) -> ProbePlan:
+def _short_probe(qps: float, load: Load) -> ProbePlan:
+    """Return a short probe near `qps`."""
     return ProbePlan(load.within(readable_qps(load.within(qps))), short_run_queries(load.expected_queries))
 
 
-def _beaten(seen: Sequence[ProbeVerdict], forecast_qps: float, early_stop_qps: float) -> bool:
-    """Whether a probe missed, none of full length held, and the forecast lies clearly below `early_stop_qps`."""
-    held = any(one.held and one.ask.queries is None for one in seen)
-    missed = any(one.held is False for one in seen)
-    return missed and not held and forecast_qps < early_stop_qps * (1 - BEATEN_FRAC)
+def _is_dominated(verdicts: Sequence[ProbeVerdict], forecast_qps: float, early_stop_qps: float) -> bool:
+    """Return whether to stop early: a probe missed, no full run held, the forecast is clearly too low."""
+    held = any(verdict.slo_held and verdict.plan.queries is None for verdict in verdicts)
+    missed = any(verdict.slo_held is False for verdict in verdicts)
+    return missed and not held and forecast_qps < early_stop_qps * (1 - EARLY_STOP_MARGIN_FRAC)
 
 
 def short_run_queries(planned: int) -> int:
-    """Of a short probe of a run of `planned`: enough for a verdict on a p99 where that has as many."""
-    return min(planned, max(MIN_QUERIES, min(SHORT_QUERIES, int(planned * SHORT_FRAC))))
+    """Return the requests of a short probe of a run of `planned`; enough for a p99 verdict if that is."""
+    return min(planned, max(MIN_QUERIES, min(SHORT_PROBE_QUERIES, int(planned * SHORT_PROBE_MAX_FRAC))))
 
 
-def _doubtful(full: Sequence[ProbeVerdict], forecast: Forecast) -> bool:
-    """Whether the last run of full length is to be repeated: it said nothing, or not what the others say.
+def _needs_repeat(full: Sequence[ProbeVerdict], forecast: Forecast) -> bool:
+    """Return whether to repeat the last full run: it was invalid, or missed against the forecast.
 
-    Once at each rate: what it comes to then counts.
+    Each rate is repeated at most once; the second verdict counts.
     """
     last = full[-1]
-    if last.held or sum(one.ask == last.ask for one in full) > 1:
+    if last.slo_held or sum(verdict.plan == last.plan for verdict in full) > 1:
         return False
-    return last.held is None or forecast.surprise() < -DOUBT_FRAC
+    return last.slo_held is None or forecast.log_rate_residual() < -REPEAT_RESIDUAL_FRAC
 
 
-def _shown(short: Sequence[ProbeVerdict], expected_capacity_qps: float) -> bool:
-    """Whether short probes have shown all that they can."""
-    return len(short) == MOST_SHORT or abs(expected_capacity_qps / short[-1].ask.target_qps - 1) <= NEAR_FRAC
+def _short_probes_suffice(short: Sequence[ProbeVerdict], expected_qps: float) -> bool:
+    """Return whether no further short probe is needed before a full run at `expected_qps`."""
+    if len(short) == MAX_SHORT_PROBES:
+        return True
+    return abs(expected_qps / short[-1].plan.target_qps - 1) <= FORECAST_AGREEMENT_FRAC

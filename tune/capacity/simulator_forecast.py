@@ -1,307 +1,254 @@
-"""What the simulated rack, fitted to the probes of one deployment, expects of it at other rates.
+"""Forecast a deployment's behaviour at any rate with the simulator, fitted to its probes.
 
-The rack under test is taken for the simulated one with its prefill steps, its decode steps and the time
-before prefill each longer by a factor, and possibly one of a few hypotheses. Probe and simulation have the
-same arrivals and lengths, so that bursts, which make a p99, compare with themselves.
+The hardware is assumed to behave like the simulator with prefill steps, decode steps and time before prefill
+each scaled by a factor, and possibly with one of a few hypotheses. Probe and simulation have equal arrivals
+and lengths, so bursts, which decide a p99, are compared with themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from tune.capacity.futility import late_requests, more_than_half
+from tune.capacity.probe_statistics import STATISTIC_LOG_SD, limit_shares, log_statistics, max_late
+from tune.capacity.simulator_fit import FACTOR_LOG_SD, best_fit, initial_fits, refined, scaled
 from tune.core.arrays import FloatArray
 from tune.loadgen.early_stopping import PERCENTILE, late_allowed
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
-from tune.spec.load import Load, Slo
+from tune.spec.load import Load
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
-FACTORS = {"prefill_scale": 0.15, "decode_scale": 0.15, "ttft_overhead_s": 1.0}
-"""What is fitted by a factor, and the prior standard deviation of its ln. Our choice."""
-
-SLOW_WORKER_SCALE = 1.14
-"""Of the last decode worker, in the hypothesis that it is slow. It explains the TPOT of NVIDIA's MLPerf
-Inference v5.1 run as well as the other hypothesis does."""
-
-SLOW_HEAD_SCALE = 1.1
-"""Of the workers beside the front end, in the hypothesis that it slows them. Our choice."""
-
-STATISTIC_SD = np.array([0.04, 0.03, 0.03, 0.05, 0.10, 0.02, 0.02])
-"""How far ln of each statistic of 1,000 requests may lie from the simulated one: mean, p10, p50, p90 and
-p98 of TTFT, mean and p90 of TPOT. Our choice."""
-
-OTHER_HYPOTHESIS_COST = 1.0
-"""By how much another hypothesis must lower the sum of squares to be preferred to the calibration's own."""
-
 EXPECTED_LATE_FRAC = 0.93
-"""Share of the late requests that LoadGen forgives which a run to be confirmed is expected to have."""
+"""Share of the late requests that LoadGen allows which a planned full run is expected to have."""
 
 SHUFFLES = 25
+"""Number of simulated shuffles that stand for all shuffles."""
+
 FIRST_OTHER_SHUFFLE = 50
+"""First shuffle seed of the simulated shuffles."""
+
 LOWEST_FRAC, HIGHEST_FRAC = 1 / 32, 32.0
-"""Of the rate of the trial: rates outside are not looked at."""
+"""Lowest and highest rate that is considered, as a fraction of the trial's rate."""
 
 MAX_POOL_CAPACITY_RATIO = 4.0
-"""Times the boundary; what a pool alone could do beyond it is not looked for."""
+"""A pool capacity is searched up to this multiple of the capacity."""
 
-_TOLERANCE, _STRIDE, _LOWEST_ALONE = 1.003, 1.25, 0.97
-_MOST_STEPS, _LONGEST_STEP, _NUDGE = 6, 0.15, 0.01
-_HEAVIEST, _LOOSE_SD = 2.0, 3.0
-_RIVAL_FRAC = 0.1
+_RATE_TOLERANCE, _BRACKET_FACTOR, _POOL_START_FRAC = 1.003, 1.25, 0.97
+"""Ratio of rates at which a bisection ends, factor by which a bracket grows, and where the search for a pool
+capacity starts as a fraction of the capacity."""
+
+_CAPACITY_RANGE_FRACS = (0.93, 1.07)
+"""The capacity under half of all shuffles is searched between these fractions of that under the own one."""
+
+_MAX_PROBE_WEIGHT, _ROBUST_SCALE_SDS = 2.0, 3.0
+"""Largest weight of a probe, and the difference in standard deviations from which residuals grow with the
+logarithm of the difference."""
+
+_RESIDUAL_RANGE_FRAC = 0.1
+"""The rate residual of a full run is searched within this fraction of its rate."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Shown:
-    """What one probe showed: its rate, of how many requests from the first on, and their statistics."""
+class _Probe:
+    """Hold one probe: its rate, its number of requests, their statistics and shares of the limits."""
 
     target_qps: float
     queries: int
     full: bool
     statistics: FloatArray
-    used_ttft: float
-    used_tpot: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    hypothesis: dict[str, float]
-    logs: FloatArray
-    cost: float = 0.0
+    ttft_share: float
+    tpot_share: float
 
 
 class SimulatorForecast:
-    """A forecast for the trial `spec` that begins with `calibration` and learns from probes."""
+    """Forecast the trial `spec` from `calibration` and the probes so far; implements Forecast."""
 
     def __init__(self, spec: TrialSpec, calibration: Calibration) -> None:
         self._spec, self._calibration = spec, calibration
-        self._shown: list[_Shown] = []
-        self._fits = [_Fit(hypothesis, np.zeros(len(FACTORS))) for hypothesis in _hypotheses(calibration)]
-        self._known: dict[str, float] = {}
+        self._probes: list[_Probe] = []
+        self._fits = initial_fits(calibration)
+        self._cache: dict[str, float] = {}
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
-        """Take in a probe at `target_qps`: `log` holds its requests from the first on, none left out.
+        """Fit every hypothesis to one more probe at `target_qps`; one without answers is ignored.
 
-        `full`: it was to be the run of full length, whether or not it came to its end.
+        `log` holds its requests from the first on, without gaps. `full` marks a run planned at full length,
+        even if it was stopped.
         """
         times = latencies(log, answered(log))
         if not len(times.ttft_ns) or not len(times.tpot_ns):
             return
-        used_ttft, used_tpot = _used(log, self._spec.slo)
-        shown = _Shown(target_qps, len(log), full, _statistics(log), used_ttft, used_tpot)
-        self._shown.append(shown)
-        self._known.clear()
-        self._fits = [self._fitted(fit) for fit in self._fits]
+        ttft_share, tpot_share = limit_shares(log, self._spec.slo)
+        self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), ttft_share, tpot_share))
+        self._cache.clear()
+        self._fits = [refined(fit, partial(self._residual, fit.hypothesis)) for fit in self._fits]
 
     @property
     def fitted(self) -> dict[str, float]:
-        """What of the calibration is believed to be otherwise, by name."""
-        best = self._best()
-        return _scaled(self._calibration, best.logs) | best.hypothesis
+        """Return the fitted calibration parameters by name."""
+        best = best_fit(self._fits)
+        return scaled(self._calibration, best.log_factors) | best.hypothesis
 
     def full_run_qps(self) -> float:
-        """As the protocol Forecast says; 0 where none from LOWEST_FRAC of the trial's rate on should hold."""
-        if "confirmable" not in self._known:
-            self._known["confirmable"] = self._own_qps() * self._faster()
-        return self._known["confirmable"]
+        """Return the highest rate at which a full run should hold in its own shuffle.
+
+        It is 0 if no rate from LOWEST_FRAC of the trial's rate on should hold.
+        """
+        if "full_run" not in self._cache:
+            self._cache["full_run"] = self._simulated_qps() * self._rate_correction()
+        return self._cache["full_run"]
 
     def capacity_qps(self) -> float:
-        """As the protocol Forecast says."""
-        if "boundary" not in self._known:
-            own_qps = self._own_qps()
-            found = _highest(self._half_hold, own_qps * 0.93, own_qps * 1.07) if own_qps else 0.0
-            self._known["boundary"] = found * self._faster()
-        return self._known["boundary"]
+        """Return the highest rate at which a full run should hold under half of all shuffles; 0 if none."""
+        if "capacity" not in self._cache:
+            qps = self._simulated_qps()
+            low, high = (qps * frac for frac in _CAPACITY_RANGE_FRACS)
+            highest = _bisect(self._holds_half, low, high) if qps else 0.0
+            self._cache["capacity"] = highest * self._rate_correction()
+        return self._cache["capacity"]
 
     def holds_pooled(self, qps: float) -> bool:
-        """As the protocol Forecast says."""
+        """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""
         late, requests = [], 0
-        for order in range(SHUFFLES):
-            log = self._run(qps / self._faster(), FIRST_OTHER_SHUFFLE + order)
-            late.append([int(one.sum()) for one in late_requests(log, self._spec.slo)])
+        for shuffle in range(SHUFFLES):
+            log = self._simulate(qps / self._rate_correction(), FIRST_OTHER_SHUFFLE + shuffle)
+            late.append([int(mask.sum()) for mask in late_requests(log, self._spec.slo)])
             requests += len(log)
         return bool((np.sum(late, axis=0) <= (1 - PERCENTILE) * requests).all())
 
     def pool_capacity_qps(self, role: Role) -> float:
-        """As the protocol Forecast says, up to MAX_POOL_CAPACITY_RATIO times the boundary."""
-        own_qps = self._own_qps()
-        if not own_qps:
+        """Return the capacity if the other pool never limited it.
+
+        It is at most MAX_POOL_CAPACITY_RATIO times the capacity.
+        """
+        simulated_qps = self._simulated_qps()
+        if not simulated_qps:
             return 0.0
-        known = {one: self._own_alone_qps(one) for one in ROLES}
-        pool_capacity_qps = known[role] / own_qps * self.capacity_qps()
-        return pool_capacity_qps if known[role] == min(known.values()) else pool_capacity_qps / self._faster()
+        pools = {pool: self._simulated_pool_qps(pool) for pool in ROLES}
+        capacity_qps = pools[role] / simulated_qps * self.capacity_qps()
+        return capacity_qps if pools[role] == min(pools.values()) else capacity_qps / self._rate_correction()
 
-    def surprise(self) -> float:
-        """As the protocol Forecast says."""
-        full = [shown for shown in self._shown if shown.full]
-        return self._log_faster(full[-1]) if full else 0.0
+    def log_rate_residual(self) -> float:
+        """Return how the last full run compares with the forecast from all probes, as a log rate ratio."""
+        full = [probe for probe in self._probes if probe.full]
+        return self._log_residual(full[-1]) if full else 0.0
 
-    def _own_alone_qps(self, role: Role) -> float:
-        """What `_own_qps` would be were the other pool no limit."""
-        if role not in self._known:
-            own_qps = self._own_qps()
-            low = high = own_qps * _LOWEST_ALONE
-            while high < own_qps * MAX_POOL_CAPACITY_RATIO and self._own_holds(high, role):
-                low, high = high, min(high * _STRIDE, own_qps * MAX_POOL_CAPACITY_RATIO)
-            self._known[role] = _highest(lambda qps: self._own_holds(qps, role), low, high)
-        return self._known[role]
+    def _simulated_pool_qps(self, role: Role) -> float:
+        """Return what `_simulated_qps` is if the other pool never limits it."""
+        if role not in self._cache:
+            qps = self._simulated_qps()
+            low = high = qps * _POOL_START_FRAC
+            while high < qps * MAX_POOL_CAPACITY_RATIO and self._holds_own(high, role):
+                low, high = high, min(high * _BRACKET_FACTOR, qps * MAX_POOL_CAPACITY_RATIO)
+            self._cache[role] = _bisect(lambda rate: self._holds_own(rate, role), low, high)
+        return self._cache[role]
 
-    def _own_qps(self) -> float:
-        """What `full_run_qps` is without the correction by runs of full length."""
-        if "own" not in self._known:
-            self._known["own"] = self._search(self._own_holds)
-        return self._known["own"]
+    def _simulated_qps(self) -> float:
+        """Return the highest rate that holds in the own shuffle, without the correction by full runs."""
+        if "simulated" not in self._cache:
+            self._cache["simulated"] = self._search(self._holds_own)
+        return self._cache["simulated"]
 
     def _search(self, holds: Callable[[float], bool]) -> float:
-        start = self._shown[-1].target_qps if self._shown else self._spec.load.target_qps
+        """Return the highest rate that holds, from the last probe's rate on; 0 if none."""
+        start = self._probes[-1].target_qps if self._probes else self._spec.load.target_qps
         lowest, highest = (frac * self._spec.load.target_qps for frac in (LOWEST_FRAC, HIGHEST_FRAC))
-        low, high = start, start * _STRIDE
+        low, high = start, start * _BRACKET_FACTOR
         while not holds(low):
-            low, high = low / _STRIDE, low
+            low, high = low / _BRACKET_FACTOR, low
             if low < lowest:
                 return 0.0
         while holds(high):
-            low, high = high, high * _STRIDE
+            low, high = high, high * _BRACKET_FACTOR
             if high > highest:
                 return low
-        return _highest(holds, low, high)
+        return _bisect(holds, low, high)
 
-    def _own_holds(self, qps: float, alone: Role | None = None) -> bool:
-        log = self._run(qps, self._spec.load.shuffle_seed, alone=alone)
-        return _most_late(log, self._spec.slo) <= EXPECTED_LATE_FRAC * late_allowed(len(log))
+    def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
+        """Return whether the simulated full run in the own shuffle has few enough late requests."""
+        log = self._simulate(qps, self._spec.load.shuffle_seed, single_pool=single_pool)
+        return max_late(log, self._spec.slo) <= EXPECTED_LATE_FRAC * late_allowed(len(log))
 
-    def _half_hold(self, qps: float) -> bool:
-        logs = (self._run(qps, FIRST_OTHER_SHUFFLE + order) for order in range(SHUFFLES))
+    def _holds_half(self, qps: float) -> bool:
+        """Return whether the simulated full run holds under more than half of the shuffles."""
+        logs = (self._simulate(qps, FIRST_OTHER_SHUFFLE + shuffle) for shuffle in range(SHUFFLES))
         return more_than_half(
-            (_most_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs), SHUFFLES
+            (max_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs), SHUFFLES
         )
 
-    def _faster(self) -> float:
-        """The rack holds so many times the rate that the fit holds, by the p99 of runs of full length."""
-        if "faster" not in self._known:
-            full = [shown for shown in self._shown if shown.full]
-            logs = [self._log_faster(shown) for shown in full]
-            near = [1 / (0.01 + abs(np.log(max(s.used_ttft, s.used_tpot)))) for s in full]
-            self._known["faster"] = float(np.exp(np.average(logs, weights=near))) if full else 1.0
-        return self._known["faster"]
+    def _rate_correction(self) -> float:
+        """Return the factor on simulated rates that the full runs imply; those near a limit weigh most."""
+        if "correction" not in self._cache:
+            full = [probe for probe in self._probes if probe.full]
+            logs = [self._log_residual(probe) for probe in full]
+            weights = [1 / (0.01 + abs(np.log(max(probe.ttft_share, probe.tpot_share)))) for probe in full]
+            self._cache["correction"] = float(np.exp(np.average(logs, weights=weights))) if full else 1.0
+        return self._cache["correction"]
 
-    def _log_faster(self, shown: _Shown) -> float:
-        by_tpot = shown.used_tpot > shown.used_ttft
-        target = max(shown.used_ttft, shown.used_tpot)
+    def _log_residual(self, probe: _Probe) -> float:
+        """Return log of the probe's rate over the simulated rate with an equal share of the limit used."""
+        by_tpot = probe.tpot_share > probe.ttft_share
+        target = max(probe.ttft_share, probe.tpot_share)
 
-        def less(qps: float) -> bool:
-            used = _used(self._like(shown, qps), self._spec.slo)
-            return used[by_tpot] <= target
+        def uses_less(qps: float) -> bool:
+            """Return whether the simulated probe uses no larger share of the limit at `qps`."""
+            shares = limit_shares(self._simulate_like(probe, qps), self._spec.slo)
+            return shares[by_tpot] <= target
 
-        like = _highest(less, shown.target_qps * (1 - _RIVAL_FRAC), shown.target_qps * (1 + _RIVAL_FRAC))
-        return float(np.log(shown.target_qps / like))
+        low, high = (probe.target_qps * (1 + sign * _RESIDUAL_RANGE_FRAC) for sign in (-1, 1))
+        return float(np.log(probe.target_qps / _bisect(uses_less, low, high)))
 
-    def _best(self) -> _Fit:
-        first, *others = self._fits
-        return min([first, *others], key=lambda fit: fit.cost + OTHER_HYPOTHESIS_COST * (fit is not first))
+    def _residual(self, hypothesis: dict[str, float], log_factors: FloatArray) -> FloatArray:
+        """Return in standard deviations the log factors, then each statistic of each probe.
 
-    def _fitted(self, fit: _Fit) -> _Fit:
-        """`fit` once more, by Gauss-Newton from where it was; differences count less the larger they are."""
-        logs, misfit = fit.logs, self._misfit(fit.hypothesis, fit.logs)
-        for _ in range(_MOST_STEPS):
-            nudges = _NUDGE * np.eye(len(FACTORS))
-            slope = np.stack(
-                [(self._misfit(fit.hypothesis, logs + nudge) - misfit) / _NUDGE for nudge in nudges], 1
-            )
-            step = -np.linalg.lstsq(slope, misfit, rcond=None)[0]
-            step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-            ahead = self._misfit(fit.hypothesis, logs + step)
-            while ahead @ ahead >= misfit @ misfit and np.abs(step).max() > _NUDGE / 10:
-                step /= 3
-                ahead = self._misfit(fit.hypothesis, logs + step)
-            if ahead @ ahead >= misfit @ misfit:
-                break
-            logs, misfit = logs + step, ahead
-        return _Fit(fit.hypothesis, logs, float(misfit @ misfit))
-
-    def _misfit(self, hypothesis: dict[str, float], logs: FloatArray) -> FloatArray:
-        """In standard deviations: the factors from 1, then each statistic of each probe."""
-        rack = _scaled(self._calibration, logs) | hypothesis
-        parts = [logs / list(FACTORS.values())]
-        for shown in self._shown:
-            log = self._like(shown, shown.target_qps, rack)
-            off = (_statistics(log) - shown.statistics) / STATISTIC_SD
-            weight = min(float(np.sqrt(shown.queries / 1000)), _HEAVIEST)
-            parts.append(weight * _LOOSE_SD * np.arcsinh(off / _LOOSE_SD))
+        Residuals of statistics grow with the logarithm of large differences, so that outliers weigh less.
+        """
+        parameters = scaled(self._calibration, log_factors) | hypothesis
+        parts = [log_factors / list(FACTOR_LOG_SD.values())]
+        for probe in self._probes:
+            log = self._simulate_like(probe, probe.target_qps, parameters)
+            difference = (log_statistics(log) - probe.statistics) / STATISTIC_LOG_SD
+            weight = min(float(np.sqrt(probe.queries / 1000)), _MAX_PROBE_WEIGHT)
+            parts.append(weight * _ROBUST_SCALE_SDS * np.arcsinh(difference / _ROBUST_SCALE_SDS))
         return np.concatenate(parts)
 
-    def _like(self, shown: _Shown, qps: float, rack: Mapping[str, float] | None = None) -> RequestLog:
-        """What `shown` would have shown at `qps`, on the best fit or on `rack`."""
+    def _simulate_like(
+        self, probe: _Probe, qps: float, parameters: Mapping[str, float] | None = None
+    ) -> RequestLog:
+        """Simulate `probe` at `qps`, with the best fit or with `parameters`."""
         seed = self._spec.load.shuffle_seed
         load = self._spec.load
-        if shown.full:
-            longer = load.model_copy(update={"min_queries": max(load.min_queries, shown.queries)})
-            return first_requests(self._run(qps, seed, longer, rack), shown.queries)
-        return self._run(qps, seed, load.sample(shown.queries), rack)
+        if probe.full:
+            longer = load.model_copy(update={"min_queries": max(load.min_queries, probe.queries)})
+            return first_requests(self._simulate(qps, seed, longer, parameters), probe.queries)
+        return self._simulate(qps, seed, load.sample(probe.queries), parameters)
 
-    def _run(
+    def _simulate(
         self,
         qps: float,
         shuffle_seed: int,
         load: Load | None = None,
-        rack: Mapping[str, float] | None = None,
-        alone: Role | None = None,
+        parameters: Mapping[str, float] | None = None,
+        single_pool: Role | None = None,
     ) -> RequestLog:
-        """The run of full length, or of `load`, at another rate and in another order; on the best fit or on
-        `rack`."""
-        asked = {"target_qps": float(qps), "shuffle_seed": shuffle_seed}
-        spec = self._spec.model_copy(update={"load": (load or self._spec.load).model_copy(update=asked)})
-        return simulate(spec, self._calibration.model_copy(update=dict(rack or self.fitted)), alone)
+        """Simulate the full run, or `load`, at a rate and shuffle, with the best fit or `parameters`."""
+        changes = {"target_qps": float(qps), "shuffle_seed": shuffle_seed}
+        spec = self._spec.model_copy(update={"load": (load or self._spec.load).model_copy(update=changes)})
+        calibration = self._calibration.model_copy(update=dict(parameters or self.fitted))
+        return simulate(spec, calibration, single_pool)
 
 
-def _hypotheses(calibration: Calibration) -> tuple[dict[str, float], ...]:
-    """The calibration's own, then each other one that differs."""
-    again = 0.0 if calibration.large_batch_weight_reads else 1.0
-    others: list[dict[str, float]] = [{"large_batch_weight_reads": again}]
-    if calibration.last_decode_worker_scale == 1:
-        others.append({"last_decode_worker_scale": SLOW_WORKER_SCALE})
-    if calibration.head_node_scale == 1:
-        others.append({"head_node_scale": SLOW_HEAD_SCALE})
-    return ({}, *others)
-
-
-def _scaled(calibration: Calibration, logs: FloatArray) -> dict[str, float]:
-    return {
-        name: getattr(calibration, name) * float(np.exp(log)) for name, log in zip(FACTORS, logs, strict=True)
-    }
-
-
-def _statistics(log: RequestLog) -> FloatArray:
-    times = latencies(log, answered(log))
-    ttft, tpot = times.ttft_ns, times.tpot_ns
-    found = [ttft.mean(), *np.quantile(ttft, [0.1, 0.5, 0.9, 0.98]), tpot.mean(), np.quantile(tpot, 0.9)]
-    return np.log(np.maximum(found, 1.0))
-
-
-def _used(log: RequestLog, slo: Slo) -> tuple[float, float]:
-    """p99 of TTFT and of TPOT over their limits; 0 for a lifted one."""
-    times = latencies(log, answered(log))
-    pairs = ((times.ttft_ns, slo.ttft_p99_s), (times.tpot_ns, slo.tpot_p99_s))
-    ttft, tpot = (
-        float(np.quantile(values, 0.99)) / 1e9 / limit_s if limit_s is not None and len(values) else 0.0
-        for values, limit_s in pairs
-    )
-    return ttft, tpot
-
-
-def _most_late(log: RequestLog, slo: Slo) -> int:
-    return max((int(late.sum()) for late in late_requests(log, slo)), default=0)
-
-
-def _highest(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The highest rate that holds, to _TOLERANCE, where `low` does and `high` does not."""
-    while high / low > _TOLERANCE:
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the highest rate that holds, to _RATE_TOLERANCE, where `low` holds and `high` does not."""
+    while high / low > _RATE_TOLERANCE:
         middle = (low * high) ** 0.5
         if holds(middle):
             low = middle

@@ -1,4 +1,4 @@
-"""Records reach their name whole: written beside it first, then renamed."""
+"""Write and read records atomically: a record is written to a temporary file, which is then renamed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pydantic import BaseModel, ValidationError
 from tune.errors import ConfigurationError, ResumableError, TuneError
 
 RERUN = "Move the file away, or run the trial again with rerun=true: nothing is deleted."
+"""Advice for a record that cannot be read."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open `path`.tmp for writing and rename it to `path` when the block ends; makes missing folders.
+    """Open `path`.tmp for writing, and rename it to `path` when the block ends; missing folders are made.
 
-    Raises ConfigurationError when the folder cannot be written.
+    The error that `write_error` returns is raised if that fails.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -34,13 +35,13 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 through a temporary name. Raises as `unwritable` says."""
+    """Write `text` atomically as UTF-8; raise what `write_error` returns if that fails."""
     with open_atomic(path) as file:
         file.write(text.encode())
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and what is missing above it. Raises as `unwritable` says."""
+    """Make the folder `path` and its missing parents; raise what `write_error` returns if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,7 +49,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> TuneError:
-    """The one message for a place that takes no records: ConfigurationError, or ResumableError where the disk is full."""
+    """Return the error for a path that cannot be written: ResumableError if the disk is full or failing."""
     kind = ResumableError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ConfigurationError
     return kind(
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "
@@ -57,9 +58,26 @@ def write_error(path: Path, error: OSError) -> TuneError:
 
 
 def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record | None:
-    """The record in the file `path`, None where there is none.
+    """Read one record.
 
-    Raises ResumableError, with `advice`, where it is torn or of another shape.
+    Parameters
+    ----------
+    path
+        File of the record.
+    kind
+        Model that the file must validate against.
+    advice
+        Last sentence of the error: what to do about a damaged record.
+
+    Returns
+    -------
+    _Record | None
+        None if there is no file.
+
+    Raises
+    ------
+    ResumableError
+        If the file is damaged or has another shape.
     """
     try:
         return kind.model_validate_json(path.read_bytes())
@@ -67,15 +85,16 @@ def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record
         return None
     except (OSError, ValidationError) as error:
         raise ResumableError(
-            f"{path}: not a readable {path.name} ({first_validation_error(error)}); expected what tune wrote. {advice}"
+            f"{path}: not a readable {path.name} ({first_validation_error(error)}); expected what tune "
+            f"wrote. {advice}"
         ) from error
 
 
 def first_validation_error(error: OSError | ValidationError) -> str:
-    """What is wrong with a record that was read, and where in it."""
+    """Return what is wrong with a record that was read, and where in it."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     faults = error.errors(include_url=False, include_input=False)
-    backend = ".".join(str(part) for part in faults[0]["loc"])
+    location = ".".join(str(part) for part in faults[0]["loc"])
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"{backend + ': ' if backend else ''}{faults[0]['msg']}{more}"
+    return f"{location + ': ' if location else ''}{faults[0]['msg']}{more}"

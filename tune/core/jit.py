@@ -1,4 +1,4 @@
-"""Numba's njit with its type kept: the serving loops are compiled once and cached on disk."""
+"""Compile numeric loops with Numba; the machine code is cached on disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """Machine code of `function`, without fastmath: the same bits as NUMBA_DISABLE_JIT=1 gives. Threads may
-    run it side by side."""
+    """Compile `function` when it is first called; its type stays that of the function.
+
+    Without fastmath, results have the bits that plain Python (NUMBA_DISABLE_JIT=1) gives. The interpreter
+    lock is released, so threads may run it in parallel.
+    """
     try:
         return cast(Function, njit(cache=True, nogil=True)(function))
     except RuntimeError:  # no folder that a cache could be written to, as in a read-only container
@@ -21,7 +24,7 @@ def compiled(function: Function) -> Function:
 
 
 def is_cold(function: Callable[..., object]) -> bool:
-    """Whether the first call of a compiled function has to compile it, which takes seconds."""
+    """Return whether the first call of a compiled function has to compile it, which takes seconds."""
     stats = getattr(function, "stats", None)
     if stats is None:  # NUMBA_DISABLE_JIT=1
         return False

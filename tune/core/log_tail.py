@@ -1,4 +1,4 @@
-"""Logs that grow, as one stream of lines."""
+"""Follow growing logs as one stream of lines."""
 
 from __future__ import annotations
 
@@ -7,22 +7,36 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _PAUSE_S = 0.2
+"""Seconds between two looks at the files."""
 
 
 def follow_logs(
     files: Callable[[], Iterable[Path]], ended: Callable[[], bool], pause_s: float = _PAUSE_S
 ) -> Iterator[str]:
-    """Lines of `files` as they are written, those of one file together under its name, until `ended`.
+    """Yield the lines of several files as they are written, grouped under the name of their file.
 
-    Files may appear at any time. A last line without an end comes when all has ended.
+    Parameters
+    ----------
+    files
+        Returns the files, which may appear at any time.
+    ended
+        Returns True once nothing more is written.
+    pause_s
+        Seconds between two looks at the files.
+
+    Yields
+    ------
+    str
+        A line, or `==> name <==` before the lines of another file. A last line without a line end is yielded
+        once all has ended.
     """
-    read: dict[Path, int] = {}
+    position: dict[Path, int] = {}
     shown: Path | None = None
     over = False
     while not over:
-        over = ended()  # asked first, so that what was written before the end is still read
+        over = ended()  # before reading, so that no line written before the end is missed
         for path in files():
-            lines, read[path] = _since(path, read.get(path, 0), over)
+            lines, position[path] = _new_lines(path, position.get(path, 0), over)
             if lines and path != shown:
                 shown = path
                 yield f"==> {path.name} <=="
@@ -31,8 +45,8 @@ def follow_logs(
             time.sleep(pause_s)
 
 
-def _since(path: Path, begin: int, to_the_end: bool) -> tuple[list[str], int]:
-    """The whole lines from byte `begin` on, and where the next one begins."""
+def _new_lines(path: Path, begin: int, to_the_end: bool) -> tuple[list[str], int]:
+    """Return the complete lines from byte `begin` on, and where the next one begins."""
     with path.open("rb") as log:
         log.seek(begin)
         new = log.read()

@@ -110,8 +110,8 @@ def _write_client_settings(folder: Path, settings: ClientSettings) -> None:
 def _describe_step(step: ProbeVerdict | CapacityResult) -> str:
     """Return a line about one step of the capacity search."""
     if isinstance(step, ProbeVerdict):
-        verdict = {True: "held", False: "missed", None: "cannot be trusted at"}[step.held]
-        return f"the deployment {verdict} {step.ask.target_qps:g} queries/s"
+        verdict = {True: "held", False: "missed", None: "cannot be trusted at"}[step.slo_held]
+        return f"the deployment {verdict} {step.plan.target_qps:g} queries/s"
     if step.censored:
         return (
             f"about {step.capacity_qps:.4g} queries/s at most, clearly below the rate to beat: stopped early"

@@ -153,7 +153,11 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
     best = next((row for row in rank(outcomes, posterior) if row["feasible"]), None)
     if best is None:
         return "none holds the SLO yet"
-    held = f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} shuffles" if best["shuffles"] else ""
+    held = (
+        f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} shuffles"
+        if best["shuffles"]
+        else ""
+    )
     return (
         f"{format_figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
         f"{seconds(best['ttft_p99_s'])}{held}: trial {best['number']} ({best['trial_id']})"

@@ -1,0 +1,1 @@
+"""Simulate disaggregated serving: arrivals, prefill pool, KV transfer, decode pool and frontend."""

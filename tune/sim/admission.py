@@ -1,4 +1,4 @@
-"""Which requests the engines accept at all, and how much cache each may come to need."""
+"""Decide which requests the engines accept, and how much KV cache each may need."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from tune.spec.memory import kv_capacity_tokens, reserved_tokens
 from tune.spec.trial import TrialSpec
 
 
-def rejections(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.str_]:
-    """Why no engine would accept a request, shape (n,); empty where they do. `most` as `reserved` has it."""
+def rejections(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> NDArray[np.str_]:
+    """Return why an engine rejects each request, shape (n,); empty where it is accepted.
+
+    `prompt` and `max_answer` (n,) count tokens; the latter is the longest answer that a request allows.
+    """
     longest = min(spec.prefill.max_seq_len, spec.decode.max_seq_len) - 1
     prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.prefill)
     decode_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
@@ -22,20 +25,20 @@ def rejections(spec: TrialSpec, prompt: IntArray, most: IntArray) -> NDArray[np.
         (whole & (prompt > budget), f"prompt over prefill.max_num_tokens {budget} without chunked prefill"),
         (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
         (
-            reserved_kv_tokens(spec, prompt, most) > decode_kv,
+            reserved_kv_tokens(spec, prompt, max_answer) > decode_kv,
             f"request over the {decode_kv} tokens of a decode worker's KV cache",
         ),
     )
-    if not any(holds.any() for holds, _ in reasons):
+    if not any(applies.any() for applies, _ in reasons):
         return np.zeros(len(prompt), "U1")
-    return np.select([holds for holds, _ in reasons], [text for _, text in reasons], "")
+    return np.select([applies for applies, _ in reasons], [text for _, text in reasons], "")
 
 
-def reserved_kv_tokens(spec: TrialSpec, prompt: IntArray, most: IntArray) -> IntArray:
-    """KV tokens that each prompt and an answer of the `most` tokens its request allows take, shape (n,)."""
-    return reserved_tokens(prompt, most, spec.decode.max_seq_len)
+def reserved_kv_tokens(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> IntArray:
+    """Return the KV tokens that each prompt and its longest allowed answer take, shape (n,)."""
+    return reserved_tokens(prompt, max_answer, spec.decode.max_seq_len)
 
 
 def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:
-    """Tokens really answered, shape (n,): max_seq_len ends an answer early, but its first token comes."""
+    """Return the tokens that are answered, shape (n,): max_seq_len cuts answers, but no first token."""
     return np.clip(answer, 1, np.maximum(spec.decode.max_seq_len - prompt, 1))

@@ -1,4 +1,4 @@
-"""What the decode loops work on: the limits of a worker, its requests, and the state of every worker."""
+"""Define what the decode loops work on: limits of a worker, requests, and the state of every worker."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from tune.core.jit import compiled
 from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
 
 GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH = 0, 1, 2
+"""Scheduler policies of TensorRT-LLM, as numbers for compiled code."""
 
-STEP, NEXT_END, CONTEXT, PROMISED, BATCH, STEPPED, PAUSED, PEAK, LOAD, JUST_ENDED = range(10)
-NOW, BATCH_S, CONTEXT_S = range(3)
+STEP, NEXT_END, CONTEXT, RESERVED, BATCH, STEPPED, PAUSED, PEAK, LOAD, JUST_ENDED = range(10)
+"""Indices of a worker's counters: steps made, step after which the next answer ends, context tokens, reserved
+tokens, sequences in the batch, those of them that have made a step, paused sequences, largest number of cache
+tokens in use, requests routed here and not done, and answers that ended with the last step."""
+
+NOW, BATCH_INTEGRAL, CONTEXT_INTEGRAL = range(3)
+"""Indices of a worker's clock: the time, and the integrals over time of batch size and of context tokens."""
 
 
 class DecodeWorker(NamedTuple):
-    """What each worker may do. A step takes batch_s[batch] + context_token x total context seconds.
+    """Describe a decode worker: a step takes batch_s[batch] + context_token_s x total context seconds.
 
-    `transfer_latency_s` passes between the end of a KV transfer and its use. The recompute figures are those
-    of a prefill on this engine, in chunks of max_num_tokens. `window_s`: use is counted up to here.
+    `transfer_latency_s` passes between the end of a KV transfer and its use. The recompute times are those of
+    a prefill on this engine, in chunks of max_num_tokens. Usage is counted up to `window_s`.
     """
 
     policy: int
@@ -36,10 +42,11 @@ class DecodeWorker(NamedTuple):
 
 
 class DecodeRequests(NamedTuple):
-    """Shape (n,). `order`: requests as their KV caches are sent; `reserved`: cache tokens promised to each.
+    """Hold the requests of a decode pool, arrays of shape (n,).
 
-    The prefill worker sends a cache from `begun_s` to `sent_s`; it takes `transfer_s` to pass the decode
-    worker's link as well, at the same time where that is free.
+    `order` lists the requests as their KV caches are sent. The prefill worker sends a cache from `begun_s` to
+    `sent_s`; on the decode worker's link it takes `transfer_s`, from `begun_s` on if that link is free.
+    `reserved` counts the cache tokens set aside for each request.
     """
 
     order: IntArray
@@ -52,11 +59,12 @@ class DecodeRequests(NamedTuple):
 
 
 class DecodeResult(NamedTuple):
-    """Written by the loops: arrival of the cache, slot, first and last token of each request (n,).
+    """Receive what the loops compute; all fields but `usage` and `peak_tokens` have the shape (n,).
 
-    `worker` (n,) is read where NOBODY does not stand; there the least loaded worker is chosen. `use`
-    (workers, 2): integrals over the window of the batch size and of the cache tokens in use. `peak_tokens`
-    (workers,): the most cache ever taken, whole blocks or promises included.
+    `worker` is read where it is not UNASSIGNED; elsewhere the least loaded worker is written. `ready_s` is
+    the arrival of the KV cache, `start_s` that of a slot, `first_s` and `done_s` those of first and last
+    token. `usage` (workers, 2) are integrals over the window of batch size and cache tokens in use.
+    `peak_tokens` (workers,) is the most cache ever taken, including whole blocks or reservations.
     """
 
     worker: IntArray
@@ -64,26 +72,30 @@ class DecodeResult(NamedTuple):
     start_s: FloatArray
     first_s: FloatArray
     done_s: FloatArray
-    use: FloatArray
+    usage: FloatArray
     peak_tokens: IntArray
 
 
 class DecodeQueue(NamedTuple):
-    """What the loops know of each request (n,): who is `behind` it in the queue, tokens `made` so far."""
+    """Hold what the loops know of each request, arrays of shape (n,).
+
+    `follower` is the next request in the queue of its worker, `generated` the tokens generated so far.
+    """
 
     ready_s: FloatArray
     prompt: IntArray
     answer: IntArray
     reserved: IntArray
-    behind: IntArray
-    made: IntArray
+    follower: IntArray
+    generated: IntArray
 
 
 class DecodeState(NamedTuple):
-    """One worker: `active` holds requests oldest first, `finish` the step after which each is done.
+    """Hold the state of one worker.
 
-    `paused` is a stack, `waiting` (2,) the ends of a queue; `number` and `clock_s` hold the counters, times
-    and integrals named above.
+    `active` lists the sequences of the batch, oldest first, `finish` the step after which each is done.
+    `paused` is a stack, `waiting` (2,) a queue. `counters` and `clock_s` are indexed by this module's
+    constants.
     """
 
     slowdown: float
@@ -92,12 +104,12 @@ class DecodeState(NamedTuple):
     finish: IntArray
     paused: IntArray
     waiting: IntArray
-    number: IntArray
+    counters: IntArray
     clock_s: FloatArray
 
 
 class DecodePool(NamedTuple):
-    """The states of all workers, one a row; `batch_s` (slots + 1,) is the same for all."""
+    """Hold the states of all workers, one a row; `batch_s` (slots + 1,) is common to all."""
 
     slowdown: FloatArray
     batch_s: FloatArray
@@ -105,12 +117,13 @@ class DecodePool(NamedTuple):
     finish: IntArray
     paused: IntArray
     waiting: IntArray
-    number: IntArray
+    counters: IntArray
     clock_s: FloatArray
 
 
 @compiled
 def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> DecodePool:
+    """Return idle workers, one per entry of `slowdown`."""
     workers = len(slowdown)
     return DecodePool(
         slowdown,
@@ -126,6 +139,7 @@ def empty_pool(slowdown: FloatArray, batch_s: FloatArray, slots: int) -> DecodeP
 
 @compiled
 def state_of(pool: DecodePool, worker: int) -> DecodeState:
+    """Return the state of one worker, as views."""
     return DecodeState(
         pool.slowdown[worker],
         pool.batch_s,
@@ -133,23 +147,23 @@ def state_of(pool: DecodePool, worker: int) -> DecodeState:
         pool.finish[worker],
         pool.paused[worker],
         pool.waiting[worker],
-        pool.number[worker],
+        pool.counters[worker],
         pool.clock_s[worker],
     )
 
 
 @compiled
 def is_due(pool: DecodePool, worker: int, until_s: float) -> bool:
-    """Whether a worker has something to do before `until_s`: from one request to the next most have not."""
-    idle = pool.number[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == UNASSIGNED
-    return bool(pool.clock_s[worker, NOW] < until_s and (not idle or pool.number[worker, PAUSED] > 0))
+    """Return whether a worker has something to do before `until_s`; most have not between two requests."""
+    idle = pool.counters[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == UNASSIGNED
+    return bool(pool.clock_s[worker, NOW] < until_s and (not idle or pool.counters[worker, PAUSED] > 0))
 
 
 @compiled
 def pending_requests(pool: DecodePool, now_s: float) -> IntArray:
-    """Requests that each worker has yet to finish; steps under way end only after `now_s`."""
-    load = pool.number[:, LOAD].copy()
+    """Return the unfinished requests of each worker, (workers,); a step in progress ends after `now_s`."""
+    load = pool.counters[:, LOAD].copy()
     for worker in range(len(load)):
         if pool.clock_s[worker, NOW] > now_s:
-            load[worker] += pool.number[worker, JUST_ENDED]
+            load[worker] += pool.counters[worker, JUST_ENDED]
     return load

@@ -1,4 +1,4 @@
-"""The frontend passes on every streamed message, one at a time: what it cannot keep up with waits."""
+"""Model the frontend as a single server that passes on every streamed message in order."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import numpy as np
 from tune.core.arrays import FloatArray, IntArray
 
 BIN_S = 0.05
-"""Messages are counted in bins of this width, far below the seconds in which load changes."""
+"""Width in seconds of the bins in which messages are counted, far below the seconds in which load changes."""
 
-MOST_BINS = 1 << 18
-"""Where a run lasts longer than so many bins, they are wider: 1,000,000 queries at 16/s then have 0.25 s."""
+MAX_BINS = 1 << 18
+"""Largest number of bins; they are wider in a longer run: 0.25 s for 1,000,000 queries at 16/s."""
 
 
 def frontend_delay_s(
     first_s: FloatArray, done_s: FloatArray, messages: IntArray, message_s: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Seconds that the first and the last message of each answer spend in the frontend, both shape (n,).
+    """Return how long the first and the last message of each answer spend in the frontend, seconds, (n,).
 
-    Each answer sends its `messages` evenly between `first_s` and `done_s`, `message_s` of work each. Each
-    waits for the work left over, W = max(0, W + new work - width) from bin to bin (Lindley's recursion, in
-    fluid form), or where that is shorter the mean wait of a queue with steady load rho < 1, message_s x rho /
-    (2 - 2 rho) (Pollaczek-Khinchine formula for fixed service times); in a straight line between bins.
+    Each answer sends its `messages` evenly between `first_s` and `done_s`; each takes `message_s` of work. A
+    message waits for the work that is left, W = max(0, W + new work - width) from bin to bin (Lindley's
+    recursion in fluid form), or, if that is shorter, for the mean wait of a queue with steady load rho < 1,
+    message_s x rho / (2 - 2 rho) (Pollaczek-Khinchine formula for fixed service times). Waits are
+    interpolated linearly between bins.
     """
     if message_s == 0 or not len(first_s):
         return np.zeros_like(first_s), np.zeros_like(done_s)
-    width_s = max(BIN_S, float(done_s.max()) / MOST_BINS)
+    width_s = max(BIN_S, float(done_s.max()) / MAX_BINS)
     begin, end = (first_s / width_s).astype(np.int64), (done_s / width_s).astype(np.int64)
     bins = int(end.max()) + 2
     per_bin_s = messages * message_s / (end - begin + 1)

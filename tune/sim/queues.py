@@ -1,4 +1,4 @@
-"""Who waits for which worker: linked lists, so that a pool can be routed while it serves."""
+"""Hold the queues of workers as linked lists, so that a pool can be routed while it serves."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled
 
 UNASSIGNED = -1
+"""Stands for no request in a queue, and for no worker of a request."""
 
 HEAD, TAIL = range(2)
+"""Columns of `empty_queues`: first and last request of a queue."""
 
 
 @compiled
 def empty_queues(workers: int) -> IntArray:
-    """First and last of nobody for each worker, shape (workers, 2): HEAD and TAIL."""
+    """Return one empty queue per worker, shape (workers, 2): its HEAD and TAIL."""
     return np.full((workers, 2), UNASSIGNED, np.int64)
 
 
 @compiled
-def enqueue(ends: IntArray, behind: IntArray, request: int) -> None:
-    """Put a request last in the queue of `ends` (2,); `behind` (n,) says who follows whom."""
+def enqueue(ends: IntArray, follower: IntArray, request: int) -> None:
+    """Append a request to the queue `ends` (2,); `follower` (n,) is the next request after each one."""
     if ends[HEAD] == UNASSIGNED:
         ends[HEAD] = request
     else:
-        behind[ends[TAIL]] = request
+        follower[ends[TAIL]] = request
     ends[TAIL] = request
 
 
 @compiled
-def dequeue(ends: IntArray, behind: IntArray) -> None:
-    """Take out the first request of a queue that has one."""
-    ends[HEAD] = behind[ends[HEAD]]
+def dequeue(ends: IntArray, follower: IntArray) -> None:
+    """Remove the first request of a queue that is not empty."""
+    ends[HEAD] = follower[ends[HEAD]]
 
 
 @compiled
 def least_loaded(load: IntArray, first: int) -> int:
-    """The worker with the fewest requests; of equals the next one from `first` on."""
+    """Return the worker with the fewest requests; a tie goes to the next one from `first` on."""
     best = first
     for step in range(1, len(load)):
         worker = (first + step) % len(load)
@@ -46,7 +48,24 @@ def least_loaded(load: IntArray, first: int) -> int:
 
 
 @compiled
-def link_end_s(free_s: FloatArray, end: int, ready_s: float, duration_s: float) -> float:
-    """When a transfer is over that enters link `end` at `ready_s` and moves behind those before it."""
-    free_s[end] = max(free_s[end], ready_s) + duration_s
-    return float(free_s[end])
+def link_end_s(free_s: FloatArray, link: int, ready_s: float, duration_s: float) -> float:
+    """Occupy a link first come, first served, and return when the transfer ends.
+
+    Parameters
+    ----------
+    free_s
+        When each link is free, seconds, shape (links,); updated.
+    link
+        Index of the link.
+    ready_s
+        When the transfer may begin, seconds.
+    duration_s
+        How long it occupies the link, seconds.
+
+    Returns
+    -------
+    float
+        End of the transfer, seconds.
+    """
+    free_s[link] = max(free_s[link], ready_s) + duration_s
+    return float(free_s[link])

@@ -1,4 +1,4 @@
-"""Which worker serves a request, where that does not depend on how the pool is doing."""
+"""Route requests to workers, where the route does not depend on the state of the pool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RoutedPool = Literal["prefill", "decode"]
 
 
 def entry_pool(spec: TrialSpec) -> RoutedPool | None:
-    """The pool whose workers are the endpoint and choose from the other; None where the frontend does both.
+    """Return the pool whose workers are endpoints and route to the other; None if the frontend routes both.
 
     Source: Dynamo's TensorRT-LLM workers of 2025, and its frontend since the strategy flag was removed.
     """
@@ -24,47 +24,80 @@ def entry_pool(spec: TrialSpec) -> RoutedPool | None:
 
 
 def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> IntArray:
-    """Worker of each request, shape (n,), dealt out by one process to requests in `order`.
+    """Route requests to the workers of a pool by one process.
 
-    NOBODY everywhere where the least loaded is to be chosen.
+    Parameters
+    ----------
+    spec
+        Trial whose router is used.
+    pool
+        Pool that is routed to.
+    order
+        Requests in the order in which they are routed, shape (n,).
+
+    Returns
+    -------
+    IntArray
+        Worker of each request, shape (n,); UNASSIGNED for a least-loaded router, which needs the state.
     """
     workers, count = _workers(spec, pool), len(order)
     if spec.stack.router_mode == "least-loaded":
         return np.full(count, UNASSIGNED, np.int64)
-    dealt = np.arange(count) % workers
+    routed = np.arange(count) % workers
     if spec.stack.router_mode == "random":
-        dealt = _draws(spec, pool).randint(workers, size=count)
-    return _in_order(order, dealt)
+        routed = _random_state(spec, pool).randint(workers, size=count)
+    return _by_request(order, routed)
 
 
 def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: IntArray) -> IntArray:
-    """Worker of each request, shape (n,), round-robin by the worker `entry` (n,) that has it, in `order`.
+    """Route requests to the workers of a pool round-robin, by each endpoint worker for itself.
 
-    Each endpoint worker counts for itself, and no count is in step with another's: they begin where a draw
-    says. Source: the round-robin counter of Dynamo's push router, one a client process.
+    Parameters
+    ----------
+    spec
+        Trial that is simulated.
+    pool
+        Pool that is routed to.
+    order
+        Requests in the order in which they are routed, shape (n,).
+    entry
+        Endpoint worker of each request, shape (n,).
+
+    Returns
+    -------
+    IntArray
+        Worker of each request, shape (n,).
+
+    Notes
+    -----
+    Each endpoint worker begins its count at a random worker, so that no two counts are in step. Source: the
+    round-robin counter of Dynamo's push router, one per client process.
     """
     workers = _workers(spec, pool)
     entered = entry[order]
     turn = np.zeros(len(order), np.int64)
     for worker in range(int(entered.max(initial=-1)) + 1):
-        mine = np.flatnonzero(entered == worker)
-        turn[mine] = np.arange(len(mine))
-    begin = _draws(spec, pool).randint(
+        routed = np.flatnonzero(entered == worker)
+        turn[routed] = np.arange(len(routed))
+    begin = _random_state(spec, pool).randint(
         workers, size=max(spec.split.prefill_workers, spec.split.decode_workers)
     )
-    return _in_order(order, (turn + begin[entered]) % workers)
+    return _by_request(order, (turn + begin[entered]) % workers)
 
 
 def _workers(spec: TrialSpec, pool: RoutedPool) -> int:
+    """Return the number of workers of a pool."""
     return spec.split.prefill_workers if pool == "prefill" else spec.split.decode_workers
 
 
-def _draws(spec: TrialSpec, pool: RoutedPool) -> np.random.RandomState:
+def _random_state(spec: TrialSpec, pool: RoutedPool) -> np.random.RandomState:
+    """Return random draws that depend on the shuffle and the pool."""
     words = [spec.load.shuffle_seed, _workers(spec, pool), pool == "decode"]
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
 
 
-def _in_order(order: IntArray, dealt: IntArray) -> IntArray:
+def _by_request(order: IntArray, routed: IntArray) -> IntArray:
+    """Return workers by request, where `routed` (n,) lists them in `order` (n,)."""
     worker = np.empty(len(order), np.int64)
-    worker[order] = dealt
+    worker[order] = routed
     return worker

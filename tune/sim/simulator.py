@@ -1,6 +1,6 @@
-"""The simulated rack: arrivals flow through the prefill pool, the KV transfer and the decode pool.
+"""Simulate a deployment: arrivals pass the prefill pool, the KV transfer and the decode pool.
 
-Nothing flows back: a full decode pool does not slow the prefill pool, whose workers hand their KV cache on.
+There is no feedback: a full decode pool does not slow the prefill pool, which hands its KV caches on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tune.sim.admission import answers, rejections, reserved_kv_tokens
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import DecodeRequests, DecodeResult
 from tune.sim.frontend import frontend_delay_s
-from tune.sim.prefill_loop import PrefillRequests, PrefillResult, prefill
+from tune.sim.prefill_loop import prefill
+from tune.sim.prefill_pool import PrefillRequests, PrefillResult
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
 from tune.sim.worker_models import decode_worker, prefill_worker, slowdowns
 from tune.spec.cluster import Calibration
@@ -28,31 +29,48 @@ from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import draw_lengths
 
 
-def simulate(spec: TrialSpec, calibration: Calibration, alone: Role | None = None) -> RequestLog:
-    """Run the load of `spec` on the rack; the same arguments give the same bits.
+def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None) -> RequestLog:
+    """Simulate a run of the trial's load; equal arguments give equal bits.
 
-    TTFT = front end + queue + prefill + KV transfer + wait for a decode slot + one decode step; each further
-    token takes one step. A request that no engine would accept carries an error and takes no time. With
-    `alone` the other pool is no limit: answers have one token, or neither prefill nor KV transfers take time.
-    Raises ConfigurationError where a pool has no workers or the dataset is wrong.
+    Parameters
+    ----------
+    spec
+        Trial that is simulated.
+    calibration
+        Scales and overheads of the hardware.
+    single_pool
+        Pool that is simulated as if the other never limited it: for "prefill", answers have one token; for
+        "decode", neither prefill nor KV transfers take time. None simulates both.
+
+    Returns
+    -------
+    RequestLog
+        TTFT = frontend + queue + prefill + KV transfer + wait for a decode slot + one decode step; each
+        further token takes one step. A request that no engine accepts carries an error and takes no time.
+
+    Raises
+    ------
+    ConfigurationError
+        If a pool has no workers or the dataset is wrong.
     """
     scheduled_ns = arrivals_ns(spec.load)
-    prompts, answers = draw_lengths(
+    prompts, answer_tokens = draw_lengths(
         spec.load.dataset,
         len(scheduled_ns),
         spec.load.concatenate_permutation,
         spec.load.shuffle_seed,
         stratified=spec.load.is_short_run,
     )
-    if alone == "prefill":
-        answers = np.ones_like(answers)
-        return serve(spec, calibration, scheduled_ns, (prompts, answers), most=answers)
-    if alone == "decode":
-        calibration = calibration.model_copy(update=_NO_TIME)
-    return serve(spec, calibration, scheduled_ns, (prompts, answers))
+    if single_pool == "prefill":
+        answer_tokens = np.ones_like(answer_tokens)
+        return serve(spec, calibration, scheduled_ns, (prompts, answer_tokens), answer_tokens)
+    if single_pool == "decode":
+        calibration = calibration.model_copy(update=_FREE_PREFILL)
+    return serve(spec, calibration, scheduled_ns, (prompts, answer_tokens))
 
 
-_NO_TIME = {"prefill_scale": 1e-6, "kv_transfer_bytes_per_s": 1e18}
+_FREE_PREFILL = {"prefill_scale": 1e-6, "kv_transfer_bytes_per_s": 1e18}
+"""Calibration with which prefill and KV transfers take no time."""
 
 
 def serve(
@@ -60,50 +78,71 @@ def serve(
     calibration: Calibration,
     scheduled_ns: IntArray,
     lengths: tuple[IntArray, IntArray],
-    most: IntArray | None = None,
+    max_answer: IntArray | None = None,
 ) -> RequestLog:
-    """What `simulate` does, of known arrivals and known prompt and answer tokens, int64, shape (n,) each.
+    """Simulate known requests.
 
-    `most` (n,): the longest answer that each request allows, which an engine sets KV blocks aside for; the
-    dataset's longest where it is None, as the benchmark asks.
+    Parameters
+    ----------
+    spec
+        Trial that is simulated; of its load, only the shuffle seed and the longest answer are used.
+    calibration
+        Scales and overheads of the hardware.
+    scheduled_ns
+        Arrivals, int64 nanoseconds, shape (n,).
+    lengths
+        Prompt and answer tokens, int64, shape (n,) each.
+    max_answer
+        Longest answer that each request allows, tokens, shape (n,), for which the engine reserves KV blocks.
+        None stands for the dataset's longest, as in the benchmark.
+
+    Returns
+    -------
+    RequestLog
+        As `simulate` returns it.
+
+    Raises
+    ------
+    ConfigurationError
+        If a pool has no workers.
     """
     split = spec.split
     if not (split.prefill_workers and split.decode_workers):
         raise ConfigurationError(
-            f"split: {split.label} leaves a pool empty; the simulated rack needs split.prefill_workers and "
+            f"split: {split.label} leaves a pool empty; the simulator needs split.prefill_workers and "
             "split.decode_workers of at least 1."
         )
     prompt, answer = lengths
     answer = answers(spec, prompt, answer)
-    if most is None:
-        most = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
-    error = rejections(spec, prompt, most)
-    taken = error == ""
+    if max_answer is None:
+        max_answer = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
+    error = rejections(spec, prompt, max_answer)
+    is_accepted = error == ""
     accepted = _Accepted(
-        arrival_s=scheduled_ns[taken] / 1e9 + calibration.ttft_overhead_s,
-        prompt=prompt[taken],
-        answer=answer[taken],
-        reserved=reserved_kv_tokens(spec, prompt[taken], most[taken]),
+        arrival_s=scheduled_ns[is_accepted] / 1e9 + calibration.ttft_overhead_s,
+        prompt=prompt[is_accepted],
+        answer=answer[is_accepted],
+        reserved=reserved_kv_tokens(spec, prompt[is_accepted], max_answer[is_accepted]),
         window_s=float(scheduled_ns[-1]) / 1e9,
     )
     prefilled, decode_worker = _run_prefill(spec, calibration, accepted)
     decoded = _run_decode(spec, calibration, accepted, prefilled, decode_worker)
     return RequestLog(
         scheduled_ns=scheduled_ns,
-        first_token_ns=_all_ns(decoded.first_s, taken),
-        done_ns=_all_ns(decoded.done_s, taken),
+        first_token_ns=_all_ns(decoded.first_s, is_accepted),
+        done_ns=_all_ns(decoded.done_s, is_accepted),
         input_tokens=prompt,
-        output_tokens=np.where(taken, answer, 0),
-        prefill_worker=_all(prefilled.worker, taken),
-        decode_worker=_all(decoded.served.worker, taken),
+        output_tokens=np.where(is_accepted, answer, 0),
+        prefill_worker=_all(prefilled.worker, is_accepted),
+        decode_worker=_all(decoded.result.worker, is_accepted),
         error=error,
         stages=Stages(
-            prefill_start_ns=_all_ns(prefilled.start_s, taken),
-            prefill_done_ns=_all_ns(prefilled.done_s, taken),
-            kv_arrived_ns=_all_ns(decoded.served.ready_s, taken),
-            decode_start_ns=_all_ns(decoded.served.start_s, taken),
-            prefill_queued_ns=_all_ns(accepted.arrival_s, taken),
-            first_made_ns=_all_ns(decoded.served.first_s, taken),
+            prefill_start_ns=_all_ns(prefilled.start_s, is_accepted),
+            prefill_done_ns=_all_ns(prefilled.done_s, is_accepted),
+            kv_arrived_ns=_all_ns(decoded.result.ready_s, is_accepted),
+            decode_start_ns=_all_ns(decoded.result.start_s, is_accepted),
+            prefill_queued_ns=_all_ns(accepted.arrival_s, is_accepted),
+            first_made_ns=_all_ns(decoded.result.first_s, is_accepted),
         ),
         pools=PoolUse(_mean(prefilled.busy_s, accepted.window_s), decoded.batch_mean, decoded.kv_used_frac),
     )
@@ -111,8 +150,11 @@ def serve(
 
 @dataclass(frozen=True, eq=False)
 class _Accepted:
-    """The requests that engines accept, shape (n,). `reserved`: KV tokens that a decode worker sets aside;
-    `window_s`: from the first arrival to the last."""
+    """Hold the accepted requests, arrays of shape (n,).
+
+    `reserved` are the KV tokens that a decode worker reserves, `window_s` is the time from the first arrival
+    to the last.
+    """
 
     arrival_s: FloatArray
     prompt: IntArray
@@ -123,9 +165,9 @@ class _Accepted:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """`served` and tokens as the client sees them, (n,); means over the window, one figure a worker."""
+    """Hold what the decode pool did, token times as the client sees them (n,), and means per worker."""
 
-    served: DecodeResult
+    result: DecodeResult
     first_s: FloatArray
     done_s: FloatArray
     batch_mean: FloatArray
@@ -135,7 +177,7 @@ class _Decoded:
 def _run_prefill(
     spec: TrialSpec, calibration: Calibration, accepted: _Accepted
 ) -> tuple[PrefillResult, IntArray]:
-    """What the prefill pool did with every request, and who is to decode it, (n,)."""
+    """Return what the prefill pool did with every request, and the decode worker of each, (n,)."""
     count, entry = len(accepted.prompt), entry_pool(spec)
     by_arrival = np.arange(count)
     if entry == "decode":
@@ -147,19 +189,20 @@ def _run_prefill(
     slowdown = slowdowns(spec, calibration, "prefill")
     transfer_s = _transfer_s(spec, calibration, spec.prefill, accepted.prompt)
     prompts = PrefillRequests(accepted.arrival_s, accepted.prompt, transfer_s)
-    served = PrefillResult(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
-    prefill(limits, slowdown, prompts, served)
-    by_completion = np.argsort(served.done_s, kind="stable")
+    result = PrefillResult(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
+    prefill(limits, slowdown, prompts, result)
+    by_completion = np.argsort(result.done_s, kind="stable")
     if entry == "prefill":
-        decode_worker = route_by_worker(spec, "decode", by_completion, served.worker)
+        decode_worker = route_by_worker(spec, "decode", by_completion, result.worker)
     elif entry is None:
         decode_worker = route_by_frontend(spec, "decode", by_completion)
-    return served, decode_worker
+    return result, decode_worker
 
 
 def _run_decode(
     spec: TrialSpec, calibration: Calibration, accepted: _Accepted, prefilled: PrefillResult, worker: IntArray
 ) -> _Decoded:
+    """Return what the decode pool did; `worker` (n,) is UNASSIGNED for a least-loaded router."""
     count, slowdown = len(worker), slowdowns(spec, calibration, "decode")
     limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
     requests = DecodeRequests(
@@ -171,46 +214,47 @@ def _run_decode(
         answer=accepted.answer,
         reserved=accepted.reserved,
     )
-    served = DecodeResult(
+    result = DecodeResult(
         worker=worker,
         ready_s=np.zeros(count),
         start_s=np.zeros(count),
         first_s=np.zeros(count),
         done_s=np.zeros(count),
-        use=np.zeros((len(slowdown), 2)),
+        usage=np.zeros((len(slowdown), 2)),
         peak_tokens=np.zeros(len(slowdown), np.int64),
     )
-    decode(limits, slowdown, batch_s, requests, served)
+    decode(limits, slowdown, batch_s, requests, result)
     messages = -(-accepted.answer // (spec.decode.stream_interval or 1))
     first_delay_s, last_delay_s = frontend_delay_s(
-        served.first_s, served.done_s, messages, calibration.frontend_message_s
+        result.first_s, result.done_s, messages, calibration.frontend_message_s
     )
     return _Decoded(
-        served,
-        served.first_s + first_delay_s,
-        served.done_s + last_delay_s,
-        _mean(served.use[:, 0], accepted.window_s),
-        _mean(served.use[:, 1], accepted.window_s) / max(limits.kv_tokens, 1),
+        result,
+        result.first_s + first_delay_s,
+        result.done_s + last_delay_s,
+        _mean(result.usage[:, 0], accepted.window_s),
+        _mean(result.usage[:, 1], accepted.window_s) / max(limits.kv_tokens, 1),
     )
 
 
 def _transfer_s(spec: TrialSpec, calibration: Calibration, engine: Engine, prompt: IntArray) -> FloatArray:
-    """Seconds that the KV cache of each prompt takes on the links of a worker's GPUs, shape (n,)."""
+    """Return the seconds that each prompt's KV cache takes on the links of a worker's GPUs, shape (n,)."""
     kv_bytes = prompt * kv_bytes_per_token(spec.model, spec.prefill)
     return kv_bytes / (calibration.kv_transfer_bytes_per_s * engine.gpus)
 
 
 def _mean(integral: FloatArray, window_s: float) -> FloatArray:
-    """Mean over the window between the first arrival and the last; zeros where one query leaves none."""
+    """Return the mean over the window; zeros if a single query leaves no window."""
     return integral / window_s if window_s > 0 else np.zeros_like(integral)
 
 
-def _all(values: IntArray, taken: BoolArray) -> IntArray:
-    """`values` of the accepted requests among all, -1 for the others."""
-    spread = np.full(len(taken), -1, np.int64)
-    spread[taken] = values
-    return spread
+def _all(values: IntArray, is_accepted: BoolArray) -> IntArray:
+    """Return `values` of the accepted requests at their place among all; -1 for the others."""
+    result = np.full(len(is_accepted), -1, np.int64)
+    result[is_accepted] = values
+    return result
 
 
-def _all_ns(seconds: FloatArray, taken: BoolArray) -> IntArray:
-    return _all(np.rint(seconds * 1e9).astype(np.int64), taken)
+def _all_ns(seconds: FloatArray, is_accepted: BoolArray) -> IntArray:
+    """Return `seconds` of the accepted requests in ns at their place among all; -1 for the others."""
+    return _all(np.rint(seconds * 1e9).astype(np.int64), is_accepted)

@@ -1,8 +1,8 @@
-"""How long one engine step takes: a roofline over model, hardware and parallelism, fitted to measured steps.
+"""Compute how long one engine step takes: a roofline fitted to measured steps.
 
 Every term is linear in what a step does, so a step costs a few multiplications inside the serving loops.
-Prefill and decode are one formula: the same weights, GEMMs, activations, all-reduces and layers at the same
-price; only attention differs, which computes in prefill and reads the KV cache in decode.
+Prefill and decode share one formula with equal costs of weights, GEMMs, activations, all-reduces and layers.
+Only attention differs: it computes in prefill and reads the KV cache in decode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tune.spec.memory import kv_bytes_per_token
 from tune.spec.model import Model
 
 GEMM_TILE_SEQUENCES = 256
-"""Decode batches are computed in tiles of this many rows, partly whether filled or not.
+"""Rows of a GEMM tile; part of a decode step costs whole tiles, whether filled or not.
 
 Source: the measured decode steps (benchmarks/data/step_times), which jump between batch 256 and 288.
 """
@@ -40,12 +40,14 @@ TERMS = (
 """The rows of `step_terms`, in order."""
 
 _BF16_BYTES = 2
+"""Bytes of a BF16 element."""
+
 _FP4_BYTES = 9 / 16
-"""Four bits and an 8-bit scale for every 16 elements. Source: the NVFP4 format."""
+"""Bytes of an FP4 element: four bits and an 8-bit scale for every 16 elements. Source: the NVFP4 format."""
 
 
 class Coefficients(FrozenModel):
-    """How many times its roofline each term costs (`layers`, `all_reduces`: seconds); `source` of the fit."""
+    """Hold how many times its roofline each term costs (`layers`, `all_reduces`: seconds), and the source."""
 
     source: str
     coefficients: dict[str, NonNegativeFloat]
@@ -53,7 +55,7 @@ class Coefficients(FrozenModel):
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of one engine step of one worker, before calibration.
+    """Hold the seconds of one engine step of one worker, before calibration.
 
     Prefill step: step + token x new tokens + pair x sum of new x (context + new / 2) over the prompts.
     Decode step of B sequences: step + tile x ceil(B / 256) + sequence x B + context token x total context.
@@ -69,25 +71,27 @@ class StepTimes:
 
     @classmethod
     def of(cls, model: Model, hardware: Hardware, engine: Engine) -> StepTimes:
-        """Step times of one tensor-parallel group that holds every layer."""
+        """Return the step times of one tensor-parallel group that holds every layer."""
         fitted = _coefficients().coefficients
         coefficients = np.array([fitted[name] for name in TERMS])
         return cls(*(coefficients @ step_terms(model, hardware, engine)).tolist())
 
     def decode_batch_s(self, batch: FloatArray) -> FloatArray:
-        """The part of a decode step that does not depend on the context, for each batch size."""
+        """Return the seconds of a decode step without context for each of `batch` (n,) sizes."""
         tiles = np.ceil(batch / GEMM_TILE_SEQUENCES)
         return self.decode_step_s + self.decode_tile_s * tiles + self.decode_sequence_s * batch
 
 
 def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
-    """Roofline seconds of TERMS per field of StepTimes; shape (9, 7).
+    """Return the roofline seconds of each of TERMS in each field of StepTimes, shape (9, 7).
 
-    A step reads the weights once. A row (a new token) takes 2 FLOPs a parameter; the tiles term pays them for
-    whole tiles, which prefill chunks fill. Attention takes 4 FLOPs a head element and pair in prefill, and
-    reads the KV cache in decode. Two all-reduces a layer each cost a fixed time and their bytes, both
-    2 (tp - 1) / tp times. Source: roofline model, Williams, Waterman and Patterson 2009; ring all-reduce,
-    Patarasuk and Yuan 2009; time of a message as a start and a rate, Hockney 1994.
+    A step reads the weights once. A row (a new token) takes 2 FLOPs per parameter; the tiles term counts them
+    for whole tiles, which prefill chunks fill. Attention takes 4 FLOPs per head element and pair in prefill,
+    and reads the KV cache in decode. Two all-reduces per layer each cost a fixed time and their bytes, both
+    2 (tp - 1) / tp times.
+
+    Source: roofline model, Williams, Waterman and Patterson 2009; ring all-reduce, Patarasuk and Yuan 2009;
+    time of a message as a start and a rate, Hockney 1994.
     """
     tp, layers = engine.tensor_parallel_size, model.layers
     fp8 = engine.kv_cache_config.dtype == "fp8"
@@ -115,10 +119,10 @@ def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
 
 
 def _activation_bytes(model: Model, tp: int) -> float:
-    """Bytes a row moves through the HBM of each rank in a layer: BF16 values, quantised before each GEMM.
+    """Return the bytes that a row moves through each rank's HBM in a layer: BF16, and FP4 before each GEMM.
 
     Every rank holds whole rows around its two norms (GEMM output written and read, residual read and written,
-    FP4 written and read). The rest is shared out: QKV and attention's output, the FFN's gate, up and product.
+    FP4 written and read). QKV, attention output, and the FFN's gate, up and product are split over ranks.
     """
     quantised = 2 * _FP4_BYTES
     heads = model.attention_heads * model.head_size / tp
@@ -131,5 +135,6 @@ def _activation_bytes(model: Model, tp: int) -> float:
 
 @lru_cache(maxsize=1)
 def _coefficients() -> Coefficients:
+    """Read the fitted coefficients."""
     text = files("tune.sim").joinpath("data/step_time_coefficients.json").read_text()
     return Coefficients.model_validate_json(text)

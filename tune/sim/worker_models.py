@@ -1,4 +1,4 @@
-"""What one worker of each pool may do and how long it takes, as plain numbers for the serving loops."""
+"""Turn engine settings and calibration into the plain numbers that the serving loops need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.sim.decode_pool import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
-from tune.sim.prefill_loop import PrefillWorker
+from tune.sim.prefill_pool import PrefillWorker
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
@@ -16,19 +16,35 @@ from tune.spec.split import HEAD_NODE, Role, place_workers
 from tune.spec.trial import TrialSpec
 
 LARGE_BATCH_SEQUENCES = 128
-"""Calibration's `large_batch_weight_reads` counts above this padded batch: the rows of one GEMM tile, beyond
-which a second one reads the weights again. One such read would explain the TPOT of NVIDIA's MLPerf Inference
-v5.1 run, half of its requests near 45 ms and a quarter at 58 ms."""
+"""Padded batch size above which a step pays the calibration's `large_batch_weight_reads`: the rows of one
+GEMM tile, beyond which a second tile reads the weights again. One such read would explain the TPOT of
+NVIDIA's MLPerf Inference v5.1 run, half of whose requests are near 45 ms and a quarter at 58 ms."""
 
 _POLICY = {
     "GUARANTEED_NO_EVICT": GUARANTEED_NO_EVICT,
     "MAX_UTILIZATION": MAX_UTILIZATION,
     "STATIC_BATCH": STATIC_BATCH,
 }
+"""Number of each scheduler policy in compiled code."""
 
 
 def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -> PrefillWorker:
-    """A prefill worker of `spec`. Pipeline stages work on different steps at once, each on its layers."""
+    """Return the model of a prefill worker.
+
+    Parameters
+    ----------
+    spec
+        Trial whose prefill engine is modelled.
+    calibration
+        Scales and overheads of the hardware.
+    window_s
+        End of the window in which usage is counted, seconds.
+
+    Returns
+    -------
+    PrefillWorker
+        Pipeline stages work on different steps at once, each on its share of the layers.
+    """
     engine = spec.prefill
     times = StepTimes.of(spec.model, spec.hardware, engine)
     share = calibration.prefill_scale / engine.pipeline_parallel_size
@@ -50,9 +66,23 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
 def decode_worker(
     spec: TrialSpec, calibration: Calibration, window_s: float
 ) -> tuple[DecodeWorker, FloatArray]:
-    """A decode worker of `spec`, and the context-free seconds of its step at batch 0..slots.
+    """Return the model of a decode worker, and its step times without context.
 
-    With a pipeline every token still passes all layers, while the batch is split over the stages.
+    Parameters
+    ----------
+    spec
+        Trial whose decode engine is modelled.
+    calibration
+        Scales and overheads of the hardware.
+    window_s
+        End of the window in which usage is counted, seconds.
+
+    Returns
+    -------
+    DecodeWorker
+        With a pipeline every token still passes all layers, while the batch is split over the stages.
+    FloatArray
+        Seconds of a step without context at batch sizes 0..slots, shape (slots + 1,).
     """
     engine = spec.decode
     times = StepTimes.of(spec.model, spec.hardware, engine)
@@ -73,13 +103,28 @@ def decode_worker(
     batch_s = calibration.decode_scale * times.decode_batch_s(np.ceil(padded / stages))
     batch_s += _host_s(engine, calibration)
     read_s = weight_bytes_per_gpu(spec.model, engine) / spec.hardware.hbm_bytes_per_s
-    again = padded > LARGE_BATCH_SEQUENCES
-    batch_s += np.where(again, calibration.large_batch_weight_reads * read_s, 0.0)
+    reads_again = padded > LARGE_BATCH_SEQUENCES
+    batch_s += np.where(reads_again, calibration.large_batch_weight_reads * read_s, 0.0)
     return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
 
 
 def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
-    """By how much the steps of each worker of a pool are longer than they should be, shape (workers,)."""
+    """Return the calibration's factor on the steps of each worker of a pool.
+
+    Parameters
+    ----------
+    spec
+        Trial whose placement says which workers share the frontend's node.
+    calibration
+        Slowdown of that node and of the last decode worker.
+    role
+        Pool that the workers belong to.
+
+    Returns
+    -------
+    FloatArray
+        Factors, 1 for an ordinary worker, shape (workers,).
+    """
     split = spec.split
     slow = np.ones(split.prefill_workers if role == "prefill" else split.decode_workers)
     for worker in place_workers(spec.hardware, spec.prefill, spec.decode, split) or ():
@@ -91,19 +136,21 @@ def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArr
 
 
 def _host_s(engine: Engine, calibration: Calibration) -> float:
-    """What the host adds to each step when it does not prepare the next one meanwhile."""
+    """Return the seconds that the host adds to each step if it does not prepare the next in parallel."""
     return calibration.no_overlap_overhead_s if engine.disable_overlap_scheduler else 0.0
 
 
 def _padded_batches(engine: Engine, slots: int) -> tuple[IntArray, NDArray[np.bool_]]:
-    """For batch 0..slots: the batch that is computed, and whether a CUDA graph runs it.
+    """Return for batch sizes 0..slots the size that is computed, and whether a CUDA graph runs it.
 
-    Source: TensorRT-LLM's CUDA graph runner: with padding the next captured size, without only exact sizes.
+    With padding, the next captured size is computed; without, only exact sizes run a graph.
+
+    Source: TensorRT-LLM's CUDA graph runner.
     """
     batch = np.arange(slots + 1)
     sizes = np.sort(np.array(engine.graph_batch_sizes, np.int64))
     if engine.cuda_graph_config is None or not engine.cuda_graph_config.enable_padding:
         return batch, np.isin(batch, sizes)
     has_graph = batch <= sizes[-1]
-    up = sizes[np.minimum(np.searchsorted(sizes, batch), len(sizes) - 1)]
-    return np.where(has_graph, up, batch), has_graph
+    next_size = sizes[np.minimum(np.searchsorted(sizes, batch), len(sizes) - 1)]
+    return np.where(has_graph, next_size, batch), has_graph

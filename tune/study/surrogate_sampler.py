@@ -18,7 +18,8 @@ from tune.spec.cluster import Calibration
 from tune.spec.space import Dimension, Value
 from tune.study.candidates import Candidates
 from tune.study.optuna_space import distributions, to_point, to_raw
-from tune.surrogate.optimizer import Observation, SurrogateOptimizer
+from tune.surrogate.observation import Observation
+from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.summary import expected_capacity_qps, summarise_posterior
 
 SEEN, NUMBER = "seen", "number"
@@ -41,7 +42,7 @@ def seen_in(outcome: Outcome) -> dict[str, Any]:
     if outcome.feasible:
         return {"status": "above", "qps": outcome.target_qps}
     if not outcome.valid:
-        return {"status": "untrusted", "qps": outcome.target_qps}
+        return {"status": "invalid", "qps": outcome.target_qps}
     return {"status": "below", "qps": outcome.target_qps}
 
 
@@ -93,12 +94,13 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         if not search_space:
             return {}
         seen = [one for _, one in self._seen(study)]
-        proposed = self._search.propose(seen)
+        proposed = self._search.suggest(seen)
         if proposed is None:
             self.gain_frac, self.expected, self.early_stop_below_qps = NOTHING_LEFT, None, 0.0
             return self._raw_at(0, None)
-        self.gain_frac, self.early_stop_below_qps = proposed.gain_frac, proposed.early_stop_below_qps
-        self.expected = expected_capacity_qps(proposed.view, proposed.index)
+        self.gain_frac = proposed.expected_improvement_frac
+        self.early_stop_below_qps = proposed.early_stop_below_qps
+        self.expected = expected_capacity_qps(proposed.prediction, proposed.index)
         return self._raw_at(proposed.index, proposed.qps)
 
     def _raw_at(self, index: int, qps: float | None) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
     def expect(self, trial_id: str) -> Interval | None:
         """The boundary of the candidate with that id, before anything was measured; None where it is none."""
         index = self._of_spec.get(trial_id)
-        return None if index is None else expected_capacity_qps(self._search.view([]), index)
+        return None if index is None else expected_capacity_qps(self._search.predict([]), index)
 
     def hear(self, outcome: Outcome) -> None:
         """Of a trial that is no point of the sweep: its configuration may be a candidate's all the same, at
@@ -134,7 +136,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         numbered = [(number, one) for number, one in self._seen(study) if one.status != "pending"]
         seen = [one for _, one in numbered]
         told = [(trial_ids[number], number, one) for number, one in numbered if number in trial_ids]
-        return summarise_posterior(self._search, self._search.view(seen), seen, told)
+        return summarise_posterior(self._search, self._search.predict(seen), seen, told)
 
     def _seen(self, study: optuna.Study) -> list[tuple[int, Observation]]:
         """Of each trial that teaches something, in order; once of two that were one deployment."""

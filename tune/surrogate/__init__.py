@@ -1,1 +1,1 @@
-"""Learn the rack from measured trials and suggest the configuration worth measuring next."""
+"""Learn the simulator's parameters from trials and suggest the next one by Bayesian optimisation."""

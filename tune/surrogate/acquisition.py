@@ -1,5 +1,11 @@
-"""What is worth a deployment: expected improvement over the best, times the chance that it runs at all; and
-which rate is worth an exact answer."""
+"""Score configurations by expected improvement times probability of feasibility.
+
+The model of every score is a mixture: the log capacity of a configuration is normal for each posterior sample
+of the simulator's parameters, and all samples have equal weight.
+
+Sources: expected improvement, Jones, Schonlau and Welch, J. Global Optimization 13, 1998; its product with a
+probability of feasibility, Schonlau, Welch and Jones, IMS Lecture Notes 34, 1998.
+"""
 
 from __future__ import annotations
 
@@ -12,116 +18,130 @@ from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.core.jit import compiled
 from tune.surrogate.discrepancy import FORECAST_SD, squared_distances
 
-CRASH_FRAC, CRASH_WEIGHT = 0.08, 2.0
-"""What share of the configurations is thought to crash before any did, and how many trials that is worth."""
+PRIOR_CRASH_FRAC, PRIOR_CRASH_TRIALS = 0.08, 2.0
+"""Mean of the beta prior of the crash probability, and how many trials that prior weighs. Chosen here."""
 
 CRASH_LENGTHSCALE = 0.35
-"""How far a crash tells of others, where each setting goes from 0 to 1. Our choice."""
+"""Length scale of the kernel that carries crashes to neighbours; settings are scaled to 0..1. Chosen here."""
 
 EARLY_STOP_FRAC = 0.98
-"""What comes to less than this share of what another is expected to come to is not worth an exact answer. Our
-choice, by the development racks of benchmarks/search_synthetic_racks.py."""
+"""A configuration is not measured exactly when its rate is below this fraction of the best alternative's
+predicted rate. Chosen on the development racks of benchmarks/search_synthetic_racks.py."""
 
 CANDIDATE_RATES = 40
-"""From the lowest to the highest rate that a configuration may come to. Our choice."""
+"""Points of the grid, even in log rate, on which the early-stop threshold is searched. Chosen here."""
 
 NEGLIGIBLE_SDS = 6.0
-"""What is so many standard deviations off is not thought possible: its chance is 1e-9."""
+"""An event this many standard deviations away counts as impossible: its probability is 1e-9."""
 
 
 @compiled
-def min_of_normals(ln_mean: FloatArray, sd: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of the lower of two independent normals, (racks, m) each; `ln_mean` (2,
-    racks, m), and `sd` (2, m).
+def min_of_normals(log_mean: FloatArray, sd: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation of the minimum of two independent normals, (samples, m) each.
 
-    Formula: Clark, Operations Research 9, 1961, for the greater of two, with signs turned.
+    `log_mean` has shape (2, samples, m), `sd` (2, m).
+
+    Source: Clark, Operations Research 9, 1961, who gives the maximum of two normals; signs are reversed here.
     """
-    _, racks, count = ln_mean.shape
-    mean, of_both = np.empty((racks, count)), np.empty((racks, count))
-    for rack in range(racks):
-        for at in range(count):
-            low, low_sd, high_sd = ln_mean[0, rack, at], sd[0, at], sd[1, at]
-            higher, apart = ln_mean[1, rack, at] - low, math.sqrt(low_sd**2 + high_sd**2)
-            if abs(higher) > NEGLIGIBLE_SDS * apart:
-                mean[rack, at] = low + min(higher, 0.0)
-                of_both[rack, at] = low_sd if higher > 0 else high_sd
+    _, samples, count = log_mean.shape
+    mean, min_sd = np.empty((samples, count)), np.empty((samples, count))
+    for sample in range(samples):
+        for index in range(count):
+            first, first_sd, second_sd = log_mean[0, sample, index], sd[0, index], sd[1, index]
+            difference = log_mean[1, sample, index] - first
+            difference_sd = math.sqrt(first_sd**2 + second_sd**2)
+            if abs(difference) > NEGLIGIBLE_SDS * difference_sd:
+                mean[sample, index] = first + min(difference, 0.0)
+                min_sd[sample, index] = first_sd if difference > 0 else second_sd
                 continue
-            density = apart * math.exp(-((higher / apart) ** 2) / 2) / math.sqrt(2 * math.pi)
-            chance = _normal_cdf(higher / apart)
-            gap = higher * (1 - chance) - density
-            square = low_sd**2 * chance + (higher**2 + high_sd**2) * (1 - chance) - higher * density
-            mean[rack, at], of_both[rack, at] = low + gap, math.sqrt(max(square - gap**2, 1e-8))
-    return mean, of_both
+            density = (
+                difference_sd * math.exp(-((difference / difference_sd) ** 2) / 2) / math.sqrt(2 * math.pi)
+            )
+            probability = _normal_cdf(difference / difference_sd)
+            shift = difference * (1 - probability) - density
+            square = (
+                first_sd**2 * probability
+                + (difference**2 + second_sd**2) * (1 - probability)
+                - difference * density
+            )
+            mean[sample, index] = first + shift
+            min_sd[sample, index] = math.sqrt(max(square - shift**2, 1e-8))
+    return mean, min_sd
 
 
 @compiled
 def _normal_cdf(deviations: float) -> float:
+    """Return the cumulative probability of a standard normal."""
     return 0.5 * math.erfc(-deviations / math.sqrt(2))
 
 
 @compiled
-def expected_improvement(ln_mean: FloatArray, sd: FloatArray, best: float) -> FloatArray:
-    """Expected improvement over a rate of `best`, as a share of it, (m,).
+def expected_improvement(log_mean: FloatArray, sd: FloatArray, best: float) -> FloatArray:
+    """Return the expected improvement over the rate `best` as a share of it, shape (m,).
 
-    ln of the rate of each configuration is normal, with `ln_mean` and `sd` (racks, m) on equally probable
-    racks. Formula: E max(X - b, 0) = E[X] N(d + s) - b N(d), d = (mean - ln b) / s, for lognormal X (Black
-    and Scholes 1973); averaged over racks.
+    The log rate of a configuration is normal with `log_mean` and `sd`, both (samples, m). The result is
+    averaged over samples.
+
+    Source: E max(X - b, 0) = E[X] N(d + s) - b N(d) with d = (mean - ln b) / s for lognormal X (Black and
+    Scholes, J. Political Economy 81, 1973).
     """
-    racks, count = ln_mean.shape
-    ln_best, found = math.log(best), np.zeros(count)
-    for rack in range(racks):
-        for at in range(count):
-            above, error = ln_mean[rack, at] - ln_best, sd[rack, at]
-            if above < -NEGLIGIBLE_SDS * error - error**2:
+    samples, count = log_mean.shape
+    log_best, total = math.log(best), np.zeros(count)
+    for sample in range(samples):
+        for index in range(count):
+            excess, error = log_mean[sample, index] - log_best, sd[sample, index]
+            if excess < -NEGLIGIBLE_SDS * error - error**2:
                 continue
-            rate = math.exp(above + error**2 / 2) * _normal_cdf(above / error + error)
-            found[at] += rate - _normal_cdf(above / error)
-    gain: FloatArray = np.maximum(found / racks, 0.0)
-    return gain
+            rate = math.exp(excess + error**2 / 2) * _normal_cdf(excess / error + error)
+            total[index] += rate - _normal_cdf(excess / error)
+    improvement: FloatArray = np.maximum(total / samples, 0.0)
+    return improvement
 
 
 def improvement_at_rates(
-    ln_mean: FloatArray, sd: FloatArray, best: float, rates_qps: FloatArray
+    log_mean: FloatArray, sd: FloatArray, best: float, rates_qps: FloatArray
 ) -> FloatArray:
-    """The same, (m, k), of one run at each of `rates_qps` (k,), whose rate counts where it is held.
+    """Return the expected improvement of one run at each of `rates_qps` (k,), shape (m, k).
 
-    Formula: the chance that the boundary is no lower than the rate, times what the rate is above `best`.
+    The improvement of a run is P(capacity >= rate) x (rate / best - 1), a share of the rate `best`. The log
+    capacity is normal with `log_mean` (samples, m) and `sd` (samples, m) or (m,).
     """
-    found = np.zeros((ln_mean.shape[1], len(rates_qps)))
-    for at, qps in enumerate(rates_qps.tolist()):
-        held = ndtr((ln_mean - np.log(qps)) / sd).mean(0)
-        found[:, at] = np.maximum(held * (qps / best - 1), 0.0)
-    return found
+    improvement = np.zeros((log_mean.shape[1], len(rates_qps)))
+    for index, qps in enumerate(rates_qps.tolist()):
+        probability = ndtr((log_mean - np.log(qps)) / sd).mean(0)
+        improvement[:, index] = np.maximum(probability * (qps / best - 1), 0.0)
+    return improvement
 
 
 def feasibility_probability(features: FloatArray, tried: IntArray, crashed: BoolArray) -> FloatArray:
-    """The chance that each configuration runs, (m,), by those `tried` (n,) near it, of which some `crashed`.
+    """Estimate the probability that each configuration runs without a crash, shape (m,).
 
-    Formula: the mean of a beta distribution, each trial counted by its nearness exp(-d^2 / 2 l^2) on top of
-    CRASH_WEIGHT trials of which CRASH_FRAC crashed.
+    `features` (m, settings) lie in 0..1. `tried` (n,) are the indices of tried configurations, and `crashed`
+    (n,) says which of those crashed. The estimate is the mean of a beta distribution: a trial at distance d
+    counts exp(-d^2 / 2 l^2), on top of PRIOR_CRASH_TRIALS trials of which PRIOR_CRASH_FRAC crashed.
     """
     if not len(tried):
-        return np.full(len(features), 1 - CRASH_FRAC)
-    near = np.exp(-squared_distances(features, features[tried]) / (2 * CRASH_LENGTHSCALE**2))
-    crashes = CRASH_WEIGHT * CRASH_FRAC + near @ crashed
-    found: FloatArray = 1 - crashes / (CRASH_WEIGHT + near.sum(1))
-    return found
+        return np.full(len(features), 1 - PRIOR_CRASH_FRAC)
+    kernel = np.exp(-squared_distances(features, features[tried]) / (2 * CRASH_LENGTHSCALE**2))
+    crashes = PRIOR_CRASH_TRIALS * PRIOR_CRASH_FRAC + kernel @ crashed
+    probability: FloatArray = 1 - crashes / (PRIOR_CRASH_TRIALS + kernel.sum(1))
+    return probability
 
 
-def early_stop_threshold_qps(ln_mean: FloatArray, sd: FloatArray, others_qps: FloatArray) -> float:
-    """Below this rate, whatever a configuration comes to is less than EARLY_STOP_FRAC of what the best of others
-    is then expected to come to; 0 where there is no such rate.
+def early_stop_threshold_qps(log_mean: FloatArray, sd: FloatArray, alternatives_qps: FloatArray) -> float:
+    """Return the rate below which a configuration need not be measured exactly; 0 if there is none.
 
-    ln of its rate is normal, with `ln_mean` and `sd` (racks,) on equally probable racks, on which others are
-    expected to come to `others_qps` (racks, m). It will be known to FORECAST_SD, which tells what racks are
-    probable (Bayes).
+    Suppose the configuration is observed at some rate, with error FORECAST_SD. Bayes' rule then weighs the
+    samples, and the weighted mean of `alternatives_qps` (samples, m) predicts the alternatives. The threshold
+    is the highest grid rate up to which every rate is below EARLY_STOP_FRAC of the best alternative's
+    prediction. `log_mean` and `sd` (samples,) describe the log rate of the configuration.
     """
     error = np.hypot(sd, FORECAST_SD)
-    low, high = (ln_mean - 2 * error).min(), (ln_mean + 2 * error).max()
-    ln_rates = np.linspace(low, high, CANDIDATE_RATES)
-    ln_weight = -0.5 * ((ln_rates[:, None] - ln_mean) / error) ** 2 - np.log(error)
-    weight = np.exp(ln_weight - ln_weight.max(1, keepdims=True))
-    expected = (weight / weight.sum(1, keepdims=True)) @ others_qps
-    outdone = np.exp(ln_rates) < EARLY_STOP_FRAC * expected.max(1, initial=0.0)
-    count = len(outdone) if outdone.all() else int(outdone.argmin())
-    return float(np.exp(ln_rates[count - 1])) if count else 0.0
+    low, high = (log_mean - 2 * error).min(), (log_mean + 2 * error).max()
+    log_rates = np.linspace(low, high, CANDIDATE_RATES)
+    log_weight = -0.5 * ((log_rates[:, None] - log_mean) / error) ** 2 - np.log(error)
+    weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+    predicted = (weight / weight.sum(1, keepdims=True)) @ alternatives_qps
+    dominated = np.exp(log_rates) < EARLY_STOP_FRAC * predicted.max(1, initial=0.0)
+    count = len(dominated) if dominated.all() else int(dominated.argmin())
+    return float(np.exp(log_rates[count - 1])) if count else 0.0

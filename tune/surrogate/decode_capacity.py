@@ -1,4 +1,4 @@
-"""The highest rate that decode workers sustain, in closed form, over many racks at once."""
+"""Compute the capacity of decode workers in closed form, for many parameter samples at once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from tune.spec.trial import TrialSpec
 from tune.surrogate.prefill_latency import Workload
 
 BATCH_FLUCTUATION_SDS = 1.0
-"""By so many square roots of its mean a batch swings above it, where slots or cache end. Our choice: Poisson
-arrivals, and what agrees best with the simulated rack."""
+"""A batch of mean b is assumed to reach b plus this many times sqrt(b), where slots or KV cache end. The
+arrivals are Poisson; the factor is chosen here because it agrees best with the simulator."""
 
-_GRID = 48
+_BATCH_POINTS = 48
+"""Number of batch sizes, even in their logarithm, at which the step time of an engine is tabulated."""
 
 
 class DecodeEngines(NamedTuple):
-    """Decode workers of different settings: seconds of a step of each `batch` (engines, k), and the parts of
-    it that racks vary; all else is (engines,).
+    """Hold tabulated decode workers of different settings.
 
-    `step_s` holds what the context of sequences of mean length adds. `slots` bound the batch, and so does
-    the KV cache, which holds `cached` sequences.
+    Step times have the shape (engines, k), one column a batch size in `batch`. They are split into the parts
+    that the parameters of a sample scale: `step_s` includes the context of sequences of mean length,
+    `all_reduce_s` is what halving the NVLink rate adds, `read_s` what one further read of the weights adds.
+    All other fields have the shape (engines,): `slots` and `cached_sequences` (sequences of mean length in
+    the KV cache) limit the batch, `tpot_limit_s` is the SLO on TPOT, infinite where it is lifted.
     """
 
     batch: IntArray
@@ -35,88 +38,98 @@ class DecodeEngines(NamedTuple):
     all_reduce_s: FloatArray
     read_s: FloatArray
     slots: FloatArray
-    cached: FloatArray
+    cached_sequences: FloatArray
     answer_tokens: FloatArray
-    tpot_s: FloatArray
+    tpot_limit_s: FloatArray
 
 
-def decode_engines(specs: Sequence[TrialSpec], calibration: Calibration, asked: Workload) -> DecodeEngines:
+def decode_engines(specs: Sequence[TrialSpec], calibration: Calibration, workload: Workload) -> DecodeEngines:
+    """Tabulate the decode worker of each of `specs` for the prompt and answer lengths of `workload`."""
     return DecodeEngines(
-        *map(np.array, zip(*(_engine(spec, calibration, asked) for spec in specs), strict=True))
+        *map(np.array, zip(*(_engine_fields(spec, calibration, workload) for spec in specs), strict=True))
     )
 
 
-def _engine(
-    spec: TrialSpec, calibration: Calibration, asked: Workload
+def _engine_fields(
+    spec: TrialSpec, calibration: Calibration, workload: Workload
 ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float, float, float, float]:
-    """The fields of Engines for one; after its largest batch it is repeated, which nothing comes to."""
-    answer = asked.answer.astype(float)
-    context = float(asked.prompt.mean() + (answer * answer).mean() / (2 * answer.mean()))
-    without, once = (calibration.model_copy(update={"large_batch_weight_reads": n}) for n in (0.0, 1.0))
-    worker, batch_s = decode_worker(spec, without, np.inf)
-    _, once_s = decode_worker(spec, once, np.inf)
-    slower = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
-    slowed = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=slower)})
-    _, slowed_s = decode_worker(slowed, without, np.inf)
-    few = np.unique(np.geomspace(1, worker.slots, _GRID).round().astype(np.int64))
-    batch = np.pad(few, (0, _GRID - len(few)), mode="edge")
-    held = context
+    """Return the fields of DecodeEngines for one worker; its largest batch is repeated to fill the table."""
+    answer = workload.answer.astype(float)
+    context = float(workload.prompt.mean() + (answer * answer).mean() / (2 * answer.mean()))
+    no_read, one_read = (calibration.model_copy(update={"large_batch_weight_reads": n}) for n in (0.0, 1.0))
+    worker, batch_s = decode_worker(spec, no_read, np.inf)
+    _, one_read_s = decode_worker(spec, one_read, np.inf)
+    half_rate = {"nvlink_bytes_per_s": spec.hardware.nvlink_bytes_per_s / 2}
+    slow_spec = spec.model_copy(update={"hardware": spec.hardware.model_copy(update=half_rate)})
+    _, slow_s = decode_worker(slow_spec, no_read, np.inf)
+    sizes = np.unique(np.geomspace(1, worker.slots, _BATCH_POINTS).round().astype(np.int64))
+    batch = np.pad(sizes, (0, _BATCH_POINTS - len(sizes)), mode="edge")
+    sequence_tokens = context
     if spec.decode.capacity_policy == "GUARANTEED_NO_EVICT":
         longest = spec.load.dataset.longest_answer_tokens
-        held = float(np.mean(reserved_tokens(asked.prompt, longest, spec.decode.max_seq_len)))
+        sequence_tokens = float(np.mean(reserved_tokens(workload.prompt, longest, spec.decode.max_seq_len)))
     return (
         batch,
         batch_s[batch] + worker.context_token_s * context * batch,
-        slowed_s[batch] - batch_s[batch],
-        once_s[batch] - batch_s[batch],
+        slow_s[batch] - batch_s[batch],
+        one_read_s[batch] - batch_s[batch],
         float(worker.slots),
-        worker.kv_tokens / held,
+        worker.kv_tokens / sequence_tokens,
         float(answer.mean()),
         np.inf if spec.slo.tpot_p99_s is None else spec.slo.tpot_p99_s,
     )
 
 
 class DecodeParameters(NamedTuple):
-    """Factors by which all-reduces and cache differ on each rack (racks,), and by which steps and what they
-    read do for each worker asked about (racks, m)."""
+    """Hold what the parameter samples change about decode workers.
 
-    all_reduce: FloatArray
-    kv_capacity: FloatArray
-    scale: FloatArray
-    reads: FloatArray
+    `all_reduce_factor` and `kv_capacity_factor` have the shape (samples,), `step_scale` and `weight_reads`
+    (samples, m) for m workers.
+    """
+
+    all_reduce_factor: FloatArray
+    kv_capacity_factor: FloatArray
+    step_scale: FloatArray
+    weight_reads: FloatArray
 
 
 @compiled
-def decode_capacity_qps(engines: DecodeEngines, which: IntArray, racks: DecodeParameters) -> FloatArray:
-    """Queries/s of one worker of each of the engines `which` (m,): (racks, m).
+def decode_capacity_qps(
+    engines: DecodeEngines, indices: IntArray, parameters: DecodeParameters
+) -> FloatArray:
+    """Return the capacity of one worker of each of the engines `indices` (m,), queries/s, (samples, m).
 
-    A batch of b sequences that takes t(b) seconds a step ends b / (answer x t(b)) answers a second (Little's
-    law). b may grow to the largest batch whose step keeps the TPOT limit, and that slots and cache hold when
-    it swings by SWING of its square root; where steps leap, a smaller one may end more.
+    A batch of b sequences that takes t(b) seconds a step completes b / (answer tokens x t(b)) answers a
+    second (Little's law). The batch is limited by the TPOT limit on a step, and by slots and KV cache when it
+    fluctuates by BATCH_FLUCTUATION_SDS square roots of its mean. The maximum over all smaller batches is
+    taken, because a step time that jumps can make a smaller batch faster.
     """
-    found = np.zeros(racks.scale.shape)
-    for rack in range(len(found)):
-        for at in range(len(which)):
-            engine = which[at]
-            held = min(engines.slots[engine], racks.kv_capacity[rack] * engines.cached[engine])
-            largest = ((np.sqrt(BATCH_FLUCTUATION_SDS**2 + 4 * held) - BATCH_FLUCTUATION_SDS) / 2) ** 2
-            tpot_s, below, below_s, tokens_per_s = engines.tpot_s[engine], 0.0, 0.0, 0.0
-            for point in range(_GRID):
-                slower_s = (racks.all_reduce[rack] - 1) * engines.all_reduce_s[engine, point]
-                step_s = racks.scale[rack, at] * (engines.step_s[engine, point] + slower_s)
-                step_s += racks.reads[rack, at] * engines.read_s[engine, point]
+    capacity_qps = np.zeros(parameters.step_scale.shape)
+    for sample in range(len(capacity_qps)):
+        for column in range(len(indices)):
+            engine = indices[column]
+            limit = min(
+                engines.slots[engine],
+                parameters.kv_capacity_factor[sample] * engines.cached_sequences[engine],
+            )
+            largest = ((np.sqrt(BATCH_FLUCTUATION_SDS**2 + 4 * limit) - BATCH_FLUCTUATION_SDS) / 2) ** 2
+            tpot_s, below, below_s, tokens_per_s = engines.tpot_limit_s[engine], 0.0, 0.0, 0.0
+            for point in range(_BATCH_POINTS):
+                added_s = (parameters.all_reduce_factor[sample] - 1) * engines.all_reduce_s[engine, point]
+                step_s = parameters.step_scale[sample, column] * (engines.step_s[engine, point] + added_s)
+                step_s += parameters.weight_reads[sample, column] * engines.read_s[engine, point]
                 batch = float(engines.batch[engine, point])
-                fits = min(batch, largest)
+                fitting = min(batch, largest)
                 if step_s > tpot_s:
                     if point == 0:
                         break
-                    fits = min(fits, below + (tpot_s - below_s) / (step_s - below_s) * (batch - below))
-                taken_s = step_s
-                if point > 0 and fits < batch:
-                    taken_s = below_s + (step_s - below_s) * (fits - below) / (batch - below)
-                tokens_per_s = max(tokens_per_s, fits / taken_s)
-                if fits < batch:
+                    fitting = min(fitting, below + (tpot_s - below_s) / (step_s - below_s) * (batch - below))
+                fitting_s = step_s
+                if point > 0 and fitting < batch:
+                    fitting_s = below_s + (step_s - below_s) * (fitting - below) / (batch - below)
+                tokens_per_s = max(tokens_per_s, fitting / fitting_s)
+                if fitting < batch:
                     break
                 below, below_s = batch, step_s
-            found[rack, at] = tokens_per_s / engines.answer_tokens[engine]
-    return found
+            capacity_qps[sample, column] = tokens_per_s / engines.answer_tokens[engine]
+    return capacity_qps

@@ -1,6 +1,9 @@
-"""What the simulator gets wrong even on the right rack: an error smooth over configurations, and noise.
+"""Model the discrepancy between simulator and measurement as a Gaussian process over the settings.
 
-A Gaussian process over the settings, whose covariance is the sum of a long and a short squared exponential.
+The simulator is wrong even with the right parameters. Its error in log capacity is smooth over configurations
+(Kennedy and O'Hagan, J. R. Stat. Soc. B 63, 2001) and has a prior covariance that is the sum of a long and a
+short squared exponential. Measurements that only give a lower or an upper limit enter as censored ones.
+
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Press 2006, algorithm 2.1.
 """
 
@@ -16,125 +19,146 @@ from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.surrogate.emulator import log_soft_min_correction
 
 AMPLITUDE = 0.1
-"""Standard deviation of the error, in ln of what a pool can do. Our choice."""
+"""Prior standard deviation of the smooth error in the log capacity of a pool. Chosen here."""
 
 LENGTHSCALE = 0.8
-"""Of the covariance, where each setting of a sweep goes from 0 to 1. Our choice."""
+"""Length scale of the smooth error; every setting of a sweep is scaled to 0..1. Chosen here."""
 
-ROUGH, ROUGH_LENGTH = 0.05, 0.15
-"""The same of a second error, which differs from one configuration to the next: the emulator's, for one."""
+SHORT_LENGTHSCALE_SD, SHORT_LENGTHSCALE = 0.05, 0.15
+"""Standard deviation (log capacity) and length scale of a second error, which changes from one configuration
+to the next. The error of the emulator is one. Chosen here."""
 
 NUGGET = 0.02
-"""Standard deviation of the noise of a measurement."""
+"""Standard deviation of the noise of a measured log capacity."""
 
 FORECAST_SD = 0.04
-"""The same where a boundary was only forecast: two thirds are off by less than 3.5 %, one by 32 %
-(benchmarks/probe_costs.py)."""
+"""Standard deviation of the noise of a log capacity that was only forecast: two thirds of all forecasts are
+off by less than 3.5 %, one is off by 32 % (benchmarks/probe_costs.py)."""
 
 CENSORED_SD = 0.05
-"""The same of a deployment of which one bound is known. Our choice."""
+"""Standard deviation of the noise of a censored log capacity, of which one limit is known. Chosen here."""
 
 CENSORING_RATIO = 2.5
-"""Of a bound more than so many times the boundary only that is taken for known. Our choice."""
+"""A pool capacity above this multiple of the measured capacity is right-censored: only the multiple is taken
+as a lower limit. Chosen here."""
 
 UNINFORMATIVE_SD = 0.15
-"""Of a bound of which nothing is known but that it lies on the right side of what was asked. Our choice."""
+"""Standard deviation given to a censored log capacity that lies on the right side of its limit. Chosen
+here."""
 
 OUTLIER_CLIP = 0.6
-"""What is off by more, in ln, has met a limit that others need not meet: of them it tells no more than this.
-Our choice, by the development racks of benchmarks/search_synthetic_racks.py."""
+"""Residuals are clipped at this log ratio before they inform other configurations; a larger one indicates a
+limit specific to that configuration. Chosen on the development racks of benchmarks/search_synthetic_racks.py."""
 
-BEYOND_SD_FRAC = 0.3
-"""A bound above the boundary is known to this share of how far above, in ln. Our choice."""
+EXCESS_SD_FRAC = 0.3
+"""Standard deviation of a pool capacity above the measured capacity, as a fraction of the log excess. Chosen
+here."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Deployments `which` (n,) of the configurations, and what they showed of ln of each pool's bound.
+    """Hold the observed log pool capacities of n deployments.
 
-    The bounds of prefill and decode lie between `low` and `high` (2, n), both the same where that was
-    measured; `sd` (2, n) of it. Where `lowest` (n,) they are those of the boundary: the upper end is one for
-    the lower bound of the two, and both ends lie as far higher as a boundary lies below two close bounds.
+    `indices` (n,) are their configurations. The log capacity of each pool, prefill first, lies between `low`
+    and `high` (2, n); the two are equal where it was measured, infinite where it is censored. `sd` (2, n) is
+    the standard deviation of the noise. Where `capacity_only` (n,) is True, the pools were not measured:
+    `low` and `high` then limit the capacity of the deployment. Its upper limit constrains only the lower of
+    the two pools, and both limits are raised by the soft-minimum correction.
     """
 
-    which: IntArray
+    indices: IntArray
     low: FloatArray
     high: FloatArray
     sd: FloatArray
-    lowest: BoolArray
+    capacity_only: BoolArray
 
     def __len__(self) -> int:
-        return len(self.which)
+        return len(self.indices)
 
     def residual(self, log_pool_capacity: FloatArray) -> FloatArray:
-        """What of the measurements racks that say `log_pool_capacity` (2, racks, n) do not explain, as shaped."""
-        low, high = self.low[:, None], self.high[:, None]
-        if self.lowest.any():
-            lower = np.where(self.lowest, log_soft_min_correction(log_pool_capacity), 0.0)
-            other = self.lowest & (log_pool_capacity > log_pool_capacity.min(0))
-            low, high = low + lower, np.where(other, np.inf, high + lower)
-        found: FloatArray = np.clip(log_pool_capacity, low, high) - log_pool_capacity
-        return found
+        """Return how far predictions must move to agree with the observations, shape (2, samples, n).
 
-    def tells(self, residual: FloatArray) -> BoolArray:
-        """Of `residual` (2, racks, n), which measurements say of a pool what most racks do not: (2, n). A
-        boundary tells of one pool at least: the one that binds on more of the racks."""
+        `log_pool_capacity` (2, samples, n) is what each parameter sample predicts.
+        """
+        low, high = self.low[:, None], self.high[:, None]
+        if self.capacity_only.any():
+            correction = np.where(self.capacity_only, log_soft_min_correction(log_pool_capacity), 0.0)
+            higher_pool = self.capacity_only & (log_pool_capacity > log_pool_capacity.min(0))
+            low, high = low + correction, np.where(higher_pool, np.inf, high + correction)
+        residual: FloatArray = np.clip(log_pool_capacity, low, high) - log_pool_capacity
+        return residual
+
+    def is_informative(self, residual: FloatArray) -> BoolArray:
+        """Return which observations contradict most samples or measure a pool, shape (2, n).
+
+        `residual` (2, samples, n) is as `Observations.residual` returns it. A measured capacity is
+        informative about the pool that limits it on more of the samples.
+        """
         share = (residual != 0).mean(1)
         exact = self.low == self.high
-        found: BoolArray = (share > 0.5) | (exact & (~self.lowest | (share == share.max(0))))
-        return found
+        informative: BoolArray = (share > 0.5) | (exact & (~self.capacity_only | (share == share.max(0))))
+        return informative
 
 
 class Discrepancy:
-    """The error at configurations whose settings are `features` (m, settings), after it was measured at those
-    `which` (n,), with a standard deviation of `sd` (n,)."""
+    """Condition the discrepancy of one pool on residuals at observed configurations."""
 
-    def __init__(self, features: FloatArray, which: IntArray, sd: FloatArray) -> None:
-        at = features[which]
-        self._features, self._which, self._at = features, which, at
-        lower = cholesky(covariance(at, at) + np.diag(sd**2), lower=True)
-        self._white: FloatArray = solve_triangular(lower, np.eye(len(at)), lower=True)
+    def __init__(self, features: FloatArray, indices: IntArray, sd: FloatArray) -> None:
+        """Factorise the covariance of the observed configurations.
+
+        `features` (m, settings) describe all configurations, `indices` (n,) are the observed ones, and `sd`
+        (n,) is the standard deviation of each observation's noise.
+        """
+        observed = features[indices]
+        self._features, self._indices, self._observed = features, indices, observed
+        lower = cholesky(covariance(observed, observed) + np.diag(sd**2), lower=True)
+        self._whitening: FloatArray = solve_triangular(lower, np.eye(len(observed)), lower=True)
 
     @cached_property
-    def _across(self) -> FloatArray:
-        return covariance(self._features, self._at)
+    def _cross_covariance(self) -> FloatArray:
+        """Return the covariance between all and the observed configurations, shape (m, n)."""
+        return covariance(self._features, self._observed)
 
     @cached_property
     def _weights(self) -> FloatArray:
-        found: FloatArray = self._across @ self._white.T @ self._white
-        return found
+        """Return the weight of each residual in the mean at each configuration, shape (m, n)."""
+        weights: FloatArray = self._cross_covariance @ self._whitening.T @ self._whitening
+        return weights
 
     @cached_property
     def sd(self) -> FloatArray:
-        """Standard deviation of the error at every configuration, (m,)."""
-        left = AMPLITUDE**2 + ROUGH**2 - (self._weights * self._across).sum(1)
-        found: FloatArray = np.sqrt(np.maximum(left, 1e-6))
-        return found
+        """Return the posterior standard deviation of the error at every configuration, shape (m,)."""
+        variance = AMPLITUDE**2 + SHORT_LENGTHSCALE_SD**2 - (self._weights * self._cross_covariance).sum(1)
+        sd: FloatArray = np.sqrt(np.maximum(variance, 1e-6))
+        return sd
 
     def whitened(self, residual: FloatArray) -> FloatArray:
-        """`residual` (racks, n) as independent standard deviations of error and noise together: the same."""
-        found: FloatArray = residual @ self._white.T
-        return found
+        """Return `residual` (samples, n) in independent standard deviations of error plus noise."""
+        whitened: FloatArray = residual @ self._whitening.T
+        return whitened
 
     def mean(self, residual: FloatArray) -> FloatArray:
-        """Expected error of ln of the bound at every configuration on each rack: (racks, m)."""
-        telling = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
-        found: FloatArray = telling @ self._weights.T
-        beyond = residual - telling
-        for one in np.flatnonzero(beyond.any(0)).tolist():
-            found[:, self._which[one]] += beyond[:, one]
-        return found
+        """Return the posterior mean error of every configuration, shape (samples, m).
+
+        `residual` (samples, n) is clipped at OUTLIER_CLIP; the excess is added at its own configuration only.
+        """
+        clipped = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
+        mean: FloatArray = clipped @ self._weights.T
+        excess = residual - clipped
+        for column in np.flatnonzero(excess.any(0)).tolist():
+            mean[:, self._indices[column]] += excess[:, column]
+        return mean
 
 
 def covariance(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Covariance of the error between settings `a` (n, settings) and `b` (m, settings): (n, m)."""
+    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings)."""
     halves = squared_distances(a, b) / 2
-    found: FloatArray = AMPLITUDE**2 * np.exp(-halves / LENGTHSCALE**2)
-    found += ROUGH**2 * np.exp(-halves / ROUGH_LENGTH**2)
-    return found
+    result: FloatArray = AMPLITUDE**2 * np.exp(-halves / LENGTHSCALE**2)
+    result += SHORT_LENGTHSCALE_SD**2 * np.exp(-halves / SHORT_LENGTHSCALE**2)
+    return result
 
 
 def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Of the distances between `a` (n, settings) and `b` (m, settings): (n, m)."""
-    found: FloatArray = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.maximum(found, 0)
+    """Return the squared distances between `a` (n, settings) and `b` (m, settings), shape (n, m)."""
+    squares: FloatArray = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.maximum(squares, 0)

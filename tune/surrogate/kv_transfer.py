@@ -1,8 +1,8 @@
-"""What slow links add to the slowest requests: caches that queue at the worker that sends and at the next.
+"""Simulate what KV cache transfers add to the slowest requests, for every rate of the links.
 
-The prefill of a prompt does not wait for links, so they are simulated behind each simulated prefill pool, at
-several shares of the time for which they are busy. What is found is a time in units of the mean cache's on
-one link, so that it serves every rate of the links.
+A cache queues at the links of the worker that sends it and of the worker that receives it. Prefill does not
+wait for links, so links are simulated behind each simulated prefill pool, at several utilisations. Delays are
+stored as multiples of the time that the mean cache takes on one link, so that they apply to any link rate.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
 from tune.spec.trial import TrialSpec
 
 LINK_UTILISATION = np.array([0.02, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0])
-"""Shares of the time for which the links of the pool that has fewer are busy."""
+"""Simulated utilisations of the links, in the pool that has fewer of them."""
 
 SIMULATED_QUERIES = 4000
-"""So many requests say enough of links."""
+"""Number of requests simulated for the links at each utilisation."""
+
+_ROUTING_SEED_OFFSET = 1_000_003
+"""Added to the shuffle seed, so that the simulated routing differs from the routing of every run."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompletedPrefill:
-    """Requests in order of arrival, (n,): tokens of their prompts, prefill worker and end of prefill."""
+    """Hold simulated requests in order of arrival, arrays of shape (n,).
+
+    `prompt` counts tokens, `worker` is the prefill worker, and `done_s` the end of its prefill.
+    """
 
     arrival_s: FloatArray
     prompt: IntArray
@@ -36,7 +42,7 @@ class CompletedPrefill:
 
 
 def link_count(spec: TrialSpec) -> int:
-    """GPUs, each with a link, of the pool that has fewer."""
+    """Return the number of links, one a GPU, of the pool that has fewer GPUs."""
     return min(
         spec.split.prefill_workers * spec.prefill.gpus,
         spec.split.decode_workers * spec.decode.gpus,
@@ -46,45 +52,55 @@ def link_count(spec: TrialSpec) -> int:
 def transfer_delays(
     loads: Sequence[CompletedPrefill], spec: TrialSpec, router: str, on_time_frac: float
 ) -> FloatArray:
-    """How much later the slowest requests are ready for decode than without links, (loads, BUSY), in times
-    that one link takes for the mean cache. `loads`: the prefill pool of `spec` at several, with `router`."""
+    """Return how much later the slowest requests are ready for decode than without links.
+
+    `loads` are runs of the prefill pool of `spec` at several loads, routed by `router`. The delay is the
+    difference of the `on_time_frac` quantiles. The result has the shape (loads, link utilisations), in units
+    of the time that the mean cache takes on one link.
+    """
     sender_gpus, receiver_gpus = spec.prefill.gpus, spec.decode.gpus
-    found = np.empty((len(loads), len(LINK_UTILISATION)))
-    for at, whole in enumerate(loads):
-        some = CompletedPrefill(*(column[:SIMULATED_QUERIES] for column in vars(whole).values()))
-        receiver = _receivers(spec, router, some)
-        gap_s = max(np.diff(some.arrival_s).mean() if len(some.arrival_s) > 1 else 0.0, 1e-9)
+    delays = np.empty((len(loads), len(LINK_UTILISATION)))
+    for index, load in enumerate(loads):
+        first = CompletedPrefill(*(column[:SIMULATED_QUERIES] for column in vars(load).values()))
+        receiver = _receivers(spec, router, first)
+        gap_s = max(np.diff(first.arrival_s).mean() if len(first.arrival_s) > 1 else 0.0, 1e-9)
         link_s = LINK_UTILISATION * link_count(spec) * gap_s
-        frac = some.prompt / whole.prompt.mean()
+        frac = first.prompt / load.prompt.mean()
         sent_s, received_s = np.outer(link_s / sender_gpus, frac), np.outer(link_s / receiver_gpus, frac)
-        ready_s = transfer_end_s(some.done_s, some.worker, receiver, sent_s, received_s)
-        late_s = np.quantile(ready_s - some.arrival_s, on_time_frac, axis=1)
-        found[at] = (late_s - np.quantile(some.done_s - some.arrival_s, on_time_frac)) / link_s
-    return np.maximum(found, 1 / max(sender_gpus, receiver_gpus))
+        ready_s = transfer_end_s(first.done_s, first.worker, receiver, sent_s, received_s)
+        slowest_s = np.quantile(ready_s - first.arrival_s, on_time_frac, axis=1)
+        delays[index] = (slowest_s - np.quantile(first.done_s - first.arrival_s, on_time_frac)) / link_s
+    return np.maximum(delays, 1 / max(sender_gpus, receiver_gpus))
 
 
 def _receivers(spec: TrialSpec, router: str, sent: CompletedPrefill) -> IntArray:
-    """The decode worker of each request, (n,); where it is the least loaded, in turns, which comes to about
-    the same. Which worker begins is a draw, and this is another one than any run's."""
-    dealt = "round-robin" if router == "least-loaded" else router
-    stack = spec.stack.model_copy(update={"router_mode": dealt})
-    load = spec.load.model_copy(update={"shuffle_seed": spec.load.shuffle_seed + 1_000_003})
-    another = spec.model_copy(update={"stack": stack, "load": load})
+    """Return the decode worker of each request, shape (n,).
+
+    A least-loaded router is approximated by round-robin. The first worker is a random draw that differs from
+    the draw of every run.
+    """
+    router_mode = "round-robin" if router == "least-loaded" else router
+    stack = spec.stack.model_copy(update={"router_mode": router_mode})
+    load = spec.load.model_copy(update={"shuffle_seed": spec.load.shuffle_seed + _ROUTING_SEED_OFFSET})
+    rerouted = spec.model_copy(update={"stack": stack, "load": load})
     if entry_pool(spec) == "decode":
-        return route_by_frontend(another, "decode", np.arange(len(sent.done_s)))
+        return route_by_frontend(rerouted, "decode", np.arange(len(sent.done_s)))
     order = np.argsort(sent.done_s, kind="stable")
     if entry_pool(spec) == "prefill":
-        return route_by_worker(another, "decode", order, sent.worker)
-    return route_by_frontend(another, "decode", order)
+        return route_by_worker(rerouted, "decode", order, sent.worker)
+    return route_by_frontend(rerouted, "decode", order)
 
 
 @compiled
 def transfer_end_s(
     done_s: FloatArray, sender: IntArray, receiver: IntArray, sent_s: FloatArray, received_s: FloatArray
 ) -> FloatArray:
-    """When each cache has passed both ends, (k, n), that takes `sent_s` and `received_s` (k, n) where these
-    are free. It leaves the worker `sender` (n,) from `done_s` (n,) on."""
-    found, workers = np.empty(sent_s.shape), max(sender.max(), receiver.max()) + 1
+    """Return when each cache has passed both links, shape (k, n) for k rates of the links.
+
+    A cache leaves the worker `sender` (n,) at `done_s` (n,) or when its link is free, and enters the link of
+    `receiver` (n,) as it leaves. On free links it takes `sent_s` and `received_s` (k, n) seconds.
+    """
+    passed, workers = np.empty(sent_s.shape), max(sender.max(), receiver.max()) + 1
     order = np.argsort(done_s, kind="mergesort")
     for run in range(len(sent_s)):
         free_s, end_s = np.zeros(workers), np.empty(len(order))
@@ -94,5 +110,5 @@ def transfer_end_s(
         for request in np.argsort(end_s, kind="mergesort"):
             begun_s = end_s[request] - sent_s[run, request]
             passed_s = link_end_s(free_s, receiver[request], begun_s, received_s[run, request])
-            found[run, request] = max(end_s[request], passed_s)
-    return found
+            passed[run, request] = max(end_s[request], passed_s)
+    return passed

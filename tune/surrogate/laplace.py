@@ -1,8 +1,8 @@
-"""Racks that explain best what was measured, and a density around them from which probable ones are drawn.
+"""Build the importance-sampling proposal: a mixture of Laplace approximations at local posterior maxima.
 
-Each start climbs by itself (Levenberg and Marquardt: J. SIAM 11, 1963); around where it comes to lies a
-normal as wide as the curvature there says. Source of a mixture of those to draw from: Raftery and Bao,
-Biometrics 66, 2010.
+Each start climbs by itself (Levenberg-Marquardt; Marquardt, J. SIAM 11, 1963). The normal around each maximum
+has the inverse of the curvature there as covariance. Source of a mixture of such normals as the proposal:
+Raftery and Bao, Biometrics 66, 2010.
 """
 
 from __future__ import annotations
@@ -16,134 +16,160 @@ from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.surrogate.prior import ParameterPrior, ParameterSamples
 
 LM_ITERATIONS = 4
-"""Steps of each start, tried or taken. Our choice: what an ask may cost."""
+"""Levenberg-Marquardt steps of each start, accepted or not. Chosen here by what a suggestion may cost."""
 
 FIRST_DAMPING, DAMPING_FACTOR = 1.0, 5.0
+"""Levenberg-Marquardt damping of the first step, and what a step divides or multiplies it by. Chosen here."""
+
 LARGEST_STEP_SDS = 2.0
-"""In standard deviations of all figures together: the bounds are far from linear."""
+"""Longest step, in prior standard deviations over all parameters together: capacities are far from linear."""
 
 DIFFERENCE_STEP_SDS = 0.05
+"""Step of the finite differences, in prior standard deviations. Chosen here."""
+
 UNIFORM_MIX_FRAC = 0.3
-"""Share of the draws that all modes get alike, lest one that was climbed badly be missed. Our choice."""
+"""Share of the draws that is split evenly over all components, so that a component whose climb ended early is
+not missed. Chosen here."""
 
 PROPOSAL_INFLATION = 1.2
+"""Factor by which the standard deviations of the components exceed those of the Laplace approximation."""
 
 
 class ObservationModel(Protocol):
-    """What was measured, as it looks from racks; n measurements of two bounds."""
+    """Predict n observations of two pools from parameter samples."""
 
     @property
-    def touched(self) -> BoolArray:
-        """Which figure changes which bound: (figures, 2, n)."""
+    def sensitivity_mask(self) -> BoolArray:
+        """Return which parameter changes which pool of which observation, shape (parameters, 2, n)."""
 
-    def residual(self, racks: ParameterSamples) -> FloatArray:
-        """What the racks leave unexplained: (2, racks, n)."""
+    def residual(self, samples: ParameterSamples) -> FloatArray:
+        """Return how far the predictions must move to agree with the observations, (2, samples, n)."""
 
     def whitened(self, residual: FloatArray) -> FloatArray:
-        """`residual` in independent standard deviations: (racks, 2n)."""
+        """Return `residual` (2, samples, n) in independent standard deviations, shape (samples, 2n)."""
 
 
 class LaplaceMixture:
-    """Where `starts` climb to, where a rack is as probable as `space` has it before and `told` after.
+    """Approximate the posterior by one normal at the maximum that each start reaches.
 
-    Hypotheses stay those of the start.
+    The discrete hypotheses of a component stay those of its start.
     """
 
-    def __init__(self, space: ParameterPrior, starts: ParameterSamples, told: ObservationModel) -> None:
-        self._space = space
-        self._at, ln_probable, curvature = _climbed(space, starts, told)
+    def __init__(
+        self, prior: ParameterPrior, starts: ParameterSamples, observations: ObservationModel
+    ) -> None:
+        """Climb from `starts`; weigh each component by the Laplace estimate of its posterior mass."""
+        self._prior = prior
+        self._modes, log_posterior, curvature = _local_maxima(prior, starts, observations)
         self._lower = np.linalg.cholesky(curvature / PROPOSAL_INFLATION**2)
-        self._ln_density = np.log(np.diagonal(self._lower, axis1=1, axis2=2)).sum(1)
-        mass = ln_probable - self._ln_density
-        share = np.exp(mass - mass.max())
+        self._log_determinant = np.log(np.diagonal(self._lower, axis1=1, axis2=2)).sum(1)
+        log_mass = log_posterior - self._log_determinant
+        share = np.exp(log_mass - log_mass.max())
         self._share = (1 - UNIFORM_MIX_FRAC) * share / share.sum() + UNIFORM_MIX_FRAC / len(share)
 
-    def draw(self, count: int, draws: np.random.Generator) -> ParameterSamples:
-        of = draws.choice(len(self._at), count, p=self._share)
-        white = draws.normal(size=(count, self._at.normal.shape[1]))
-        spread = np.linalg.inv(self._lower)[of]
+    def draw(self, count: int, generator: np.random.Generator) -> ParameterSamples:
+        """Draw `count` samples from the mixture."""
+        component = generator.choice(len(self._modes), count, p=self._share)
+        white = generator.normal(size=(count, self._modes.normal.shape[1]))
+        spread = np.linalg.inv(self._lower)[component]
         return ParameterSamples(
-            self._at.normal[of] + np.einsum("cba,cb->ca", spread, white), self._at.choice[of]
+            self._modes.normal[component] + np.einsum("cba,cb->ca", spread, white),
+            self._modes.choice[component],
         )
 
-    def log_importance_weight(self, racks: ParameterSamples) -> FloatArray:
-        """ln of how much more probable each rack was before than it is to be drawn here, (racks,), but for a
-        constant."""
-        apart = racks.normal - self._at.normal[:, None]
-        squares = ((apart @ self._lower) ** 2).sum(-1).T
-        ln_drawn = np.log(self._share) + self._ln_density - squares / 2
-        same = (racks.choice[:, None] == self._at.choice).all(-1)
-        found: FloatArray = self._space.ln_probability(racks) - np.logaddexp.reduce(
-            np.where(same, ln_drawn, -np.inf), axis=1
+    def log_importance_weight(self, samples: ParameterSamples) -> FloatArray:
+        """Return log prior density minus log mixture density, shape (samples,), up to a constant."""
+        difference = samples.normal - self._modes.normal[:, None]
+        squares = ((difference @ self._lower) ** 2).sum(-1).T
+        log_component = np.log(self._share) + self._log_determinant - squares / 2
+        same = (samples.choice[:, None] == self._modes.choice).all(-1)
+        log_weight: FloatArray = self._prior.log_density(samples) - np.logaddexp.reduce(
+            np.where(same, log_component, -np.inf), axis=1
         )
-        return found
+        return log_weight
 
 
-def _climbed(
-    space: ParameterPrior, starts: ParameterSamples, told: ObservationModel
+def _local_maxima(
+    prior: ParameterPrior, starts: ParameterSamples, observations: ObservationModel
 ) -> tuple[ParameterSamples, FloatArray, FloatArray]:
-    """Where each of `starts` (m,) comes to, ln of its probability there (m,), and the curvature of that where
-    the last step began, (m, figures, figures)."""
-    groups = independent_parameter_groups(told.touched)
-    at, residual = starts, told.residual(starts)
-    probable = _ln_probable(space, told, at, residual)
-    damping = np.full(len(at), FIRST_DAMPING)
+    """Return the points reached from `starts` (m,), the log posterior there (m,), and the curvature.
+
+    The curvature (m, parameters, parameters) is the Gauss-Newton Hessian of the negative log posterior where
+    the last step began.
+    """
+    groups = independent_parameter_groups(observations.sensitivity_mask)
+    points, residual = starts, observations.residual(starts)
+    best = _log_posterior(prior, observations, points, residual)
+    damping = np.full(len(points), FIRST_DAMPING)
     for _ in range(LM_ITERATIONS):
-        slopes = _slopes(told, groups, at, residual)
+        slopes = _slopes(observations, groups, points, residual)
         curvature = slopes @ slopes.swapaxes(1, 2) + np.eye(slopes.shape[1])
-        ascent = -(slopes @ told.whitened(residual)[..., None])[..., 0] - at.normal
-        eased = curvature * (1 + damping[:, None, None] * np.eye(slopes.shape[1]))
-        step = np.linalg.solve(eased, ascent[..., None])[..., 0]
+        ascent = -(slopes @ observations.whitened(residual)[..., None])[..., 0] - points.normal
+        damped = curvature * (1 + damping[:, None, None] * np.eye(slopes.shape[1]))
+        step = np.linalg.solve(damped, ascent[..., None])[..., 0]
         step *= np.minimum(1, LARGEST_STEP_SDS / np.maximum(np.linalg.norm(step, axis=1), 1e-9))[:, None]
-        tried = ParameterSamples(at.normal + step, at.choice)
-        of_tried = told.residual(tried)
-        ln_tried = _ln_probable(space, told, tried, of_tried)
-        better = ln_tried > probable
-        at = ParameterSamples(np.where(better[:, None], tried.normal, at.normal), at.choice)
-        residual = np.where(better[:, None], of_tried, residual)
-        probable = np.maximum(probable, ln_tried)
+        candidates = ParameterSamples(points.normal + step, points.choice)
+        candidate_residual = observations.residual(candidates)
+        log_posterior = _log_posterior(prior, observations, candidates, candidate_residual)
+        better = log_posterior > best
+        points = ParameterSamples(np.where(better[:, None], candidates.normal, points.normal), points.choice)
+        residual = np.where(better[:, None], candidate_residual, residual)
+        best = np.maximum(best, log_posterior)
         damping = np.where(better, damping / DAMPING_FACTOR, damping * DAMPING_FACTOR)
-    return at, probable, curvature
+    return points, best, curvature
 
 
-def _ln_probable(
-    space: ParameterPrior, told: ObservationModel, racks: ParameterSamples, residual: FloatArray
+def _log_posterior(
+    prior: ParameterPrior, observations: ObservationModel, samples: ParameterSamples, residual: FloatArray
 ) -> FloatArray:
-    found: FloatArray = space.ln_probability(racks) - 0.5 * (told.whitened(residual) ** 2).sum(1)
-    return found
+    """Return the log posterior density of each sample up to a constant; `residual` is that of `samples`."""
+    log_posterior: FloatArray = prior.log_density(samples) - 0.5 * (observations.whitened(residual) ** 2).sum(
+        1
+    )
+    return log_posterior
 
 
 def _slopes(
-    told: ObservationModel, groups: Sequence[IntArray], at: ParameterSamples, residual: FloatArray
+    observations: ObservationModel,
+    groups: Sequence[IntArray],
+    points: ParameterSamples,
+    residual: FloatArray,
 ) -> FloatArray:
-    """Of what is whitened, by figure, by differences: (racks, figures, 2n); `residual` is that of `at`."""
-    count, figures = at.normal.shape
-    steps = np.zeros((len(groups), figures))
+    """Return the slopes of the whitened residual by finite differences, (samples, parameters, 2n).
+
+    `residual` is that of `points`. All parameters of one of `groups` are moved at once.
+    """
+    count, parameters = points.normal.shape
+    steps = np.zeros((len(groups), parameters))
     for step, group in zip(steps, groups, strict=True):
         step[group] = DIFFERENCE_STEP_SDS
-    beside = ParameterSamples(
-        (at.normal[:, None] + steps).reshape(-1, figures), at.choice.repeat(len(groups), 0)
+    moved_points = ParameterSamples(
+        (points.normal[:, None] + steps).reshape(-1, parameters), points.choice.repeat(len(groups), 0)
     )
-    moved = told.residual(beside).reshape(2, count, len(groups), -1)
-    of_groups = (moved - residual[:, :, None]) / DIFFERENCE_STEP_SDS
-    slopes = np.zeros((2, count, figures, residual.shape[-1]))
-    for at_group, group in enumerate(groups):
-        for figure in group.tolist():
-            slopes[:, :, figure] = of_groups[:, :, at_group] * told.touched[figure][:, None]
-    return told.whitened(slopes.reshape(2, count * figures, -1)).reshape(count, figures, -1)
+    moved = observations.residual(moved_points).reshape(2, count, len(groups), -1)
+    group_slopes = (moved - residual[:, :, None]) / DIFFERENCE_STEP_SDS
+    slopes = np.zeros((2, count, parameters, residual.shape[-1]))
+    for number, group in enumerate(groups):
+        for parameter in group.tolist():
+            mask = observations.sensitivity_mask[parameter][:, None]
+            slopes[:, :, parameter] = group_slopes[:, :, number] * mask
+    return observations.whitened(slopes.reshape(2, count * parameters, -1)).reshape(count, parameters, -1)
 
 
-def independent_parameter_groups(touched: BoolArray) -> list[IntArray]:
-    """Groups of figures of which no two change the same bound: one difference tells the slopes of a group.
+def independent_parameter_groups(sensitivity_mask: BoolArray) -> list[IntArray]:
+    """Group parameters of which no two change one observation of one pool.
+
+    One finite difference then gives the slopes of a whole group. `sensitivity_mask` has the shape
+    (parameters, 2, n).
 
     Source: Curtis, Powell and Reid, IMA J. Appl. Math. 13, 1974.
     """
     groups: list[list[int]] = []
-    for figure, changes in enumerate(touched):
+    for parameter, mask in enumerate(sensitivity_mask):
         for group in groups:
-            if not (touched[group].any(0) & changes).any():
-                group.append(figure)
+            if not (sensitivity_mask[group].any(0) & mask).any():
+                group.append(parameter)
                 break
         else:
-            groups.append([figure])
+            groups.append([parameter])
     return [np.array(group) for group in groups]

@@ -1,6 +1,8 @@
-"""Which racks remain probable after what was measured: importance sampling around those that explain most.
+"""Draw from the posterior of the simulator's parameters by importance sampling in two stages.
 
-Weights are tempered so that their effective number (Kong 1992) never falls below a share of the draws.
+Prior samples are weighted by their likelihood; resampled ones start the climbs whose maxima make the proposal
+(a mixture of Laplace approximations), and samples of the proposal are weighted again. Weights are tempered,
+raised to a power below 1, so that their effective number (Kong 1992) never falls below a share of the draws.
 """
 
 from __future__ import annotations
@@ -16,113 +18,143 @@ from tune.surrogate.emulator import Emulator
 from tune.surrogate.laplace import LaplaceMixture
 from tune.surrogate.prior import ParameterPrior, ParameterSamples
 
-FIRST_DRAWS, STARTS, LATER_DRAWS, TEMPERED = 4000, 32, 800, 12
-LEAST_EFFECTIVE_FRAC = 0.05
-"""Our choice, as are the numbers of draws, starts and halvings of the power: what an ask may cost."""
+PRIOR_DRAWS, LAPLACE_STARTS, PROPOSAL_DRAWS = 4000, 32, 800
+"""Number of prior samples, of starts and of proposal samples. Chosen here by what a suggestion may cost."""
 
-MOST_FIRST, MOST_STARTS, MOST_LATER = 80_000, 800, 20_000
-"""Draws times measurements: of many measurements fewer racks are compared."""
+TEMPERING_BISECTIONS = 12
+"""Bisection steps of the search for the tempering power. Chosen here by what a suggestion may cost."""
+
+MIN_EFFECTIVE_FRAC = 0.05
+"""Smallest effective number of samples, as a share of the draws. Chosen here."""
+
+MAX_PRIOR_EVALUATIONS, MAX_START_EVALUATIONS, MAX_PROPOSAL_EVALUATIONS = 80_000, 800, 20_000
+"""Limits of samples times observations in each stage; with many observations fewer samples are used."""
 
 POSTERIOR_SAMPLES = 192
+"""Number of samples that represent the posterior."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightedSamples:
-    racks: ParameterSamples
+    """Hold samples and their weights (n,), which sum to 1."""
+
+    samples: ParameterSamples
     weight: FloatArray
 
 
 class Posterior:
-    """Racks of `space`; the first draws are the same at every ask, so what is known of them is kept."""
+    """Draw posterior samples; the prior samples are drawn once, and their predictions are cached."""
 
     def __init__(
-        self, space: ParameterPrior, emulator: Emulator, of_pool: Sequence[FloatArray], seed: int
+        self, prior: ParameterPrior, emulator: Emulator, pool_features: Sequence[FloatArray], seed: int
     ) -> None:
-        """`of_pool`: settings of all configurations that matter to prefill, and to decode, (m, settings)."""
-        self._space, self._emulator, self._of_pool = space, emulator, of_pool
-        self.before = space.draw(FIRST_DRAWS, np.random.default_rng([seed, 0]))
-        self._columns: dict[int, FloatArray] = {}
+        """Draw the prior samples from `seed`.
 
-    def probable(self, measured: Observations, seed: int) -> ParameterSamples:
-        """KEPT racks, equally probable, after what was `measured`."""
-        draws, count = np.random.default_rng([seed, len(measured), 1]), len(measured)
+        `pool_features` holds the settings of all configurations that matter to prefill, and those that matter
+        to decode, each (m, settings).
+        """
+        self._prior, self._emulator, self._pool_features = prior, emulator, pool_features
+        self.prior_samples = prior.draw(PRIOR_DRAWS, np.random.default_rng([seed, 0]))
+        self._predicted: dict[int, FloatArray] = {}
+
+    def draw(self, observations: Observations, seed: int) -> ParameterSamples:
+        """Draw POSTERIOR_SAMPLES samples of equal weight from the posterior given `observations`."""
+        generator, count = np.random.default_rng([seed, len(observations), 1]), len(observations)
         if not count:
-            return self.before[np.arange(POSTERIOR_SAMPLES)]
-        first = self.before[np.arange(min(FIRST_DRAWS, MOST_FIRST // count))]
-        residual = measured.residual(self._ln_bounds_before(measured, len(first)))
-        sd = np.where(measured.tells(residual), measured.sd, UNINFORMATIVE_SD)
-        pools = [Discrepancy(at, measured.which, of) for at, of in zip(self._of_pool, sd, strict=True)]
-        weighed = _tempered(first, _ln_likelihood(_whitened(pools, residual)))
-        starts = _resampled(weighed, max(min(STARTS, MOST_STARTS // count), 1), draws)
-        told = _Told(measured, pools, self._emulator)
-        modes = LaplaceMixture(self._space, starts, told)
-        racks = modes.draw(min(LATER_DRAWS, MOST_LATER // count), draws)
-        ln_likelihood = _ln_likelihood(told.whitened(told.residual(racks)))
-        ln_weight = ln_likelihood + modes.log_importance_weight(racks)
-        return _resampled(_tempered(racks, ln_weight), POSTERIOR_SAMPLES, draws)
+            return self.prior_samples[np.arange(POSTERIOR_SAMPLES)]
+        first = self.prior_samples[np.arange(min(PRIOR_DRAWS, MAX_PRIOR_EVALUATIONS // count))]
+        residual = observations.residual(self._prior_predictions(observations, len(first)))
+        sd = np.where(observations.is_informative(residual), observations.sd, UNINFORMATIVE_SD)
+        pools = [
+            Discrepancy(features, observations.indices, pool_sd)
+            for features, pool_sd in zip(self._pool_features, sd, strict=True)
+        ]
+        weighted = _tempered(first, _log_likelihood(_whitened(pools, residual)))
+        starts = _resampled(weighted, max(min(LAPLACE_STARTS, MAX_START_EVALUATIONS // count), 1), generator)
+        model = _EmulatedObservations(observations, pools, self._emulator)
+        proposal = LaplaceMixture(self._prior, starts, model)
+        samples = proposal.draw(min(PROPOSAL_DRAWS, MAX_PROPOSAL_EVALUATIONS // count), generator)
+        log_likelihood = _log_likelihood(model.whitened(model.residual(samples)))
+        log_weight = log_likelihood + proposal.log_importance_weight(samples)
+        return _resampled(_tempered(samples, log_weight), POSTERIOR_SAMPLES, generator)
 
-    def _ln_bounds_before(self, measured: Observations, count: int) -> FloatArray:
-        """Of the first `count` racks: (2, count, n)."""
-        new = np.array([at for at in dict.fromkeys(measured.which.tolist()) if at not in self._columns], int)
+    def _prior_predictions(self, observations: Observations, count: int) -> FloatArray:
+        """Return the log pool capacities that the first `count` prior samples predict, (2, count, n)."""
+        new = np.array(
+            [index for index in dict.fromkeys(observations.indices.tolist()) if index not in self._predicted],
+            int,
+        )
         if len(new):
-            found = self._emulator.log_pool_capacity(self.before, new)
-            self._columns |= {at: found[..., column] for column, at in enumerate(new.tolist())}
-        return np.stack([self._columns[at][:, :count] for at in measured.which.tolist()], -1)
+            predicted = self._emulator.log_pool_capacity(self.prior_samples, new)
+            self._predicted |= {index: predicted[..., column] for column, index in enumerate(new.tolist())}
+        return np.stack([self._predicted[index][:, :count] for index in observations.indices.tolist()], -1)
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """What was `measured`, with the errors of both `pools`, as the `emulator` sees it."""
+class _EmulatedObservations:
+    """Predict `observations` with the `emulator`; implements ObservationModel.
 
-    measured: Observations
+    `pools` are the discrepancies of prefill and decode.
+    """
+
+    observations: Observations
     pools: Sequence[Discrepancy]
     emulator: Emulator
 
     @property
-    def touched(self) -> BoolArray:
-        touched = self.emulator.touched[..., self.measured.which]
-        found: BoolArray = touched | (touched.any(1, keepdims=True) & self.measured.lowest)
-        return found
+    def sensitivity_mask(self) -> BoolArray:
+        """Return the emulator's mask; a capacity of unknown pools changes with either pool."""
+        mask = self.emulator.sensitivity_mask[..., self.observations.indices]
+        result: BoolArray = mask | (mask.any(1, keepdims=True) & self.observations.capacity_only)
+        return result
 
-    def residual(self, racks: ParameterSamples) -> FloatArray:
-        return self.measured.residual(self.emulator.log_pool_capacity(racks, self.measured.which))
+    def residual(self, samples: ParameterSamples) -> FloatArray:
+        """Return the residual of the emulated log pool capacities, shape (2, samples, n)."""
+        return self.observations.residual(self.emulator.log_pool_capacity(samples, self.observations.indices))
 
     def whitened(self, residual: FloatArray) -> FloatArray:
+        """Return `residual` (2, samples, n) in independent standard deviations, shape (samples, 2n)."""
         return _whitened(self.pools, residual)
 
 
 def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
-    """Of both pools beside each other, (racks, 2n); `residual` (2, racks, n)."""
-    return np.concatenate([pool.whitened(off) for pool, off in zip(pools, residual, strict=True)], 1)
+    """Return the whitened residuals (2, samples, n) of both pools side by side, shape (samples, 2n)."""
+    return np.concatenate(
+        [pool.whitened(pool_residual) for pool, pool_residual in zip(pools, residual, strict=True)], 1
+    )
 
 
-def _ln_likelihood(off: FloatArray) -> FloatArray:
-    """Of each rack, (racks,), but for a constant."""
-    found: FloatArray = -0.5 * (off**2).sum(1)
-    return found
+def _log_likelihood(whitened: FloatArray) -> FloatArray:
+    """Return the log likelihood of each sample, shape (samples,), up to a constant."""
+    log_likelihood: FloatArray = -0.5 * (whitened**2).sum(1)
+    return log_likelihood
 
 
-def _tempered(racks: ParameterSamples, ln_weight: FloatArray) -> WeightedSamples:
-    """Weights that sum to 1, to the highest power up to 1 that leaves enough of them."""
-    least, low, high = LEAST_EFFECTIVE_FRAC * len(racks), 0.0, 1.0
-    weight = _normalised(ln_weight)
+def _tempered(samples: ParameterSamples, log_weight: FloatArray) -> WeightedSamples:
+    """Raise the weights to the highest power up to 1 that keeps their effective number large enough."""
+    least, low, high = MIN_EFFECTIVE_FRAC * len(samples), 0.0, 1.0
+    weight = _normalised(log_weight)
     if 1 / (weight**2).sum() < least:
-        for _ in range(TEMPERED):
+        for _ in range(TEMPERING_BISECTIONS):
             middle = (low + high) / 2
-            weight = _normalised(middle * ln_weight)
+            weight = _normalised(middle * log_weight)
             low, high = (middle, high) if 1 / (weight**2).sum() >= least else (low, middle)
-        weight = _normalised(low * ln_weight)
-    return WeightedSamples(racks, weight)
+        weight = _normalised(low * log_weight)
+    return WeightedSamples(samples, weight)
 
 
-def _normalised(ln_weight: FloatArray) -> FloatArray:
-    weight: FloatArray = np.exp(ln_weight - ln_weight.max())
+def _normalised(log_weight: FloatArray) -> FloatArray:
+    """Return weights that sum to 1."""
+    weight: FloatArray = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
     return weight
 
 
-def _resampled(weighed: WeightedSamples, count: int, draws: np.random.Generator) -> ParameterSamples:
-    """`count` racks by systematic resampling. Source: Kitagawa, J. Comput. Graph. Stat. 5, 1996."""
-    points = (np.arange(count) + draws.uniform()) / count
-    which = np.searchsorted(np.cumsum(weighed.weight), points).clip(max=len(weighed.racks) - 1)
-    return weighed.racks[which]
+def _resampled(weighted: WeightedSamples, count: int, generator: np.random.Generator) -> ParameterSamples:
+    """Return `count` samples of equal weight by systematic resampling.
+
+    Source: Kitagawa, J. Comput. Graph. Stat. 5, 1996.
+    """
+    points = (np.arange(count) + generator.uniform()) / count
+    indices = np.searchsorted(np.cumsum(weighted.weight), points).clip(max=len(weighted.samples) - 1)
+    return weighted.samples[indices]

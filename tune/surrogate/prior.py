@@ -1,7 +1,7 @@
-"""Racks that may be the real one: factors on what the calibration says, and hypotheses that hold or do not.
+"""Define the prior of the simulator's parameters: factors on the calibration, and discrete hypotheses.
 
-Source of the method: Bayesian calibration of computer models, Kennedy and O'Hagan, J. R. Stat. Soc. B 63,
-2001. The simulator is right for some unknown rack, but for an error that is smooth over configurations.
+The method is Bayesian calibration of computer models (Kennedy and O'Hagan, J. R. Stat. Soc. B 63, 2001): the
+simulator is right for some unknown parameters, up to a discrepancy that is smooth over configurations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tune.core.arrays import FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
-SPREAD = {
+PARAMETER_LOG_SD = {
     "prefill_scale": 0.3,
     "decode_scale": 0.3,
     "all_reduce": 0.35,
@@ -25,26 +25,24 @@ SPREAD = {
     "kv_transfer_bytes_per_s": 1.2,
     "kv_capacity": 0.15,
 }
-"""Figures of the rack, and the standard deviation of ln of the factor by which each may be otherwise. Our
-choice: kernels of another software stack or GPU lie within a factor of 1.8 (two standard deviations), a
-network may be Ethernet where NVLink was assumed. `all_reduce` is time, `kv_capacity` the KV cache of a decode
-worker in tokens."""
+"""Prior standard deviation of the log of the factor on each parameter. Chosen here: kernels of another
+software stack or GPU are within a factor of 1.8 (two standard deviations), and a network may be Ethernet
+where NVLink was assumed. `all_reduce` is a time, `kv_capacity` the KV cache of a decode worker in tokens."""
 
-TP_SPREAD = 0.1
-"""The same for the kernels of one tensor parallelism beside those of the others."""
+TP_SCALE_LOG_SD = 0.1
+"""Prior standard deviation of the log of a further factor on the step times of one tensor parallelism."""
 
-LONGEST_FACTOR = {"kv_capacity": 1.1}
-"""A factor above this is not believed: what is free is known from the memory that a GPU has."""
-
+MAX_FACTOR = {"kv_capacity": 1.1}
+"""Upper limit of a factor: the free KV cache is known from the memory of the GPU."""
 
 CONFIGURED_ROUTER_PROBABILITY = 0.6
-"""How probable it is that requests are routed as the configuration says. Our choice, by the development racks
-of benchmarks/search_synthetic_racks.py, half of which route otherwise."""
+"""Prior probability that requests are routed as configured. Chosen on the development racks of
+benchmarks/search_synthetic_racks.py, half of which route otherwise."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Values that a figure may have, and how probable each is before anything was measured."""
+    """Hold the values that a discrete parameter may have, and their prior probabilities."""
 
     name: str
     values: tuple[float, ...]
@@ -52,39 +50,55 @@ class Hypothesis:
 
 
 ROUTERS = ("round-robin", "random", "least-loaded")
-"""A value of the hypothesis `router` is an index of these."""
+"""Routing modes; a value of the hypothesis `router` is an index into these."""
 
 
 def hypotheses(spec: TrialSpec, calibration: Calibration, structural: bool = True) -> tuple[Hypothesis, ...]:
-    """What may be so or not; what the configuration and the calibration say is the most probable.
+    """Return the discrete hypotheses; the value of the configuration or calibration is the most probable.
 
-    Not `structural`: that alone, with certainty.
+    Parameters
+    ----------
+    spec
+        Trial whose router is the configured one.
+    calibration
+        Calibration whose values are the most probable ones.
+    structural
+        Whether other values are possible at all; if not, each hypothesis has one certain value.
+
+    Returns
+    -------
+    tuple[Hypothesis, ...]
     """
-    found = (
+    table = (
         ("router", (0.0, 1.0, 2.0), float(ROUTERS.index(_router(spec))), CONFIGURED_ROUTER_PROBABILITY),
         ("large_batch_weight_reads", (0.0, 1.0, 2.0), calibration.large_batch_weight_reads, 0.5),
         ("last_decode_worker_scale", (1.0, 1.15, 1.3), calibration.last_decode_worker_scale, 0.5),
         ("head_node_scale", (1.0, 1.1, 1.2), calibration.head_node_scale, 0.5),
     )
     if structural:
-        return tuple(_around(*one) for one in found)
-    return tuple(Hypothesis(name, (said,), (1.0,)) for name, _, said, _ in found)
+        return tuple(_around(*row) for row in table)
+    return tuple(Hypothesis(name, (configured,), (1.0,)) for name, _, configured, _ in table)
 
 
 def _router(spec: TrialSpec) -> str:
+    """Return the configured router; round-robin for one that has no model."""
     return spec.stack.router_mode if spec.stack.router_mode in ROUTERS else "round-robin"
 
 
-def _around(name: str, values: Sequence[float], said: float, probability: float) -> Hypothesis:
-    """So much for what is `said`, the rest shared among the others of `values`."""
-    others = tuple(value for value in values if value != said)
+def _around(name: str, values: Sequence[float], configured: float, probability: float) -> Hypothesis:
+    """Give `probability` to the `configured` value and share the rest among the other `values`."""
+    others = tuple(value for value in values if value != configured)
     rest = (1 - probability) / len(others)
-    return Hypothesis(name, (said, *others), (probability, *(rest for _ in others)))
+    return Hypothesis(name, (configured, *others), (probability, *(rest for _ in others)))
 
 
 @dataclass(frozen=True, eq=False)
 class ParameterSamples:
-    """Drawn racks: `normal` (n, figures) in standard deviations of ln, `choice` (n, hypotheses) indices."""
+    """Hold samples of the simulator's parameters.
+
+    `normal` (n, parameters) are log factors in prior standard deviations, `choice` (n, hypotheses) indices
+    into the values of each hypothesis.
+    """
 
     normal: FloatArray
     choice: IntArray
@@ -92,59 +106,67 @@ class ParameterSamples:
     def __len__(self) -> int:
         return len(self.normal)
 
-    def __getitem__(self, which: IntArray) -> ParameterSamples:
-        return ParameterSamples(self.normal[which], self.choice[which])
+    def __getitem__(self, indices: IntArray) -> ParameterSamples:
+        return ParameterSamples(self.normal[indices], self.choice[indices])
 
-    def distinct(self) -> tuple[ParameterSamples, IntArray]:
-        """Each once, and which of those every rack is, (n,)."""
-        every = np.column_stack([self.normal, self.choice])
-        _, first, at = np.unique(every, axis=0, return_index=True, return_inverse=True)
-        return self[first], at
+    def unique(self) -> tuple[ParameterSamples, IntArray]:
+        """Return the distinct samples, and for every sample its index among them, shape (n,)."""
+        columns = np.column_stack([self.normal, self.choice])
+        _, first, inverse = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        return self[first], inverse
 
 
 class ParameterPrior:
-    """The racks that are thought possible for configurations with these tensor parallelisms."""
+    """Describe the prior of the parameters for configurations of given tensor parallelisms."""
 
     def __init__(
-        self, prefill_tp: Sequence[int], decode_tp: Sequence[int], alternatives: Sequence[Hypothesis]
+        self, prefill_tp: Sequence[int], decode_tp: Sequence[int], hypotheses: Sequence[Hypothesis]
     ) -> None:
-        tps = {f"prefill_scale_tp{tp}": TP_SPREAD for tp in prefill_tp if len(prefill_tp) > 1}
-        tps |= {f"decode_scale_tp{tp}": TP_SPREAD for tp in decode_tp if len(decode_tp) > 1}
-        self.spread: Mapping[str, float] = SPREAD | tps
-        self.names = tuple(self.spread)
-        self.alternatives = tuple(alternatives)
-        self._sd = np.array(list(self.spread.values()))
+        """Add a scale of the step times for each tensor parallelism of a pool that has several."""
+        scales = {f"prefill_scale_tp{tp}": TP_SCALE_LOG_SD for tp in prefill_tp if len(prefill_tp) > 1}
+        scales |= {f"decode_scale_tp{tp}": TP_SCALE_LOG_SD for tp in decode_tp if len(decode_tp) > 1}
+        self.log_sd: Mapping[str, float] = PARAMETER_LOG_SD | scales
+        self.names = tuple(self.log_sd)
+        self.hypotheses = tuple(hypotheses)
+        self._log_sd = np.array(list(self.log_sd.values()))
 
-    def draw(self, count: int, draws: np.random.Generator) -> ParameterSamples:
-        """`count` racks as probable as they are before anything was measured."""
-        chosen = [draws.choice(len(one.values), count, p=one.probability) for one in self.alternatives]
-        return ParameterSamples(draws.normal(size=(count, len(self.names))), np.stack(chosen, 1))
+    def draw(self, count: int, generator: np.random.Generator) -> ParameterSamples:
+        """Draw `count` samples from the prior."""
+        choices = [
+            generator.choice(len(hypothesis.values), count, p=hypothesis.probability)
+            for hypothesis in self.hypotheses
+        ]
+        return ParameterSamples(generator.normal(size=(count, len(self.names))), np.stack(choices, 1))
 
-    def ln_probability(self, racks: ParameterSamples) -> FloatArray:
-        """ln of how probable each rack is before anything was measured, (n,), but for a constant."""
-        found: FloatArray = -0.5 * (racks.normal**2).sum(1)
-        for at, one in enumerate(self.alternatives):
-            found += np.log(np.array(one.probability))[racks.choice[:, at]]
-        return found
+    def log_density(self, samples: ParameterSamples) -> FloatArray:
+        """Return the log prior density of each sample, shape (n,), up to a constant."""
+        log_density: FloatArray = -0.5 * (samples.normal**2).sum(1)
+        for index, hypothesis in enumerate(self.hypotheses):
+            log_density += np.log(np.array(hypothesis.probability))[samples.choice[:, index]]
+        return log_density
 
-    def factors(self, racks: ParameterSamples) -> Mapping[str, FloatArray]:
-        """By the name of a figure, its factor on each rack, (n,); 1 for what nothing here varies."""
-        found = np.exp(self._sd * racks.normal).T
-        known = {name: np.minimum(found[at], LONGEST_FACTOR.get(name, np.inf))
-                 for at, name in enumerate(self.names)}  # fmt: skip
-        return defaultdict(partial(np.ones, len(racks)), known)
+    def factors(self, samples: ParameterSamples) -> Mapping[str, FloatArray]:
+        """Return by parameter name the factor of each sample, shape (n,); 1 for names without a prior."""
+        values = np.exp(self._log_sd * samples.normal).T
+        factors = {
+            name: np.minimum(values[index], MAX_FACTOR.get(name, np.inf))
+            for index, name in enumerate(self.names)
+        }
+        return defaultdict(partial(np.ones, len(samples)), factors)
 
-    def values(self, name: str) -> tuple[float, ...]:
-        return self.alternatives[self._at(name)].values
+    def hypothesis_values(self, name: str) -> tuple[float, ...]:
+        """Return the possible values of hypothesis `name`."""
+        return self.hypotheses[self._index(name)].values
 
-    def index(self, racks: ParameterSamples, name: str) -> IntArray:
-        """Which of the values of hypothesis `name` each rack has, (n,)."""
-        return racks.choice[:, self._at(name)]
+    def hypothesis_choice(self, samples: ParameterSamples, name: str) -> IntArray:
+        """Return the index of the value that each sample has for hypothesis `name`, shape (n,)."""
+        return samples.choice[:, self._index(name)]
 
-    def value(self, racks: ParameterSamples, name: str) -> FloatArray:
-        """The value of hypothesis `name` on each rack, (n,)."""
-        found: FloatArray = np.array(self.values(name))[self.index(racks, name)]
-        return found
+    def hypothesis_value(self, samples: ParameterSamples, name: str) -> FloatArray:
+        """Return the value that each sample has for hypothesis `name`, shape (n,)."""
+        value: FloatArray = np.array(self.hypothesis_values(name))[self.hypothesis_choice(samples, name)]
+        return value
 
-    def _at(self, name: str) -> int:
-        return next(at for at, one in enumerate(self.alternatives) if one.name == name)
+    def _index(self, name: str) -> int:
+        """Return the position of hypothesis `name`."""
+        return next(index for index, hypothesis in enumerate(self.hypotheses) if hypothesis.name == name)

@@ -1,4 +1,4 @@
-"""What a search that learns the rack believes, as it goes on record."""
+"""Summarise the posterior as the record that a study keeps."""
 
 from __future__ import annotations
 
@@ -16,97 +16,131 @@ from tune.records.posterior_summary import (
     TrialPosterior,
 )
 from tune.spec.cluster import Calibration
-from tune.surrogate.discrepancy import AMPLITUDE, NUGGET, ROUGH
-from tune.surrogate.optimizer import Observation, Prediction, SurrogateOptimizer
+from tune.surrogate.discrepancy import AMPLITUDE, NUGGET, SHORT_LENGTHSCALE_SD
+from tune.surrogate.observation import Observation
+from tune.surrogate.optimizer import SurrogateOptimizer
+from tune.surrogate.prediction import Prediction
 from tune.surrogate.prior import ROUTERS, ParameterSamples
 
-_EQUALLY_PROBABLE = ndtri((np.arange(16) + 0.5) / 16)
-"""Of a standard normal."""
+_NORMAL_QUANTILES = ndtri((np.arange(16) + 0.5) / 16)
+"""Sixteen equally probable values of a standard normal."""
 
 
 def credible_interval(values: FloatArray) -> Interval:
-    """Of equally probable `values` (n,)."""
+    """Return median and central 90 % interval of equally probable `values` (n,)."""
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
     return Interval(low=low, median=median, high=high)
 
 
-def expected_capacity_qps(view: Prediction, index: int) -> Interval:
-    """The boundary that is expected of one configuration; racks and the error of the simulator are in it."""
-    steps = _EQUALLY_PROBABLE[:, None] * view.sd[:, index]
-    return credible_interval(np.exp(view.ln_mean[:, index] + steps).ravel())
+def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
+    """Return the credible interval of one configuration's capacity, queries/s.
+
+    It includes the uncertainty of the parameters and that of the discrepancy.
+    """
+    steps = _NORMAL_QUANTILES[:, None] * prediction.sd[:, index]
+    return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
 
 
 def summarise_posterior(
     search: SurrogateOptimizer,
-    view: Prediction,
-    seen: Sequence[Observation],
+    prediction: Prediction,
+    observations: Sequence[Observation],
     trials: Sequence[tuple[str, int, Observation]],
 ) -> PosteriorSummary:
-    """The record of `view`, after `seen`; `trials` are those measured, by trial_id and number."""
-    told = [one for one in trials if one[2].status == "measured"]
-    gain = search.gains(view, seen)
+    """Return the record of the posterior.
+
+    Parameters
+    ----------
+    search
+        Optimizer that made the prediction.
+    prediction
+        What `search.predict(observations)` returned.
+    observations
+        All observations that the posterior is conditioned on.
+    trials
+        Trials on record: trial id, trial number and observation. Only those of status "measured" are compared
+        with the simulator.
+
+    Returns
+    -------
+    PosteriorSummary
+    """
+    measured = [trial for trial in trials if trial[2].status == "measured"]
+    improvement = search.expected_improvement(prediction, observations)
     return PosteriorSummary(
         schema=1,
-        trials_observed=len(seen),
-        parameters=_parameters(search, view.racks),
-        hypotheses=_hypotheses(search, view.racks),
-        trials=tuple(_trials(view, told)),
-        expected_improvement_frac=float(gain.max(initial=0.0)),
-        calibration=_calibration(search, view.racks),
+        trials_observed=len(observations),
+        parameters=_parameters(search, prediction.samples),
+        hypotheses=_hypotheses(search, prediction.samples),
+        trials=tuple(_trials(prediction, measured)),
+        expected_improvement_frac=float(improvement.max(initial=0.0)),
+        calibration=_calibration(search, prediction.samples),
     )
 
 
-def _parameters(search: SurrogateOptimizer, racks: ParameterSamples) -> tuple[ParameterPosterior, ...]:
-    before, now = search.space.factors(search.before), search.space.factors(racks)
+def _parameters(search: SurrogateOptimizer, samples: ParameterSamples) -> tuple[ParameterPosterior, ...]:
+    """Return prior and posterior interval of the factor on each parameter."""
+    prior, posterior = search.prior.factors(search.prior_samples), search.prior.factors(samples)
     return tuple(
         ParameterPosterior(
-            name=name, prior=credible_interval(before[name]), posterior=credible_interval(now[name])
+            name=name, prior=credible_interval(prior[name]), posterior=credible_interval(posterior[name])
         )
-        for name in search.space.names
+        for name in search.prior.names
     )
 
 
-def _hypotheses(search: SurrogateOptimizer, racks: ParameterSamples) -> tuple[HypothesisPosterior, ...]:
-    found = []
-    for one in search.space.alternatives:
-        shares = np.bincount(search.space.index(racks, one.name), minlength=len(one.values)) / len(racks)
-        for value, before, now in zip(one.values, one.probability, shares.tolist(), strict=True):
-            said = ROUTERS[int(value)] if one.name == "router" else f"{value:g}"
-            found.append(
-                HypothesisPosterior(name=f"{one.name}={said}", prior_frac=before, posterior_frac=now)
+def _hypotheses(search: SurrogateOptimizer, samples: ParameterSamples) -> tuple[HypothesisPosterior, ...]:
+    """Return prior and posterior probability of every value of every hypothesis."""
+    rows = []
+    for hypothesis in search.prior.hypotheses:
+        counts = np.bincount(
+            search.prior.hypothesis_choice(samples, hypothesis.name), minlength=len(hypothesis.values)
+        )
+        shares = counts / len(samples)
+        for value, prior, posterior in zip(
+            hypothesis.values, hypothesis.probability, shares.tolist(), strict=True
+        ):
+            text = ROUTERS[int(value)] if hypothesis.name == "router" else f"{value:g}"
+            rows.append(
+                HypothesisPosterior(
+                    name=f"{hypothesis.name}={text}", prior_frac=prior, posterior_frac=posterior
+                )
             )
-    return tuple(found)
+    return tuple(rows)
 
 
-def _trials(view: Prediction, told: Sequence[tuple[str, int, Observation]]) -> Iterator[TrialPosterior]:
-    said = view.ln_simulated[:, [one.index for _, _, one in told]]
-    low, median, high = np.exp(np.quantile(said, [0.05, 0.5, 0.95], axis=0))
-    spread = np.sqrt(said.var(0) + AMPLITUDE**2 + ROUGH**2 + NUGGET**2)
-    for at, (trial_id, number, one) in enumerate(told):
-        off = np.log(max(one.qps, 1e-3) / median[at])
+def _trials(
+    prediction: Prediction, trials: Sequence[tuple[str, int, Observation]]
+) -> Iterator[TrialPosterior]:
+    """Yield the measured capacity of each trial beside the simulated one, in standard deviations."""
+    simulated = prediction.log_simulated[:, [observation.index for _, _, observation in trials]]
+    low, median, high = np.exp(np.quantile(simulated, [0.05, 0.5, 0.95], axis=0))
+    spread = np.sqrt(simulated.var(0) + AMPLITUDE**2 + SHORT_LENGTHSCALE_SD**2 + NUGGET**2)
+    for row, (trial_id, number, observation) in enumerate(trials):
+        log_ratio = np.log(max(observation.qps, 1e-3) / median[row])
         yield TrialPosterior(
             trial_id=trial_id,
             number=number,
-            measured_qps=one.qps,
-            simulated_qps=Interval(low=low[at], median=median[at], high=high[at]),
-            standardised_residual=float(off / spread[at]),
-            expected_capacity_qps=float(view.expected_capacity_qps[one.index]),
+            measured_qps=observation.qps,
+            simulated_qps=Interval(low=low[row], median=median[row], high=high[row]),
+            standardised_residual=float(log_ratio / spread[row]),
+            expected_capacity_qps=float(prediction.expected_capacity_qps[observation.index]),
         )
 
 
-def _calibration(search: SurrogateOptimizer, racks: ParameterSamples) -> dict[str, float]:
-    """The most probable hypotheses together, and medians of the figures of the racks that have them."""
-    kinds, counts = np.unique(racks.choice, axis=0, return_counts=True)
-    likely = racks[np.flatnonzero((racks.choice == kinds[counts.argmax()]).all(1))]
-    factors = search.space.factors(likely)
-    found = {
+def _calibration(search: SurrogateOptimizer, samples: ParameterSamples) -> dict[str, float]:
+    """Return the most probable joint hypotheses, and the median parameters of the samples that have them."""
+    choices, counts = np.unique(samples.choice, axis=0, return_counts=True)
+    likely = samples[np.flatnonzero((samples.choice == choices[counts.argmax()]).all(1))]
+    factors = search.prior.factors(likely)
+    parameters = {
         name: getattr(search.calibration, name) * float(np.median(factors[name]))
-        for name in search.space.names
+        for name in search.prior.names
         if name in Calibration.model_fields
     }
-    switched = {
-        one.name: float(search.space.value(likely, one.name)[0])
-        for one in search.space.alternatives
-        if one.name in Calibration.model_fields
+    values = {
+        hypothesis.name: float(search.prior.hypothesis_value(likely, hypothesis.name)[0])
+        for hypothesis in search.prior.hypotheses
+        if hypothesis.name in Calibration.model_fields
     }
-    return found | switched
+    return parameters | values

@@ -1,1 +1,1 @@
-"""Draw what a run asks: arrival times, prompt and answer lengths, the benchmark's dataset."""
+"""Draw the requests of a run: arrival times, prompt and answer lengths, the benchmark's dataset."""

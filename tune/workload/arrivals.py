@@ -1,4 +1,4 @@
-"""When LoadGen's Server scenario issues each query: known before the run, to the nanosecond."""
+"""Compute when LoadGen's Server scenario issues each query; the schedule is known before the run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from tune.core.arrays import FloatArray, IntArray
 from tune.spec.load import Load
 
 _DRAWS_32_BIT = 2.0**32
+"""Number of values of a 32-bit draw."""
 
 
 def arrivals_ns(load: Load) -> IntArray:
-    """Arrivals of the whole run that `load` asks for, int64 nanoseconds, shape (queries,).
+    """Return the arrivals of a whole run of `load`, int64 nanoseconds, shape (queries,).
 
     With permutations, LoadGen issues whole passes over the dataset until one ends at or after the minimum
-    duration. Without, it would stop at a random count; tune pins it to rate x duration.
+    duration. Without, it would stop at a random count; tune pins the count to rate x duration.
+
     Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
     """
     if not load.concatenate_permutation:
@@ -34,7 +36,7 @@ def arrivals_ns(load: Load) -> IntArray:
 
 
 def schedule_ns(queries: int, target_qps: float, seed: int) -> IntArray:
-    """Arrival of each query since the start of the test, int64 nanoseconds, shape (queries,); the first is 0.
+    """Return the arrival of each query since the start, int64 nanoseconds, shape (queries,); the first is 0.
 
     Source: LoadGen's `ScheduleDistribution` (MLPerf Inference, loadgen/utils.h) over libstdc++'s random.
     """
@@ -45,14 +47,30 @@ def schedule_ns(queries: int, target_qps: float, seed: int) -> IntArray:
 
 
 def generated_query_duration_ns(queries: int, target_qps: float, seed: int) -> int:
-    """LoadGen's `generated_query_duration`: the sum of all gaps, one more than lie between arrivals."""
+    """Return LoadGen's `generated_query_duration` in nanoseconds.
+
+    Parameters
+    ----------
+    queries
+        Number of queries.
+    target_qps
+        Rate, queries/s.
+    seed
+        LoadGen's schedule seed.
+
+    Returns
+    -------
+    int
+        Sum of all gaps, of which there is one more than between arrivals.
+    """
     return int(_gaps_ns(queries, target_qps, seed).sum())
 
 
 def _gaps_ns(queries: int, target_qps: float, seed: int) -> IntArray:
-    """-ln(1 - u) / qps in whole nanoseconds, shape (queries,).
+    """Return the gaps -ln(1 - u) / qps in whole nanoseconds, shape (queries,).
 
     u takes two draws of std::mt19937, the low word first, over 2^64. std::mt19937 keeps 32 bits of its seed.
+    ValueError is raised for less than one query.
     """
     if queries < 1:
         raise ValueError(f"queries is {queries}; a schedule has at least one")

@@ -1,4 +1,4 @@
-"""How long the prompts and the answers of the dataset are, and in which order they are asked."""
+"""Draw the prompt and answer lengths of the dataset, and the order in which a run requests them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
 from tune.workload.mlperf_pickle import read_pickle_lengths
 
 _COLUMNS = ("input_tokens", "output_tokens")
+"""Columns of a CSV of lengths."""
+
 _BETA_BINS = 1 << 14
+"""Number of bins over which the density of a beta distribution is summed."""
+
 _DRAWS_PER_SAMPLE = 100
+"""Number of quantiles drawn from the measured answers of each sample."""
+
+_MAX_DIGITS = 12
+"""Largest number of digits of a length in a CSV."""
 
 
 def draw_lengths(
@@ -29,14 +37,33 @@ def draw_lengths(
     *,
     stratified: bool = False,
 ) -> tuple[IntArray, IntArray]:
-    """Prompt and answer tokens of every query, in the order they are asked: two int64 arrays of (queries,).
+    """Draw the prompt and answer tokens of every query, in order of arrival.
 
-    The dataset is the same whatever the seed; `shuffle_seed` decides which prompt goes with which answer
-    (unless a file says so) and the order. Queries walk through one random permutation of the samples after
-    another; with `concatenate_permutation` they make whole passes, as LoadGen's setting of that name does.
-    `stratified` (of a Load that is a sample): what is no whole pass is a fair sample of the dataset, one of
-    each stratum of lengths, in random order.
-    Raises ConfigurationError for a distribution that cannot exist or a bad file, ValueError for a partial pass.
+    Parameters
+    ----------
+    dataset
+        Distributions or file that the lengths come from; it does not depend on the seed.
+    queries
+        Number of queries. They walk through one random permutation of the samples after another.
+    concatenate_permutation
+        Whether queries must make whole passes over the samples, as LoadGen's setting of that name demands.
+    shuffle_seed
+        Decides the order, and which prompt goes with which answer unless a file pairs them.
+    stratified
+        Whether queries beyond whole passes are a stratified sample of the dataset, one of each stratum of
+        lengths, in random order. Set for a short run.
+
+    Returns
+    -------
+    tuple[IntArray, IntArray]
+        Prompt and answer tokens, int64, shape (queries,) each.
+
+    Raises
+    ------
+    ConfigurationError
+        If a distribution cannot exist or a file is wrong.
+    ValueError
+        If whole passes are demanded and `queries` is none.
     """
     if concatenate_permutation and queries % dataset.samples:
         raise ValueError(
@@ -48,16 +75,38 @@ def draw_lengths(
 
 
 def draw_rows(dataset: Dataset, queries: int, shuffle_seed: int, *, stratified: bool = False) -> IntArray:
-    """The row of the dataset's file that each query asks, int64 of shape (queries,); draw_lengths agrees."""
+    """Draw the row of the dataset's file that each query requests, in agreement with `draw_lengths`.
+
+    Parameters
+    ----------
+    dataset
+        Dataset with a file.
+    queries
+        Number of queries.
+    shuffle_seed
+        Decides the order.
+    stratified
+        As for `draw_lengths`.
+
+    Returns
+    -------
+    IntArray
+        Rows, int64, shape (queries,).
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is wrong.
+    """
     return _drawn(dataset, queries, shuffle_seed, stratified)[2]
 
 
 def _drawn(
     dataset: Dataset, queries: int, shuffle_seed: int, stratified: bool
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Prompt and answer tokens of the samples, (samples,) each, and which sample each query asks, (queries,).
+    """Draw prompt and answer tokens of the samples (samples,), and the sample of each query (queries,).
 
-    RandomState's streams are frozen between NumPy releases, Generator's are not.
+    RandomState is used because its streams are frozen between NumPy releases; those of Generator are not.
     """
     draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(shuffle_seed)))
     samples, rest = dataset.samples, queries % dataset.samples
@@ -67,12 +116,12 @@ def _drawn(
     if dataset.path is not None:
         inputs, outputs = _recorded(Path(dataset.path), dataset, draws)
     if stratified and rest:
-        passes[-1] = _one_a_stratum(draws, inputs, outputs, rest)
+        passes[-1] = _draw_strata(draws, inputs, outputs, rest)
     return inputs, outputs, np.concatenate(passes)[:queries]
 
 
 def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:
-    """Lengths of the file at `path`, one a sample; answers that a pickle does not state are drawn."""
+    """Read the lengths in the file at `path`, one a sample; answers that a pickle lacks are drawn."""
     if not dataset.holds_prompts:
         return read_lengths(path, dataset)
     inputs, outputs = read_pickle_lengths(dataset)
@@ -83,32 +132,32 @@ def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tup
     return inputs, outputs
 
 
-def _one_a_stratum(draws: np.random.RandomState, inputs: IntArray, outputs: IntArray, count: int) -> IntArray:
-    """`count` of the samples in random order, one of each of as many strata of equal size, (count,).
+def _draw_strata(draws: np.random.RandomState, inputs: IntArray, outputs: IntArray, count: int) -> IntArray:
+    """Draw `count` samples, one of each of `count` strata of equal size, in random order, shape (count,).
 
-    The samples are put in a row: about sqrt(count) groups by prompt, each sorted by answer, up and down in
-    turn. The row is cut into `count` pieces, which differ little within in either length.
+    The samples are put in a row: about sqrt(count) groups by prompt, each sorted by answer, ascending and
+    descending in turn. The row is cut into `count` strata, within which both lengths differ little.
     """
-    samples, most = len(inputs), int(outputs.max()) + 1
+    samples, above_longest = len(inputs), int(outputs.max()) + 1
     rank = np.empty(samples, np.int64)
-    rank[_sorting(inputs)] = np.arange(samples)
+    rank[_argsort(inputs)] = np.arange(samples)
     group = rank * math.isqrt(count) // samples
-    row = _sorting(group * most + np.where(group % 2, most - outputs, outputs))
+    row = _argsort(group * above_longest + np.where(group % 2, above_longest - outputs, outputs))
     edges = np.arange(count + 1) * samples // count
-    picked = edges[:-1] + (draws.random_sample(count) * np.diff(edges)).astype(np.int64)
-    return draws.permutation(row[picked])
+    positions = edges[:-1] + (draws.random_sample(count) * np.diff(edges)).astype(np.int64)
+    return draws.permutation(row[positions])
 
 
-def _sorting(keys: IntArray) -> IntArray:
-    """What sorts `keys`, (n,), equal ones in their order: a third of the time of a stable sort."""
+def _argsort(keys: IntArray) -> IntArray:
+    """Return the stable sorting order of integer `keys` (n,) in a third of a stable sort's time."""
     return np.argsort(keys * len(keys) + np.arange(len(keys)))
 
 
 def read_lengths(path: Path, dataset: Dataset) -> tuple[IntArray, IntArray]:
-    """The columns input_tokens and output_tokens of a CSV, one row a sample: two int64 arrays.
+    """Read the columns input_tokens and output_tokens of a CSV, one row a sample: two int64 arrays.
 
-    Raises ConfigurationError when the file is missing or unreadable, lacks a column, holds anything but whole numbers
-    from 1 to the dataset's longest prompt and answer, or has another number of rows than `dataset.samples`.
+    ConfigurationError is raised if the file is missing or unreadable, lacks a column, holds anything but
+    whole numbers from 1 to the dataset's longest prompt and answer, or does not have `dataset.samples` rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -142,8 +191,9 @@ def read_lengths(path: Path, dataset: Dataset) -> tuple[IntArray, IntArray]:
 
 
 def _whole(path: Path, line: int, column: str, text: str | None, limit: int) -> int:
+    """Return a cell as a whole number from 1 to `limit`; raise ConfigurationError for anything else."""
     digits = (text or "").strip()
-    if not digits.isdecimal() or len(digits) > 12 or not 1 <= int(digits) <= limit:
+    if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not 1 <= int(digits) <= limit:
         raise ConfigurationError(
             f"{path}, line {line}: {column} is {text!r}; expected a whole number from 1 to {limit} "
             "(load.dataset.longest_prompt_tokens and longest_answer_tokens). Correct the row or the limit."
@@ -153,16 +203,18 @@ def _whole(path: Path, line: int, column: str, text: str | None, limit: int) -> 
 
 @lru_cache(maxsize=8)
 def _synthetic(dataset: Dataset) -> tuple[IntArray, IntArray]:
-    """Sorted prompt and answer lengths of the samples: equal-probability quantiles, so no draw is lucky."""
+    """Return sorted prompt and answer lengths of the samples: quantiles of equal probability, not draws."""
     probability = (np.arange(dataset.samples) + 0.5) / dataset.samples
-    drawn = _input_quantiles(dataset.inputs, probability)
-    inputs = np.rint(np.clip(drawn, dataset.inputs.min_tokens, dataset.inputs.max_tokens)).astype(np.int64)
+    quantiles = _input_quantiles(dataset.inputs, probability)
+    inputs = np.rint(np.clip(quantiles, dataset.inputs.min_tokens, dataset.inputs.max_tokens)).astype(
+        np.int64
+    )
     outputs = _answer_lengths(dataset.outputs, dataset.samples, dataset.longest_answer_tokens)
     return inputs, outputs
 
 
 def _input_quantiles(inputs: SyntheticInputs, probability: FloatArray) -> FloatArray:
-    """Prompt lengths at `probability`, shape as given. Raises ConfigurationError where mean, sd and range clash."""
+    """Return prompt lengths at `probability` (n,); raise ConfigurationError if mean, sd and range clash."""
     low, high, mean, sd = inputs.min_tokens, inputs.max_tokens, inputs.mean_tokens, inputs.sd_tokens
     if not low <= mean <= high:
         raise ConfigurationError(
@@ -175,16 +227,16 @@ def _input_quantiles(inputs: SyntheticInputs, probability: FloatArray) -> FloatA
         normal = NormalDist(mean, sd)
         return np.array([normal.inv_cdf(p) for p in probability])
     if sd**2 >= (mean - low) * (high - mean):
-        widest = ((mean - low) * (high - mean)) ** 0.5
+        max_sd = ((mean - low) * (high - mean)) ** 0.5
         raise ConfigurationError(
             f"load.dataset.inputs: no beta distribution on {low}..{high} with mean {mean:g} has a standard "
-            f"deviation of {sd:g}; set sd_tokens below {widest:.0f}."
+            f"deviation of {sd:g}; set sd_tokens below {max_sd:.0f}."
         )
     return low + (high - low) * _beta_quantiles((mean - low) / (high - low), sd / (high - low), probability)
 
 
 def _beta_quantiles(mean: float, sd: float, probability: FloatArray) -> FloatArray:
-    """Quantiles of the beta distribution on 0..1 of this mean and standard deviation: its summed density.
+    """Return quantiles of the beta distribution on 0..1 of given mean and sd, by summing its density.
 
     Source: method of moments, a = m t and b = (1 - m) t with t = m (1 - m) / sd^2 - 1.
     """
@@ -197,16 +249,16 @@ def _beta_quantiles(mean: float, sd: float, probability: FloatArray) -> FloatArr
 
 
 def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArray:
-    """Sorted answer lengths, shape (samples,): quantiles of the measured, scaled until the mean of all fits.
+    """Return sorted answer lengths, shape (samples,): measured quantiles, scaled to the stated mean.
 
-    Raises ConfigurationError when no scale gives that mean.
+    ConfigurationError is raised if no scale gives that mean.
     """
     at_cap = round(outputs.cap_frac * samples)
     measured = _measured_answers()
     body = measured[(np.arange(samples - at_cap) * 2 + 1) * len(measured) // (2 * max(samples - at_cap, 1))]
-    wanted = outputs.mean_tokens * samples - cap * at_cap
-    least, most = float(len(body)), float(cap * len(body))
-    if not least <= wanted <= most:
+    body_tokens = outputs.mean_tokens * samples - cap * at_cap
+    lowest, highest = float(len(body)), float(cap * len(body))
+    if not lowest <= body_tokens <= highest:
         raise ConfigurationError(
             f"load.dataset.outputs: a mean of {outputs.mean_tokens:g} tokens cannot come from "
             f"answers of 1 to {cap} tokens with {at_cap} of {samples} at the cap; change one of them."
@@ -214,7 +266,7 @@ def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArr
     low, high = 0.0, float(cap)
     for _ in range(60):
         scale = (low + high) / 2
-        if np.clip(body * scale, 1, cap).sum() < wanted:
+        if np.clip(body * scale, 1, cap).sum() < body_tokens:
             low = scale
         else:
             high = scale
@@ -224,11 +276,13 @@ def _answer_lengths(outputs: SyntheticOutputs, samples: int, cap: int) -> IntArr
 
 @lru_cache(maxsize=1)
 def _measured_answers() -> FloatArray:
-    """Sorted output lengths of 302 samples of the benchmark in many runs, shape (302 x 100,).
+    """Return sorted output lengths of 302 samples of the benchmark in many runs, shape (302 x 100,).
 
-    Of n runs of a sample its smallest, median and largest answer are known: they stand at probabilities
-    1/(n+1), 1/2 and n/(n+1), the expected ranks of order statistics, straight lines between them. Medians
-    alone have too few long answers. Source: tune/workload/data/README.md.
+    The smallest, median and largest answer of n runs of a sample are known. They are placed at probabilities
+    1/(n+1), 1/2 and n/(n+1), the expected ranks of order statistics, and interpolated linearly. Medians alone
+    have too few long answers.
+
+    Source: tune/workload/data/README.md.
     """
     text = files("tune.workload").joinpath("data/llama3_1_405b_output_lengths.csv").read_text()
     probability = (np.arange(_DRAWS_PER_SAMPLE) + 0.5) / _DRAWS_PER_SAMPLE

@@ -1,8 +1,10 @@
-"""The benchmark's own dataset: a pickled DataFrame, read by an unpickler that builds nothing else.
+"""Read the benchmark's dataset, a pickled DataFrame, with an unpickler that builds nothing else.
 
 Columns: `tok_input` (token ids), `tok_input_len`, `input` (text), and where the file has it
-`tok_ref_output_len` (the tokens of a reference answer). Source: MLPerf Inference,
-language/llama3.1-405b/dataset.py; the last one as in the files of its sister benchmarks.
+`tok_ref_output_len` (tokens of a reference answer).
+
+Source: MLPerf Inference, language/llama3.1-405b/dataset.py; `tok_ref_output_len` as in the files of its
+sister benchmarks.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tune.core.arrays import IntArray
 from tune.errors import ConfigurationError
 from tune.spec.load import Dataset
 
-_BUILDS = {
+_ALLOWED = {
     "builtins": {"slice"},
     "numpy": {"dtype"},
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
@@ -36,7 +38,7 @@ _BUILDS = {
     "pandas.core.indexes.range": {"RangeIndex"},
     "pandas.core.internals.managers": {"BlockManager"},
 }
-"""All that a DataFrame of lists, numbers and texts consists of, by module; none runs code it is given."""
+"""Parts of a DataFrame of lists, numbers and texts, by module; none of them runs code that it is given."""
 
 _RENAMED = {
     ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
@@ -44,14 +46,17 @@ _RENAMED = {
     ("numpy.core.numeric", "_frombuffer"): ("numpy._core.numeric", "_frombuffer"),
     ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
 }
-"""What NumPy 1 and pandas 1 called them."""
+"""Names of NumPy 1 and pandas 1, and what they are called today."""
 
 
 class _Array(np.ndarray):
-    """An array whose shape is held against its items: where a list is too short, NumPy reads beyond its end
-    and the process dies."""
+    """Check the shape of an unpickled array against its items.
+
+    Where a list is too short, NumPy reads beyond its end and the process dies.
+    """
 
     def __setstate__(self, state: Any) -> None:
+        """Take the state of a pickled array; raise UnpicklingError if items and shape differ."""
         _, shape, _, _, items = state
         if min(shape, default=0) < 0 or (isinstance(items, list) and len(items) != math.prod(shape)):
             raise pickle.UnpicklingError(f"it has {len(items)} items for an array of shape {shape}")
@@ -59,20 +64,23 @@ class _Array(np.ndarray):
 
 
 class _FrameUnpickler(pickle.Unpickler):
+    """Unpickle a DataFrame and refuse everything else."""
+
     def find_class(self, module: str, name: str) -> Any:
+        """Return an allowed class or function; raise UnpicklingError for any other."""
         module, name = _RENAMED.get((module, name), (module, name))
         if (module, name) == ("numpy", "ndarray"):
             return _Array
-        if name not in _BUILDS.get(module, ()):
+        if name not in _ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no DataFrame of prompts needs")
         return super().find_class(module, name)
 
 
 def read_pickle_lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
-    """Prompt and answer tokens of every sample of the pickle at `dataset.path`, int64 of shape (samples,).
+    """Read prompt and answer tokens of every sample of the pickle at `dataset.path`, int64, (samples,).
 
-    The answers are None where the file states none. Raises ConfigurationError as `read_pickle_ids` does, and for a length
-    outside 1 to the dataset's longest prompt and answer.
+    The answers are None if the file has none. ConfigurationError is raised as by `read_pickle_ids`, and for a
+    length outside 1 to the dataset's longest prompt and answer.
     """
     frame_path = Path(str(dataset.path))
     inputs, outputs = _lengths(dataset)
@@ -83,10 +91,10 @@ def read_pickle_lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
 
 
 def read_pickle_ids(dataset: Dataset) -> list[list[int]]:
-    """The token ids of every prompt of the pickle at `dataset.path`, in the order of its rows.
+    """Read the token ids of every prompt of the pickle at `dataset.path`, in the order of its rows.
 
-    Raises ConfigurationError when the file is missing, is not the one of `dataset.sha256`, names anything but the
-    parts of a DataFrame, lacks the column, or has another number of rows than `dataset.samples`.
+    ConfigurationError is raised if the file is missing, does not match `dataset.sha256`, names anything but
+    parts of a DataFrame, lacks the column, or does not have `dataset.samples` rows.
     """
     prompts = [np.asarray(ids) for ids in _read(dataset, "tok_input")["tok_input"]]
     for row, ids in enumerate(prompts):
@@ -99,13 +107,13 @@ def read_pickle_ids(dataset: Dataset) -> list[list[int]]:
 
 
 def read_pickle_texts(dataset: Dataset) -> list[str]:
-    """The text of every prompt of the pickle at `dataset.path`. Raises ConfigurationError as `read_pickle_ids` does."""
+    """Read the text of every prompt of the pickle at `dataset.path`; errors as in `read_pickle_ids`."""
     return [str(text) for text in _read(dataset, "input")["input"]]
 
 
 @lru_cache(maxsize=2)
 def _lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
-    """Kept, since reading takes seconds and a study asks for the same file in every trial."""
+    """Read prompt and answer lengths; cached, as reading takes seconds and every trial needs them."""
     frame = _read(dataset, "tok_input_len")
     path = Path(str(dataset.path))
     inputs = _whole(path, frame, "tok_input_len")
@@ -115,6 +123,7 @@ def _lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
 
 
 def _whole(path: Path, frame: pd.DataFrame, column: str) -> IntArray:
+    """Return a column as int64; raise ConfigurationError if it holds no whole numbers."""
     values = frame[column].to_numpy()
     if values.dtype.kind not in "iu":
         raise ConfigurationError(
@@ -124,6 +133,7 @@ def _whole(path: Path, frame: pd.DataFrame, column: str) -> IntArray:
 
 
 def _check_range(path: Path, column: str, tokens: IntArray, longest: int) -> None:
+    """Raise ConfigurationError if a length lies outside 1 to `longest`."""
     wrong = np.flatnonzero((tokens < 1) | (tokens > longest))
     if len(wrong):
         raise ConfigurationError(
@@ -134,6 +144,7 @@ def _check_range(path: Path, column: str, tokens: IntArray, longest: int) -> Non
 
 
 def _read(dataset: Dataset, column: str) -> pd.DataFrame:
+    """Read the DataFrame, which must have `column` and one row a sample; raise ConfigurationError if not."""
     path = Path(str(dataset.path))
     content = _content(path, dataset.sha256)
     try:
@@ -161,6 +172,7 @@ def _read(dataset: Dataset, column: str) -> pd.DataFrame:
 
 
 def _content(path: Path, sha256: str | None) -> bytes:
+    """Read a file and check its SHA-256; raise ConfigurationError if it is missing or another one."""
     if sha256 is None:
         raise ConfigurationError(
             f"load.dataset.path={path}: a pickle is read only with load.dataset.sha256, its SHA-256; "

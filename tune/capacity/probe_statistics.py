@@ -1,0 +1,39 @@
+"""Reduce the requests of a probe to the statistics that the forecast is fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tune.capacity.futility import late_requests
+from tune.core.arrays import FloatArray
+from tune.loadgen.latencies import answered, latencies
+from tune.records.requests import RequestLog
+from tune.spec.load import Slo
+
+STATISTIC_LOG_SD = np.array([0.04, 0.03, 0.03, 0.05, 0.10, 0.02, 0.02])
+"""Standard deviation of the log difference between each measured and simulated statistic of 1,000 requests,
+in the order of `log_statistics`. Chosen here."""
+
+
+def log_statistics(log: RequestLog) -> FloatArray:
+    """Return the logs, in ns, of mean, p10, p50, p90 and p98 of TTFT, and of mean and p90 of TPOT."""
+    times = latencies(log, answered(log))
+    ttft, tpot = times.ttft_ns, times.tpot_ns
+    values = [ttft.mean(), *np.quantile(ttft, [0.1, 0.5, 0.9, 0.98]), tpot.mean(), np.quantile(tpot, 0.9)]
+    return np.log(np.maximum(values, 1.0))
+
+
+def limit_shares(log: RequestLog, slo: Slo) -> tuple[float, float]:
+    """Return p99 of TTFT and of TPOT as shares of their limits; 0 for a limit that is lifted."""
+    times = latencies(log, answered(log))
+    pairs = ((times.ttft_ns, slo.ttft_p99_s), (times.tpot_ns, slo.tpot_p99_s))
+    ttft, tpot = (
+        float(np.quantile(values, 0.99)) / 1e9 / limit_s if limit_s is not None and len(values) else 0.0
+        for values, limit_s in pairs
+    )
+    return ttft, tpot
+
+
+def max_late(log: RequestLog, slo: Slo) -> int:
+    """Return the number of late requests for the limit that has most; 0 without limits."""
+    return max((int(late.sum()) for late in late_requests(log, slo)), default=0)

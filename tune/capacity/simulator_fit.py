@@ -1,0 +1,91 @@
+"""Fit factors on the simulator's calibration under each of a few hypotheses, by least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune.core.arrays import FloatArray
+from tune.spec.cluster import Calibration
+
+FACTOR_LOG_SD = {"prefill_scale": 0.15, "decode_scale": 0.15, "ttft_overhead_s": 1.0}
+"""Calibration parameters that are fitted by a factor, and the prior standard deviation of its log. Chosen
+here."""
+
+SLOW_WORKER_SCALE = 1.14
+"""Slowdown of the last decode worker in the hypothesis that it is slow. It explains the TPOT of NVIDIA's
+MLPerf Inference v5.1 run as well as the hypothesis of a second read of the weights does."""
+
+SLOW_HEAD_SCALE = 1.1
+"""Slowdown of the workers on the frontend's node in the hypothesis that the frontend slows them. Chosen
+here."""
+
+HYPOTHESIS_SWITCH_COST = 1.0
+"""By how much another hypothesis must lower the sum of squares to be preferred to the calibration's."""
+
+_FIT_STEPS, _MAX_LOG_STEP, _DIFFERENCE_LOG_STEP = 6, 0.15, 0.01
+"""Number of Gauss-Newton steps, the longest step, and the step of the finite differences, in log factors."""
+
+
+@dataclass(frozen=True, eq=False)
+class HypothesisFit:
+    """Hold one hypothesis, its fitted log factors (3,), and the sum of squares that they leave."""
+
+    hypothesis: dict[str, float]
+    log_factors: FloatArray
+    cost: float = 0.0
+
+
+def initial_fits(calibration: Calibration) -> list[HypothesisFit]:
+    """Return a fit without factors for the calibration's own hypothesis, then for every other one."""
+    return [
+        HypothesisFit(hypothesis, np.zeros(len(FACTOR_LOG_SD))) for hypothesis in _hypotheses(calibration)
+    ]
+
+
+def best_fit(fits: Sequence[HypothesisFit]) -> HypothesisFit:
+    """Return the fit of least cost; the first one, the calibration's own, has an advantage."""
+    first, *others = fits
+    return min([first, *others], key=lambda fit: fit.cost + HYPOTHESIS_SWITCH_COST * (fit is not first))
+
+
+def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray]) -> HypothesisFit:
+    """Refine `fit` by Gauss-Newton steps; a step that does not lower the cost is shortened.
+
+    `residual` returns the residuals of given log factors in standard deviations.
+    """
+    factors, current = fit.log_factors, residual(fit.log_factors)
+    for _ in range(_FIT_STEPS):
+        nudges = _DIFFERENCE_LOG_STEP * np.eye(len(FACTOR_LOG_SD))
+        slopes = [(residual(factors + nudge) - current) / _DIFFERENCE_LOG_STEP for nudge in nudges]
+        step = -np.linalg.lstsq(np.stack(slopes, 1), current, rcond=None)[0]
+        step = np.clip(step, -_MAX_LOG_STEP, _MAX_LOG_STEP)
+        moved = residual(factors + step)
+        while moved @ moved >= current @ current and np.abs(step).max() > _DIFFERENCE_LOG_STEP / 10:
+            step /= 3
+            moved = residual(factors + step)
+        if moved @ moved >= current @ current:
+            break
+        factors, current = factors + step, moved
+    return HypothesisFit(fit.hypothesis, factors, float(current @ current))
+
+
+def _hypotheses(calibration: Calibration) -> tuple[dict[str, float], ...]:
+    """Return the calibration's own hypothesis, then every other one that differs from it."""
+    reads = 0.0 if calibration.large_batch_weight_reads else 1.0
+    others: list[dict[str, float]] = [{"large_batch_weight_reads": reads}]
+    if calibration.last_decode_worker_scale == 1:
+        others.append({"last_decode_worker_scale": SLOW_WORKER_SCALE})
+    if calibration.head_node_scale == 1:
+        others.append({"head_node_scale": SLOW_HEAD_SCALE})
+    return ({}, *others)
+
+
+def scaled(calibration: Calibration, log_factors: FloatArray) -> dict[str, float]:
+    """Return the calibration parameters with their factors applied."""
+    return {
+        name: getattr(calibration, name) * float(np.exp(log_factor))
+        for name, log_factor in zip(FACTOR_LOG_SD, log_factors, strict=True)
+    }

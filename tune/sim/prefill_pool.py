@@ -1,0 +1,151 @@
+"""Define what the prefill loops work on: limits of a worker, prompts, and the state of every worker."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tune.core.arrays import FloatArray, IntArray
+from tune.core.jit import compiled
+from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
+
+BATCH, FREE_BLOCKS, LOAD, JUST_ENDED = range(4)
+"""Indices of a worker's counters: prompts in the batch, free KV blocks, prompts routed here and not done, and
+prompts that ended with the last step."""
+
+NOW, BUSY, LINK = range(3)
+"""Indices of a worker's clock: the time, the busy time inside the window, and when its link is free."""
+
+
+class PrefillWorker(NamedTuple):
+    """Describe a prefill worker: a step takes step + token x new tokens + pair x attended pairs seconds.
+
+    `fill_steps` are further pipeline stages that the last step of a prompt passes. Usage is counted up to
+    `window_s`.
+    """
+
+    max_batch_size: int
+    max_num_tokens: int
+    kv_tokens: int
+    chunked: bool
+    equal_progress: bool
+    static_batch: bool
+    step_s: float
+    token_s: float
+    pair_s: float
+    fill_steps: int
+    window_s: float
+
+
+class PrefillRequests(NamedTuple):
+    """Hold prompts in order of arrival, shape (n,); `transfer_s` is a KV transfer's time on a free link."""
+
+    arrival_s: FloatArray
+    tokens: IntArray
+    transfer_s: FloatArray
+
+
+class PrefillResult(NamedTuple):
+    """Receive what the loops compute; all fields but `busy_s` have the shape (n,).
+
+    `worker` is read where it is not UNASSIGNED; elsewhere the least loaded worker is written. `start_s` and
+    `done_s` are start and end of prefill, `sent_s` is when the KV cache has left the worker. `busy_s`
+    (workers,) are seconds of the window in which each worker ran a step.
+    """
+
+    worker: IntArray
+    start_s: FloatArray
+    done_s: FloatArray
+    sent_s: FloatArray
+    busy_s: FloatArray
+
+
+class PrefillQueue(NamedTuple):
+    """Hold what the loops know of each prompt, arrays of shape (n,).
+
+    `left` counts the tokens that lack. `follower` and `sending_follower` are the next prompt in the queue for
+    admission and in the queue of the link.
+    """
+
+    arrival_s: FloatArray
+    tokens: IntArray
+    transfer_s: FloatArray
+    left: IntArray
+    follower: IntArray
+    sending_follower: IntArray
+
+
+class PrefillState(NamedTuple):
+    """Hold the state of one worker.
+
+    `active` lists prompts oldest first, `chunk` their tokens in the next step. `waiting` (2,) is the queue
+    for admission, `sending` (2,) that of finished prompts whose cache still leaves. `counters` and `clock_s`
+    are indexed by this module's constants.
+    """
+
+    slowdown: float
+    active: IntArray
+    chunk: IntArray
+    waiting: IntArray
+    sending: IntArray
+    counters: IntArray
+    clock_s: FloatArray
+
+
+class PrefillPoolState(NamedTuple):
+    """Hold the states of all workers, one a row."""
+
+    slowdown: FloatArray
+    active: IntArray
+    chunk: IntArray
+    waiting: IntArray
+    sending: IntArray
+    counters: IntArray
+    clock_s: FloatArray
+
+
+@compiled
+def empty_prefill_pool(slowdown: FloatArray, slots: int) -> PrefillPoolState:
+    """Return idle workers, one per entry of `slowdown`."""
+    workers = len(slowdown)
+    return PrefillPoolState(
+        slowdown,
+        np.zeros((workers, slots), np.int64),
+        np.zeros((workers, slots), np.int64),
+        empty_queues(workers),
+        empty_queues(workers),
+        np.zeros((workers, 4), np.int64),
+        np.zeros((workers, 3)),
+    )
+
+
+@compiled
+def prefill_state(pool: PrefillPoolState, worker: int) -> PrefillState:
+    """Return the state of one worker, as views."""
+    return PrefillState(
+        pool.slowdown[worker],
+        pool.active[worker],
+        pool.chunk[worker],
+        pool.waiting[worker],
+        pool.sending[worker],
+        pool.counters[worker],
+        pool.clock_s[worker],
+    )
+
+
+@compiled
+def has_due_step(pool: PrefillPoolState, worker: int, until_s: float) -> bool:
+    """Return whether a worker has a step to start before `until_s`; most have none between arrivals."""
+    idle = pool.counters[worker, BATCH] == 0 and pool.waiting[worker, HEAD] == UNASSIGNED
+    return bool(pool.clock_s[worker, NOW] < until_s and not idle)
+
+
+@compiled
+def pending_prompts(pool: PrefillPoolState, now_s: float) -> IntArray:
+    """Return the unfinished prompts of each worker, (workers,); a step in progress ends after `now_s`."""
+    load = pool.counters[:, LOAD].copy()
+    for worker in range(len(load)):
+        if pool.clock_s[worker, NOW] > now_s:
+            load[worker] += pool.counters[worker, JUST_ENDED]
+    return load
