@@ -1,4 +1,4 @@
-"""Run the command that docs/slurm.md gives for a machine without a cluster."""
+"""What docs/slurm.md says to type where there is no cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RACK = re.compile(r"^python (tests/support/slurm_rack\.py) python (-m tune .*)$"
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("dynamo", "slurm_nodes")
-def test_documented_command_measures_a_trial_on_one_machine(root: Path, tmp_path: Path) -> None:
+def test_the_command_for_one_machine_measures_a_trial(root: Path, tmp_path: Path) -> None:
     found = RACK.search((root / "docs" / "slurm.md").read_text(encoding="utf-8"))
     assert found
     rack, words = found.groups()
