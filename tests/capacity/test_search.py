@@ -113,7 +113,7 @@ def test_the_verified_rate_held_and_no_run_follows_above_a_miss(
         missed = min(missed, verdict.plan.target_qps) if not verdict.slo_held else missed
 
 
-def test_a_miss_lowers_the_next_run_and_a_hit_ends_the_search() -> None:
+def test_a_miss_lowers_the_next_run_and_a_hit_ends() -> None:
     result, verdicts = run_search(FixedForecast(10.0), true_qps=9.95)
     assert [verdict.slo_held for verdict in verdicts if verdict.plan.queries is None] == [False, True]
     assert result.verified_qps == pytest.approx(10.0 * (1 - FULL_RUN_STEP_FRAC), rel=1e-3)

@@ -161,7 +161,7 @@ def test_a_short_probe_gives_both_pool_capacities(bottleneck: Role) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queries", [700, 1500])
-def test_a_stopped_run_is_compared_with_the_beginning_of_a_full_run(queries: int) -> None:
+def test_a_stopped_run_is_compared_with_the_start_of_one(queries: int) -> None:
     """Hardware that equals the calibration leaves nothing to fit, however early the run was stopped."""
     forecast = SimulatorForecast(SPEC, CALIBRATION)
     forecast.learn(17.0, first_requests(run(CALIBRATION, 17.0), queries), full=True)

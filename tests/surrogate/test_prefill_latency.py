@@ -19,7 +19,7 @@ def runs(settings: Settings) -> tuple[Workload, ...]:
     return Workload.from_load(settings.trial_spec.load)
 
 
-def test_a_run_of_one_pass_serves_up_to_the_rate_that_needs_two(settings: Settings) -> None:
+def test_one_pass_serves_up_to_the_rate_of_two(settings: Settings) -> None:
     one_pass, two_passes = Workload.from_load(settings.trial_spec.load)
     assert (len(one_pass.prompt), len(two_passes.prompt)) == (1000, 2000)
     assert one_pass.max_qps == pytest.approx(1000 / 30)

@@ -136,14 +136,7 @@ def serve(
         prefill_worker=_all(prefilled.worker, is_accepted),
         decode_worker=_all(decoded.result.worker, is_accepted),
         error=error,
-        stages=Stages(
-            prefill_start_ns=_all_ns(prefilled.start_s, is_accepted),
-            prefill_done_ns=_all_ns(prefilled.done_s, is_accepted),
-            kv_arrived_ns=_all_ns(decoded.result.ready_s, is_accepted),
-            decode_start_ns=_all_ns(decoded.result.start_s, is_accepted),
-            prefill_queued_ns=_all_ns(accepted.arrival_s, is_accepted),
-            first_made_ns=_all_ns(decoded.result.first_s, is_accepted),
-        ),
+        stages=_stages(accepted, prefilled, decoded, is_accepted),
         pools=PoolUse(_mean(prefilled.busy_s, accepted.window_s), decoded.batch_mean, decoded.kv_used_frac),
     )
 
@@ -234,6 +227,20 @@ def _run_decode(
         result.done_s + last_delay_s,
         _mean(result.usage[:, 0], accepted.window_s),
         _mean(result.usage[:, 1], accepted.window_s) / max(limits.kv_tokens, 1),
+    )
+
+
+def _stages(
+    accepted: _Accepted, prefilled: PrefillResult, decoded: _Decoded, is_accepted: BoolArray
+) -> Stages:
+    """Return when each request passed each stage, ns, shape (n,); -1 for rejected requests."""
+    return Stages(
+        prefill_start_ns=_all_ns(prefilled.start_s, is_accepted),
+        prefill_done_ns=_all_ns(prefilled.done_s, is_accepted),
+        kv_arrived_ns=_all_ns(decoded.result.ready_s, is_accepted),
+        decode_start_ns=_all_ns(decoded.result.start_s, is_accepted),
+        prefill_queued_ns=_all_ns(accepted.arrival_s, is_accepted),
+        first_made_ns=_all_ns(decoded.result.first_s, is_accepted),
     )
 
 
