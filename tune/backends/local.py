@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import LOCAL
+from tune.core.locks import lock_name
 from tune.deploy.process_manifest import read_manifest
 from tune.errors import ConfigurationError
 from tune.orchestrator.preflight import require_free_ports, require_programs
@@ -27,12 +29,14 @@ LOCK = "tune-local"
 _POLL_S = 0.05
 
 
-class LocalBackend:
-    """Attempts wait for each other here, and a second process of tune is refused; `say` hears of the former.
+class LocalBackend(Backend):
+    """Run attempts one after the other, each an orchestrator with its processes; refuse a second tune process.
 
-    `lock` names what only one process may hold at a time: an abstract socket, which ends with its holders and
-    is as wide as the ports of a deployment are, one network namespace.
+    `say` prints that attempts wait. `lock` names what one process at a time may hold on this machine: it has
+    the scope of the deployment's ports.
     """
+
+    capabilities = LOCAL
 
     def __init__(self, say: Callable[[str], None], lock: str = LOCK) -> None:
         self._say, self._lock_name = say, lock
@@ -115,13 +119,10 @@ class LocalBackend:
     def _hold(self) -> None:
         if self._lock:
             return
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            lock.bind(f"\0{self._lock_name}")
+            self._lock = lock_name(self._lock_name)
         except OSError as error:
-            lock.close()
             raise ConfigurationError(
                 "cluster=local: another process of tune runs a deployment on this machine, or still stops "
                 f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
             ) from error
-        self._lock = lock

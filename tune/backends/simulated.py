@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from tune.analysis.measure import measure_attempt
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import SIMULATOR
 from tune.backends.simulated_probes import simulate_probes
 from tune.core.jit import is_cold
 from tune.errors import TuneError
@@ -28,8 +29,10 @@ from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 
-class SimulatorBackend:
-    """`processes` worker processes; with one, attempts run in this process, at once, on submit."""
+class SimulatorBackend(Backend):
+    """Run attempts in `processes` worker processes; with one, in this process, at once, on submit."""
+
+    capabilities = SIMULATOR
 
     def __init__(self, calibration: Calibration, processes: int) -> None:
         self._calibration = calibration
@@ -86,7 +89,8 @@ class SimulatorBackend:
             return "ended"
         return "running" if future.running() else "waiting"
 
-    def measured(self, handle: str) -> list[Probe] | None:
+    def probes(self, handle: str) -> list[Probe] | None:
+        """Return what the worker measured; None where the worker was killed."""
         future = self._attempts[handle]
         return None if isinstance(future.exception(), BrokenProcessPool) else future.result()
 

@@ -22,9 +22,6 @@ Action = Literal[
     "calibrate",
 ]  # fmt: skip
 
-_PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
-"""Trials at once where none are asked for: cores are cheap, a rack is not."""
-
 
 class CompareSettings(FrozenModel):
     a: str | None
@@ -63,5 +60,6 @@ class Settings(FrozenModel):
 
     @property
     def parallel(self) -> int:
-        """How many trials run at once: what is asked for, or what suits the place."""
-        return self.study.parallel or _PARALLEL[self.cluster.kind]
+        """Return how many trials run at once; composition fills in what suits the backend where it is null."""
+        assert self.study.parallel is not None
+        return self.study.parallel

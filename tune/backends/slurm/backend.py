@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import SLURM
 from tune.backends.slurm.allocation import Allocation, allocation_of, allocations, begin_allocation, study_of
 from tune.backends.slurm.commands import SlurmUnavailable, cancel_job
 from tune.backends.slurm.job_monitor import POLL_INTERVAL_S, JobMonitor
@@ -35,12 +36,14 @@ RETRY_S = 30.0
 """Between two submissions of a job that a busy controller, or a limit of the user's jobs, turned down."""
 
 
-class SlurmBackend:
+class SlurmBackend(Backend):
     """Allocations on the cluster of `facts`, each for up to `trials_per_job` attempts, one after the other.
 
     `say` hears what becomes of the jobs. An attempt whose job ended without a record of it gets one here,
     with what Slurm says of that job.
     """
+
+    capabilities = SLURM
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class SlurmBackend:
         self._given: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
         self._checked = self._adopted = False
-        self.poll_s = min(0.5, every_s)
+        self.poll_interval_s = min(0.5, every_s)
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """As the protocol says, with the plan in TRIAL/plan. Raises ConfigurationError where the cluster cannot run
@@ -100,7 +103,7 @@ class SlurmBackend:
             except SlurmUnavailable as error:
                 raise ResumableError(f"Job {job_id} may still run: {error}") from error
 
-    def announce(self) -> None:
+    def announce_interrupt(self) -> None:
         left = self._unfinished()
         self._say(
             f"Ctrl-C: no further trial is begun. Still waiting for {left}.\nCtrl-C once more ends this "
