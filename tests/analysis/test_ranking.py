@@ -98,7 +98,7 @@ def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_
         for one, expected_capacity_qps in ((lucky, 14.5), (steady, 15.0))
     )
     belief = PosteriorSummary(
-        schema=1, trials_told=2, parameters=(), hypotheses=(), trials=trials, expected_gain_frac=0.0,
+        schema=2, trials_told=2, parameters=(), hypotheses=(), trials=trials, expected_gain_frac=0.0,
         calibration={},
     )  # fmt: skip
     assert [row["number"] for row in rank([lucky, steady])] == [0, 1]

@@ -23,7 +23,7 @@ BEFORE, NOW = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, median=
 @pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
     belief = PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_told=5,
         parameters=(
             ParameterPosterior(name="prefill_scale", before=BEFORE, now=NOW),

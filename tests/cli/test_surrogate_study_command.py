@@ -12,7 +12,7 @@ from tune.records.posterior_summary import Interval, ParameterPosterior, Posteri
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "cluster.processes=1")
 BELIEF = PosteriorSummary(
-    schema=1,
+    schema=2,
     trials_told=2,
     parameters=(
         ParameterPosterior(

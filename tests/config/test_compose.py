@@ -142,7 +142,7 @@ BAD = [
     (["load.seed=mlprf"], "load.seed"),
     (["load.dataset.path=/nowhere.csv"], "load.dataset.path: /nowhere.csv cannot be read"),
     (["study.name=../outside"], "study.name: found '../outside'"),
-    (["cluster.calibration=null"], "the simulated rack needs its calibration"),
+    (["cluster.calibration=null"], "cluster=sim needs its calibration"),
     (["+sweep=pd_split", "sweep.space.prefill_workers.path=split.decode_workers"], "already decides"),
     (["+sweep=pd_split", "sweep.space.prefill_workers.path=load.target_qps"], "two dimensions set the same"),
     (["load.mode=closed"], "load.mode: found 'closed'; expected 'fixed'"),

@@ -135,7 +135,7 @@ def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most
         expected_capacity_qps=10.0 * ahead,
     )
     learned = PosteriorSummary(
-        schema=1, trials_told=1, parameters=(), hypotheses=(), trials=(trial,), expected_gain_frac=0.0,
+        schema=2, trials_told=1, parameters=(), hypotheses=(), trials=(trial,), expected_gain_frac=0.0,
         calibration={},
     )  # fmt: skip
     write_posterior(runs / NAME, learned)

@@ -22,19 +22,20 @@ from tune.records.folders import StudyFolder, write_attempt
 from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
-from tune.study.loop import is_locked, open_study, run_study, run_trial
+from tune.study.loop import is_running, open_study, run_study, run_trial
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 
 
-class Wrapped:
+class Wrapped(Backend):
     """A simulated rack that counts what it runs; `before` is called with the number of each submission."""
 
     def __init__(self, composition: Composition, before: Callable[[int], None], processes: int = 1) -> None:
         calibration = composition.settings.cluster.calibration
         assert calibration is not None
         self._rack: Backend = SimulatorBackend(calibration, processes)
+        self.capabilities = self._rack.capabilities
         self._before = before
         self.submitted = 0
 
@@ -297,17 +298,17 @@ def test_a_file_system_without_locks_is_refused_by_name(
     with pytest.raises(ConfigurationError, match=r"\.lock: cannot be locked \(no locks here\)"):
         play(tmp_path, (*SPLIT, "study.n_trials=1"))
     with pytest.raises(ConfigurationError, match="expected a file system with flock"):
-        is_locked(tmp_path / "pd_split-sim")
+        is_running(tmp_path / "pd_split-sim")
 
 
 def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     outcome = play(tmp_path, SPLIT)[4]
     damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
-    damaged.write_text('{"schema": 1, "trial_id": ')
+    damaged.write_text('{"schema": 2, "trial_id": ')
     with pytest.raises(ResumableError) as caught:
         play(tmp_path, SPLIT)
     assert str(damaged) in str(caught.value)
-    assert damaged.read_text() == '{"schema": 1, "trial_id": '
+    assert damaged.read_text() == '{"schema": 2, "trial_id": '
 
 
 def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
 
 def belief(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
     return PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_told=len(trials),
         parameters=tuple(
             ParameterPosterior(name=name, before=interval(*before), now=interval(*now))

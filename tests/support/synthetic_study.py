@@ -52,7 +52,7 @@ def study(**changes: Any) -> StudyRecord:
     """A finished study of the split, on the simulated rack."""
     return StudyRecord(
         **{
-            "schema": 1,
+            "schema": 2,
             "name": "pd_split-sim",
             "question": "Which split and which rate give the most output tokens/s per GPU under the SLO?",
             "backend": "sim",
@@ -227,7 +227,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
     )
     return Outcome(
         **{
-            "schema": 1,
+            "schema": 2,
             "trial_id": f"{number:012x}",
             "number": number,
             "source": "baseline" if number == 0 else "tpe",

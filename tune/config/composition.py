@@ -171,7 +171,8 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigurationError(explain_hydra(str(error).strip(), _known_paths)) from None
+        path = getattr(error.__cause__, "full_key", None)
+        raise ConfigurationError(explain_hydra(str(error).strip(), path, _known_paths)) from None
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

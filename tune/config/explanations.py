@@ -12,25 +12,25 @@ from pydantic_core import ErrorDetails
 from tune.config.renamed_settings import renamed_in_overrides
 
 
-def explain_hydra(message: str, known_paths: Callable[[], Sequence[str]]) -> str:
+def explain_hydra(message: str, path: str | None, known_paths: Callable[[], Sequence[str]]) -> str:
     """Return Hydra's error with a better hint: it proposes `+key` for every unknown key.
 
-    `known_paths` returns the path of every setting; it is called only where a nearest one is looked for.
+    `path` is the setting that does not exist, where the error names one. `known_paths` returns the path of
+    every setting; it is called only where the nearest one is looked for.
     """
     if "Available options in '" in message:
         return _explain_option(message)
     if "Could not override '" not in message:
         return "\n".join(line for line in message.splitlines() if "multirun" not in line)
-    path = message.partition("full_key: ")[2].partition("\n")[0].strip()
+    path = path or message.partition("Could not override '")[2].partition("'")[0]
     renamed = renamed_in_overrides([path])
     if renamed:
         return f"{renamed[0]}."
-    key = message.partition("Could not override '")[2].partition("'")[0]
-    if key == "sweep":
+    if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
-    near = get_close_matches(key, known_paths(), n=1)
+    near = get_close_matches(path, known_paths(), n=1)
     hint = f"Did you mean {near[0]}?" if near else "python -m tune --cfg job lists every key."
-    return f"{key}: no such setting. {hint}"
+    return f"{path}: no such setting. {hint}"
 
 
 def _explain_option(message: str) -> str:

@@ -72,6 +72,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     sweep = sweep.model_copy(
         update={"space": {name: dimension for name, dimension in sweep.space.items() if name != rate}}
     )
+    bind_point(base, sweep, {name: values[0] for name, values in axes.items()})  # refuses unknown paths
     points: list[Point] = []
     by_trial_id: dict[str, TrialSpec] = {}
     for point in itertools.islice(_walk(base, sweep, axes, seed), _MAX_POINTS_CHECKED):

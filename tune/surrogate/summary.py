@@ -46,7 +46,7 @@ def summarise_posterior(
     told = [one for one in trials if one[2].status == "measured"]
     gain = search.gains(view, seen)
     return PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_told=len(seen),
         parameters=_parameters(search, view.racks),
         hypotheses=_hypotheses(search, view.racks),
