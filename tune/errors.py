@@ -4,8 +4,8 @@
 class TuneError(Exception):
     """Carry a message for the user: what was found, what was expected, where, and what to do.
 
-    Raise one of the three subclasses. Any other exception is an error inside tune; the command line prints its
-    trace and exits with code 3.
+    Raise one of the three subclasses. Any other exception is an error inside tune; the command line prints
+    its trace and exits with code 3.
     """
 
     exit_code = 3
@@ -14,9 +14,9 @@ class TuneError(Exception):
 class ConfigurationError(TuneError):
     """Report that the configuration or the command is wrong: the user changes it and runs again. Exit code 2.
 
-    Raise it before anything runs: a setting that does not validate or breaks a rule, a study or file that does
-    not exist, a folder that cannot be written, records of another version, a study that another process runs.
-    Raise it during a run only where no repetition of the same command can succeed.
+    Raise it before anything runs: a setting that does not validate or breaks a rule, a study or file that
+    does not exist, a folder that cannot be written, records of another version, a study that another
+    process runs. Raise it during a run only where no repetition of the same command can succeed.
     """
 
     exit_code = 2

@@ -36,7 +36,9 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     elsewhere = tune(*CONFIRM, "cluster=local")
     assert elsewhere.returncode == 2
     assert "this command says 'local'" in elsewhere.stderr
-    assert "Expected its own place: python -m tune action=confirm study.name=pd_split-sim" in elsewhere.stderr
+    assert (
+        "Expected its own backend: python -m tune action=confirm study.name=pd_split-sim" in elsewhere.stderr
+    )
 
     done = tune(*CONFIRM)
     assert done.returncode == 0, done.stderr

@@ -74,7 +74,11 @@ sweep:
     ("key", "path", "says"),
     [
         ("rest_to_decode", "split.prefill_workers", "sweep.rest_to_decode: renamed to sweep.fill_decode"),
-        ("fill_decode", "load.length_seed", "sweep.space.workers.path=load.length_seed: renamed to load.shuffle"),
+        (
+            "fill_decode",
+            "load.length_seed",
+            "sweep.space.workers.path=load.length_seed: renamed to load.shuffle",
+        ),
     ],
 )
 def test_old_name_in_a_sweep_of_the_user_says_the_new_one(
@@ -89,9 +93,21 @@ def test_old_name_in_a_sweep_of_the_user_says_the_new_one(
 @pytest.mark.parametrize(
     ("group", "text", "says"),
     [
-        ("load", "defaults: [mlperf_interactive]\nlength_seed: 3\n", "load.length_seed: renamed to load.shuffle"),
-        ("search", "name: calibrated\nstartup_trials: 10\nearly_stop: true\n", "search.name=calibrated: renamed"),
-        ("search", "name: tpe\nstartup_trials: 10\nbeat_best: true\n", "search.beat_best: renamed to search.early"),
+        (
+            "load",
+            "defaults: [mlperf_interactive]\nlength_seed: 3\n",
+            "load.length_seed: renamed to load.shuffle",
+        ),
+        (
+            "search",
+            "name: calibrated\nstartup_trials: 10\nearly_stop: true\n",
+            "search.name=calibrated: renamed",
+        ),
+        (
+            "search",
+            "name: tpe\nstartup_trials: 10\nbeat_best: true\n",
+            "search.beat_best: renamed to search.early",
+        ),
     ],
 )
 def test_old_name_in_a_group_of_the_user_says_the_new_one(

@@ -23,7 +23,7 @@ FAILED = judge_failed(SETTINGS.trial_spec, reason="node down", **FACTS)
 
 
 def measured(point: Point) -> Outcome:
-    """Return a made-up outcome: throughput grows with the rate, TTFT breaks past what the prefill pool serves."""
+    """Return a made-up outcome: throughput grows with the rate, TTFT with the rate per prefill worker."""
     qps, prefill = float(point["target_qps"]), int(point["prefill_workers"])
     constraints = Constraints(ttft_p99=qps / prefill - 1.1, tpot_p99=qps / (18.5 - prefill) - 4.0)
     return INFEASIBLE.model_copy(
@@ -136,8 +136,6 @@ def test_trial_stopped_early_counts_with_its_forecast() -> None:
             broken = {"constraints": Constraints(ttft_p99=1.2, tpot_p99=-0.3), "capacity_qps": capacity}
             holds = {"constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.3), "feasible": True}
             figures = {"status": "measured", "output_tps_per_gpu": 100.0, "completed_qps": 10.0}
-            proposer.observe(
-                number, INFEASIBLE.model_copy(update=figures | (broken if right[-1] else holds))
-            )
+            proposer.observe(number, INFEASIBLE.model_copy(update=figures | (broken if right[-1] else holds)))
         chosen[capacity_qps] = sum(right[40:])
     assert chosen[40.0] > chosen[1.0]

@@ -24,7 +24,12 @@ SWEEP = Sweep(
     fill_decode=True,
     space={"prefill_workers": IntDimension(kind="int", path="split.prefill_workers", low=9, high=15)},
 )
-QUICK = ("load.mode=capacity", "load.dataset.samples=1000", "load.min_duration_s=30.0", "load.min_queries=1000")
+QUICK = (
+    "load.mode=capacity",
+    "load.dataset.samples=1000",
+    "load.min_duration_s=30.0",
+    "load.min_queries=1000",
+)
 BUILDABLE = [name for name in SEARCH_METHODS if name != "gp" or find_spec("torch")]
 
 Make = Callable[[], Proposer]

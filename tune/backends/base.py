@@ -42,8 +42,8 @@ class Backend(Protocol):
     def probes(self, handle: str) -> Sequence[Probe] | None:
         """Return the probes of an ended attempt, where the backend has measured them already.
 
-        Returns None where the caller has to measure what the attempt left, with `measure_attempt`; raises what
-        that raises.
+        Returns None where the caller has to measure what the attempt left, with `measure_attempt`; raises
+        what that raises.
         """
         return None
 

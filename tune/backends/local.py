@@ -1,4 +1,4 @@
-"""This machine as a place to run: one attempt at a time, each an orchestrator with its processes."""
+"""Run trials on this machine: one attempt at a time, each an orchestrator with its processes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from tune.records.folders import trial_of
 from tune.spec.trial import TrialSpec
 
 LOCK = "tune-local"
+"""Name that one process of tune holds while it runs deployments on this machine."""
 
 _POLL_S = 0.05
+"""Pause between two looks at an orchestrator that is stopping, in seconds."""
 
 
 class LocalBackend(Backend):
-    """Run attempts one after the other, each an orchestrator with its processes; refuse a second tune process.
+    """Run attempts one after the other, each an orchestrator with its processes; refuse a second tune
+    process.
 
     `say` prints that attempts wait. `lock` names what one process at a time may hold on this machine: it has
     the scope of the deployment's ports.
@@ -44,31 +47,36 @@ class LocalBackend(Backend):
         self._waiting: deque[str] = deque()
         self._current: tuple[str, subprocess.Popen[bytes]] | None = None
         self._cancelled: str | None = None
-        self._told = False
+        self._announced = False
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        """As the protocol says, with the plan in TRIAL/plan. Raises ConfigurationError where another process runs a
-        deployment here, a program is missing or a port is taken."""
+        """Queue an attempt of the plan in TRIAL/plan, and start it where none runs.
+
+        Raises ConfigurationError where another process runs a deployment on this machine, a program is
+        missing or a port is taken.
+        """
         self._hold()
         handle = str(attempt.absolute())
         if self._current is None and not self._waiting:
             launch = read_manifest(trial_of(attempt).plan)
             require_programs(launch)
             require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
-        elif not self._told:
-            self._told = True
+        elif not self._announced:
+            self._announced = True
             self._say("cluster=local runs one trial at a time: the others of study.parallel wait")
         self._waiting.append(handle)
         self._advance()
         return handle
 
     def poll(self, handle: str) -> AttemptState:
+        """Return the state of the attempt; start the next one where none runs."""
         self._advance()
         if handle in self._waiting:
             return "waiting"
         return "running" if self._current and self._current[0] == handle else "ended"
 
     def cancel(self, handle: str) -> None:
+        """Take a waiting attempt out of the queue, or stop the orchestrator of the running one."""
         if handle in self._waiting:
             self._waiting.remove(handle)
         elif self._current and self._current[0] == handle != self._cancelled:
@@ -82,7 +90,7 @@ class LocalBackend(Backend):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop what runs and wait until it has: nothing of a deployment outlives its place."""
+        """Stop what runs and wait for its end: no process of a deployment outlives its backend."""
         self._waiting.clear()
         if self._current:
             self.cancel(self._current[0])
@@ -94,16 +102,17 @@ class LocalBackend(Backend):
             self._lock = None
 
     def _advance(self) -> None:
-        """Start what waits where nothing runs."""
+        """Start the next waiting attempt where none runs."""
         if self._current and exit_code(self._current[1]) is not None:
             self._current = None
         if self._current is None and self._waiting:
             self._start(self._waiting.popleft())
 
     def _start(self, handle: str) -> None:
+        """Start the orchestrator of an attempt, in a session of its own."""
         assert self._lock is not None
         Path(handle).mkdir(parents=True, exist_ok=True)
-        # Ctrl-C reaches this process alone, which then cancels. The orchestrator holds the lock too: it may
+        # Ctrl-C reaches only this process, which then cancels. The orchestrator inherits the lock: it may
         # still be stopping its deployment when this process is gone.
         self._current = (
             handle,
@@ -117,6 +126,7 @@ class LocalBackend(Backend):
         )
 
     def _hold(self) -> None:
+        """Take the lock of this machine. Raises ConfigurationError where another process has it."""
         if self._lock:
             return
         try:

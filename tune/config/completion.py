@@ -33,7 +33,7 @@ def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
 
 
 def _with_mode(settings: Settings, *, real_time: bool) -> Settings:
-    """Search for the capacity of each deployment that takes minutes to start, if a sweep varies more than rates."""
+    """Choose load.mode=capacity where a deployment takes minutes to start and not only rates vary."""
     sweep = settings.sweep
     paths = {dimension.path for dimension in sweep.space.values()} if sweep else set()
     if not real_time or not paths - {"load.target_qps"}:
@@ -56,7 +56,7 @@ def _with_parallel(settings: Settings, default_parallel: int) -> Settings:
 
 
 def _with_rate_range(settings: Settings, sweep: Sweep) -> Settings:
-    """Move the sweep's dimension of the rate to load.rate_range_qps, within which the capacity is searched for."""
+    """Move the sweep's dimension of the rate to load.rate_range_qps, which bounds the capacity search."""
     load = settings.load
     if load.rate_range_qps is None:
         load = load.model_copy(update={"rate_range_qps": sweep.ends("load.target_qps")})

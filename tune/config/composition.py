@@ -84,8 +84,8 @@ def compose_command_line() -> Composition | None:
 def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
     """Compose a list of Hydra overrides, as the command line would.
 
-    `config_dirs` are added to the search path. Raises ConfigurationError for anything that does not compose or
-    validate.
+    `config_dirs` are added to the search path. Raises ConfigurationError for anything that does not compose
+    or validate.
     """
     _refuse_renamed(renamed_in_overrides(overrides))
     _register_sweeps()
@@ -100,7 +100,7 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
-    """Return the Hydra overrides that turn the default configuration into `spec` on the cluster of `settings`."""
+    """Return the overrides that turn the default configuration into `spec` on the cluster of `settings`."""
     target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
     default = _defaults()
     return tuple(line for key in target for line in override_differences(key, default[key], target[key]))

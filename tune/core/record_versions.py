@@ -24,9 +24,9 @@ def other_version_error(path: Path, content: bytes, kind: type[BaseModel]) -> Co
         return None
     relative = "an earlier" if found < field.default else "a later"
     return ConfigurationError(
-        f"{path}: written by {_writer(record) or f'{relative} version of tune'} in schema {found}; this version "
-        f"reads schema {field.default}. Nothing was changed. Read it with the version that wrote it, or give this "
-        "command a study of its own (study.name=NAME, or runs_dir=DIR)."
+        f"{path}: written by {_writer(record) or f'{relative} version of tune'} in schema {found}; this "
+        f"version reads schema {field.default}. Nothing was changed. Read it with the version that wrote it, "
+        "or give this command a study of its own (study.name=NAME, or runs_dir=DIR)."
     )
 
 
@@ -42,6 +42,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def _writer(record: dict[str, Any]) -> str | None:
     """Return the version of tune that wrote a record, where the record names it."""
     provenance = record.get("provenance")
-    versions = record.get("versions") or (provenance.get("versions") if isinstance(provenance, dict) else None)
+    origin = provenance if isinstance(provenance, dict) else record
+    versions = origin.get("versions")
     version = versions.get("tune") if isinstance(versions, dict) else None
     return f"tune {version}" if version else None

@@ -11,8 +11,9 @@ from tune.spec.trial import TrialSpec
 from tune.study.trial_runner import TrialRequest
 
 RUNS_PER_CAPACITY_SEARCH = 1.5
-"""Cost of a capacity search, in runs of full length. Source: docs/benchmarks.md, the mean over 150 searches of
-benchmarks/capacity.py (1.51; the median is 1.33). A sum over trials grows with the mean, not the median."""
+"""Cost of a capacity search, in runs of full length. Source: docs/benchmarks.md, the mean over 150 searches
+of benchmarks/capacity.py (1.51; the median is 1.33). A sum over trials grows with the mean, not the
+median."""
 
 
 def remaining_trials(

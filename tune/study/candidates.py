@@ -23,7 +23,7 @@ RATE = "load.target_qps"
 """Setting of the offered rate, queries/s."""
 
 MAX_CANDIDATES = 600
-"""Number of candidates drawn from a larger space. Chosen here: every suggestion evaluates the surrogate on each."""
+"""Number of candidates drawn from a larger space. Chosen here: a suggestion evaluates each of them."""
 
 _MAX_POINTS_CHECKED = 20_000
 """Number of points that are bound and checked at most, in search of MAX_CANDIDATES valid ones."""
@@ -45,7 +45,8 @@ class Candidates:
     matters
         Which settings may change what prefill does, and which what decode does, shape (2, settings).
     rates
-        Rates in ascending order of which each trial runs one; None where each trial searches for its capacity.
+        Rates in ascending order of which each trial runs one; None where each trial searches for its
+        capacity.
     rate
         Name of the sweep's dimension for the rate, which the points lack; None where the sweep has none.
     """
@@ -112,7 +113,7 @@ def _require_comparable(specs: Sequence[TrialSpec]) -> None:
 
 
 def _matters(space: Mapping[str, Dimension]) -> BoolArray:
-    """Return which columns of `_features` may affect prefill and decode: all but the other pool's own settings."""
+    """Return which columns of `_features` may affect each pool: all but the other pool's own settings."""
     paths = [dimension.path.removeprefix("split.") for dimension in space.values()]
     to_prefill = [not path.startswith("decode") for path in paths]
     to_decode = [not path.startswith("prefill") for path in paths]

@@ -1,4 +1,4 @@
-"""Confirm the best configurations of a study: measure them on new deployments and state the guaranteed rates."""
+"""Measure the best configurations of a study on new deployments, and state the rates that they guarantee."""
 
 from __future__ import annotations
 

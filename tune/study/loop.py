@@ -22,7 +22,7 @@ from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
 
 MAX_FAILED_IN_A_ROW = 2
-"""Number of consecutive failures that end a study: one trial may meet a broken node, two meet a common cause."""
+"""Number of consecutive failures that end a study: one may be a broken node, two have a common cause."""
 
 _LOCK_FILE = ".lock"
 

@@ -16,10 +16,10 @@ from tune.study.optuna_space import distributions, to_point, to_raw
 from tune.study.proposer import TrialSuggestion
 
 _SEED_STRIDE = 1_000_003
-"""Distance between the sampler seeds of two studies whose seeds differ by 1; a prime above any trial number."""
+"""Distance between the sampler seeds of two studies whose seeds differ by 1; above any trial number."""
 
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
-"""Names of the constraints of every trial, in order: samplers that model each constraint match them by position."""
+"""Names of the constraints of every trial, in order: samplers match them by position."""
 
 
 class OptunaProposer:
@@ -122,7 +122,7 @@ def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.Base
             return optuna.samplers.RandomSampler(seed=mixed)
         case _:
             raise ConfigurationError(
-                f"search.name: found {search.name}, which is none of Optuna's samplers; expected tpe, gp or random."
+                f"search.name: found {search.name}, no sampler of Optuna; expected tpe, gp or random."
             )
 
 

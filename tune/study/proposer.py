@@ -37,9 +37,9 @@ class TrialSuggestion:
 class Proposer(Protocol):
     """Suggest the points of one study and learn from the outcomes.
 
-    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with what is
-    on record, in the order of the trial numbers, and the rebuilt proposer then suggests what the first one
-    would have suggested.
+    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with what
+    is on record, in the order of the trial numbers, and the rebuilt proposer then suggests what the first
+    one would have suggested.
     """
 
     def suggest(self, number: int) -> TrialSuggestion | None:

@@ -34,7 +34,8 @@ class SearchProblem:
 class SearchMethod:
     """Hold how the proposer of one search method is built and checked.
 
-    `check` raises ConfigurationError where the method cannot search the space; it takes less time than `build`.
+    `check` raises ConfigurationError where the method cannot search the space; it takes less time than
+    `build`.
     """
 
     build: Callable[[SearchProblem], Proposer]

@@ -1,4 +1,4 @@
-"""Suggest the candidate most worth a deployment, by a simulator that is fitted to the study (`search=surrogate`)."""
+"""Suggest the candidate with the highest expected gain, by a fitted surrogate (`search=surrogate`)."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class SurrogateProposer:
     def observe(self, number: int, outcome: Outcome) -> None:
         """Learn what the outcome shows about its candidate.
 
-        A trial that was not entered, such as a baseline at a rate outside the sweep, is matched to a candidate
-        by its trial_id.
+        A trial that was not entered, such as a baseline at a rate outside the sweep, is matched to a
+        candidate by its trial_id.
         """
         trial = self._running.pop(number, None)
         if trial is None:
@@ -126,7 +126,7 @@ class SurrogateProposer:
         return tuple(point[name] for name in self._settings)
 
     def _point(self, index: int, qps: float | None) -> Point:
-        """Return candidate `index` as a point of the sweep, at the rate `qps` where the sweep varies the rate."""
+        """Return candidate `index` as a point of the sweep, at `qps` where the sweep varies the rate."""
         values = dict(self._candidates.points[index])
         if self._candidates.rate:
             values[self._candidates.rate] = next(rate for rate in self._candidates.rates or () if rate == qps)

@@ -18,13 +18,13 @@ from tune.study.registry import SearchProblem, make_proposer
 from tune.study.trial_runner import TrialRequest
 
 LUCK_FRAC = 0.01
-"""Share by which the best measured rate is lowered before others are compared with it, because the highest of
-several measurements is biased upwards. Chosen on the development racks of benchmarks/hidden_racks.py; half the
-noise of a measurement."""
+"""Share by which the best measured rate is lowered before others are compared with it, because the highest
+of several measurements is biased upwards. Chosen on the development racks of benchmarks/hidden_racks.py;
+half the noise of a measurement."""
 
 MIN_FOLLOWING_TRIALS = 3
-"""Number of trials that must be able to follow before a deployment is stopped early for a predicted competitor.
-Chosen here: if the prediction disappoints, another trial can still correct it."""
+"""Number of trials that must be able to follow before a deployment is stopped early for a predicted
+competitor. Chosen here: if the prediction disappoints, another trial can still correct it."""
 
 Overrides = Callable[[TrialSpec], Sequence[str]]
 """Return the Hydra overrides that compose a trial."""
@@ -127,9 +127,9 @@ def _early_stop_threshold(
 ) -> EarlyStopThreshold:
     """Return the rate, queries/s, below which a deployment of `spec` is stopped early.
 
-    Take the best verified rate minus LUCK_FRAC, capped so that the first probe, placed `load.resolution` above
-    the threshold, is not below the best rate. If the predicted rate of a competitor is higher, take that,
-    clipped to the rates that the load allows.
+    Take the best verified rate minus LUCK_FRAC, capped so that the first probe, placed `load.resolution`
+    above the threshold, is not below the best rate. If the predicted rate of a competitor is higher, take
+    that, clipped to the rates that the load allows.
     """
     largest_frac = spec.load.resolution / (1 + spec.load.resolution)
     best_qps = best_qps_per_gpu * spec.hardware.gpus * (1 - min(LUCK_FRAC, largest_frac))
@@ -140,7 +140,7 @@ def _early_stop_threshold(
 def trial_request(
     proposal: Proposal, spec: TrialSpec, overrides: Overrides, study: StudyRecord
 ) -> TrialRequest:
-    """Return the request to run `spec` as trial `proposal.number`, with the provenance that goes on record."""
+    """Return the request to run `spec` as trial `proposal.number`, with its provenance."""
     provenance = {
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),

@@ -64,8 +64,8 @@ class TrialRequest:
 class TrialRunner:
     """Run trial requests on a backend and record the outcomes in a study.
 
-    `recorded` holds the trial_ids whose outcomes are new. With `once`, attempts that have not ended are left to
-    run, on a backend whose attempts are detached.
+    `recorded` holds the trial_ids whose outcomes are new. With `once`, attempts that have not ended are
+    left to run, on a backend whose attempts are detached.
     """
 
     def __init__(self, study: StudyFolder, facts: ClusterFacts, backend: Backend, once: bool = False) -> None:
@@ -81,11 +81,11 @@ class TrialRunner:
 
         Each attempt is submitted before the next request is taken from `requests`.
 
-        A measured or infeasible outcome on record is reused unless `rerun`. A failed one is tried again, up to
-        MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for. When
-        interrupted, it cancels what runs; what is recorded stays. With detached attempts the first Ctrl-C
-        stops further submissions and waits for those that run. Raises ResumableError where `once` is set and
-        an attempt has not ended.
+        A measured or infeasible outcome on record is reused unless `rerun`. A failed one is tried again, up
+        to MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for.
+        When interrupted, it cancels what runs; what is recorded stays. With detached attempts the first
+        Ctrl-C stops further submissions and waits for those that run. Raises ResumableError where `once` is
+        set and an attempt has not ended.
         """
         trial_ids: dict[int, str] = {}
         with Interrupts() if self._detached else nullcontext() as interrupts:
@@ -202,7 +202,7 @@ class TrialRunner:
     def _collect(
         self, request: TrialRequest, attempt: Path, probes: Sequence[Probe] | None = None
     ) -> Outcome:
-        """Judge `attempt` by its `probes`, measured here where they are None, and sum what all attempts cost."""
+        """Judge `attempt` by its `probes`, measured here where None; count the cost of all attempts."""
         folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         identity: dict[str, Any] = {
@@ -246,7 +246,7 @@ def _distinct(requests: Iterable[TrialRequest], trial_ids: dict[int, str]) -> It
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
-    """Return the overrides of one run at `target_qps`, for a trial whose overrides search for its capacity."""
+    """Return the overrides of one run at `target_qps`, for a trial that searched for its capacity."""
     searched = ("load.mode=", "load.target_qps=", "load.resolution=", "load.rate_range_qps=")
     return [word for word in overrides if not word.startswith(searched)] + [f"load.target_qps={target_qps!r}"]
 

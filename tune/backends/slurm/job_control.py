@@ -20,7 +20,7 @@ class SlurmJobControl(JobControl):
         return pending_jobs(study)
 
     def cancel(self, study: Path, trial_id: str | None) -> Sequence[PendingJob]:
-        """Cancel the jobs that wait or run, or those of one trial. Raises ResumableError where Slurm refuses."""
+        """Cancel the jobs that wait or run, or those of one trial. Raises ResumableError if Slurm refuses."""
         return cancel_jobs(study, trial_id)
 
     def job_log(self, attempt: Path) -> Path | None:
