@@ -47,7 +47,7 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
 
 
 @pytest.mark.slow
-def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> None:
+def test_capacity_search_ends_with_a_full_run_that_holds(tmp_path: Path) -> None:
     spec, (short, full) = probed(tmp_path)
     assert (short.full, short.queries, short.loadgen_tps) == (False, 459, None)
     assert (full.full, full.queries, full.feasible) == (True, 2000, True)
@@ -70,7 +70,7 @@ def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> N
     assert spec.load.mode == "capacity"
 
 
-def test_without_a_rate_that_holds_one_short_probe_says_how_far_it_is(tmp_path: Path) -> None:
+def test_search_without_a_feasible_rate_ends_after_a_short_probe(tmp_path: Path) -> None:
     _, (short,) = probed(tmp_path, "slo.ttft_p99_s=0.1")
     assert (short.full, short.feasible) == (False, False)
     assert short.constraints.ttft_p99 is not None
@@ -80,7 +80,7 @@ def test_without_a_rate_that_holds_one_short_probe_says_how_far_it_is(tmp_path: 
     assert (capacity.verified_qps, capacity.capacity_qps) == (None, 0.0)
 
 
-def test_a_run_that_cannot_hold_is_stopped_and_judged_by_what_there_was(tmp_path: Path) -> None:
+def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None:
     settings = compose_overrides(SHORT).settings
     assert settings.cluster.calibration is not None
     deployment = SimulatedDeployment(settings.cluster.calibration)

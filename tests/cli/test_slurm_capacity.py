@@ -26,7 +26,7 @@ SEARCHED = (
 
 
 @pytest.mark.slow
-def test_a_study_finds_the_highest_rate_of_each_deployment(
+def test_study_on_slurm_finds_the_capacity_of_each_deployment(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Two splits in one job, which starts anew only what differs."""

@@ -37,7 +37,7 @@ def printed(folder: Path, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_status_report_and_page_tell_what_belief_json_says(tmp_path: Path) -> None:
+def test_status_report_and_page_show_posterior_json(tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=2", "search=random", *SHORT)
     assert "learned" not in printed(tmp_path, *study)
     write_posterior(tmp_path / "runs" / "pd_split-sim", BELIEF)

@@ -9,9 +9,7 @@ from tune.study.budget import remaining_trials
 
 
 @pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
-def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
-    budget_gpu_hours: float | None, follow: int
-) -> None:
+def test_budget_leaves_trials_at_the_cost_of_the_dearest(budget_gpu_hours: float | None, follow: int) -> None:
     """Of 220 GPU-hours 60 are spent, and the next takes 40."""
     done = [
         measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})

@@ -104,7 +104,7 @@ def wrapped(kind: type[Wrapped] = Wrapped) -> Wrapped:
     return kind(compose_overrides(FIXED), nothing)
 
 
-def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs: Path) -> None:
+def test_best_configurations_are_chosen_with_new_shuffle_seeds(runs: Path) -> None:
     outcomes = StudyFolder(runs / NAME).outcomes()
     best = [row["trial_id"] for row in rank(outcomes) if row["feasible"]]
     assert best
@@ -120,7 +120,7 @@ def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs:
         assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
 
 
-def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most_of(runs: Path) -> None:
+def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     best, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=2"))
     assert best.output_tps_per_gpu
     assert second.output_tps_per_gpu
@@ -142,7 +142,7 @@ def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
-def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -> None:
+def test_trials_that_differ_in_rate_are_one_candidate(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     (best, *others) = chosen(runs, "confirm.configurations=9")
     spec = study.trial(best.trial.trial_id).read_spec()
@@ -157,7 +157,7 @@ def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -
     ]
 
 
-def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
+def test_shuffle_seeds_of_the_study_are_not_used_again(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     spec = study.trials()[0].read_spec()
     assert spec
@@ -166,13 +166,13 @@ def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
     assert [again.load.shuffle_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
 
 
-def test_nothing_feasible_is_an_answer(tmp_path: Path) -> None:
+def test_study_without_feasible_trial_is_a_negative_result(tmp_path: Path) -> None:
     play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
     with pytest.raises(NegativeResult, match="nothing to confirm"):
         chosen(tmp_path)
 
 
-def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
+def test_study_without_limits_cannot_be_confirmed(tmp_path: Path) -> None:
     play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
     with pytest.raises(ConfigurationError, match="every limit of this study lifted"):
         chosen(tmp_path)
@@ -187,7 +187,7 @@ def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
         (("+prefill.extra.some_key=1",), "the command does not change it"),
     ],
 )
-def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
+def test_other_backend_or_changed_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     with pytest.raises(ConfigurationError) as refused:
@@ -195,7 +195,7 @@ def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str,
     assert says in str(refused.value)
 
 
-def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> None:
+def test_overrides_of_the_study_itself_are_accepted(runs: Path) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     words = (*FIXED, *AGAIN)
@@ -203,7 +203,7 @@ def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> Non
     require_confirmable(record, compose_overrides(words).settings, words)
 
 
-def test_repeats_are_not_confirmed(runs: Path) -> None:
+def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     repeats = record.model_copy(update={"name": f"{NAME}.confirm"})
@@ -211,14 +211,14 @@ def test_repeats_are_not_confirmed(runs: Path) -> None:
         select_candidates(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
 
 
-def test_a_broken_world_ends_it_early(runs: Path) -> None:
+def test_failures_in_a_row_end_the_confirmation(runs: Path) -> None:
     backend = wrapped(Broken)
     with pytest.raises(ResumableError, match="2 repeats in a row failed"):
         confirm(runs, backend=backend)
     assert backend.submitted == 2
 
 
-def test_a_budget_is_kept(runs: Path) -> None:
+def test_confirmation_stays_within_its_budget(runs: Path) -> None:
     backend = wrapped()
     with pytest.raises(ResumableError, match=r"budget of 0\.5 GPU-hours"):
         confirm(runs, "study.max_gpu_hours=0.5", backend=backend)
@@ -226,7 +226,7 @@ def test_a_budget_is_kept(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs: Path) -> None:
+def test_only_a_lost_repeat_is_measured_again(runs: Path) -> None:
     outcomes, found = confirm(runs)
     assert [outcome.source for outcome in outcomes] == ["confirm"] * 4
     assert [outcome.provenance["params"]["shuffle_seed"] for outcome in outcomes] == [100, 100, 200, 200]
@@ -257,7 +257,7 @@ def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs:
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: Path) -> None:
+def test_interrupted_confirmation_resumes_and_takes_more_repeats(runs: Path) -> None:
     def interrupt(number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
@@ -280,7 +280,7 @@ def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: P
 
 
 @pytest.mark.slow
-def test_a_repeat_that_failed_is_told_and_tried_again(runs: Path) -> None:
+def test_failed_repeat_is_reported_and_tried_again(runs: Path) -> None:
     with pytest.raises(ResumableError, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
         confirm(runs, "confirm.configurations=1", backend=wrapped(FailsOnce))
     backend = wrapped()

@@ -38,7 +38,7 @@ def given_up(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 @pytest.mark.slow
-def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_one_short_probe(
+def test_trial_clearly_below_the_best_stops_after_one_short_probe(
     tmp_path: Path,
 ) -> None:
     outcomes = play(tmp_path, SEARCH)
@@ -61,7 +61,7 @@ def test_the_best_of_the_batches_before_is_to_be_beaten_and_a_clear_miss_costs_o
 
 
 @pytest.mark.slow
-def test_the_first_probe_is_no_lower_than_the_best_where_rates_are_told_apart_finely(tmp_path: Path) -> None:
+def test_first_probe_is_not_below_the_best_at_fine_resolution(tmp_path: Path) -> None:
     outcomes = play(tmp_path, (*SEARCH, "load.resolution=0.004", "study.n_trials=4"))
     best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
     assert goals(tmp_path)
@@ -70,7 +70,7 @@ def test_the_first_probe_is_no_lower_than_the_best_where_rates_are_told_apart_fi
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_ends_as_it_would_have(tmp_path: Path) -> None:
+def test_interrupted_study_with_early_stops_ends_the_same(tmp_path: Path) -> None:
     whole = play(tmp_path / "whole", SEARCH)
 
     def interrupt(number: int) -> None:
@@ -84,7 +84,7 @@ def test_killed_in_the_middle_it_ends_as_it_would_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None:
+def test_search_without_early_stop_measures_every_trial(tmp_path: Path) -> None:
     overrides = (*SEARCH, "search.early_stop=false")
     outcomes = play(tmp_path, overrides, Wrapped(compose_overrides(overrides), nothing))
     assert not given_up(outcomes)
@@ -93,7 +93,7 @@ def test_a_search_that_wants_whole_answers_gives_none_up(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_trials", "follow"), [(2, False), (2 + MIN_FOLLOWING_TRIALS, True)])
-def test_what_others_should_come_to_is_to_be_beaten_too_where_some_follow(
+def test_predicted_competitors_stop_trials_where_enough_follow(
     tmp_path: Path, n_trials: int, follow: bool
 ) -> None:
     """From a split on, which is far from the best, the first proposal is one of many that are better."""
@@ -109,7 +109,7 @@ def test_what_others_should_come_to_is_to_be_beaten_too_where_some_follow(
 
 
 @pytest.mark.slow
-def test_nothing_is_given_up_for_others_before_anything_was_measured(tmp_path: Path) -> None:
+def test_no_trial_stops_early_before_one_is_measured(tmp_path: Path) -> None:
     play(tmp_path, (*FROM_A_POOR_SPLIT, "study.parallel=2", "study.n_trials=5"))
     root = next(tmp_path.glob("*/study.json")).parent
     proposals = StudyFolder(root).read_proposals()

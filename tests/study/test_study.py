@@ -112,7 +112,7 @@ def figures(outcomes: list[Outcome]) -> list[object]:
     return [outcome.model_dump(exclude=changing) for outcome in outcomes]
 
 
-def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_path: Path) -> None:
+def test_study_is_reproducible_on_any_number_of_processes(tmp_path: Path) -> None:
     one = play(tmp_path / "one", SPLIT)
     two = play(tmp_path / "two", SPLIT, Wrapped(compose_overrides(SPLIT), nothing, processes=2))
     assert figures(one) == figures(two)
@@ -121,7 +121,7 @@ def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_
     assert names[0] == names[1]
 
 
-def test_trial_0_is_the_incumbent_and_can_be_left_out(tmp_path: Path) -> None:
+def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
     reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
     first = play(tmp_path / "with", SPLIT)[0]
     assert (first.number, first.source, first.trial_id) == (0, "baseline", reference)
@@ -129,7 +129,7 @@ def test_trial_0_is_the_incumbent_and_can_be_left_out(tmp_path: Path) -> None:
     assert {outcome.source for outcome in without} == {"tpe"}
 
 
-def test_a_finished_study_runs_nothing_again(tmp_path: Path) -> None:
+def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     first = play(tmp_path, SPLIT)
     again = Wrapped(compose_overrides(SPLIT), nothing)
     told: list[int] = []
@@ -140,7 +140,7 @@ def test_a_finished_study_runs_nothing_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [0, 3, 5, 9])
-def test_an_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
+def test_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
     def interrupt(number: int) -> None:
         if number == killed_at:
             raise KeyboardInterrupt
@@ -153,7 +153,7 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, kille
     assert resumed.submitted <= 10 - killed_at, "what was recorded before is not run again"
 
 
-def test_a_proposal_torn_by_a_kill_is_made_again(tmp_path: Path) -> None:
+def test_torn_proposal_is_suggested_again(tmp_path: Path) -> None:
     whole = play(tmp_path, SPLIT)
     proposals = tmp_path / "pd_split-sim" / "proposals.jsonl"
     lines = proposals.read_bytes()
@@ -162,7 +162,7 @@ def test_a_proposal_torn_by_a_kill_is_made_again(tmp_path: Path) -> None:
     assert proposals.read_bytes() == lines
 
 
-def test_an_attempt_that_ended_unjudged_is_judged_not_run(tmp_path: Path) -> None:
+def test_ended_attempt_without_outcome_is_judged_and_not_run(tmp_path: Path) -> None:
     whole = play(tmp_path, SPLIT)
     lost = tmp_path / "pd_split-sim" / whole[6].trial_id / "outcome.json"
     lost.unlink()
@@ -172,7 +172,7 @@ def test_an_attempt_that_ended_unjudged_is_judged_not_run(tmp_path: Path) -> Non
     assert lost.exists()
 
 
-def test_an_attempt_torn_by_a_kill_is_run_again_beside_it(tmp_path: Path) -> None:
+def test_torn_attempt_is_run_again_beside_it(tmp_path: Path) -> None:
     whole = play(tmp_path, SPLIT)
     trial = tmp_path / "pd_split-sim" / whole[6].trial_id
     (trial / "outcome.json").unlink()
@@ -195,7 +195,7 @@ class Losing(Wrapped):
 
 
 @pytest.mark.slow
-def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -> None:
+def test_lost_attempt_fails_and_hides_no_older_result(tmp_path: Path) -> None:
     lost = Losing(compose_overrides(SPLIT), nothing)
     with pytest.raises(ResumableError, match="was lost"):
         play(tmp_path, SPLIT, lost)
@@ -205,7 +205,7 @@ def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -
         play(tmp_path, (*SPLIT, "rerun=true"), Losing(compose_overrides(SPLIT), nothing))
 
 
-def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
+def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
     play(tmp_path, SPLIT)
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
     settings = compose_overrides(SHORT).settings
@@ -217,7 +217,7 @@ def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
-def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
+def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     composition = compose_overrides(SPLIT)
     sweep = composition.settings.sweep
@@ -231,14 +231,14 @@ def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
         pass
 
 
-def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:
+def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
     play(tmp_path, SPLIT)
     longer = Wrapped(compose_overrides(SPLIT), nothing)
     assert len(play(tmp_path, (*SPLIT, "study.n_trials=12"), longer)) == 12
     assert longer.submitted == 2
 
 
-def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
+def test_smaller_n_trials_keeps_every_trial(tmp_path: Path) -> None:
     play(tmp_path, SPLIT)
     assert len(play(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
     record = StudyFolder(tmp_path / "pd_split-sim").read_study()
@@ -261,7 +261,7 @@ def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
         ("cluster.calibration.decode_scale=1.5", "cluster.calibration.decode_scale: the study has"),
     ],
 )
-def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
+def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
     with pytest.raises(ConfigurationError) as caught:
@@ -271,13 +271,13 @@ def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
-def test_the_number_at_once_is_pinned_as_it_was_resolved() -> None:
+def test_default_parallel_is_pinned_as_a_number() -> None:
     left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
     said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
     assert left_open == said
 
 
-def test_one_process_a_study(tmp_path: Path) -> None:
+def test_one_process_runs_a_study(tmp_path: Path) -> None:
     play(tmp_path, (*SPLIT, "study.n_trials=1"))
     with (tmp_path / "pd_split-sim" / ".lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -286,7 +286,7 @@ def test_one_process_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_refused_by_name(
+def test_file_system_without_locks_is_refused(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
@@ -301,7 +301,7 @@ def test_a_file_system_without_locks_is_refused_by_name(
         is_running(tmp_path / "pd_split-sim")
 
 
-def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
+def test_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     outcome = play(tmp_path, SPLIT)[4]
     damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
     damaged.write_text('{"schema": 2, "trial_id": ')
@@ -311,14 +311,14 @@ def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     assert damaged.read_text() == '{"schema": 2, "trial_id": '
 
 
-def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         play(blocked, SPLIT)
 
 
-def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> None:
+def test_point_that_breaks_a_rule_is_infeasible_and_observed(tmp_path: Path) -> None:
     overrides = ("+sweep=parallelism", "study.n_trials=12", "search=random", *SHORT)
     backend = Wrapped(compose_overrides(overrides), nothing)
     outcomes = play(tmp_path, overrides, backend)
@@ -329,7 +329,7 @@ def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> No
     assert all(outcome.gpu_hours == 0 for outcome in broken)
 
 
-def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path) -> None:
+def test_failures_stop_the_study_and_it_resumes_when_mended(tmp_path: Path) -> None:
     broken = Broken(compose_overrides(SPLIT), nothing)
     with pytest.raises(ResumableError, match=r"node gb07 is down[\s\S]*run the same command again"):
         play(tmp_path, SPLIT, broken)
@@ -340,7 +340,7 @@ def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path)
     assert mended[0].gpu_hours > 72 * 36 / 3600
 
 
-def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path) -> None:
+def test_batch_beyond_the_budget_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
         play(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
     folder = StudyFolder(tmp_path / "pd_split-sim")
@@ -348,7 +348,7 @@ def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path) -> None:
     assert len(play(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
 
 
-def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Path) -> None:
+def test_overrides_of_a_ranking_row_reproduce_it_exactly(tmp_path: Path) -> None:
     outcomes = play(tmp_path, SPLIT)
     for row in rank(outcomes)[:3]:
         composition = compose_overrides(row["overrides"])
@@ -365,7 +365,7 @@ def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Pat
         assert outcome.model_dump(include=same) == first.model_dump(include=same)
 
 
-def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) -> None:
+def test_single_trial_is_measured_again_only_with_rerun(tmp_path: Path) -> None:
     def measure_once(*more: str) -> tuple[Outcome, bool]:
         composition = compose_overrides([*SHORT, *more])
         settings = composition.settings
@@ -398,7 +398,7 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
     assert (record.n_trials, record.hardware) == (3, "several, each trial its own")
 
 
-def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:
+def test_study_folder_holds_the_documented_files(tmp_path: Path) -> None:
     outcomes = play(tmp_path, (*SPLIT, "study.n_trials=2"))
     study = tmp_path / "pd_split-sim"
     assert json.loads((study / "study.json").read_text())["schema"] == 1

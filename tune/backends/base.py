@@ -73,11 +73,11 @@ class DetachedJob(Protocol):
 
     @property
     def owed(self) -> tuple[Path, ...]:
-        """Folders of the attempts that it has not delivered yet."""
+        """Return the folders of the attempts that it has not delivered yet."""
 
     @property
     def text(self) -> str:
-        """Id, state and trials, for a terminal."""
+        """Return id, state and trials, for a terminal."""
 
 
 class JobControl(Protocol):

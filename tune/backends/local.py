@@ -32,10 +32,9 @@ _POLL_S = 0.05
 
 
 class LocalBackend(Backend):
-    """Run attempts one after the other, each an orchestrator with its processes; refuse a second tune
-    process.
+    """Run attempts one after the other, each an orchestrator with its processes.
 
-    `say` prints that attempts wait. `lock` names what one process at a time may hold on this machine: it has
+    A second process of tune on this machine is refused. `say` prints that attempts wait. `lock` names what one process at a time may hold on this machine: it has
     the scope of the deployment's ports.
     """
 

@@ -42,6 +42,7 @@ class BackendKind:
 
 
 def _build_simulator(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the simulator with `processes` workers; say that its first use compiles it."""
     from tune.backends.simulated import SimulatorBackend  # noqa: PLC0415  (imports numba)
     from tune.core.jit import is_cold  # noqa: PLC0415
     from tune.sim.decode_loop import decode  # noqa: PLC0415
@@ -53,36 +54,43 @@ def _build_simulator(settings: Settings, processes: int, say: Callable[[str], No
 
 
 def _build_local(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the backend of this machine."""
     from tune.backends.local import LocalBackend  # noqa: PLC0415
 
     return LocalBackend(say)
 
 
 def _build_slurm(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the backend of the cluster that the settings describe."""
     from tune.backends.slurm.backend import SlurmBackend  # noqa: PLC0415
 
     return SlurmBackend(settings.cluster, settings.study.trials_per_job, say)
 
 
 def _check_simulator(settings: Settings) -> Sequence[Finding]:
+    """Return findings on settings that the simulator ignores."""
     return check_simulated(settings.trial_spec)
 
 
 def _check_local(settings: Settings) -> Sequence[Finding]:
+    """Return findings on trials that do not fit one machine."""
     return check_local(settings.trial_spec)
 
 
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
+    """Return findings on the cluster's facts."""
     return check_cluster(settings.cluster)
 
 
 def _preflight_slurm(settings: Settings) -> Sequence[Finding]:
+    """Return findings that take an answer of the cluster."""
     from tune.backends.slurm.preflight import check_slurm  # noqa: PLC0415
 
     return check_slurm(settings.cluster, settings.trial_spec)
 
 
 def _slurm_jobs() -> JobControl:
+    """Return the control of Slurm jobs."""
     from tune.backends.slurm.job_control import SlurmJobControl  # noqa: PLC0415
 
     return SlurmJobControl()

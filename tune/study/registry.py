@@ -56,14 +56,17 @@ def check_search(problem: SearchProblem) -> None:
 
 
 def _build_optuna(problem: SearchProblem) -> Proposer:
+    """Return a proposer that wraps one of Optuna's samplers."""
     return OptunaProposer(problem.space, problem.search, problem.seed)
 
 
 def _build_grid(problem: SearchProblem) -> Proposer:
+    """Return a proposer that walks the grid."""
     return GridProposer(problem.space)
 
 
 def _build_surrogate(problem: SearchProblem) -> Proposer:
+    """Return a proposer with a surrogate of all candidates of the sweep."""
     calibration = problem.settings.cluster.calibration
     assert calibration is not None, "search=surrogate is refused without one"
     return SurrogateProposer(
@@ -77,12 +80,14 @@ def _build_surrogate(problem: SearchProblem) -> Proposer:
 
 
 def _check_first_point(problem: SearchProblem) -> None:
+    """Build the proposer, and bind its first point to a trial."""
     suggestion = make_proposer(problem).suggest(0)
     if suggestion:
         bind_point(problem.settings.trial_spec, problem.sweep, suggestion.point)
 
 
 def _check_candidates(problem: SearchProblem) -> None:
+    """List the candidates, without a surrogate of them."""
     candidates(problem.settings.trial_spec, problem.sweep, problem.seed)
 
 

@@ -115,6 +115,7 @@ class SurrogateProposer:
         return summarise_posterior(self._optimizer, self._optimizer.view(observations), observations, trials)
 
     def _enter(self, number: int, point: Point) -> None:
+        """Keep the trial as running; its observation is pending where the point is a candidate."""
         index = self._index_by_values.get(self._values(point))
         pending = None if index is None else Observation(index, "pending", self._offered_qps(point))
         trial = _EnteredTrial(number, pending)

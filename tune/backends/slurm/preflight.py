@@ -149,7 +149,7 @@ def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterato
 
 
 def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: str, expected: str) -> Finding:
-    """Return the finding for a limit of the partition; a warning where a QOS may have the `flag` that lifts it.
+    """Return the finding for a limit of the partition; a warning where a QOS may have the lifting `flag`.
 
     Source: Slurm, sacctmgr(1), QOS flags.
     """
