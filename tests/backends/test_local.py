@@ -1,4 +1,4 @@
-"""This machine as a place: what the contract of all places does not say."""
+"""The local backend: what the contract of all backends does not cover."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STUDY = """
 import sys
 from pathlib import Path
 from tune.backends.local import LocalBackend
-with LocalBackend(print, sys.argv[1]) as place:
-    handle = place.submit(None, Path(sys.argv[2]))
-    while place.poll(handle) != "ended":
+with LocalBackend(print, sys.argv[1]) as backend:
+    handle = backend.submit(None, Path(sys.argv[2]))
+    while backend.poll(handle) != "ended":
         pass
 """
 

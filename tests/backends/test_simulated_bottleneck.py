@@ -1,4 +1,4 @@
-"""What binds a simulated trial whose bottleneck was built in, and whether what is advised relieves it."""
+"""The bottleneck of simulated trials in which one is built in, and the effect of the recommended settings."""
 
 from __future__ import annotations
 

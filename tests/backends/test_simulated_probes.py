@@ -61,12 +61,12 @@ def test_capacity_search_ends_with_a_full_run_that_holds(tmp_path: Path) -> None
         capacity.capacity_qps, rel=0.08
     )
     detail = (tmp_path / "probe-2" / "mlperf_log_detail.txt").read_text()
-    (asked,) = [
+    (requested_qps,) = [
         json.loads(line.split(" ", 1)[1])["value"]
         for line in detail.splitlines()
         if '"requested_server_target_qps"' in line
     ]
-    assert asked == full.target_qps
+    assert requested_qps == full.target_qps
     assert spec.load.mode == "capacity"
 
 
@@ -89,9 +89,9 @@ def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None
     )
     assert held is False
     assert 459 <= len(log) < 2000
-    asked = read_probe_request(tmp_path / "probe-1")
-    assert asked is not None
-    assert asked.stopped
+    request = read_probe_request(tmp_path / "probe-1")
+    assert request is not None
+    assert request.stopped
     probe = measure(tmp_path / "probe-1", settings.trial_spec, "probe-1")
     assert (probe.valid, probe.feasible, probe.target_qps, probe.full) == (True, False, 25.0, True)
     load = settings.load.at(25.0)

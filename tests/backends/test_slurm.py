@@ -1,4 +1,4 @@
-"""Slurm as a place, its programs replaced: what the contract of all places does not say."""
+"""The Slurm backend with replaced programs: what the contract of all backends does not cover."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ assert CALIBRATION is not None
 
 @dataclass
 class Study:
-    """A study's folder beside the replaced Slurm, and a place that submits to it."""
+    """Hold a study's folder beside the replaced Slurm, and a backend that submits to it."""
 
     root: Path
     slurm: FakeSlurm
@@ -345,11 +345,11 @@ def test_one_query_covers_all_jobs(study: Study) -> None:
     watch = JobMonitor(study.said.append, every_s=3.0, clock=lambda: now["s"])
     for job_id in study.slurm.jobs:
         watch.follow(job_id, "trial")
-    asked = []
+    queries = []
     for now["s"] in (0.0, 1.0, 2.9, 3.0, 4.0, 7.0):
         watch.refresh()
-        asked.append(study.slurm.asked.count("squeue"))
-    assert asked == [1, 1, 1, 2, 2, 3]
+        queries.append(study.slurm.asked.count("squeue"))
+    assert queries == [1, 1, 1, 2, 2, 3]
     assert {watch.info(job_id).state for job_id in study.slurm.jobs} == {"PENDING"}
 
 

@@ -72,11 +72,11 @@ def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     bracket = ("load.rate_range_qps=[100.0,100.0]", "load.resolution=0.5")
-    asked = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
-    first = start(*slurm.words, *asked, "study.name=one")
+    words = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
+    first = start(*slurm.words, *words, "study.name=one")
     said = printed(first)
     assert first.returncode == 0, said
-    where = [word for word in asked if word.startswith("cluster.")]
+    where = [word for word in words if word.startswith("cluster.")]
     again = start(*slurm.words, *where, "action=confirm", "study.name=one", "confirm.repeats=2")
     said = printed(again)
     assert again.returncode == 0, said

@@ -1,4 +1,4 @@
-"""cluster=slurm and the driver's life: killed, interrupted, once, cancelled. Stubs in place of Dynamo."""
+"""cluster=slurm and its driver: killed, interrupted, once, cancelled. Stubs replace Dynamo."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_driver_interrupted_twice_leaves_the_job_to_the_next(
     (job,) = job_ids(tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.stdout
-    heard = ""
-    while "Ctrl-C once more" not in heard:
+    printed = ""
+    while "Ctrl-C once more" not in printed:
         line = process.stdout.readline()
-        assert line, heard
-        heard += line
-    assert f"job {job}" in heard.partition("no further trial")[2]
+        assert line, printed
+        printed += line
+    assert f"job {job}" in printed.partition("no further trial")[2]
     process.send_signal(signal.SIGINT)
     assert finish(process) == 130
     assert slurm.jobs() == (job,)
@@ -121,12 +121,12 @@ def test_cancel_ends_running_jobs(start: Start, slurm: SlurmRack, tmp_path: Path
 
 
 def test_killed_driver_resumes_in_its_allocation(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
-    asked = (*sweep(tmp_path, SPLIT), *slurm.words, *small(), *stubbed(tmp_path / "stub"))
-    process = start(*asked, "study.trials_per_job=2")
+    words = (*sweep(tmp_path, SPLIT), *slurm.words, *small(), *stubbed(tmp_path / "stub"))
+    process = start(*words, "study.trials_per_job=2")
     await_asking(tmp_path)
     process.send_signal(signal.SIGKILL)
     finish(process)
-    again = start(*asked, "study.trials_per_job=2")
+    again = start(*words, "study.trials_per_job=2")
     said = printed(again)
     assert again.returncode == 1, said
     assert len(job_ids(tmp_path)) == 1

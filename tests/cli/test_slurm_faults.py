@@ -62,7 +62,7 @@ def test_killed_worker_step_fails_the_attempt(start: Start, slurm: SlurmRack, tm
 
 
 def test_killed_orchestrator_loses_the_attempt(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
-    """With its guardian, so that nobody on the rack can tell; the driver does, with what Slurm says."""
+    """Kill its supervisor, too: no process on the rack can report it, so the driver does."""
     process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     batch = [process for process, command in slurm.processes("g01").items() if "submitit" in command]
@@ -123,8 +123,8 @@ def test_time_limit_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) 
 
 def test_dead_nodes_are_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     """Two trials at once: one loses the node of a worker, the other its head node and all who could tell."""
-    asked = sweep(tmp_path, SPLIT)
-    process = start(*asked, *slurm.words, *LONG, *stubbed(tmp_path / "stub"), "study.parallel=2")
+    words = sweep(tmp_path, SPLIT)
+    process = start(*words, *slurm.words, *LONG, *stubbed(tmp_path / "stub"), "study.parallel=2")
     await_asking(tmp_path, 2)
     heads = {(attempt / "nodes").read_text().split()[0]: attempt for attempt in attempts(tmp_path)}
     assert set(heads) == {"g01", "g04"}

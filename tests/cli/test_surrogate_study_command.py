@@ -1,4 +1,4 @@
-"""What a search believes of its rack reaches the terminal and the page, from the study's folder."""
+"""The posterior of a search reaches the terminal and the page, from the study's folder."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_status_report_and_page_show_posterior_json(tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=2", "search=random", *SHORT)
     assert "learned" not in printed(tmp_path, *study)
     write_posterior(tmp_path / "runs" / "pd_split-sim", BELIEF)
-    told = "learned   prefill kernels ×0.85 (0.80 to 0.90)\nnext      Another trial is expected"
+    expected = "learned   prefill kernels ×0.85 (0.80 to 0.90)\nnext      Another trial is expected"
     for words in (("action=status",), ("action=report",)):
-        assert told in printed(tmp_path, *words, "study.name=pd_split-sim")
+        assert expected in printed(tmp_path, *words, "study.name=pd_split-sim")
     page = tmp_path / "reports" / "pd_split-sim" / "index.html"
     assert 'id="learned"' in page.read_text(encoding="utf-8")
     page.unlink()

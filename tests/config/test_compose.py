@@ -249,9 +249,7 @@ LIVE = ("cluster=local", "stack=dynamo_v1_mocker")
         (("+sweep=pd_split", "load.mode=capacity"), "capacity"),
     ],
 )
-def test_real_deployments_search_for_their_capacity(
-    overrides: tuple[str, ...], mode: str
-) -> None:
+def test_real_deployments_search_for_their_capacity(overrides: tuple[str, ...], mode: str) -> None:
     settings = compose_overrides(overrides).settings
     assert settings.load.mode == mode
     if settings.sweep and mode == "capacity":

@@ -19,14 +19,11 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
 from tune.spec.trial import TrialSpec
-from tune.study.confirm_winners import (
+from tune.study.confirm_winners import confirmed, gpu_hours_ahead, require_complete, run_repeats
+from tune.study.confirmation_candidates import (
     ConfirmationCandidate,
-    confirmed,
-    gpu_hours_ahead,
     pin_repeats,
-    require_complete,
     require_confirmable,
-    run_repeats,
     select_candidates,
     settings_for,
 )
@@ -46,7 +43,7 @@ NAME = "pd_split-sim"
 
 
 class FailsOnce(Broken):
-    """A world in which the first attempt fails."""
+    """Fail the first attempt."""
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         if self.submitted:
@@ -85,19 +82,19 @@ def confirm(runs: Path, *words: str, backend: Wrapped | None = None) -> tuple[li
     assert record
     picked = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(picked[0], composition.settings)
-    asked = pin_repeats(record, picked, settings, composition.overrides)
+    requested = pin_repeats(record, picked, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
-    heard: list[Outcome] = []
+    outcomes: list[Outcome] = []
     with (
-        open_study(repeats_root(study.root), asked) as folder,
+        open_study(repeats_root(study.root), requested) as folder,
         backend or Wrapped(composition, nothing) as running,
     ):
         candidates = run_repeats(
-            folder, picked, settings, running, overrides=overrides, recorded=heard.append
+            folder, picked, settings, running, overrides=overrides, recorded=outcomes.append
         )
         found = confirmed(study, folder, NAME, candidates, settings.confirm)
     require_complete(candidates)
-    return heard, found
+    return outcomes, found
 
 
 def wrapped(kind: type[Wrapped] = Wrapped) -> Wrapped:
@@ -125,12 +122,12 @@ def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     assert best.output_tps_per_gpu
     assert second.output_tps_per_gpu
     ahead = 1.01 * best.output_tps_per_gpu / second.output_tps_per_gpu
-    told = Interval(low=9.0, median=10.0, high=11.0)
+    interval = Interval(low=9.0, median=10.0, high=11.0)
     trial = TrialPosterior(
         trial_id=second.trial_id,
         number=second.number,
         measured_qps=10.0,
-        simulated_qps=told,
+        simulated_qps=interval,
         off_sd=0.0,
         expected_capacity_qps=10.0 * ahead,
     )

@@ -64,7 +64,7 @@ class Driver:
             file.write(line + "\n")
 
     @property
-    def heard(self) -> str:
+    def printed(self) -> str:
         said = self.root / "said"
         return said.read_text() if said.exists() else ""
 
@@ -73,7 +73,7 @@ class Driver:
         return StudyFolder(self.root / "runs" / "one")
 
     def start(self) -> multiprocessing.process.BaseProcess:
-        """The study in a process of its own, whose exit code is 0 where it ends as asked for."""
+        """Run the study in a process of its own; its exit code is 0 where the study ends as expected."""
         process = multiprocessing.get_context("fork").Process(target=self._run_as_a_program)
         process.start()
         return process
@@ -229,10 +229,10 @@ def test_rerun_resumes_its_own_attempt(driver: MakeDriver) -> None:
 def test_first_ctrl_c_waits_and_submits_nothing(driver: MakeDriver) -> None:
     study = driver("study.n_trials=4", "study.parallel=2")
     process = study.start()
-    wait_for(lambda: len(study.slurm.jobs) == 2 and "job 102" in study.heard)
+    wait_for(lambda: len(study.slurm.jobs) == 2 and "job 102" in study.printed)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
-    wait_for(lambda: "Ctrl-C: no further trial is begun. Still waiting for job 101" in study.heard)
+    wait_for(lambda: "Ctrl-C: no further trial is begun. Still waiting for job 101" in study.printed)
     assert process.is_alive()
     study.nodes.work()
     process.join(30)
@@ -247,15 +247,15 @@ def test_first_ctrl_c_waits_and_submits_nothing(driver: MakeDriver) -> None:
 def test_second_ctrl_c_leaves_jobs_running(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     process = study.start()
-    wait_for(lambda: study.slurm.jobs and "job 101" in study.heard)
+    wait_for(lambda: study.slurm.jobs and "job 101" in study.printed)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
-    wait_for(lambda: "Ctrl-C once more" in study.heard)
+    wait_for(lambda: "Ctrl-C once more" in study.printed)
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
     assert process.exitcode == 130
     assert study.slurm.jobs["101"]["state"] == "PENDING"
-    assert "Left running: job 101" in study.heard
+    assert "Left running: job 101" in study.printed
     assert study.finish() == 0
     require_each_paid_once(study, 2)
 
@@ -268,7 +268,7 @@ def test_once_collects_and_submits_without_waiting(driver: MakeDriver) -> None:
     with pytest.raises(ResumableError, match="2 of"):
         study.run()
     assert len(study.slurm.jobs) == 2
-    assert "Left running: job 101" in study.heard
+    assert "Left running: job 101" in study.printed
     study.nodes.work()
     with pytest.raises(ResumableError, match="1 of"):
         study.run()
@@ -289,6 +289,6 @@ def test_trials_share_allocations(driver: MakeDriver) -> None:
 def test_finished_study_does_not_query_slurm(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     assert study.finish() == 0
-    asked = len(study.slurm.asked)
+    queries = len(study.slurm.asked)
     assert len(study.run()) == 2
-    assert len(study.slurm.asked) == asked
+    assert len(study.slurm.asked) == queries

@@ -1,4 +1,4 @@
-"""Studies on the simulated rack: told in order, resumed from any point, honest about what went wrong."""
+"""Studies on the simulated rack: observed in order, resumed from any point, stopped by failures."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
 def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     first = play(tmp_path, SPLIT)
     again = Wrapped(compose_overrides(SPLIT), nothing)
-    told: list[int] = []
-    assert figures(play(tmp_path, SPLIT, again, told)) == figures(first)
+    recorded: list[int] = []
+    assert figures(play(tmp_path, SPLIT, again, recorded)) == figures(first)
     assert again.submitted == 0
-    assert told == list(range(10))
+    assert recorded == list(range(10))
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_torn_attempt_is_run_again_beside_it(tmp_path: Path) -> None:
 
 
 class Losing(Wrapped):
-    """A world in which every attempt ends without a record."""
+    """Lose every attempt: it ends without a record."""
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         self.submitted += 1
@@ -401,7 +401,7 @@ def test_single_trial_is_measured_again_only_with_rerun(tmp_path: Path) -> None:
 def test_study_folder_holds_the_documented_files(tmp_path: Path) -> None:
     outcomes = play(tmp_path, (*SPLIT, "study.n_trials=2"))
     study = tmp_path / "pd_split-sim"
-    assert json.loads((study / "study.json").read_text())["schema"] == 1
+    assert json.loads((study / "study.json").read_text())["schema"] == 2
     proposals = [json.loads(line) for line in (study / "proposals.jsonl").read_text().splitlines()]
     fields = {"number", "params", "source", "trial_id", "expected_capacity_qps", "early_stop_below_qps"}
     assert [set(p) for p in proposals] == [fields] * 2

@@ -68,15 +68,15 @@ def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
     return suggestion.point if suggestion else None
 
 
-def measured(settings: Settings, boundary: float | None, **capacity: object) -> Outcome:
+def measured(settings: Settings, capacity_qps: float | None, **capacity: object) -> Outcome:
     facts = {"number": 0, "source": "surrogate", "attempts": (), "provenance": {}}
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
-    found = CapacityQps(low=boundary, high=None, boundary=boundary, censored=False)
+    bracket = CapacityQps(low=capacity_qps, high=None, boundary=capacity_qps, censored=False)
     return start.model_copy(
         update={
             "status": "measured",
             "feasible": not capacity.get("censored"),
-            "capacity_qps": found.model_copy(update=capacity),
+            "capacity_qps": bracket.model_copy(update=capacity),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Studies in search of the highest rate: deployments that clearly cannot beat the best so far."""
+"""Early stopping: deployments that clearly stay below the best rate, or below a predicted competitor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tune.analysis.ranking import rank
 from tune.config import compose_overrides
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.study.loop import LUCK_FRAC, MIN_FOLLOWING_TRIALS
+from tune.study.trial_requests import LUCK_FRAC, MIN_FOLLOWING_TRIALS
 
 SEARCH = (
     "+sweep=pd_split",
@@ -29,11 +29,12 @@ SEARCH = (
 FROM_A_POOR_SPLIT = (*SEARCH[:2], *SEARCH[3:], "split.prefill_workers=10", "split.decode_workers=8")
 
 
-def goals(runs: Path) -> list[Path]:
+def thresholds(runs: Path) -> list[Path]:
+    """Return the records of early-stop thresholds."""
     return sorted(runs.glob("*/*/raw/*/early_stop.json"))
 
 
-def given_up(outcomes: list[Outcome]) -> list[Outcome]:
+def stopped_early(outcomes: list[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.capacity_qps.censored]
 
 
@@ -43,20 +44,24 @@ def test_trial_clearly_below_the_best_stops_after_one_short_probe(
 ) -> None:
     outcomes = play(tmp_path, SEARCH)
     best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
-    to_beat_qps = best_qps * (1 - LUCK_FRAC)
-    for outcome in given_up(outcomes):
+    threshold_qps = best_qps * (1 - LUCK_FRAC)
+    for outcome in stopped_early(outcomes):
         assert outcome.number >= 2
         assert outcome.status == "measured"
         assert outcome.capacity_qps.beat is not None
-        assert outcome.capacity_qps.beat >= to_beat_qps
+        assert outcome.capacity_qps.beat >= threshold_qps
         assert (outcome.capacity_qps.boundary or 0.0) < outcome.capacity_qps.beat
         assert [probe.full for probe in outcome.probes] == [False]
-    assert given_up(outcomes)
-    assert all(outcome.probes[0].target_qps > best_qps for outcome in given_up(outcomes)), "just above it"
-    assert all(json.loads(path.read_text())["early_stop_qps"] >= to_beat_qps for path in goals(tmp_path))
+    assert stopped_early(outcomes)
+    assert all(outcome.probes[0].target_qps > best_qps for outcome in stopped_early(outcomes)), (
+        "just above it"
+    )
+    assert all(
+        json.loads(path.read_text())["early_stop_qps"] >= threshold_qps for path in thresholds(tmp_path)
+    )
     backends = {row["number"]: row["rank"] for row in rank(outcomes)}
     assert max(backends[o.number] for o in outcomes if o.feasible) < min(
-        backends[o.number] for o in given_up(outcomes)
+        backends[o.number] for o in stopped_early(outcomes)
     )
 
 
@@ -64,7 +69,7 @@ def test_trial_clearly_below_the_best_stops_after_one_short_probe(
 def test_first_probe_is_not_below_the_best_at_fine_resolution(tmp_path: Path) -> None:
     outcomes = play(tmp_path, (*SEARCH, "load.resolution=0.004", "study.n_trials=4"))
     best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
-    assert goals(tmp_path)
+    assert thresholds(tmp_path)
     for outcome in outcomes[2:]:
         assert outcome.probes[0].target_qps >= best_qps * (1 - 1e-3), "rates have four digits"
 
@@ -80,15 +85,15 @@ def test_interrupted_study_with_early_stops_ends_the_same(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path / "cut", SEARCH, Wrapped(compose_overrides(SEARCH), interrupt))
     assert figures(play(tmp_path / "cut", SEARCH)) == figures(whole)
-    assert len(goals(tmp_path / "cut")) == len(goals(tmp_path / "whole"))
+    assert len(thresholds(tmp_path / "cut")) == len(thresholds(tmp_path / "whole"))
 
 
 @pytest.mark.slow
 def test_search_without_early_stop_measures_every_trial(tmp_path: Path) -> None:
     overrides = (*SEARCH, "search.early_stop=false")
     outcomes = play(tmp_path, overrides, Wrapped(compose_overrides(overrides), nothing))
-    assert not given_up(outcomes)
-    assert not goals(tmp_path)
+    assert not stopped_early(outcomes)
+    assert not thresholds(tmp_path)
 
 
 @pytest.mark.slow
@@ -101,11 +106,11 @@ def test_predicted_competitors_stop_trials_where_enough_follow(
     root = next(tmp_path.glob("*/study.json")).parent
     start, first, *_ = StudyFolder(root).read_proposals()
     assert not list((root / start.trial_id).glob("raw/*/early_stop.json")), "it is measured"
-    goal = json.loads(next((root / first.trial_id).glob("raw/*/early_stop.json")).read_text())
+    threshold = json.loads(next((root / first.trial_id).glob("raw/*/early_stop.json")).read_text())
     best_qps = outcomes[0].target_qps
     assert first.early_stop_below_qps > best_qps
     wanted_qps = first.early_stop_below_qps if follow else best_qps * (1 - LUCK_FRAC)
-    assert goal == {"early_stop_qps": pytest.approx(wanted_qps), "expected": follow}
+    assert threshold == {"early_stop_qps": pytest.approx(wanted_qps), "expected": follow}
 
 
 @pytest.mark.slow
@@ -114,5 +119,5 @@ def test_no_trial_stops_early_before_one_is_measured(tmp_path: Path) -> None:
     root = next(tmp_path.glob("*/study.json")).parent
     proposals = StudyFolder(root).read_proposals()
     assert proposals[1].early_stop_below_qps > 0
-    have_goals = {path.parents[2].name for path in root.glob("*/raw/*/early_stop.json")}
-    assert have_goals.isdisjoint(proposal.trial_id for proposal in proposals[:2])
+    have_thresholds = {path.parents[2].name for path in root.glob("*/raw/*/early_stop.json")}
+    assert have_thresholds.isdisjoint(proposal.trial_id for proposal in proposals[:2])
