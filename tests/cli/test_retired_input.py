@@ -149,7 +149,7 @@ def test_study_of_an_earlier_version_is_one_message(words: tuple[str, ...], tmp_
     done = run_tune(tmp_path, *words)
     assert done.returncode == 2, done.stderr
     message = done.stderr.splitlines()[-1]
-    assert "study.json: written by tune 0.1.0 in schema 1; this version reads schema 2." in message
+    assert ".json: written by tune 0.1.0 in schema 1; this version reads schema 2." in message
     assert "Traceback" not in done.stderr
     assert "pydantic" not in done.stderr
     assert sorted(path.read_bytes() for path in (tmp_path / "runs").rglob("*.json*")) == before

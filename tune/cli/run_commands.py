@@ -60,12 +60,12 @@ def _run_study(composition: Composition) -> None:
     backend = make_backend(settings)
     with open_study(study_root(composition), study) as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
-        left = n_trials - len(folder.outcomes())
-        if left > 0:
-            hours = forecast_gpu_hours(settings, left)
+        ahead = n_trials - len(folder.outcomes())
+        if ahead > 0:
+            hours = forecast_gpu_hours(settings, ahead)
             limit = f", {study.max_gpu_hours:,.0f} at most" if study.max_gpu_hours else ""
             print(
-                f"{left} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours{limit}",
+                f"{ahead} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours{limit}",
                 file=sys.stderr,
             )
         overrides = partial(trial_overrides, settings=settings)

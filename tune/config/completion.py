@@ -70,16 +70,16 @@ def _with_dataset(settings: Settings) -> Settings:
         return settings
     path = Path(dataset.path).absolute()
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigurationError(
             f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
             "input_tokens,output_tokens, or the benchmark's pickle (*.pkl)."
         ) from None
-    if dataset.sha256 not in (None, found):
+    if dataset.sha256 not in (None, sha256):
         raise ConfigurationError(
-            f"load.dataset.sha256: {path} has {found}, expected {dataset.sha256}: the file is not the one "
+            f"load.dataset.sha256: {path} has {sha256}, expected {dataset.sha256}: the file is not the one "
             "that was measured. Restore it, or leave sha256 out to measure this one."
         )
-    pinned = dataset.model_copy(update={"path": str(path), "sha256": found})
+    pinned = dataset.model_copy(update={"path": str(path), "sha256": sha256})
     return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": pinned})})

@@ -71,9 +71,9 @@ def compose_command_line() -> Composition | None:
         """Keep what Hydra composed."""
         runtime = HydraConfig.get()
         sources = [source for source in runtime.runtime.config_sources if "command-line" in source.provider]
-        own = tuple(f"{source.schema}://{source.path}" for source in sources)
+        config_dirs = tuple(f"{source.schema}://{source.path}" for source in sources)
         choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
-        captured.append((config, choices, overrides, own))
+        captured.append((config, choices, overrides, config_dirs))
 
     _register_sweeps()
     with _clear_errors():

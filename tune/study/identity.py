@@ -111,8 +111,8 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: S
     if recorded.backend != settings.cluster.kind:
         different.append(("cluster", recorded.backend, settings.cluster.kind))
     if recorded.cluster_hash != _hash(settings.cluster.calibration):
-        was = {"cluster": recorded.base.get("cluster", {})}
-        different += _differences(was, _base(settings, with_trial=False))
+        before = {"cluster": recorded.base.get("cluster", {})}
+        different += _differences(before, _base(settings, with_trial=False))
     if different:
         raise ConfigurationError(
             f"The study {recorded.name!r} was measured elsewhere; nothing was run.\n{_listed(different)}\n"
@@ -124,25 +124,25 @@ def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> Non
     """Raise ConfigurationError, naming every difference in what is pinned."""
     fields = _PINNED if requested.space or recorded.space else {"backend": _PINNED["backend"]}
     different = [
-        (setting, was, now)
+        (setting, before, after)
         for field, setting in fields.items()
-        if _ordered(was := getattr(recorded, field)) != _ordered(now := getattr(requested, field))
+        if _ordered(before := getattr(recorded, field)) != _ordered(after := getattr(requested, field))
     ]
     if (recorded.base_hash, recorded.cluster_hash) != (requested.base_hash, requested.cluster_hash):
         different += _differences(recorded.base, requested.base)
     if different:
-        began = shlex.join(["python", "-m", "tune", *recorded.command])
+        command = shlex.join(["python", "-m", "tune", *recorded.command])
         raise ConfigurationError(
             f"The study {recorded.name!r} asked another question; nothing was run.\n{_listed(different)}\n"
-            f"Give this one a name of its own (study.name=NAME), or go on with the first: {began}"
+            f"Give this one a name of its own (study.name=NAME), or go on with the first: {command}"
         )
 
 
 def _listed(different: Sequence[tuple[str, Any, Any]]) -> str:
     """Return one line for each (setting, recorded value, requested value)."""
     return "\n".join(
-        f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
-        for setting, was, now in different
+        f"  {setting}: the study has {_show(before)}, this command says {_show(after)}"
+        for setting, before, after in different
     )
 
 
@@ -154,12 +154,12 @@ def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
 
 
 def _differences(
-    was: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
+    before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
 ) -> list[tuple[str, Any, Any]]:
     """Return (setting, recorded value, requested value) of every leaf that differs."""
     different = []
-    for key in {**was, **now}:
-        left, right = was.get(key), now.get(key)
+    for key in {**before, **after}:
+        left, right = before.get(key), after.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
             different += _differences(left, right, f"{path}{key}.")
         elif left != right:

@@ -129,8 +129,8 @@ def begin_allocation(attempt: Path, nodes: int, last: bool) -> Allocation:
     """Return a new allocation with `attempt` in its queue, which is closed where that is the `last`."""
     jobs = study_of(attempt) / JOBS
     jobs.mkdir(exist_ok=True)
-    taken = [int(path.name) for path in jobs.iterdir() if path.name.isdecimal()]
-    allocation = Allocation(jobs / str(max(taken, default=0) + 1))
+    numbers = [int(path.name) for path in jobs.iterdir() if path.name.isdecimal()]
+    allocation = Allocation(jobs / str(max(numbers, default=0) + 1))
     allocation.folder.mkdir()
     allocation.write(nodes)
     enqueue_attempt(allocation.folder, attempt)

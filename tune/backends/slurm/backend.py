@@ -110,9 +110,9 @@ class SlurmBackend(Backend):
 
     def announce_interrupt(self) -> None:
         """Print the jobs that are still waited for, and what a second Ctrl-C does."""
-        left = self._unfinished()
+        unfinished = self._unfinished()
         self._say(
-            f"Ctrl-C: no further trial is begun. Still waiting for {left}.\nCtrl-C once more ends this "
+            f"Ctrl-C: no further trial is begun. Still waiting for {unfinished}.\nCtrl-C once more ends this "
             "process and leaves them running; the same command collects them later."
         )
 
@@ -126,9 +126,9 @@ class SlurmBackend(Backend):
         for allocation in self._allocations.values():
             if not is_queue_closed(allocation.folder):
                 close_queue(allocation.folder)
-        left = self._unfinished()
-        if left:
-            self._say(f"Left running: {left}. The same command collects them; action=cancel ends them.")
+        unfinished = self._unfinished()
+        if unfinished:
+            self._say(f"Left running: {unfinished}. The same command collects them; action=cancel ends them.")
 
     def _adopt(self, attempt: Path) -> None:
         """Take over, once, the open allocations of a killed process; close those that are of no use."""
@@ -212,8 +212,8 @@ class SlurmBackend(Backend):
 
     def _follow(self, allocation: Allocation, job_id: str) -> None:
         """Monitor the job under the name of its first trial."""
-        first, *more = allocation.attempts()
-        label = f"trial {trial_of(first).root.name}" + (" and others" if more else "")
+        first, *further = allocation.attempts()
+        label = f"trial {trial_of(first).root.name}" + (" and others" if further else "")
         self._job_ids[allocation.folder] = job_id
         self._monitor.follow(job_id, label)
 
@@ -223,9 +223,9 @@ class SlurmBackend(Backend):
         The process that began the allocation may have ended before it recorded the id, or before it submitted
         the job: both are made up for here.
         """
-        known = self._job_ids.get(allocation.folder)
-        if known:
-            return known
+        job_id = self._job_ids.get(allocation.folder)
+        if job_id:
+            return job_id
         record = allocation.read()
         if record and record.job_id:
             self._follow(allocation, record.job_id)

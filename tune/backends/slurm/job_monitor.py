@@ -48,9 +48,9 @@ class JobMonitor:
 
         Of several jobs one that has not ended is preferred.
         """
-        found = [job_id for job_id, info in (self.listing or {}).items() if info.comment == comment]
-        found.sort(key=lambda job_id: ((self.listing or {})[job_id].phase == "ended", int(job_id)))
-        return found[0] if found else None
+        job_ids = [job_id for job_id, info in (self.listing or {}).items() if info.comment == comment]
+        job_ids.sort(key=lambda job_id: ((self.listing or {})[job_id].phase == "ended", int(job_id)))
+        return job_ids[0] if job_ids else None
 
     def refresh(self) -> None:
         """Query Slurm, where the last query is long enough ago."""
@@ -110,5 +110,5 @@ def _with_details(job_id: str, listed: JobInfo) -> JobInfo:
     """Return what squeue listed; of a job that ended or is not listed, all that Slurm still has."""
     if listed.phase in ("waiting", "running"):
         return listed
-    known = last_known(job_id)
-    return known if known.phase != "unknown" else listed
+    details = last_known(job_id)
+    return details if details.phase != "unknown" else listed

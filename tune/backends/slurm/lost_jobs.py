@@ -30,8 +30,8 @@ def record_for_lost_attempt(
     AttemptRecord
         An infrastructure failure. Its GPU time is that of the job less that of the job's other attempts.
     """
-    others = [read_attempt(other) for other in allocation.attempts() if other != attempt]
-    others_s = sum(record.held_s for record in others if record)
+    records = [read_attempt(folder) for folder in allocation.attempts() if folder != attempt]
+    others_s = sum(record.held_s for record in records if record)
     held_s = max(0.0, (info.held_s or 0.0) - others_s)
     ended_at = info.ended_at or datetime.now(UTC)
     return AttemptRecord(
