@@ -146,7 +146,11 @@ def test_a_damaged_outcome_says_what_to_do(kind, tmp_path):
 @pytest.mark.parametrize(
     ("schema", "writer", "says"),
     [
-        (1, {"versions": {"tune": "0.1.0"}}, "written by tune 0.1.0 in schema 1; this version reads schema 2"),
+        (
+            1,
+            {"versions": {"tune": "0.1.0"}},
+            "written by tune 0.1.0 in schema 1; this version reads schema 2",
+        ),
         (1, {"provenance": {"versions": {"tune": "0.1.0"}}}, "written by tune 0.1.0 in schema 1"),
         (1, {"provenance": {}}, "written by an earlier version of tune in schema 1"),
         (3, {"provenance": {}}, "written by a later version of tune in schema 3"),

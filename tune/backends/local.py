@@ -34,8 +34,8 @@ _POLL_S = 0.05
 class LocalBackend(Backend):
     """Run attempts one after the other, each an orchestrator with its processes.
 
-    A second process of tune on this machine is refused. `say` prints that attempts wait. `lock` names what one
-    process at a time may hold on this machine: it has the scope of the deployment's ports.
+    A second process of tune on this machine is refused. `say` prints that attempts wait. `lock` names what
+    one process at a time may hold on this machine: it has the scope of the deployment's ports.
     """
 
     capabilities = LOCAL
