@@ -14,7 +14,9 @@ from tune.errors import NegativeResult
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
+    from tune.records.confirmation import Confirmation
     from tune.records.folders import StudyFolder
+    from tune.records.study_record import StudyRecord
     from tune.study.confirmation_candidates import ConfirmationCandidate
 
 
@@ -26,8 +28,6 @@ def confirm_action(composition: Composition) -> None:
     """
     from tune.cli.progress import trials_bar
     from tune.records.confirmation import repeats_root, write_confirmation
-    from tune.records.posterior_summary import read_posterior
-    from tune.report.page import write_report
     from tune.report.sections.confirmed import render_confirmation
     from tune.study.confirm_winners import confirmed, require_complete, run_repeats
     from tune.study.confirmation_candidates import (
@@ -53,21 +53,30 @@ def confirm_action(composition: Composition) -> None:
             measured = run_repeats(folder, chosen, settings, running, overrides=overrides, recorded=recorded)
         confirmation = confirmed(study, folder, record.name, measured, settings.confirm)
         path = write_confirmation(folder.root, confirmation)
-    outcomes = study.outcomes()
-    print(render_confirmation(record, outcomes, confirmation))
+    print(render_confirmation(record, study.outcomes(), confirmation))
     print(f"record    {path}")
+    _write_report(study, record, confirmation, Path(settings.reports_dir))
+    require_complete(measured)
+    if confirmation.configurations[0].capacity_qps is None:
+        raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
+
+
+def _write_report(
+    study: StudyFolder, record: StudyRecord, confirmation: Confirmation, reports_dir: Path
+) -> None:
+    """Write the report of the study with its confirmation, and print where it is."""
+    from tune.records.posterior_summary import read_posterior
+    from tune.report.page import write_report
+
     page = write_report(
-        Path(settings.reports_dir) / record.name,
+        reports_dir / record.name,
         record,
-        outcomes,
+        study.outcomes(),
         confirmation=confirmation,
         belief=read_posterior(study.root),
         proposals=study.read_proposals(),
     )
     print(f"report    {page}")
-    require_complete(measured)
-    if confirmation.configurations[0].capacity_qps is None:
-        raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
 
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:

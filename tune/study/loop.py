@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -185,11 +185,21 @@ def run_study(
         )
         if posterior:
             write_posterior(folder.root, posterior)
-        all_failed = all(outcome.status == "failed" for outcome in batch.values())
-        failed = failed + len(batch) if all_failed else 0
-        if failed >= MAX_FAILED_IN_A_ROW or (failed and max(batch) == n_trials - 1):
-            raise ResumableError(
-                f"{failed} trials in a row failed; something may be broken that another one would meet too: "
-                f"{batch[max(batch)].reason}\nMend it and run the same command again."
-            )
+        failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
+
+
+def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:
+    """Return the number of consecutive failures after `batch`, with `failed` before it.
+
+    Raises ResumableError where they end the study: too many in a row, or the last trial among them.
+    """
+    if any(outcome.status != "failed" for outcome in batch.values()):
+        return 0
+    failed += len(batch)
+    if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
+        raise ResumableError(
+            f"{failed} trials in a row failed; something may be broken that another one would meet too: "
+            f"{batch[max(batch)].reason}\nMend it and run the same command again."
+        )
+    return failed
