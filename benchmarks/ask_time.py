@@ -27,9 +27,8 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.posterior_summary import write_posterior
 from tune.records.proposals import Proposal
-from tune.study.candidates import candidates
-from tune.study.optuna_proposer import OptunaProposer
-from tune.study.surrogate_sampler import SurrogateSampler
+from tune.study.proposer import Proposer
+from tune.study.registry import SearchProblem, make_proposer
 
 SETTINGS = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
 REPEATS = 5
@@ -45,22 +44,24 @@ def outcome(number: int, qps: float) -> Outcome:
     return start.model_copy(update=measured | {"capacity_qps": found})
 
 
-def times(ledger: OptunaProposer, folder: StudyFolder, most: int) -> list[float]:
-    """Seconds of each trial: ask, tell, and what is written."""
+def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
+    """Return the seconds of each trial: suggest, observe, and write the records."""
     draws, found, ids = np.random.default_rng(0), [], {}
     for number in range(most):
         began = time.perf_counter()
-        point = ledger.propose(number)
-        if point is None:
+        suggestion = proposer.suggest(number)
+        if suggestion is None:
             break
         trial = outcome(number, float(draws.uniform(8, 17)))
         ids[number] = f"t{number}"
-        proposal = Proposal(number=number, params=dict(point), source="made up", trial_id=ids[number])
+        proposal = Proposal(
+            number=number, params=dict(suggestion.point), source="made up", trial_id=ids[number]
+        )
         folder.append_proposal(proposal)
-        ledger.tell(number, trial)
-        belief = ledger.belief(ids)
-        if belief:
-            write_posterior(folder.root, belief)
+        proposer.observe(number, trial)
+        posterior = proposer.summarise(ids)
+        if posterior:
+            write_posterior(folder.root, posterior)
         found.append(time.perf_counter() - began)
     return found
 
@@ -76,15 +77,15 @@ def main() -> None:
     assert SETTINGS.cluster.calibration
     print(f"{datetime.now(UTC):%Y-%m-%d}  {cpus()} CPUs; median of the {REPEATS} trials up to each number")
     for name in options.searches:
-        learner, began = None, time.perf_counter()
-        if name == "surrogate":
-            known = candidates(SETTINGS.trial_spec, SETTINGS.sweep, 0)
-            learner = SurrogateSampler(SETTINGS.sweep.space, known, SETTINGS.cluster.calibration, 0)
-        prepared_s = time.perf_counter() - began
         search = SETTINGS.search.model_copy(update={"name": name})
+        study = SETTINGS.study.model_copy(update={"min_gain": 0.0})
+        settings = SETTINGS.model_copy(update={"study": study})
+        problem = SearchProblem(settings.sweep.space, search, 0, settings=settings, sweep=settings.sweep)
+        began = time.perf_counter()
+        proposer = make_proposer(problem)
+        prepared_s = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as folder:
-            ledger = OptunaProposer(SETTINGS.sweep.space, search, 0, learner)
-            found = times(ledger, StudyFolder(Path(folder)), max(options.trials))
+            found = times(proposer, StudyFolder(Path(folder)), max(options.trials))
         told = (f"{median(found[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)
         print(f"{name:>10}: {', '.join(told)}; {prepared_s:.1f} s before the first")
 

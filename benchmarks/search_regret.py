@@ -96,13 +96,13 @@ def exhaustive(pool: ProcessPoolExecutor) -> tuple[float, dict]:
 
 def search(name: str, seed: int, trials: int, pool: ProcessPoolExecutor) -> list[float]:
     """Best feasible tokens/s/GPU after each trial."""
-    ledger = OptunaProposer(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
+    proposer = OptunaProposer(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
     best, curve = 0.0, []
     for start in range(0, trials, SETTINGS.parallel):
         numbers = range(start, min(start + SETTINGS.parallel, trials))
-        points = [ledger.propose(number) for number in numbers]
+        points = [proposer.suggest(number).point for number in numbers]
         for number, outcome in zip(numbers, pool.map(evaluate, points), strict=True):
-            ledger.tell(number, outcome)
+            proposer.observe(number, outcome)
             best = max(best, outcome.output_tps_per_gpu if outcome.feasible else 0.0)
             curve.append(best)
     return curve

@@ -1,4 +1,4 @@
-"""`python -m tune`, and `tune` where it is installed."""
+"""Run the command line: `python -m tune`, and `tune` where it is installed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-"""Before numpy comes in: what is multiplied here is small, and handing it to threads takes longer."""
+"""Set before numpy is imported: the matrices here are small, and handing them to threads takes longer."""
 
-from tune.cli.main import run  # noqa: E402
+from tune.cli.main import run_command_line  # noqa: E402
 
 
 def main() -> None:
-    sys.exit(run())
+    """Run the command line and exit with its code."""
+    sys.exit(run_command_line())
 
 
 if __name__ == "__main__":

@@ -1,25 +1,42 @@
-"""Errors, named by what the caller does next. Each carries the exit code of the command line."""
+"""Define the errors that users see, by what the user does next. Each carries the command line's exit code."""
 
 
 class TuneError(Exception):
-    """A message for the user: what was found, what was expected, where, and what to do."""
+    """Carry a message for the user: what was found, what was expected, where, and what to do.
+
+    Raise one of the three subclasses. Any other exception is an error inside tune; the command line prints
+    its trace and exits with code 3.
+    """
 
     exit_code = 3
 
 
 class ConfigurationError(TuneError):
-    """The configuration or the command is wrong and nothing was run: change it and run again."""
+    """Report that the configuration or the command is wrong: the user changes it and runs again. Exit code 2.
+
+    Raise it before anything runs: a setting that does not validate or breaks a rule, a study or file that
+    does not exist, a folder that cannot be written, records of another version, a study that another
+    process runs. Raise it during a run only where no repetition of the same command can succeed.
+    """
 
     exit_code = 2
 
 
 class NegativeResult(TuneError):
-    """The work was done and the answer is no: nothing feasible, or findings."""
+    """Report that the work is done and the answer is no. Exit code 1.
+
+    Raise it where a search ends without a configuration that holds its SLO, or preflight finds errors. All
+    results are recorded; repeating the command gives the same answer.
+    """
 
     exit_code = 1
 
 
 class ResumableError(TuneError):
-    """Stopped before its end (a failed trial, a broken file, a budget): the same command resumes."""
+    """Report that work stopped before its end, and the same command resumes it. Exit code 3.
+
+    Raise it where the cause is outside the configuration: a failed trial, a full disk, a damaged record, an
+    exhausted budget, a scheduler that does not answer. Say in the message what to mend first, if anything.
+    """
 
     exit_code = 3

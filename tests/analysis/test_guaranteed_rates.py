@@ -227,8 +227,8 @@ def test_what_is_written_is_read_and_a_torn_file_is_named(tmp_path: Path) -> Non
     assert path == tmp_path / "split.v2.confirm" / "confirmation.json"
     assert read_confirmation(study) == found
     plain = json.loads(path.read_text())
-    assert plain["schema"] == 1
+    assert plain["schema"] == 2
     assert plain["configurations"][0]["capacity_qps"].keys() == {"mean", "low", "high"}
-    path.write_text('{"schema": 1')
+    path.write_text('{"schema": 2')
     with pytest.raises(ResumableError, match="run action=confirm again"):
         read_confirmation(study)

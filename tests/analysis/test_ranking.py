@@ -98,7 +98,7 @@ def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_
         for one, expected_capacity_qps in ((lucky, 14.5), (steady, 15.0))
     )
     belief = PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_observed=2,
         parameters=(),
         hypotheses=(),

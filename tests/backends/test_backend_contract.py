@@ -1,4 +1,4 @@
-"""What every place to run owes the study, run against each of them."""
+"""What every backend owes the study, run against each of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import pytest
 from support.fake_deployment import Trial
 from support.slurm_trials import small, stubbed
 
-from tune.analysis.measure import REQUESTS_FILE, measure
+from tune.analysis.measure import REQUESTS_FILE, measure, measure_attempt
 from tune.analysis.shuffles import read_shuffles
 from tune.backends.base import Backend
 from tune.backends.local import LocalBackend
+from tune.backends.registry import BACKENDS
 from tune.backends.simulated import SimulatorBackend
 from tune.backends.simulated_probes import EXTRA_SHUFFLES
 from tune.backends.slurm.backend import SlurmBackend
@@ -28,6 +29,7 @@ from tune.engines.dynamo_mocker.plan_tables import render_plan
 from tune.records.folders import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.records.outcome import Probe
 from tune.records.requests import read_requests
+from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
@@ -38,18 +40,20 @@ Alter = Callable[[TrialSpec], TrialSpec]
 
 
 class Ground(Protocol):
-    """A place, and trials that it can run in a short time."""
+    """Provide a backend, and trials that it can run in a short time."""
 
+    kind: str
     backend: Backend
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
-        """The altered trial and the folder of an attempt of it, prepared as a study prepares it."""
+        """Return the altered trial and the folder of an attempt of it, prepared as a study prepares it."""
 
 
 @dataclass(frozen=True)
 class SimulatedGround:
     backend: Backend
     root: Path
+    kind: str = "sim"
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
         return alter(SPEC), self.root / name / "raw" / "1"
@@ -60,6 +64,7 @@ class LocalGround:
     backend: Backend
     root: Path
     monkeypatch: pytest.MonkeyPatch
+    kind: str = "local"
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
         made = Trial(self.root / name, real_client=True, alter=alter)
@@ -70,11 +75,12 @@ class LocalGround:
 
 @dataclass(frozen=True)
 class SlurmGround:
-    """Real Slurm, with stubs in place of Dynamo."""
+    """Run on real Slurm, with stubs instead of Dynamo."""
 
     backend: Backend
     root: Path
     words: tuple[str, ...]
+    kind: str = "slurm"
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
         settings = compose_overrides([*self.words, *stubbed(self.root / f"stub-{name}")]).settings
@@ -88,10 +94,10 @@ class SlurmGround:
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("local", "slurm")]
-PLACES = ["sim in this process", "sim in two processes", *SLOW]
+GROUNDS = ["sim in this process", "sim in two processes", *SLOW]
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=GROUNDS)
 def ground(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ground]:
@@ -126,8 +132,47 @@ def wait(backend: Backend, handle: str) -> None:
         time.sleep(0.01)
 
 
+def test_table_lists_every_kind_of_cluster() -> None:
+    assert set(BACKENDS) == set(get_args(ClusterFacts.model_fields["kind"].annotation))
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_declared_capabilities_agree_with_the_table_row(kind: str) -> None:
+    row, settings = BACKENDS[kind], compose_overrides([f"cluster={kind}"]).settings
+    assert settings.parallel == row.capabilities.default_parallel
+    assert (row.jobs is not None) == row.capabilities.detached
+    assert row.capabilities.real_time or not row.capabilities.detached
+    assert settings.cluster.calibration or not row.capabilities.needs_calibration
+    with row.build(settings, 1, lambda _: None) as backend:
+        assert backend.capabilities == row.capabilities
+
+
+def test_backend_declares_the_capabilities_of_its_kind(ground: Ground) -> None:
+    assert ground.backend.capabilities == BACKENDS[ground.kind].capabilities
+    assert ground.backend.poll_interval_s > 0
+
+
 @pytest.mark.slow
-def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
+def test_only_a_detached_backend_resumes_its_attempt(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    handle = ground.backend.submit(spec, attempt)
+    resumed = ground.backend.resume(attempt)
+    assert resumed == (handle if ground.backend.capabilities.detached else None)
+    wait(ground.backend, handle)
+
+
+@pytest.mark.slow
+def test_probes_of_a_backend_are_those_that_the_attempt_left(ground: Ground) -> None:
+    spec, attempt = ground.trial("one")
+    handle = ground.backend.submit(spec, attempt)
+    wait(ground.backend, handle)
+    probes = ground.backend.probes(handle)
+    assert probes is None or list(probes) == measure_attempt(attempt, spec)
+    assert (probes is None) == ground.backend.capabilities.real_time
+
+
+@pytest.mark.slow
+def test_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
     wait(ground.backend, ground.backend.submit(spec, attempt))
     record = read_attempt(attempt)
@@ -142,7 +187,7 @@ def test_an_attempt_leaves_its_record_and_its_probe(ground: Ground) -> None:
 
 
 @pytest.mark.slow
-def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(backend: Backend, tmp_path: Path) -> None:
+def test_simulated_attempt_counts_its_bring_up(backend: Backend, tmp_path: Path) -> None:
     wait(backend, backend.submit(SPEC, tmp_path))
     record = read_attempt(tmp_path)
     assert record is not None
@@ -150,9 +195,7 @@ def test_the_simulated_rack_holds_its_gpus_for_the_bring_up_too(backend: Backend
 
 
 @pytest.mark.slow
-def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
-    backend: Backend, tmp_path: Path
-) -> None:
+def test_probe_near_its_limit_is_repeated_with_other_shuffles(backend: Backend, tmp_path: Path) -> None:
     far = measured_at(backend, tmp_path / "far", SPEC)
     assert far.ttft_s is not None
     limit_s = far.ttft_s.p99
@@ -169,7 +212,7 @@ def test_a_probe_near_its_limit_is_repeated_with_other_orders_of_lengths(
 
 
 @pytest.mark.slow
-def test_a_further_order_is_what_a_trial_with_its_seed_measures(backend: Backend, tmp_path: Path) -> None:
+def test_extra_shuffle_equals_a_trial_with_its_seed(backend: Backend, tmp_path: Path) -> None:
     own = measured_at(backend, tmp_path / "own", _limited(4.0))
     assert own.ttft_s is not None
     near = _limited(own.ttft_s.p99)
@@ -184,7 +227,7 @@ def test_a_further_order_is_what_a_trial_with_its_seed_measures(backend: Backend
 
 
 @pytest.mark.slow
-def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
+def test_attempts_of_several_trials_do_not_mix(ground: Ground) -> None:
     begun: dict[str, tuple[TrialSpec, Path]] = {}
     for factor in (0.8, 0.9, 1.0):
         spec, attempt = ground.trial(str(factor), partial(_faster, factor=factor))
@@ -197,7 +240,7 @@ def test_attempts_of_several_trials_keep_apart(ground: Ground) -> None:
     assert len(rates) == 3
 
 
-def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
+def test_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
     spec, attempt = ground.trial("one", _without_its_dataset)
     wait(ground.backend, ground.backend.submit(spec, attempt))
     record = read_attempt(attempt)
@@ -207,7 +250,7 @@ def test_a_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> N
 
 
 @pytest.mark.slow
-def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
+def test_cancelling_an_ended_attempt_does_nothing(ground: Ground) -> None:
     spec, attempt = ground.trial("one")
     handle = ground.backend.submit(spec, attempt)
     wait(ground.backend, handle)
@@ -218,7 +261,7 @@ def test_cancelling_what_ended_does_nothing(ground: Ground) -> None:
 
 
 @pytest.mark.slow
-def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
+def test_leaving_the_simulator_leaves_no_process(tmp_path: Path) -> None:
     before = set(multiprocessing.active_children())
     assert SETTINGS.cluster.calibration is not None
     with SimulatorBackend(SETTINGS.cluster.calibration, processes=2) as rack:
@@ -230,7 +273,7 @@ def test_leaving_a_place_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_attempt_and_no_more(tmp_path: Path) -> None:
+def test_killed_worker_loses_its_attempt_only(tmp_path: Path) -> None:
     assert SETTINGS.cluster.calibration is not None
     with SimulatorBackend(SETTINGS.cluster.calibration, processes=1 + 1) as rack:
         wait(rack, rack.submit(SPEC, tmp_path / "before"))
@@ -259,7 +302,7 @@ def _without_its_dataset(spec: TrialSpec) -> TrialSpec:
 
 
 def _limited(ttft_p99_s: float) -> TrialSpec:
-    """The trial with this limit on TTFT and none on TPOT."""
+    """Return the trial with this limit on TTFT and none on TPOT."""
     slo = SPEC.slo.model_copy(update={"ttft_p99_s": ttft_p99_s, "tpot_p99_s": None})
     return SPEC.model_copy(update={"slo": slo})
 

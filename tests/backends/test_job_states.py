@@ -39,12 +39,12 @@ STATES = {
 
 
 @pytest.mark.parametrize(("printed", "meant"), STATES.items())
-def test_every_state_is_waiting_running_ended_or_unknown(printed: str, meant: str) -> None:
+def test_every_state_has_a_phase(printed: str, meant: str) -> None:
     assert phase(base_state(printed)) == meant
 
 
 @given(st.text())
-def test_what_is_no_state_has_not_ended(text: str) -> None:
+def test_unknown_state_has_not_ended(text: str) -> None:
     assert phase(f"X{base_state(text)}X") == "unknown"
 
 
@@ -54,20 +54,20 @@ WORDS = st.text(st.characters(exclude_characters="|\r\n", codec="ascii", categor
 @given(
     st.integers(1, 10**9), st.sampled_from(["PENDING", "RUNNING"]), WORDS, st.text(st.sampled_from("ab |/"))
 )
-def test_squeue_is_read_whatever_a_comment_holds(number: int, state: str, reason: str, comment: str) -> None:
+def test_squeue_is_parsed_with_any_comment(number: int, state: str, reason: str, comment: str) -> None:
     line = f"{number}|{state}|{reason}|g[01-18]|1:05|2026-11-23T17:57:56|{comment}"
     (found,) = parse_squeue(f"CLUSTER: one\n{line}\n\n").values()
     assert found == JobInfo(state, reason, "g[01-18]", held_s=65.0, comment=comment)
 
 
 @given(st.text())
-def test_no_output_of_a_program_breaks_its_parser(text: str) -> None:
+def test_any_output_of_a_program_is_parsed(text: str) -> None:
     parse_squeue(text)
     parse_sacct(text)
     parse_scontrol(text)
 
 
-def test_an_end_is_that_of_ended_jobs_and_in_utc() -> None:
+def test_end_is_of_ended_jobs_only_in_utc() -> None:
     lines = [
         "7|RUNNING|None|g01|0:10|2026-11-23T17:57:56|",
         "8|NODE_FAIL|NodeDown|g01|0:10|2026-11-23T17:57:56|",
@@ -79,7 +79,7 @@ def test_an_end_is_that_of_ended_jobs_and_in_utc() -> None:
     assert (found["9"].ended_at, found["9"].held_s) == (None, None)
 
 
-def test_sacct_is_read_with_the_one_who_cancelled() -> None:
+def test_sacct_is_parsed_with_the_cancelling_user() -> None:
     text = "12|CANCELLED by 1000|0:15|g[01-04]|83|2026-11-23T17:57:56\n12.batch|CANCELLED|0:15|g01|83|x\n"
     assert set(parse_sacct(text)) == {"12"}
     found = parse_sacct(text)["12"]
@@ -95,7 +95,7 @@ SCONTROL = (
 )
 
 
-def test_scontrol_is_read_and_a_comment_that_looks_like_a_field_is_not() -> None:
+def test_scontrol_is_parsed_without_fields_from_comments() -> None:
     found = parse_scontrol(SCONTROL)
     assert (found.state, found.nodes, found.failed_node, found.held_s) == ("NODE_FAIL", "g[01-18]", "g07", 83)
     assert parse_scontrol("No jobs in the system").phase == "unknown"
@@ -110,5 +110,5 @@ def test_scontrol_is_read_and_a_comment_that_looks_like_a_field_is_not() -> None
         (JobInfo("GONE"), "GONE"),
     ],
 )
-def test_a_state_for_people(info: JobInfo, text: str) -> None:
+def test_state_is_shown_with_reason_or_nodes(info: JobInfo, text: str) -> None:
     assert info.text == text

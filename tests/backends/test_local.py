@@ -1,4 +1,4 @@
-"""This machine as a place: what the contract of all places does not say."""
+"""The local backend: what the contract of all backends does not cover."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STUDY = """
 import sys
 from pathlib import Path
 from tune.backends.local import LocalBackend
-with LocalBackend(print, sys.argv[1]) as place:
-    handle = place.submit(None, Path(sys.argv[2]))
-    while place.poll(handle) != "ended":
+with LocalBackend(print, sys.argv[1]) as backend:
+    handle = backend.submit(None, Path(sys.argv[2]))
+    while backend.poll(handle) != "ended":
         pass
 """
 
@@ -68,7 +68,7 @@ def accepts(backend: LocalBackend, trial: Trial, attempt: Path) -> bool:
     return True
 
 
-def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: MakeTrial, lock: str) -> None:
+def test_taken_port_is_one_clear_error_before_the_start(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     with (
         socket.create_server(("127.0.0.1", trial.ports["frontend"])),
@@ -81,9 +81,7 @@ def test_a_taken_port_is_one_clear_error_before_anything_starts(make_trial: Make
     assert not list(trial.attempt.iterdir())
 
 
-def test_missing_programs_are_one_clear_error_before_anything_starts(
-    make_trial: MakeTrial, lock: str
-) -> None:
+def test_missing_program_is_one_clear_error_before_the_start(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     path = trial.folder.plan / "processes.json"
     path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
@@ -107,7 +105,7 @@ def test_one_process_at_a_time_runs_deployments(make_trial: MakeTrial, lock: str
 
 
 @pytest.mark.slow
-def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTrial, lock: str) -> None:
+def test_attempts_wait_for_each_other_with_one_message(make_trial: MakeTrial, lock: str) -> None:
     said: list[str] = []
     trials = [make_trial(str(number), behaviour={"client": 0}) for number in range(3)]
     with LocalBackend(said.append, lock) as backend:
@@ -123,7 +121,7 @@ def test_attempts_wait_for_each_other_and_that_is_said_once(make_trial: MakeTria
 
 
 @pytest.mark.slow
-def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lock: str) -> None:
+def test_cancelled_attempt_stops_and_is_recorded(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial(behaviour={"deaf": ["prefill_w0"], "leaves": ["decode_w0"]})
     with LocalBackend(unheard, lock) as backend:
         handle = backend.submit(trial.spec, trial.attempt)
@@ -135,7 +133,7 @@ def test_cancelling_stops_what_runs_and_it_is_recorded(make_trial: MakeTrial, lo
 
 
 @pytest.mark.slow
-def test_cancelling_twice_does_not_cost_the_record(make_trial: MakeTrial, lock: str) -> None:
+def test_attempt_cancelled_twice_is_recorded(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial(behaviour={"deaf": ["client"]})
     with LocalBackend(unheard, lock) as backend:
         handle = backend.submit(trial.spec, trial.attempt)
@@ -148,7 +146,7 @@ def test_cancelling_twice_does_not_cost_the_record(make_trial: MakeTrial, lock: 
 
 
 @pytest.mark.slow
-def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
+def test_leaving_the_backend_stops_what_runs(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     with LocalBackend(unheard, lock) as backend:
         backend.submit(trial.spec, trial.attempt)
@@ -159,7 +157,7 @@ def test_leaving_the_place_stops_what_runs(make_trial: MakeTrial, lock: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_nothing_outlives_the_process_that_holds_the_place(
+def test_no_process_outlives_a_killed_backend(
     number: signal.Signals, make_trial: MakeTrial, lock: str
 ) -> None:
     trial = make_trial()

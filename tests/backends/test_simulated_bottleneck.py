@@ -1,4 +1,4 @@
-"""What binds a simulated trial whose bottleneck was built in, and whether what is advised relieves it."""
+"""The bottleneck of simulated trials in which one is built in, and the effect of the recommended settings."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ def suffered_s(probe: Probe, what: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BOTTLENECKS))
-def test_the_bottleneck_that_was_built_in_is_what_binds(name: str, tmp_path: Path) -> None:
+def test_built_in_bottleneck_is_found(name: str, tmp_path: Path) -> None:
     expected, overrides = BOTTLENECKS[name]
     assert binds(run(tmp_path, overrides)) == expected
 
 
-def test_a_slow_network_between_the_pools_is_what_binds(tmp_path: Path) -> None:
+def test_slow_kv_transfer_is_found_as_bottleneck(tmp_path: Path) -> None:
     slow = run(tmp_path / "slow", (), kv_transfer_bytes_per_s=0.25e9)
     assert binds(slow) == "kv_transfer"
     faster = run(tmp_path / "faster", (), kv_transfer_bytes_per_s=0.5e9)
     assert suffered_s(faster, "kv_transfer") < suffered_s(slow, "kv_transfer")
 
 
-def test_a_front_end_that_cannot_keep_up_with_its_messages_is_what_binds(tmp_path: Path) -> None:
+def test_overloaded_frontend_is_found_as_bottleneck(tmp_path: Path) -> None:
     messages_per_s = 9_900  # of the reference configuration: its output tokens/s, one a message
     slow = run(tmp_path / "slow", (), frontend_message_s=1.2 / messages_per_s)
     assert binds(slow) == "frontend"
@@ -94,7 +94,7 @@ def test_a_front_end_that_cannot_keep_up_with_its_messages_is_what_binds(tmp_pat
     assert binds(quick) != "frontend"
 
 
-def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
+def test_slow_decode_worker_is_distinguished_from_its_pool(tmp_path: Path) -> None:
     limited = ("slo.tpot_p99_s=0.06", "slo.ttft_p99_s=null")
     alike = {"head_node_scale": 1.0, "large_batch_weight_reads": 0.0}
     uneven = run(tmp_path / "uneven", limited, last_decode_worker_scale=1.3, **alike)
@@ -107,7 +107,7 @@ def test_a_slow_decode_worker_is_told_from_its_pool(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(BOTTLENECKS) - {"low rate"}))
-def test_every_setting_to_try_keeps_the_rules_and_relieves_what_binds(name: str, tmp_path: Path) -> None:
+def test_recommended_settings_keep_rules_and_reduce_the_bottleneck(name: str, tmp_path: Path) -> None:
     expected, overrides = BOTTLENECKS[name]
     before = run(tmp_path / "before", overrides)
     assert before.bottleneck is not None
@@ -119,7 +119,7 @@ def test_every_setting_to_try_keeps_the_rules_and_relieves_what_binds(name: str,
         assert suffered_s(after, expected) < suffered_s(before, expected), tried
 
 
-def test_where_only_the_rate_binds_a_higher_one_gives_more_tokens_and_uses_more_of_the_limits(
+def test_higher_rate_gives_more_tokens_where_only_the_rate_limits(
     tmp_path: Path,
 ) -> None:
     before = run(tmp_path / "before", BOTTLENECKS["low rate"][1])

@@ -47,7 +47,7 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
 
 
 @pytest.mark.slow
-def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> None:
+def test_capacity_search_ends_with_a_full_run_that_holds(tmp_path: Path) -> None:
     spec, (short, full) = probed(tmp_path)
     assert (short.full, short.queries, short.loadgen_tps) == (False, 459, None)
     assert (full.full, full.queries, full.feasible) == (True, 2000, True)
@@ -61,16 +61,16 @@ def test_a_short_probe_then_a_run_of_full_length_that_holds(tmp_path: Path) -> N
         capacity.capacity_qps, rel=0.08
     )
     detail = (tmp_path / "probe-2" / "mlperf_log_detail.txt").read_text()
-    (asked,) = [
+    (requested_qps,) = [
         json.loads(line.split(" ", 1)[1])["value"]
         for line in detail.splitlines()
         if '"requested_server_target_qps"' in line
     ]
-    assert asked == full.target_qps
+    assert requested_qps == full.target_qps
     assert spec.load.mode == "capacity"
 
 
-def test_without_a_rate_that_holds_one_short_probe_says_how_far_it_is(tmp_path: Path) -> None:
+def test_search_without_a_feasible_rate_ends_after_a_short_probe(tmp_path: Path) -> None:
     _, (short,) = probed(tmp_path, "slo.ttft_p99_s=0.1")
     assert (short.full, short.feasible) == (False, False)
     assert short.constraints.ttft_p99 is not None
@@ -80,7 +80,7 @@ def test_without_a_rate_that_holds_one_short_probe_says_how_far_it_is(tmp_path: 
     assert (capacity.verified_qps, capacity.capacity_qps) == (None, 0.0)
 
 
-def test_a_run_that_cannot_hold_is_stopped_and_judged_by_what_there_was(tmp_path: Path) -> None:
+def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None:
     settings = compose_overrides(SHORT).settings
     assert settings.cluster.calibration is not None
     deployment = SimulatedDeployment(settings.cluster.calibration)
@@ -89,9 +89,9 @@ def test_a_run_that_cannot_hold_is_stopped_and_judged_by_what_there_was(tmp_path
     )
     assert held is False
     assert 459 <= len(log) < 2000
-    asked = read_probe_request(tmp_path / "probe-1")
-    assert asked is not None
-    assert asked.stopped
+    request = read_probe_request(tmp_path / "probe-1")
+    assert request is not None
+    assert request.stopped
     probe = measure(tmp_path / "probe-1", settings.trial_spec, "probe-1")
     assert (probe.valid, probe.feasible, probe.target_qps, probe.full) == (True, False, 25.0, True)
     load = settings.load.at(25.0)

@@ -1,4 +1,4 @@
-"""Slurm as a place, its programs replaced: what the contract of all places does not say."""
+"""The Slurm backend with replaced programs: what the contract of all backends does not cover."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from support.fake_slurm import FakeSlurm
 from support.slurm_nodes import Nodes
 
-from tune.backends.base import DetachedBackend
 from tune.backends.slurm.allocation import Allocation, allocation_of
 from tune.backends.slurm.backend import SlurmBackend
 from tune.backends.slurm.job_monitor import JobMonitor
@@ -37,7 +36,7 @@ assert CALIBRATION is not None
 
 @dataclass
 class Study:
-    """A study's folder beside the replaced Slurm, and a place that submits to it."""
+    """Hold a study's folder beside the replaced Slurm, and a backend that submits to it."""
 
     root: Path
     slurm: FakeSlurm
@@ -50,13 +49,13 @@ class Study:
         self.backend = self.again()
 
     def again(self, trials_per_job: int | None = None) -> SlurmBackend:
-        """A place as the next process of the same study makes it."""
+        """Return a backend as the next process of the same study makes it."""
         share = trials_per_job or self.trials_per_job
         self.backend = SlurmBackend(FACTS, share, self.said.append, every_s=0.0, grace_s=0.0, retry_s=0.0)
         return self.backend
 
     def attempt(self, name: str, spec: TrialSpec = SPEC) -> Path:
-        """The folder of a new attempt of the trial `name`, as a study prepares it."""
+        """Return the folder of a new attempt of the trial `name`, as a study prepares it."""
         trial = TrialFolder(self.root / "runs" / "one" / name)
         trial.write_spec(spec)
         attempt = trial.new_attempt()
@@ -92,11 +91,11 @@ def in_its_own_process(what: Callable[[], object]) -> int | None:
     return copy.exitcode
 
 
-def test_it_is_a_place_whose_attempts_go_on(study: Study) -> None:
-    assert isinstance(study.backend, DetachedBackend)
+def test_slurm_attempts_are_detached(study: Study) -> None:
+    assert study.backend.capabilities.detached
 
 
-def test_one_trial_is_one_job_of_its_nodes_that_takes_no_other(study: Study) -> None:
+def test_one_trial_is_one_job_with_a_closed_queue(study: Study) -> None:
     handle = study.submit("a")
     (job_id,) = study.slurm.jobs
     options = study.slurm.jobs[job_id]["options"]
@@ -127,7 +126,7 @@ def directives(script: str) -> dict[str, str]:
         ["cluster.partition='a b'", "cluster.account=null", "cluster.time_limit='1-00:00:00'"],
     ],
 )
-def test_submitit_asks_for_what_job_sbatch_asks_for(study: Study, words: list[str]) -> None:
+def test_submitit_submits_the_options_of_job_sbatch(study: Study, words: list[str]) -> None:
     facts = compose_overrides([*WORDS, *words]).settings.cluster
     handle = study.submit("a")
     allocation = allocation_of(Path(handle))
@@ -141,9 +140,7 @@ def test_submitit_asks_for_what_job_sbatch_asks_for(study: Study, words: list[st
     assert Path(its_own["output"]).parent == allocation.folder
 
 
-def test_options_that_a_users_shell_exports_change_no_job(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_sbatch_options_change_no_job(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """sbatch takes SBATCH_TIMELIMIT and the like before a script's directives, and hands all of them on; in a
     job with SLURM_ARRAY_JOB_ID submitit looks for the files of that job."""
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
@@ -155,7 +152,7 @@ def test_options_that_a_users_shell_exports_change_no_job(
     assert os.environ["SBATCH_TIMELIMIT"] == "1", "the shell's own programs keep theirs"
 
 
-def test_the_process_is_the_batch_step_and_knows_only_a_path(study: Study) -> None:
+def test_process_is_the_batch_step_with_one_path(study: Study) -> None:
     study.submit("a")
     folder = study.allocation().folder
     (script,) = folder.glob("*_submission.sh")
@@ -169,7 +166,7 @@ def test_the_process_is_the_batch_step_and_knows_only_a_path(study: Study) -> No
 
 
 @pytest.mark.parametrize("instant", ["sbatch", "registered"])
-def test_killed_around_sbatch_it_finds_its_job_or_submits_it(study: Study, instant: str) -> None:
+def test_driver_killed_around_sbatch_finds_or_submits_its_job(study: Study, instant: str) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at(instant)
     assert in_its_own_process(lambda: study.backend.submit(SPEC, attempt)) == -signal.SIGKILL
@@ -191,7 +188,7 @@ def test_killed_around_sbatch_it_finds_its_job_or_submits_it(study: Study, insta
 
 
 @pytest.mark.parametrize("came_to", ["folder", "record"])
-def test_killed_before_an_allocation_has_its_attempt_it_was_never_there(study: Study, came_to: str) -> None:
+def test_allocation_without_attempt_is_ignored(study: Study, came_to: str) -> None:
     attempt = study.attempt("a")
     study.allocation().folder.mkdir(parents=True)
     if came_to == "record":
@@ -202,7 +199,7 @@ def test_killed_before_an_allocation_has_its_attempt_it_was_never_there(study: S
     assert study.allocation(2).attempts() == (attempt,)
 
 
-def test_while_nobody_answers_a_job_without_an_id_is_neither_submitted_nor_lost(study: Study) -> None:
+def test_job_without_id_waits_while_slurm_is_silent(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
     in_its_own_process(lambda: study.backend.submit(SPEC, attempt))
@@ -218,7 +215,7 @@ def test_while_nobody_answers_a_job_without_an_id_is_neither_submitted_nor_lost(
     assert [line for line in study.said if "not answer" in line or "answers again" in line] == study.said[:2]
 
 
-def test_a_job_that_ended_unseen_is_known_by_what_it_left(study: Study) -> None:
+def test_job_that_ended_unobserved_is_found_by_its_files(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
     in_its_own_process(lambda: study.backend.submit(SPEC, attempt))
@@ -233,7 +230,7 @@ def test_a_job_that_ended_unseen_is_known_by_what_it_left(study: Study) -> None:
     assert "node g03 vanished" in record_of(handle)
 
 
-def test_an_attempt_of_another_process_is_found_by_the_id_on_disk(study: Study) -> None:
+def test_attempt_of_another_process_is_found_by_its_recorded_id(study: Study) -> None:
     handle = study.submit("a")
     backend = study.again()
     assert backend.resume(Path(handle)) == handle
@@ -243,12 +240,12 @@ def test_an_attempt_of_another_process_is_found_by_the_id_on_disk(study: Study) 
     assert study.slurm.asked.count("sbatch") == 1
 
 
-def test_an_attempt_that_nobody_submitted_is_not_resumed(study: Study) -> None:
+def test_attempt_that_was_not_submitted_is_not_resumed(study: Study) -> None:
     study.submit("a")
     assert study.again().resume(study.attempt("b")) is None
 
 
-def test_a_lost_job_is_recorded_with_what_slurm_says(study: Study) -> None:
+def test_lost_job_is_recorded_with_slurms_facts(study: Study) -> None:
     handle = study.submit("a")
     mark_started(Path(handle), ["g01"])
     study.slurm.set("101", state="RUNNING", nodes="g[01-18]")
@@ -262,7 +259,7 @@ def test_a_lost_job_is_recorded_with_what_slurm_says(study: Study) -> None:
     assert record.held_s == 83
 
 
-def test_a_job_cancelled_in_the_queue_never_ran_and_cost_nothing(study: Study) -> None:
+def test_job_cancelled_in_the_queue_costs_nothing(study: Study) -> None:
     handle = study.submit("a")
     study.slurm.set("101", state="CANCELLED", held="0:00")
     assert study.backend.poll(handle) == "ended"
@@ -273,7 +270,7 @@ def test_a_job_cancelled_in_the_queue_never_ran_and_cost_nothing(study: Study) -
     assert record.held_s == 0
 
 
-def test_unknown_is_not_done_and_accounting_tells_when_the_controller_is_away(study: Study) -> None:
+def test_accounting_shows_the_end_while_the_controller_is_silent(study: Study) -> None:
     handle = study.submit("a")
     study.slurm.fail("squeue", "slurm_load_jobs error: Socket timed out")
     study.slurm.fail("scontrol", "slurm_load_jobs error: Socket timed out")
@@ -285,7 +282,7 @@ def test_unknown_is_not_done_and_accounting_tells_when_the_controller_is_away(st
     assert "ended as TIMEOUT" in record_of(handle)
 
 
-def test_a_record_on_its_way_is_waited_for(study: Study) -> None:
+def test_late_record_is_waited_for(study: Study) -> None:
     handle = study.submit("a")
     backend = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
     assert backend.resume(Path(handle)) == handle
@@ -298,7 +295,7 @@ def test_a_record_on_its_way_is_waited_for(study: Study) -> None:
     assert record.error is None
 
 
-def test_a_record_on_its_way_is_waited_for_where_slurm_has_forgotten_the_job(study: Study) -> None:
+def test_late_record_of_a_forgotten_job_is_waited_for(study: Study) -> None:
     """From when the end was noticed, by whichever process: study.once asks once in each."""
     handle = study.submit("a")
     mark_started(Path(handle), ["g01"])
@@ -314,7 +311,7 @@ def test_a_record_on_its_way_is_waited_for_where_slurm_has_forgotten_the_job(stu
     assert "Slurm no longer knows job 101" in record_of(handle)
 
 
-def test_what_was_cancelled_in_the_queue_wrote_nothing_to_wait_for(study: Study) -> None:
+def test_job_cancelled_in_the_queue_is_not_waited_for(study: Study) -> None:
     handle = study.submit("a")
     backend = SlurmBackend(FACTS, 1, study.said.append, every_s=0.0, grace_s=3600.0)
     backend.resume(Path(handle))
@@ -323,7 +320,7 @@ def test_what_was_cancelled_in_the_queue_wrote_nothing_to_wait_for(study: Study)
 
 
 @pytest.mark.parametrize("left", ['{"job_id": "1', ""])
-def test_a_torn_record_is_written_anew_and_stops_no_other_trial(study: Study, left: str) -> None:
+def test_torn_job_record_is_written_anew(study: Study, left: str) -> None:
     first = study.submit("a")
     torn = study.allocation().record_path
     torn.write_text(left)
@@ -341,22 +338,22 @@ def test_a_torn_record_is_written_anew_and_stops_no_other_trial(study: Study, le
     assert {study.backend.poll(handle) for handle in (first, second)} == {"ended"}
 
 
-def test_one_question_now_and_then_for_all_jobs(study: Study) -> None:
+def test_one_query_covers_all_jobs(study: Study) -> None:
     for name in "abc":
         study.submit(name)
     now = {"s": 0.0}
     watch = JobMonitor(study.said.append, every_s=3.0, clock=lambda: now["s"])
     for job_id in study.slurm.jobs:
         watch.follow(job_id, "trial")
-    asked = []
+    queries = []
     for now["s"] in (0.0, 1.0, 2.9, 3.0, 4.0, 7.0):
         watch.refresh()
-        asked.append(study.slurm.asked.count("squeue"))
-    assert asked == [1, 1, 1, 2, 2, 3]
+        queries.append(study.slurm.asked.count("squeue"))
+    assert queries == [1, 1, 1, 2, 2, 3]
     assert {watch.info(job_id).state for job_id in study.slurm.jobs} == {"PENDING"}
 
 
-def test_states_are_said_once_each(study: Study) -> None:
+def test_each_state_is_printed_once(study: Study) -> None:
     handles = [study.submit(name) for name in "abc"]
     for handle in handles * 2:
         study.backend.poll(handle)
@@ -369,7 +366,7 @@ def test_states_are_said_once_each(study: Study) -> None:
     ]
 
 
-def test_an_open_allocation_takes_trial_after_trial_up_to_its_share(study: Study) -> None:
+def test_open_allocation_takes_trials_up_to_its_limit(study: Study) -> None:
     study.again(trials_per_job=3)
     for name in "abcd":
         handle = study.submit(name)
@@ -383,9 +380,7 @@ def test_an_open_allocation_takes_trial_after_trial_up_to_its_share(study: Study
 
 
 @pytest.mark.parametrize("trials_per_job", [1, 3])
-def test_an_allocation_that_a_killed_process_left_open_is_used_or_closed(
-    study: Study, trials_per_job: int
-) -> None:
+def test_open_allocation_of_a_killed_process_is_used_or_closed(study: Study, trials_per_job: int) -> None:
     study.again(trials_per_job=3)
     handle = study.submit("a")
     while study.backend.poll(handle) != "ended":
@@ -398,7 +393,7 @@ def test_an_allocation_that_a_killed_process_left_open_is_used_or_closed(
     assert len(study.slurm.jobs) == (1 if trials_per_job == 3 else 2)
 
 
-def test_at_once_means_in_several_allocations(study: Study) -> None:
+def test_parallel_trials_get_several_allocations(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     handles = [study.submit(name) for name in "ab"]
     assert len(study.slurm.jobs) == 2
@@ -409,7 +404,7 @@ def test_at_once_means_in_several_allocations(study: Study) -> None:
     assert [len(study.allocation(number).attempts()) for number in (1, 2)] == [2, 2]
 
 
-def test_other_nodes_need_another_allocation(study: Study) -> None:
+def test_trial_of_another_size_gets_another_allocation(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     handle = study.submit("a")
     while backend.poll(handle) != "ended":
@@ -419,7 +414,7 @@ def test_other_nodes_need_another_allocation(study: Study) -> None:
     assert [job["options"]["nodes"] for job in study.slurm.jobs.values()] == ["18", "9"]
 
 
-def test_what_an_allocation_did_not_take_gets_another_job(study: Study) -> None:
+def test_attempt_that_was_not_started_gets_another_job(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     first = study.submit("a")
     while backend.poll(first) != "ended":
@@ -436,7 +431,7 @@ def test_what_an_allocation_did_not_take_gets_another_job(study: Study) -> None:
     assert study.again().resume(Path(second)) == second
 
 
-def test_what_was_cancelled_is_not_begun_again(study: Study) -> None:
+def test_cancelled_attempt_is_not_submitted_again(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     first = study.submit("a")
     while backend.poll(first) != "ended":
@@ -464,7 +459,7 @@ POLICY = (
         f"sbatch: error: QOSMaxNodePerJobLimit\n{POLICY}",
     ],
 )
-def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str) -> None:
+def test_refusal_is_reported_in_slurms_words(study: Study, words: str) -> None:
     study.slurm.fail("sbatch", words)
     with pytest.raises(ConfigurationError) as refusal:
         study.submit("a")
@@ -483,7 +478,7 @@ def test_a_refusal_is_passed_on_in_slurms_words(study: Study, words: str) -> Non
         (POLICY, 1800),
     ],
 )
-def test_what_slurm_does_not_take_now_is_submitted_later_but_not_for_ever(
+def test_rejected_job_is_submitted_again_within_its_patience(
     study: Study, words: str, patience_s: float | None
 ) -> None:
     now = {"s": 0.0}
@@ -508,7 +503,7 @@ def test_what_slurm_does_not_take_now_is_submitted_later_but_not_for_ever(
     assert study.backend.poll(handle) == "ended"
 
 
-def test_a_refused_job_is_submitted_when_the_study_comes_back(study: Study) -> None:
+def test_refused_job_is_submitted_by_the_resumed_study(study: Study) -> None:
     study.slurm.fail("sbatch", "sbatch: error: Invalid account")
     attempt = study.attempt("a")
     with pytest.raises(ConfigurationError):
@@ -521,7 +516,7 @@ def test_a_refused_job_is_submitted_when_the_study_comes_back(study: Study) -> N
     assert len(study.slurm.jobs) == 1
 
 
-def test_a_path_that_sbatch_would_fill_in_is_refused(study: Study) -> None:
+def test_path_that_sbatch_would_expand_is_refused(study: Study) -> None:
     trial = TrialFolder(study.root / "runs" / "50%j" / "a")
     trial.write_spec(SPEC)
     with pytest.raises(ConfigurationError, match="holds a %"):
@@ -536,7 +531,7 @@ def test_cancelling_ends_the_job(study: Study) -> None:
     assert "CANCELLED" in record_of(handle)
 
 
-def test_leaving_says_what_goes_on_and_ends_nothing(study: Study) -> None:
+def test_leaving_slurm_prints_running_jobs_and_ends_none(study: Study) -> None:
     with study.backend:
         study.backend.poll(study.submit("a"))
     assert study.slurm.jobs["101"]["state"] == "PENDING"

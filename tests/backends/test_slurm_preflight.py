@@ -28,24 +28,24 @@ def found(*words: str) -> dict[str, Finding]:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_job_that_fits_has_no_error() -> None:
+def test_job_that_fits_has_no_error() -> None:
     assert only_errors(found().values()) == ()
     assert only_errors(found("cluster.partition=null").values()) == (), "the default partition is asked for"
     assert only_errors(found("cluster.partition=hidden").values()) == (), "sinfo need not show it"
 
 
-def test_without_slurm_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_slurm_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert found()["cluster"].found == "no sbatch, srun, squeue, scontrol, scancel on the PATH"
 
 
-def test_a_controller_that_does_not_answer_is_said_in_slurms_words(slurm: FakeSlurm) -> None:
+def test_silent_controller_is_reported_in_slurms_words(slurm: FakeSlurm) -> None:
     slurm.fail("scontrol", "slurm_load_partitions: Unable to contact slurm controller (connect failure)")
     assert "Unable to contact slurm controller (connect failure)" in found()["cluster"].found
 
 
 @pytest.mark.usefixtures("slurm")
-def test_every_misfit_is_said_at_once() -> None:
+def test_every_misfit_is_reported_at_once() -> None:
     broken = found("cluster.partition=small", "cluster.time_limit='1:00:00'", "cluster.model_path=/nowhere")
     lifted = "or in cluster.qos a QOS with the flag"
     assert broken["hardware.nodes"].expected == f"at most 4, {lifted} PartitionMaxNodes"
@@ -55,7 +55,7 @@ def test_every_misfit_is_said_at_once() -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_what_a_qos_may_lift_is_no_reason_to_refuse() -> None:
+def test_limit_that_a_qos_may_lift_is_a_warning() -> None:
     """A QOS with PartitionTimeLimit and PartitionMaxNodes does; the nodes that there are, none does."""
     words = ("cluster.partition=small", "cluster.time_limit='1:00:00'", "cluster.qos=long")
     lifted = found(*words)
@@ -65,13 +65,13 @@ def test_what_a_qos_may_lift_is_no_reason_to_refuse() -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_an_unknown_partition_is_said_with_those_that_exist() -> None:
+def test_unknown_partition_is_reported_with_the_existing_ones() -> None:
     finding = found("cluster.partition=rak")["cluster.partition"]
     assert finding.found == "rak"
     assert finding.expected == "one of hidden, rack, small (did you mean rack?)"
 
 
-def test_what_sbatch_says_to_the_job_is_passed_on(slurm: FakeSlurm) -> None:
+def test_refusal_of_sbatch_test_only_is_reported(slurm: FakeSlurm) -> None:
     slurm.fail("sbatch", "allocation failure: Invalid account or account/partition combination specified")
     finding = found()["cluster"]
     assert finding.severity == "error"
@@ -80,21 +80,21 @@ def test_what_sbatch_says_to_the_job_is_passed_on(slurm: FakeSlurm) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_run_makes_the_quick_checks_before_it_submits() -> None:
+def test_quick_checks_run_before_a_submission() -> None:
     settings = compose_overrides(["cluster=slurm", "cluster.partition=rak"]).settings
     with pytest.raises(ConfigurationError, match=r"one of hidden, rack, small[\s\S]*nothing was submitted"):
         require_cluster(settings.cluster, settings.trial_spec)
 
 
 @given(st.text())
-def test_no_output_breaks_the_reading_of_partitions(text: str) -> None:
+def test_any_output_is_parsed_as_partitions(text: str) -> None:
     parse_partitions(text)
     parse_partitions(f"PartitionName=p TotalNodes={text} MaxNodes={text} MaxTime={text}")
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6) | st.just("UNLIMITED"))
-def test_a_partition_is_read_with_its_limits(nodes: int, most: int | str) -> None:
+def test_partition_is_parsed_with_its_limits(nodes: int, most: int | str) -> None:
     line = f"PartitionName=p State=UP Default=NO MaxNodes={most} MaxTime=UNLIMITED TotalNodes={nodes}"
     partition = parse_partitions(f"{line}\n")["p"]
-    assert (partition.nodes, partition.most_nodes) == (nodes, None if most == "UNLIMITED" else most)
-    assert partition.longest_s is None
+    assert (partition.nodes, partition.max_nodes) == (nodes, None if most == "UNLIMITED" else most)
+    assert partition.max_time_s is None

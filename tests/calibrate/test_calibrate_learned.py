@@ -23,7 +23,7 @@ PRIOR, POSTERIOR = Interval(low=0.6, median=1.0, high=1.6), Interval(low=1.1, me
 @pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
     posterior = PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_observed=5,
         parameters=(
             ParameterPosterior(name="prefill_scale", prior=PRIOR, posterior=POSTERIOR),

@@ -36,7 +36,7 @@ def tune(tmp_path: Path) -> Tune:
 
 
 @pytest.mark.slow
-def test_a_measured_study_becomes_a_cluster_that_measures_the_same(tune: Tune, tmp_path: Path) -> None:
+def test_calibrated_cluster_reproduces_the_measured_study(tune: Tune, tmp_path: Path) -> None:
     slower = ("cluster.calibration.prefill_scale=0.97", "cluster.calibration.decode_scale=1.2")
     assert tune(*SHORT, *slower, "study.name=measured").returncode == 0
     done = tune("action=calibrate", "calibrate.study=measured", "calibrate.to=own/cluster/rack7.yaml")
@@ -96,7 +96,9 @@ def test_logs_of_several_configurations_are_fitted_together(tune: Tune, tmp_path
         (["calibrate.runs=none.yaml"], "none.yaml cannot be read (No such file or directory)"),
     ],
 )
-def test_wrong_commands_say_what_to_do(tune: Tune, tmp_path: Path, words: list[str], says: str) -> None:
+def test_wrong_calibrate_command_says_what_to_do(
+    tune: Tune, tmp_path: Path, words: list[str], says: str
+) -> None:
     done = tune("action=calibrate", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr

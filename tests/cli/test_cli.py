@@ -18,7 +18,7 @@ SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false")
 PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
 
 
-def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:
+def test_reference_trial_runs_and_is_recorded(tune: Tune, tmp_path: Path) -> None:
     done = tune()
     assert done.returncode == 0, done.stderr
     assert "14P4D" in done.stdout
@@ -34,7 +34,7 @@ def test_one_trial_of_the_reference(tune: Tune, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
+def test_violated_slo_is_a_result_and_no_error(tune: Tune) -> None:
     done = tune("load.target_qps=31.5")
     assert done.returncode == 0
     assert "verdict   SLO violated: saturated at 1" in done.stdout
@@ -42,7 +42,7 @@ def test_a_broken_slo_is_an_answer_not_an_error(tune: Tune) -> None:
 
 
 @pytest.mark.slow
-def test_overrides_of_the_interface(tune: Tune) -> None:
+def test_documented_overrides_work(tune: Tune) -> None:
     done = tune(
         "split.prefill_workers=13",
         "split.decode_workers=5",
@@ -58,7 +58,7 @@ def test_overrides_of_the_interface(tune: Tune) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_its_report_its_status_and_its_trials(tune: Tune, tmp_path: Path) -> None:
+def test_study_prints_report_status_and_trials(tune: Tune, tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=6", *SHORT)
     done = tune(*study)
     assert done.returncode == 0, done.stderr
@@ -97,14 +97,14 @@ def test_a_study_its_report_its_status_and_its_trials(tune: Tune, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_study_without_a_feasible_configuration_says_no(tune: Tune) -> None:
+def test_study_without_feasible_configuration_exits_with_1(tune: Tune) -> None:
     done = tune("+sweep=pd_split", "study.n_trials=4", "slo.ttft_p99_s=0.05", *SHORT)
     assert done.returncode == 1
     assert "No configuration of this study holds its SLO" in done.stderr
     assert "index.html" in done.stdout
 
 
-def test_the_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
+def test_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
     done = tune("action=plan", "cluster=slurm", "cluster.partition=batch", "cluster.account=foo")
     assert done.returncode == 0, done.stderr
     (plan,) = tmp_path.glob("runs/*/*/plan")
@@ -114,14 +114,14 @@ def test_the_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> Non
     assert "prefill_w13   node:gpu 13:0 13:1 13:2 13:3" in done.stdout
 
 
-def test_slurm_is_not_run_where_there_is_none(tune: Tune, tmp_path: Path) -> None:
+def test_missing_slurm_is_one_clear_error(tune: Tune, tmp_path: Path) -> None:
     done = tune("cluster=slurm", PATH=str(tmp_path))
     assert done.returncode == 2
     assert "no sbatch, srun, squeue, scontrol, scancel on the PATH" in done.stderr
     assert "nothing was submitted" in done.stderr
 
 
-def test_once_is_for_jobs_that_go_on(tune: Tune, tmp_path: Path) -> None:
+def test_once_is_refused_without_detached_jobs(tune: Tune, tmp_path: Path) -> None:
     done = tune("study.once=true")
     assert done.returncode == 2
     assert "study.once: found true with cluster=sim" in done.stderr
@@ -129,7 +129,7 @@ def test_once_is_for_jobs_that_go_on(tune: Tune, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preflight_says_every_finding_at_once(tune: Tune, tmp_path: Path) -> None:
+def test_preflight_prints_every_finding(tune: Tune, tmp_path: Path) -> None:
     good = tune("action=preflight")
     assert good.returncode == 0
     assert "decode.max_seq_len" in good.stdout
@@ -145,7 +145,7 @@ def test_preflight_says_every_finding_at_once(tune: Tune, tmp_path: Path) -> Non
     assert written(tmp_path) == set()
 
 
-def test_a_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
+def test_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
     done = tune("split.decode_workers=5")
     assert done.returncode == 2
     assert "found" in done.stderr
@@ -153,7 +153,7 @@ def test_a_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
-def test_parse_reads_logs_from_anywhere(tune: Tune) -> None:
+def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
     done = tune("action=parse", f"logs='{PUBLISHED}'")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
@@ -197,7 +197,7 @@ def test_bad_input_is_one_clear_error(
 
 
 @pytest.mark.slow
-def test_a_study_that_its_budget_ends_tells_what_it_found(tune: Tune, tmp_path: Path) -> None:
+def test_study_ended_by_its_budget_prints_its_best(tune: Tune, tmp_path: Path) -> None:
     budget = ("study.n_trials=8", "study.parallel=2", "study.max_gpu_hours=120")
     done = tune("+sweep=pd_split", "load.min_duration_s=120.0", "load.concatenate_permutation=false", *budget)
     assert done.returncode == 3
@@ -209,7 +209,7 @@ def test_a_study_that_its_budget_ends_tells_what_it_found(tune: Tune, tmp_path: 
 
 
 @pytest.mark.slow
-def test_help_and_cfg_work_as_hydra_users_expect(tune: Tune, tmp_path: Path) -> None:
+def test_help_and_cfg_work_as_in_hydra(tune: Tune, tmp_path: Path) -> None:
     text = tune("--help")
     assert text.returncode == 0
     assert "+sweep=pd_split" in text.stdout
@@ -221,7 +221,7 @@ def test_help_and_cfg_work_as_hydra_users_expect(tune: Tune, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_sweep_and_options_from_a_config_dir(tune: Tune, tmp_path: Path) -> None:
+def test_config_dir_adds_sweeps_and_options(tune: Tune, tmp_path: Path) -> None:
     (tmp_path / "mine" / "sweep").mkdir(parents=True)
     (tmp_path / "mine" / "slo").mkdir()
     (tmp_path / "mine" / "sweep" / "rate.yaml").write_text(
@@ -239,7 +239,7 @@ def test_a_sweep_and_options_from_a_config_dir(tune: Tune, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_study_that_the_same_command_finishes(tmp_path: Path) -> None:
+def test_study_resumes_after_ctrl_c(tmp_path: Path) -> None:
     study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=200", "study.parallel=2"]
     running = subprocess.Popen(
         study, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -268,7 +268,7 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_finishes(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_killed_study_is_finished_by_the_same_command(tmp_path: Path) -> None:
+def test_study_resumes_after_a_kill(tmp_path: Path) -> None:
     study = [sys.executable, "-m", "tune", "+sweep=pd_split", "study.n_trials=12", *SHORT]
     running = subprocess.Popen(
         study, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

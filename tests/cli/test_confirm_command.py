@@ -19,14 +19,14 @@ STUDY = (
 CONFIRM = ("action=confirm", "study.name=pd_split-sim", "confirm.configurations=2", "confirm.repeats=2")
 
 
-def test_a_study_that_is_not_there_is_named(tune: Tune) -> None:
+def test_missing_study_is_named(tune: Tune) -> None:
     done = tune("action=confirm", "study.name=nowhere")
     assert done.returncode == 2
     assert "runs/nowhere: no study there" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> None:
+def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> None:
     study = tune(*STUDY)
     assert study.returncode == 0, study.stderr
     page = tmp_path / "reports" / "pd_split-sim" / "index.html"
@@ -35,7 +35,9 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
     elsewhere = tune(*CONFIRM, "cluster=local")
     assert elsewhere.returncode == 2
     assert "this command says 'local'" in elsewhere.stderr
-    assert "Expected its own place: python -m tune action=confirm study.name=pd_split-sim" in elsewhere.stderr
+    assert (
+        "Expected its own backend: python -m tune action=confirm study.name=pd_split-sim" in elsewhere.stderr
+    )
 
     done = tune(*CONFIRM)
     assert done.returncode == 0, done.stderr
@@ -67,15 +69,13 @@ def test_a_study_is_confirmed_resumed_and_shown(tune: Tune, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_jobs_of_a_real_slurm_confirm_a_trial_of_theirs(
-    start: Start, slurm: SlurmRack, tmp_path: Path
-) -> None:
+def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     bracket = ("load.rate_range_qps=[100.0,100.0]", "load.resolution=0.5")
-    asked = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
-    first = start(*slurm.words, *asked, "study.name=one")
+    words = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
+    first = start(*slurm.words, *words, "study.name=one")
     said = printed(first)
     assert first.returncode == 0, said
-    where = [word for word in asked if word.startswith("cluster.")]
+    where = [word for word in words if word.startswith("cluster.")]
     again = start(*slurm.words, *where, "action=confirm", "study.name=one", "confirm.repeats=2")
     said = printed(again)
     assert again.returncode == 0, said

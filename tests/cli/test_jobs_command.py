@@ -43,7 +43,7 @@ def tune(tmp_path: Path, slurm: FakeSlurm) -> Tune:
 
 
 @pytest.mark.slow
-def test_a_job_is_seen_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> None:
+def test_job_is_listed_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> None:
     submitted = tune(*RUN)
     assert submitted.returncode == 3, submitted.stderr
     assert "1 of this study's trials wait or run" in submitted.stderr
@@ -78,9 +78,7 @@ def test_a_job_is_seen_followed_and_cancelled(tune: Tune, slurm: FakeSlurm) -> N
 
 
 @pytest.mark.slow
-def test_when_slurm_is_silent_status_says_what_it_knows_and_cancel_does_nothing(
-    tune: Tune, slurm: FakeSlurm
-) -> None:
+def test_silent_slurm_leaves_status_readable_and_cancels_nothing(tune: Tune, slurm: FakeSlurm) -> None:
     tune(*RUN)
     for program in ("squeue", "scontrol"):
         slurm.fail(program, "Unable to contact slurm controller")
@@ -92,7 +90,7 @@ def test_when_slurm_is_silent_status_says_what_it_knows_and_cancel_does_nothing(
 
 
 @pytest.mark.slow
-def test_what_only_slurm_has_is_refused_elsewhere(tune: Tune) -> None:
+def test_cancel_and_logs_are_refused_without_jobs_or_processes(tune: Tune) -> None:
     assert tune(*ONE, "load.min_duration_s=60.0", "load.concatenate_permutation=false").returncode == 0
     cancelled = tune("action=cancel", *ONE)
     assert cancelled.returncode == 2
@@ -106,7 +104,7 @@ def test_what_only_slurm_has_is_refused_elsewhere(tune: Tune) -> None:
 
 
 @pytest.mark.slow
-def test_logs_of_this_machine_end_with_the_process_that_ran_the_study(tune: Tune, tmp_path: Path) -> None:
+def test_local_logs_end_with_the_process_of_the_study(tune: Tune, tmp_path: Path) -> None:
     assert tune(*ONE, "load.min_duration_s=60.0", "load.concatenate_permutation=false").returncode == 0
     root = tmp_path / "runs" / "one"
     record = root / "study.json"
@@ -121,7 +119,7 @@ def test_logs_of_this_machine_end_with_the_process_that_ran_the_study(tune: Tune
 
 
 @pytest.mark.slow
-def test_preflight_asks_the_cluster_too(tune: Tune, slurm: FakeSlurm) -> None:
+def test_preflight_includes_the_clusters_answer(tune: Tune, slurm: FakeSlurm) -> None:
     words = ("action=preflight", "cluster=slurm", "cluster.partition=small", "split.decode_workers=5")
     done = tune(*words)
     assert done.returncode == 1

@@ -19,7 +19,7 @@ from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
 
 @pytest.mark.slow
-def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Path) -> None:
+def test_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Path) -> None:
     process = start("cluster=local")
     assert "stack=dynamo_v1_mocker, or hardware.nodes=1" in printed(process)
     assert process.returncode == 2
@@ -28,7 +28,7 @@ def test_real_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("dynamo")  # two at once would hear of each other instead
-def test_without_dynamo_it_says_how_to_install_it(start: Start) -> None:
+def test_missing_dynamo_says_how_to_install_it(start: Start) -> None:
     process = start(*SMALL, "cluster.dynamo_venv=/nowhere")
     assert "make dynamo" in printed(process)
     assert process.returncode == 2
@@ -42,7 +42,7 @@ CUT = (
 
 
 @pytest.mark.slow
-def test_a_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...], tmp_path: Path) -> None:
+def test_trial_on_real_dynamo_is_measured(start: Start, dynamo: tuple[str, ...], tmp_path: Path) -> None:
     process = start(*SMALL, *CUT, *dynamo)
     said = printed(process)
     assert process.returncode == 0, said
@@ -76,7 +76,7 @@ CAPACITY = (
 
 
 @pytest.mark.slow
-def test_the_highest_rate_is_found_on_one_real_deployment(
+def test_capacity_is_found_on_one_real_deployment(
     start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, *CAPACITY, *dynamo)
@@ -114,7 +114,7 @@ def asks(folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_process_that_dies_in_mid_run_fails_the_trial(
+def test_process_that_dies_during_a_run_fails_the_trial(
     name: str, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, *dynamo)
@@ -129,7 +129,7 @@ def test_a_process_that_dies_in_mid_run_fails_the_trial(
 
 
 @pytest.mark.slow
-def test_a_study_on_real_dynamo_ends_with_a_report(
+def test_study_on_real_dynamo_ends_with_a_report(
     start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Two splits of three nodes; 60 queries cannot show that a p99 holds, so the answer is no."""
@@ -165,7 +165,7 @@ def test_a_study_on_real_dynamo_ends_with_a_report(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_interrupted_or_killed_it_leaves_no_process_and_a_record(
+def test_interrupted_or_killed_trial_leaves_a_record_and_no_process(
     number: signal.Signals, code: int, start: Start, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*SMALL, "load.min_duration_s=120.0", *dynamo)

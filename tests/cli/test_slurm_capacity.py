@@ -1,4 +1,4 @@
-"""A study on a cluster, unless told otherwise: each trial is one deployment, asked for its highest rate.
+"""A study on a cluster, without load.mode: each trial is one deployment, searched for its capacity.
 
 Real Slurm, real Dynamo with mock engines, real LoadGen.
 """
@@ -26,12 +26,12 @@ SEARCHED = (
 
 
 @pytest.mark.slow
-def test_a_study_finds_the_highest_rate_of_each_deployment(
+def test_study_on_slurm_finds_the_capacity_of_each_deployment(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Two splits in one job, which starts anew only what differs."""
-    asked = (*slurm.words, *small(queries=500, seconds=5), *SEARCHED, *dynamo, "study.trials_per_job=2")
-    process = start(*sweep(tmp_path, SPLIT, RATE, mode=None), *asked)
+    words = (*slurm.words, *small(queries=500, seconds=5), *SEARCHED, *dynamo, "study.trials_per_job=2")
+    process = start(*sweep(tmp_path, SPLIT, RATE, mode=None), *words)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert len(job_ids(tmp_path)) == 1

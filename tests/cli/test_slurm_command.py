@@ -16,7 +16,7 @@ from tune.records.scrapes import METRICS_FILE, read_metrics, total
 pytestmark = pytest.mark.slow
 
 
-def test_two_splits_in_parallel_end_with_a_report(
+def test_two_parallel_splits_end_with_a_report(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Forty queries cannot show that a p99 holds, so the answer is no."""
@@ -36,7 +36,7 @@ def test_two_splits_in_parallel_end_with_a_report(
     assert len(job_ids(tmp_path)) == 2
 
 
-def test_one_trial_on_all_nodes(
+def test_one_trial_runs_on_all_nodes(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Besides, this machine's folder for temporary files is no node's, and of the nodes' none is left."""
@@ -59,7 +59,7 @@ def test_one_trial_on_all_nodes(
     assert not list(tmp_path.glob("runs/*/jobs/*/scratch*"))
 
 
-def test_an_engine_that_is_killed_on_its_node(
+def test_killed_engine_fails_the_trial(
     start: Start, slurm: SlurmRack, dynamo: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = start(*slurm.words, *small(queries=300, seconds=60), *dynamo)

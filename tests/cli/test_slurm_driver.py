@@ -1,4 +1,4 @@
-"""cluster=slurm and the driver's life: killed, interrupted, once, cancelled. Stubs in place of Dynamo."""
+"""cluster=slurm and its driver: killed, interrupted, once, cancelled. Stubs replace Dynamo."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow
 SOON = small(queries=60, seconds=8)
 
 
-def test_killed_in_mid_job_it_collects_the_result_once(
-    start: Start, slurm: SlurmRack, tmp_path: Path
-) -> None:
+def test_driver_killed_during_a_job_collects_it_once(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     words = (*slurm.words, *SOON, *stubbed(tmp_path / "stub"))
     process = start(*words)
     await_asking(tmp_path)
@@ -39,7 +37,9 @@ def test_killed_in_mid_job_it_collects_the_result_once(
     assert len(outcome["attempts"]) == 1
 
 
-def test_killed_and_resumed_after_the_job_has_ended(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_killed_driver_collects_a_job_that_ended_meanwhile(
+    start: Start, slurm: SlurmRack, tmp_path: Path
+) -> None:
     words = (*slurm.words, *small(), *stubbed(tmp_path / "stub"))
     process = start(*words)
     await_asking(tmp_path)
@@ -53,7 +53,7 @@ def test_killed_and_resumed_after_the_job_has_ended(start: Start, slurm: SlurmRa
     assert outcomes(tmp_path)[0]["status"] == "measured"
 
 
-def test_interrupted_once_it_waits_for_its_job(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_driver_interrupted_once_waits_for_its_job(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     process = start(*slurm.words, *SOON, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     (job,) = job_ids(tmp_path)
@@ -66,7 +66,7 @@ def test_interrupted_once_it_waits_for_its_job(start: Start, slurm: SlurmRack, t
     assert outcomes(tmp_path)[0]["status"] == "measured"
 
 
-def test_interrupted_twice_it_leaves_the_job_and_the_next_collects(
+def test_driver_interrupted_twice_leaves_the_job_to_the_next(
     start: Start, slurm: SlurmRack, tmp_path: Path
 ) -> None:
     words = (*slurm.words, *SOON, *stubbed(tmp_path / "stub"))
@@ -75,12 +75,12 @@ def test_interrupted_twice_it_leaves_the_job_and_the_next_collects(
     (job,) = job_ids(tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.stdout
-    heard = ""
-    while "Ctrl-C once more" not in heard:
+    printed = ""
+    while "Ctrl-C once more" not in printed:
         line = process.stdout.readline()
-        assert line, heard
-        heard += line
-    assert f"job {job}" in heard.partition("no further trial")[2]
+        assert line, printed
+        printed += line
+    assert f"job {job}" in printed.partition("no further trial")[2]
     process.send_signal(signal.SIGINT)
     assert finish(process) == 130
     assert slurm.jobs() == (job,)
@@ -105,7 +105,7 @@ def test_once_submits_and_the_next_call_collects(start: Start, slurm: SlurmRack,
     assert outcomes(tmp_path)[0]["status"] == "measured"
 
 
-def test_cancel_ends_what_runs(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_cancel_ends_running_jobs(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     words = (*slurm.words, *small(queries=300, seconds=60), *stubbed(tmp_path / "stub"))
     process = start(*words)
     await_asking(tmp_path)
@@ -121,15 +121,13 @@ def test_cancel_ends_what_runs(start: Start, slurm: SlurmRack, tmp_path: Path) -
     assert "CANCELLED" in (record(attempt).error or "")
 
 
-def test_killed_it_goes_on_in_the_allocation_that_it_had(
-    start: Start, slurm: SlurmRack, tmp_path: Path
-) -> None:
-    asked = (*sweep(tmp_path, SPLIT), *slurm.words, *small(), *stubbed(tmp_path / "stub"))
-    process = start(*asked, "study.trials_per_job=2")
+def test_killed_driver_resumes_in_its_allocation(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    words = (*sweep(tmp_path, SPLIT), *slurm.words, *small(), *stubbed(tmp_path / "stub"))
+    process = start(*words, "study.trials_per_job=2")
     await_asking(tmp_path)
     process.send_signal(signal.SIGKILL)
     finish(process)
-    again = start(*asked, "study.trials_per_job=2")
+    again = start(*words, "study.trials_per_job=2")
     said = printed(again)
     assert again.returncode == 1, said
     assert len(job_ids(tmp_path)) == 1

@@ -39,7 +39,7 @@ def error_of(folder: Path) -> str:
         ("g01", "tune.client", "load client"),
     ],
 )
-def test_a_process_that_is_killed_on_its_node(
+def test_killed_process_fails_the_attempt(
     victim: tuple[str, str, str], start: Start, slurm: SlurmRack, tmp_path: Path
 ) -> None:
     node, part, blamed = victim
@@ -52,7 +52,7 @@ def test_a_process_that_is_killed_on_its_node(
     assert error_of(tmp_path) in said
 
 
-def test_a_step_of_a_worker_that_is_killed(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_killed_worker_step_fails_the_attempt(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     kill_on(slurm, "g01", "--job-name=prefill_w1")
@@ -61,8 +61,8 @@ def test_a_step_of_a_worker_that_is_killed(start: Start, slurm: SlurmRack, tmp_p
     assert "prefill_w1" in error_of(tmp_path)
 
 
-def test_an_orchestrator_that_is_killed(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
-    """With its guardian, so that nobody on the rack can tell; the driver does, with what Slurm says."""
+def test_killed_orchestrator_loses_the_attempt(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    """Kill its supervisor, too: no process on the rack can report it, so the driver does."""
     process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     batch = [process for process, command in slurm.processes("g01").items() if "submitit" in command]
@@ -73,7 +73,7 @@ def test_an_orchestrator_that_is_killed(start: Start, slurm: SlurmRack, tmp_path
     assert "FAILED" in error_of(tmp_path)
 
 
-def test_a_worker_that_never_comes_up(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_worker_that_never_starts_fails_the_attempt(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     stubs = stubbed(tmp_path / "stub", unregistered=["decode"])
     process = start(*slurm.words, *LONG, *stubs, "cluster.deadlines.quiet_s=3.0")
     said = printed(process)
@@ -82,7 +82,7 @@ def test_a_worker_that_never_comes_up(start: Start, slurm: SlurmRack, tmp_path: 
     assert "decode_w0" in error_of(tmp_path)
 
 
-def test_a_worker_that_is_deaf_is_killed_in_the_end(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_worker_that_ignores_sigterm_is_killed(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     stubs = stubbed(tmp_path / "stub", deaf=["prefill"])
     process = start(*slurm.words, *small(), *stubs, "cluster.deadlines.stop_s=1.0")
     said = printed(process)
@@ -90,7 +90,7 @@ def test_a_worker_that_is_deaf_is_killed_in_the_end(start: Start, slurm: SlurmRa
     assert outcomes(tmp_path)[0]["status"] == "measured"
 
 
-def test_scancel(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_scancel_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     slurm.run("scancel", *job_ids(tmp_path))
@@ -100,7 +100,7 @@ def test_scancel(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     assert "preempt" not in error_of(tmp_path)
 
 
-def test_preemption(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_preemption_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     process = start(*slurm.words, *LONG, *stubbed(tmp_path / "stub"))
     await_asking(tmp_path)
     nodes = ("--exclusive", f"--nodes={COUNT}", f"--output={tmp_path}/other.out")
@@ -112,7 +112,7 @@ def test_preemption(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     slurm.wait(lambda: not slurm.jobs(), 30, "end of the job that came first")
 
 
-def test_the_time_limit(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_time_limit_is_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     """Slurm looks every 30 s whom to warn: here at least half a minute before the limit."""
     limit = ("cluster.time_limit=0:02:00", "cluster.signal_s=60")
     process = start(*slurm.words, *small(queries=600, seconds=120), *stubbed(tmp_path / "stub"), *limit)
@@ -121,10 +121,10 @@ def test_the_time_limit(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     assert "time limit" in error_of(tmp_path)
 
 
-def test_nodes_that_die(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+def test_dead_nodes_are_recorded(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     """Two trials at once: one loses the node of a worker, the other its head node and all who could tell."""
-    asked = sweep(tmp_path, SPLIT)
-    process = start(*asked, *slurm.words, *LONG, *stubbed(tmp_path / "stub"), "study.parallel=2")
+    words = sweep(tmp_path, SPLIT)
+    process = start(*words, *slurm.words, *LONG, *stubbed(tmp_path / "stub"), "study.parallel=2")
     await_asking(tmp_path, 2)
     heads = {(attempt / "nodes").read_text().split()[0]: attempt for attempt in attempts(tmp_path)}
     assert set(heads) == {"g01", "g04"}

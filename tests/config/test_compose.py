@@ -26,7 +26,7 @@ OPTIONS = [
 SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 
 
-def test_the_default_is_the_published_configuration() -> None:
+def test_default_is_the_published_configuration() -> None:
     composed = compose_overrides([]).settings
     assert (composed.model.name, composed.model.layers) == ("llama3.1-405b-fp4", 126)
     assert (composed.hardware.nodes, composed.hardware.gpus_per_node, composed.hardware.gpus) == (18, 4, 72)
@@ -44,19 +44,19 @@ def test_the_default_is_the_published_configuration() -> None:
 
 
 @pytest.mark.parametrize(("words", "parallel"), [([], 16), (["cluster=local"], 1), (["cluster=slurm"], 1)])
-def test_how_many_trials_run_at_once_suits_the_place_unless_told(words: list[str], parallel: int) -> None:
+def test_parallel_trials_suit_the_backend_unless_set(words: list[str], parallel: int) -> None:
     assert compose_overrides(words).settings.parallel == parallel
     assert compose_overrides([*words, "study.parallel=3"]).settings.parallel == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_shipped_option_composes(option: str) -> None:
+def test_shipped_option_composes(option: str) -> None:
     assert compose_overrides([option]).settings.trial_spec.trial_id
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> None:
+def test_shipped_sweep_composes_and_binds_the_baseline(sweep: str) -> None:
     composition = compose_overrides([f"+sweep={sweep}"])
     composed = composition.settings
     assert composition.study_name == f"{sweep}-sim"
@@ -69,7 +69,7 @@ def test_every_shipped_sweep_composes_and_binds_the_incumbent(sweep: str) -> Non
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_most_of_every_shipped_space_can_run(sweep: str) -> None:
+def test_most_of_a_shipped_space_can_run(sweep: str) -> None:
     composed = compose_overrides([f"+sweep={sweep}"]).settings
     assert composed.sweep is not None
     draw, runnable = random.Random(1), 0
@@ -88,7 +88,7 @@ def _drawn(dimension: Dimension, draw: random.Random) -> Value:
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_every_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
+def test_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
     budget = re.compile(
         r"^# Budget: (\d+) trials x (\d+) GPUs x ([\d.]+) h = ([\d,]+) GPU-hours, ", re.MULTILINE
     )
@@ -104,14 +104,14 @@ def test_every_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None
     assert row in (ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8")
 
 
-def test_facts_of_ones_own_cluster_replace_the_reference() -> None:
+def test_own_cluster_facts_replace_the_reference() -> None:
     (finding,) = check_cluster(compose_overrides(["cluster=slurm"]).settings.cluster)
     assert (finding.path, finding.severity) == ("cluster.model_path", "warning")
     named = compose_overrides(["cluster=slurm", "cluster/facts@cluster=gb200_rack"]).settings.cluster
     assert named == compose_overrides(["cluster=slurm"]).settings.cluster
 
 
-def test_a_sweep_chooses_its_search_and_the_command_line_has_the_last_word() -> None:
+def test_command_line_overrides_the_search_of_a_sweep() -> None:
     assert compose_overrides(["+sweep=target_qps"]).settings.search.name == "grid"
     assert compose_overrides(["+sweep=target_qps", "search=random"]).settings.search.name == "random"
 
@@ -142,7 +142,7 @@ BAD = [
     (["load.seed=mlprf"], "load.seed"),
     (["load.dataset.path=/nowhere.csv"], "load.dataset.path: /nowhere.csv cannot be read"),
     (["study.name=../outside"], "study.name: found '../outside'"),
-    (["cluster.calibration=null"], "the simulated rack needs its calibration"),
+    (["cluster.calibration=null"], "cluster=sim needs its calibration"),
     (["+sweep=pd_split", "sweep.space.prefill_workers.path=split.decode_workers"], "already decides"),
     (["+sweep=pd_split", "sweep.space.prefill_workers.path=load.target_qps"], "two dimensions set the same"),
     (["load.mode=closed"], "load.mode: found 'closed'; expected 'fixed'"),
@@ -178,7 +178,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(o) for o, _ in BAD])
-def test_bad_configurations_are_one_clear_error(overrides: list[str], message: str) -> None:
+def test_bad_configuration_is_one_clear_error(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         compose_overrides(overrides)
     assert message in str(caught.value)
@@ -210,7 +210,7 @@ CONFIGURATIONS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=[" ".join(o) or "default" for o in CONFIGURATIONS])
-def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]) -> None:
+def test_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]) -> None:
     composed = compose_overrides(overrides).settings
     again = compose_overrides(trial_overrides(composed.trial_spec, composed)).settings
     assert again.trial_spec == composed.trial_spec
@@ -218,7 +218,7 @@ def test_the_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]
     assert again.cluster == composed.cluster
 
 
-def test_a_search_for_the_rate_keeps_to_what_the_sweep_would_vary_it_in() -> None:
+def test_capacity_search_keeps_to_the_rates_of_the_sweep() -> None:
     def composed(*overrides: str) -> Settings:
         return compose_overrides(["+sweep=pd_split", "load.mode=capacity", *overrides]).settings
 
@@ -249,16 +249,14 @@ LIVE = ("cluster=local", "stack=dynamo_v1_mocker")
         (("+sweep=pd_split", "load.mode=capacity"), "capacity"),
     ],
 )
-def test_a_deployment_that_took_long_to_come_up_is_asked_for_its_highest_rate(
-    overrides: tuple[str, ...], mode: str
-) -> None:
+def test_real_deployments_search_for_their_capacity(overrides: tuple[str, ...], mode: str) -> None:
     settings = compose_overrides(overrides).settings
     assert settings.load.mode == mode
     if settings.sweep and mode == "capacity":
         assert (settings.load.rate_range_qps, "target_qps" in settings.sweep.space) == ((6.0, 26.0), False)
 
 
-def test_the_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
+def test_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
     lengths = tmp_path / "my lengths.csv"
     lengths.write_text("input_tokens,output_tokens\n" + "100,10\n" * 8313)
     override = f"load.dataset.path='{lengths}'"
@@ -298,5 +296,5 @@ def test_any_text_and_number_survive_the_override_grammar(texts: list[str], numb
     assert again.trial_spec == spec
 
 
-def test_the_reference_breaks_no_rule() -> None:
+def test_reference_breaks_no_rule() -> None:
     assert not [f for f in check(compose_overrides([]).settings.trial_spec) if f.severity == "error"]

@@ -114,7 +114,6 @@ BROKEN = {
     "not text": (b"\xff\xfe\x00", "Invalid JSON"),
     "a list": ("[]", "should be an object"),
     "no status": (json.dumps({k: v for k, v in GOOD.items() if k != "status"}), "status: Field required"),
-    "another schema": (json.dumps(GOOD | {"schema": 2}), "schema: Input should be 1"),
     "unknown status": (json.dumps(GOOD | {"status": "done"}), "status: Input should be"),
     "an extra key": (json.dumps(GOOD | {"score": 1}), "score: Extra inputs are not permitted"),
     "a text for a number": (json.dumps(GOOD | {"gpus": "72"}), "gpus: Input should be a valid integer"),
@@ -144,8 +143,32 @@ def test_a_damaged_outcome_says_what_to_do(kind, tmp_path):
     assert path.exists()
 
 
+@pytest.mark.parametrize(
+    ("schema", "writer", "says"),
+    [
+        (
+            1,
+            {"versions": {"tune": "0.1.0"}},
+            "written by tune 0.1.0 in schema 1; this version reads schema 2",
+        ),
+        (1, {"provenance": {"versions": {"tune": "0.1.0"}}}, "written by tune 0.1.0 in schema 1"),
+        (1, {"provenance": {}}, "written by an earlier version of tune in schema 1"),
+        (3, {"provenance": {}}, "written by a later version of tune in schema 3"),
+    ],
+)
+def test_outcome_of_another_version_says_which_and_what_to_do(schema, writer, says, tmp_path):
+    path = tmp_path / "study" / "0123456789ab" / "outcome.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(GOOD | {"schema": schema} | writer))
+    with pytest.raises(ConfigurationError) as raised:
+        StudyFolder(tmp_path / "study").outcomes()
+    assert says in str(raised.value)
+    assert "study.name=NAME" in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
 def test_a_damaged_study_and_spec_name_their_file(tmp_path):
-    (tmp_path / "study.json").write_text('{"schema": 1}')
+    (tmp_path / "study.json").write_text('{"schema": 2}')
     (tmp_path / "spec.json").write_text("{}")
     with pytest.raises(
         ResumableError, match=r"study\.json: not a readable study\.json \(name: Field required"

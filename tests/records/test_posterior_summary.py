@@ -21,7 +21,7 @@ from tune.records.proposals import Proposal, append_proposal, read_proposals
 
 WIDE, NARROW = Interval(low=0.5, median=1.0, high=2.0), Interval(low=0.9, median=0.95, high=1.0)
 BELIEF = PosteriorSummary(
-    schema=1,
+    schema=2,
     trials_observed=1,
     parameters=(ParameterPosterior(name="prefill_scale", prior=WIDE, posterior=NARROW),),
     hypotheses=(HypothesisPosterior(name="slow decode worker", prior_frac=0.3, posterior_frac=0.1),),
@@ -45,7 +45,7 @@ def test_a_study_without_one_has_none(tmp_path: Path) -> None:
 
 
 def test_a_torn_one_is_named(tmp_path: Path) -> None:
-    (tmp_path / "posterior.json").write_text('{"schema": 1, "trials_t')
+    (tmp_path / "posterior.json").write_text('{"schema": 2, "trials_t')
     with pytest.raises(ResumableError, match=r"posterior\.json"):
         read_posterior(tmp_path)
 

@@ -1,21 +1,31 @@
-"""What a budget leaves."""
+"""GPU-hours: what trials are expected to cost, and what a budget leaves."""
 
 from __future__ import annotations
 
 import pytest
 from support.outcomes import measured
 
-from tune.study.budget import remaining_trials
+from tune.config import compose_overrides
+from tune.study.budget import RUNS_PER_CAPACITY_SEARCH, forecast_gpu_hours, remaining_trials
+from tune.study.confirmation_candidates import ConfirmationCandidate
 
 
 @pytest.mark.parametrize(("budget_gpu_hours", "follow"), [(None, 6), (1000.0, 6), (220.0, 3), (90.0, -1)])
-def test_of_a_budget_as_many_follow_as_the_dearest_would_leave(
-    budget_gpu_hours: float | None, follow: int
-) -> None:
+def test_budget_leaves_trials_at_the_cost_of_the_dearest(budget_gpu_hours: float | None, follow: int) -> None:
     """Of 220 GPU-hours 60 are spent, and the next takes 40."""
-    done = [
+    outcomes = [
         measured(number).model_copy(update={"trial_id": f"t{number}", "gpu_hours": hours})
         for number, hours in enumerate((20.0, 40.0))
     ]
-    assert remaining_trials(range(2, 3), 9, budget_gpu_hours, done) == follow
+    assert remaining_trials(range(2, 3), 9, budget_gpu_hours, outcomes) == follow
     assert remaining_trials(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"
+
+
+def test_study_and_confirmation_price_a_capacity_search_alike() -> None:
+    fixed = compose_overrides(["cluster.calibration.bring_up_s=0"]).settings
+    capacity = compose_overrides(["cluster.calibration.bring_up_s=0", "load.mode=capacity"]).settings
+    before_study = forecast_gpu_hours(capacity, 1) / forecast_gpu_hours(fixed, 1)
+    trial = measured(0)
+    before_confirmation = ConfirmationCandidate(trial, ()).gpu_hours / trial.attempts[-1].gpu_hours
+    assert before_study == pytest.approx(RUNS_PER_CAPACITY_SEARCH)
+    assert before_confirmation == pytest.approx(RUNS_PER_CAPACITY_SEARCH)

@@ -9,19 +9,11 @@ from shutil import copytree
 
 import pytest
 from support.studies import (
-    CountingSimulator as Wrapped,
-)
-from support.studies import (
-    FailingBackend as Broken,
-)
-from support.studies import (
-    ignore_submission as nothing,
-)
-from support.studies import (
-    reproducible_fields as figures,
-)
-from support.studies import (
-    run_composed_study as play,
+    CountingSimulator,
+    FailingBackend,
+    ignore_submission,
+    reproducible_fields,
+    run_composed_study,
 )
 
 from tune.analysis.ranking import rank
@@ -33,14 +25,11 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
 from tune.spec.trial import TrialSpec
-from tune.study.confirm_winners import (
+from tune.study.confirm_winners import confirmed, gpu_hours_ahead, require_complete, run_repeats
+from tune.study.confirmation_candidates import (
     ConfirmationCandidate,
-    confirmed,
-    gpu_hours_ahead,
     pin_repeats,
-    require_complete,
     require_confirmable,
-    run_repeats,
     select_candidates,
     settings_for,
 )
@@ -59,24 +48,24 @@ AGAIN = ("confirm.configurations=2", "confirm.repeats=2", "study.parallel=1")
 NAME = "pd_split-sim"
 
 
-class FailsOnce(Broken):
-    """A world in which the first attempt fails."""
+class FailsOnce(FailingBackend):
+    """Fail the first attempt."""
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         if self.submitted:
-            return Wrapped.submit(self, spec, attempt)
+            return CountingSimulator.submit(self, spec, attempt)
         self.lost = super().submit(spec, attempt)
         return self.lost
 
     def poll(self, handle: str) -> AttemptState:
-        return super().poll(handle) if handle == self.lost else Wrapped.poll(self, handle)
+        return super().poll(handle) if handle == self.lost else CountingSimulator.poll(self, handle)
 
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs folder of a study at fixed rates."""
     runs = tmp_path_factory.mktemp("runs")
-    play(runs, FIXED)
+    run_composed_study(runs, FIXED)
     return runs
 
 
@@ -92,33 +81,35 @@ def chosen(runs: Path, *words: str) -> tuple[ConfirmationCandidate, ...]:
     return select_candidates(study, record, compose_overrides(words).settings.confirm)
 
 
-def confirm(runs: Path, *words: str, backend: Wrapped | None = None) -> tuple[list[Outcome], Confirmation]:
+def confirm(
+    runs: Path, *words: str, backend: CountingSimulator | None = None
+) -> tuple[list[Outcome], Confirmation]:
     composition = compose_overrides((*AGAIN, *words))
     study = StudyFolder(runs / NAME)
     record = study.read_study()
     assert record
     picked = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(picked[0], composition.settings)
-    asked = pin_repeats(record, picked, settings, composition.overrides)
+    requested = pin_repeats(record, picked, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
-    heard: list[Outcome] = []
+    outcomes: list[Outcome] = []
     with (
-        open_study(repeats_root(study.root), asked) as folder,
-        backend or Wrapped(composition, nothing) as running,
+        open_study(repeats_root(study.root), requested) as folder,
+        backend or CountingSimulator(composition, ignore_submission) as running,
     ):
         candidates = run_repeats(
-            folder, picked, settings, running, overrides=overrides, recorded=heard.append
+            folder, picked, settings, running, overrides=overrides, recorded=outcomes.append
         )
         found = confirmed(study, folder, NAME, candidates, settings.confirm)
     require_complete(candidates)
-    return heard, found
+    return outcomes, found
 
 
-def wrapped(kind: type[Wrapped] = Wrapped) -> Wrapped:
-    return kind(compose_overrides(FIXED), nothing)
+def wrapped(kind: type[CountingSimulator] = CountingSimulator) -> CountingSimulator:
+    return kind(compose_overrides(FIXED), ignore_submission)
 
 
-def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs: Path) -> None:
+def test_best_configurations_are_chosen_with_new_shuffle_seeds(runs: Path) -> None:
     outcomes = StudyFolder(runs / NAME).outcomes()
     best = [row["trial_id"] for row in rank(outcomes) if row["feasible"]]
     assert best
@@ -130,26 +121,26 @@ def test_the_best_are_chosen_apart_from_their_rate_and_asked_in_new_orders(runs:
         assert [again.load.shuffle_seed for again in one.specs] == [100, 200, 300]
         for again in one.specs:
             assert (again.load.mode, again.load.target_qps) == ("capacity", spec.load.target_qps)
-            assert again.model_copy(update={"load": spec.load}) == spec, "nothing is bound anew"
+            assert again.model_copy(update={"load": spec.load}) == spec, "ignore_submission is bound anew"
         assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
 
 
-def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most_of(runs: Path) -> None:
+def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     best, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=2"))
     assert best.output_tps_per_gpu
     assert second.output_tps_per_gpu
     ahead = 1.01 * best.output_tps_per_gpu / second.output_tps_per_gpu
-    told = Interval(low=9.0, median=10.0, high=11.0)
+    interval = Interval(low=9.0, median=10.0, high=11.0)
     trial = TrialPosterior(
         trial_id=second.trial_id,
         number=second.number,
         measured_qps=10.0,
-        simulated_qps=told,
+        simulated_qps=interval,
         standardised_residual=0.0,
         expected_capacity_qps=10.0 * ahead,
     )
     learned = PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_observed=1,
         parameters=(),
         hypotheses=(),
@@ -161,7 +152,7 @@ def test_a_search_that_learned_the_rack_has_those_confirmed_that_it_expects_most
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
-def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -> None:
+def test_trials_that_differ_in_rate_are_one_candidate(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     (best, *others) = chosen(runs, "confirm.configurations=9")
     spec = study.trial(best.trial.trial_id).read_spec()
@@ -176,7 +167,7 @@ def test_another_rate_of_a_configuration_is_no_other_configuration(runs: Path) -
     ]
 
 
-def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
+def test_shuffle_seeds_of_the_study_are_not_used_again(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     spec = study.trials()[0].read_spec()
     assert spec
@@ -185,14 +176,14 @@ def test_an_order_that_the_study_used_is_not_asked_again(runs: Path) -> None:
     assert [again.load.shuffle_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
 
 
-def test_nothing_feasible_is_an_answer(tmp_path: Path) -> None:
-    play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
+def test_study_without_feasible_trial_is_a_negative_result(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
     with pytest.raises(NegativeResult, match="nothing to confirm"):
         chosen(tmp_path)
 
 
-def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
-    play(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
+def test_study_without_limits_cannot_be_confirmed(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
     with pytest.raises(ConfigurationError, match="every limit of this study lifted"):
         chosen(tmp_path)
 
@@ -206,7 +197,7 @@ def test_lifted_limits_have_no_boundary(tmp_path: Path) -> None:
         (("+prefill.extra.some_key=1",), "the command does not change it"),
     ],
 )
-def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
+def test_other_backend_or_changed_trial_is_refused(runs: Path, words: tuple[str, ...], says: str) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     with pytest.raises(ConfigurationError) as refused:
@@ -214,7 +205,7 @@ def test_another_place_or_another_trial_is_refused(runs: Path, words: tuple[str,
     assert says in str(refused.value)
 
 
-def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> None:
+def test_overrides_of_the_study_itself_are_accepted(runs: Path) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     words = (*FIXED, *AGAIN)
@@ -222,7 +213,7 @@ def test_the_command_of_the_study_itself_is_no_other_question(runs: Path) -> Non
     require_confirmable(record, compose_overrides(words).settings, words)
 
 
-def test_repeats_are_not_confirmed(runs: Path) -> None:
+def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
     record = StudyFolder(runs / NAME).read_study()
     assert record
     repeats = record.model_copy(update={"name": f"{NAME}.confirm"})
@@ -230,14 +221,14 @@ def test_repeats_are_not_confirmed(runs: Path) -> None:
         select_candidates(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
 
 
-def test_a_broken_world_ends_it_early(runs: Path) -> None:
-    backend = wrapped(Broken)
+def test_failures_in_a_row_end_the_confirmation(runs: Path) -> None:
+    backend = wrapped(FailingBackend)
     with pytest.raises(ResumableError, match="2 repeats in a row failed"):
         confirm(runs, backend=backend)
     assert backend.submitted == 2
 
 
-def test_a_budget_is_kept(runs: Path) -> None:
+def test_confirmation_stays_within_its_budget(runs: Path) -> None:
     backend = wrapped()
     with pytest.raises(ResumableError, match=r"budget of 0\.5 GPU-hours"):
         confirm(runs, "study.max_gpu_hours=0.5", backend=backend)
@@ -245,7 +236,7 @@ def test_a_budget_is_kept(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs: Path) -> None:
+def test_only_a_lost_repeat_is_measured_again(runs: Path) -> None:
     outcomes, found = confirm(runs)
     assert [outcome.source for outcome in outcomes] == ["confirm"] * 4
     assert [outcome.provenance["params"]["shuffle_seed"] for outcome in outcomes] == [100, 100, 200, 200]
@@ -272,17 +263,17 @@ def test_a_repeat_that_is_lost_is_measured_again_alone_and_to_the_same_end(runs:
     assert json.loads(same.model_dump_json())["configurations"] == [
         json.loads(one.model_dump_json()) for one in found.configurations
     ]
-    assert figures(resumed) == figures(outcomes)
+    assert reproducible_fields(resumed) == reproducible_fields(outcomes)
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: Path) -> None:
+def test_interrupted_confirmation_resumes_and_takes_more_repeats(runs: Path) -> None:
     def interrupt(number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        confirm(runs, backend=Wrapped(compose_overrides(FIXED), interrupt))
+        confirm(runs, backend=CountingSimulator(compose_overrides(FIXED), interrupt))
     picked = chosen(runs, *AGAIN)
     repeats = StudyFolder(runs / f"{NAME}.confirm")
     number, gpu_hours = gpu_hours_ahead(repeats, picked, rerun=False)
@@ -299,7 +290,7 @@ def test_killed_it_goes_on_and_more_repeats_are_added_to_those_on_record(runs: P
 
 
 @pytest.mark.slow
-def test_a_repeat_that_failed_is_told_and_tried_again(runs: Path) -> None:
+def test_failed_repeat_is_reported_and_tried_again(runs: Path) -> None:
     with pytest.raises(ResumableError, match="1 of 2 repeats failed, the last of them: node gb07 is down"):
         confirm(runs, "confirm.configurations=1", backend=wrapped(FailsOnce))
     backend = wrapped()

@@ -65,7 +65,7 @@ class Driver:
             file.write(line + "\n")
 
     @property
-    def heard(self) -> str:
+    def printed(self) -> str:
         said = self.root / "said"
         return said.read_text() if said.exists() else ""
 
@@ -74,7 +74,7 @@ class Driver:
         return StudyFolder(self.root / "runs" / "one")
 
     def start(self) -> multiprocessing.process.BaseProcess:
-        """The study in a process of its own, whose exit code is 0 where it ends as asked for."""
+        """Run the study in a process of its own; its exit code is 0 where the study ends as expected."""
         process = multiprocessing.get_context("fork").Process(target=self._run_as_a_program)
         process.start()
         return process
@@ -119,7 +119,7 @@ def require_each_paid_once(driver: Driver, n_trials: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_is_one_job_a_trial_and_one_at_a_time(driver: MakeDriver) -> None:
+def test_study_submits_one_job_a_trial_one_at_a_time(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3")
     assert study.finish() == 0
     require_each_paid_once(study, 3)
@@ -130,7 +130,7 @@ def test_a_study_is_one_job_a_trial_and_one_at_a_time(driver: MakeDriver) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("instant", ["sbatch", "registered", "squeue"])
-def test_killed_at_any_instant_it_goes_on_and_pays_nothing_twice(driver: MakeDriver, instant: str) -> None:
+def test_killed_study_resumes_and_measures_nothing_twice(driver: MakeDriver, instant: str) -> None:
     study = driver("study.n_trials=3", "study.parallel=2")
     study.slurm.kill_caller_at(instant)
     process = study.start()
@@ -141,7 +141,7 @@ def test_killed_at_any_instant_it_goes_on_and_pays_nothing_twice(driver: MakeDri
 
 
 @pytest.mark.slow
-def test_killed_after_the_record_and_before_the_outcome_it_judges_what_is_there(driver: MakeDriver) -> None:
+def test_recorded_attempt_without_outcome_is_judged(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     process = study.start()
     wait_for(lambda: study.slurm.jobs)
@@ -154,7 +154,7 @@ def test_killed_after_the_record_and_before_the_outcome_it_judges_what_is_there(
 
 
 @pytest.mark.slow
-def test_a_failed_trial_that_was_measured_again_unseen_is_not_run_a_third_time(driver: MakeDriver) -> None:
+def test_retry_that_ended_unobserved_is_not_run_again(driver: MakeDriver) -> None:
     study = driver("study.n_trials=1")
     process = study.start()
     wait_for(lambda: study.slurm.jobs)
@@ -173,7 +173,7 @@ def test_a_failed_trial_that_was_measured_again_unseen_is_not_run_a_third_time(d
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_costs_its_trial_and_not_the_study(driver: MakeDriver) -> None:
+def test_dead_node_fails_its_trial_and_not_the_study(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3")
     process = study.start()
     wait_for(lambda: study.slurm.jobs)
@@ -190,7 +190,7 @@ def test_a_node_that_dies_costs_its_trial_and_not_the_study(driver: MakeDriver) 
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_again_and_again_is_left_until_it_is_asked_for(driver: MakeDriver) -> None:
+def test_trial_that_failed_often_runs_again_only_with_rerun(driver: MakeDriver) -> None:
     study = driver("study.n_trials=1")
     for tries in (1, 2, 3, 3):
         process = study.start()
@@ -205,7 +205,7 @@ def test_a_trial_that_fails_again_and_again_is_left_until_it_is_asked_for(driver
 
 
 @pytest.mark.slow
-def test_rerun_comes_back_to_its_own_attempt_too(driver: MakeDriver) -> None:
+def test_rerun_resumes_its_own_attempt(driver: MakeDriver) -> None:
     study = driver("study.n_trials=1")
     assert study.finish() == 0
     study.words = (*study.words, "rerun=true")
@@ -220,13 +220,13 @@ def test_rerun_comes_back_to_its_own_attempt_too(driver: MakeDriver) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_ctrl_c_waits_for_what_runs_and_begins_nothing(driver: MakeDriver) -> None:
+def test_first_ctrl_c_waits_and_submits_nothing(driver: MakeDriver) -> None:
     study = driver("study.n_trials=4", "study.parallel=2")
     process = study.start()
-    wait_for(lambda: len(study.slurm.jobs) == 2 and "job 102" in study.heard)
+    wait_for(lambda: len(study.slurm.jobs) == 2 and "job 102" in study.printed)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
-    wait_for(lambda: "Ctrl-C: no further trial is begun. Still waiting for job 101" in study.heard)
+    wait_for(lambda: "Ctrl-C: no further trial is begun. Still waiting for job 101" in study.printed)
     assert process.is_alive()
     study.nodes.work()
     process.join(30)
@@ -238,31 +238,31 @@ def test_the_first_ctrl_c_waits_for_what_runs_and_begins_nothing(driver: MakeDri
 
 
 @pytest.mark.slow
-def test_the_second_ctrl_c_leaves_the_jobs_running(driver: MakeDriver) -> None:
+def test_second_ctrl_c_leaves_jobs_running(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     process = study.start()
-    wait_for(lambda: study.slurm.jobs and "job 101" in study.heard)
+    wait_for(lambda: study.slurm.jobs and "job 101" in study.printed)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
-    wait_for(lambda: "Ctrl-C once more" in study.heard)
+    wait_for(lambda: "Ctrl-C once more" in study.printed)
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
     assert process.exitcode == 130
     assert study.slurm.jobs["101"]["state"] == "PENDING"
-    assert "Left running: job 101" in study.heard
+    assert "Left running: job 101" in study.printed
     assert study.finish() == 0
     require_each_paid_once(study, 2)
 
 
 @pytest.mark.slow
-def test_once_collects_and_submits_and_never_waits(driver: MakeDriver) -> None:
+def test_once_collects_and_submits_without_waiting(driver: MakeDriver) -> None:
     study = driver("study.n_trials=3", "study.parallel=2", "study.once=true")
     with pytest.raises(ResumableError, match=r"study.once: 2 of this study's trials wait or run"):
         study.run()
     with pytest.raises(ResumableError, match="2 of"):
         study.run()
     assert len(study.slurm.jobs) == 2
-    assert "Left running: job 101" in study.heard
+    assert "Left running: job 101" in study.printed
     study.nodes.work()
     with pytest.raises(ResumableError, match="1 of"):
         study.run()
@@ -272,7 +272,7 @@ def test_once_collects_and_submits_and_never_waits(driver: MakeDriver) -> None:
 
 
 @pytest.mark.slow
-def test_trials_of_a_study_share_allocations(driver: MakeDriver) -> None:
+def test_trials_share_allocations(driver: MakeDriver) -> None:
     study = driver("study.n_trials=5", "study.trials_per_job=3")
     assert study.finish() == 0
     assert len(study.slurm.jobs) == 2
@@ -280,9 +280,9 @@ def test_trials_of_a_study_share_allocations(driver: MakeDriver) -> None:
     assert len(study.nodes.measured) == 5
 
 
-def test_a_study_that_ended_asks_slurm_nothing(driver: MakeDriver) -> None:
+def test_finished_study_does_not_query_slurm(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     assert study.finish() == 0
-    asked = len(study.slurm.asked)
+    queries = len(study.slurm.asked)
     assert len(study.run()) == 2
-    assert len(study.slurm.asked) == asked
+    assert len(study.slurm.asked) == queries

@@ -1,4 +1,4 @@
-"""Studies on the simulated rack: told in order, resumed from any point, honest about what went wrong."""
+"""Studies on the simulated rack: observed in order, resumed from any point, stopped by failures."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.studies import (
-    CountingSimulator as Wrapped,
-)
-from support.studies import (
-    FailingBackend as Broken,
-)
-from support.studies import (
-    ignore_submission as nothing,
-)
-from support.studies import (
-    reproducible_fields as figures,
-)
-from support.studies import (
-    run_composed_study as play,
+    CountingSimulator,
+    FailingBackend,
+    ignore_submission,
+    reproducible_fields,
+    run_composed_study,
 )
 
 from tune.analysis.ranking import rank
@@ -32,85 +24,91 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
-from tune.study.loop import is_locked, open_study, run_trial
+from tune.study.loop import is_running, open_study, run_trial
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 
 
-def test_a_study_gives_the_same_result_again_and_on_any_number_of_processes(tmp_path: Path) -> None:
-    one = play(tmp_path / "one", SPLIT)
-    two = play(tmp_path / "two", SPLIT, Wrapped(compose_overrides(SPLIT), nothing, processes=2))
-    assert figures(one) == figures(two)
+def test_study_is_reproducible_on_any_number_of_processes(tmp_path: Path) -> None:
+    one = run_composed_study(tmp_path / "one", SPLIT)
+    two = run_composed_study(
+        tmp_path / "two", SPLIT, CountingSimulator(compose_overrides(SPLIT), ignore_submission, processes=2)
+    )
+    assert reproducible_fields(one) == reproducible_fields(two)
     assert rank(one) == rank(two)
     names = [StudyFolder(tmp_path / n / "pd_split-sim").read_proposals() for n in ("one", "two")]
     assert names[0] == names[1]
 
 
-def test_trial_0_is_the_incumbent_and_can_be_left_out(tmp_path: Path) -> None:
+def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
     reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
-    first = play(tmp_path / "with", SPLIT)[0]
+    first = run_composed_study(tmp_path / "with", SPLIT)[0]
     assert (first.number, first.source, first.trial_id) == (0, "baseline", reference)
-    without = play(tmp_path / "without", (*SPLIT, "study.baseline=false"))
+    without = run_composed_study(tmp_path / "without", (*SPLIT, "study.baseline=false"))
     assert {outcome.source for outcome in without} == {"tpe"}
 
 
-def test_a_finished_study_runs_nothing_again(tmp_path: Path) -> None:
-    first = play(tmp_path, SPLIT)
-    again = Wrapped(compose_overrides(SPLIT), nothing)
-    told: list[int] = []
-    assert figures(play(tmp_path, SPLIT, again, told)) == figures(first)
+def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
+    first = run_composed_study(tmp_path, SPLIT)
+    again = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    recorded: list[int] = []
+    assert reproducible_fields(run_composed_study(tmp_path, SPLIT, again, recorded)) == reproducible_fields(
+        first
+    )
     assert again.submitted == 0
-    assert told == list(range(10))
+    assert recorded == list(range(10))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [0, 3, 5, 9])
-def test_an_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
+def test_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_at: int) -> None:
     def interrupt(number: int) -> None:
         if number == killed_at:
             raise KeyboardInterrupt
 
-    whole = play(tmp_path / "whole", SPLIT)
+    whole = run_composed_study(tmp_path / "whole", SPLIT)
     with pytest.raises(KeyboardInterrupt):
-        play(tmp_path / "cut", SPLIT, Wrapped(compose_overrides(SPLIT), interrupt))
-    resumed = Wrapped(compose_overrides(SPLIT), nothing)
-    assert figures(play(tmp_path / "cut", SPLIT, resumed)) == figures(whole)
+        run_composed_study(tmp_path / "cut", SPLIT, CountingSimulator(compose_overrides(SPLIT), interrupt))
+    resumed = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    assert reproducible_fields(run_composed_study(tmp_path / "cut", SPLIT, resumed)) == reproducible_fields(
+        whole
+    )
     assert resumed.submitted <= 10 - killed_at, "what was recorded before is not run again"
 
 
-def test_a_proposal_torn_by_a_kill_is_made_again(tmp_path: Path) -> None:
-    whole = play(tmp_path, SPLIT)
+def test_torn_proposal_is_suggested_again(tmp_path: Path) -> None:
+    whole = run_composed_study(tmp_path, SPLIT)
     proposals = tmp_path / "pd_split-sim" / "proposals.jsonl"
     lines = proposals.read_bytes()
     proposals.write_bytes(lines[: lines.rindex(b'"params"')])
-    assert figures(play(tmp_path, SPLIT)) == figures(whole)
+    assert reproducible_fields(run_composed_study(tmp_path, SPLIT)) == reproducible_fields(whole)
     assert proposals.read_bytes() == lines
 
 
-def test_an_attempt_that_ended_unjudged_is_judged_not_run(tmp_path: Path) -> None:
-    whole = play(tmp_path, SPLIT)
+def test_ended_attempt_without_outcome_is_judged_and_not_run(tmp_path: Path) -> None:
+    whole = run_composed_study(tmp_path, SPLIT)
     lost = tmp_path / "pd_split-sim" / whole[6].trial_id / "outcome.json"
     lost.unlink()
-    again = Wrapped(compose_overrides(SPLIT), nothing)
-    assert figures(play(tmp_path, SPLIT, again)) == figures(whole)
+    again = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    assert reproducible_fields(run_composed_study(tmp_path, SPLIT, again)) == reproducible_fields(whole)
     assert again.submitted == 0
     assert lost.exists()
 
 
-def test_an_attempt_torn_by_a_kill_is_run_again_beside_it(tmp_path: Path) -> None:
-    whole = play(tmp_path, SPLIT)
+def test_torn_attempt_is_run_again_beside_it(tmp_path: Path) -> None:
+    whole = run_composed_study(tmp_path, SPLIT)
     trial = tmp_path / "pd_split-sim" / whole[6].trial_id
     (trial / "outcome.json").unlink()
     (trial / "raw" / "1" / "attempt.json").unlink()
-    again = Wrapped(compose_overrides(SPLIT), nothing)
-    assert rank(play(tmp_path, SPLIT, again)) == rank(whole)
+    again = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    assert rank(run_composed_study(tmp_path, SPLIT, again)) == rank(whole)
     assert again.submitted == 1
     assert sorted(path.name for path in (trial / "raw").iterdir()) == ["1", "2"]
 
 
-class Losing(Wrapped):
-    """A world in which every attempt ends without a record."""
+class Losing(CountingSimulator):
+    """Lose every attempt: it ends without a record."""
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         self.submitted += 1
@@ -121,18 +119,20 @@ class Losing(Wrapped):
 
 
 @pytest.mark.slow
-def test_a_lost_attempt_is_a_failure_and_never_an_older_result(tmp_path: Path) -> None:
-    lost = Losing(compose_overrides(SPLIT), nothing)
+def test_lost_attempt_fails_and_hides_no_older_result(tmp_path: Path) -> None:
+    lost = Losing(compose_overrides(SPLIT), ignore_submission)
     with pytest.raises(ResumableError, match="was lost"):
-        play(tmp_path, SPLIT, lost)
+        run_composed_study(tmp_path, SPLIT, lost)
     assert lost.submitted == 4
-    assert {outcome.status for outcome in play(tmp_path, SPLIT)} == {"measured"}
+    assert {outcome.status for outcome in run_composed_study(tmp_path, SPLIT)} == {"measured"}
     with pytest.raises(ResumableError, match="was lost"):
-        play(tmp_path, (*SPLIT, "rerun=true"), Losing(compose_overrides(SPLIT), nothing))
+        run_composed_study(
+            tmp_path, (*SPLIT, "rerun=true"), Losing(compose_overrides(SPLIT), ignore_submission)
+        )
 
 
-def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
-    play(tmp_path, SPLIT)
+def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
     settings = compose_overrides(SHORT).settings
     with (
@@ -143,8 +143,8 @@ def test_a_single_trial_does_not_take_over_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
-def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
-    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     composition = compose_overrides(SPLIT)
     sweep = composition.settings.sweep
     assert sweep is not None
@@ -157,16 +157,16 @@ def test_a_space_in_another_order_is_another_question(tmp_path: Path) -> None:
         pass
 
 
-def test_a_larger_n_trials_goes_on(tmp_path: Path) -> None:
-    play(tmp_path, SPLIT)
-    longer = Wrapped(compose_overrides(SPLIT), nothing)
-    assert len(play(tmp_path, (*SPLIT, "study.n_trials=12"), longer)) == 12
+def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
+    longer = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    assert len(run_composed_study(tmp_path, (*SPLIT, "study.n_trials=12"), longer)) == 12
     assert longer.submitted == 2
 
 
-def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
-    play(tmp_path, SPLIT)
-    assert len(play(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
+def test_smaller_n_trials_keeps_every_trial(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
+    assert len(run_composed_study(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
     record = StudyFolder(tmp_path / "pd_split-sim").read_study()
     assert record is not None
     assert record.n_trials == 10
@@ -187,32 +187,32 @@ def test_asking_for_fewer_trials_forgets_none(tmp_path: Path) -> None:
         ("cluster.calibration.decode_scale=1.5", "cluster.calibration.decode_scale: the study has"),
     ],
 )
-def test_a_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
-    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
+    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
     with pytest.raises(ConfigurationError) as caught:
-        play(tmp_path, (*SPLIT, changed))
+        run_composed_study(tmp_path, (*SPLIT, changed))
     assert message in str(caught.value)
     assert "study.name=NAME" in str(caught.value)
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
-def test_the_number_at_once_is_pinned_as_it_was_resolved() -> None:
+def test_default_parallel_is_pinned_as_a_number() -> None:
     left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
     said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
     assert left_open == said
 
 
-def test_one_process_a_study(tmp_path: Path) -> None:
-    play(tmp_path, (*SPLIT, "study.n_trials=1"))
+def test_one_process_runs_a_study(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     with (tmp_path / "pd_split-sim" / ".lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConfigurationError, match="another process is running this study"):
-            play(tmp_path, SPLIT)
+            run_composed_study(tmp_path, SPLIT)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_refused_by_name(
+def test_file_system_without_locks_is_refused(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
@@ -222,32 +222,32 @@ def test_a_file_system_without_locks_is_refused_by_name(
     (tmp_path / "pd_split-sim" / ".lock").touch()
     monkeypatch.setattr(fcntl, "flock", refused)
     with pytest.raises(ConfigurationError, match=r"\.lock: cannot be locked \(no locks here\)"):
-        play(tmp_path, (*SPLIT, "study.n_trials=1"))
+        run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     with pytest.raises(ConfigurationError, match="expected a file system with flock"):
-        is_locked(tmp_path / "pd_split-sim")
+        is_running(tmp_path / "pd_split-sim")
 
 
-def test_a_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
-    outcome = play(tmp_path, SPLIT)[4]
+def test_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
+    outcome = run_composed_study(tmp_path, SPLIT)[4]
     damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
-    damaged.write_text('{"schema": 1, "trial_id": ')
+    damaged.write_text('{"schema": 2, "trial_id": ')
     with pytest.raises(ResumableError) as caught:
-        play(tmp_path, SPLIT)
+        run_composed_study(tmp_path, SPLIT)
     assert str(damaged) in str(caught.value)
-    assert damaged.read_text() == '{"schema": 1, "trial_id": '
+    assert damaged.read_text() == '{"schema": 2, "trial_id": '
 
 
-def test_a_folder_that_takes_no_records_is_one_clear_error(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        play(blocked, SPLIT)
+        run_composed_study(blocked, SPLIT)
 
 
-def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> None:
+def test_point_that_breaks_a_rule_is_infeasible_and_observed(tmp_path: Path) -> None:
     overrides = ("+sweep=parallelism", "study.n_trials=12", "search=random", *SHORT)
-    backend = Wrapped(compose_overrides(overrides), nothing)
-    outcomes = play(tmp_path, overrides, backend)
+    backend = CountingSimulator(compose_overrides(overrides), ignore_submission)
+    outcomes = run_composed_study(tmp_path, overrides, backend)
     broken = [outcome for outcome in outcomes if outcome.status == "infeasible"]
     assert broken, "a box of parallelism and workers holds splits that do not fit"
     assert backend.submitted == len(outcomes) - len(broken)
@@ -255,33 +255,33 @@ def test_a_point_that_breaks_a_rule_is_infeasible_and_told(tmp_path: Path) -> No
     assert all(outcome.gpu_hours == 0 for outcome in broken)
 
 
-def test_a_broken_world_stops_the_study_and_a_mended_one_goes_on(tmp_path: Path) -> None:
-    broken = Broken(compose_overrides(SPLIT), nothing)
+def test_failures_stop_the_study_and_it_resumes_when_mended(tmp_path: Path) -> None:
+    broken = FailingBackend(compose_overrides(SPLIT), ignore_submission)
     with pytest.raises(ResumableError, match=r"node gb07 is down[\s\S]*run the same command again"):
-        play(tmp_path, SPLIT, broken)
+        run_composed_study(tmp_path, SPLIT, broken)
     assert broken.submitted == 4, "the first batch, no more"
-    mended = play(tmp_path, SPLIT)
+    mended = run_composed_study(tmp_path, SPLIT)
     assert {outcome.status for outcome in mended} == {"measured"}
     assert [attempt.class_ for attempt in mended[0].attempts] == ["failed", "measured"]
     assert mended[0].gpu_hours > 72 * 36 / 3600
 
 
-def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path) -> None:
+def test_batch_beyond_the_budget_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
-        play(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
+        run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
     folder = StudyFolder(tmp_path / "pd_split-sim")
     assert sum(outcome.gpu_hours for outcome in folder.outcomes()) <= 200
-    assert len(play(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
+    assert len(run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
 
 
-def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Path) -> None:
-    outcomes = play(tmp_path, SPLIT)
+def test_overrides_of_a_ranking_row_reproduce_it_exactly(tmp_path: Path) -> None:
+    outcomes = run_composed_study(tmp_path, SPLIT)
     for row in rank(outcomes)[:3]:
         composition = compose_overrides(row["overrides"])
         settings = composition.settings
         with (
             open_study(tmp_path / f"again-{row['rank']}", study_record(settings, "again", ())) as folder,
-            Wrapped(composition, nothing) as backend,
+            CountingSimulator(composition, ignore_submission) as backend,
         ):
             outcome, fresh = run_trial(folder, settings, backend, lambda spec: ())
         assert fresh
@@ -291,13 +291,13 @@ def test_overrides_of_a_ranking_row_reproduce_it_to_the_last_digit(tmp_path: Pat
         assert outcome.model_dump(include=same) == first.model_dump(include=same)
 
 
-def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) -> None:
+def test_single_trial_is_measured_again_only_with_rerun(tmp_path: Path) -> None:
     def measure_once(*more: str) -> tuple[Outcome, bool]:
         composition = compose_overrides([*SHORT, *more])
         settings = composition.settings
         with (
             open_study(tmp_path / "single-sim", study_record(settings, "single-sim", ())) as folder,
-            Wrapped(composition, nothing) as backend,
+            CountingSimulator(composition, ignore_submission) as backend,
         ):
             return run_trial(folder, settings, backend, lambda spec: ())
 
@@ -324,10 +324,10 @@ def test_a_single_trial_is_measured_once_and_again_when_asked(tmp_path: Path) ->
     assert (record.n_trials, record.hardware) == (3, "several, each trial its own")
 
 
-def test_what_lies_on_disk_is_the_interface(tmp_path: Path) -> None:
-    outcomes = play(tmp_path, (*SPLIT, "study.n_trials=2"))
+def test_study_folder_holds_the_documented_files(tmp_path: Path) -> None:
+    outcomes = run_composed_study(tmp_path, (*SPLIT, "study.n_trials=2"))
     study = tmp_path / "pd_split-sim"
-    assert json.loads((study / "study.json").read_text())["schema"] == 1
+    assert json.loads((study / "study.json").read_text())["schema"] == 2
     proposals = [json.loads(line) for line in (study / "proposals.jsonl").read_text().splitlines()]
     fields = {"number", "params", "source", "trial_id", "expected_capacity_qps", "early_stop_below_qps"}
     assert [set(p) for p in proposals] == [fields] * 2

@@ -18,7 +18,7 @@ from tune.study.identity import study_record
 from tune.study.loop import open_study, run_study
 
 
-class CountingSimulator:
+class CountingSimulator(Backend):
     """Run attempts on the simulator and count the submissions.
 
     `before` is called with the number of each submission before it is made.
@@ -28,6 +28,7 @@ class CountingSimulator:
         calibration = composition.settings.cluster.calibration
         assert calibration is not None
         self._simulator: Backend = SimulatorBackend(calibration, processes)
+        self.capabilities = self._simulator.capabilities
         self._before = before
         self.submitted = 0
 

@@ -78,7 +78,7 @@ def learned_study(count: int = 16, seed: int = 3) -> tuple[list[Outcome], list[P
 def posterior_of(trials: tuple[TrialPosterior, ...]) -> PosteriorSummary:
     """Return a posterior with PARAMETERS, two hypotheses and `trials`."""
     return PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_observed=len(trials),
         parameters=tuple(
             ParameterPosterior(name=name, prior=interval(*prior), posterior=interval(*posterior))

@@ -52,7 +52,7 @@ def study(**changes: Any) -> StudyRecord:
     """Return the record of a finished study of the split, run by the simulator."""
     return StudyRecord(
         **{
-            "schema": 1,
+            "schema": 2,
             "name": "pd_split-sim",
             "question": "Which split and which rate give the most output tokens/s per GPU under the SLO?",
             "backend": "sim",
@@ -230,7 +230,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
     )
     return Outcome(
         **{
-            "schema": 1,
+            "schema": 2,
             "trial_id": f"{number:012x}",
             "number": number,
             "source": "baseline" if number == 0 else "tpe",

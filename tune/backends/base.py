@@ -1,60 +1,102 @@
-"""A place to run a trial: submit, poll, cancel."""
+"""Define what a study needs of a backend: run attempts of trials, and declare what it can do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self
 
+from tune.backends.capabilities import Capabilities
 from tune.records.outcome import Probe
 from tune.spec.trial import TrialSpec
 
 AttemptState = Literal["waiting", "running", "ended"]
 
+DEFAULT_POLL_INTERVAL_S = 0.01
+"""Pause between two rounds of `poll` where polling costs next to nothing, in seconds."""
+
 
 class Backend(Protocol):
-    """Runs attempts of trials, each in a folder of its own.
+    """Run attempts of trials, each in a folder of its own.
 
-    An attempt that ended leaves `attempt.json` (AttemptRecord) in its folder, and one folder of raw records
-    a probe. An attempt that ended without `attempt.json` was lost: the world failed, not the point.
+    An attempt that ended leaves `attempt.json` (AttemptRecord) in its folder, and one folder of raw records a
+    probe. An attempt that ended without `attempt.json` was lost: the infrastructure failed, not the
+    configuration.
     """
 
-    def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        """Start an attempt of `spec` in the folder `attempt`; the handle names it from then on."""
+    capabilities: Capabilities
 
-    def poll(self, handle: str) -> AttemptState: ...
+    poll_interval_s: float = DEFAULT_POLL_INTERVAL_S
+    """Pause that callers make between two rounds of `poll`, in seconds."""
+
+    def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """Start an attempt of `spec` in the folder `attempt`; return the handle that names it."""
+
+    def poll(self, handle: str) -> AttemptState:
+        """Return the state of the attempt; advance what waits."""
 
     def cancel(self, handle: str) -> None:
-        """Stop an attempt if it still waits or runs. Cancelling an ended one does nothing."""
+        """Stop an attempt that waits or runs. Cancelling an ended one does nothing."""
 
-    def __enter__(self) -> Self: ...
+    def probes(self, handle: str) -> Sequence[Probe] | None:
+        """Return the probes of an ended attempt, where the backend has measured them already.
+
+        Returns None where the caller has to measure what the attempt left, with `measure_attempt`; raises
+        what that raises.
+        """
+        return None
+
+    def resume(self, attempt: Path) -> str | None:
+        """Return the handle of an attempt that another process submitted, even if it ended meanwhile.
+
+        Returns None where no process had begun to submit it, and always where attempts are not detached.
+        """
+        return None
+
+    def announce_interrupt(self) -> None:
+        """Print, after a first Ctrl-C, what is still waited for and what a second one does."""
+        return
+
+    def __enter__(self) -> Self:
+        """Start to use the backend."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release what the place holds on this machine; nothing is left running here."""
+        """Release what the backend holds on this machine; no process is left running here."""
 
 
-@runtime_checkable
-class MeasuringBackend(Backend, Protocol):
-    """A place that measures where its attempts ran, so that the driver need not."""
+class DetachedJob(Protocol):
+    """Describe one job that works for a study without this process."""
 
-    def measured(self, handle: str) -> Sequence[Probe] | None:
-        """What `measure_attempt` makes of an ended attempt, raising what it raises; None where the process
-        that was to say it is gone."""
+    @property
+    def owed(self) -> tuple[Path, ...]:
+        """Return the folders of the attempts that it has not delivered yet."""
+
+    @property
+    def text(self) -> str:
+        """Return id, state and trials, for a terminal."""
 
 
-@runtime_checkable
-class DetachedBackend(Backend, Protocol):
-    """A place whose attempts go on when this process ends, and are found again by the next one."""
+class JobControl(Protocol):
+    """Observe and cancel the jobs of a study on a detached backend, from any process."""
 
-    poll_s: float
-    """How long to leave it alone between two rounds of `poll`."""
+    def pending(self, study: Path) -> Sequence[DetachedJob]:
+        """Return the jobs of the study in the folder `study` that owe an attempt, the earliest first."""
 
-    def resume(self, attempt: Path) -> str | None:
-        """The handle of an attempt that another process submitted, however far it had come with that; None
-        where it had not begun to. One whose allocation ended is polled as `ended`, with its record."""
+    def cancel(self, study: Path, trial_id: str | None) -> Sequence[DetachedJob]:
+        """Cancel the jobs of the study, or those that owe an attempt of one trial; return the cancelled ones.
 
-    def announce(self) -> None:
-        """Say that the user pressed Ctrl-C, what is still waited for, and what a second one does."""
+        Raises ResumableError where the scheduler refuses, or does not say which jobs there are.
+        """
+
+    def job_log(self, attempt: Path) -> Path | None:
+        """Return the log of the job that runs `attempt`; None where there is none yet."""
+
+    def watch(self, study: Path, attempt: Path, say: Callable[[str], None]) -> Callable[[], bool]:
+        """Return a function that says whether `attempt` has ended or its job is gone.
+
+        `say` receives one line for each change of the job's state.
+        """

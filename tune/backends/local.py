@@ -1,4 +1,4 @@
-"""This machine as a place to run: one attempt at a time, each an orchestrator with its processes."""
+"""Run trials on this machine: one attempt at a time, each an orchestrator with its processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import LOCAL
+from tune.core.locks import lock_name
 from tune.deploy.process_manifest import read_manifest
 from tune.errors import ConfigurationError
 from tune.orchestrator.preflight import require_free_ports, require_programs
@@ -23,16 +25,20 @@ from tune.records.folders import trial_of
 from tune.spec.trial import TrialSpec
 
 LOCK = "tune-local"
+"""Name that one process of tune holds while it runs deployments on this machine."""
 
 _POLL_S = 0.05
+"""Pause between two looks at an orchestrator that is stopping, in seconds."""
 
 
-class LocalBackend:
-    """Attempts wait for each other here, and a second process of tune is refused; `say` hears of the former.
+class LocalBackend(Backend):
+    """Run attempts one after the other, each an orchestrator with its processes.
 
-    `lock` names what only one process may hold at a time: an abstract socket, which ends with its holders and
-    is as wide as the ports of a deployment are, one network namespace.
+    A second process of tune on this machine is refused. `say` prints that attempts wait. `lock` names what
+    one process at a time may hold on this machine: it has the scope of the deployment's ports.
     """
+
+    capabilities = LOCAL
 
     def __init__(self, say: Callable[[str], None], lock: str = LOCK) -> None:
         self._say, self._lock_name = say, lock
@@ -40,31 +46,36 @@ class LocalBackend:
         self._waiting: deque[str] = deque()
         self._current: tuple[str, subprocess.Popen[bytes]] | None = None
         self._cancelled: str | None = None
-        self._told = False
+        self._announced = False
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        """As the protocol says, with the plan in TRIAL/plan. Raises ConfigurationError where another process runs a
-        deployment here, a program is missing or a port is taken."""
+        """Queue an attempt of the plan in TRIAL/plan, and start it where none runs.
+
+        Raises ConfigurationError where another process runs a deployment on this machine, a program is
+        missing or a port is taken.
+        """
         self._hold()
         handle = str(attempt.absolute())
         if self._current is None and not self._waiting:
             launch = read_manifest(trial_of(attempt).plan)
             require_programs(launch)
             require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
-        elif not self._told:
-            self._told = True
+        elif not self._announced:
+            self._announced = True
             self._say("cluster=local runs one trial at a time: the others of study.parallel wait")
         self._waiting.append(handle)
         self._advance()
         return handle
 
     def poll(self, handle: str) -> AttemptState:
+        """Return the state of the attempt; start the next one where none runs."""
         self._advance()
         if handle in self._waiting:
             return "waiting"
         return "running" if self._current and self._current[0] == handle else "ended"
 
     def cancel(self, handle: str) -> None:
+        """Take a waiting attempt out of the queue, or stop the orchestrator of the running one."""
         if handle in self._waiting:
             self._waiting.remove(handle)
         elif self._current and self._current[0] == handle != self._cancelled:
@@ -78,7 +89,7 @@ class LocalBackend:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop what runs and wait until it has: nothing of a deployment outlives its place."""
+        """Stop what runs and wait for its end: no process of a deployment outlives its backend."""
         self._waiting.clear()
         if self._current:
             self.cancel(self._current[0])
@@ -90,16 +101,17 @@ class LocalBackend:
             self._lock = None
 
     def _advance(self) -> None:
-        """Start what waits where nothing runs."""
+        """Start the next waiting attempt where none runs."""
         if self._current and exit_code(self._current[1]) is not None:
             self._current = None
         if self._current is None and self._waiting:
             self._start(self._waiting.popleft())
 
     def _start(self, handle: str) -> None:
+        """Start the orchestrator of an attempt, in a session of its own."""
         assert self._lock is not None
         Path(handle).mkdir(parents=True, exist_ok=True)
-        # Ctrl-C reaches this process alone, which then cancels. The orchestrator holds the lock too: it may
+        # Ctrl-C reaches only this process, which then cancels. The orchestrator inherits the lock: it may
         # still be stopping its deployment when this process is gone.
         self._current = (
             handle,
@@ -113,15 +125,13 @@ class LocalBackend:
         )
 
     def _hold(self) -> None:
+        """Take the lock of this machine. Raises ConfigurationError where another process has it."""
         if self._lock:
             return
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            lock.bind(f"\0{self._lock_name}")
+            self._lock = lock_name(self._lock_name)
         except OSError as error:
-            lock.close()
             raise ConfigurationError(
                 "cluster=local: another process of tune runs a deployment on this machine, or still stops "
                 f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
             ) from error
-        self._lock = lock

@@ -1,4 +1,4 @@
-"""The simulated rack as a place to run: each attempt is one call in a pool of worker processes."""
+"""Run trials on the simulated rack: each attempt is one call in a pool of worker processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from tune.analysis.measure import measure_attempt
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import SIMULATOR
 from tune.backends.simulated_probes import simulate_probes
 from tune.core.jit import is_cold
 from tune.errors import TuneError
@@ -28,8 +29,10 @@ from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 
-class SimulatorBackend:
-    """`processes` worker processes; with one, attempts run in this process, at once, on submit."""
+class SimulatorBackend(Backend):
+    """Run attempts in `processes` worker processes; with one, in this process, at once, on submit."""
+
+    capabilities = SIMULATOR
 
     def __init__(self, calibration: Calibration, processes: int) -> None:
         self._calibration = calibration
@@ -38,6 +41,7 @@ class SimulatorBackend:
         self._attempts: dict[str, Future[list[Probe]]] = {}
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
+        """Hand the attempt to the pool, or simulate it at once without one."""
         arguments = (spec.model_dump_json(), self._calibration.model_dump_json(), str(attempt))
         if self._pool is None:
             future: Future[list[Probe]] = Future()
@@ -50,7 +54,7 @@ class SimulatorBackend:
         return str(attempt)
 
     def _compile(self, spec: TrialSpec) -> None:
-        """Compile the serving loops here, once, rather than in every process of the pool at the same time."""
+        """Compile the serving loops once, in this process, instead of in every worker at the same time."""
         short = {
             "min_queries": 1,
             "min_duration_s": 1 / spec.load.target_qps,
@@ -60,9 +64,9 @@ class SimulatorBackend:
         simulate(spec.model_copy(update={"load": load}), self._calibration)
 
     def _submit(self, arguments: tuple[str, str, str]) -> Future[list[Probe]]:
-        """Hand one attempt to the pool, and to a new one where a worker was killed.
+        """Hand one attempt to the pool, and to a new pool where a worker was killed.
 
-        Ctrl-C waits meanwhile: the pool counts a worker as its own only after it has started it.
+        Ctrl-C is held back meanwhile: the pool knows a worker only after it has started it.
         """
         assert self._pool is not None
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -76,21 +80,25 @@ class SimulatorBackend:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _new_pool(self) -> ProcessPoolExecutor:
+        """Return a pool without running workers; it starts them when attempts are submitted."""
         return ProcessPoolExecutor(
             self._processes, multiprocessing.get_context("spawn"), initializer=_begin_worker
         )
 
     def poll(self, handle: str) -> AttemptState:
+        """Return the state of the attempt in the pool."""
         future = self._attempts[handle]
         if future.done():
             return "ended"
         return "running" if future.running() else "waiting"
 
-    def measured(self, handle: str) -> list[Probe] | None:
+    def probes(self, handle: str) -> list[Probe] | None:
+        """Return what the worker measured; None where the worker was killed."""
         future = self._attempts[handle]
         return None if isinstance(future.exception(), BrokenProcessPool) else future.result()
 
     def cancel(self, handle: str) -> None:
+        """Cancel an attempt that no worker has begun; a simulation that runs is left to end."""
         self._attempts[handle].cancel()
 
     def __enter__(self) -> Self:
@@ -107,10 +115,24 @@ class SimulatorBackend:
 
 
 def simulate_attempt(spec_json: str, calibration_json: str, attempt: str) -> list[Probe]:
-    """Simulate one attempt, write what a deployment would have left in the folder `attempt`, and measure it.
+    """Simulate one attempt, write the records of a deployment into the folder `attempt`, and measure them.
 
-    The arguments are plain text, so that any process can run it. GPU-hours are those of a real deployment:
-    bring-up and run, by the simulated clock.
+    Parameters
+    ----------
+    spec_json, calibration_json
+        The trial and the calibration as JSON, so that another process can run the function.
+    attempt
+        Path of the attempt's folder.
+
+    Returns
+    -------
+    list[Probe]
+        The measured probes; [] where the simulation failed, with the error on record.
+
+    Notes
+    -----
+    Times on record are those that a real deployment would hold its GPUs for: bring-up and run, by the
+    simulated clock.
     """
     spec = TrialSpec.model_validate_json(spec_json)
     calibration = Calibration.model_validate_json(calibration_json)
@@ -118,9 +140,9 @@ def simulate_attempt(spec_json: str, calibration_json: str, attempt: str) -> lis
     phases, error = Phases(), None
     try:
         phases = simulate_probes(spec, calibration, Path(attempt))
-    except TuneError as known:
-        error = str(known)
-    except Exception:  # a broken simulator fails its trial, with its trace, not the whole study
+    except TuneError as expected:
+        error = str(expected)
+    except Exception:  # an error in the simulator fails its trial, with its trace, not the whole study
         error = traceback.format_exc()
     held_s = phases.bring_up_s + phases.probes_s + phases.drain_s
     write_attempt(
@@ -138,12 +160,13 @@ def simulate_attempt(spec_json: str, calibration_json: str, attempt: str) -> lis
 
 
 def _begin_worker() -> None:
-    """Ctrl-C belongs to the process that owns the study; a worker ends with that process, however it ends."""
+    """Leave Ctrl-C to the process that owns the study, and end with that process, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
+    """Wait for the parent process, then end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""The probes of one attempt on the simulated rack: what each leaves in its folder, and how long it took."""
+"""Simulate the probes of one attempt: write the records of each into its folder, and add up their times."""
 
 from __future__ import annotations
 
@@ -18,23 +18,36 @@ from tune.spec.trial import PROBE_FOLDER, TrialSpec
 from tune.workload.arrivals import generated_query_duration_ns
 
 EXTRA_SHUFFLES = 4
-"""Orders of lengths that a probe near its limits is repeated with, beside its own: enough for a standard
-deviation to about 35 %, at five times the cost of one. Formula: 1 / sqrt(2 (n - 1)), n = 5."""
+"""Number of further shuffles with which a probe near its limits is repeated. With the probe's own they give a
+standard deviation to about 35 %, at five times the cost of one. Formula: 1 / sqrt(2 (n - 1)), n = 5."""
 
 
 def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path) -> Phases:
-    """Ask what the load of `spec` says, and leave a folder a probe; how long it took, by the rack's clock."""
+    """Simulate one probe, or a capacity search, as the load of `spec` says; write one folder a probe.
+
+    Parameters
+    ----------
+    spec, calibration
+        The trial, and the calibration of the simulated rack.
+    attempt
+        Folder of the attempt.
+
+    Returns
+    -------
+    Phases
+        Duration of each phase in seconds, by the simulated clock.
+    """
     deployment = SimulatedDeployment(calibration)
     if spec.load.mode == "capacity":
         deque(find_capacity(spec, calibration, attempt, deployment.run), maxlen=0)
         return deployment.phases
     log = simulate(spec, calibration)
-    _leave(log, spec, calibration, attempt / PROBE_FOLDER, full=True)
+    _write_probe(log, spec, calibration, attempt / PROBE_FOLDER, full=True)
     return Phases(bring_up_s=calibration.bring_up_s, probes_s=float(log.done_ns.max()) / 1e9)
 
 
 class SimulatedDeployment:
-    """One deployment, asked probe after probe; each begins when the one before is drained."""
+    """Simulate one deployment that serves one probe after the other, each after the one before is drained."""
 
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
@@ -42,39 +55,44 @@ class SimulatedDeployment:
 
     @property
     def phases(self) -> Phases:
-        """So far, by the rack's clock."""
+        """Return the duration of each phase so far, in seconds of the simulated clock."""
         spent = {"probes_s": self._probes_s, "drain_s": self._drain_s}
         return Phases(bring_up_s=self._calibration.bring_up_s, **spent)
 
     def run(self, spec: TrialSpec, folder: Path, *, full: bool) -> bool:
-        """As tune.sim.search.Run says."""
+        """Simulate one probe and write its records into `folder`; return whether it was stopped as futile.
+
+        A probe that is not `full` takes a sample of the load and is never stopped.
+        """
         log = simulate(spec, self._calibration)
-        certain = find_futility(log, spec.slo, len(log)) if full else None
-        if certain is None:
+        futility = find_futility(log, spec.slo, len(log)) if full else None
+        if futility is None:
             self._probes_s += float(log.done_ns.max()) / 1e9
-            _leave(log, spec, self._calibration, folder, full=full)
+            _write_probe(log, spec, self._calibration, folder, full=full)
             return False
-        drained_ns = int(log.done_ns[log.scheduled_ns <= certain.after_ns].max())
-        self._probes_s += certain.after_ns / 1e9
-        self._drain_s += max(0, drained_ns - certain.after_ns) / 1e9
+        drained_ns = int(log.done_ns[log.scheduled_ns <= futility.after_ns].max())
+        self._probes_s += futility.after_ns / 1e9
+        self._drain_s += max(0, drained_ns - futility.after_ns) / 1e9
         folder.mkdir(parents=True)
-        write_requests(folder / REQUESTS_FILE, first_requests(log, certain.queries))
+        write_requests(folder / REQUESTS_FILE, first_requests(log, futility.queries))
         return True
 
 
-def _leave(log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, *, full: bool) -> None:
-    """What a probe that came to its end leaves; near a limit, with what other orders of lengths come to."""
+def _write_probe(
+    log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, *, full: bool
+) -> None:
+    """Write the records of a probe that ended; near a limit also the results under further shuffles."""
     folder.mkdir(parents=True)
     load = spec.load
     duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
     write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
     if full and near_a_limit(shuffle_result(log, load.shuffle_seed, spec.slo), spec.slo):
-        write_shuffles(folder, [_order(spec, calibration, 1 + index) for index in range(EXTRA_SHUFFLES)])
+        write_shuffles(folder, [_shuffled(spec, calibration, 1 + index) for index in range(EXTRA_SHUFFLES)])
 
 
-def _order(spec: TrialSpec, calibration: Calibration, further: int) -> ShuffleResult:
-    """The probe once more, with the lengths in the order of the `further`th seed after its own."""
+def _shuffled(spec: TrialSpec, calibration: Calibration, further: int) -> ShuffleResult:
+    """Simulate the probe with the lengths shuffled by the `further`th seed after its own."""
     seed = spec.load.shuffle_seed + further
     load = spec.load.model_copy(update={"shuffle_seed": seed})
     return shuffle_result(simulate(spec.model_copy(update={"load": load}), calibration), seed, spec.slo)

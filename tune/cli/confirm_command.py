@@ -1,69 +1,86 @@
-"""action=confirm: the best configurations of a study, measured again on new deployments."""
+"""Run action=confirm: measure the best configurations of a study again on new deployments."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune.cli.recorded_commands import recorded_study, study_root
+from tune.cli.runnable import make_backend, require_runnable
 from tune.config import Composition, trial_overrides
 from tune.errors import NegativeResult
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
-    from tune.backends.base import Backend
+    from tune.records.confirmation import Confirmation
     from tune.records.folders import StudyFolder
-    from tune.study.confirm_winners import ConfirmationCandidate
+    from tune.records.study_record import StudyRecord
+    from tune.study.confirmation_candidates import ConfirmationCandidate
 
 
-def confirm(
-    composition: Composition,
-    require_runnable: Callable[[Settings], None],
-    make_place: Callable[[Settings, int], Backend],
-) -> None:
-    """Measure what is not on record, say what it came to, and write the study's report anew."""
+def confirm_action(composition: Composition) -> None:
+    """Measure the repeats that are not on record, print the guaranteed rates, and write the report anew.
+
+    Raises NegativeResult where no configuration holds its SLO on every new deployment, ResumableError where a
+    repeat failed.
+    """
     from tune.cli.progress import trials_bar
     from tune.records.confirmation import repeats_root, write_confirmation
-    from tune.records.posterior_summary import read_posterior
-    from tune.report.page import write_report
     from tune.report.terminal import render_confirmation
-    from tune.study import confirm_winners as confirming
+    from tune.study.confirm_winners import confirmed, require_complete, run_repeats
+    from tune.study.confirmation_candidates import (
+        pin_repeats,
+        require_confirmable,
+        select_candidates,
+        settings_for,
+    )
     from tune.study.loop import open_study
 
     study, record = recorded_study(study_root(composition))
-    confirming.require_confirmable(record, composition.settings, composition.overrides)
-    chosen = confirming.select_candidates(study, record, composition.settings.confirm)
-    settings = confirming.settings_for(chosen[0], composition.settings)
+    require_confirmable(record, composition.settings, composition.overrides)
+    chosen = select_candidates(study, record, composition.settings.confirm)
+    settings = settings_for(chosen[0], composition.settings)
     require_runnable(settings)
-    backend = make_place(settings, settings.cluster.processes or len(os.sched_getaffinity(0)))
-    asked = confirming.pin_repeats(record, chosen, settings, composition.overrides)
+    backend = make_backend(settings)
+    repeats = pin_repeats(record, chosen, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
-    with open_study(repeats_root(study.root), asked) as folder:
+    with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)
-        with backend as running, trials_bar(sum(len(one.specs) for one in chosen), asked.name) as recorded:
-            candidates = confirming.run_repeats(
-                folder, chosen, settings, running, overrides=overrides, recorded=recorded
-            )
-        found = confirming.confirmed(study, folder, record.name, candidates, settings.confirm)
-        path = write_confirmation(folder.root, found)
-    outcomes = study.outcomes()
-    print(render_confirmation(record, outcomes, found))
+        n_repeats = sum(len(candidate.specs) for candidate in chosen)
+        with backend as running, trials_bar(n_repeats, repeats.name) as recorded:
+            measured = run_repeats(folder, chosen, settings, running, overrides=overrides, recorded=recorded)
+        confirmation = confirmed(study, folder, record.name, measured, settings.confirm)
+        path = write_confirmation(folder.root, confirmation)
+    print(render_confirmation(record, study.outcomes(), confirmation))
     print(f"record    {path}")
-    reports = Path(settings.reports_dir) / record.name
-    belief, proposals = read_posterior(study.root), study.read_proposals()
-    page = write_report(reports, record, outcomes, confirmation=found, posterior=belief, proposals=proposals)
-    print(f"report    {page}")
-    confirming.require_complete(candidates)
-    if found.configurations[0].capacity_qps is None:
+    _write_report(study, record, confirmation, Path(settings.reports_dir))
+    require_complete(measured)
+    if confirmation.configurations[0].capacity_qps is None:
         raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
 
 
+def _write_report(
+    study: StudyFolder, record: StudyRecord, confirmation: Confirmation, reports_dir: Path
+) -> None:
+    """Write the report of the study with its confirmation, and print where it is."""
+    from tune.records.posterior_summary import read_posterior
+    from tune.report.page import write_report
+
+    page = write_report(
+        reports_dir / record.name,
+        record,
+        study.outcomes(),
+        confirmation=confirmation,
+        posterior=read_posterior(study.root),
+        proposals=study.read_proposals(),
+    )
+    print(f"report    {page}")
+
+
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:
-    """Say what is ahead before the first submission."""
+    """Print what is ahead before the first submission."""
     from tune.study.confirm_winners import gpu_hours_ahead
 
     if len(chosen) < settings.confirm.configurations:
@@ -73,7 +90,7 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
             file=sys.stderr,
         )
     ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
-    repeats = sum(len(one.specs) for one in chosen)
+    repeats = sum(len(candidate.specs) for candidate in chosen)
     print(
         f"{ahead} of {repeats} repeats are ahead, about {gpu_hours:,.0f} GPU-hours by what these "
         "configurations cost the study",

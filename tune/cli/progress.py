@@ -1,4 +1,4 @@
-"""Progress of long actions, on stderr."""
+"""Show the progress of long actions on stderr."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 def print_above_bar(line: str) -> None:
-    """A line on stderr, above a bar that is drawn there."""
+    """Print a line on stderr, above a bar that is drawn there."""
     tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager
 def trials_bar(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
-    """A bar of a study; call what it yields with every outcome that is recorded."""
+    """Draw the bar of a study; the yielded function takes every outcome that is recorded."""
     best = 0.0
     with tqdm(total=n_trials, desc=name, unit="trial", file=sys.stderr) as bar:
 
         def recorded(outcome: Outcome) -> None:
+            """Advance by one trial and show the best so far."""
             nonlocal best
             if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > best:
                 best = outcome.output_tps_per_gpu or 0.0
@@ -36,10 +37,11 @@ def trials_bar(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
 
 @contextmanager
 def preparations_bar() -> Iterator[Callable[[], None]]:
-    """A count of what is simulated before a search begins; call what it yields with each."""
+    """Count what is simulated before a search begins; the yielded function is called for each."""
     bar: tqdm[Any] | None = None
 
     def prepared() -> None:
+        """Count one more; the bar appears with the first."""
         nonlocal bar
         if bar is None:
             bar = tqdm(desc="the search learns the simulator", unit=" prefill pools", file=sys.stderr)
@@ -54,10 +56,11 @@ def preparations_bar() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def evaluations_bar() -> Iterator[Callable[[float], None]]:
-    """A count of a fit's evaluations, on a terminal; call what it yields with the misfit of each."""
+    """Count a fit's evaluations, on a terminal; the yielded function takes the misfit of each, as a share."""
     with tqdm(desc="calibrate", unit=" evaluations", file=sys.stderr, disable=None) as bar:
 
         def evaluated(misfit_frac: float) -> None:
+            """Count one evaluation and show its misfit."""
             bar.set_postfix_str(f"{misfit_frac:.1%} from the fitted figures", refresh=False)
             bar.update()
 

@@ -1,4 +1,4 @@
-"""Actions on a study on disk: what it has done and does, its logs, its jobs."""
+"""Run the actions on a study on disk: action=status, action=logs and action=cancel."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune.backends.registry import BACKENDS
 from tune.config import Composition
 from tune.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from tune.backends.base import JobControl
     from tune.records.folders import StudyFolder
     from tune.records.outcome import Outcome
     from tune.records.study_record import StudyRecord
 
 
 def study_root(composition: Composition) -> Path:
+    """Return the folder of the study that a command names."""
     return Path(composition.settings.runs_dir) / composition.study_name
 
 
-def recorded_study(root: Path, key: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
-    """The study in `root`, which the setting `key` named. Raises ConfigurationError where there is none."""
+def recorded_study(root: Path, setting: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
+    """Return folder and record of the study in `root`, which `setting` named.
+
+    Raises ConfigurationError where there is none.
+    """
     from tune.records.folders import StudyFolder
 
     record = StudyFolder(root).read_study()
     if record is None:
         studies = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/study.json"))) or "none"
         raise ConfigurationError(
-            f"{root}: no study there; expected {key}=NAME with one of those in {root.parent}: {studies}."
+            f"{root}: no study there; expected {setting}=NAME with one of those in {root.parent}: {studies}."
         )
     return StudyFolder(root), record
 
 
 def repeat_command(outcome: Outcome) -> str:
-    """The command that measures this trial again."""
+    """Return the command that measures a trial again."""
     return shlex.join(["python", "-m", "tune", *outcome.provenance["overrides"]])
 
 
-def status(composition: Composition) -> None:
-    """What a study has done, what runs; or all about one trial."""
+def status_action(composition: Composition) -> None:
+    """Print what a study has done and what runs, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
     from tune.report.terminal import render_outcome, render_status
 
     folder, record = recorded_study(study_root(composition))
     if composition.settings.trial is None:
-        belief = read_posterior(folder.root)
-        print(render_status(record, folder.read_proposals(), folder.outcomes(), belief))
+        posterior = read_posterior(folder.root)
+        print(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
         _print_jobs(folder, record, None)
         return
     trial_id = _trial_id(composition, folder)
@@ -59,46 +65,60 @@ def status(composition: Composition) -> None:
     _print_jobs(folder, record, trial_id)
 
 
-def logs(composition: Composition) -> None:
-    """Print what the last attempt of a trial logs, as long as it runs."""
+def logs_action(composition: Composition) -> None:
+    """Print the logs of a trial's last attempt, until it ends.
+
+    Raises ConfigurationError where the trial has no logs.
+    """
     from tune.core.log_tail import follow_logs
 
     folder, record = recorded_study(study_root(composition))
     trial_id = _trial_id(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
-    if attempt is None or record.backend == "sim":
+    if attempt is None or not BACKENDS[record.backend].capabilities.real_time:
         found = "the simulated rack starts no process" if attempt else "no attempt was made"
+        expected = " or ".join(name for name, entry in BACKENDS.items() if entry.capabilities.real_time)
         raise ConfigurationError(
-            f"trial={trial_id}: {found}; expected a trial with logs, of cluster=local or slurm."
+            f"trial={trial_id}: {found}; expected a trial with logs, of cluster={expected}."
         )
-    files, ended = _log_files(attempt), _end_of(attempt, folder, record)
-    for line in follow_logs(files, ended):
+    jobs = _job_control(record)
+    for line in follow_logs(_log_files(attempt, jobs), _has_ended(attempt, folder, jobs)):
         print(line, flush=True)
 
 
-def cancel(composition: Composition) -> None:
-    """Cancel the jobs of a study, or those that work for one trial of it."""
-    from tune.backends.slurm.pending_jobs import cancel_jobs
-    from tune.study.loop import is_locked
+def cancel_action(composition: Composition) -> None:
+    """Cancel the jobs of a study, or those that work for one trial of it.
+
+    Raises ConfigurationError where the study has no jobs that run without its process.
+    """
+    from tune.study.loop import is_running
 
     folder, record = recorded_study(study_root(composition))
-    if record.backend != "slurm":
+    jobs = _job_control(record)
+    if jobs is None:
+        expected = " or ".join(name for name, entry in BACKENDS.items() if entry.jobs)
         raise ConfigurationError(
             f"action=cancel: study {record.name} runs on cluster={record.backend}, inside the process that "
-            "runs it: press Ctrl-C there. Expected a study of cluster=slurm."
+            f"runs it: press Ctrl-C there. Expected a study of cluster={expected}."
         )
     trial_id = None if composition.settings.trial is None else _trial_id(composition, folder)
-    cancelled = cancel_jobs(folder.root, trial_id)
+    cancelled = jobs.cancel(folder.root, trial_id)
     for job in cancelled:
         print(f"cancelled {job.text}")
     if not cancelled:
         print(f"No job of {f'trial {trial_id}' if trial_id else f'study {record.name}'} waits or runs.")
-    elif is_locked(folder.root):
+    elif is_running(folder.root):
         print("A process runs this study: it may submit further trials. Press Ctrl-C there to end it.")
 
 
+def _job_control(record: StudyRecord) -> JobControl | None:
+    """Return the control of the study's jobs; None where attempts end with the study's process."""
+    jobs = BACKENDS[record.backend].jobs
+    return jobs() if jobs else None
+
+
 def _trial_id(composition: Composition, folder: StudyFolder) -> str:
-    """The trial that `trial` names by id or number. Raises ConfigurationError where there is none."""
+    """Return the trial that `trial` names by id or number. Raises ConfigurationError where there is none."""
     trial = composition.settings.trial
     by_number = {proposal.number: proposal.trial_id for proposal in folder.read_proposals()}
     trial_id = by_number.get(trial, "-") if isinstance(trial, int) else trial
@@ -111,46 +131,32 @@ def _trial_id(composition: Composition, folder: StudyFolder) -> str:
 
 
 def _print_jobs(folder: StudyFolder, record: StudyRecord, trial_id: str | None) -> None:
-    if record.backend != "slurm":
-        return
-    from tune.backends.slurm.pending_jobs import pending_jobs
+    """Print the jobs of a study that owe an attempt, or those that owe one of `trial_id`."""
     from tune.records.folders import trial_of
 
-    for job in pending_jobs(folder.root):
+    jobs = _job_control(record)
+    for job in jobs.pending(folder.root) if jobs else ():
         if trial_id is None or trial_id in {trial_of(attempt).root.name for attempt in job.owed}:
             print(f"runs      {job.text}")
 
 
-def _log_files(attempt: Path) -> Callable[[], list[Path]]:
-    from tune.backends.slurm.allocation import allocation_of
+def _log_files(attempt: Path, jobs: JobControl | None) -> Callable[[], list[Path]]:
+    """Return a function that lists the logs of an attempt, that of its job first."""
 
     def files() -> list[Path]:
-        allocation = allocation_of(attempt)
-        batch_step = allocation.log() if allocation else None
-        return [*([batch_step] if batch_step else []), *sorted(attempt.glob("logs/*"))]
+        """List the logs that exist by now."""
+        job_log = jobs.job_log(attempt) if jobs else None
+        return [*([job_log] if job_log else []), *sorted(attempt.glob("logs/*"))]
 
     return files
 
 
-def _end_of(attempt: Path, folder: StudyFolder, record: StudyRecord) -> Callable[[], bool]:
-    """Whether an attempt has ended: it left its record, or whatever would write one is gone."""
-    from tune.backends.slurm.job_monitor import JobMonitor
-    from tune.backends.slurm.pending_jobs import pending_jobs
+def _has_ended(attempt: Path, folder: StudyFolder, jobs: JobControl | None) -> Callable[[], bool]:
+    """Return a function that says whether an attempt left its record, or whatever would write one is gone."""
     from tune.cli.progress import print_above_bar
     from tune.records.folders import has_ended
-    from tune.study.loop import is_locked
+    from tune.study.loop import is_running
 
-    if record.backend != "slurm":
-        return lambda: has_ended(attempt) or not is_locked(folder.root)
-    watch = JobMonitor(print_above_bar)
-    owing = next((job for job in pending_jobs(folder.root) if attempt.absolute() in job.owed), None)
-    if owing and owing.job_id:
-        watch.follow(owing.job_id, f"trial {attempt.parents[1].name}")
-
-    def ended() -> bool:
-        if has_ended(attempt) or owing is None or owing.job_id is None:
-            return True
-        watch.refresh()
-        return watch.info(owing.job_id).phase == "ended"
-
-    return ended
+    if jobs is None:
+        return lambda: has_ended(attempt) or not is_running(folder.root)
+    return jobs.watch(folder.root, attempt, print_above_bar)

@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from tune.core.record_versions import other_version_error
 from tune.errors import ConfigurationError, ResumableError, TuneError
 
 RERUN = "Move the file away, or run the trial again with rerun=true: nothing is deleted."
@@ -78,12 +79,19 @@ def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record
     ------
     ResumableError
         If the file is damaged or has another shape.
+    ConfigurationError
+        If another version of tune wrote it.
     """
+    content = b""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        return kind.model_validate_json(content)
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
+        other_version = other_version_error(path, content, kind)
+        if other_version:
+            raise other_version from None
         raise ResumableError(
             f"{path}: not a readable {path.name} ({first_validation_error(error)}); expected what tune "
             f"wrote. {advice}"

@@ -78,7 +78,7 @@ class Confirmation(FrozenModel):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[2] = Field(2, alias="schema")
     study: str
     confidence_frac: Annotated[float, Field(ge=0.5, lt=1)]
     deployment_sd_frac: NonNegativeFloat | None

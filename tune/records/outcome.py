@@ -1,4 +1,4 @@
-"""`outcome.json`: what one trial came to. The field list is interface, schema 1."""
+"""`outcome.json`: what one trial came to. The field list is interface, schema 2."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Outcome(FrozenModel):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[2] = Field(2, alias="schema")
     trial_id: str
     number: int
     source: str

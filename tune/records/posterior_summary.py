@@ -73,7 +73,7 @@ class PosteriorSummary(FrozenModel):
     what no such field holds (KV cache, all-reduce, a factor a TP) is in `parameters` alone.
     """
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[2] = Field(2, alias="schema")
     trials_observed: NonNegativeInt
     parameters: tuple[ParameterPosterior, ...]
     hypotheses: tuple[HypothesisPosterior, ...]

@@ -19,7 +19,7 @@ class StudyRecord(FrozenModel):
     for a single trial. `versions` names what ran it; a difference there is no conflict.
     """
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[2] = Field(2, alias="schema")
     name: str
     question: str
     backend: Literal["sim", "local", "slurm"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -77,9 +77,3 @@ class ClusterFacts(FrozenModel):
     deadlines: Deadlines
     calibration: Calibration | None
     processes: PositiveInt | None
-
-    @model_validator(mode="after")
-    def _simulated_as_calibrated(self) -> Self:
-        if self.kind == "sim" and self.calibration is None:
-            raise ValueError("the simulated rack needs its calibration (conf/cluster/sim.yaml)")
-        return self

@@ -23,9 +23,6 @@ Action = Literal[
     "calibrate", "export",
 ]  # fmt: skip
 
-_PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
-"""Trials at once where none are asked for: cores are cheap, a rack is not."""
-
 
 class CompareSettings(FrozenModel):
     a: str | None
@@ -65,5 +62,6 @@ class Settings(FrozenModel):
 
     @property
     def parallel(self) -> int:
-        """How many trials run at once: what is asked for, or what suits the place."""
-        return self.study.parallel or _PARALLEL[self.cluster.kind]
+        """Return how many trials run at once; composition fills in what suits the backend where it is null."""
+        assert self.study.parallel is not None
+        return self.study.parallel

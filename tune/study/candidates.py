@@ -1,9 +1,9 @@
-"""The configurations among which a search that learns the rack chooses."""
+"""List the configurations among which the surrogate chooses."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,26 +17,38 @@ from tune.spec.memory import kv_bytes_per_token
 from tune.spec.rules import check
 from tune.spec.space import Dimension, Sweep, Value
 from tune.spec.trial import TrialSpec
-from tune.study.optuna_samplers import axis
+from tune.study.search_space import dimension_values
 
 RATE = "load.target_qps"
+"""Setting of the offered rate, queries/s."""
 
-MOST_CANDIDATES = 600
-"""Of a larger space so many are drawn. Our choice: every proposal goes through what is known of
-each."""
+MAX_CANDIDATES = 600
+"""Number of candidates drawn from a larger space. Chosen here: a suggestion evaluates each of them."""
 
-_MOST_LOOKED_AT = 20_000
+_MAX_POINTS_CHECKED = 20_000
+"""Number of points that are bound and checked at most, in search of MAX_CANDIDATES valid ones."""
 
-_THE_SAME = ("model", "hardware", "stack", "load", "slo")
+_FIXED_PARTS = ("model", "hardware", "stack", "load", "slo")
+"""Fields of a trial that all candidates share: the surrogate models engines and split only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Points of a sweep that break no rule, each another configuration; `features` (n, settings), 0 to 1.
+    """Hold points of a sweep that break no rule, each a different configuration.
 
-    `matters` (2, settings): which of the settings may change what prefill does, and which what decode does.
-    `rates`: those of which a trial has one, in rising order; None where the highest is searched for.
-    `rate`: the sweep's dimension of it, which the points lack; None without one.
+    Attributes
+    ----------
+    points, specs
+        The points without their rate, and the trials they bind to.
+    features
+        Settings scaled to 0..1, shape (candidates, settings).
+    matters
+        Which settings may change what prefill does, and which what decode does, shape (2, settings).
+    rates
+        Rates in ascending order of which each trial runs one; None where each trial searches for its
+        capacity.
+    rate
+        Name of the sweep's dimension for the rate, which the points lack; None where the sweep has none.
     """
 
     points: tuple[Point, ...]
@@ -48,52 +60,60 @@ class Candidates:
 
 
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
-    """All of the sweep, or MOST_CANDIDATES drawn by `seed` with the one of `base` among them.
+    """Return all valid points of the sweep, or MAX_CANDIDATES drawn by `seed` with that of `base` among them.
 
-    Raises ConfigurationError where none breaks no rule, a dimension is continuous, or they differ in more than
-    engines and split.
+    Raises ConfigurationError where no point is valid, a dimension is continuous, or the configurations differ
+    in more than engines and split.
     """
-    axes = {name: axis(name, dimension, "surrogate") for name, dimension in sweep.space.items()}
+    axes = {name: dimension_values(name, dimension, "surrogate") for name, dimension in sweep.space.items()}
     rate = next((name for name, dimension in sweep.space.items() if dimension.path == RATE), None)
     rates = None
     if base.load.mode == "fixed":
         rates = tuple(sorted(axes.pop(rate) if rate else [base.load.target_qps]))
     sweep = sweep.model_copy(
-        update={"space": {name: one for name, one in sweep.space.items() if name != rate}}
+        update={"space": {name: dimension for name, dimension in sweep.space.items() if name != rate}}
     )
+    bind_point(base, sweep, {name: values[0] for name, values in axes.items()})  # refuses unknown paths
     points: list[Point] = []
-    specs: dict[str, TrialSpec] = {}
-    for point in itertools.islice(_walk(base, sweep, axes, seed), _MOST_LOOKED_AT):
+    by_trial_id: dict[str, TrialSpec] = {}
+    for point in itertools.islice(_walk(base, sweep, axes, seed), _MAX_POINTS_CHECKED):
         spec = bind_point(base, sweep, point)
-        if spec.trial_id in specs or not spec.split.decode_workers or only_errors(check(spec)):
+        if spec.trial_id in by_trial_id or not spec.split.decode_workers or only_errors(check(spec)):
             continue
         points.append(point)
-        specs[spec.trial_id] = spec
-        if len(points) == MOST_CANDIDATES:
+        by_trial_id[spec.trial_id] = spec
+        if len(points) == MAX_CANDIDATES:
             break
     if not points:
         raise ConfigurationError("sweep.space: no configuration of it can run; action=preflight says why.")
-    found = tuple(specs.values())
-    if len({spec.hardware.gpus for spec in found}) > 1:
+    specs = tuple(by_trial_id.values())
+    _require_comparable(specs)
+    features = _features(sweep.space, points, specs)
+    return Candidates(tuple(points), specs, features, _matters(sweep.space), rates, rate)
+
+
+def _require_comparable(specs: Sequence[TrialSpec]) -> None:
+    """Raise ConfigurationError where the candidates differ in what the surrogate does not model."""
+    if len({spec.hardware.gpus for spec in specs}) > 1:
         raise ConfigurationError(
             "sweep.space: its configurations have different numbers of GPUs; search=surrogate expected one, "
             "since it compares rates. Choose search=tpe."
         )
-    first = found[0]
-    unlike = [name for name in _THE_SAME if any(getattr(one, name) != getattr(first, name) for one in found)]
-    if len({kv_bytes_per_token(spec.model, spec.prefill) for spec in found}) > 1:
+    first = specs[0]
+    unlike = [
+        name for name in _FIXED_PARTS if any(getattr(spec, name) != getattr(first, name) for spec in specs)
+    ]
+    if len({kv_bytes_per_token(spec.model, spec.prefill) for spec in specs}) > 1:
         unlike.append("bytes of KV cache a token")
     if unlike:
         raise ConfigurationError(
             f"sweep.space: its configurations differ in {', '.join(unlike)}; search=surrogate expected the "
-            "same for all, since what it knows beforehand is of engines and split. Choose search=tpe."
+            "same for all, since its prior models engines and split only. Choose search=tpe."
         )
-    features = _features(sweep.space, points, found)
-    return Candidates(tuple(points), found, features, _matters(sweep.space), rates, rate)
 
 
 def _matters(space: Mapping[str, Dimension]) -> BoolArray:
-    """Of each column of `_features`, to prefill and to decode: all but engine and workers of the other."""
+    """Return which columns of `_features` may affect each pool: all but the other pool's own settings."""
     paths = [dimension.path.removeprefix("split.") for dimension in space.values()]
     to_prefill = [not path.startswith("decode") for path in paths]
     to_decode = [not path.startswith("prefill") for path in paths]
@@ -101,13 +121,13 @@ def _matters(space: Mapping[str, Dimension]) -> BoolArray:
 
 
 def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: int) -> Iterator[Point]:
-    """Points in order, or in a random one where there are more than MOST_CANDIDATES."""
+    """Yield the point of `base`, then the grid in order, or random points of more than MAX_CANDIDATES."""
     start = locate_point(base, sweep)
     if start:
         yield start
     sizes = [len(values) for values in axes.values()]
     total = int(np.prod([float(size) for size in sizes]))
-    if total <= MOST_CANDIDATES:
+    if total <= MAX_CANDIDATES:
         yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
         return
     draws = np.random.default_rng([seed, 3])
@@ -118,17 +138,21 @@ def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: 
 def _features(
     space: Mapping[str, Dimension], points: list[Point], specs: tuple[TrialSpec, ...]
 ) -> FloatArray:
-    """A column a dimension, of numbers in logarithms and of other values by their place; one for the workers
-    that decode, which may follow from the others."""
+    """Return one column a dimension and one for the number of decode workers, each scaled to 0..1.
+
+    Positive numbers enter as logarithms, other values by their position. The number of decode workers may
+    follow from other dimensions.
+    """
     columns = [_column(dimension, [point[name] for point in points]) for name, dimension in space.items()]
     columns.append(np.log([float(spec.split.decode_workers) for spec in specs]))
     table = np.stack(columns, 1)
     width = table.max(0) - table.min(0)
-    found: FloatArray = (table - table.min(0)) / np.where(width > 0, width, 1.0)
-    return found
+    scaled: FloatArray = (table - table.min(0)) / np.where(width > 0, width, 1.0)
+    return scaled
 
 
 def _column(dimension: Dimension, values: list[Value]) -> FloatArray:
+    """Return the values of one dimension as numbers, shape (points,)."""
     numbers = [
         float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
     ]

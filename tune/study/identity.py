@@ -1,4 +1,4 @@
-"""What a study asks, pinned in study.json: a resumed study must ask the same."""
+"""Pin what a study asks in study.json, and check that a resumed study asks the same."""
 
 from __future__ import annotations
 
@@ -27,15 +27,27 @@ _PINNED = {
     "parallel": "study.parallel",
     "baseline": "study.baseline",
 }
-"""Field of StudyRecord -> what the user would have changed. n_trials and max_gpu_hours may be raised."""
+"""Field of StudyRecord -> setting that the user would have changed. n_trials and max_gpu_hours may grow."""
 
 _SEVERAL = "several, each trial its own"
+"""Value on record for a part of the configuration in which single trials differ."""
 
 _VERSIONED = ("tune", "optuna", "numpy", "numba")
+"""Packages whose versions go on record."""
 
 
 def study_record(settings: Settings, name: str, command: Sequence[str]) -> StudyRecord:
-    """The record of the study that `settings` ask for. Without a sweep, base and space are left open."""
+    """Return the record of the study that a command describes.
+
+    Parameters
+    ----------
+    settings
+        The composed configuration. Without a sweep, base and space of the record are empty.
+    name
+        Name of the study.
+    command
+        Overrides that start the study, as typed.
+    """
     sweep, spec = settings.sweep, settings.trial_spec
     return StudyRecord(
         name=name,
@@ -65,99 +77,109 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
     )
 
 
-def merge_on_resume(recorded: StudyRecord, asked: StudyRecord) -> StudyRecord:
-    """The record of a study that goes on: the larger n_trials and its command, the new budget and versions.
+def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecord:
+    """Return the record of a resumed study: the larger n_trials and its command, the new budget and versions.
 
     A study of single trials is described by what its trials share. Raises ConfigurationError, naming every
-    difference, when `asked` is not the question that was recorded.
+    difference, when `requested` asks something else than `recorded`.
     """
-    _require_same_question(recorded, asked)
-    larger = asked if asked.n_trials > recorded.n_trials else recorded
+    _require_same_question(recorded, requested)
+    larger = requested if requested.n_trials > recorded.n_trials else recorded
     record = larger.model_copy(
-        update={"max_gpu_hours": asked.max_gpu_hours, "versions": asked.versions, "name": asked.name}
+        update={
+            "max_gpu_hours": requested.max_gpu_hours,
+            "versions": requested.versions,
+            "name": requested.name,
+        }
     )
-    if asked.space:
+    if requested.space:
         return record
     shared = {
-        name: getattr(asked, name) if getattr(asked, name) == getattr(recorded, name) else _SEVERAL
+        name: getattr(requested, name) if getattr(requested, name) == getattr(recorded, name) else _SEVERAL
         for name in ("stack", "model", "hardware")
     }
-    slo = asked.slo if asked.slo == recorded.slo else Slo(ttft_p99_s=None, tpot_p99_s=None)
+    slo = requested.slo if requested.slo == recorded.slo else Slo(ttft_p99_s=None, tpot_p99_s=None)
     return record.model_copy(update={**shared, "slo": slo})
 
 
-def require_same_backend(recorded: StudyRecord, settings: Settings, words: Sequence[str]) -> None:
-    """Raises ConfigurationError, naming every difference, where `settings` are of another place than the study's.
+def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: Sequence[str]) -> None:
+    """Raise ConfigurationError where backend or calibration are not the study's, naming every difference.
 
-    `words`: the overrides that would be right.
+    `overrides` are those that would be right; the message shows them.
     """
     different = []
     if recorded.backend != settings.cluster.kind:
         different.append(("cluster", recorded.backend, settings.cluster.kind))
     if recorded.cluster_hash != _hash(settings.cluster.calibration):
-        was = {"cluster": recorded.base.get("cluster", {})}
-        different += _differences(was, _base(settings, with_trial=False))
+        before = {"cluster": recorded.base.get("cluster", {})}
+        different += _differences(before, _base(settings, with_trial=False))
     if different:
         raise ConfigurationError(
             f"The study {recorded.name!r} was measured elsewhere; nothing was run.\n{_listed(different)}\n"
-            f"Expected its own place: {shlex.join(['python', '-m', 'tune', *words])}"
+            f"Expected its own backend: {shlex.join(['python', '-m', 'tune', *overrides])}"
         )
 
 
-def _require_same_question(recorded: StudyRecord, asked: StudyRecord) -> None:
-    fields = _PINNED if asked.space or recorded.space else {"backend": _PINNED["backend"]}
+def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> None:
+    """Raise ConfigurationError, naming every difference in what is pinned."""
+    fields = _PINNED if requested.space or recorded.space else {"backend": _PINNED["backend"]}
     different = [
-        (setting, was, now)
+        (setting, before, after)
         for field, setting in fields.items()
-        if _ordered(was := getattr(recorded, field)) != _ordered(now := getattr(asked, field))
+        if _ordered(before := getattr(recorded, field)) != _ordered(after := getattr(requested, field))
     ]
-    if (recorded.base_hash, recorded.cluster_hash) != (asked.base_hash, asked.cluster_hash):
-        different += _differences(recorded.base, asked.base)
+    if (recorded.base_hash, recorded.cluster_hash) != (requested.base_hash, requested.cluster_hash):
+        different += _differences(recorded.base, requested.base)
     if different:
-        began = shlex.join(["python", "-m", "tune", *recorded.command])
+        command = shlex.join(["python", "-m", "tune", *recorded.command])
         raise ConfigurationError(
             f"The study {recorded.name!r} asked another question; nothing was run.\n{_listed(different)}\n"
-            f"Give this one a name of its own (study.name=NAME), or go on with the first: {began}"
+            f"Give this one a name of its own (study.name=NAME), or go on with the first: {command}"
         )
 
 
 def _listed(different: Sequence[tuple[str, Any, Any]]) -> str:
+    """Return one line for each (setting, recorded value, requested value)."""
     return "\n".join(
-        f"  {setting}: the study has {_show(was)}, this command says {_show(now)}"
-        for setting, was, now in different
+        f"  {setting}: the study has {_show(before)}, this command says {_show(after)}"
+        for setting, before, after in different
     )
 
 
 def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
+    """Return calibration and, if asked for, the composed trial as plain values."""
     calibration = settings.cluster.calibration
     cluster = {"cluster": {"calibration": calibration.model_dump(mode="json") if calibration else None}}
     return (settings.trial_spec.model_dump(mode="json") if with_trial else {}) | cluster
 
 
 def _differences(
-    was: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
+    before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
 ) -> list[tuple[str, Any, Any]]:
-    found = []
-    for key in {**was, **now}:
-        left, right = was.get(key), now.get(key)
+    """Return (setting, recorded value, requested value) of every leaf that differs."""
+    different = []
+    for key in {**before, **after}:
+        left, right = before.get(key), after.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            found += _differences(left, right, f"{path}{key}.")
+            different += _differences(left, right, f"{path}{key}.")
         elif left != right:
-            found.append((f"{path}{key}", left, right))
-    return found
+            different.append((f"{path}{key}", left, right))
+    return different
 
 
 def _hash(settings: BaseModel | None) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the settings' JSON."""
     plain = settings.model_dump(mode="json") if settings else None
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _ordered(value: object) -> object:
-    """The order of a space is part of it: a grid is walked in that order."""
+    """Return a form in which the order of keys counts: a grid is walked in the order of its space."""
     return list(value.items()) if isinstance(value, dict) else value
 
 
 def _show(value: object) -> str:
+    """Return a value for a message."""
     if isinstance(value, BaseModel):
         return value.model_dump_json()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Ctrl-C while attempts go on without this process."""
+"""Handle Ctrl-C while attempts go on without this process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Self
 
 
 class Interrupts:
-    """Notes the first Ctrl-C and raises KeyboardInterrupt at the second, as long as it is entered.
+    """Note the first Ctrl-C and raise KeyboardInterrupt at the second, while the block runs.
 
-    An ignored signal stays ignored, as under nohup. For the main thread.
+    `pressed` says whether the first one came. An ignored SIGINT stays ignored, as under nohup. Use it in the
+    main thread only.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGINT."""
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True

@@ -1,127 +1,133 @@
-"""Optuna as a ledger: proposals come out, outcomes go in. Beside the samplers and raw.py, nothing else knows
-Optuna."""
+"""Suggest points with Optuna's samplers (`search=tpe`, `random` and `gp`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import optuna
 from optuna.trial import Trial, TrialState
 
+from tune.errors import ConfigurationError
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import Interval, PosteriorSummary
 from tune.spec.bind import Point
 from tune.spec.space import Dimension, Search
-from tune.study.optuna_samplers import grid_point, make_sampler
 from tune.study.optuna_space import distributions, to_point, to_raw
-from tune.study.surrogate_sampler import NUMBER, SEEN, SurrogateSampler, seen_in
+from tune.study.proposer import TrialSuggestion
+
+_SEED_STRIDE = 1_000_003
+"""Distance between the sampler seeds of two studies whose seeds differ by 1; above any trial number."""
 
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
-"""Told for every trial in this order: samplers that model each constraint match them by position."""
+"""Names of the constraints of every trial, in order: samplers match them by position."""
 
 
 class OptunaProposer:
-    """The optimizer's view of one study, in memory: it is rebuilt from the run folders at every start.
+    """Wrap one Optuna study in memory, with a sampler that is seeded anew for every trial.
 
-    The objective is output tokens/s per GPU, maximized, under constraints that hold when at most 0:
-    ln(p99 / budget) of TTFT and TPOT, and `counts`, which is 1 where those do not say why a trial does not
-    count: a broken rule, an engine that rejected the point, a run that LoadGen or the binomial bound turned
-    down by a hair.
+    The objective is output tokens/s per GPU, maximized. Constraints hold when at most 0: ln(p99 / budget) of
+    TTFT and TPOT, and `counts`, which is 1 where the first two do not explain why a trial is infeasible: a
+    broken rule, an engine that rejected the configuration, a run that LoadGen or the binomial bound rejected
+    by a small margin.
     """
 
-    def __init__(
-        self,
-        space: Mapping[str, Dimension],
-        search: Search,
-        seed: int,
-        learner: SurrogateSampler | None = None,
-        min_gain: float = 0.0,
-    ) -> None:
-        """`learner`: the sampler of search=surrogate, whose proposals must gain `min_gain` at least."""
+    def __init__(self, space: Mapping[str, Dimension], search: Search, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._search = search
         self._seed = seed
         self._distributions = distributions(space)
-        self._learner, self._min_gain = learner, min_gain
-        sampler = learner or make_sampler(search, seed, 0)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._open: dict[int, Trial] = {}
-        self._walked = 0
+        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(search, seed, 0))
+        self._running: dict[int, Trial] = {}
 
-    def propose(self, number: int) -> Point | None:
-        """The point to try as trial `number`, given all outcomes told; None when a grid is exhausted, or
-        another trial not worth what it costs. While others run that is not judged: what they come to decides.
+    def suggest(self, number: int) -> TrialSuggestion:
+        """Return the sampler's point for trial `number`.
 
-        The sampler is seeded anew for every number, since its random state is not stored: a resumed study
-        proposes what an uninterrupted one would have.
+        The sampler is seeded by the trial number, because its random state is not stored: a resumed study
+        suggests what an uninterrupted one would have.
         """
-        if self._search.name == "grid":
-            point = grid_point(self._space, self._walked)
-            if point is not None:
-                self.adopt(number, point, "grid")
-            return point
-        if self._learner is None:
-            self._study.sampler = make_sampler(self._search, self._seed, number)
+        self._study.sampler = make_sampler(self._search, self._seed, number)
         trial = self._study.ask(self._distributions)
-        if self._learner and self._learner.gain_frac < (0.0 if self._open else self._min_gain):
-            self._study.tell(trial, state=TrialState.FAIL)
-            return None
-        trial.set_user_attr(NUMBER, number)
-        self._open[number] = trial
-        return to_point(self._space, trial.params)
+        self._running[number] = trial
+        return TrialSuggestion(to_point(self._space, trial.params))
 
     def adopt(self, number: int, point: Point, source: str) -> None:
-        """Enter a point that was proposed before, or that comes from elsewhere, as trial `number`."""
-        self._walked += source == "grid"
+        """Enter the point as a running trial of the Optuna study."""
         self._study.enqueue_trial(to_raw(self._space, point))
-        self._open[number] = self._study.ask(self._distributions)
-        self._open[number].set_user_attr(NUMBER, number)
+        self._running[number] = self._study.ask(self._distributions)
 
-    @property
-    def expected_capacity_qps(self) -> Interval | None:
-        """The boundary expected of the last point proposed; None where the search knows of none."""
-        return self._learner.expected if self._learner else None
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Record objective and constraints of trial `number`; a trial that was not entered is ignored.
 
-    def expect(self, trial_id: str) -> Interval | None:
-        """The boundary expected of a configuration before the study began; None where the search knows of
-        none."""
-        return self._learner.expect(trial_id) if self._learner else None
-
-    @property
-    def early_stop_below_qps(self) -> float:
-        """If the last point proposed comes to less, another is expected to do better; 0 if at no rate."""
-        return self._learner.early_stop_below_qps if self._learner else 0.0
-
-    def belief(self, trial_ids: Mapping[int, str]) -> PosteriorSummary | None:
-        """What is believed of the rack; `trial_ids` by number. None where the search learns none."""
-        if self._learner is None:
-            return None
-        return self._learner.belief(self._study, trial_ids)
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """Record what trial `number` came to. A failed one teaches nothing, one that was given up what was
-        expected of it."""
-        trial = self._open.pop(number, None)
+        A trial that was stopped early counts with its forecast and without constraint violations: it missed
+        its SLO at a rate that it was not expected to hold.
+        """
+        trial = self._running.pop(number, None)
         if trial is None:
-            if self._learner:
-                self._learner.hear(outcome)
             return
         if outcome.status == "failed":
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        trial.set_user_attr(SEEN, seen_in(outcome))
         censored = outcome.capacity_qps.censored
         constraints = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
         unexplained = not (outcome.feasible or censored) and max(misses) <= 0
         for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):
             trial.set_constraint(key, value)
-        self._study.tell(trial, _expected(outcome) if censored else outcome.output_tps_per_gpu or 0.0)
+        self._study.tell(
+            trial, _forecast_tps_per_gpu(outcome) if censored else outcome.output_tps_per_gpu or 0.0
+        )
+
+    def baseline_capacity_qps(self, trial_id: str) -> None:
+        """Return None: Optuna's samplers predict no capacity."""
+
+    def summarise(self, trial_ids: Mapping[int, str]) -> None:
+        """Return None: Optuna's samplers have no posterior that goes on record."""
 
 
-def _expected(outcome: Outcome) -> float:
-    """Output tokens/s per GPU of a deployment at its boundary, with the answers that it gave."""
+def make_sampler(search: Search, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler for trial `number`, seeded by the study's seed and that number.
+
+    Parameters
+    ----------
+    search
+        Its `name` is "tpe", "gp" or "random"; `startup_trials` are drawn at random first.
+    seed, number
+        Seed of the study, and number of the trial.
+
+    Raises
+    ------
+    ConfigurationError
+        Where `gp` is chosen and torch is not installed, or Optuna has no sampler for the name.
+
+    Notes
+    -----
+    TPE: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; multivariate as Falkner
+    et al., BOHB, ICML 2018.
+    """
+    mixed = (seed * _SEED_STRIDE + number) % 2**32
+    match search.name:
+        case "tpe":
+            return optuna.samplers.TPESampler(
+                seed=mixed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
+            )
+        case "gp":
+            if find_spec("torch") is None:
+                raise ConfigurationError(
+                    "search=gp needs torch, which is not installed: install tune with its extra 'gp', or "
+                    "choose search=tpe."
+                )
+            return optuna.samplers.GPSampler(seed=mixed, n_startup_trials=search.startup_trials)
+        case "random":
+            return optuna.samplers.RandomSampler(seed=mixed)
+        case _:
+            raise ConfigurationError(
+                f"search.name: found {search.name}, no sampler of Optuna; expected tpe, gp or random."
+            )
+
+
+def _forecast_tps_per_gpu(outcome: Outcome) -> float:
+    """Return the output tokens/s per GPU at the forecast capacity, with the measured tokens per query."""
     measured, completed_qps = outcome.output_tps_per_gpu, outcome.completed_qps
     capacity_qps = outcome.capacity_qps.estimate
     return measured / completed_qps * capacity_qps if measured and completed_qps and capacity_qps else 0.0

@@ -1,4 +1,4 @@
-"""A batch of trials on a place: what is recorded is reused, the rest runs, every outcome is recorded."""
+"""Run a batch of trials on a backend: reuse what is recorded, run the rest, record every outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tune.analysis.judge import judge, judge_failed, judge_infeasible
 from tune.analysis.measure import measure_attempt
-from tune.backends.base import Backend, DetachedBackend, MeasuringBackend
+from tune.backends.base import Backend
 from tune.core.files import make_folder
 from tune.deploy.plan import write_plan
 from tune.engines.dynamo_mocker.plan_tables import render_plan
@@ -32,223 +32,236 @@ from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 from tune.study.interrupts import Interrupts
 
-_POLL_S = 0.01
-
 MAX_FAILED_ATTEMPTS = 3
-"""A trial that failed so often is tried again only with rerun=true."""
+"""Number of failed attempts after which a detached trial runs again only with rerun=true."""
 
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """Trial `number`; `source` is "baseline", a sampler or "command". `provenance` goes on record.
+    """Ask for one measured trial.
 
-    `goal`: a deployment that clearly stays below its rate is given up.
+    Attributes
+    ----------
+    number
+        Number of the trial in its study.
+    source
+        "baseline", the name of a search method, "command" or "confirm".
+    spec
+        The configuration and load to measure.
+    provenance
+        What goes on record of the trial's origin.
+    early_stop
+        The rate below which the deployment is stopped early; None where it is always measured exactly.
     """
 
     number: int
     source: str
     spec: TrialSpec
     provenance: Mapping[str, Any]
-    goal: EarlyStopThreshold | None = None
+    early_stop: EarlyStopThreshold | None = None
 
 
 class TrialRunner:
-    """Runs jobs on `place` and records outcomes in `study`; `recorded` names the trials that were new.
+    """Run trial requests on a backend and record the outcomes in a study.
 
-    `once`: what has not ended is left to run, on a place where that is possible.
+    `recorded` holds the trial_ids whose outcomes are new. With `once`, attempts that have not ended are
+    left to run, on a backend whose attempts are detached.
     """
 
     def __init__(self, study: StudyFolder, facts: ClusterFacts, backend: Backend, once: bool = False) -> None:
         self._study = study
         self._facts = facts
-        self._place = backend
-        self._lasting = backend if isinstance(backend, DetachedBackend) else None
-        self._measuring = backend if isinstance(backend, MeasuringBackend) else None
+        self._backend = backend
+        self._detached = backend.capabilities.detached
         self._once = once
         self.recorded: set[str] = set()
 
-    def run(self, jobs: Iterable[TrialRequest], rerun: bool = False) -> dict[int, Outcome]:
-        """Outcomes by trial number. Jobs that are one configuration share one outcome.
+    def run(self, requests: Iterable[TrialRequest], rerun: bool = False) -> dict[int, Outcome]:
+        """Return outcomes by trial number; requests of one configuration share one outcome.
 
-        Each job begins before the next one is asked for.
+        Each attempt is submitted before the next request is taken from `requests`.
 
-        A measured or infeasible outcome on record is reused unless `rerun`; a failed one is tried again,
-        MAX_FAILED_ATTEMPTS times where attempts outlive this process; an attempt that still runs is waited for.
-        Interrupted, it cancels what runs; what is recorded stays. On a place whose attempts go on, the first
-        Ctrl-C begins no further one and waits for those that run.
-        Raises ResumableError where it is not to wait and something runs.
+        A measured or infeasible outcome on record is reused unless `rerun`. A failed one is tried again, up
+        to MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for.
+        When interrupted, it cancels what runs; what is recorded stays. With detached attempts the first
+        Ctrl-C stops further submissions and waits for those that run. Raises ResumableError where `once` is
+        set and an attempt has not ended.
         """
-        numbers: dict[int, str] = {}
-        with Interrupts() if self._lasting else nullcontext() as interrupts:
-            outcomes = self._run(_distinct(jobs, numbers), rerun, interrupts)
+        trial_ids: dict[int, str] = {}
+        with Interrupts() if self._detached else nullcontext() as interrupts:
+            outcomes = self._run(_distinct(requests, trial_ids), rerun, interrupts)
             if interrupts and interrupts.pressed:
                 raise KeyboardInterrupt
-        return {number: outcomes[trial_id] for number, trial_id in numbers.items()}
+        return {number: outcomes[trial_id] for number, trial_id in trial_ids.items()}
 
     def _run(
-        self, jobs: Iterable[TrialRequest], rerun: bool, interrupts: Interrupts | None
+        self, requests: Iterable[TrialRequest], rerun: bool, interrupts: Interrupts | None
     ) -> dict[str, Outcome]:
-        """By trial_id, the outcomes of those that were begun."""
+        """Return the outcomes of all requests that were begun, by trial_id."""
         outcomes: dict[str, Outcome] = {}
         running: dict[str, tuple[TrialRequest, Path]] = {}
         try:
-            for job in jobs:
+            for request in requests:
                 if interrupts and interrupts.pressed:
                     break
-                known = self._known(job, rerun)
+                known = self._known(request, rerun)
                 if known:
-                    outcomes[job.spec.trial_id] = known
+                    outcomes[request.spec.trial_id] = known
                 else:
-                    handle, attempt = self._begin(job)
-                    running[handle] = job, attempt
+                    handle, attempt = self._begin(request)
+                    running[handle] = request, attempt
             for handle in self._ended(running, interrupts):
-                job, attempt = running.pop(handle)
-                probes = self._measuring.measured(handle) if self._measuring else None
-                outcomes[job.spec.trial_id] = self._record(self._collect(job, attempt, probes))
+                request, attempt = running.pop(handle)
+                probes = self._backend.probes(handle)
+                outcomes[request.spec.trial_id] = self._record(self._collect(request, attempt, probes))
         finally:
-            if self._lasting is None:
+            if not self._detached:
                 for handle in running:
-                    self._place.cancel(handle)
+                    self._backend.cancel(handle)
         return outcomes
 
     def _ended(self, running: Mapping[str, object], interrupts: Interrupts | None) -> Iterator[str]:
-        """Handles of `running` as they end, until its reader has taken out all."""
+        """Yield handles of `running` as they end, until the caller has removed all of them."""
         announced = False
         while running:
-            yield from [handle for handle in running if self._place.poll(handle) == "ended"]
+            yield from [handle for handle in running if self._backend.poll(handle) == "ended"]
             if self._once and running:
                 raise ResumableError(
                     f"study.once: {len(running)} of this study's trials wait or run; they go on without this "
                     "process. The same command collects what has ended and submits what is due."
                 )
-            if self._lasting and interrupts and interrupts.pressed and running and not announced:
+            if interrupts and interrupts.pressed and running and not announced:
                 announced = True
-                self._lasting.announce()
+                self._backend.announce_interrupt()
             if running:
-                time.sleep(self._lasting.poll_s if self._lasting else _POLL_S)
+                time.sleep(self._backend.poll_interval_s)
 
-    def _begin(self, job: TrialRequest) -> tuple[str, Path]:
-        """Handle and folder of an attempt of `job`: the one that still runs, or a new one."""
-        last = self._study.trial(job.spec.trial_id).last_attempt()
-        if self._lasting and last and not read_attempt(last):
-            handle = self._lasting.resume(last)
+    def _begin(self, request: TrialRequest) -> tuple[str, Path]:
+        """Return handle and folder of an attempt: the one that still runs, or a new one."""
+        last = self._study.trial(request.spec.trial_id).last_attempt()
+        if last and not read_attempt(last):
+            handle = self._backend.resume(last)
             if handle:
                 return handle, last
-        attempt = self._prepare(job)
-        return self._place.submit(job.spec, attempt), attempt
+        attempt = self._prepare(request)
+        return self._backend.submit(request.spec, attempt), attempt
 
-    def _known(self, job: TrialRequest, rerun: bool) -> Outcome | None:
-        """The outcome that stands for `job` without an attempt, or None."""
-        folder = self._study.trial(job.spec.trial_id)
-        outcome = self._uncollected(job) or (None if rerun else folder.read_outcome())
-        if outcome and (outcome.status != "failed" or self._given_up(outcome)):
+    def _known(self, request: TrialRequest, rerun: bool) -> Outcome | None:
+        """Return the outcome that answers the request without a new attempt; None where there is none."""
+        folder = self._study.trial(request.spec.trial_id)
+        outcome = self._uncollected(request) or (None if rerun else folder.read_outcome())
+        if outcome and (outcome.status != "failed" or self._is_exhausted(outcome)):
             return outcome
-        broken = only_errors(check(job.spec))
+        broken = only_errors(check(request.spec))
         if not broken:
             return None
         reason = "; ".join(f"{f.path}: found {f.found}, expected {f.expected}" for f in broken)
-        folder.write_spec(job.spec)
+        folder.write_spec(request.spec)
         return self._record(
             judge_infeasible(
-                job.spec,
+                request.spec,
                 reason=reason,
-                number=job.number,
-                source=job.source,
+                number=request.number,
+                source=request.source,
                 attempts=(),
-                provenance=job.provenance,
+                provenance=request.provenance,
             )
         )
 
-    def _given_up(self, outcome: Outcome) -> bool:
-        """Whether another try is likely to be paid for in vain, where attempts go on and nobody may watch."""
-        return self._lasting is not None and len(outcome.attempts) >= MAX_FAILED_ATTEMPTS
+    def _is_exhausted(self, outcome: Outcome) -> bool:
+        """Return whether a detached trial has failed MAX_FAILED_ATTEMPTS times."""
+        return self._detached and len(outcome.attempts) >= MAX_FAILED_ATTEMPTS
 
-    def _uncollected(self, job: TrialRequest) -> Outcome | None:
-        """The outcome of the last attempt, where that ended and nobody lived to judge it."""
-        folder = self._study.trial(job.spec.trial_id)
+    def _uncollected(self, request: TrialRequest) -> Outcome | None:
+        """Return the outcome of the last attempt, where it ended after the process that submitted it."""
+        folder = self._study.trial(request.spec.trial_id)
         ended = [path for path in folder.attempts() if read_attempt(path)]
         if not ended or ended[-1] != folder.last_attempt():
             return None
         outcome = folder.read_outcome()
         if outcome and len(outcome.attempts) >= len(ended):
             return None
-        return self._record(self._collect(job, ended[-1]))
+        return self._record(self._collect(request, ended[-1]))
 
-    def _prepare(self, job: TrialRequest) -> Path:
-        """Write what the trial is and would launch; the folder of its new attempt, made and empty.
+    def _prepare(self, request: TrialRequest) -> Path:
+        """Write the trial and its plan; return the empty folder of its new attempt.
 
-        That of the last one, where nothing ever came of it.
+        The folder of the last attempt is used again where that left no file of its own.
         """
-        folder = self._study.trial(job.spec.trial_id)
-        folder.write_spec(job.spec)
-        write_plan(render_plan(job.spec, self._facts), folder.plan)
+        folder = self._study.trial(request.spec.trial_id)
+        folder.write_spec(request.spec)
+        write_plan(render_plan(request.spec, self._facts), folder.plan)
         last = folder.last_attempt()
         unused = last and not {path.name for path in last.iterdir()} - {EARLY_STOP_FILE}
         attempt = last if last and unused else folder.new_attempt()
         make_folder(attempt)
-        if job.goal:
-            write_early_stop(attempt, job.goal)
+        if request.early_stop:
+            write_early_stop(attempt, request.early_stop)
         return attempt
 
-    def _collect(self, job: TrialRequest, attempt: Path, probes: Sequence[Probe] | None = None) -> Outcome:
-        """Judge `attempt` by its `probes` or by what it left, and count what all attempts cost."""
-        folder = self._study.trial(job.spec.trial_id)
+    def _collect(
+        self, request: TrialRequest, attempt: Path, probes: Sequence[Probe] | None = None
+    ) -> Outcome:
+        """Judge `attempt` by its `probes`, measured here where None; count the cost of all attempts."""
+        folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         identity: dict[str, Any] = {
-            "number": job.number,
-            "source": job.source,
-            "attempts": [_count(record, job.spec.hardware.gpus) for record in records if record],
-            "provenance": job.provenance,
+            "number": request.number,
+            "source": request.source,
+            "attempts": [_summary(record, request.spec.hardware.gpus) for record in records if record],
+            "provenance": request.provenance,
         }
         last = read_attempt(attempt)
         if last is None:
             return judge_failed(
-                job.spec, reason=f"{attempt} was lost: it ended without its record", **identity
+                request.spec, reason=f"{attempt} was lost: it ended without its record", **identity
             )
         if last.error:
             judge_broken = judge_infeasible if last.cause == "configuration" else judge_failed
-            return judge_broken(job.spec, reason=last.error, **identity)
-        probes = measure_attempt(attempt, job.spec) if probes is None else probes
+            return judge_broken(request.spec, reason=last.error, **identity)
+        probes = measure_attempt(attempt, request.spec) if probes is None else probes
         capacity = read_capacity(attempt)
         if capacity is None:
-            return judge(job.spec, probes, **identity)
-        goal = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(job.spec, probes, found=capacity, unbeaten=goal, **identity)
-        again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
-        return outcome.model_copy(update={"provenance": outcome.provenance | again})
+            return judge(request.spec, probes, **identity)
+        threshold = read_early_stop(attempt) if capacity.censored else None
+        outcome = judge(request.spec, probes, found=capacity, unbeaten=threshold, **identity)
+        overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
+        return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
 
     def _record(self, outcome: Outcome) -> Outcome:
+        """Write the outcome and note that it is new."""
         self._study.trial(outcome.trial_id).write_outcome(outcome)
         self.recorded.add(outcome.trial_id)
         return outcome
 
 
-def _distinct(jobs: Iterable[TrialRequest], numbers: dict[int, str]) -> Iterator[TrialRequest]:
-    """The first job of each configuration; `numbers` is told of all: number -> trial_id."""
+def _distinct(requests: Iterable[TrialRequest], trial_ids: dict[int, str]) -> Iterator[TrialRequest]:
+    """Yield the first request of each configuration; enter all of them in `trial_ids` by number."""
     seen: set[str] = set()
-    for job in jobs:
-        numbers[job.number] = job.spec.trial_id
-        if job.spec.trial_id not in seen:
-            seen.add(job.spec.trial_id)
-            yield job
+    for request in requests:
+        trial_ids[request.number] = request.spec.trial_id
+        if request.spec.trial_id not in seen:
+            seen.add(request.spec.trial_id)
+            yield request
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
-    """Those of one run at `target_qps` where `overrides` search for the rate."""
+    """Return the overrides of one run at `target_qps`, for a trial that searched for its capacity."""
     searched = ("load.mode=", "load.target_qps=", "load.resolution=", "load.rate_range_qps=")
     return [word for word in overrides if not word.startswith(searched)] + [f"load.target_qps={target_qps!r}"]
 
 
-def _count(record: AttemptRecord, gpus: int) -> Attempt:
-    verdict = "measured"
+def _summary(record: AttemptRecord, gpus: int) -> Attempt:
+    """Return the attempt as it stands in the outcome, with its cost in GPU-hours."""
+    result = "measured"
     if record.error:
-        verdict = "infeasible" if record.cause == "configuration" else "failed"
+        result = "infeasible" if record.cause == "configuration" else "failed"
     return Attempt.model_validate(
         {
             "started_at": record.started_at,
             "ended_at": record.ended_at,
             "gpu_hours": gpus * record.held_s / 3600,
-            "class": verdict,
+            "class": result,
             "phases": record.phases,
         }
     )

@@ -68,7 +68,7 @@ def summarise_posterior(
     measured = [trial for trial in trials if trial[2].status == "measured"]
     improvement = search.expected_improvement(prediction, observations)
     return PosteriorSummary(
-        schema=1,
+        schema=2,
         trials_observed=len(observations),
         parameters=_parameters(search, prediction.samples),
         hypotheses=_hypotheses(search, prediction.samples),

@@ -1,4 +1,4 @@
-"""Slurm as a place to run: every allocation is one job, and goes on whether or not this process does."""
+"""Run trials on Slurm: every allocation is one job, which goes on when this process ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.backends.base import AttemptState
+from tune.backends.base import AttemptState, Backend
+from tune.backends.capabilities import SLURM
 from tune.backends.slurm.allocation import Allocation, allocation_of, allocations, begin_allocation, study_of
 from tune.backends.slurm.commands import SlurmUnavailable, cancel_job
 from tune.backends.slurm.job_monitor import POLL_INTERVAL_S, JobMonitor
@@ -28,19 +29,22 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
 GRACE_S = 75.0
-"""What a job wrote last may reach this machine later than the news of its end: an NFS client may know for
-60 s that a file is not there. Source: nfs(5), acregmax, acdirmax."""
+"""Time between a job's end and the conclusion that it left no record, in seconds. Its last files may become
+visible here later than its end: an NFS client caches for 60 s that a file is missing. Source: nfs(5),
+acregmax, acdirmax."""
 
 RETRY_S = 30.0
-"""Between two submissions of a job that a busy controller, or a limit of the user's jobs, turned down."""
+"""Pause before a rejected job is submitted again, in seconds."""
 
 
-class SlurmBackend:
-    """Allocations on the cluster of `facts`, each for up to `trials_per_job` attempts, one after the other.
+class SlurmBackend(Backend):
+    """Submit allocations to the cluster of `facts`, each for up to `trials_per_job` attempts in sequence.
 
-    `say` hears what becomes of the jobs. An attempt whose job ended without a record of it gets one here,
-    with what Slurm says of that job.
+    `say` prints what becomes of the jobs. An attempt whose job ended without a record gets one here, with
+    what Slurm says of that job.
     """
+
+    capabilities = SLURM
 
     def __init__(
         self,
@@ -54,56 +58,61 @@ class SlurmBackend:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._facts, self._trials_per_job, self._say = facts, trials_per_job, say
-        self._watch, self._grace = JobMonitor(say, every_s), timedelta(seconds=grace_s)
-        self._turned_down = SubmissionBackoff(say, retry_s, clock)
-        self._given: dict[str, Allocation] = {}
+        self._monitor, self._grace = JobMonitor(say, every_s), timedelta(seconds=grace_s)
+        self._backoff = SubmissionBackoff(say, retry_s, clock)
+        self._allocations: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
         self._checked = self._adopted = False
-        self.poll_s = min(0.5, every_s)
+        self.poll_interval_s = min(0.5, every_s)
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        """As the protocol says, with the plan in TRIAL/plan. Raises ConfigurationError where the cluster cannot run
-        the trial or Slurm refuses it; one that Slurm does not take now is submitted while it is polled."""
+        """Queue an attempt of the plan in TRIAL/plan in an idle allocation, or submit a new one.
+
+        A job that Slurm does not take now is submitted while it is polled. Raises ConfigurationError where
+        the cluster cannot run the trial or Slurm refuses the job.
+        """
         handle = str(attempt.absolute())
         self._adopt(attempt)
-        with _ctrl_c_later():
-            self._given[handle] = self._give_to_idle(spec, attempt) or self._begin(spec, attempt)
+        with _defer_ctrl_c():
+            self._allocations[handle] = self._enqueue_in_idle(spec, attempt) or self._begin(spec, attempt)
         return handle
 
     def resume(self, attempt: Path) -> str | None:
-        """The handle of an attempt that another process submitted, or was about to when it ended."""
+        """Return the handle of an attempt that another process submitted, or was about to submit."""
         self._adopt(attempt)
         allocation = allocation_of(attempt)
         if allocation is None:
             return None
-        self._given[str(attempt.absolute())] = allocation
+        self._allocations[str(attempt.absolute())] = allocation
         return str(attempt.absolute())
 
     def poll(self, handle: str) -> AttemptState:
-        attempt, allocation = Path(handle), self._given[handle]
+        """Return the state of the attempt; submit, record or pass it on where its job requires that."""
+        attempt, allocation = Path(handle), self._allocations[handle]
         if has_ended(attempt):
             return "ended"
-        self._watch.refresh()
+        self._monitor.refresh()
         job_id = self._job_id(allocation, attempt)
-        self._watch.refresh()  # asks again only of a job that is new to it
-        info = self._watch.info(job_id) if job_id else None
+        self._monitor.refresh()  # queries again only for a job that is new to it
+        info = self._monitor.info(job_id) if job_id else None
         if job_id and info and info.phase == "ended":
             return self._without_record(attempt, allocation, job_id, info)
         return "running" if attempt_hosts(attempt) else "waiting"
 
     def cancel(self, handle: str) -> None:
-        """End the whole allocation of the attempt. Raises ResumableError where Slurm does not do it."""
-        job_id = self._job_ids.get(self._given[handle].folder)
+        """Cancel the whole allocation of the attempt. Raises ResumableError where Slurm refuses."""
+        job_id = self._job_ids.get(self._allocations[handle].folder)
         if job_id and not has_ended(Path(handle)):
             try:
                 cancel_job(job_id)
             except SlurmUnavailable as error:
                 raise ResumableError(f"Job {job_id} may still run: {error}") from error
 
-    def announce(self) -> None:
-        left = self._unfinished()
+    def announce_interrupt(self) -> None:
+        """Print the jobs that are still waited for, and what a second Ctrl-C does."""
+        unfinished = self._unfinished()
         self._say(
-            f"Ctrl-C: no further trial is begun. Still waiting for {left}.\nCtrl-C once more ends this "
+            f"Ctrl-C: no further trial is begun. Still waiting for {unfinished}.\nCtrl-C once more ends this "
             "process and leaves them running; the same command collects them later."
         )
 
@@ -113,60 +122,62 @@ class SlurmBackend:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Jobs go on; none waits for more than it was given."""
-        for allocation in self._given.values():
+        """Close the queue of every allocation, so that its job ends after the attempts it has."""
+        for allocation in self._allocations.values():
             if not is_queue_closed(allocation.folder):
                 close_queue(allocation.folder)
-        left = self._unfinished()
-        if left:
-            self._say(f"Left running: {left}. The same command collects them; action=cancel ends them.")
+        unfinished = self._unfinished()
+        if unfinished:
+            self._say(f"Left running: {unfinished}. The same command collects them; action=cancel ends them.")
 
     def _adopt(self, attempt: Path) -> None:
-        """Once: an allocation that a killed process left open is given trials, or closed, so that it ends."""
+        """Take over, once, the open allocations of a killed process; close those that are of no use."""
         if self._adopted:
             return
         self._adopted = True
         for allocation in allocations(study_of(attempt)):
-            record, given = allocation.read(), allocation.attempts()
+            record, attempts = allocation.read(), allocation.attempts()
             if is_queue_closed(allocation.folder):
                 continue
-            if self._trials_per_job > 1 and given and record and record.job_id:
-                self._given[str(given[-1])] = allocation
+            if self._trials_per_job > 1 and attempts and record and record.job_id:
+                self._allocations[str(attempts[-1])] = allocation
                 self._follow(allocation, record.job_id)
             else:
                 close_queue(allocation.folder)
 
     def _unfinished(self) -> str:
-        """The jobs of attempts that have not ended, for a message; "" where all have."""
+        """Return the jobs of attempts that have not ended, for a message; "" where all have ended."""
         open_folders = dict.fromkeys(
-            allocation.folder for handle, allocation in self._given.items() if not has_ended(Path(handle))
+            allocation.folder
+            for handle, allocation in self._allocations.items()
+            if not has_ended(Path(handle))
         )
         ids = [self._job_ids.get(folder) for folder in open_folders]
-        named = [
-            f"{self._watch.labelled(job_id)}: {self._watch.info(job_id).text}" for job_id in ids if job_id
+        described = [
+            f"{self._monitor.labelled(job_id)}: {self._monitor.info(job_id).text}" for job_id in ids if job_id
         ]
-        return ", ".join(named + [f"{ids.count(None)} not yet submitted"] * (None in ids))
+        return ", ".join(described + [f"{ids.count(None)} not yet submitted"] * (None in ids))
 
-    def _give_to_idle(self, spec: TrialSpec, attempt: Path) -> Allocation | None:
-        """Have an open allocation run `attempt` that has nothing else to do and as many nodes."""
+    def _enqueue_in_idle(self, spec: TrialSpec, attempt: Path) -> Allocation | None:
+        """Queue `attempt` in an idle open allocation of the right size and return it; None without one."""
         if self._trials_per_job == 1:
             return None
-        self._watch.refresh()
-        for allocation in dict.fromkeys(self._given.values()):
-            job_id, given = self._job_ids.get(allocation.folder), allocation.attempts()
+        self._monitor.refresh()
+        for allocation in dict.fromkeys(self._allocations.values()):
+            job_id, attempts = self._job_ids.get(allocation.folder), allocation.attempts()
             record = allocation.read()
-            alive = job_id and self._watch.info(job_id).phase in ("waiting", "running")
-            if not alive or is_queue_closed(allocation.folder) or not all(has_ended(each) for each in given):
+            alive = job_id and self._monitor.info(job_id).phase in ("waiting", "running")
+            if not alive or is_queue_closed(allocation.folder) or not all(map(has_ended, attempts)):
                 continue
-            if record and record.nodes == spec.hardware.nodes and len(given) < self._trials_per_job:
+            if record and record.nodes == spec.hardware.nodes and len(attempts) < self._trials_per_job:
                 enqueue_attempt(allocation.folder, attempt)
-                if len(given) + 1 == self._trials_per_job:
+                if len(attempts) + 1 == self._trials_per_job:
                     close_queue(allocation.folder)
                 return allocation
         return None
 
     def _begin(self, spec: TrialSpec, attempt: Path) -> Allocation:
-        """A new allocation for `attempt`, submitted."""
+        """Submit a new allocation for `attempt`. Raises ConfigurationError if the cluster cannot run it."""
         if not self._checked:
             require_cluster(self._facts, spec)
         self._checked = True
@@ -175,68 +186,73 @@ class SlurmBackend:
         return allocation
 
     def _send(self, allocation: Allocation, spec: TrialSpec) -> str | None:
-        """The id of the submitted job; None where Slurm takes none now, which another `poll` tries again.
+        """Submit the job; return its id, or None where Slurm takes none now and a later `poll` tries again.
 
-        Raises ConfigurationError where Slurm refuses it, or did not take it for as long as that might pass.
+        Raises ConfigurationError where Slurm refuses the job, or rejected it for longer than a limit may
+        last.
         """
-        if self._turned_down.is_to_wait(allocation.folder):
+        if self._backoff.is_to_wait(allocation.folder):
             return None
         options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
         try:
             job_id = submit_job(allocation, options | {"comment": allocation.comment})
         except RetryableRejection as error:
-            self._turned_down.note(allocation.folder, error)
+            self._backoff.note(allocation.folder, error)
             return None
         self._identify(allocation, job_id)
-        self._say(f"{self._watch.labelled(job_id)}: submitted")
+        self._say(f"{self._monitor.labelled(job_id)}: submitted")
         return job_id
 
     def _identify(self, allocation: Allocation, job_id: str) -> None:
+        """Put the id of the allocation's job on record and monitor the job."""
         if allocation.read() is None:
             self._say(f"{allocation.record_path} was not readable; it is written anew, for job {job_id}.")
         allocation.identify(job_id, _spec(allocation.attempts()[0]).hardware.nodes)
         self._follow(allocation, job_id)
 
     def _follow(self, allocation: Allocation, job_id: str) -> None:
-        first, *more = allocation.attempts()
-        label = f"trial {trial_of(first).root.name}" + (" and others" if more else "")
+        """Monitor the job under the name of its first trial."""
+        first, *further = allocation.attempts()
+        label = f"trial {trial_of(first).root.name}" + (" and others" if further else "")
         self._job_ids[allocation.folder] = job_id
-        self._watch.follow(job_id, label)
+        self._monitor.follow(job_id, label)
 
     def _job_id(self, allocation: Allocation, attempt: Path) -> str | None:
-        """The id of the allocation's job; None while Slurm does not say.
+        """Return the id of the allocation's job; None while Slurm does not answer.
 
-        The process that began it may not have lived to put it on record, or to submit it, which is done now.
+        The process that began the allocation may have ended before it recorded the id, or before it submitted
+        the job: both are made up for here.
         """
-        known = self._job_ids.get(allocation.folder)
-        if known:
-            return known
+        job_id = self._job_ids.get(allocation.folder)
+        if job_id:
+            return job_id
         record = allocation.read()
         if record and record.job_id:
             self._follow(allocation, record.job_id)
             return record.job_id
-        if self._watch.listing is None:
+        if self._monitor.listing is None:
             return None
-        found = self._watch.commented(allocation.comment) or allocation.traces()
-        if found:
-            self._identify(allocation, found)
-            return found
-        with _ctrl_c_later():
+        job_id = self._monitor.commented(allocation.comment) or allocation.traces()
+        if job_id:
+            self._identify(allocation, job_id)
+            return job_id
+        with _defer_ctrl_c():
             return self._send(allocation, _spec(attempt))
 
     def _without_record(
         self, attempt: Path, allocation: Allocation, job_id: str, info: JobInfo
     ) -> AttemptState:
-        """The job is over and the attempt has no record: never taken, still on its way here, or lost.
+        """Return the state of an attempt without a record, whose job has ended.
 
-        The first of an allocation is always tried, and what was cancelled is not begun again. What was
-        cancelled in the queue wrote nothing.
+        The job never started it, its files are not visible yet, or it is lost. An attempt that was not
+        started gets another job, unless it is the first of its allocation or the job was cancelled. A job
+        that was cancelled in the queue wrote nothing, so that its attempt is not waited for.
         """
-        taken = bool(attempt_hosts(attempt)) or attempt == allocation.attempts()[0]
-        if not taken and info.state != "CANCELLED":
-            self._say(f"{self._watch.labelled(job_id)} ended before it took {attempt}: it gets another job")
-            with _ctrl_c_later():
-                self._given[str(attempt)] = self._begin(_spec(attempt), attempt)
+        started = bool(attempt_hosts(attempt)) or attempt == allocation.attempts()[0]
+        if not started and info.state != "CANCELLED":
+            self._say(f"{self._monitor.labelled(job_id)} ended before it took {attempt}: it gets another job")
+            with _defer_ctrl_c():
+                self._allocations[str(attempt)] = self._begin(_spec(attempt), attempt)
             return "waiting"
         ended_at = info.ended_at or allocation.noticed_at()
         in_queue = info.state == "CANCELLED" and info.held_s == 0
@@ -248,6 +264,7 @@ class SlurmBackend:
 
 
 def _spec(attempt: Path) -> TrialSpec:
+    """Return the trial of an attempt. Raises ResumableError where it is not on record."""
     spec = trial_of(attempt).read_spec()
     if spec is None:
         raise ResumableError(
@@ -257,8 +274,8 @@ def _spec(attempt: Path) -> TrialSpec:
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C on the terminal reaches every process there: sbatch, which inherits this, finishes first."""
+def _defer_ctrl_c() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends; sbatch inherits this, so that it finishes first."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Slurm's programs as a caller meets them: what they print, or the words with which they refuse."""
+"""Run Slurm's programs: return what they print, or raise with the words of their refusal."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ from tune.backends.slurm.job_states import (
 )
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
-"""What the driver and its jobs cannot do without; sacct is asked where it answers."""
+"""Programs that the driver and its jobs require; sacct is optional."""
 
 _ANSWER_S = 60.0
-"""A busy controller answers within MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
+"""Time after which a program without an answer is given up, in seconds. A busy controller answers within
+MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
 
-_OWN = (
+_OVERRIDING = (
     *("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"),
     *("SLURM_ARRAY_", "TMPDIR"),
 )
+"""Prefixes of environment variables that would change what Slurm's programs do or print."""
 
 
 class SlurmUnavailable(Exception):
-    """A program is missing, failed or took too long; the words are its own, or say which of these."""
+    """Report that a program is missing, failed or did not answer; the message holds its own words, if any."""
 
 
 def environment() -> dict[str, str]:
-    """That of this process without a user's own options, filters and formats: SBATCH_* stand above the
-    directives of a job, SQUEUE_* and the like change what is printed. Nor with the array that this process
-    may be a task of: a job inherits that, and submitit would take it for the job's own id; nor with this
-    machine's folder for temporary files, which need not be on a node."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+    """Return the environment of this process without what would change jobs or output.
+
+    SBATCH_* override the directives of a job; SQUEUE_* and similar ones change what is printed. A job
+    inherits SLURM_ARRAY_*, of which this process may be a task, and submitit would take it for the job's
+    own id. TMPDIR names a folder of this machine that need not exist on a node.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OVERRIDING)}
 
 
 def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str]:
-    """(stdout, stderr) of one of Slurm's programs. Raises SlurmUnavailable.
+    """Return (stdout, stderr) of one of Slurm's programs, run in `environment()`.
 
-    It runs in `environment`, and Ctrl-C on the terminal does not reach it.
+    Ctrl-C on the terminal does not reach it. Raises SlurmUnavailable.
     """
     try:
         done = subprocess.run(
@@ -72,19 +76,19 @@ def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str
 
 
 def queued_jobs() -> dict[str, JobInfo]:
-    """By id, every job of this user that the controller remembers, also ended ones. Raises SlurmUnavailable."""
-    asked = ("--noheader", "--states=all", f"--user={os.getuid()}", f"--format={SQUEUE_FORMAT}")
-    return parse_squeue(run_command(("squeue", *asked))[0])
+    """Return every job of this user that the controller remembers, by id. Raises SlurmUnavailable."""
+    options = ("--noheader", "--states=all", f"--user={os.getuid()}", f"--format={SQUEUE_FORMAT}")
+    return parse_squeue(run_command(("squeue", *options))[0])
 
 
 def accounted_jobs(job_ids: Sequence[str]) -> Mapping[str, JobInfo]:
-    """By id, what the accounting has of these jobs. Raises SlurmUnavailable where there is none."""
-    asked = ("--noheader", "--parsable2", "--allocations", f"--format={SACCT_FORMAT}")
-    return parse_sacct(run_command(("sacct", *asked, f"--jobs={','.join(job_ids)}"))[0])
+    """Return what the accounting has of these jobs, by id. Raises SlurmUnavailable where there is none."""
+    options = ("--noheader", "--parsable2", "--allocations", f"--format={SACCT_FORMAT}")
+    return parse_sacct(run_command(("sacct", *options, f"--jobs={','.join(job_ids)}"))[0])
 
 
 def show_job(job_id: str) -> JobInfo:
-    """What the controller has of one job: GONE where it knows none of that id. Raises SlurmUnavailable."""
+    """Return what the controller has of one job; GONE where it knows none. Raises SlurmUnavailable."""
     try:
         return parse_scontrol(run_command(("scontrol", "--oneliner", "show", "job", job_id))[0])
     except SlurmUnavailable as error:
@@ -94,11 +98,11 @@ def show_job(job_id: str) -> JobInfo:
 
 
 def last_known(job_id: str) -> JobInfo:
-    """All that Slurm still has of one job: of its controller, and where that knows it no more, or does not
-    answer, of its accounting.
+    """Return all that Slurm still has of one job, from the controller or else from the accounting.
 
-    The controller says more: which node failed, and the exit code of a job of which the accounting has 0:0.
-    GONE where the controller answers and nobody knows more; UNKNOWN where nobody answers.
+    The controller is preferred: it knows which node failed, and the exit code of a job for which the
+    accounting has 0:0. Returns GONE where the controller answers and neither knows the job, UNKNOWN where
+    neither answers.
     """
     try:
         controller = show_job(job_id)
@@ -114,16 +118,16 @@ def last_known(job_id: str) -> JobInfo:
 
 
 def unusable_nodes(nodes: str) -> str:
-    """Those of `nodes` that are down, for a message; "" where none is or nobody answers."""
-    asked = ("--noheader", "--Node", "--states=down", "--format=%N", f"--nodes={nodes}")
+    """Return those of `nodes` that are down, for a message; "" where none is, or Slurm does not answer."""
+    options = ("--noheader", "--Node", "--states=down", "--format=%N", f"--nodes={nodes}")
     try:
-        return ", ".join(dict.fromkeys(run_command(("sinfo", *asked))[0].split()))
+        return ", ".join(dict.fromkeys(run_command(("sinfo", *options))[0].split()))
     except SlurmUnavailable:
         return ""
 
 
 def cancel_job(job_id: str) -> None:
-    """Raises SlurmUnavailable where Slurm refuses; a job that has ended already is no refusal."""
+    """Cancel a job; one that has ended already is accepted. Raises SlurmUnavailable where Slurm refuses."""
     try:
         run_command(("scancel", job_id))
     except SlurmUnavailable as error:

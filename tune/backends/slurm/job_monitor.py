@@ -1,4 +1,4 @@
-"""What becomes of the jobs that a study waits for: one question for all of them, now and then."""
+"""Monitor the jobs that a study waits for, with one query for all of them every few seconds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tune.backends.slurm.commands import SlurmUnavailable, accounted_jobs, last_
 from tune.backends.slurm.job_states import UNKNOWN, JobInfo
 
 POLL_INTERVAL_S = 3.0
-"""A controller serves a whole site: one question every few seconds, whatever the number of jobs."""
+"""Least time between two queries, in seconds. A controller serves a whole site."""
 
 
 class JobMonitor:
-    """The jobs that `follow` names. `say` hears of every change of a job's state, and of silence."""
+    """Keep the state of the jobs that `follow` names; `say` prints changes and missing answers."""
 
     def __init__(
         self,
@@ -22,86 +22,93 @@ class JobMonitor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._say, self._every_s, self._clock = say, every_s, clock
-        self._asked_s: float | None = None
+        self._queried_s: float | None = None
         self._labels: dict[str, str] = {}
         self._infos: dict[str, JobInfo] = {}
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._silent = False
         self.listing: Mapping[str, JobInfo] | None = None
-        """The controller's last answer; None where it gave none."""
+        """Jobs by id in the controller's last answer; None where it gave none."""
 
     def follow(self, job_id: str, label: str) -> None:
-        """Watch this job; `label` names what it is for. The next `refresh` asks at once."""
+        """Monitor this job, named `label` in messages. The next `refresh` queries at once."""
         self._labels[job_id] = label
-        self._asked_s = None
+        self._queried_s = None
 
     def info(self, job_id: str) -> JobInfo:
+        """Return what is known of a job; UNKNOWN before the first answer."""
         return self._infos.get(job_id, UNKNOWN)
 
     def labelled(self, job_id: str) -> str:
+        """Return id and label of a job, for a message."""
         return f"job {job_id} ({self._labels[job_id]})"
 
     def commented(self, comment: str) -> str | None:
-        """The id of the job that carries this comment, by the controller's last answer; one that has not
-        ended first."""
-        found = [job_id for job_id, info in (self.listing or {}).items() if info.comment == comment]
-        found.sort(key=lambda job_id: ((self.listing or {})[job_id].phase == "ended", int(job_id)))
-        return found[0] if found else None
+        """Return the id of the job with this comment in the controller's last answer; None without one.
+
+        Of several jobs one that has not ended is preferred.
+        """
+        job_ids = [job_id for job_id, info in (self.listing or {}).items() if info.comment == comment]
+        job_ids.sort(key=lambda job_id: ((self.listing or {})[job_id].phase == "ended", int(job_id)))
+        return job_ids[0] if job_ids else None
 
     def refresh(self) -> None:
-        """Ask again, where the last question is long enough ago."""
+        """Query Slurm, where the last query is long enough ago."""
         now_s = self._clock()
-        if self._asked_s is not None and now_s - self._asked_s < self._every_s:
+        if self._queried_s is not None and now_s - self._queried_s < self._every_s:
             return
         open_jobs = [job_id for job_id in self._labels if self.info(job_id).phase != "ended"]
         try:
             self.listing = queued_jobs()
         except SlurmUnavailable as error:
             self.listing = None
-            self._hear_silence(str(error))
-            self._ask_accounting(open_jobs)
+            self._note_silence(str(error))
+            self._query_accounting(open_jobs)
         else:
-            self._hear_answer()
+            self._note_answer()
             for job_id in open_jobs:
-                self._note(job_id, _closer(job_id, self.listing.get(job_id, UNKNOWN)))
-        self._asked_s = self._clock()
+                self._note(job_id, _with_details(job_id, self.listing.get(job_id, UNKNOWN)))
+        self._queried_s = self._clock()
 
-    def _ask_accounting(self, job_ids: list[str]) -> None:
-        """Only an end is believed: what else the accounting has may be old."""
+    def _query_accounting(self, job_ids: list[str]) -> None:
+        """Note the jobs that ended by the accounting; its other states may be out of date."""
         try:
-            found = accounted_jobs(job_ids) if job_ids else {}
+            accounted = accounted_jobs(job_ids) if job_ids else {}
         except SlurmUnavailable:
             return
-        for job_id, info in found.items():
+        for job_id, info in accounted.items():
             if info.phase == "ended":
                 self._note(job_id, info)
 
     def _note(self, job_id: str, info: JobInfo) -> None:
+        """Keep the new state of a job and print a change."""
         if info.phase == "unknown":
             return
-        before = self._said.get(job_id)
+        before = self._printed.get(job_id)
         self._infos[job_id] = info
         if before is not None and before.split()[0] == info.state:
             return
         if info.phase == "waiting" and info.text == info.state:
-            return  # it has no reason yet
-        self._said[job_id] = info.text
+            return  # Slurm gives no reason yet
+        self._printed[job_id] = info.text
         self._say(f"{self.labelled(job_id)}: {before + ' → ' if before else ''}{info.text}")
 
-    def _hear_silence(self, words: str) -> None:
+    def _note_silence(self, words: str) -> None:
+        """Print, once, that Slurm does not answer."""
         if not self._silent:
             self._say(f"Slurm does not answer, which says nothing about the jobs; waiting. ({words})")
         self._silent = True
 
-    def _hear_answer(self) -> None:
+    def _note_answer(self) -> None:
+        """Print that Slurm answers again, where it did not."""
         if self._silent:
             self._say("Slurm answers again.")
         self._silent = False
 
 
-def _closer(job_id: str, listed: JobInfo) -> JobInfo:
-    """What squeue listed, and of a job that it shows as ended, or not at all, all that Slurm has."""
+def _with_details(job_id: str, listed: JobInfo) -> JobInfo:
+    """Return what squeue listed; of a job that ended or is not listed, all that Slurm still has."""
     if listed.phase in ("waiting", "running"):
         return listed
-    known = last_known(job_id)
-    return known if known.phase != "unknown" else listed
+    details = last_known(job_id)
+    return details if details.phase != "unknown" else listed

@@ -1,4 +1,4 @@
-"""What Slurm's programs say about jobs, read into one form. Nothing here decides what a lost job means.
+"""Parse what Slurm's programs print about jobs into one form. What a lost job means is decided elsewhere.
 
 Sources: squeue(1), JOB STATE CODES; sacct(1), ELAPSED, STATE; scontrol(1), show job; sbatch(1), --time.
 """
@@ -30,7 +30,7 @@ _ENDED = frozenset(
     }
 )
 GONE = "GONE"
-"""Our own word: a controller that answers does not know the job (any more)."""
+"""State of a job that an answering controller does not know (any more). Defined here, no state of Slurm's."""
 
 SQUEUE_FORMAT = "%i|%T|%r|%N|%M|%e|%k"
 SACCT_FORMAT = "JobID,State,ExitCode,NodeList,ElapsedRaw,End"
@@ -38,9 +38,18 @@ SACCT_FORMAT = "JobID,State,ExitCode,NodeList,ElapsedRaw,End"
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One job as Slurm has it. Texts are Slurm's own, "" where it said nothing; `state` as `base_state`.
+    """Hold one job as Slurm describes it; texts are Slurm's own, "" where there is none.
 
-    `held_s`: how long it has held its nodes so far; `ended_at`: in UTC, of ended jobs.
+    Attributes
+    ----------
+    state
+        Bare state, as `base_state` returns it.
+    reason, nodes, exit_code, failed_node, comment
+        Texts of Slurm.
+    held_s
+        Time for which the job has held its nodes so far, in seconds.
+    ended_at
+        When the job ended, in UTC; None for a job that has not.
     """
 
     state: str
@@ -54,11 +63,12 @@ class JobInfo:
 
     @property
     def phase(self) -> Phase:
+        """Return whether the job waits, runs or has ended."""
         return phase(self.state)
 
     @property
     def text(self) -> str:
-        """The state for a person: PENDING (Resources), RUNNING on g[01-18]."""
+        """Return the state for a message: PENDING (Resources), RUNNING on g[01-18]."""
         if self.phase == "waiting" and self.reason not in ("", "None"):
             return f"{self.state} ({self.reason})"
         return f"{self.state} on {self.nodes}" if self.nodes else self.state
@@ -68,13 +78,13 @@ UNKNOWN = JobInfo("UNKNOWN")
 
 
 def base_state(text: str) -> str:
-    """The bare state in what a program prints: "CANCELLED by 1000" and "CANCELLED+" are CANCELLED."""
+    """Return the bare state of what a program prints: CANCELLED for "CANCELLED by 1000" and "CANCELLED+"."""
     word = (text.split() or [""])[0].upper()
     return word.rstrip("+")
 
 
 def phase(state: str) -> Phase:
-    """What a bare state means for whoever waits; a state that is not known has not ended."""
+    """Return the phase of a bare state; "unknown" for a state that is not listed here."""
     if state in _WAITING:
         return "waiting"
     if state in _RUNNING:
@@ -83,20 +93,20 @@ def phase(state: str) -> Phase:
 
 
 def parse_squeue(text: str) -> dict[str, JobInfo]:
-    """By job id, what `squeue --format=SQUEUE_FORMAT` printed; a line of another form is left out."""
-    found = {}
+    """Return the jobs that `squeue --format=SQUEUE_FORMAT` printed, by id; other lines are left out."""
+    jobs = {}
     for line in text.splitlines():
         fields = line.split("|", 6)
         if len(fields) == 7 and fields[0].isdecimal():
             job_id, state, reason, nodes, held, end, comment = fields
             info = JobInfo(base_state(state), reason, nodes, held_s=duration_s(held), comment=comment)
-            found[job_id] = _with_end(info, end)
-    return found
+            jobs[job_id] = _with_end(info, end)
+    return jobs
 
 
 def parse_sacct(text: str) -> dict[str, JobInfo]:
-    """By job id, what `sacct --parsable2 --noheader --format=SACCT_FORMAT` printed of allocations."""
-    found = {}
+    """Return the jobs that `sacct --parsable2 --noheader --format=SACCT_FORMAT` printed, by id."""
+    jobs = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) == 6 and fields[0].isdecimal():
@@ -104,12 +114,12 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
             held_s = float(elapsed_s) if elapsed_s.isdecimal() else None
             nodes = "" if nodes.startswith("None") else nodes
             info = JobInfo(base_state(state), nodes=nodes, exit_code=exit_code, held_s=held_s)
-            found[job_id] = _with_end(info, end)
-    return found
+            jobs[job_id] = _with_end(info, end)
+    return jobs
 
 
 def parse_scontrol(text: str) -> JobInfo:
-    """What `scontrol --oneliner show job ID` printed; UNKNOWN where that is no job."""
+    """Return the job that `scontrol --oneliner show job ID` printed; UNKNOWN where it printed none."""
     fields: dict[str, str] = {}
     for name, value in _words(text):
         fields.setdefault(name, value)  # a comment of the user, which comes later, changes nothing
@@ -128,7 +138,7 @@ def parse_scontrol(text: str) -> JobInfo:
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:
-    """NAME=VALUE pairs; a value ends where the next space is, which suffices for the fields asked for."""
+    """Yield NAME=VALUE pairs; a value ends at the next space, which suffices for the fields read here."""
     for word in text.split():
         name, equals, value = word.partition("=")
         if equals:
@@ -136,7 +146,7 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_end(info: JobInfo, text: str) -> JobInfo:
-    """Slurm gives a running job its expected end: that is none."""
+    """Return `info` with its end, for an ended job only: Slurm gives a running one its expected end."""
     if info.phase != "ended":
         return info
     try:

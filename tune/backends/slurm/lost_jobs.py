@@ -1,4 +1,4 @@
-"""The record of an attempt whose job ended without one, by what Slurm says of the job."""
+"""Write the record of an attempt whose job ended without one, from what Slurm says of the job."""
 
 from __future__ import annotations
 
@@ -16,13 +16,23 @@ from tune.records.folders import read_attempt
 def record_for_lost_attempt(
     attempt: Path, allocation: Allocation, job_id: str, info: JobInfo
 ) -> AttemptRecord:
-    """What is known of `attempt`, the last that its job had begun.
+    """Return the record of `attempt`, the last that its job had begun.
 
-    It held its GPUs for as long as the job did, less what other attempts of that job held them for.
+    Parameters
+    ----------
+    attempt, allocation
+        Folder of the attempt, and the allocation that had it in its queue.
+    job_id, info
+        The job, and what Slurm says of it.
+
+    Returns
+    -------
+    AttemptRecord
+        An infrastructure failure. Its GPU time is that of the job less that of the job's other attempts.
     """
-    others = [read_attempt(other) for other in allocation.attempts() if other != attempt]
-    elsewhere_s = sum(record.held_s for record in others if record)
-    held_s = max(0.0, (info.held_s or 0.0) - elsewhere_s)
+    records = [read_attempt(folder) for folder in allocation.attempts() if folder != attempt]
+    others_s = sum(record.held_s for record in records if record)
+    held_s = max(0.0, (info.held_s or 0.0) - others_s)
     ended_at = info.ended_at or datetime.now(UTC)
     return AttemptRecord(
         started_at=(ended_at - timedelta(seconds=held_s)).isoformat(),
@@ -34,10 +44,11 @@ def record_for_lost_attempt(
 
 
 def _reason(allocation: Allocation, job_id: str, info: JobInfo) -> str:
+    """Return why the attempt is lost, for people, with the last lines of the job's log."""
     log = allocation.log()
-    said = f"; the last lines of its log:\n{last_lines(log)}" if log else "; it never began to run"
+    log_tail = f"; the last lines of its log:\n{last_lines(log)}" if log else "; it never began to run"
     if info.state == GONE:
-        return f"lost: Slurm no longer knows job {job_id}, which left no record of this attempt{said}"
+        return f"lost: Slurm no longer knows job {job_id}, which left no record of this attempt{log_tail}"
     failed = info.failed_node or (unusable_nodes(info.nodes) if info.state == "NODE_FAIL" else "")
     facts = [
         f"lost: job {job_id} ended as {info.state}",
@@ -45,4 +56,4 @@ def _reason(allocation: Allocation, job_id: str, info: JobInfo) -> str:
         *([f"on {info.nodes}"] if info.nodes else []),
         *([f"node {failed} is down"] if failed else []),
     ]
-    return f"{', '.join(facts)}, and left no record of this attempt{said}"
+    return f"{', '.join(facts)}, and left no record of this attempt{log_tail}"

@@ -1,4 +1,4 @@
-"""The jobs of a study that have not delivered yet, for whoever looks at it from outside."""
+"""List and cancel the jobs of a study whose attempts have not all ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune.records.folders import has_ended, trial_of
 
 @dataclass(frozen=True)
 class PendingJob:
-    """A job and the attempts that it still owes. `job_id` is None for one that was not submitted yet."""
+    """Hold a job and the attempts that it still owes; `job_id` is None before its submission."""
 
     allocation: Allocation
     job_id: str | None
@@ -24,7 +24,7 @@ class PendingJob:
 
     @property
     def text(self) -> str:
-        """Id, Slurm's state and trials, for a terminal."""
+        """Return id, state and trials of the job, for a terminal."""
         state = self.info.text
         if self.job_id is None:
             state = "not submitted"
@@ -35,9 +35,9 @@ class PendingJob:
 
 
 def pending_jobs(study: Path) -> tuple[PendingJob, ...]:
-    """Jobs of the study in the folder `study` that owe an attempt, the earliest first.
+    """Return the jobs of the study in the folder `study` that owe an attempt, the earliest first.
 
-    Slurm is asked only where there are any; their state is UNKNOWN where it does not answer.
+    Slurm is queried only where there are any; their state is UNKNOWN where it does not answer.
     """
     owing = list(_owing(study))
     if not owing:
@@ -46,13 +46,14 @@ def pending_jobs(study: Path) -> tuple[PendingJob, ...]:
         listing: Mapping[str, JobInfo] = queued_jobs()
     except SlurmUnavailable:
         listing = {}
-    return tuple(_live(allocation, owed, listing) for allocation, owed in reversed(owing))
+    return tuple(_pending(allocation, owed, listing) for allocation, owed in reversed(owing))
 
 
 def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
-    """Cancel the jobs of the study that wait or run, or those of them that owe an attempt of one trial.
+    """Cancel the jobs of the study that wait or run, or only those that owe an attempt of one trial.
 
-    Raises ResumableError where Slurm does not do it, or does not say whether there are any.
+    Returns the cancelled jobs. Raises ResumableError where Slurm refuses, or does not say which jobs there
+    are.
     """
     jobs = [
         job
@@ -75,7 +76,7 @@ def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
 
 
 def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
-    """The latest first. An attempt that was passed on to a later allocation is owed by that one."""
+    """Yield allocations that owe attempts, the latest first; an attempt counts for its latest allocation."""
     seen: set[Path] = set()
     for allocation in allocations(study):
         attempts = allocation.attempts()
@@ -85,7 +86,8 @@ def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
             yield allocation, owed
 
 
-def _live(allocation: Allocation, owed: tuple[Path, ...], listing: Mapping[str, JobInfo]) -> PendingJob:
+def _pending(allocation: Allocation, owed: tuple[Path, ...], listing: Mapping[str, JobInfo]) -> PendingJob:
+    """Return the job of an allocation, found by its record, by its comment in `listing`, or by its files."""
     record = allocation.read()
     commented = (job_id for job_id, info in listing.items() if info.comment == allocation.comment)
     job_id = (record.job_id if record else None) or next(commented, None) or allocation.traces()

@@ -1,4 +1,4 @@
-"""What a cluster says before a job is submitted: every finding at once."""
+"""Check what a cluster says before a job is submitted, and return every finding at once."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tune.spec.trial import TrialSpec
 
 @dataclass(frozen=True)
 class Partition:
-    """`nodes`: what it has. `most_nodes`, `longest_s`: what a job may have, None: no limit."""
+    """Hold a partition: its number of `nodes`, and the limits of a job; None stands for no limit."""
 
     name: str
     default: bool
     state: str
     nodes: int | None
-    most_nodes: int | None
-    longest_s: float | None
+    max_nodes: int | None
+    max_time_s: float | None
 
 
 def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
-    """Raises ConfigurationError, with every finding, where the cluster cannot take a job of `spec`."""
+    """Raise ConfigurationError, with every finding, where the cluster cannot take a job of `spec`."""
     broken = only_errors(check_partition(facts, spec))
     if broken:
         raise ConfigurationError(
@@ -39,7 +39,7 @@ def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
 
 
 def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
-    """Programs, controller, partition (also a hidden one), size and time limit."""
+    """Return findings on programs, controller, partition (also a hidden one), size and time limit."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         expected = "a machine from which jobs are submitted (a login node), or cluster=sim"
@@ -57,15 +57,17 @@ def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]
 
 
 def check_slurm(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
-    """All of `check_partition`, files that are not to be seen from here, and, where nothing forbids the job
-    already, what sbatch says to it, which does not submit it."""
-    found = (*check_partition(facts, spec), *_invisible(facts))
-    return found if only_errors(found) else (*found, *_rejected(facts, spec))
+    """Return all findings: those of `check_partition`, and paths that do not exist on this machine.
+
+    Where none of them forbids the job, sbatch is asked about it with --test-only, which submits nothing.
+    """
+    findings = (*check_partition(facts, spec), *_missing_paths(facts))
+    return findings if only_errors(findings) else (*findings, *_rejected(facts, spec))
 
 
 def parse_partitions(text: str) -> dict[str, Partition]:
-    """By name, what `scontrol --oneliner show partition` printed."""
-    found = {}
+    """Return the partitions that `scontrol --oneliner show partition` printed, by name."""
+    partitions = {}
     for line in text.splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if "PartitionName" not in fields:
@@ -75,57 +77,65 @@ def parse_partitions(text: str) -> dict[str, Partition]:
             default=fields.get("Default") == "YES",
             state=fields.get("State", ""),
             nodes=_count(fields.get("TotalNodes", "")),
-            most_nodes=_count(fields.get("MaxNodes", "")),
-            longest_s=duration_s(fields.get("MaxTime", "")),
+            max_nodes=_count(fields.get("MaxNodes", "")),
+            max_time_s=duration_s(fields.get("MaxTime", "")),
         )
-        found[partition.name] = partition
-    return found
+        partitions[partition.name] = partition
+    return partitions
 
 
 def _count(text: str) -> int | None:
-    """None for UNLIMITED, and for what is no number."""
+    """Return the number in `text`; None for UNLIMITED and for anything else."""
     return int(text) if text.isdecimal() else None
 
 
-def _misfits(facts: ClusterFacts, nodes: int, there: Mapping[str, Partition]) -> Iterator[Finding]:
-    default = next((partition.name for partition in there.values() if partition.default), None)
-    asked = facts.partition.split(",") if facts.partition else [default] if default else []
-    if not asked:
+def _misfits(facts: ClusterFacts, nodes: int, partitions: Mapping[str, Partition]) -> Iterator[Finding]:
+    """Yield findings on the partitions that the job names, or on the cluster's default."""
+    default = next((partition.name for partition in partitions.values() if partition.default), None)
+    requested = facts.partition.split(",") if facts.partition else [default] if default else []
+    if not requested:
         yield _error(
-            "cluster.partition", "none", f"one of {', '.join(there)}", "the cluster has no default", _SINFO
+            "cluster.partition",
+            "none",
+            f"one of {', '.join(partitions)}",
+            "the cluster has no default",
+            _SINFO,
         )
-    for name in asked:
-        if name not in there:
-            near = get_close_matches(name, there, n=1)
+    for name in requested:
+        if name not in partitions:
+            near = get_close_matches(name, partitions, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            expected = f"one of {', '.join(sorted(there)) or 'none: the cluster shows none to you'}{hint}"
+            expected = (
+                f"one of {', '.join(sorted(partitions)) or 'none: the cluster shows none to you'}{hint}"
+            )
             yield _error("cluster.partition", name, expected, "the cluster has no such partition", _SINFO)
         else:
-            yield from _too_small(facts, nodes, there[name])
+            yield from _too_small(facts, nodes, partitions[name])
 
 
 def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
+    """Yield findings on a partition's size, limits and state."""
     if partition.nodes is not None and nodes > partition.nodes:
         why = f"partition {partition.name} has no more: it would wait for ever or be refused"
         yield _error("hardware.nodes", str(nodes), f"at most {partition.nodes}", why, _SINFO)
-    elif partition.most_nodes is not None and nodes > partition.most_nodes:
+    elif partition.max_nodes is not None and nodes > partition.max_nodes:
         yield _over(
             facts,
             partition.name,
             "PartitionMaxNodes",
             path="hardware.nodes",
             found=str(nodes),
-            expected=f"at most {partition.most_nodes}",
+            expected=f"at most {partition.max_nodes}",
         )
     limit_s = duration_s(facts.time_limit)
-    if partition.longest_s is not None and limit_s is not None and limit_s > partition.longest_s:
+    if partition.max_time_s is not None and limit_s is not None and limit_s > partition.max_time_s:
         yield _over(
             facts,
             partition.name,
             "PartitionTimeLimit",
             path="cluster.time_limit",
             found=facts.time_limit,
-            expected=f"at most {partition.longest_s / 60:g} minutes",
+            expected=f"at most {partition.max_time_s / 60:g} minutes",
         )
     if partition.state != "UP":
         yield Finding(
@@ -139,7 +149,7 @@ def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterato
 
 
 def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: str, expected: str) -> Finding:
-    """A limit of the partition, which a QOS with this `flag` lifts; one that is asked for may have it.
+    """Return the finding for a limit of the partition; a warning where a QOS may have the lifting `flag`.
 
     Source: Slurm, sacctmgr(1), QOS flags.
     """
@@ -152,6 +162,7 @@ def _over(facts: ClusterFacts, partition: str, flag: str, *, path: str, found: s
 
 
 def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
+    """Yield the refusal of sbatch, if it refuses the job."""
     options = sbatch_options(facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
     words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
     try:
@@ -161,7 +172,8 @@ def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
         yield _error("cluster", str(error), "a job that sbatch accepts", why, "Slurm, sbatch(1), --test-only")
 
 
-def _invisible(facts: ClusterFacts) -> Iterator[Finding]:
+def _missing_paths(facts: ClusterFacts) -> Iterator[Finding]:
+    """Yield a warning for each path in the cluster's facts that does not exist on this machine."""
     named = {
         "model_path": facts.model_path,
         "container_image": facts.container_image,
@@ -183,4 +195,5 @@ _SINFO = "Slurm, scontrol show partition"
 
 
 def _error(path: str, found: str, expected: str, why: str, source: str) -> Finding:
+    """Return a finding that forbids the job."""
     return Finding("error", path, found, expected, why, source)

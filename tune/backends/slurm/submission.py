@@ -1,4 +1,4 @@
-"""The submission of an allocation, through submitit: its function runs as the batch step on the head node."""
+"""Submit allocations through submitit, whose function runs as the batch step on the head node."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ _BUSY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were transmitted"
     r"|Slurm temporarily unable|temporarily disabled|slurm controller in process of startup"
 )
-"""Refusals that another time will not meet. Source: Slurm, src/common/slurm_errno.c."""
+"""Refusals that pass by themselves. Source: Slurm, src/common/slurm_errno.c."""
 
 _POLICY = re.compile(r"Job violates accounting/QOS policy|[Jj]ob submit limit")
 _NAMED = re.compile(r"\b(?:QOS|Assoc)\w+")
 _SUBMITTED = re.compile(r"Submit")
-"""Slurm refuses for many limits in the same words; before them newer ones name the limit. Those on how many
-jobs are submitted are QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit and the
-like. Source: Slurm, src/common/slurm_protocol_defs.c, job_state_reason_string; seen in 22.05."""
+"""Name of a limit on the number of submitted jobs. Slurm refuses for many limits in the same words; newer
+versions name the limit before them. The names are QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit,
+AssocGrpSubmitJobsLimit and the like. Source: Slurm, src/common/slurm_protocol_defs.c,
+job_state_reason_string; seen in 22.05."""
 
 LIMIT_PATIENCE_S, POLICY_PATIENCE_S = 24 * 3600.0, 1800.0
-"""For a limit that other jobs of the user use up, which end; and for one that Slurm does not name, which may
-be that or nothing that passes."""
+"""Time for which a rejected job is submitted again, in seconds: for a limit that other jobs of the user use
+up, which passes when they end, and for a limit that Slurm does not name, which may not pass."""
 
 
 class RetryableRejection(ResumableError):
-    """Slurm may take the job later; for how long that may be hoped for, None: for as long as it says so."""
+    """Report that Slurm may take the job later, within `patience_s` seconds; None for no time limit."""
 
     def __init__(self, message: str, patience_s: float | None) -> None:
         super().__init__(message)
@@ -42,11 +43,12 @@ class RetryableRejection(ResumableError):
 
 
 def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
-    """The id of the job that now waits for the allocation; `options` are sbatch's.
+    """Submit the job of an allocation with sbatch's `options`; return its id.
 
-    The job runs `tune.orchestrator.slurm.batch_step.run_allocation` with the folder's path and nothing else. The process is the
-    batch step itself (`exec`): signals reach it and no shell. Raises ConfigurationError where Slurm refuses the job,
-    with its words, and RetryableRejection where it may take it another time.
+    The job runs `tune.orchestrator.slurm.batch_step.run_allocation` with the folder's path as its only
+    argument. The process replaces the shell of the batch step (`exec`), so that signals reach it. Raises
+    ConfigurationError with Slurm's words where it refuses the job, and RetryableRejection where it may take
+    the job later.
     """
     from submitit import SlurmExecutor  # noqa: PLC0415  (costs 80 ms, which only a submission should)
     from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415
@@ -68,7 +70,7 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _plain_environment() -> Iterator[None]:
-    """What sbatch, which submitit starts, and with it the job inherit: `environment`."""
+    """Set the environment that sbatch, started by submitit, and the job inherit to `environment()`."""
     before, plain = dict(os.environ), environment()
     for name in before.keys() - plain.keys():
         del os.environ[name]
@@ -79,19 +81,20 @@ def _plain_environment() -> Iterator[None]:
 
 
 def _refusal(words: str) -> TuneError:
+    """Return the error for a refusal with these words, retryable where it may pass."""
     later = f"Slurm does not take the job now, it is tried again: {words}"
     if _BUSY.search(words):
         return RetryableRejection(later, None)
-    named = _NAMED.findall(words)
-    if any(_SUBMITTED.search(name) for name in named):
+    limits = _NAMED.findall(words)
+    if any(_SUBMITTED.search(name) for name in limits):
         return RetryableRejection(later, LIMIT_PATIENCE_S)
-    if _POLICY.search(words) and not named:
+    if _POLICY.search(words) and not limits:
         return RetryableRejection(later, POLICY_PATIENCE_S)
     return rejection_error(words)
 
 
 def rejection_error(words: str) -> ConfigurationError:
-    """What to say of a job that Slurm does not take with these `words`, now or later."""
+    """Return the error for a job that Slurm refuses with these words and will not take later."""
     return ConfigurationError(
         f"Slurm refused the job:\n  {words}\nExpected a job that the cluster accepts: change the settings of "
         "cluster (cluster.partition, cluster.account, cluster.qos, cluster.time_limit, ...); "
@@ -100,7 +103,7 @@ def rejection_error(words: str) -> ConfigurationError:
 
 
 def _require_plain(allocation: Allocation) -> None:
-    """Slurm fills in % in the names of log files, and submitit writes them as they are."""
+    """Raise ConfigurationError for a % in the path: sbatch expands it, and submitit does not escape it."""
     if "%" in str(allocation.folder):
         raise ConfigurationError(
             f"runs_dir, study.name: the path {allocation.folder} holds a %, which sbatch would fill in; "

@@ -1,4 +1,4 @@
-"""Jobs that Slurm did not take when they were submitted: when to try again, and when to give up."""
+"""Decide when a job that Slurm rejected is submitted again, and when that is given up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tune.backends.slurm.submission import RetryableRejection, rejection_error
 
 @dataclass(frozen=True)
 class _Refusal:
-    """The times are those of the clock: since when Slurm says so, and when to try again."""
+    """Hold a rejection: since when it lasts, and when to submit again, by the clock, in seconds."""
 
     patience_s: float | None
     since_s: float
@@ -19,19 +19,22 @@ class _Refusal:
 
 
 class SubmissionBackoff:
-    """By the folder of their allocation. `say` hears once of each job, and again where the reason changes."""
+    """Keep rejections by allocation folder; `say` prints each once, and again where the reason changes."""
 
     def __init__(self, say: Callable[[str], None], retry_s: float, clock: Callable[[], float]) -> None:
         self._say, self._retry_s, self._clock = say, retry_s, clock
         self._refusals: dict[Path, _Refusal] = {}
 
     def is_to_wait(self, folder: Path) -> bool:
-        """Whether it is too early to submit the job again."""
+        """Return whether it is too early to submit the job again."""
         refusal = self._refusals.get(folder)
         return refusal is not None and self._clock() < refusal.again_s
 
     def note(self, folder: Path, error: RetryableRejection) -> None:
-        """Slurm has turned the job down with `error`. Raises ConfigurationError where that will not pass any more."""
+        """Note that Slurm rejected the job with `error`.
+
+        Raises ConfigurationError where the rejection has lasted longer than its patience.
+        """
         now_s, before = self._clock(), self._refusals.get(folder)
         if before is None or before.patience_s != error.patience_s:
             self._say(str(error))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from tune.core.locks import try_lock
 
 _PREFIX = "tune-scratch-"
 
@@ -21,12 +22,12 @@ def make_scratch() -> Path:
     while True:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX))
         try:
-            fcntl.flock(os.open(made, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError):  # taken for unused before it was locked
-            continue
+            locked = try_lock(os.open(made, os.O_RDONLY | os.O_DIRECTORY))
+        except FileNotFoundError:
+            locked = False
         except OSError:  # no locks here: nobody can take it for unused
             return made
-        if made.exists():
+        if locked and made.exists():  # else taken for unused before it was locked
             return made
 
 
@@ -37,9 +38,9 @@ def _remove_unused(folder: Path) -> None:
     except OSError:  # another user's, or gone
         return
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # in use, or no locks here
+        if try_lock(opened):
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # no locks here
         return
     finally:
         os.close(opened)

@@ -1,4 +1,4 @@
-"""search=surrogate in a study: a sampler like any other, which leaves what it believes on record."""
+"""The surrogate proposer: what it suggests, what it learns from each outcome, and the posterior on record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.outcomes import probe
-from support.studies import run_composed_study as play
+from support.studies import run_composed_study
 
 from tune.analysis.judge import judge_failed, judge_infeasible
 from tune.capacity.simulator_forecast import LOWEST_FRAC
@@ -17,12 +17,12 @@ from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.posterior_summary import read_posterior
-from tune.spec.bind import contains
+from tune.spec.bind import Point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
-from tune.study.candidates import MOST_CANDIDATES, candidates
-from tune.study.optuna_proposer import OptunaProposer
-from tune.study.surrogate_sampler import SurrogateSampler, seen_in
+from tune.study.candidates import MAX_CANDIDATES, Candidates, candidates
+from tune.study.surrogate_proposer import SurrogateProposer, observation_of
+from tune.surrogate.optimizer import Observation
 
 QUICK = (
     "load.mode=capacity",
@@ -53,139 +53,153 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def learner(settings: Settings) -> SurrogateSampler:
+def splits(settings: Settings) -> Candidates:
+    return candidates(settings.trial_spec, SWEEP, 0)
+
+
+def surrogate(settings: Settings, splits: Candidates, min_gain: float = 0.0) -> SurrogateProposer:
+    """Return a proposer without observations."""
     assert settings.cluster.calibration
-    found = candidates(settings.trial_spec, SWEEP, 0)
-    return SurrogateSampler(SWEEP.space, found, settings.cluster.calibration, 0)
+    return SurrogateProposer(SWEEP.space, splits, settings.cluster.calibration, 0, min_gain=min_gain)
 
 
-def ledger(settings: Settings, learner: SurrogateSampler, min_gain: float = 0.0) -> OptunaProposer:
-    return OptunaProposer(SWEEP.space, settings.search, 0, learner, min_gain)
+def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
+    suggestion = proposer.suggest(number)
+    return suggestion.point if suggestion else None
 
 
-def measured(settings: Settings, boundary: float | None, **capacity: object) -> Outcome:
+def measured(settings: Settings, capacity_qps: float | None, **capacity: object) -> Outcome:
     facts = {"number": 0, "source": "surrogate", "attempts": (), "provenance": {}}
     start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
-    found = CapacityQps(low=boundary, high=None, estimate=boundary, censored=False)
+    bracket = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
     return start.model_copy(
         update={
             "status": "measured",
             "feasible": not capacity.get("censored"),
-            "capacity_qps": found.model_copy(update=capacity),
+            "capacity_qps": bracket.model_copy(update=capacity),
         }
     )
 
 
-def truth(workers: int) -> float:
-    """Prefill binds up to 13 workers, decode from there on."""
+def true_capacity_qps(workers: int) -> float:
+    """Return the capacity of a made-up rack: prefill limits it up to 13 workers, decode from there on."""
     return min(1.2 * workers, 4.1 * (18 - workers))
 
 
-def played(settings: Settings, of: OptunaProposer, numbers: range, start: int = 14) -> list[int]:
+def play(settings: Settings, proposer: SurrogateProposer, numbers: range, start: int = 14) -> list[int]:
+    """Suggest and observe one trial after the other; return the numbers of prefill workers."""
     tried = []
     for number in numbers:
+        point: Point | None = {"prefill_workers": start}
         if number == 0:
-            point: object = {"prefill_workers": start}
-            of.adopt(0, {"prefill_workers": start}, "baseline")
+            proposer.adopt(0, {"prefill_workers": start}, "baseline")
         else:
-            point = of.propose(number)
+            point = suggested(proposer, number)
         if point is None:
             break
-        workers = int(point["prefill_workers"])  # type: ignore[index]
-        of.tell(number, measured(settings, truth(workers)))
+        workers = int(point["prefill_workers"])
+        proposer.observe(number, measured(settings, true_capacity_qps(workers)))
         tried.append(workers)
     return tried
 
 
-def test_it_tries_no_point_twice_and_ends_when_all_are_known(
-    settings: Settings, learner: SurrogateSampler
+def test_surrogate_tries_no_point_twice_and_ends_when_all_are_known(
+    settings: Settings, splits: Candidates
 ) -> None:
-    tried = played(settings, ledger(settings, learner), range(12), start=10)
+    tried = play(settings, surrogate(settings, splits), range(12), start=10)
     assert sorted(tried) == list(range(9, 16))
     assert 14 in tried[:4], "the best one comes early"
 
 
-def test_a_rebuilt_ledger_proposes_what_the_first_one_did(
-    settings: Settings, learner: SurrogateSampler
-) -> None:
-    whole = played(settings, ledger(settings, learner), range(4))
-    rebuilt = ledger(settings, learner)
+def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, splits: Candidates) -> None:
+    whole = play(settings, surrogate(settings, splits), range(4))
+    rebuilt = surrogate(settings, splits)
     for number, workers in enumerate(whole[:3]):
         rebuilt.adopt(number, {"prefill_workers": workers}, "surrogate")
-        rebuilt.tell(number, measured(settings, truth(workers)))
-    assert rebuilt.propose(3) == {"prefill_workers": whole[3]}
+        rebuilt.observe(number, measured(settings, true_capacity_qps(workers)))
+    assert suggested(rebuilt, 3) == {"prefill_workers": whole[3]}
 
 
-def test_a_failed_trial_teaches_nothing(settings: Settings, learner: SurrogateSampler) -> None:
+def test_suggestion_carries_its_predictions(settings: Settings, splits: Candidates) -> None:
+    proposer = surrogate(settings, splits)
+    play(settings, proposer, range(1))
+    suggestion = proposer.suggest(1)
+    assert suggestion
+    expected = suggestion.expected_capacity_qps
+    assert expected
+    assert expected.low < expected.median < expected.high
+    assert suggestion.expected_improvement_frac
+    assert suggestion.expected_improvement_frac > 0
+    assert suggestion.early_stop_below_qps >= 0
+    assert proposer.baseline_capacity_qps(splits.specs[0].trial_id)
+    assert proposer.baseline_capacity_qps("t0") is None
+
+
+def test_failed_trial_teaches_nothing(settings: Settings, splits: Candidates) -> None:
     facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
-    one, other = ledger(settings, learner), ledger(settings, learner)
-    for of in (one, other):
-        played(settings, of, range(1))
-    first = one.propose(1)
-    one.tell(1, judge_failed(settings.trial_spec, reason="node down", **facts))  # type: ignore[arg-type]
-    assert one.propose(2) == first == other.propose(1)
+    failing, undisturbed = surrogate(settings, splits), surrogate(settings, splits)
+    for proposer in (failing, undisturbed):
+        play(settings, proposer, range(1))
+    first = suggested(failing, 1)
+    failing.observe(1, judge_failed(settings.trial_spec, reason="node down", **facts))  # type: ignore[arg-type]
+    assert suggested(failing, 2) == first == suggested(undisturbed, 1)
 
 
-def test_two_trials_that_were_one_deployment_teach_once(
-    settings: Settings, learner: SurrogateSampler
-) -> None:
-    """As after a failed trial, whose configuration was tried again under another number, and a new start."""
-    of = ledger(settings, learner)
-    played(settings, of, range(2))
-    told = measured(settings, truth(12))
-    of.adopt(2, {"prefill_workers": 12}, "surrogate")
-    of.tell(2, told)
-    once = of.belief({})
-    of.adopt(3, {"prefill_workers": 12}, "surrogate")
-    of.tell(3, told)
-    assert of.belief({}) == once
+def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Candidates) -> None:
+    """A failed trial whose configuration is suggested again shares its deployment after a new start."""
+    proposer = surrogate(settings, splits)
+    play(settings, proposer, range(2))
+    outcome = measured(settings, true_capacity_qps(12))
+    proposer.adopt(2, {"prefill_workers": 12}, "surrogate")
+    proposer.observe(2, outcome)
+    once = proposer.summarise({})
+    proposer.adopt(3, {"prefill_workers": 12}, "surrogate")
+    proposer.observe(3, outcome)
+    assert proposer.summarise({}) == once
 
 
-def test_what_is_not_worth_its_cost_is_not_proposed(settings: Settings, learner: SurrogateSampler) -> None:
-    assert len(played(settings, ledger(settings, learner, min_gain=0.05), range(12))) < 7
-    assert len(played(settings, ledger(settings, learner, min_gain=9.0), range(12))) == 1
+def test_trial_below_the_minimum_gain_is_not_suggested(settings: Settings, splits: Candidates) -> None:
+    assert len(play(settings, surrogate(settings, splits, min_gain=0.05), range(12))) < 7
+    assert len(play(settings, surrogate(settings, splits, min_gain=9.0), range(12))) == 1
 
 
-def test_while_trials_run_it_is_not_judged_whether_another_is_worth_its_cost(
-    settings: Settings, learner: SurrogateSampler
-) -> None:
-    of = ledger(settings, learner, min_gain=9.0)
-    of.adopt(0, {"prefill_workers": 14}, "baseline")
-    points = [of.propose(number) for number in range(1, 7)]
+def test_minimum_gain_does_not_end_a_study_while_trials_run(settings: Settings, splits: Candidates) -> None:
+    proposer = surrogate(settings, splits, min_gain=9.0)
+    proposer.adopt(0, {"prefill_workers": 14}, "baseline")
+    points = [suggested(proposer, number) for number in range(1, 7)]
     assert None not in points
     assert len({int(point["prefill_workers"]) for point in points if point}) == 6
-    assert of.propose(7) is None, "all seven run"
+    assert suggested(proposer, 7) is None, "all seven run"
     for number, workers in enumerate([14, *(int(point["prefill_workers"]) for point in points if point)]):
-        of.tell(number, measured(settings, truth(workers)))
+        proposer.observe(number, measured(settings, true_capacity_qps(workers)))
 
 
-def test_outcomes_are_heard_as_what_they_prove(settings: Settings) -> None:
+def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) -> None:
     facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
     crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]
-    assert seen_in(crashed) == {"status": "crashed"}
-    alone = {"prefill_capacity_qps": 12.6, "decode_capacity_qps": 16.0}
-    told = measured(settings, 12.5, prefill=12.6, decode=16.0)
-    assert seen_in(told) == {"status": "measured", "qps": 12.5} | alone
-    given_up = measured(settings, 9.0, censored=True, early_stop=15.0)
-    assert seen_in(given_up) == {"status": "forecast", "qps": 9.0} | dict.fromkeys(alone)
+    assert observation_of(crashed, 3) == Observation(3, "crashed")
+    outcome = measured(settings, 12.5, prefill=12.6, decode=16.0)
+    assert observation_of(outcome, 3) == Observation(3, "measured", 12.5, 12.6, 16.0)
+    stopped_early = measured(settings, 9.0, censored=True, early_stop=15.0)
+    assert observation_of(stopped_early, 3) == Observation(3, "forecast", 9.0)
     held = measured(settings, None)
-    assert seen_in(held) == {"status": "above", "qps": 15.75}
+    assert observation_of(held, 3) == Observation(3, "above", 15.75)
     missed = held.model_copy(update={"feasible": False, "valid": True})
-    assert seen_in(missed) == {"status": "below", "qps": 15.75}
+    assert observation_of(missed, 3) == Observation(3, "below", 15.75)
     untrusted = missed.model_copy(update={"valid": False})
-    assert seen_in(untrusted) == {"status": "invalid", "qps": 15.75}
-    never_held = told.model_copy(update={"feasible": False})
-    assert seen_in(never_held) == {"status": "forecast", "qps": 12.5} | alone
+    assert observation_of(untrusted, 3) == Observation(3, "invalid", 15.75)
+    never_held = outcome.model_copy(update={"feasible": False})
+    assert observation_of(never_held, 3) == Observation(3, "forecast", 12.5, 12.6, 16.0)
     no_rate = untrusted.capacity_qps.model_copy(update={"estimate": 0.0})
     none_held = untrusted.model_copy(update={"capacity_qps": no_rate, "probes": (probe(16.0), probe(2.0))})
-    assert seen_in(none_held) == {"status": "below", "qps": LOWEST_FRAC * 16.0}
+    assert observation_of(none_held, 3) == Observation(3, "below", LOWEST_FRAC * 16.0)
 
 
-def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
+def test_large_space_is_sampled_with_the_reference_in_it() -> None:
     composed = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
     assert composed.sweep
     found = candidates(composed.trial_spec, composed.sweep, 0)
-    assert len(found.points) == MOST_CANDIDATES
+    assert len(found.points) == MAX_CANDIDATES
     assert found.specs[0] == composed.trial_spec
     assert found.features.min() == 0
     assert found.features.max() == 1
@@ -217,7 +231,7 @@ def test_a_large_space_is_drawn_from_with_the_reference_in_it() -> None:
         ),
     ],
 )
-def test_what_its_emulator_does_not_tell_apart_is_refused(
+def test_configurations_that_the_emulator_cannot_tell_apart_are_refused(
     settings: Settings, paths: tuple[str, ...], values: tuple[str, ...], unlike: str
 ) -> None:
     space = {path: ChoiceDimension(kind="choice", path=path, values=values) for path in paths}
@@ -225,7 +239,7 @@ def test_what_its_emulator_does_not_tell_apart_is_refused(
         candidates(settings.trial_spec, SWEEP.model_copy(update={"space": space}), 0)
 
 
-def test_it_is_the_default_where_the_rate_is_searched_for() -> None:
+def test_surrogate_is_the_default_in_capacity_mode() -> None:
     names = {
         ("+sweep=pd_split",): "tpe",
         ("+sweep=pd_split", "load.mode=capacity"): "surrogate",
@@ -248,72 +262,68 @@ RATES: dict[str, Dimension] = {
 
 
 @pytest.mark.parametrize("kind", RATES)
-def test_at_fixed_rates_it_proposes_a_configuration_and_a_rate_of_the_sweep(kind: str) -> None:
+def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> None:
     fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
     assert fixed.cluster.calibration
     split = IntDimension(kind="int", path="split.prefill_workers", low=12, high=14)
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES[kind], "prefill_workers": split}})
     found = candidates(fixed.trial_spec, sweep, 0)
     assert len(found.specs) == 3
-    sampler = SurrogateSampler(sweep.space, found, fixed.cluster.calibration, 0)
-    of = OptunaProposer(sweep.space, fixed.search, 0, sampler)
+    proposer = SurrogateProposer(sweep.space, found, fixed.cluster.calibration, 0)
     held = 0.0
     for number in range(6):
-        point = of.propose(number)
+        point = suggested(proposer, number)
         if point is None:
             break
         rate = float(point["rate"])
         assert contains(sweep.space["rate"], point["rate"])
         assert rate > held
-        feasible = rate <= truth(int(point["prefill_workers"]))
+        feasible = rate <= true_capacity_qps(int(point["prefill_workers"]))
         held = rate if feasible else held
-        told = measured(fixed, None)
-        of.tell(number, told.model_copy(update={"feasible": feasible, "valid": True, "target_qps": rate}))
+        update = {"feasible": feasible, "valid": True, "target_qps": rate}
+        proposer.observe(number, measured(fixed, None).model_copy(update=update))
     assert held >= 12
 
 
-def test_a_reference_at_a_rate_that_the_sweep_has_not_is_heard_all_the_same() -> None:
+def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
     fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
     assert fixed.cluster.calibration
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
     found = candidates(fixed.trial_spec, sweep, 0)
-    sampler = SurrogateSampler(sweep.space, found, fixed.cluster.calibration, 0)
-    of = OptunaProposer(sweep.space, fixed.search, 0, sampler)
-    of.tell(0, measured(fixed, None))
-    point = of.propose(1)
+    proposer = SurrogateProposer(sweep.space, found, fixed.cluster.calibration, 0)
+    proposer.observe(0, measured(fixed, None))
+    point = suggested(proposer, 1)
     assert point
     assert float(point["rate"]) > fixed.trial_spec.load.target_qps
-    belief = of.belief({0: "t0"})
-    assert belief
-    assert belief.trials_observed == 1
+    assert proposer.summarise({0: "t0"}).trials_observed == 1
 
 
 @pytest.mark.slow
-def test_a_study_at_fixed_rates_learns_the_rack_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_study_at_fixed_rates_resumes_with_the_same_trials(tmp_path: Path) -> None:
     command = ("search=surrogate", *NARROW[:-4], "load.mode=fixed", *QUICK[1:], "study.parallel=2")
-    whole = play(tmp_path / "whole", (*command, "study.n_trials=6"))
+    whole = run_composed_study(tmp_path / "whole", (*command, "study.n_trials=6"))
     assert {outcome.source for outcome in whole[1:]} == {"surrogate"}
-    belief = read_posterior(next((tmp_path / "whole").glob("*/study.json")).parent)
-    assert belief
-    assert belief.trials_observed == 6
-    play(tmp_path / "parts", (*command, "study.n_trials=4"))
-    parts = play(tmp_path / "parts", (*command, "study.n_trials=6"))
+    posterior = read_posterior(next((tmp_path / "whole").glob("*/study.json")).parent)
+    assert posterior
+    assert posterior.trials_observed == 6
+    run_composed_study(tmp_path / "parts", (*command, "study.n_trials=4"))
+    parts = run_composed_study(tmp_path / "parts", (*command, "study.n_trials=6"))
     assert [outcome.trial_id for outcome in parts] == [outcome.trial_id for outcome in whole]
 
 
 @pytest.mark.slow
-def test_a_study_leaves_its_belief_and_goes_on_from_a_lost_outcome_as_if_nothing_had_been(
+def test_study_with_lost_outcomes_resumes_with_the_same_trials_and_posterior(
     tmp_path: Path,
 ) -> None:
     command = (*NARROW, "study.n_trials=5", "study.parallel=1", "study.min_gain=0.0")
-    whole = play(tmp_path / "whole", command)
+    whole = run_composed_study(tmp_path / "whole", command)
     root = next((tmp_path / "whole").glob("*/study.json")).parent
     proposals = StudyFolder(root).read_proposals()
     found = [proposal.expected_capacity_qps for proposal in proposals]
     assert all(expected and expected.low < expected.median < expected.high for expected in found)
-    belief = read_posterior(root)
-    assert belief
-    assert belief.trials_observed == len({outcome.trial_id for outcome in whole})
+    posterior = read_posterior(root)
+    assert posterior
+    assert posterior.trials_observed == len({outcome.trial_id for outcome in whole})
     lost = tmp_path / "lost"
     shutil.copytree(tmp_path / "whole", lost)
     copied = lost / root.name
@@ -322,6 +332,6 @@ def test_a_study_leaves_its_belief_and_goes_on_from_a_lost_outcome_as_if_nothing
     (copied / "posterior.json").unlink()
     for line in lines[3:]:
         shutil.rmtree(copied / json.loads(line)["trial_id"])
-    resumed = play(lost, command)
+    resumed = run_composed_study(lost, command)
     assert [outcome.trial_id for outcome in resumed] == [outcome.trial_id for outcome in whole]
-    assert read_posterior(copied) == belief
+    assert read_posterior(copied) == posterior

@@ -17,7 +17,7 @@ def handler() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_first_is_noted_and_the_second_raises() -> None:
+def test_first_ctrl_c_is_noted_and_second_raises() -> None:
     with Interrupts() as interrupts:
         assert not interrupts.pressed
         signal.raise_signal(signal.SIGINT)
@@ -26,7 +26,7 @@ def test_the_first_is_noted_and_the_second_raises() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-def test_afterwards_it_means_what_it_meant_before() -> None:
+def test_handler_is_restored_after_the_block() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Interrupts():
         pass
@@ -34,7 +34,7 @@ def test_afterwards_it_means_what_it_meant_before() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_where_it_is_ignored_it_stays_ignored() -> None:
+def test_ignored_sigint_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)

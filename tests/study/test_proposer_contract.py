@@ -1,0 +1,149 @@
+"""What every proposer owes the study, run against each search method in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import get_args
+
+import pytest
+
+from tune.analysis.judge import judge_failed, judge_infeasible
+from tune.config import compose_overrides
+from tune.errors import ConfigurationError
+from tune.records.outcome import CapacityQps, Constraints, Outcome
+from tune.spec.bind import Point, bind_point, contains
+from tune.spec.settings import Settings
+from tune.spec.space import ChoiceDimension, IntDimension, Search, Sweep
+from tune.study.proposer import Proposer
+from tune.study.registry import SEARCH_METHODS, SearchProblem, check_search, make_proposer
+
+SWEEP = Sweep(
+    question="Which split?",
+    n_trials=4,
+    fill_decode=True,
+    space={"prefill_workers": IntDimension(kind="int", path="split.prefill_workers", low=9, high=15)},
+)
+QUICK = (
+    "load.mode=capacity",
+    "load.dataset.samples=1000",
+    "load.min_duration_s=30.0",
+    "load.min_queries=1000",
+)
+BUILDABLE = [name for name in SEARCH_METHODS if name != "gp" or find_spec("torch")]
+
+Make = Callable[[], Proposer]
+
+
+def problem(settings: Settings, name: str, sweep: Sweep = SWEEP) -> SearchProblem:
+    search = settings.search.model_copy(update={"name": name})
+    return SearchProblem(sweep.space, search, seed=3, settings=settings, sweep=sweep)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return compose_overrides([*QUICK]).settings
+
+
+@pytest.fixture(params=BUILDABLE)
+def make(request: pytest.FixtureRequest, settings: Settings) -> Make:
+    return lambda: make_proposer(problem(settings, request.param))
+
+
+def outcome_of(settings: Settings, number: int, point: Point) -> Outcome:
+    """Return a measured outcome of a made-up rack on which 14 prefill workers are best."""
+    spec = bind_point(settings.trial_spec, SWEEP, point)
+    facts = {"number": number, "source": "search", "attempts": (), "provenance": {}}
+    workers = int(point["prefill_workers"])
+    capacity_qps = min(1.2 * workers, 4.1 * (18 - workers))
+    return judge_infeasible(spec, reason="", **facts).model_copy(  # type: ignore[arg-type]
+        update={
+            "status": "measured",
+            "valid": True,
+            "feasible": True,
+            "output_tps_per_gpu": 8.75 * capacity_qps,
+            "completed_qps": capacity_qps,
+            "constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.1),
+            "capacity_qps": CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False),
+        }
+    )
+
+
+def play(settings: Settings, proposer: Proposer, numbers: range) -> list[Point]:
+    """Suggest and observe one trial after the other, until nothing is suggested."""
+    points = []
+    for number in numbers:
+        suggestion = proposer.suggest(number)
+        if suggestion is None:
+            break
+        proposer.observe(number, outcome_of(settings, number, suggestion.point))
+        points.append(suggestion.point)
+    return points
+
+
+def test_table_lists_every_search_that_settings_allow() -> None:
+    (allowed, _) = get_args(Search.model_fields["name"].annotation)
+    assert set(SEARCH_METHODS) == set(get_args(allowed))
+
+
+def test_suggestions_are_points_of_the_sweep_in_its_order(settings: Settings, make: Make) -> None:
+    for point in play(settings, make(), range(4)):
+        assert list(point) == list(SWEEP.space)
+        assert all(contains(SWEEP.space[name], value) for name, value in point.items())
+
+
+def test_proposer_rebuilt_from_the_record_suggests_the_same(
+    settings: Settings, make: Make, request: pytest.FixtureRequest
+) -> None:
+    source = request.node.callspec.params["make"]
+    whole = play(settings, make(), range(4))
+    assert len(whole) == 4
+    rebuilt = make()
+    for number, point in enumerate(whole[:2]):
+        rebuilt.adopt(number, point, source)
+        rebuilt.observe(number, outcome_of(settings, number, point))
+    assert play(settings, rebuilt, range(2, 4)) == whole[2:]
+
+
+def test_running_trials_are_not_suggested_again_by_search_methods_that_remember(
+    settings: Settings, make: Make, request: pytest.FixtureRequest
+) -> None:
+    proposer = make()
+    points = [suggestion.point for number in range(4) if (suggestion := proposer.suggest(number))]
+    distinct = {tuple(point.values()) for point in points}
+    if request.node.callspec.params["make"] in ("grid", "surrogate"):
+        assert len(distinct) == len(points) == 4
+
+
+def test_failed_and_foreign_outcomes_are_accepted(settings: Settings, make: Make) -> None:
+    proposer = make()
+    facts = {"number": 0, "source": "search", "attempts": (), "provenance": {}}
+    failed = judge_failed(settings.trial_spec, reason="node down", **facts)  # type: ignore[arg-type]
+    proposer.observe(7, failed)
+    assert proposer.suggest(0)
+    proposer.observe(0, failed)
+    assert proposer.suggest(1)
+
+
+def test_summary_and_baseline_prediction_come_together_or_not_at_all(settings: Settings, make: Make) -> None:
+    proposer = make()
+    play(settings, proposer, range(2))
+    baseline = bind_point(settings.trial_spec, SWEEP, {"prefill_workers": 14}).trial_id
+    predicts = proposer.baseline_capacity_qps(baseline) is not None
+    summary = proposer.summarise({0: "t0", 1: "t1"})
+    assert (summary is not None) == predicts
+    if summary:
+        assert summary.trials_observed == 2
+        assert [trial.trial_id for trial in summary.trials] == ["t0", "t1"]
+
+
+@pytest.mark.parametrize("name", BUILDABLE)
+def test_check_accepts_what_the_method_can_search(settings: Settings, name: str) -> None:
+    check_search(problem(settings, name))
+
+
+@pytest.mark.parametrize("name", BUILDABLE)
+def test_check_refuses_a_path_that_no_trial_has(settings: Settings, name: str) -> None:
+    space = {"nothing": ChoiceDimension(kind="choice", path="prefill.nothing", values=(1, 2))}
+    with pytest.raises(ConfigurationError, match=r"prefill\.nothing"):
+        check_search(problem(settings, name, SWEEP.model_copy(update={"space": space})))

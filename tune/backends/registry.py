@@ -1,0 +1,110 @@
+"""List the backends that `cluster.kind` names: how each is built and checked, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tune.backends.base import Backend, JobControl
+from tune.backends.capabilities import LOCAL, SIMULATOR, SLURM, Capabilities
+from tune.spec.findings import Finding
+from tune.spec.local_rules import check_local
+from tune.spec.rules import check_cluster, check_simulated
+from tune.spec.settings import Settings
+
+# Each backend is imported where it is built: the command line reads this table for every action.
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """Hold one row of the table.
+
+    Attributes
+    ----------
+    capabilities
+        What the backend can do.
+    build
+        Returns the backend for composed settings. The other arguments are the number of worker processes,
+        which only simulated attempts use, and a function that prints one line to the user.
+    check
+        Returns findings on the composed trial; quick, run before every trial and study.
+    preflight
+        Returns findings that take an answer of the cluster; for action=preflight.
+    jobs
+        Returns the control of jobs that go on without this process; None where there are none.
+    """
+
+    capabilities: Capabilities
+    build: Callable[[Settings, int, Callable[[str], None]], Backend]
+    check: Callable[[Settings], Sequence[Finding]]
+    preflight: Callable[[Settings], Sequence[Finding]] = lambda settings: ()
+    jobs: Callable[[], JobControl] | None = None
+
+
+def _build_simulator(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the simulator with `processes` workers; say that its first use compiles it."""
+    from tune.backends.simulated import SimulatorBackend  # noqa: PLC0415  (imports numba)
+    from tune.core.jit import is_cold  # noqa: PLC0415
+    from tune.sim.decode_loop import decode  # noqa: PLC0415
+
+    if is_cold(decode):
+        say("compiling the simulator: some ten seconds, on its first use only")
+    assert settings.cluster.calibration is not None
+    return SimulatorBackend(settings.cluster.calibration, processes)
+
+
+def _build_local(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the backend of this machine."""
+    from tune.backends.local import LocalBackend  # noqa: PLC0415
+
+    return LocalBackend(say)
+
+
+def _build_slurm(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+    """Return the backend of the cluster that the settings describe."""
+    from tune.backends.slurm.backend import SlurmBackend  # noqa: PLC0415
+
+    return SlurmBackend(settings.cluster, settings.study.trials_per_job, say)
+
+
+def _check_simulator(settings: Settings) -> Sequence[Finding]:
+    """Return findings on settings that the simulator ignores."""
+    return check_simulated(settings.trial_spec)
+
+
+def _check_local(settings: Settings) -> Sequence[Finding]:
+    """Return findings on trials that do not fit one machine."""
+    return check_local(settings.trial_spec)
+
+
+def _check_slurm(settings: Settings) -> Sequence[Finding]:
+    """Return findings on the cluster's facts."""
+    return check_cluster(settings.cluster)
+
+
+def _preflight_slurm(settings: Settings) -> Sequence[Finding]:
+    """Return findings that take an answer of the cluster."""
+    from tune.backends.slurm.preflight import check_slurm  # noqa: PLC0415
+
+    return check_slurm(settings.cluster, settings.trial_spec)
+
+
+def _slurm_jobs() -> JobControl:
+    """Return the control of Slurm jobs."""
+    from tune.backends.slurm.job_control import SlurmJobControl  # noqa: PLC0415
+
+    return SlurmJobControl()
+
+
+BACKENDS: Mapping[str, BackendKind] = {
+    "sim": BackendKind(SIMULATOR, build=_build_simulator, check=_check_simulator),
+    "local": BackendKind(LOCAL, build=_build_local, check=_check_local),
+    "slurm": BackendKind(
+        SLURM,
+        build=_build_slurm,
+        check=_check_slurm,
+        preflight=_preflight_slurm,
+        jobs=_slurm_jobs,
+    ),
+}
+"""Backends by the kind of their cluster, `cluster.kind`."""

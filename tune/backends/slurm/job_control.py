@@ -1,0 +1,45 @@
+"""Observe and cancel the Slurm jobs of a study from any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tune.backends.base import JobControl
+from tune.backends.slurm.allocation import allocation_of
+from tune.backends.slurm.job_monitor import JobMonitor
+from tune.backends.slurm.pending_jobs import PendingJob, cancel_jobs, pending_jobs
+from tune.records.folders import has_ended, trial_of
+
+
+class SlurmJobControl(JobControl):
+    """Find the jobs of a study by what its folder and Slurm have of them."""
+
+    def pending(self, study: Path) -> Sequence[PendingJob]:
+        """Return the jobs that owe an attempt, the earliest first."""
+        return pending_jobs(study)
+
+    def cancel(self, study: Path, trial_id: str | None) -> Sequence[PendingJob]:
+        """Cancel the jobs that wait or run, or those of one trial. Raises ResumableError if Slurm refuses."""
+        return cancel_jobs(study, trial_id)
+
+    def job_log(self, attempt: Path) -> Path | None:
+        """Return what the batch step of the attempt's allocation printed; None before it began."""
+        allocation = allocation_of(attempt)
+        return allocation.log() if allocation else None
+
+    def watch(self, study: Path, attempt: Path, say: Callable[[str], None]) -> Callable[[], bool]:
+        """Return whether the attempt left its record, or the job that owes it has ended."""
+        monitor = JobMonitor(say)
+        owing = next((job for job in pending_jobs(study) if attempt.absolute() in job.owed), None)
+        if owing and owing.job_id:
+            monitor.follow(owing.job_id, f"trial {trial_of(attempt).root.name}")
+
+        def ended() -> bool:
+            """Ask Slurm, at most every few seconds."""
+            if has_ended(attempt) or owing is None or owing.job_id is None:
+                return True
+            monitor.refresh()
+            return monitor.info(owing.job_id).phase == "ended"
+
+        return ended

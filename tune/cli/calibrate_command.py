@@ -1,0 +1,54 @@
+"""Run action=calibrate: fit the simulated rack to measured runs, or take over what a study learned."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune.cli.recorded_commands import recorded_study
+from tune.cli.runnable import require_runnable
+from tune.config import Composition, compose_overrides, shipped_options
+from tune.errors import ConfigurationError, ResumableError
+
+if TYPE_CHECKING:
+    from tune.calibrate.calibration import CalibrationResult
+    from tune.spec.trial import TrialSpec
+
+
+def calibrate_action(composition: Composition) -> None:
+    """Fit the calibration, print the tables, and write it where calibrate.to names a file."""
+    from tune.calibrate import calibration as fitting
+    from tune.cli.progress import evaluations_bar
+
+    def described(overrides: Sequence[str]) -> TrialSpec:
+        """Return the trial that a measured run with these overrides was."""
+        words = (*composition.overrides, *overrides)
+        settings = compose_overrides(words, composition.config_dirs).settings
+        require_runnable(settings)
+        return settings.trial_spec
+
+    requested = composition.settings.calibrate
+    start = fitting.starting_calibration(composition.settings, shipped_options("cluster"))
+    if requested.learned is not None:
+        root = Path(composition.settings.runs_dir) / requested.learned
+        study, _ = recorded_study(root, "calibrate.learned")
+        _print_result(fitting.learned_calibration(requested, start, study))
+        return
+    measured = None
+    if requested.study is not None:
+        root = Path(composition.settings.runs_dir) / requested.study
+        measured, _ = recorded_study(root, "calibrate.study")
+    try:
+        runs = fitting.read_measured_runs(requested, measured, described)
+    except ResumableError as error:
+        raise ConfigurationError(str(error)) from None
+    with evaluations_bar() as progress:
+        result = fitting.calibrate(requested, start, runs, progress)
+    _print_result(result)
+
+
+def _print_result(result: CalibrationResult) -> None:
+    """Print the tables of a calibration and the command that uses it."""
+    print(f"{result.text}\nuse       {shlex.join(['python', '-m', 'tune', *result.arguments])}")

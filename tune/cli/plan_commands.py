@@ -1,0 +1,45 @@
+"""Run action=plan and action=preflight: what a trial would launch, and whether it can."""
+
+from __future__ import annotations
+
+from tune.backends.registry import BACKENDS
+from tune.cli.recorded_commands import study_root
+from tune.cli.runnable import check_configuration, require_runnable
+from tune.config import Composition
+from tune.errors import NegativeResult
+from tune.spec.findings import only_errors, render_findings
+
+
+def plan_action(composition: Composition) -> None:
+    """Write the launch plan of the composed trial and print its processes."""
+    from tune.deploy.plan import write_plan
+    from tune.engines.dynamo_mocker.plan_tables import render_plan
+    from tune.records.folders import StudyFolder
+
+    settings = composition.settings
+    spec = settings.trial_spec
+    require_runnable(settings)
+    folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
+    folder.write_spec(spec)
+    rendered = render_plan(spec, settings.cluster)
+    write_plan(rendered, folder.plan)
+    for process in rendered.processes:
+        gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"
+        print(f"node {process.node_index:>2}  {process.name:<12}  node:gpu {gpus}")
+    print(f"\nplan      {folder.plan}")
+
+
+def preflight_action(composition: Composition) -> None:
+    """Print every finding on the composed trial, what its cluster answers included.
+
+    Raises NegativeResult where one of them forbids the trial.
+    """
+    settings = composition.settings
+    findings = (*check_configuration(settings), *BACKENDS[settings.cluster.kind].preflight(settings))
+    print(render_findings(findings) or "No findings.")
+    broken = only_errors(findings)
+    if broken:
+        raise NegativeResult(
+            f"The configuration cannot run. Errors: {len(broken)} of {len(findings)} findings."
+        )
+    print(f"The configuration can run. Warnings: {len(findings)}.")

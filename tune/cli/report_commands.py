@@ -1,0 +1,74 @@
+"""Run action=report, action=compare and action=parse: read records and logs, print what they show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tune.cli.recorded_commands import recorded_study, repeat_command, study_root
+from tune.config import Composition
+from tune.errors import ConfigurationError, NegativeResult, ResumableError
+
+
+def report_action(composition: Composition) -> None:
+    """Print the best trial of a study and write its report.
+
+    Raises NegativeResult where no configuration holds its SLO.
+    """
+    from tune.analysis.ranking import rank
+    from tune.records.confirmation import read_confirmation
+    from tune.records.posterior_summary import read_posterior
+    from tune.report.page import write_report
+    from tune.report.terminal import render_confirmation, render_outcome, render_posterior
+
+    folder, record = recorded_study(study_root(composition))
+    outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
+    posterior = read_posterior(folder.root)
+    ranked = rank(outcomes, posterior)
+    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    if best:
+        print(render_outcome(best, record.slo, record))
+        print(f"again     {repeat_command(best)}")
+    if posterior:
+        print(render_posterior(posterior))
+    if confirmation:
+        print(render_confirmation(record, outcomes, confirmation))
+    reports = Path(composition.settings.reports_dir) / composition.study_name
+    page = write_report(
+        reports,
+        record,
+        outcomes,
+        confirmation=confirmation,
+        posterior=posterior,
+        proposals=folder.read_proposals(),
+    )
+    print(f"report    {page}")
+    if best is None:
+        raise NegativeResult(
+            "No configuration of this study holds its SLO; the report says how far each missed."
+        )
+
+
+def compare_action(composition: Composition) -> None:
+    """Print the differences between two studies or two trials."""
+    from tune.report.compare import compare_named
+
+    a, b = composition.settings.compare.a, composition.settings.compare.b
+    if a is None or b is None:
+        raise ConfigurationError(
+            "action=compare needs compare.a and compare.b: two studies, or two trials as STUDY/TRIAL_ID."
+        )
+    print(compare_named(Path(composition.settings.runs_dir), a, b))
+
+
+def parse_action(composition: Composition) -> None:
+    """Print what LoadGen's logs in a folder say, as JSON."""
+    from tune.loadgen.log_reader import log_figures
+
+    if composition.settings.logs is None:
+        raise ConfigurationError("action=parse needs logs=DIR, a folder that holds mlperf_log_detail.txt.")
+    try:
+        figures = log_figures(Path(composition.settings.logs))
+    except ResumableError as error:
+        raise ConfigurationError(str(error)) from None
+    print(json.dumps(figures, indent=1))

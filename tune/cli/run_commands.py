@@ -1,0 +1,80 @@
+"""Run action=run: one trial, or a study of a sweep."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from functools import partial
+
+from tune.cli.recorded_commands import recorded_study, study_root
+from tune.cli.report_commands import report_action
+from tune.cli.runnable import check_configuration, make_backend, print_findings, require_runnable
+from tune.config import Composition, trial_overrides
+from tune.errors import ConfigurationError, NegativeResult, ResumableError
+
+
+def run_action(composition: Composition) -> None:
+    """Run the study of the composed sweep, or one trial without a sweep."""
+    if composition.settings.sweep:
+        _run_study(composition)
+    else:
+        _run_trial(composition)
+
+
+def _run_trial(composition: Composition) -> None:
+    """Measure the configuration as composed and print the outcome."""
+    from tune.report.terminal import render_outcome
+    from tune.study.identity import study_record
+    from tune.study.loop import open_study, run_trial
+
+    settings = composition.settings
+    if settings.study.n_trials is not None:
+        raise ConfigurationError(
+            "study.n_trials: without a sweep there is one trial; expected +sweep=NAME beside it."
+        )
+    require_runnable(settings)
+    root = study_root(composition)
+    backend = make_backend(settings, processes=1)
+    study = study_record(settings, composition.study_name, ())
+    with open_study(root, study) as folder, backend as running:
+        outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
+    print(render_outcome(outcome, settings.slo, study))
+    print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
+    if outcome.status == "infeasible":
+        raise NegativeResult(f"The configuration cannot run: {outcome.reason}")
+    if outcome.status == "failed":
+        raise ResumableError(f"The trial failed: {outcome.reason}\nThe same command tries it again.")
+
+
+def _run_study(composition: Composition) -> None:
+    """Run the study to its end and report on it; report also where it stops before its end."""
+    from tune.cli.progress import preparations_bar, trials_bar
+    from tune.study.budget import forecast_gpu_hours
+    from tune.study.identity import study_record
+    from tune.study.loop import open_study, require_search, run_study
+
+    settings = composition.settings
+    require_search(settings)
+    print_findings(check_configuration(settings))
+    study = study_record(settings, composition.study_name, composition.overrides)
+    backend = make_backend(settings)
+    with open_study(study_root(composition), study) as folder, backend as running:
+        n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
+        ahead = n_trials - len(folder.outcomes())
+        if ahead > 0:
+            hours = forecast_gpu_hours(settings, ahead)
+            limit = f", {study.max_gpu_hours:,.0f} at most" if study.max_gpu_hours else ""
+            print(
+                f"{ahead} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours{limit}",
+                file=sys.stderr,
+            )
+        overrides = partial(trial_overrides, settings=settings)
+        try:
+            with preparations_bar() as prepared, trials_bar(n_trials, study.name) as recorded:
+                run_study(folder, settings, running, overrides, recorded, prepared=prepared)
+        except ResumableError:
+            if any(outcome.status == "measured" for outcome in folder.outcomes()):
+                with suppress(NegativeResult):  # the message is why the study stopped
+                    report_action(composition)
+            raise
+    report_action(composition)

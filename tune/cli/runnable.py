@@ -1,0 +1,72 @@
+"""Check that a composed configuration can run, and build the backend that runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tune.backends.registry import BACKENDS
+from tune.errors import ConfigurationError
+from tune.spec.findings import Finding, only_errors, render_findings
+from tune.spec.rules import check
+from tune.spec.settings import Settings
+
+if TYPE_CHECKING:
+    from tune.backends.base import Backend
+
+
+def check_configuration(settings: Settings) -> tuple[Finding, ...]:
+    """Return every finding on the trial and its backend. Raises ConfigurationError for an invalid dataset."""
+    from tune.workload.lengths import draw_lengths
+
+    spec = settings.trial_spec
+    draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
+    return (*check(spec), *BACKENDS[settings.cluster.kind].check(settings))
+
+
+def require_runnable(settings: Settings) -> None:
+    """Print the warnings on a configuration. Raises ConfigurationError with every broken rule."""
+    findings = check_configuration(settings)
+    broken = only_errors(findings)
+    if broken:
+        raise ConfigurationError(
+            f"{render_findings(broken)}\nThe configuration breaks rules; nothing was run."
+        )
+    print_findings(findings)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print one line a finding on stderr."""
+    for finding in findings:
+        print(f"{finding.severity}: {finding.path}: {finding.why}", file=sys.stderr)
+    if findings:
+        print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
+
+
+def make_backend(settings: Settings, processes: int | None = None) -> Backend:
+    """Return the backend of the settings.
+
+    `processes` is the number of worker processes of a simulator; None takes cluster.processes, or one a core.
+    Raises ConfigurationError where the settings ask for what the backend cannot do.
+    """
+    from tune.cli.progress import print_above_bar
+
+    kind = settings.cluster.kind
+    if settings.study.once and not BACKENDS[kind].capabilities.detached:
+        detached = " or ".join(name for name, entry in BACKENDS.items() if entry.capabilities.detached)
+        raise ConfigurationError(
+            f"study.once: found true with cluster={kind}, whose trials end with this "
+            f"process; expected cluster={detached}, whose jobs go on."
+        )
+    needed_by = "load.mode=capacity" if settings.load.mode == "capacity" else None
+    if settings.sweep and settings.search.name == "surrogate":
+        needed_by = "search=surrogate"
+    if needed_by and settings.cluster.calibration is None:
+        raise ConfigurationError(
+            f"cluster.calibration: found none with cluster={kind}; expected one with "
+            f"{needed_by}, which begins with it. Take that of conf/cluster/slurm.yaml."
+        )
+    processes = processes or settings.cluster.processes or len(os.sched_getaffinity(0))
+    return BACKENDS[kind].build(settings, processes, print_above_bar)

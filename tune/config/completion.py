@@ -1,0 +1,85 @@
+"""Fill in what a composed configuration leaves open: load mode, search, parallel trials, dataset content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tune.backends.registry import BACKENDS
+from tune.errors import ConfigurationError
+from tune.spec.settings import Settings
+from tune.spec.space import Sweep
+
+
+def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
+    """Return `settings` without open choices.
+
+    `mode_is_open`: load.mode is null, so that the load mode that suits backend and sweep is filled in. Raises
+    ConfigurationError where the dataset cannot be read, the sweep varies nothing but the rate that
+    load.mode=capacity searches for, or the backend lacks its calibration.
+    """
+    capabilities = BACKENDS[settings.cluster.kind].capabilities
+    if capabilities.needs_calibration and settings.cluster.calibration is None:
+        raise ConfigurationError(
+            f"cluster.calibration: found null; cluster={settings.cluster.kind} needs its calibration "
+            f"(conf/cluster/{settings.cluster.kind}.yaml)."
+        )
+    settings = _with_dataset(settings)
+    if mode_is_open:
+        settings = _with_mode(settings, real_time=capabilities.real_time)
+    if settings.sweep and settings.load.mode == "capacity":
+        settings = _with_rate_range(settings, settings.sweep)
+    return _with_parallel(_with_search(settings), capabilities.default_parallel)
+
+
+def _with_mode(settings: Settings, *, real_time: bool) -> Settings:
+    """Choose load.mode=capacity where a deployment takes minutes to start and not only rates vary."""
+    sweep = settings.sweep
+    paths = {dimension.path for dimension in sweep.space.values()} if sweep else set()
+    if not real_time or not paths - {"load.target_qps"}:
+        return settings
+    load = settings.load.model_copy(update={"mode": "capacity"})
+    return settings.model_copy(update={"load": load})
+
+
+def _with_search(settings: Settings) -> Settings:
+    """Choose the search method that suits the load where search.name is null."""
+    has_surrogate = settings.load.mode == "capacity" and settings.sweep
+    name = settings.search.name or ("surrogate" if has_surrogate else "tpe")
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"name": name})})
+
+
+def _with_parallel(settings: Settings, default_parallel: int) -> Settings:
+    """Choose the backend's number of parallel trials where study.parallel is null."""
+    parallel = settings.study.parallel or default_parallel
+    return settings.model_copy(update={"study": settings.study.model_copy(update={"parallel": parallel})})
+
+
+def _with_rate_range(settings: Settings, sweep: Sweep) -> Settings:
+    """Move the sweep's dimension of the rate to load.rate_range_qps, which bounds the capacity search."""
+    load = settings.load
+    if load.rate_range_qps is None:
+        load = load.model_copy(update={"rate_range_qps": sweep.ends("load.target_qps")})
+    return settings.model_copy(update={"load": load, "sweep": sweep.without("load.target_qps")})
+
+
+def _with_dataset(settings: Settings) -> Settings:
+    """Pin the dataset's file by its absolute path and its content."""
+    dataset = settings.load.dataset
+    if dataset.path is None:
+        return settings
+    path = Path(dataset.path).absolute()
+    try:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigurationError(
+            f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
+            "input_tokens,output_tokens, or the benchmark's pickle (*.pkl)."
+        ) from None
+    if dataset.sha256 not in (None, sha256):
+        raise ConfigurationError(
+            f"load.dataset.sha256: {path} has {sha256}, expected {dataset.sha256}: the file is not the one "
+            "that was measured. Restore it, or leave sha256 out to measure this one."
+        )
+    pinned = dataset.model_copy(update={"path": str(path), "sha256": sha256})
+    return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": pinned})})

@@ -1,0 +1,191 @@
+"""Compose Hydra's configuration and validate it into Settings. No other module knows Hydra."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, main
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from tune.config.completion import complete_settings
+from tune.config.explanations import explain_hydra, explain_validation, setting_paths
+from tune.config.override_grammar import override_differences, override_value
+from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
+from tune.errors import ConfigurationError
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Hold what a command line describes.
+
+    Attributes
+    ----------
+    settings
+        The validated configuration, without open choices.
+    study_name
+        Name of the study's folder.
+    overrides
+        Hydra overrides as the user typed them.
+    config_dirs
+        Search paths that the user added to the shipped configuration.
+    """
+
+    settings: Settings
+    study_name: str
+    overrides: tuple[str, ...]
+    config_dirs: tuple[str, ...] = ()
+
+
+def compose_command_line() -> Composition | None:
+    """Compose `sys.argv`; return None when Hydra answered itself (`--help`, `--cfg`, shell completion).
+
+    Raises ConfigurationError for anything that does not compose or validate.
+    """
+    words = sys.argv[1:]
+    if any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words):
+        raise ConfigurationError(
+            "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
+        )
+    _refuse_renamed(renamed_in_overrides(words))
+    captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...], tuple[str, ...]]] = []
+
+    @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
+    def capture(config: DictConfig) -> None:
+        """Keep what Hydra composed."""
+        runtime = HydraConfig.get()
+        sources = [source for source in runtime.runtime.config_sources if "command-line" in source.provider]
+        config_dirs = tuple(f"{source.schema}://{source.path}" for source in sources)
+        choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
+        captured.append((config, choices, overrides, config_dirs))
+
+    _register_sweeps()
+    with _clear_errors():
+        capture()
+    return _composition(*captured[0]) if captured else None
+
+
+def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
+    """Compose a list of Hydra overrides, as the command line would.
+
+    `config_dirs` are added to the search path. Raises ConfigurationError for anything that does not compose
+    or validate.
+    """
+    _refuse_renamed(renamed_in_overrides(overrides))
+    _register_sweeps()
+    search_path = [f"hydra.searchpath={override_value(list(config_dirs))}"] if config_dirs else []
+    with _clear_errors(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
+        config = compose("config", [*overrides, *search_path], return_hydra_config=True)
+        choices = dict(config.hydra.runtime.choices)
+        with_hydra = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(with_hydra, dict)
+    del with_hydra["hydra"]
+    return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
+
+
+def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
+    """Return the overrides that turn the default configuration into `spec` on the cluster of `settings`."""
+    target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
+    default = _defaults()
+    return tuple(line for key in target for line in override_differences(key, default[key], target[key]))
+
+
+def shipped_options(group: str) -> tuple[str, ...]:
+    """Return the names of the options of a configuration group that come with tune."""
+    return tuple(sorted(path.stem for path in (_shipped("conf") / group).glob("*.yaml")))
+
+
+def _shipped(name: str) -> Path:
+    """Return the folder `conf` or `sweeps`: beside the package in a checkout, inside it in a wheel."""
+    packaged = _PACKAGE / f"_{name}"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / name
+
+
+def _composition(
+    config: DictConfig,
+    choices: Mapping[str, str],
+    overrides: tuple[str, ...],
+    config_dirs: tuple[str, ...],
+) -> Composition:
+    """Validate a composed configuration and fill in its open choices."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    _refuse_renamed(renamed_in_tree({str(key): value for key, value in plain.items()}))
+    sweep_name = choices.get("sweep")
+    if "sweep" in plain and sweep_name is None:
+        raise ConfigurationError(
+            f"sweep: found {plain['sweep']!r}, which names no sweep; expected +sweep=NAME with one of "
+            f"{', '.join(sorted(p.stem for p in _shipped('sweeps').glob('*.yaml')))}, or a YAML file "
+            "sweep/NAME.yaml under --config-dir."
+        )
+    load = plain.get("load")
+    mode_is_open = isinstance(load, dict) and load.get("mode", "") is None
+    if isinstance(load, dict) and mode_is_open:
+        load["mode"] = "fixed"
+    try:
+        settings = Settings.model_validate_json(json.dumps(plain))
+    except ValidationError as error:
+        raise ConfigurationError(explain_validation(error, _known_paths)) from None
+    settings = complete_settings(settings, mode_is_open=mode_is_open)
+    name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
+    return Composition(settings, name, overrides, config_dirs)
+
+
+def _refuse_renamed(renamed: Sequence[str]) -> None:
+    """Raise ConfigurationError that says the new names, where there are any."""
+    if renamed:
+        raise ConfigurationError("\n".join([*renamed, "Nothing was run; use the new names."]))
+
+
+def _register_sweeps() -> None:
+    """Make the shipped sweeps options of the group `sweep`."""
+    for path in _shipped("sweeps").glob("*.yaml"):
+        header = path.read_text(encoding="utf-8").splitlines()[0]
+        package = header.removeprefix("# @package ") if header.startswith("# @package ") else None
+        ConfigStore.instance().store(
+            group="sweep", name=path.stem, node=OmegaConf.load(path), package=package, provider="sweeps"
+        )
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Raise ConfigurationError with one message, where Hydra by itself would print several and exit."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        path = getattr(error.__cause__, "full_key", None)
+        raise ConfigurationError(explain_hydra(str(error).strip(), path, _known_paths)) from None
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the configuration without overrides, as plain values."""
+    return compose_overrides(()).settings.model_dump(mode="json")
+
+
+def _known_paths() -> list[str]:
+    """Return the path of every setting."""
+    return list(setting_paths(_defaults()))

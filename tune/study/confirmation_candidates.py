@@ -1,0 +1,170 @@
+"""Choose the configurations of a study to confirm, and describe the study of their repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+
+from tune.analysis.ranking import rank
+from tune.errors import ConfigurationError, NegativeResult, ResumableError
+from tune.records.confirmation import SUFFIX, confirm_overrides
+from tune.records.folders import StudyFolder
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import read_posterior
+from tune.records.study_record import StudyRecord
+from tune.spec.confirm_settings import ConfirmSettings
+from tune.spec.settings import Settings
+from tune.spec.trial import TrialSpec
+from tune.study.budget import RUNS_PER_CAPACITY_SEARCH
+from tune.study.identity import require_same_backend, study_record
+
+SHUFFLE_SEED_STRIDE = 100
+"""Distance between the shuffle seeds of two repeats; the extra shuffles of a probe lie less far apart."""
+
+
+@dataclass(frozen=True)
+class ConfirmationCandidate:
+    """Hold a trial of the study, and the specs of the repeats that measure its configuration again."""
+
+    trial: Outcome
+    specs: tuple[TrialSpec, ...]
+
+    @property
+    def gpu_hours(self) -> float:
+        """Estimate the GPU-hours of one repeat from what the trial cost."""
+        last = self.trial.attempts[-1].gpu_hours if self.trial.attempts else 0.0
+        return last if self.trial.capacity_qps.estimate is not None else RUNS_PER_CAPACITY_SEARCH * last
+
+
+def select_candidates(
+    folder: StudyFolder, study: StudyRecord, confirm: ConfirmSettings
+) -> tuple[ConfirmationCandidate, ...]:
+    """Return the best feasible configurations of `study` that differ in more than their rate.
+
+    Parameters
+    ----------
+    folder, study
+        Folder and record of the study.
+    confirm
+        How many configurations, and how many repeats of each.
+
+    Returns
+    -------
+    tuple[ConfirmationCandidate, ...]
+        Best first, in the order of `rank`: where the search fitted a surrogate, by expected instead of
+        measured capacity. Fewer than `confirm.configurations` where the study has fewer.
+
+    Raises
+    ------
+    ConfigurationError
+        Where no capacity can be searched for, because no limit is set, or the study is a confirmation itself.
+    NegativeResult
+        Where no trial is feasible.
+    ResumableError
+        Where a record is damaged or missing.
+    """
+    if study.name.endswith(SUFFIX):
+        raise ConfigurationError(
+            f"study.name={study.name}: found the repeats of a confirmation; expected the study that they "
+            f"confirm, study.name={study.name.removesuffix(SUFFIX)}."
+        )
+    outcomes = {outcome.trial_id: outcome for outcome in folder.outcomes()}
+    ranked = rank(list(outcomes.values()), read_posterior(folder.root))
+    best = [row["trial_id"] for row in ranked if row["feasible"]]
+    if not best:
+        raise NegativeResult(
+            f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
+            f"action=report study.name={study.name} says how far each missed."
+        )
+    specs = {trial.root.name: trial.read_spec() for trial in folder.trials()}
+    used = {spec.load.shuffle_seed for spec in specs.values() if spec}
+    chosen: dict[str, ConfirmationCandidate] = {}
+    for trial_id in best:
+        spec = specs.get(trial_id)
+        if spec is None:
+            path = folder.trial(trial_id).root / "spec.json"
+            raise ResumableError(f"{path}: found none; expected the configuration of the trial. Restore it.")
+        repeats = tuple(islice(_repeats(spec, used), confirm.repeats))
+        chosen.setdefault(_identity_without_rate(spec), ConfirmationCandidate(outcomes[trial_id], repeats))
+        if len(chosen) == confirm.configurations:
+            break
+    return tuple(chosen.values())
+
+
+def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
+    """Yield capacity searches of `spec` under shuffle seeds that no trial of the study `used`."""
+    if spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None:
+        raise ConfigurationError(
+            "slo: found every limit of this study lifted, so no rate is the highest that holds them; "
+            "expected a study with a limit on p99 TTFT or p99 TPOT."
+        )
+    for repeat in count(1):
+        seed = spec.load.shuffle_seed + SHUFFLE_SEED_STRIDE * repeat
+        if seed not in used:
+            load = spec.load.model_copy(update={"mode": "capacity", "shuffle_seed": seed})
+            yield spec.model_copy(update={"load": load})
+
+
+def _identity_without_rate(spec: TrialSpec) -> str:
+    """Return the canonical form of a configuration, equal for trials that differ in rate or shuffle only."""
+    load = spec.load.at(1.0).model_copy(update={"rate_range_qps": None, "shuffle_seed": 0})
+    return spec.model_copy(update={"load": load}).canonical()
+
+
+def require_confirmable(study: StudyRecord, settings: Settings, command: Sequence[str]) -> None:
+    """Check that a command can confirm the study: it runs on the study's backend and changes no trial.
+
+    Parameters
+    ----------
+    study
+        Record of the study to confirm.
+    settings
+        The composed configuration of the command.
+    command
+        Overrides of the command, as typed.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the backend differs from the study's, or an override changes what a trial measures: that is on
+        record.
+    """
+    require_same_backend(study, settings, confirm_overrides(study))
+    of_trials = [
+        override
+        for override in command
+        if override not in study.command
+        and override.lstrip("+~").partition("=")[0].partition(".")[0] in TrialSpec.model_fields
+    ]
+    if of_trials:
+        raise ConfigurationError(
+            f"{' '.join(of_trials)}: what is confirmed stands in the records of study {study.name}, and the "
+            "command does not change it; expected settings of confirm, cluster and study only."
+        )
+
+
+def settings_for(chosen: ConfirmationCandidate, settings: Settings) -> Settings:
+    """Return `settings` with the trial of the candidate's first repeat, without a sweep."""
+    trial = {name: getattr(chosen.specs[0], name) for name in TrialSpec.model_fields}
+    return settings.model_copy(update={**trial, "sweep": None})
+
+
+def pin_repeats(
+    study: StudyRecord, chosen: Sequence[ConfirmationCandidate], settings: Settings, command: Sequence[str]
+) -> StudyRecord:
+    """Return the record of the study that holds the repeats.
+
+    Parameters
+    ----------
+    study
+        Record of the study to confirm.
+    chosen
+        The candidates to measure again.
+    settings, command
+        The composed configuration of the command, and its overrides as typed.
+    """
+    record = study_record(settings_for(chosen[0], settings), study.name + SUFFIX, command)
+    question = f"What do the best configurations of {study.name} hold on new deployments?"
+    n_trials = sum(len(candidate.specs) for candidate in chosen)
+    return record.model_copy(update={"question": question, "n_trials": n_trials})

@@ -1,0 +1,43 @@
+"""Suggest the points of a sweep's full grid, one after the other (`search=grid`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tune.records.outcome import Outcome
+from tune.spec.bind import Point
+from tune.spec.space import Dimension
+from tune.study.proposer import TrialSuggestion
+from tune.study.search_space import grid_point
+
+
+class GridProposer:
+    """Walk the grid once, last dimension fastest; outcomes do not change the order."""
+
+    def __init__(self, space: Mapping[str, Dimension]) -> None:
+        self._space = space
+        self._position = 0
+
+    def suggest(self, number: int) -> TrialSuggestion | None:
+        """Return the next point of the grid; None past its end.
+
+        Raises ConfigurationError for a dimension with a continuous range.
+        """
+        point = grid_point(self._space, self._position)
+        if point is None:
+            return None
+        self._position += 1
+        return TrialSuggestion(point)
+
+    def adopt(self, number: int, point: Point, source: str) -> None:
+        """Advance by one where the grid suggested the point; the baseline takes no position of the grid."""
+        self._position += source == "grid"
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Ignore the outcome: the order of the grid is fixed."""
+
+    def baseline_capacity_qps(self, trial_id: str) -> None:
+        """Return None: the grid predicts nothing."""
+
+    def summarise(self, trial_ids: Mapping[int, str]) -> None:
+        """Return None: the grid has no posterior."""

@@ -1,0 +1,71 @@
+"""Define what a study needs of a search method: suggest points, observe outcomes, summarise the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval, PosteriorSummary
+from tune.spec.bind import Point
+
+
+@dataclass(frozen=True)
+class TrialSuggestion:
+    """Hold a point of the sweep that is worth a trial, and what its proposer predicts for it.
+
+    Attributes
+    ----------
+    point
+        A value for each dimension of the sweep.
+    expected_capacity_qps
+        Predicted capacity, queries/s; None where the search method predicts none.
+    early_stop_below_qps
+        If the capacity turns out below this rate, another configuration is predicted to do better, so that no
+        exact measurement is needed; 0 if that holds at no rate.
+    expected_improvement_frac
+        Share by which the trial is predicted to raise the best rate; None where nothing is predicted.
+    """
+
+    point: Point
+    expected_capacity_qps: Interval | None = None
+    early_stop_below_qps: float = 0.0
+    expected_improvement_frac: float | None = None
+
+
+class Proposer(Protocol):
+    """Suggest the points of one study and learn from the outcomes.
+
+    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with what
+    is on record, in the order of the trial numbers, and the rebuilt proposer then suggests what the first
+    one would have suggested.
+    """
+
+    def suggest(self, number: int) -> TrialSuggestion | None:
+        """Return the point for trial `number`, given all outcomes observed so far.
+
+        The trial counts as running until `observe` receives its outcome. Returns None when the space is
+        exhausted, or when no further trial is predicted to be worth its cost.
+        """
+
+    def adopt(self, number: int, point: Point, source: str) -> None:
+        """Enter a point from the record, or from outside the search, as the running trial `number`.
+
+        `source` is "baseline" or the name of the search method that suggested it.
+        """
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Learn from the outcome of trial `number`, which need not be a point of the sweep.
+
+        A failed outcome shows nothing about the configuration and is not learned from.
+        """
+
+    def baseline_capacity_qps(self, trial_id: str) -> Interval | None:
+        """Return the capacity predicted for the configuration `trial_id` before any outcome is observed.
+
+        Returns None where the search method predicts none, or the configuration is none of its candidates.
+        """
+
+    def summarise(self, trial_ids: Mapping[int, str]) -> PosteriorSummary | None:
+        """Return the posterior after all outcomes; `trial_ids` by trial number. None where there is none."""

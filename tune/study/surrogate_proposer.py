@@ -1,0 +1,176 @@
+"""Suggest the candidate with the highest expected gain, by a fitted surrogate (`search=surrogate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune.capacity.simulator_forecast import LOWEST_FRAC
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval, PosteriorSummary
+from tune.spec.bind import Point
+from tune.spec.cluster import Calibration
+from tune.spec.space import Dimension
+from tune.study.candidates import Candidates
+from tune.study.proposer import TrialSuggestion
+from tune.study.search_space import typed_value
+from tune.surrogate.observation import Observation
+from tune.surrogate.optimizer import SurrogateOptimizer
+from tune.surrogate.summary import expected_capacity_qps, summarise_posterior
+
+
+@dataclass
+class _EnteredTrial:
+    """Hold a trial of the study; `observation` is None where it teaches nothing about any candidate."""
+
+    number: int
+    observation: Observation | None
+
+
+class SurrogateProposer:
+    """Suggest the candidate with the highest expected gain, until that gain is below `min_gain`.
+
+    While other trials run, `min_gain` does not end the study: their outcomes decide.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Dimension],
+        candidates: Candidates,
+        calibration: Calibration,
+        seed: int,
+        *,
+        min_gain: float = 0.0,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Build the surrogate of all `candidates`; `progress` is called for each prefill pool simulated."""
+        self._space = space
+        self._candidates = candidates
+        self._min_gain = min_gain
+        self._settings = tuple(name for name in space if name != candidates.rate)
+        self._index_by_values = {self._values(point): index for index, point in enumerate(candidates.points)}
+        self._index_by_trial_id = {spec.trial_id: index for index, spec in enumerate(candidates.specs)}
+        self._optimizer = SurrogateOptimizer(
+            candidates.specs,
+            candidates.features,
+            candidates.matters,
+            calibration,
+            seed,
+            progress=progress,
+            rates_qps=np.array(candidates.rates, float) if candidates.rates else None,
+        )
+        self._entered: list[_EnteredTrial] = []
+        self._running: dict[int, _EnteredTrial] = {}
+        self._outside: list[tuple[int, Observation]] = []
+
+    def suggest(self, number: int) -> TrialSuggestion | None:
+        """Return the candidate with the highest expected gain, at its rate where rates are swept.
+
+        Returns None when every candidate is known or runs, when no higher rate may hold, or when the expected
+        gain is below `min_gain` and no trial runs.
+        """
+        selected = self._optimizer.suggest([observation for _, observation in self._observations()])
+        if selected is None or selected.expected_improvement_frac < (
+            0.0 if self._running else self._min_gain
+        ):
+            return None
+        point = self._point(selected.index, selected.qps)
+        self._enter(number, point)
+        return TrialSuggestion(
+            point,
+            expected_capacity_qps=expected_capacity_qps(selected.prediction, selected.index),
+            early_stop_below_qps=selected.early_stop_below_qps,
+            expected_improvement_frac=selected.expected_improvement_frac,
+        )
+
+    def adopt(self, number: int, point: Point, source: str) -> None:
+        """Enter the point as running; one that is no candidate teaches nothing."""
+        self._enter(number, point)
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Learn what the outcome shows about its candidate.
+
+        A trial that was not entered, such as a baseline at a rate outside the sweep, is matched to a
+        candidate by its trial_id.
+        """
+        trial = self._running.pop(number, None)
+        if trial is None:
+            index = self._index_by_trial_id.get(outcome.trial_id)
+            if index is not None and outcome.status != "failed":
+                self._outside.append((outcome.number, observation_of(outcome, index)))
+        elif outcome.status == "failed":
+            trial.observation = None
+        elif trial.observation is not None:
+            trial.observation = observation_of(outcome, trial.observation.index)
+
+    def baseline_capacity_qps(self, trial_id: str) -> Interval | None:
+        """Return the capacity that the prior predicts for the candidate `trial_id`; None for no candidate."""
+        index = self._index_by_trial_id.get(trial_id)
+        return None if index is None else expected_capacity_qps(self._optimizer.predict([]), index)
+
+    def summarise(self, trial_ids: Mapping[int, str]) -> PosteriorSummary:
+        """Return the posterior after all outcomes; it lists the trials that `trial_ids` names by number."""
+        numbered = [pair for pair in self._observations() if pair[1].status != "pending"]
+        observations = [observation for _, observation in numbered]
+        trials = [(trial_ids[number], number, seen) for number, seen in numbered if number in trial_ids]
+        return summarise_posterior(
+            self._optimizer, self._optimizer.predict(observations), observations, trials
+        )
+
+    def _enter(self, number: int, point: Point) -> None:
+        """Keep the trial as running; its observation is pending where the point is a candidate."""
+        index = self._index_by_values.get(self._values(point))
+        pending = None if index is None else Observation(index, "pending", self._offered_qps(point))
+        trial = _EnteredTrial(number, pending)
+        self._entered.append(trial)
+        self._running[number] = trial
+
+    def _values(self, point: Point) -> tuple[object, ...]:
+        """Return the values that identify a candidate: all but the rate."""
+        return tuple(point[name] for name in self._settings)
+
+    def _point(self, index: int, qps: float | None) -> Point:
+        """Return candidate `index` as a point of the sweep, at `qps` where the sweep varies the rate."""
+        values = dict(self._candidates.points[index])
+        if self._candidates.rate:
+            values[self._candidates.rate] = next(rate for rate in self._candidates.rates or () if rate == qps)
+        return {name: typed_value(dimension, values[name]) for name, dimension in self._space.items()}
+
+    def _offered_qps(self, point: Point) -> float:
+        """Return the rate at which a trial of `point` runs; 0 where each trial searches for its capacity."""
+        if self._candidates.rate:
+            return float(point[self._candidates.rate])
+        return float(self._candidates.rates[0]) if self._candidates.rates else 0.0
+
+    def _observations(self) -> list[tuple[int, Observation]]:
+        """Return trial number and observation of each trial that teaches something, in order.
+
+        Two trials that shared one deployment have equal observations and count once, under the first number.
+        """
+        entered = [(trial.number, trial.observation) for trial in self._entered if trial.observation]
+        observations = [*self._outside, *entered]
+        first = {observation: number for number, observation in reversed(observations)}
+        return [(number, seen) for number, seen in observations if first[seen] == number]
+
+
+def observation_of(outcome: Outcome, index: int) -> Observation:
+    """Return what `outcome` shows about the capacity of candidate `index`."""
+    capacity = outcome.capacity_qps
+    if outcome.status == "infeasible":
+        return Observation(index, "crashed")
+    if capacity.estimate:
+        return Observation(
+            index,
+            "measured" if outcome.feasible else "forecast",
+            capacity.estimate,
+            capacity.prefill,
+            capacity.decode,
+        )
+    if capacity.estimate == 0:
+        lowest_qps = LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)
+        return Observation(index, "below", lowest_qps)
+    if outcome.feasible:
+        return Observation(index, "above", outcome.target_qps)
+    return Observation(index, "below" if outcome.valid else "invalid", outcome.target_qps)
