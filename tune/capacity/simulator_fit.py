@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from tune.core.arrays import FloatArray
 from tune.spec.cluster import Calibration
@@ -25,8 +26,12 @@ here."""
 HYPOTHESIS_SWITCH_COST = 1.0
 """By how much another hypothesis must lower the sum of squares to be preferred to the calibration's."""
 
-_FIT_STEPS, _MAX_LOG_STEP, _DIFFERENCE_LOG_STEP = 6, 0.15, 0.01
-"""Number of Gauss-Newton steps, the longest step, and the step of the finite differences, in log factors."""
+_MAX_EVALUATIONS, _FIT_TOLERANCE = 12, 1e-3
+"""Largest number of steps of the least-squares fit, and the relative change at which it ends. Chosen here."""
+
+_LOG_SCALE, _DIFFERENCE_LOG_STEP = 0.15, 0.01
+"""Radius of the first step and step of the finite differences, in log factors. Differences are this large
+because simulated percentiles are step functions of the factors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +57,31 @@ def best_fit(fits: Sequence[HypothesisFit]) -> HypothesisFit:
 
 
 def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray]) -> HypothesisFit:
-    """Refine `fit` by Gauss-Newton steps; a step that does not lower the cost is shortened.
+    """Refine `fit` by nonlinear least squares (scipy.optimize.least_squares, trust region reflective).
 
     `residual` returns the residuals of given log factors in standard deviations.
     """
-    factors, current = fit.log_factors, residual(fit.log_factors)
-    for _ in range(_FIT_STEPS):
-        nudges = _DIFFERENCE_LOG_STEP * np.eye(len(FACTOR_LOG_SD))
-        slopes = [(residual(factors + nudge) - current) / _DIFFERENCE_LOG_STEP for nudge in nudges]
-        step = -np.linalg.lstsq(np.stack(slopes, 1), current, rcond=None)[0]
-        step = np.clip(step, -_MAX_LOG_STEP, _MAX_LOG_STEP)
-        moved = residual(factors + step)
-        while moved @ moved >= current @ current and np.abs(step).max() > _DIFFERENCE_LOG_STEP / 10:
-            step /= 3
-            moved = residual(factors + step)
-        if moved @ moved >= current @ current:
-            break
-        factors, current = factors + step, moved
-    return HypothesisFit(fit.hypothesis, factors, float(current @ current))
+    known: dict[bytes, FloatArray] = {}
+
+    def evaluate(factors: FloatArray) -> FloatArray:
+        """Return the residuals; those of a point are computed once."""
+        key = factors.tobytes()
+        if key not in known:
+            known[key] = residual(factors)
+        return known[key]
+
+    def slopes(factors: FloatArray) -> FloatArray:
+        """Return the slopes of the residuals by finite differences, shape (residuals, factors)."""
+        nudges = _DIFFERENCE_LOG_STEP * np.eye(len(factors))
+        return np.stack(
+            [(residual(factors + nudge) - evaluate(factors)) / _DIFFERENCE_LOG_STEP for nudge in nudges], 1
+        )
+
+    tolerances = dict.fromkeys(("ftol", "xtol", "gtol"), _FIT_TOLERANCE)
+    solution = least_squares(
+        evaluate, fit.log_factors, slopes, x_scale=_LOG_SCALE, max_nfev=_MAX_EVALUATIONS, **tolerances
+    )
+    return HypothesisFit(fit.hypothesis, solution.x, float(2 * solution.cost))
 
 
 def _hypotheses(calibration: Calibration) -> tuple[dict[str, float], ...]:
