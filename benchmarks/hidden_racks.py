@@ -203,7 +203,7 @@ def stated(
     noise = pooled(logs)
     assert noise is not None, "each is repeated"
     winner = max(range(len(chosen)), key=lambda at: mean_of(logs[at]))
-    qps = float(np.exp(mean_of(logs[winner]) - noise.below(CONFIDENCE, 1 / REPEATS, len(chosen))))
+    qps = float(np.exp(mean_of(logs[winner]) - noise.one_sided(CONFIDENCE, 1 / REPEATS, len(chosen))))
     runs = float(np.mean([one.runs for some in probe_costs() for one in some if not one.beat_frac]))
     hours = sum(REPEATS * gpu_hours(index, truth[index], runs) for index in chosen)
     return Stated(qps <= (truth[chosen[winner]] or 0.0), 1 - qps / best, searched_gpu_hours, hours)

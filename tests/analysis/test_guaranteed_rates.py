@@ -145,7 +145,7 @@ def test_a_boundary_that_rests_on_runs_that_cannot_be_trusted_says_nothing() -> 
         [repeat(16.0, valid=False, reason="a stall"), repeat(16.0, valid=False, reason="a stall")]
     )
     last = found.configurations[-1]
-    assert last.reason == "no repeat says where its boundary is: a stall"
+    assert last.reason == "no repeat gives an estimate of its capacity: a stall"
 
 
 def test_a_boundary_above_what_may_be_asked_counts_as_the_highest_that_may() -> None:
@@ -188,11 +188,11 @@ def test_more_repeats_never_widen_and_more_choice_never_narrows(
     sd: float, free: int, n: int, among: int
 ) -> None:
     noise, surer = PooledVariance(sd, free), PooledVariance(sd, free + 1)
-    assert noise.below(CONFIDENCE, 1 / (n + 1), among) < noise.below(CONFIDENCE, 1 / n, among)
-    assert surer.below(CONFIDENCE, 1 / n, among) < noise.below(CONFIDENCE, 1 / n, among)
-    assert surer.either_side(CONFIDENCE, 1 / n) < noise.either_side(CONFIDENCE, 1 / n)
-    assert noise.below(CONFIDENCE, 1 / n, among) < noise.below(CONFIDENCE, 1 / n, among + 1)
-    assert noise.below(CONFIDENCE, 1 / n, among) < noise.below(0.99, 1 / n, among)
+    assert noise.one_sided(CONFIDENCE, 1 / (n + 1), among) < noise.one_sided(CONFIDENCE, 1 / n, among)
+    assert surer.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(CONFIDENCE, 1 / n, among)
+    assert surer.two_sided(CONFIDENCE, 1 / n) < noise.two_sided(CONFIDENCE, 1 / n)
+    assert noise.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(CONFIDENCE, 1 / n, among + 1)
+    assert noise.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(0.99, 1 / n, among)
 
 
 @given(samples)
@@ -202,7 +202,7 @@ def test_the_same_repeats_twice_never_widen(drawn: list[list[float]]) -> None:
     assert once
     assert twice
     n = len(drawn[0])
-    assert twice.below(CONFIDENCE, 1 / (2 * n), 3) <= once.below(CONFIDENCE, 1 / n, 3) * (1 + 1e-9)
+    assert twice.one_sided(CONFIDENCE, 1 / (2 * n), 3) <= once.one_sided(CONFIDENCE, 1 / n, 3) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0), (0.0, -0.01, -0.02), (0.0, -0.04, -0.08)])

@@ -66,21 +66,21 @@ def test_figures_of_the_lowest_rate_where_none_is_feasible():
 def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat():
     short = probe(16.2, 8000, feasible=False).model_copy(update={"full": False})
     outcome = judge(
-        spec(), [short], found=found(9.0), unbeaten=EarlyStopThreshold(early_stop_qps=16.0), **facts()
+        spec(), [short], search=found(9.0), early_stop=EarlyStopThreshold(early_stop_qps=16.0), **facts()
     )
     assert outcome.status == "measured"
     assert outcome.capacity_qps == CapacityQps(
         low=None, high=None, censored=True, estimate=9.0, prefill=18.0, decode=9.1, early_stop=16.0
     )
-    assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
+    assert outcome.reason == "stopped early: 9 queries/s expected at most, 16 to beat"
     others = judge(
         spec(),
         [short],
-        found=found(9.0),
-        unbeaten=EarlyStopThreshold(early_stop_qps=16.0, expected=True),
+        search=found(9.0),
+        early_stop=EarlyStopThreshold(early_stop_qps=16.0, expected=True),
         **facts(),
     )
-    assert others.reason == "given up: 9 queries/s expected at most, 16 expected of others"
+    assert others.reason == "stopped early: 9 queries/s expected at most, 16 expected of others"
 
 
 def test_an_untrusted_probe_bounds_nothing():
@@ -109,7 +109,7 @@ def test_a_bracket_is_never_upside_down(drawn):
 
 def test_a_short_probe_is_no_answer_whatever_it_held():
     short = probe(qps=18.0, tps=11000.0).model_copy(update={"full": False})
-    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], found=found(15.7), **facts())
+    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], search=found(15.7), **facts())
     assert (outcome.target_qps, outcome.feasible) == (15.5, True)
     assert outcome.capacity_qps == CapacityQps(
         low=15.5, high=None, censored=False, estimate=15.7, prefill=18.0, decode=9.1

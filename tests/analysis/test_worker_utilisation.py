@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.request_logs import make_log, spec
 
 from tune.analysis.measure import measure
-from tune.analysis.worker_utilisation import FEWEST_SCRAPES, scraped_breakdown
+from tune.analysis.worker_utilisation import MIN_SCRAPES, scraped_breakdown
 from tune.errors import ResumableError
 from tune.records.outcome import Breakdown
 from tune.records.requests import RequestLog, read_requests
@@ -75,7 +75,7 @@ def test_the_pools_between_the_first_arrival_and_the_last(tmp_path: Path) -> Non
 
 
 def test_the_busiest_prefill_worker_is_told_after_many_scrapes(tmp_path: Path) -> None:
-    rounds = FEWEST_SCRAPES
+    rounds = MIN_SCRAPES
     write(tmp_path, {"prefill_w0": held(*[1] * rounds), "prefill_w1": held(*[0] * rounds)})
     use = found(tmp_path, log_of(2.0 * (rounds - 1)))
     assert (use.prefill_utilisation, use.prefill_utilisation_max) == (0.5, 1.0)

@@ -213,7 +213,7 @@ class TrialRunner:
         if capacity is None:
             return judge(job.spec, probes, **identity)
         goal = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(job.spec, probes, found=capacity, unbeaten=goal, **identity)
+        outcome = judge(job.spec, probes, search=capacity, early_stop=goal, **identity)
         again = {"overrides": _at_rate(job.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | again})
 
