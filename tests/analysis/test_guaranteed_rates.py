@@ -1,4 +1,4 @@
-"""From repeated boundaries to stated rates."""
+"""Guaranteed rates from repeated capacities."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def candidate(number: int, outcomes: list[Outcome], load: Load = LOAD) -> Remeas
 
 
 def stated(*boundaries: list[float], confidence: float = CONFIDENCE) -> Confirmation:
-    """What is said of configurations with these boundaries; the figures behind them are all the same."""
+    """Return the confirmation of configurations with these capacities and equal figures otherwise."""
     candidates = [candidate(n, [repeat(qps) for qps in of]) for n, of in enumerate(boundaries)]
     return guarantee_rates("x", candidates, confidence, study_gpu_hours=100.0, gpu_hours=30.0)
 
@@ -51,7 +51,7 @@ def said_of(outcomes: list[Outcome], load: Load = LOAD) -> Confirmation:
     return guarantee_rates("x", candidates, CONFIDENCE, study_gpu_hours=100.0, gpu_hours=30.0)
 
 
-def test_the_arithmetic_by_hand() -> None:
+def test_guaranteed_rates_equal_hand_arithmetic() -> None:
     found = stated([10.0, 10.0 * math.exp(0.02)], [9.0, 9.0 * math.exp(0.04)])
     assert found.deployment_sd_frac == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.02**2) / 2))
     assert found.degrees_of_freedom == 2
@@ -81,14 +81,14 @@ def test_configurations_far_apart_are_not_tied() -> None:
     assert [(one.number, one.tied) for one in found.configurations] == [(1, None), (2, True), (0, False)]
 
 
-def test_throughput_per_gpu_ranks_not_the_rate() -> None:
+def test_ranking_is_by_throughput_per_gpu_not_rate() -> None:
     fast = candidate(0, [repeat(20.0, tps=4000.0), repeat(20.2, tps=4000.0)])
     rich = candidate(1, [repeat(12.0, tps=9000.0), repeat(12.2, tps=9000.0)])
     found = guarantee_rates("x", [fast, rich], CONFIDENCE, study_gpu_hours=0.0, gpu_hours=0.0)
     assert [one.number for one in found.configurations] == [1, 0]
 
 
-def test_one_repeat_gives_a_mean_and_no_interval() -> None:
+def test_one_repeat_gives_a_mean_without_interval() -> None:
     found = stated([16.0], [15.0])
     first = found.configurations[0]
     assert found.deployment_sd_frac is None
@@ -105,13 +105,13 @@ def test_one_repeat_gives_a_mean_and_no_interval() -> None:
     assert "confirm.repeats=2" in first.reason
 
 
-def test_one_repeat_has_an_interval_by_what_the_others_differ() -> None:
+def test_one_repeat_uses_the_pooled_deviation_of_others() -> None:
     (_, one) = stated([16.0, 16.3], [15.0]).configurations
     assert one.guaranteed_qps is not None
     assert one.guaranteed_qps < 15.0
 
 
-def test_a_failed_repeat_says_nothing_and_the_others_count() -> None:
+def test_failed_repeat_is_ignored_and_the_others_count() -> None:
     first = said_of([repeat(16.0), failed(), repeat(16.2)]).configurations[0]
     assert first.guaranteed_qps is not None
     assert [one.capacity_qps for one in first.repeats] == [16.0, None, 16.2]
@@ -125,7 +125,7 @@ def test_a_failed_repeat_says_nothing_and_the_others_count() -> None:
         (repeat(0.0), "no rate is expected to hold"),
     ],
 )
-def test_a_configuration_that_did_not_run_or_held_nothing_once_is_not_stated(odd: Outcome, says: str) -> None:
+def test_configuration_that_failed_to_run_once_has_no_guaranteed_rate(odd: Outcome, says: str) -> None:
     found = said_of([repeat(16.0), odd, repeat(16.2)])
     last = found.configurations[-1]
     assert last.number == 0, "ranked last"
@@ -134,13 +134,13 @@ def test_a_configuration_that_did_not_run_or_held_nothing_once_is_not_stated(odd
     assert found.degrees_of_freedom == 1, "its boundaries are no part of the noise"
 
 
-def test_where_no_rate_was_confirmed_the_boundary_counts_and_nothing_held() -> None:
+def test_estimate_counts_without_a_verified_rate() -> None:
     first = said_of([repeat(16.0, None), repeat(16.2, None)]).configurations[0]
     assert first.guaranteed_qps is not None
     assert first.slo_held_repeats == 0
 
 
-def test_a_boundary_that_rests_on_runs_that_cannot_be_trusted_says_nothing() -> None:
+def test_estimate_from_invalid_runs_is_ignored() -> None:
     found = said_of(
         [repeat(16.0, valid=False, reason="a stall"), repeat(16.0, valid=False, reason="a stall")]
     )
@@ -148,20 +148,20 @@ def test_a_boundary_that_rests_on_runs_that_cannot_be_trusted_says_nothing() -> 
     assert last.reason == "no repeat gives an estimate of its capacity: a stall"
 
 
-def test_a_boundary_above_what_may_be_asked_counts_as_the_highest_that_may() -> None:
+def test_capacity_above_the_rate_range_is_clipped() -> None:
     load = LOAD.model_copy(update={"rate_range_qps": (5.0, 14.0)})
     first = said_of([repeat(16.0), repeat(16.2)], load).configurations[0]
     assert [one.capacity_qps for one in first.repeats] == [14.0, 14.0]
 
 
-def test_boundaries_that_differ_by_magnitudes_state_nothing() -> None:
+def test_capacities_orders_of_magnitude_apart_give_no_rate() -> None:
     (one,) = stated([0.01, 50.0], confidence=0.99).configurations
     assert one.guaranteed_qps is None
     assert "differ by" in str(one.reason)
 
 
 @given(samples)
-def test_a_scale_of_all_rates_is_a_scale_of_the_answer(drawn: list[list[float]]) -> None:
+def test_scaling_all_rates_scales_the_result(drawn: list[list[float]]) -> None:
     once, thrice = stated(*drawn), stated(*[[3 * qps for qps in one] for one in drawn])
     for left, right in zip(once.configurations, thrice.configurations, strict=True):
         assert left.capacity_qps
@@ -174,7 +174,7 @@ def test_a_scale_of_all_rates_is_a_scale_of_the_answer(drawn: list[list[float]])
 
 
 @given(samples)
-def test_the_stated_rate_lies_below_the_mean_and_above_that_of_one_more_deployment(drawn) -> None:
+def test_guaranteed_rate_lies_between_next_deployment_and_mean(drawn) -> None:
     for one in stated(*drawn).configurations:
         if one.guaranteed_qps and one.next_deployment_qps:
             assert one.capacity_qps
@@ -184,9 +184,7 @@ def test_the_stated_rate_lies_below_the_mean_and_above_that_of_one_more_deployme
 
 
 @given(st.floats(min_value=0.001, max_value=0.2), st.integers(1, 30), st.integers(1, 9), st.integers(1, 6))
-def test_more_repeats_never_widen_and_more_choice_never_narrows(
-    sd: float, free: int, n: int, among: int
-) -> None:
+def test_repeats_narrow_and_candidates_widen_the_bound(sd: float, free: int, n: int, among: int) -> None:
     noise, surer = PooledVariance(sd, free), PooledVariance(sd, free + 1)
     assert noise.one_sided(CONFIDENCE, 1 / (n + 1), among) < noise.one_sided(CONFIDENCE, 1 / n, among)
     assert surer.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(CONFIDENCE, 1 / n, among)
@@ -196,7 +194,7 @@ def test_more_repeats_never_widen_and_more_choice_never_narrows(
 
 
 @given(samples)
-def test_the_same_repeats_twice_never_widen(drawn: list[list[float]]) -> None:
+def test_doubled_repeats_never_widen_the_bound(drawn: list[list[float]]) -> None:
     logs = [[math.log(qps) for qps in one] for one in drawn]
     once, twice = pooled(logs), pooled([2 * one for one in logs])
     assert once
@@ -206,7 +204,7 @@ def test_the_same_repeats_twice_never_widen(drawn: list[list[float]]) -> None:
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0), (0.0, -0.01, -0.02), (0.0, -0.04, -0.08)])
-def test_the_stated_rate_of_the_one_that_is_chosen_is_below_its_true_boundary(gaps) -> None:
+def test_guaranteed_rate_of_the_winner_is_below_its_true_capacity(gaps) -> None:
     """2,000 studies at 2 % noise, three configurations three times, the best mean chosen: 95 % are promised.
     A bound on each mean by itself holds in 86 %, 89 % and 95 %."""
     draws, true = np.random.default_rng(7), 15.0 * np.exp(np.array(gaps))
@@ -219,7 +217,7 @@ def test_the_stated_rate_of_the_one_that_is_chosen_is_below_its_true_boundary(ga
     assert below / 2000 >= 0.94
 
 
-def test_what_is_written_is_read_and_a_torn_file_is_named(tmp_path: Path) -> None:
+def test_confirmation_reads_back_and_torn_file_is_named(tmp_path: Path) -> None:
     study = tmp_path / "split.v2"
     assert read_confirmation(study) is None
     found = stated([16.0, 16.2], [15.0])
