@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tune.errors import ConfigurationError
+from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
 from tune.spec.space import Sweep
 from tune.spec.trial import TrialSpec
@@ -68,7 +69,7 @@ def compose_command_line() -> Composition | None:
         choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
         captured.append((config, choices, overrides, own))
 
-    _register_sweeps()
+    _register_nodes()
     with _one_clear_error():
         capture()
     return _composition(*captured[0]) if captured else None
@@ -76,7 +77,7 @@ def compose_command_line() -> Composition | None:
 
 def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
     """Compose a list of Hydra overrides, as the command line would. Raises ConfigurationError."""
-    _register_sweeps()
+    _register_nodes()
     where = [f"hydra.searchpath={_grammar(list(config_dirs))}"] if config_dirs else []
     with _one_clear_error(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
         config = compose("config", [*overrides, *where], return_hydra_config=True)
@@ -89,7 +90,10 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
     """The Hydra overrides that turn the default configuration into `spec` on the cluster of `settings`."""
-    target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
+    target = spec.model_dump(mode="json") | {
+        "cluster": settings.cluster.model_dump(mode="json"),
+        "slo": spec.slo.as_settings(),
+    }
     default = _defaults()
     return tuple(line for key in target for line in _differences(key, default[key], target[key]))
 
@@ -145,7 +149,7 @@ def _with_mode(settings: Settings) -> Settings:
 
 def _with_search(settings: Settings) -> Settings:
     """`settings` with the search that is meant where none is said."""
-    learns = settings.load.mode == "capacity" and settings.sweep
+    learns = settings.load.mode == "capacity" and settings.sweep and not settings.slo.further
     wanted = settings.search.name or ("surrogate" if learns else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": wanted})})
 
@@ -181,7 +185,10 @@ def _with_dataset(settings: Settings) -> Settings:
     return settings.model_copy(update={"load": settings.load.model_copy(update={"dataset": pinned})})
 
 
-def _register_sweeps() -> None:
+def _register_nodes() -> None:
+    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold."""
+    limits = {limit.key: None for limit in LIMITS}
+    ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
     for path in _shipped("sweeps").glob("*.yaml"):
         header = path.read_text(encoding="utf-8").splitlines()[0]
         package = header.removeprefix("# @package ") if header.startswith("# @package ") else None
@@ -233,7 +240,8 @@ def _nearest_option(message: str) -> str:
 @cache
 def _defaults() -> dict[str, Any]:
     """The configuration without overrides."""
-    return compose_overrides(()).settings.model_dump(mode="json")
+    settings = compose_overrides(()).settings
+    return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
 
 
 def _known_keys() -> list[str]:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hidden.racks import Rack, draw_rack
 from hidden.space import CONFIGURATIONS, PRIOR, SEED, Configuration
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import late_requests
 from tune.loadgen.early_stopping import late_allowed
 from tune.sim.simulator import simulate
 from tune.spec.split import ROLES, Role

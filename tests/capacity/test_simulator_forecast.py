@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import late_requests
 from tune.capacity.search import DOUBT_FRAC, short_run_queries
 from tune.capacity.simulator_forecast import SLOW_WORKER_SCALE, SimulatorForecast
 from tune.config import compose_overrides

@@ -16,6 +16,7 @@ from tune.analysis.recommendations import BottleneckContext, recommend
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import Bottleneck, BottleneckKind, Breakdown, Constraints
 from tune.spec.memory import decode_batch_that_kv_holds
+from tune.spec.metrics import LatencyLimit
 from tune.spec.trial import TrialSpec
 
 SATURATED_FRAC = 0.97
@@ -53,19 +54,29 @@ _STAGE_PHRASES = {
 class ProbeSummary:
     """Hold what a probe measured; rates in queries/s.
 
-    `saturated_qps` is the rate of completions where the rack is saturated, else None.
+    `saturated_qps` is the rate of completions where the rack is saturated, else None. `first_token_frac` is
+    the share of the mean latency that passes before the first token.
     """
 
     target_qps: float
     saturated_qps: float | None
     constraints: Constraints
     breakdown: Breakdown | None
+    first_token_frac: float = 0.0
 
     @property
-    def used(self) -> dict[str, float]:
-        """Return the share of each limit that its p99 uses; `constraints` holds ln(p99 / limit)."""
-        logs = {"TTFT": self.constraints.ttft_p99, "TPOT": self.constraints.tpot_p99}
-        return {name: math.exp(log) for name, log in logs.items() if log is not None}
+    def used(self) -> dict[LatencyLimit, float]:
+        """Return the share of each limit that its figure uses."""
+        return self.constraints.used
+
+    def is_decode(self, limit: LatencyLimit) -> bool:
+        """Return whether decode steps make the figure of `limit`.
+
+        They make TPOT, and the end-to-end latency where most of its mean passes after the first token.
+        """
+        if limit.latency.name == "latency":
+            return self.first_token_frac < 0.5
+        return limit.latency.name == "tpot"
 
 
 def is_saturated(target_qps: float, completed_qps: float | None, queries: int) -> bool:
@@ -86,12 +97,12 @@ def is_saturated(target_qps: float, completed_qps: float | None, queries: int) -
 
 def find_bottleneck(spec: TrialSpec, probe: ProbeSummary) -> Bottleneck:
     """Return the bottleneck of a probe, the evidence for it, and what to change."""
-    limit = max(probe.used, key=lambda name: probe.used[name], default=None)
+    limit = max(probe.used, key=lambda limit: probe.used[limit], default=None)
     stage: str | None = None
     if probe.saturated_qps is None and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
         kind: BottleneckKind = "rate"
         evidence = _slack(probe)
-    elif limit == "TPOT" and probe.saturated_qps is None:
+    elif limit is not None and probe.is_decode(limit) and probe.saturated_qps is None:
         kind = _step(spec, probe.breakdown)
         evidence = [_tight(probe, limit), *_decode_figures(spec, probe.breakdown)]
     else:
@@ -179,16 +190,16 @@ def _slack(probe: ProbeSummary) -> list[str]:
     """Return the evidence that no limit is near."""
     if not probe.used:
         return ["no limit is set, and the rack completes what it is offered"]
-    shares = " and ".join(f"p99 {name} uses {_percent(share)}" for name, share in probe.used.items())
+    shares = " and ".join(f"{limit.label} uses {_percent(share)}" for limit, share in probe.used.items())
     return [f"{shares} of its limit: another shuffle of the lengths would hardly break one"]
 
 
-def _tight(probe: ProbeSummary, limit: str | None) -> str:
+def _tight(probe: ProbeSummary, limit: LatencyLimit | None) -> str:
     """Return the evidence that a limit is near or that the rack is saturated."""
     if probe.saturated_qps is not None:
         return f"the rack completes {probe.saturated_qps:.3g} of {probe.target_qps:.4g} queries/s offered"
     assert limit is not None
-    return f"p99 {limit} uses {_percent(probe.used[limit])} of its limit"
+    return f"{limit.label} uses {_percent(probe.used[limit])} of its limit"
 
 
 def _stage_figures(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tune.analysis.bottleneck import ProbeSummary, find_bottleneck, is_saturated
 from tune.analysis.breakdown import breakdown
 from tune.analysis.shuffles import read_shuffles, shuffle_spread
+from tune.analysis.slo import figure_s
 from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
 from tune.analysis.worker_utilisation import scraped_breakdown
 from tune.errors import ResumableError
@@ -64,7 +65,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
     completed_qps = completion_qps(log, times, good)
     broken = slo_violation(log, good, times, spec.slo)
-    suffers = bool(broken) or (spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None)
+    suffers = bool(broken) or not spec.slo.limits
     saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
     saturated_qps = completed_qps if saturated else None
     full = is_full_length(log, spec.load) and not (requested and requested.stopped)
@@ -77,7 +78,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    constraints = _constraints(ttft, tpot, spec.slo)
+    constraints = _constraints(spec.slo, ttft=ttft, tpot=tpot, latency=latency)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec.decode)
     return Probe(
         target_qps=target_qps,
@@ -99,7 +100,9 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         full=requested is None or requested.queries is None,
         stopped=bool(requested and requested.stopped),
         spread=shuffle_spread(ttft, tpot, not broken, read_shuffles(folder)) if valid else None,
-        bottleneck=find_bottleneck(spec, ProbeSummary(target_qps, saturated_qps, constraints, use))
+        bottleneck=find_bottleneck(
+            spec, ProbeSummary(target_qps, saturated_qps, constraints, use, _prefill_frac(ttft, latency))
+        )
         if valid
         else None,
     )
@@ -188,10 +191,15 @@ def _why(loadgen: LoadGenFigures) -> str:
     return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
-def _constraints(ttft: Percentiles | None, tpot: Percentiles | None, slo: Slo) -> Constraints:
-    def miss(measured: Percentiles | None, limit_s: float | None) -> float | None:
-        if measured is None or limit_s is None or measured.p99 <= 0:
-            return None
-        return math.log(measured.p99 / limit_s)
+def _constraints(slo: Slo, **measured: Percentiles | None) -> Constraints:
+    """Return ln(figure / limit) of each limit, from the statistics of each latency by its name."""
+    logs: dict[str, float | None] = {"ttft_p99": None, "tpot_p99": None}
+    for limit, limit_s in slo.limits:
+        value_s = figure_s(limit, measured[limit.latency.name])
+        logs[limit.name] = math.log(value_s / limit_s) if value_s is not None and value_s > 0 else None
+    return Constraints.model_validate(logs)
 
-    return Constraints(ttft_p99=miss(ttft, slo.ttft_p99_s), tpot_p99=miss(tpot, slo.tpot_p99_s))
+
+def _prefill_frac(ttft: Percentiles | None, latency: Percentiles | None) -> float:
+    """Return the share of the mean latency that passes before the first token, 0 where not measured."""
+    return ttft.mean / latency.mean if ttft and latency and latency.mean > 0 else 0.0

@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from tune.analysis.slo import figure_s
 from tune.core.files import write_text
 from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles
 from tune.records.posterior_summary import PosteriorSummary
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LatencyLimit
 
 _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
@@ -24,7 +26,7 @@ _PLAIN = (
 _TEXTS = ("trial_id", "source", "status", "reason", "bottleneck")
 _FLAGS = ("valid", "feasible", "censored")
 _COUNTS = ("number", "gpus", "probes", "attempts")
-_LATENCIES = ("ttft", "tpot", "latency")
+_LATENCIES = tuple(latency.name for latency in LATENCIES)
 _ROBUSTNESS = (
     "shuffles", "slo_held_shuffles",
     *(f"{kind}_p99_shuffles_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
@@ -35,17 +37,20 @@ _ROBUSTNESS = (
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each outcome, in their order; without outcomes the columns stay.
 
-    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
-    {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
-    probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles and
-    {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; and param.<name> for every parameter in a
-    provenance. Absent numbers are NaN,
+    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;
+    {ttft,tpot,latency}_ {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of
+    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles
+    and {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; a column <limit>_constraint for every
+    further limit of the SLO; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
     absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
     not, and object where they mix.
     """
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
     data = {name: pd.Series(values, dtype=_dtype(name)) for name, values in columns.items()}
+    for limit in _further_limits(outcomes):
+        logs = [getattr(outcome.constraints, limit.name) for outcome in outcomes]
+        data[f"{limit.name}_constraint"] = pd.Series(logs, dtype="float64")
     names = dict.fromkeys(name for outcome in outcomes for name in _params(outcome))
     for name in names:
         values = [_params(outcome).get(name) for outcome in outcomes]
@@ -61,6 +66,7 @@ def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None)
     capacity, then those that missed the SLO, by how far they missed the worst of their limits, and last the
     invalid ones. Ties go to the lower number.
     """
+    further = _further_limits(outcomes)
     expected = posterior.expected_over_measured if posterior else {}
     measured = sorted(
         (o for o in outcomes if o.status == "measured"),
@@ -75,6 +81,7 @@ def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None)
             "output_tps_per_gpu": outcome.output_tps_per_gpu,
             "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
             "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
+            **{limit.key: _figure_s(outcome, limit) for limit in further},
             "target_qps": outcome.target_qps,
             **_robustness(outcome),
             "params": _params(outcome),
@@ -99,6 +106,7 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         "output_tps_per_gpu",
         "ttft_p99_s",
         "tpot_p99_s",
+        *(limit.key for limit in FURTHER_LIMITS if rows and limit.key in rows[0]),
         "target_qps",
         *_ROBUSTNESS,
     )
@@ -119,10 +127,20 @@ def _sort_key(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, floa
     elif capacity.censored:
         merit = -(capacity.estimate or 0.0)
     else:
-        misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
-        merit = max((miss for miss in misses if miss is not None), default=math.inf)
+        worst = outcome.constraints.worst()
+        merit = math.inf if worst is None else worst
     group = (not outcome.feasible, not capacity.censored, not outcome.valid)
     return *group, merit, outcome.number, outcome.trial_id
+
+
+def _further_limits(outcomes: Sequence[Outcome]) -> list[LatencyLimit]:
+    """Return the limits beyond LoadGen's that any of `outcomes` was measured against."""
+    return [limit for limit in FURTHER_LIMITS if any(limit in o.constraints.used for o in outcomes)]
+
+
+def _figure_s(outcome: Outcome, limit: LatencyLimit) -> float | None:
+    """Return the statistic of an outcome that a limit is on, in seconds."""
+    return figure_s(limit, getattr(outcome, f"{limit.latency.name}_s"))
 
 
 def _params(outcome: Outcome) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal
 from tune.analysis.breakdown import decode_slots
 from tune.records.outcome import BottleneckKind, Breakdown, Recommendation
 from tune.spec.memory import decode_batch_that_kv_holds
+from tune.spec.metrics import LatencyLimit
 from tune.spec.split import Role, Split, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -37,9 +38,15 @@ class BottleneckContext:
     stage: str | None
     target_qps: float
     saturated_qps: float | None
-    used: dict[str, float]
+    used: dict[LatencyLimit, float]
     broken: bool
     breakdown: Breakdown | None
+
+    @property
+    def step_used(self) -> float:
+        """Return the largest share of a limit that grows with the decode step time, 0 without one."""
+        shares = (share for limit, share in self.used.items() if limit.latency.name != "ttft")
+        return max(shares, default=0.0)
 
 
 def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendation, ...]:
@@ -96,7 +103,7 @@ def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommen
     kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
     yield from _for_any_batch(spec, context)
     wider = min(kv_batch, int(slots * BATCH_STEP))
-    if wider > slots and context.used.get("TPOT", 0.0) < ROOM_FRAC:
+    if wider > slots and context.step_used < ROOM_FRAC:
         yield _wider(spec, wider)
     yield from _one_more(spec, context, "decode")
 

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
+from tune.analysis.slo import figure_s, values_of
 from tune.analysis.validity import slo_violation
 from tune.core.files import first_validation_error, write_text
 from tune.errors import ResumableError
@@ -65,10 +66,13 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
     )
 
 
-def near_a_limit(result: ShuffleResult, slo: Slo) -> bool:
+def near_a_limit(log: RequestLog, slo: Slo) -> bool:
     """Return whether the tightest limit is within NEAR_FRAC, so that another shuffle may differ."""
-    pairs = ((result.ttft_p99_s, slo.ttft_p99_s), (result.tpot_p99_s, slo.tpot_p99_s))
-    used = [p99_s / limit_s for p99_s, limit_s in pairs if p99_s is not None and limit_s is not None]
+    times = latencies(log, answered(log))
+    figures = (
+        (figure_s(limit, percentiles_s(values_of(times, limit))), limit_s) for limit, limit_s in slo.limits
+    )
+    used = [value_s / limit_s for value_s, limit_s in figures if value_s is not None]
     return bool(used) and abs(max(used) - 1) <= NEAR_FRAC
 
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from tune.analysis.slo import limit_violation
 from tune.core.arrays import IntArray
-from tune.loadgen.early_stopping import MIN_QUERIES, holds, late_allowed
+from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import Latencies, commonest
-from tune.loadgen.run_settings import limit_ns
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
 
@@ -33,9 +33,10 @@ SETTLED_LATENCIES = 2.0
 def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, slo: Slo) -> str | None:
     """Return why the SLO does not hold, None where it does.
 
-    The verdict is an exact binomial test of the share of late requests. A request without an answer is late
-    under every limit. The test is LoadGen's early stopping: a run that LoadGen calls VALID and that
-    answered every request passes it.
+    A quantile is judged by an exact binomial test of the share of late requests, of which an unanswered
+    request is one under every limit. On p99 that test is LoadGen's early stopping: a run that LoadGen calls
+    VALID and that answered every request passes it. A mean is judged by its upper confidence bound
+    (tune/analysis/slo.py).
 
     Parameters
     ----------
@@ -49,19 +50,8 @@ def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, sl
         The limits.
     """
     n, unanswered = len(log), int((~good).sum())
-    reasons = []
-    for name, values, limit_s in (
-        ("TTFT", times.ttft_ns, slo.ttft_p99_s),
-        ("TPOT", times.tpot_ns, slo.tpot_p99_s),
-    ):
-        if limit_s is not None:
-            late = int((values > limit_ns(limit_s)).sum()) + unanswered
-            if not holds(late, n):
-                reasons.append(
-                    f"{late} of {n} requests over the {name} limit of {limit_s:g} s; "
-                    f"expected at most {max(late_allowed(n), 0)} for its p99 to hold"
-                )
-    return "; ".join(reasons) or None
+    reasons = [limit_violation(limit, limit_s, times, n, unanswered) for limit, limit_s in slo.limits]
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 def invalid_reason(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tune.analysis.slo import late_requests, mean_limits, quantile_limits, request_latencies_ns
 from tune.core.arrays import IntArray
-from tune.loadgen.early_stopping import MIN_QUERIES, late_allowed
+from tune.core.binomial_test import max_late
+from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import answered
 from tune.loadgen.run_settings import limit_ns
 from tune.records.requests import RequestLog
@@ -33,33 +34,43 @@ class Futility(NamedTuple):
     after_ns: int
 
 
-def late_requests(log: RequestLog, slo: Slo) -> tuple[NDArray[np.bool_], ...]:
-    """Which requests are late, one array (n,) a limit that is not lifted. Unanswered ones are late."""
-    good = answered(log)
-    ttft_ns = log.first_token_ns - log.scheduled_ns
-    tpot_ns = (log.done_ns - log.first_token_ns) // np.maximum(log.output_tokens - 1, 1)
-    found = []
-    if slo.ttft_p99_s is not None:
-        found.append(~good | (ttft_ns > limit_ns(slo.ttft_p99_s)))
-    if slo.tpot_p99_s is not None:
-        found.append(~good | ((log.output_tokens > 1) & (tpot_ns > limit_ns(slo.tpot_p99_s))))
-    return tuple(found)
-
-
 def find_futility(log: RequestLog, slo: Slo, planned: int) -> Futility | None:
     """From when on a run of `planned` queries that begins as `log` cannot hold its SLO; None where it can.
 
-    Exact: however few of the others are late, LoadGen's early stopping would not pass
-    (tune/loadgen/early_stopping.py). Counted are requests whose turn has come and is over, in order of
+    Exact: however few of the others are late, and however quick they are, the limit would not hold
+    (tune/analysis/slo.py). Counted are requests whose turn has come and is over, in order of
     arrival, so that those that are quick do not count before those that are slow; as many at least as a
     verdict needs.
     """
-    most = late_allowed(planned)
-    if most < 0:
+    if planned < MIN_QUERIES:
         return None
-    ends = [int(np.argmax(np.cumsum(late) > most)) for late in late_requests(log, slo) if late.sum() > most]
+    ends = []
+    for spent, budget in _spent_budgets(log, slo, planned):
+        if spent.sum() > budget:
+            ends.append(int(np.argmax(np.cumsum(spent) > budget)))
     if not ends:
         return None
     queries = max(min(ends) + 1, MIN_QUERIES)
     over: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
     return Futility(queries, int(over.max()))
+
+
+def _spent_budgets(log: RequestLog, slo: Slo, planned: int) -> Iterator[tuple[IntArray, int]]:
+    """Yield for each limit what every request spends (n,) of the budget of a run of `planned` requests.
+
+    Of a quantile's budget, the late requests that it allows, a late request spends one. Of a mean's budget,
+    the limit times the requests, a request spends its latency in ns, an unanswered one none: what it takes
+    is not known. A mean whose budget is spent lies above its limit, however quick the other requests are.
+    """
+    late = late_requests(log, slo)
+    yield from (
+        (each.astype(np.int64), max_late(planned, share))
+        for each, (_, _, share) in zip(late, quantile_limits(slo), strict=True)
+    )
+    means = mean_limits(slo)
+    if means:
+        times_ns, good = request_latencies_ns(log), answered(log)
+        yield from (
+            (np.where(good, times_ns[limit.latency.name], 0), limit_ns(limit_s) * planned)
+            for limit, limit_s in means
+        )

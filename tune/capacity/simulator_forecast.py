@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.capacity.futility import late_requests, more_than_half
+from tune.analysis.slo import pooled_slo_holds, slo_holds, used_frac
+from tune.capacity.futility import more_than_half
 from tune.core.arrays import FloatArray
-from tune.loadgen.early_stopping import PERCENTILE, late_allowed
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
@@ -65,8 +65,7 @@ class _Shown:
     queries: int
     full: bool
     statistics: FloatArray
-    used_ttft: float
-    used_tpot: float
+    used: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +92,7 @@ class SimulatorForecast:
         times = latencies(log, answered(log))
         if not len(times.ttft_ns) or not len(times.tpot_ns):
             return
-        used_ttft, used_tpot = _used(log, self._spec.slo)
-        shown = _Shown(target_qps, len(log), full, _statistics(log), used_ttft, used_tpot)
+        shown = _Shown(target_qps, len(log), full, _statistics(log), _used(log, self._spec.slo))
         self._shown.append(shown)
         self._known.clear()
         self._fits = [self._fitted(fit) for fit in self._fits]
@@ -121,12 +119,9 @@ class SimulatorForecast:
 
     def holds_pooled(self, qps: float) -> bool:
         """As the protocol Forecast says."""
-        late, requests = [], 0
-        for order in range(SHUFFLES):
-            log = self._run(qps / self._faster(), FIRST_OTHER_SHUFFLE + order)
-            late.append([int(one.sum()) for one in late_requests(log, self._spec.slo)])
-            requests += len(log)
-        return bool((np.sum(late, axis=0) <= (1 - PERCENTILE) * requests).all())
+        faster = self._faster()
+        logs = (self._run(qps / faster, FIRST_OTHER_SHUFFLE + order) for order in range(SHUFFLES))
+        return pooled_slo_holds(logs, self._spec.slo)
 
     def pool_capacity_qps(self, role: Role) -> float:
         """As the protocol Forecast says, up to MAX_POOL_CAPACITY_RATIO times the boundary."""
@@ -174,30 +169,28 @@ class SimulatorForecast:
 
     def _own_holds(self, qps: float, alone: Role | None = None) -> bool:
         log = self._run(qps, self._spec.load.shuffle_seed, alone=alone)
-        return _most_late(log, self._spec.slo) <= EXPECTED_LATE_FRAC * late_allowed(len(log))
+        return slo_holds(log, self._spec.slo, EXPECTED_LATE_FRAC)
 
     def _half_hold(self, qps: float) -> bool:
         logs = (self._run(qps, FIRST_OTHER_SHUFFLE + order) for order in range(SHUFFLES))
-        return more_than_half(
-            (_most_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs), SHUFFLES
-        )
+        return more_than_half((slo_holds(log, self._spec.slo) for log in logs), SHUFFLES)
 
     def _faster(self) -> float:
         """The rack holds so many times the rate that the fit holds, by the p99 of runs of full length."""
         if "faster" not in self._known:
             full = [shown for shown in self._shown if shown.full]
             logs = [self._log_faster(shown) for shown in full]
-            near = [1 / (0.01 + abs(np.log(max(s.used_ttft, s.used_tpot)))) for s in full]
+            near = [1 / (0.01 + abs(np.log(max(s.used)))) for s in full]
             self._known["faster"] = float(np.exp(np.average(logs, weights=near))) if full else 1.0
         return self._known["faster"]
 
     def _log_faster(self, shown: _Shown) -> float:
-        by_tpot = shown.used_tpot > shown.used_ttft
-        target = max(shown.used_ttft, shown.used_tpot)
+        target = max(shown.used)
+        tightest = shown.used.index(target)
 
         def less(qps: float) -> bool:
             used = _used(self._like(shown, qps), self._spec.slo)
-            return used[by_tpot] <= target
+            return used[tightest] <= target
 
         like = _highest(less, shown.target_qps * (1 - _RIVAL_FRAC), shown.target_qps * (1 + _RIVAL_FRAC))
         return float(np.log(shown.target_qps / like))
@@ -284,19 +277,10 @@ def _statistics(log: RequestLog) -> FloatArray:
     return np.log(np.maximum(found, 1.0))
 
 
-def _used(log: RequestLog, slo: Slo) -> tuple[float, float]:
-    """p99 of TTFT and of TPOT over their limits; 0 for a lifted one."""
+def _used(log: RequestLog, slo: Slo) -> tuple[float, ...]:
+    """Share of each limit that its statistic uses; a single 0 where all are lifted."""
     times = latencies(log, answered(log))
-    pairs = ((times.ttft_ns, slo.ttft_p99_s), (times.tpot_ns, slo.tpot_p99_s))
-    ttft, tpot = (
-        float(np.quantile(values, 0.99)) / 1e9 / limit_s if limit_s is not None and len(values) else 0.0
-        for values, limit_s in pairs
-    )
-    return ttft, tpot
-
-
-def _most_late(log: RequestLog, slo: Slo) -> int:
-    return max((int(late.sum()) for late in late_requests(log, slo)), default=0)
+    return tuple(used_frac(limit, limit_s, times) for limit, limit_s in slo.limits) or (0.0,)
 
 
 def _highest(holds: Callable[[float], bool], low: float, high: float) -> float:

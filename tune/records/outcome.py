@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
-from tune.spec.base import FrozenModel
+from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
+from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
 
 class Percentiles(FrozenModel):
@@ -41,11 +43,38 @@ class CapacityQps(FrozenModel):
     early_stop: float | None = None
 
 
-class Constraints(FrozenModel):
-    """Hold ln(p99 / limit); at most 0 holds; None where the limit is lifted or nothing was measured."""
+class LoadGenConstraints(SparseModel):
+    """Hold ln(figure / limit) of each limit by its name in tune.spec.metrics; at most 0 holds.
+
+    The two of LoadGen's limits are always present, None where the limit is lifted or nothing was measured.
+    Those of further limits are absent then.
+    """
 
     ttft_p99: float | None
     tpot_p99: float | None
+
+    @property
+    def used(self) -> dict[LatencyLimit, float]:
+        """Return the share of each limit that its figure uses, in the order of LIMITS."""
+        logs = {limit: getattr(self, limit.name, None) for limit in LIMITS}
+        return {limit: math.exp(log) for limit, log in logs.items() if log is not None}
+
+    def worst(self, *latencies: str) -> float | None:
+        """Return the largest constraint on any of `latencies`, of all without names; None without one."""
+        limits = (limit for limit in LIMITS if not latencies or limit.latency.name in latencies)
+        logs = (getattr(self, limit.name, None) for limit in limits)
+        return max((log for log in logs if log is not None), default=None)
+
+
+if TYPE_CHECKING:
+
+    class Constraints(LoadGenConstraints):
+        """Hold ln(figure / limit); further limits are fields by their names in tune.spec.metrics."""
+
+else:
+    Constraints = with_optional_fields(
+        LoadGenConstraints, "Constraints", (limit.name for limit in FURTHER_LIMITS), float
+    )
 
 
 class Breakdown(FrozenModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -57,12 +56,11 @@ def baseline_trial(study: StudyRecord, outcomes: Sequence[Outcome]) -> Outcome |
 
 
 def used(outcome: Outcome | Probe) -> dict[str, float]:
-    """Share of each limit that the 99th percentile uses, by the limit's name; lifted limits are absent.
+    """Share of each limit that its figure uses, by the limit's label; lifted limits are absent.
 
     Source: `constraints` of outcome.json is ln(p99 / budget).
     """
-    logs = {"p99 TTFT": outcome.constraints.ttft_p99, "p99 TPOT": outcome.constraints.tpot_p99}
-    return {name: math.exp(log) for name, log in logs.items() if log is not None}
+    return {limit.label: share for limit, share in outcome.constraints.used.items()}
 
 
 def tightest(outcome: Outcome) -> tuple[str, float] | None:

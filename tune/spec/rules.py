@@ -10,6 +10,7 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.engine_rules import check_engine
 from tune.spec.findings import Finding
+from tune.spec.metrics import STATISTICS
 from tune.spec.mock_rules import check_mocked
 from tune.spec.slurm_time import duration_s
 from tune.spec.split import Role, place_workers
@@ -18,6 +19,9 @@ from tune.spec.trial import TrialSpec
 MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
 """Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
+
+_MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
+"""Highest quantile that a limit may be on."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
 _ARGS = "TensorRT-LLM, llm_args.py"
@@ -271,7 +275,7 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             "the rules hold buffers and sequence lengths against the longest prompt",
             "tune/spec/load.py",
         )
-    needed = min_queries(0.99)
+    needed = min_queries(_MAX_SHARE)
     if queries < needed:
         searched = spec.load.mode == "capacity"
         yield Finding(

@@ -83,10 +83,10 @@ def select_candidates(
 
 def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
     """`spec` in search of its boundary, in orders of lengths that no trial of the study had."""
-    if spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None:
+    if not spec.slo.limits:
         raise ConfigurationError(
             "slo: found every limit of this study lifted, so no rate is the highest that holds them; "
-            "expected a study with a limit on p99 TTFT or p99 TPOT."
+            "expected a study with a limit on a latency."
         )
     for further in count(1):
         seed = spec.load.shuffle_seed + SHUFFLE_SEED_STRIDE * further

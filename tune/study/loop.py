@@ -27,6 +27,7 @@ from tune.study.identity import merge_on_resume
 from tune.study.optuna_proposer import OptunaProposer
 from tune.study.surrogate_sampler import SurrogateSampler
 from tune.study.trial_runner import TrialRequest, TrialRunner
+from tune.surrogate.modelled_limits import require_modelled
 
 MAX_FAILED_IN_A_ROW = 2
 """One trial may meet a node that dies; the next one meets what is broken for all."""
@@ -106,6 +107,7 @@ def require_search(settings: Settings) -> None:
     """Raises ConfigurationError when the search cannot walk the space or a point of it fits no trial."""
     assert settings.sweep is not None
     if settings.search.name == "surrogate":
+        require_modelled(settings.slo)
         candidates(settings.trial_spec, settings.sweep, settings.study.seed)
         return
     point = OptunaProposer(settings.sweep.space, settings.search, settings.study.seed).propose(0)

@@ -17,7 +17,10 @@ from tune.study.optuna_space import distributions, to_point, to_raw
 from tune.study.surrogate_sampler import NUMBER, SEEN, SurrogateSampler, seen_in
 
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
-"""Told for every trial in this order: samplers that model each constraint match them by position."""
+"""Told for every trial in this order: samplers that model each constraint match them by position.
+
+The second is the worst constraint on TTFT, the third the worst on TPOT and end-to-end latency.
+"""
 
 
 class OptunaProposer:
@@ -112,7 +115,7 @@ class OptunaProposer:
             return
         trial.set_user_attr(SEEN, seen_in(outcome))
         censored = outcome.capacity_qps.censored
-        constraints = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
+        constraints = (outcome.constraints.worst("ttft"), outcome.constraints.worst("tpot", "latency"))
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
         unexplained = not (outcome.feasible or censored) and max(misses) <= 0
         for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.figures.latency_stages import stages
 from tune.report.figures.style import (
     FEASIBLE,
@@ -45,6 +45,7 @@ def study_figures(study: StudyRecord, rows: pd.DataFrame) -> list[Figure]:
             empty_figure("none", "Figures", "No trial has a valid measurement, so there is nothing to draw.")
         ]
     drawn = [_trade_off(study, good, "ttft"), _trade_off(study, good, "tpot")]
+    drawn += further_limits.trade_off_figures(study.slo, good)
     if is_load_curve(study):
         drawn.append(_load_curve(study, good))
     drawn += [_history(study, rows, good)]

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from tune.loadgen.latencies import p99_s
 from tune.records.outcome import CapacityQps, LatencySpread, Outcome, Probe
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import ALL_CAME_TO, CameTo, bracket, came_to, cost, kind, searched
 from tune.report.figures.style import (
     BROKEN,
@@ -252,6 +252,7 @@ def _hover(outcome: Outcome, n: int, slo: Slo) -> str:
         f"{probe.target_qps:.4g} queries/s, {formatting.format_figure(probe.completed_qps, 4)} completed; "
         f"{probe.queries:,} queries",
         *_used(probe, slo),
+        *further_limits.figure_lines(slo, probe),
     ]
     if probe.spread:
         lines.append(

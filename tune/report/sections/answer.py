@@ -11,7 +11,7 @@ from tune.loadgen.latencies import p99_s
 from tune.records.confirmation import SUFFIX, Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import bracket, cost, searched
 from tune.report.sections.confirmed import confirmation_note, how_to_confirm
 from tune.report.trial_status import baseline_trial, tightest, used
@@ -137,7 +137,7 @@ def _latencies(study: StudyRecord, outcome: Outcome) -> str:
     text += f", p99 TPOT {formatting.milliseconds(p99_s(outcome.tpot_s))}"
     if study.slo.tpot_p99_s is not None:
         text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
-    return text
+    return text + further_limits.figure_phrases(study.slo, outcome)
 
 
 def _searched(top: Outcome) -> list[str]:
@@ -249,6 +249,7 @@ def _tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tup
             + sd(over.tpot_p99_s if over else None, formatting.milliseconds),
             shares.get("p99 TPOT"),
         ),
+        *(Tile(*facts) for facts in further_limits.tile_facts(study.slo, top)),
         _rate_tile(top),
     )
 
