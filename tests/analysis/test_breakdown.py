@@ -83,9 +83,9 @@ def test_frontend_parts_are_reported_where_recorded():
     assert (nothing.frontend_in_s, nothing.frontend_out_s) == (None, None)
     queued, made = log.scheduled_ns + 250_000_000, log.first_token_ns - 10_000_000
     stages = replace(log.stages, prefill_queued_ns=queued, first_made_ns=made)
-    told = broken_down(replace(log, stages=stages))
-    assert (told.frontend_in_s, told.tail_frontend_in_s) == (0.25, 0.25)
-    assert (told.frontend_out_s, told.tail_frontend_out_s) == (0.01, 0.01)
+    use = broken_down(replace(log, stages=stages))
+    assert (use.frontend_in_s, use.tail_frontend_in_s) == (0.25, 0.25)
+    assert (use.frontend_out_s, use.tail_frontend_out_s) == (0.01, 0.01)
     queued[3] = -1
     assert broken_down(replace(log, stages=stages)).frontend_in_s is None
 

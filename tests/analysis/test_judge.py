@@ -86,9 +86,9 @@ def test_early_stopped_deployment_is_measured_with_its_threshold():
 def test_invalid_probe_bounds_nothing():
     outcome = judge(spec(), [probe(14), probe(15, valid=False)], **facts())
     assert outcome.capacity_qps == CapacityQps(low=14, high=None, censored=False)
-    alone = judge(spec(), [probe(15, valid=False, reason="3 requests")], **facts())
-    assert (alone.valid, alone.feasible, alone.reason) == (False, False, "3 requests")
-    assert alone.capacity_qps == CapacityQps(low=None, high=None, censored=False)
+    outcome = judge(spec(), [probe(15, valid=False, reason="3 requests")], **facts())
+    assert (outcome.valid, outcome.feasible, outcome.reason) == (False, False, "3 requests")
+    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=False)
 
 
 def test_miss_below_a_verified_rate_is_noise():
@@ -114,8 +114,8 @@ def test_short_run_alone_is_not_feasible():
     assert outcome.capacity_qps == CapacityQps(
         low=15.5, high=None, censored=False, estimate=15.7, prefill=18.0, decode=9.1
     )
-    alone = judge(spec(), [short], **facts())
-    assert (alone.target_qps, alone.feasible, alone.capacity_qps.low) == (18.0, False, None)
+    outcome = judge(spec(), [short], **facts())
+    assert (outcome.target_qps, outcome.feasible, outcome.capacity_qps.low) == (18.0, False, None)
     missed = judge(spec(), [short, probe(qps=15.5, feasible=False)], **facts())
     assert (missed.target_qps, missed.feasible) == (15.5, False)
 

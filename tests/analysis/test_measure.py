@@ -145,12 +145,12 @@ def test_engine_with_wrong_answer_lengths_is_not_accurate(tokens, accurate, tmp_
     prompts = tmp_path / "prompts.pkl"
     prompts.write_bytes(b"not read")
     log = replace(make_log(16_626, tokens=tokens), output_tokens=np.full(16_626, tokens))
-    for overrides, trusted in (
+    for overrides, valid in (
         (prompts_of_the_benchmark(prompts), accurate),
         (("load.target_qps=15.75",), True),
     ):
         probe = measured(tmp_path / "probe-1", log, *overrides)
-        assert (probe.valid, probe.feasible) == (trusted, trusted), probe.reason
+        assert (probe.valid, probe.feasible) == (valid, valid), probe.reason
     if not accurate:
         probe = measured(tmp_path / "probe-1", log, *prompts_of_the_benchmark(prompts))
         assert probe.reason == (

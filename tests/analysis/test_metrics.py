@@ -24,13 +24,13 @@ from tune.errors import ConfigurationError
 from tune.loadgen.latencies import answered, latencies
 from tune.loadgen.log_writer import write_logs
 from tune.loadgen.run_settings import loadgen_settings
-from tune.records.outcome import Constraints, Outcome, Percentiles
+from tune.records.outcome import Constraints, Outcome, Percentiles, Probe
 from tune.records.requests import write_requests
 from tune.report.page import write_report
 from tune.report.terminal import render_outcome
 from tune.sim.simulator import simulate
 from tune.spec.load import Slo
-from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, LOADGEN_LIMITS, STATISTICS
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, LOADGEN_LIMITS, RATES, STATISTICS
 from tune.study.optuna_proposer import OptunaProposer
 from tune.surrogate.modelled_limits import MODELLED_LIMITS, require_modelled
 
@@ -73,6 +73,9 @@ def test_registry_names_are_unique_and_statistics_are_recorded():
     for latency in LATENCIES:
         assert f"{latency.name}_s" in Outcome.model_fields
         assert all((latency.title, latency.formula, latency.source, latency.unit, latency.direction))
+    for rate in RATES:
+        assert {rate.name} <= Outcome.model_fields.keys() & Probe.model_fields.keys()
+        assert all((rate.label, rate.formula, rate.source, rate.unit, rate.direction))
 
 
 @EVERY

@@ -85,19 +85,19 @@ def test_posterior_expectation_decides_the_ranking():
         measured(number, tps=tps).model_copy(update={"trial_id": f"t{number}"})
         for number, tps in enumerate((9100.0, 9000.0))
     )
-    told = Interval(low=14.0, median=15.0, high=16.0)
+    interval = Interval(low=14.0, median=15.0, high=16.0)
     trials = tuple(
         TrialPosterior(
             trial_id=one.trial_id,
             number=one.number,
             measured_qps=15.0,
-            simulated_qps=told,
+            simulated_qps=interval,
             standardised_residual=0.0,
             expected_capacity_qps=expected_capacity_qps,
         )
         for one, expected_capacity_qps in ((lucky, 14.5), (steady, 15.0))
     )
-    belief = PosteriorSummary(
+    posterior = PosteriorSummary(
         schema=1,
         trials_observed=2,
         parameters=(),
@@ -107,7 +107,7 @@ def test_posterior_expectation_decides_the_ranking():
         calibration={},
     )
     assert [row["number"] for row in rank([lucky, steady])] == [0, 1]
-    assert [row["number"] for row in rank([lucky, steady], belief)] == [1, 0]
+    assert [row["number"] for row in rank([lucky, steady], posterior)] == [1, 0]
 
 
 def test_feasible_ranks_first_at_any_throughput():

@@ -27,7 +27,7 @@ SLO = Slo(ttft_p99_s=4.5, tpot_p99_s=0.08)
 SECONDS = st.floats(0.001, 1e4)
 
 
-def order(seed=1, ttft=4.0, tpot=0.05, held=True):
+def result(seed=1, ttft=4.0, tpot=0.05, held=True):
     return ShuffleResult(shuffle_seed=seed, ttft_p99_s=ttft, tpot_p99_s=tpot, slo_held=held)
 
 
@@ -40,7 +40,7 @@ def steady_log(ttft_s, tpot_s):
     return replace(log, first_token_ns=first_ns, done_ns=done_ns, output_tokens=tokens)
 
 
-ORDERS = st.lists(st.builds(order, st.integers(0, 99), SECONDS, SECONDS, st.booleans()), max_size=6)
+RESULTS = st.lists(st.builds(result, st.integers(0, 99), SECONDS, SECONDS, st.booleans()), max_size=6)
 
 
 def test_shuffle_result_has_the_figures_of_the_probe(tmp_path):
@@ -61,7 +61,7 @@ def test_shuffle_without_answers_has_no_figures_and_misses():
     assert one == ShuffleResult(shuffle_seed=1, ttft_p99_s=None, tpot_p99_s=None, slo_held=False)
 
 
-@given(ORDERS)
+@given(RESULTS)
 def test_shuffles_read_back_unchanged(tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp("probe")
     assert read_shuffles(folder) == ()
@@ -80,7 +80,7 @@ def test_torn_shuffles_file_is_named_in_the_error(tmp_path, text):
         read_shuffles(tmp_path)
 
 
-@given(SECONDS, SECONDS, st.booleans(), ORDERS)
+@given(SECONDS, SECONDS, st.booleans(), RESULTS)
 def test_spread_covers_the_probe_and_its_shuffles(ttft_s, tpot_s, held, drawn):
     assume(drawn)
     ttft, tpot = (percentiles_s([round(value_s * 1e9)]) for value_s in (ttft_s, tpot_s))
@@ -97,7 +97,7 @@ def test_spread_covers_the_probe_and_its_shuffles(ttft_s, tpot_s, held, drawn):
 def test_spread_is_none_without_shuffles_or_with_missing_figures():
     p99 = percentiles_s([10**9])
     assert shuffle_spread(p99, p99, True, ()) is None
-    over = shuffle_spread(p99, p99, True, [order(tpot=None, held=False)])
+    over = shuffle_spread(p99, p99, True, [result(tpot=None, held=False)])
     assert (over.shuffles, over.slo_held, over.tpot_p99_s) == (2, 1, None)
     assert over.ttft_p99_s.max == 4.0
 
@@ -119,19 +119,19 @@ def test_unlimited_or_unmeasured_is_not_near_a_limit():
 def test_probe_reads_the_shuffles_in_its_folder(tmp_path):
     log = make_log(3000)
     assert measured(tmp_path, log).spread is None
-    write_shuffles(tmp_path, [order(held=False), order(seed=2, ttft=5.0, held=False)])
+    write_shuffles(tmp_path, [result(held=False), result(seed=2, ttft=5.0, held=False)])
     probe = measured(tmp_path, log)
     assert (probe.spread.shuffles, probe.spread.slo_held, probe.spread.ttft_p99_s.max) == (3, 1, 5.0)
-    assert probe.feasible, "the probe's own order is the one that is judged"
+    assert probe.feasible, "the probe's own shuffle is judged"
 
 
 def test_invalid_probe_has_neither_spread_nor_bottleneck(tmp_path):
-    write_shuffles(tmp_path, [order()])
+    write_shuffles(tmp_path, [result()])
     probe = measured(tmp_path, make_log(100))
     assert (probe.valid, probe.spread, probe.bottleneck) == (False, None, None)
 
 
 def test_near_fraction_separates_stable_verdicts():
-    """A p99 that strays by 8 % (sd) passes a limit that lies a quarter away once in a thousand orders."""
+    """A p99 that varies by 8 % (sd) passes a limit a quarter away once in a thousand shuffles."""
     sds = NEAR_FRAC / 0.08
     assert math.erfc(sds / math.sqrt(2)) / 2 < 1e-3

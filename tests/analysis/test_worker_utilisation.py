@@ -24,7 +24,7 @@ IN_FLIGHT = 'dynamo_component_inflight_requests{dynamo_endpoint="generate"}'
 OTHER = 'dynamo_component_inflight_requests{dynamo_endpoint="clear_kv_blocks"}'
 RUNNING, KV_USED = 'trtllm:num_requests_running{engine="0"}', 'trtllm:kv_cache_usage_perc{engine="0"}'
 
-Told = Mapping[str, float]
+Samples = Mapping[str, float]
 
 
 def log_of(span_s: float, began_at_s: float | None = 1000.0) -> RequestLog:
@@ -34,12 +34,12 @@ def log_of(span_s: float, began_at_s: float | None = 1000.0) -> RequestLog:
     return replace(log, began_at_s=began_at_s)
 
 
-def write(folder: Path, told: Mapping[str, Sequence[Told | None]], first_s: float = 1000.0) -> None:
+def write(folder: Path, exposed: Mapping[str, Sequence[Samples | None]], first_s: float = 1000.0) -> None:
     """Write what each worker exposes every two seconds from `first_s` on; None where it does not answer."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / METRICS_FILE).open("w", encoding="utf-8") as file:
         writer = MetricsWriter(file)
-        for worker, rounds in told.items():
+        for worker, rounds in exposed.items():
             for number, samples in enumerate(rounds):
                 if samples is None:
                     writer.write_missed(worker, first_s + 2 * number, "refused")
@@ -53,11 +53,11 @@ def found(folder: Path, log: RequestLog) -> Breakdown:
     return use
 
 
-def held(*counts: float) -> list[Told]:
+def held(*counts: float) -> list[Samples]:
     return [{IN_FLIGHT: count, OTHER: 7.0} for count in counts]
 
 
-def engine(*batches: float) -> list[Told]:
+def engine(*batches: float) -> list[Samples]:
     return [{IN_FLIGHT: batch + 5, RUNNING: batch, KV_USED: batch / 100} for batch in batches]
 
 

@@ -1,9 +1,9 @@
 """Find what keeps a probe from more tokens/s under its SLO; any measured figure may be missing.
 
 A limit is the bottleneck where its figure is near it or over it. The slowest first tokens make the p99 of
-TTFT, so the bottleneck of TTFT is the stage that takes most of their time. TPOT is the time of a decode
-step. Where a rack completes less than it is offered, the bottleneck is the stage whose wait grows, whatever
-the limits are.
+TTFT, so the bottleneck of TTFT is the stage that takes most of their time; they stand for the other
+statistics of TTFT. TPOT is the time of a decode step. Where a rack completes less than it is offered, the
+bottleneck is the stage whose wait grows, whatever the limits are.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tune.records.capacity_search import CapacityRecord, EarlyStopThreshold
 from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
+from tune.spec.metrics import LATENCIES, RATES
 from tune.spec.trial import TrialSpec
 
 
@@ -134,9 +135,12 @@ def judge_failed(
 
 
 _FIGURES = (
-    "output_tps_per_gpu", "output_tps", "loadgen_tps", "completed_qps", "ttft_s", "tpot_s", "latency_s",
-    "breakdown", "spread", "bottleneck",
-)  # fmt: skip
+    *(rate.name for rate in RATES),
+    *(latency.field for latency in LATENCIES),
+    "breakdown",
+    "spread",
+    "bottleneck",
+)
 _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 

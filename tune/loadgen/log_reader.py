@@ -14,6 +14,7 @@ from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS
 from tune.loadgen.summary_log import read_summary
 from tune.spec.base import FrozenModel
+from tune.spec.metrics import LATENCIES
 
 
 class LogLatency(FrozenModel):
@@ -109,9 +110,9 @@ def log_figures(folder: Path) -> dict[str, Any]:
     names = {name: name for name in ("target_qps", "completed_qps", "queries", "errors", "loadgen_version")}
     names |= {"loadgen_result": "result", "reason": "invalid_reason", "loadgen_tps": "tps"}
     record = {name: getattr(log, field) for name, field in names.items()}
-    for name in ("ttft_s", "tpot_s", "latency_s"):
-        latency: LogLatency | None = getattr(log, name)
-        record[name] = latency and latency.model_dump(exclude={"min"})
+    for metric in LATENCIES:
+        latency: LogLatency | None = getattr(log, metric.field)
+        record[metric.field] = latency and latency.model_dump(exclude={"min"})
     limits = (("ttft_p99", log.ttft_s, log.ttft_limit_s), ("tpot_p99", log.tpot_s, log.tpot_limit_s))
     record["constraints"] = {
         name: math.log(latency.p99 / limit) if latency and limit and (latency.p99 or 0) > 0 else None  # type: ignore[operator]

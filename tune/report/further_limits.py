@@ -68,7 +68,7 @@ def table_columns(slo: Slo) -> dict[str, list[dict[str, Any]]]:
         {
             "title": limit.label,
             "unit": limit.latency.shown_unit,
-            "field": f"{limit.latency.name}_s",
+            "field": limit.latency.field,
             "statistic": statistics.index(limit.statistic.name),
             "scale": limit.latency.shown_scale,
             "limit": limit_s * limit.latency.shown_scale,
@@ -112,7 +112,7 @@ def _further(slo: Slo) -> Sequence[tuple[LatencyLimit, float]]:
 
 def _value(limit: LatencyLimit, outcome: Outcome | Probe) -> float | None:
     """Return the figure of a limit in its shown unit, None where it was not measured."""
-    value_s = figure_s(limit, getattr(outcome, f"{limit.latency.name}_s"))
+    value_s = figure_s(limit, getattr(outcome, limit.latency.field))
     return None if value_s is None else value_s * limit.latency.shown_scale
 
 

@@ -31,6 +31,11 @@ class LatencyMetric:
     direction: Literal["lower"] = "lower"
 
     @property
+    def field(self) -> str:
+        """Return its field in outcome.json, such as "ttft_s"."""
+        return f"{self.name}_{self.unit}"
+
+    @property
     def shown_scale(self) -> float:
         """Return the factor from seconds to the shown unit."""
         return {"s": 1.0, "ms": 1e3}[self.shown_unit]
@@ -38,6 +43,18 @@ class LatencyMetric:
     def show(self, seconds: float) -> str:
         """Return a limit or figure as people read it, such as "4.5 s" or "80 ms"."""
         return f"{seconds * self.shown_scale:g} {self.shown_unit}"
+
+
+@dataclass(frozen=True)
+class RateMetric:
+    """Describe one figure of throughput; `name` is its field in outcome.json."""
+
+    name: str
+    label: str
+    unit: str
+    formula: str
+    source: str
+    direction: Literal["higher"] = "higher"
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,38 @@ class LatencyLimit:
         """Return a limit or figure as people read it, such as "4.5 s" or "80 ms"."""
         return self.latency.show(seconds)
 
+
+RATES = (
+    RateMetric(
+        name="output_tps_per_gpu",
+        label="output",
+        unit="tokens/s/GPU",
+        formula="output_tps / all allocated GPUs, idle ones included",
+        source="tune/analysis/measure.py",
+    ),
+    RateMetric(
+        name="output_tps",
+        label="output",
+        unit="tokens/s",
+        formula="mean output tokens of an answer x completed_qps",
+        source="tune/analysis/measure.py",
+    ),
+    RateMetric(
+        name="loadgen_tps",
+        label="LoadGen's own count",
+        unit="tokens/s",
+        formula="output tokens / time until the query that was issued last is done",
+        source="MLPerf Inference, loadgen/results.cc",
+    ),
+    RateMetric(
+        name="completed_qps",
+        label="completed",
+        unit="queries/s",
+        formula="answers completed per second between warm-up and the last arrival",
+        source="tune/analysis/measure.py",
+    ),
+)
+"""Figures of throughput, the one that ranks first."""
 
 LATENCIES = (
     LatencyMetric(
