@@ -102,7 +102,20 @@ def figure_s(limit: LatencyLimit, percentiles: Percentiles | None) -> float | No
 
 
 def used_frac(limit: LatencyLimit, limit_s: float, times: Latencies) -> float:
-    """Return the share of a limit that the statistic of `times` uses, interpolated; 0 without values."""
+    """Return the share of a limit that its statistic uses.
+
+    Parameters
+    ----------
+    limit, limit_s
+        The limit and its value in seconds.
+    times
+        Latencies of the answered requests.
+
+    Returns
+    -------
+    float
+        The statistic over the limit, a quantile interpolated between entries; 0 without values.
+    """
     values_ns = values_of(times, limit)
     if not len(values_ns):
         return 0.0

@@ -17,7 +17,17 @@ CONFIDENCE = 0.99
 
 
 def quantile_holds(late: int, queries: int, share: float) -> bool:
-    """Return whether `late` of `queries` requests over a limit show that the quantile at `share` holds it."""
+    """Return whether a count of late requests shows that a quantile holds its limit.
+
+    Parameters
+    ----------
+    late
+        Requests over the limit, 0 to `queries`.
+    queries
+        All requests.
+    share
+        The quantile, in (0, 1).
+    """
     return bool(bdtr(late, queries, 1 - share) < 1 - CONFIDENCE)
 
 

@@ -146,4 +146,5 @@ def read_attempt(attempt: Path) -> AttemptRecord | None:
 
 
 def _write(path: Path, record: BaseModel) -> None:
+    """Write a record as JSON."""
     write_text(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
