@@ -22,7 +22,8 @@ from statistics import median
 
 import numpy as np
 
-from tune.capacity.futility import find_futility, late_requests, more_than_half
+from tune.analysis.slo import late_requests
+from tune.capacity.futility import find_futility, more_than_half
 from tune.capacity.search import CapacityResult, ProbePlan, ProbeVerdict, search_capacity
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides

@@ -219,7 +219,7 @@ def guarantee(
     noise = pooled(logs)
     assert noise is not None, "each is repeated"
     winner = max(range(len(chosen)), key=lambda row: mean_of(logs[row]))
-    qps = float(np.exp(mean_of(logs[winner]) - noise.below(CONFIDENCE, 1 / REPEATS, len(chosen))))
+    qps = float(np.exp(mean_of(logs[winner]) - noise.one_sided(CONFIDENCE, 1 / REPEATS, len(chosen))))
     exact = [cost.runs for costs in costs_by_rack() for cost in costs if not cost.early_stop_frac]
     runs = float(np.mean(exact))
     hours = sum(REPEATS * gpu_hours(index, truth[index], runs) for index in chosen)

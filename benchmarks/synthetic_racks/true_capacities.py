@@ -37,7 +37,7 @@ from synthetic_racks.capacity_tables import (
 )
 from synthetic_racks.racks import Rack, draw_rack
 from synthetic_racks.space import CONFIGURATIONS, PRIOR, Configuration
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import late_requests
 from tune.loadgen.early_stopping import late_allowed
 from tune.sim.simulator import simulate
 from tune.spec.split import ROLES, Role

@@ -12,21 +12,21 @@ STAGES = ("queue", "prefill", "transfer", "slot", "first_step")
 
 
 def use(**figures):
-    """A breakdown of given figures; a stage without one took no time."""
+    """Return a breakdown of given figures; a stage without one took no time."""
     names = Breakdown.model_fields
     given_stages = any(f"tail_{name}_s" in figures for name in STAGES)
     known = {f"tail_{name}_s": 0.0 for name in STAGES} if given_stages else {}
     return Breakdown(**dict.fromkeys(names) | known | figures)
 
 
-def bound(breakdown=None, *, ttft=0.9, tpot=0.5, saturated=None, overrides=()):
+def bottleneck(breakdown=None, *, ttft=0.9, tpot=0.5, saturated=None, overrides=()):
     logs = [None if share is None else math.log(share) for share in (ttft, tpot)]
     constraints = Constraints(ttft_p99=logs[0], tpot_p99=logs[1])
     return find_bottleneck(spec(*overrides), ProbeSummary(15.75, saturated, constraints, breakdown))
 
 
 @pytest.mark.parametrize(
-    ("stage", "binds"),
+    ("stage", "kind"),
     [
         ("queue", "prefill"),
         ("prefill", "prefill"),
@@ -35,70 +35,74 @@ def bound(breakdown=None, *, ttft=0.9, tpot=0.5, saturated=None, overrides=()):
         ("first_step", "decode_step_time"),
     ],
 )
-def test_the_longest_stage_of_the_slowest_first_tokens_binds_ttft(stage, binds):
+def test_longest_stage_of_slowest_first_tokens_is_the_ttft_bottleneck(stage, kind):
     times = {f"tail_{name}_s": 0.1 for name in STAGES}
-    verdict = bound(use(**{**times, f"tail_{stage}_s": 3.6}))
-    assert verdict.kind == binds
+    verdict = bottleneck(use(**{**times, f"tail_{stage}_s": 3.6}))
+    assert verdict.kind == kind
     assert verdict.evidence.startswith("p99 TTFT uses 90 % of its limit; 90 % of the slowest 2 %")
     assert verdict.recommendations
 
 
-def test_a_lower_rate_is_named_where_a_limit_is_broken_or_nothing_else_is_known():
+def test_lower_rate_is_recommended_for_violated_or_unknown():
     lower = ("load.target_qps=15",)
     transfer = use(tail_transfer_s=3.0)
-    assert bound(transfer, ttft=1.01).recommendations[-1].overrides == lower
-    assert bound(transfer, saturated=12.0).recommendations[-1].overrides == ("load.target_qps=11.4",)
-    assert bound(transfer, ttft=0.99).recommendations[-1].overrides == ()
-    assert bound(use(tail_slot_s=3.0, prefill_utilisation=0.85)).recommendations[-1].overrides == lower
+    assert bottleneck(transfer, ttft=1.01).recommendations[-1].overrides == lower
+    assert bottleneck(transfer, saturated=12.0).recommendations[-1].overrides == ("load.target_qps=11.4",)
+    assert bottleneck(transfer, ttft=0.99).recommendations[-1].overrides == ()
+    assert bottleneck(use(tail_slot_s=3.0, prefill_utilisation=0.85)).recommendations[-1].overrides == lower
 
 
-def test_where_no_stage_is_known_the_pools_are_told():
-    verdict = bound(use(prefill_utilisation=0.5, decode_batch=20.0, decode_batch_max=22.0))
+def test_evidence_names_pools_without_stages():
+    verdict = bottleneck(use(prefill_utilisation=0.5, decode_batch=20.0, decode_batch_max=22.0))
     assert verdict.kind == "unknown"
     assert "no record says where the time goes; prefill workers are busy 50 % of the time" in verdict.evidence
     assert "a decode worker holds 20 sequences on average" in verdict.evidence
-    assert bound(use(prefill_utilisation=0.7)).kind == "prefill"
+    assert bottleneck(use(prefill_utilisation=0.7)).kind == "prefill"
 
 
-def test_the_front_end_binds_where_its_part_of_the_wait_is_the_longest():
-    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).kind == "frontend"
-    assert bound(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).kind == "prefill"
-    assert bound(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).kind == "frontend"
+def test_frontend_is_the_bottleneck_when_its_wait_is_longest():
+    assert bottleneck(use(tail_queue_s=3.0, tail_frontend_in_s=2.9)).kind == "frontend"
+    assert bottleneck(use(tail_queue_s=3.0, tail_frontend_in_s=0.1)).kind == "prefill"
+    assert bottleneck(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).kind == "frontend"
 
 
-def test_a_prefill_shared_with_other_prompts_is_a_wait_and_wants_more_workers():
-    shared = bound(use(tail_prefill_s=3.0, tail_prefill_uncontended_s=1.0), overrides=("hardware.nodes=19",))
-    own = bound(use(tail_prefill_s=3.0, tail_prefill_uncontended_s=2.9), overrides=("hardware.nodes=19",))
+def test_shared_prefill_counts_as_wait_and_needs_workers():
+    shared = bottleneck(
+        use(tail_prefill_s=3.0, tail_prefill_uncontended_s=1.0), overrides=("hardware.nodes=19",)
+    )
+    own = bottleneck(
+        use(tail_prefill_s=3.0, tail_prefill_uncontended_s=2.9), overrides=("hardware.nodes=19",)
+    )
     assert (shared.kind, own.kind) == ("prefill", "prefill")
     assert "waiting for a prefill worker or sharing it" in shared.evidence
     assert shared.recommendations[0].overrides == ("split.prefill_workers=15", "split.decode_workers=4")
     assert "tensor_parallel_size" in own.recommendations[0].text
 
 
-def test_tpot_near_its_limit_is_step_time_and_paused_sequences_are_the_cache():
-    assert bound(ttft=0.4, tpot=0.95).kind == "decode_step_time"
+def test_tight_tpot_is_step_time_or_kv_cache_when_paused():
+    assert bottleneck(ttft=0.4, tpot=0.95).kind == "decode_step_time"
     full = use(kv_used_frac_max=0.95)
     paused = ("decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}",)
-    assert bound(full, ttft=0.4, tpot=0.95).kind == "decode_step_time"
-    assert bound(full, ttft=0.4, tpot=0.95, overrides=paused).kind == "decode_kv"
+    assert bottleneck(full, ttft=0.4, tpot=0.95).kind == "decode_step_time"
+    assert bottleneck(full, ttft=0.4, tpot=0.95, overrides=paused).kind == "decode_kv"
 
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(0.7, 0.7), (None, 0.1), (None, None)])
-def test_far_from_every_limit_nothing_but_the_rate_binds(ttft, tpot):
-    verdict = bound(use(tail_queue_s=2.0), ttft=ttft, tpot=tpot)
+def test_rate_is_the_bottleneck_far_from_every_limit(ttft, tpot):
+    verdict = bottleneck(use(tail_queue_s=2.0), ttft=ttft, tpot=tpot)
     assert verdict.kind == "rate"
     assert [advice.overrides for advice in verdict.recommendations] == [("load.target_qps=16.5",)]
 
 
 @pytest.mark.parametrize(("ttft", "tpot"), [(40.0, 0.9), (None, 0.99), (None, None)])
-def test_a_saturated_rack_is_bound_by_the_stage_that_waits_whatever_the_limits(ttft, tpot):
-    verdict = bound(use(tail_slot_s=100.0), ttft=ttft, tpot=tpot, saturated=12.0)
+def test_saturated_rack_bottleneck_is_the_growing_stage(ttft, tpot):
+    verdict = bottleneck(use(tail_slot_s=100.0), ttft=ttft, tpot=tpot, saturated=12.0)
     assert verdict.kind == "decode_kv"
     assert verdict.evidence.startswith("the rack completes 12 of 15.75 queries/s offered")
 
 
 @given(st.floats(1, 100), st.integers(100, 10**6))
-def test_a_rate_that_chance_explains_is_no_saturation(qps, queries):
+def test_rate_deficit_within_chance_is_no_saturation(qps, queries):
     assert is_saturated(qps, 0.5 * qps, queries)
     assert is_saturated(qps, 0.96 * qps, 20_000)
     assert not is_saturated(qps, 0.98 * qps, queries)
@@ -106,25 +110,25 @@ def test_a_rate_that_chance_explains_is_no_saturation(qps, queries):
     assert not is_saturated(qps, None, queries)
 
 
-def test_without_stages_the_pool_that_is_busy_binds():
-    assert bound(use(prefill_utilisation=0.85)).kind == "prefill"
-    assert bound(use(prefill_utilisation=BUSY_FRAC - 0.01)).kind == "unknown"
-    assert bound(None).kind == "unknown"
-    assert bound(None).recommendations
+def test_busy_pool_is_the_bottleneck_without_stages():
+    assert bottleneck(use(prefill_utilisation=0.85)).kind == "prefill"
+    assert bottleneck(use(prefill_utilisation=BUSY_FRAC - 0.01)).kind == "unknown"
+    assert bottleneck(None).kind == "unknown"
+    assert bottleneck(None).recommendations
 
 
-def test_a_full_decode_pool_holds_up_prefill_workers_that_idle():
+def test_full_decode_pool_explains_idle_prefill_workers():
     held_up = use(tail_queue_s=3.0, prefill_utilisation=0.4, decode_batch_max=160.0)
-    assert bound(held_up).kind == "decode_kv"
+    assert bottleneck(held_up).kind == "decode_kv"
     busy = held_up.model_copy(update={"prefill_utilisation": 0.8})
-    assert bound(busy).kind == "prefill"
+    assert bottleneck(busy).kind == "prefill"
 
 
-def test_slots_bind_where_they_are_fewer_than_the_cache_holds_or_were_all_used():
+def test_slots_are_the_bottleneck_when_smaller_or_all_used():
     few = ("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[64]")
-    assert bound(use(tail_slot_s=3.0), overrides=few).kind == "decode_slots"
-    assert bound(use(tail_slot_s=3.0, decode_batch_max=500.0)).kind == "decode_slots"
-    verdict = bound(use(tail_slot_s=3.0, decode_batch=63.0, decode_batch_max=64.0), overrides=few)
+    assert bottleneck(use(tail_slot_s=3.0), overrides=few).kind == "decode_slots"
+    assert bottleneck(use(tail_slot_s=3.0, decode_batch_max=500.0)).kind == "decode_slots"
+    verdict = bottleneck(use(tail_slot_s=3.0, decode_batch=63.0, decode_batch_max=64.0), overrides=few)
     assert "a decode worker holds 63 sequences on average" in verdict.evidence
     assert verdict.recommendations[0].overrides == (
         "decode.max_batch_size=96",
@@ -135,46 +139,47 @@ def test_slots_bind_where_they_are_fewer_than_the_cache_holds_or_were_all_used()
 @pytest.mark.parametrize(
     ("tpot", "first"), [(0.89, "a wider decode batch"), (0.91, "one more decode worker")]
 )
-def test_a_wider_batch_needs_room_in_tpot(tpot, first):
+def test_wider_batch_is_recommended_only_with_room_in_tpot(tpot, first):
     few = ("decode.max_batch_size=64", "decode.cuda_graph_config.batch_sizes=[64]")
     assert (
-        bound(use(tail_slot_s=3.0), tpot=tpot, ttft=0.95, overrides=few)
+        bottleneck(use(tail_slot_s=3.0), tpot=tpot, ttft=0.95, overrides=few)
         .recommendations[0]
         .text.startswith(first)
     )
 
 
-def test_a_pool_without_room_gives_up_no_worker():
+def test_pool_without_room_keeps_its_workers():
     queue = {"tail_queue_s": 3.0}
-    assert "split" not in str(bound(use(**queue, decode_batch=119.0)).recommendations)
-    given_up = bound(use(**queue, decode_batch=60.0)).recommendations[0]
-    assert (given_up.text, given_up.overrides[1]) == (
+    assert "split" not in str(bottleneck(use(**queue, decode_batch=119.0)).recommendations)
+    advice = bottleneck(use(**queue, decode_batch=60.0)).recommendations[0]
+    assert (advice.text, advice.overrides[1]) == (
         "one more prefill worker, 15P3D",
         "split.decode_workers=3",
     )
     slot = {"tail_slot_s": 3.0}
-    assert "split" not in str(bound(use(**slot, prefill_utilisation=0.85)).recommendations)
+    assert "split" not in str(bottleneck(use(**slot, prefill_utilisation=0.85)).recommendations)
     assert (
-        bound(use(**slot, prefill_utilisation=0.8)).recommendations[0].text == "one more decode worker, 13P5D"
+        bottleneck(use(**slot, prefill_utilisation=0.8)).recommendations[0].text
+        == "one more decode worker, 13P5D"
     )
 
 
-def test_the_settings_that_hold_the_cache_down_are_named():
+def test_settings_that_shrink_the_cache_are_recommended():
     small = ("decode.kv_cache_config.free_gpu_memory_fraction=0.5", "decode.kv_cache_config.dtype=auto")
     tried = " ".join(
-        str(advice.overrides) for advice in bound(use(tail_slot_s=3.0), overrides=small).recommendations
+        str(advice.overrides) for advice in bottleneck(use(tail_slot_s=3.0), overrides=small).recommendations
     )
     assert "free_gpu_memory_fraction=0.9" in tried
     assert "decode.kv_cache_config.dtype=fp8" in tried
 
 
-def test_an_uneven_pool_is_told():
+def test_evidence_names_an_uneven_pool():
     slow = use(tail_first_step_s=3.0, decode_batch=100.0, decode_batch_max=130.0)
-    assert "the fullest one holds 130, as a slower one would" in bound(slow).evidence
+    assert "the fullest one holds 130, as a slower one would" in bottleneck(slow).evidence
     even = slow.model_copy(update={"decode_batch_max": 105.0})
-    assert "slower" not in bound(even).evidence
+    assert "slower" not in bottleneck(even).evidence
     busiest = use(tail_queue_s=3.0, prefill_utilisation=0.7, prefill_utilisation_max=0.9)
-    assert "the busiest one 90 %" in bound(busiest).evidence
+    assert "the busiest one 90 %" in bottleneck(busiest).evidence
 
 
 FIGURES = {
@@ -189,8 +194,8 @@ FIGURES = {
     st.none() | st.floats(0.01, 100),
     st.none() | st.floats(0.1, 20),
 )
-def test_any_figures_have_a_verdict_and_something_to_try(breakdown, ttft, tpot, saturated):
-    verdict = bound(breakdown, ttft=ttft, tpot=tpot, saturated=saturated)
+def test_any_figures_yield_a_bottleneck_and_a_recommendation(breakdown, ttft, tpot, saturated):
+    verdict = bottleneck(breakdown, ttft=ttft, tpot=tpot, saturated=saturated)
     assert verdict.evidence
     assert verdict.recommendations
     near = max((share for share in (ttft, tpot) if share is not None), default=0.0) >= 0.75

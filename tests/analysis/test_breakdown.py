@@ -17,7 +17,7 @@ def broken_down(log):
     return breakdown(log, answered(log), spec().decode)
 
 
-def test_the_tail_is_the_slowest_first_tokens():
+def test_tail_holds_the_slowest_first_tokens():
     log = with_stages(make_log(3000))
     use, ttft_s = broken_down(log), np.sort(log.first_token_ns - log.scheduled_ns) / 1e9
     slowest = ttft_s[-round(3000 * TAIL_FRAC) :].mean()
@@ -26,7 +26,7 @@ def test_the_tail_is_the_slowest_first_tokens():
     assert use.tail_queue_s > use.queue_s
 
 
-def test_the_p99_is_the_median_of_the_tail():
+def test_p99_is_the_median_of_the_tail():
     log = with_stages(make_log(5000))
     ttft = np.sort(log.first_token_ns - log.scheduled_ns)
     tail = ttft[ttft >= np.quantile(ttft, 1 - TAIL_FRAC)]
@@ -34,14 +34,14 @@ def test_the_p99_is_the_median_of_the_tail():
 
 
 @given(st.integers(0, 5))
-def test_a_prompt_alone_takes_no_longer_than_it_took(seed):
+def test_uncontended_prefill_is_no_longer_than_measured(seed):
     log = with_stages(make_log(600, seed=seed))
     use = broken_down(log)
     assert 0 < use.tail_prefill_uncontended_s <= use.tail_prefill_s
 
 
-def test_time_shared_with_other_prompts_is_told_from_a_prompts_own():
-    """Prefill at 1 ms a token, but for the slowest prompts, which took nine seconds longer."""
+def test_uncontended_prefill_excludes_time_of_other_prompts():
+    """Prefill takes 1 ms a token, and nine seconds longer for the slowest prompts."""
     log = with_stages(make_log(1000))
     log.input_tokens[:] %= 2000
     own = log.input_tokens * 1_000_000
@@ -59,7 +59,7 @@ def test_time_shared_with_other_prompts_is_told_from_a_prompts_own():
     assert use.tail_prefill_s - use.tail_prefill_uncontended_s == pytest.approx(9.0, abs=0.6)
 
 
-def test_the_fullest_worker_stands_beside_the_mean():
+def test_fullest_worker_is_reported_beside_the_mean():
     log = replace(
         with_stages(make_log(600)),
         pools=PoolUse(np.array([0.5, 0.9]), np.array([100.0, 140.0]), np.array([0.2])),
@@ -71,26 +71,26 @@ def test_the_fullest_worker_stands_beside_the_mean():
     assert use.decode_slots_frac == 120.0 / 512
 
 
-def test_slots_are_what_batch_and_tokens_of_a_step_allow():
+def test_slots_are_limited_by_batch_and_step_tokens():
     engine = spec().decode.model_copy(update={"max_num_tokens": 96})
     assert decode_slots(engine) == 96
     assert decode_slots(spec().decode) == 512
 
 
-def test_the_front_ends_parts_are_told_where_they_are_recorded():
+def test_frontend_parts_are_reported_where_recorded():
     log = with_stages(make_log(600))
     nothing = broken_down(log)
     assert (nothing.frontend_in_s, nothing.frontend_out_s) == (None, None)
     queued, made = log.scheduled_ns + 250_000_000, log.first_token_ns - 10_000_000
     stages = replace(log.stages, prefill_queued_ns=queued, first_made_ns=made)
-    told = broken_down(replace(log, stages=stages))
-    assert (told.frontend_in_s, told.tail_frontend_in_s) == (0.25, 0.25)
-    assert (told.frontend_out_s, told.tail_frontend_out_s) == (0.01, 0.01)
+    use = broken_down(replace(log, stages=stages))
+    assert (use.frontend_in_s, use.tail_frontend_in_s) == (0.25, 0.25)
+    assert (use.frontend_out_s, use.tail_frontend_out_s) == (0.01, 0.01)
     queued[3] = -1
     assert broken_down(replace(log, stages=stages)).frontend_in_s is None
 
 
-def test_nothing_recorded_is_no_breakdown():
+def test_breakdown_is_none_without_records():
     log = with_stages(make_log(600))
     assert broken_down(replace(log, stages=None, pools=None)) is None
     pools_only = broken_down(replace(log, stages=None))

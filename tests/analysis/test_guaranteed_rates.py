@@ -1,4 +1,4 @@
-"""From repeated boundaries to stated rates."""
+"""Guaranteed rates from repeated capacities."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LOAD = spec().load
 
 rates = st.floats(min_value=0.5, max_value=50.0)
 samples = st.lists(st.lists(rates, min_size=1, max_size=5), min_size=1, max_size=4).filter(
-    lambda drawn: any(len(one) > 1 for one in drawn)
+    lambda drawn: any(len(sample) > 1 for sample in drawn)
 )
 
 
 def repeat(capacity_qps: float | None, verified_qps: float | None = 15.0, **figures) -> Outcome:
     low = verified_qps if capacity_qps else None
-    found = CapacityQps(low=low, high=None, censored=False, estimate=capacity_qps)
-    return measured(feasible=low is not None, **figures).model_copy(update={"capacity_qps": found})
+    capacity = CapacityQps(low=low, high=None, censored=False, estimate=capacity_qps)
+    return measured(feasible=low is not None, **figures).model_copy(update={"capacity_qps": capacity})
 
 
 def candidate(number: int, outcomes: list[Outcome], load: Load = LOAD) -> RemeasuredConfiguration:
@@ -40,22 +40,22 @@ def candidate(number: int, outcomes: list[Outcome], load: Load = LOAD) -> Remeas
     )
 
 
-def stated(*boundaries: list[float], confidence: float = CONFIDENCE) -> Confirmation:
-    """What is said of configurations with these boundaries; the figures behind them are all the same."""
-    candidates = [candidate(n, [repeat(qps) for qps in of]) for n, of in enumerate(boundaries)]
+def confirmation_of(*capacities: list[float], confidence: float = CONFIDENCE) -> Confirmation:
+    """Return the confirmation of configurations with these capacities and equal figures otherwise."""
+    candidates = [candidate(n, [repeat(qps) for qps in rates]) for n, rates in enumerate(capacities)]
     return guarantee_rates("x", candidates, confidence, study_gpu_hours=100.0, gpu_hours=30.0)
 
 
-def said_of(outcomes: list[Outcome], load: Load = LOAD) -> Confirmation:
+def confirmation_of_outcomes(outcomes: list[Outcome], load: Load = LOAD) -> Confirmation:
     candidates = [candidate(0, outcomes, load), candidate(1, [repeat(10.0), repeat(10.2)])]
     return guarantee_rates("x", candidates, CONFIDENCE, study_gpu_hours=100.0, gpu_hours=30.0)
 
 
-def test_the_arithmetic_by_hand() -> None:
-    found = stated([10.0, 10.0 * math.exp(0.02)], [9.0, 9.0 * math.exp(0.04)])
-    assert found.deployment_sd_frac == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.02**2) / 2))
-    assert found.degrees_of_freedom == 2
-    first, second = found.configurations
+def test_guaranteed_rates_equal_hand_arithmetic() -> None:
+    confirmation = confirmation_of([10.0, 10.0 * math.exp(0.02)], [9.0, 9.0 * math.exp(0.04)])
+    assert confirmation.deployment_sd_frac == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.02**2) / 2))
+    assert confirmation.degrees_of_freedom == 2
+    first, second = confirmation.configurations
     mean = 10.0 * math.exp(0.01)
     t_two_sided, t_of_two = 4.3027, 4.2432  # Student's t on 2 degrees: 0.975 and sqrt(0.95), from tables
     half = t_two_sided * math.sqrt(0.0005) / math.sqrt(2)
@@ -77,22 +77,26 @@ def test_the_arithmetic_by_hand() -> None:
 
 
 def test_configurations_far_apart_are_not_tied() -> None:
-    found = stated([9.0, 9.1, 9.2], [10.0, 10.1, 10.2], [10.05, 10.15, 10.0])
-    assert [(one.number, one.tied) for one in found.configurations] == [(1, None), (2, True), (0, False)]
+    confirmation = confirmation_of([9.0, 9.1, 9.2], [10.0, 10.1, 10.2], [10.05, 10.15, 10.0])
+    assert [(configuration.number, configuration.tied) for configuration in confirmation.configurations] == [
+        (1, None),
+        (2, True),
+        (0, False),
+    ]
 
 
-def test_throughput_per_gpu_ranks_not_the_rate() -> None:
+def test_ranking_is_by_throughput_per_gpu_not_rate() -> None:
     fast = candidate(0, [repeat(20.0, tps=4000.0), repeat(20.2, tps=4000.0)])
     rich = candidate(1, [repeat(12.0, tps=9000.0), repeat(12.2, tps=9000.0)])
-    found = guarantee_rates("x", [fast, rich], CONFIDENCE, study_gpu_hours=0.0, gpu_hours=0.0)
-    assert [one.number for one in found.configurations] == [1, 0]
+    confirmation = guarantee_rates("x", [fast, rich], CONFIDENCE, study_gpu_hours=0.0, gpu_hours=0.0)
+    assert [configuration.number for configuration in confirmation.configurations] == [1, 0]
 
 
-def test_one_repeat_gives_a_mean_and_no_interval() -> None:
-    found = stated([16.0], [15.0])
-    first = found.configurations[0]
-    assert found.deployment_sd_frac is None
-    assert found.degrees_of_freedom == 0
+def test_one_repeat_gives_a_mean_without_interval() -> None:
+    confirmation = confirmation_of([16.0], [15.0])
+    first = confirmation.configurations[0]
+    assert confirmation.deployment_sd_frac is None
+    assert confirmation.degrees_of_freedom == 0
     assert first.capacity_qps
     assert (first.capacity_qps.mean, first.capacity_qps.low) == (pytest.approx(16.0), None)
     assert (first.guaranteed_qps, first.output_tps_per_gpu, first.overrides, first.tied) == (
@@ -105,16 +109,16 @@ def test_one_repeat_gives_a_mean_and_no_interval() -> None:
     assert "confirm.repeats=2" in first.reason
 
 
-def test_one_repeat_has_an_interval_by_what_the_others_differ() -> None:
-    (_, one) = stated([16.0, 16.3], [15.0]).configurations
-    assert one.guaranteed_qps is not None
-    assert one.guaranteed_qps < 15.0
+def test_one_repeat_uses_the_pooled_deviation_of_others() -> None:
+    (_, configuration) = confirmation_of([16.0, 16.3], [15.0]).configurations
+    assert configuration.guaranteed_qps is not None
+    assert configuration.guaranteed_qps < 15.0
 
 
-def test_a_failed_repeat_says_nothing_and_the_others_count() -> None:
-    first = said_of([repeat(16.0), failed(), repeat(16.2)]).configurations[0]
+def test_failed_repeat_is_ignored_and_the_others_count() -> None:
+    first = confirmation_of_outcomes([repeat(16.0), failed(), repeat(16.2)]).configurations[0]
     assert first.guaranteed_qps is not None
-    assert [one.capacity_qps for one in first.repeats] == [16.0, None, 16.2]
+    assert [repeat.capacity_qps for repeat in first.repeats] == [16.0, None, 16.2]
     assert first.repeats[1].reason == "node gb07 went down"
 
 
@@ -125,44 +129,47 @@ def test_a_failed_repeat_says_nothing_and_the_others_count() -> None:
         (repeat(0.0), "no rate is expected to hold"),
     ],
 )
-def test_a_configuration_that_did_not_run_or_held_nothing_once_is_not_stated(odd: Outcome, says: str) -> None:
-    found = said_of([repeat(16.0), odd, repeat(16.2)])
-    last = found.configurations[-1]
+def test_configuration_that_failed_to_run_once_has_no_guaranteed_rate(odd: Outcome, says: str) -> None:
+    confirmation = confirmation_of_outcomes([repeat(16.0), odd, repeat(16.2)])
+    last = confirmation.configurations[-1]
     assert last.number == 0, "ranked last"
     assert (last.capacity_qps, last.guaranteed_qps) == (None, None)
     assert says in str(last.reason)
-    assert found.degrees_of_freedom == 1, "its boundaries are no part of the noise"
+    assert confirmation.degrees_of_freedom == 1, "its capacities are no part of the noise"
 
 
-def test_where_no_rate_was_confirmed_the_boundary_counts_and_nothing_held() -> None:
-    first = said_of([repeat(16.0, None), repeat(16.2, None)]).configurations[0]
+def test_estimate_counts_without_a_verified_rate() -> None:
+    first = confirmation_of_outcomes([repeat(16.0, None), repeat(16.2, None)]).configurations[0]
     assert first.guaranteed_qps is not None
     assert first.slo_held_repeats == 0
 
 
-def test_a_boundary_that_rests_on_runs_that_cannot_be_trusted_says_nothing() -> None:
-    found = said_of(
+def test_estimate_from_invalid_runs_is_ignored() -> None:
+    confirmation = confirmation_of_outcomes(
         [repeat(16.0, valid=False, reason="a stall"), repeat(16.0, valid=False, reason="a stall")]
     )
-    last = found.configurations[-1]
-    assert last.reason == "no repeat says where its boundary is: a stall"
+    last = confirmation.configurations[-1]
+    assert last.reason == "no repeat gives an estimate of its capacity: a stall"
 
 
-def test_a_boundary_above_what_may_be_asked_counts_as_the_highest_that_may() -> None:
+def test_capacity_above_the_rate_range_is_clipped() -> None:
     load = LOAD.model_copy(update={"rate_range_qps": (5.0, 14.0)})
-    first = said_of([repeat(16.0), repeat(16.2)], load).configurations[0]
-    assert [one.capacity_qps for one in first.repeats] == [14.0, 14.0]
+    first = confirmation_of_outcomes([repeat(16.0), repeat(16.2)], load).configurations[0]
+    assert [repeat.capacity_qps for repeat in first.repeats] == [14.0, 14.0]
 
 
-def test_boundaries_that_differ_by_magnitudes_state_nothing() -> None:
-    (one,) = stated([0.01, 50.0], confidence=0.99).configurations
-    assert one.guaranteed_qps is None
-    assert "differ by" in str(one.reason)
+def test_capacities_orders_of_magnitude_apart_give_no_rate() -> None:
+    (configuration,) = confirmation_of([0.01, 50.0], confidence=0.99).configurations
+    assert configuration.guaranteed_qps is None
+    assert "differ by" in str(configuration.reason)
 
 
 @given(samples)
-def test_a_scale_of_all_rates_is_a_scale_of_the_answer(drawn: list[list[float]]) -> None:
-    once, thrice = stated(*drawn), stated(*[[3 * qps for qps in one] for one in drawn])
+def test_scaling_all_rates_scales_the_result(drawn: list[list[float]]) -> None:
+    once, thrice = (
+        confirmation_of(*drawn),
+        confirmation_of(*[[3 * qps for qps in sample] for sample in drawn]),
+    )
     for left, right in zip(once.configurations, thrice.configurations, strict=True):
         assert left.capacity_qps
         assert right.capacity_qps
@@ -174,58 +181,60 @@ def test_a_scale_of_all_rates_is_a_scale_of_the_answer(drawn: list[list[float]])
 
 
 @given(samples)
-def test_the_stated_rate_lies_below_the_mean_and_above_that_of_one_more_deployment(drawn) -> None:
-    for one in stated(*drawn).configurations:
-        if one.guaranteed_qps and one.next_deployment_qps:
-            assert one.capacity_qps
-            assert one.next_deployment_qps <= one.guaranteed_qps <= one.capacity_qps.mean * (1 + 1e-12)
-            assert one.capacity_qps.low is not None
-            assert one.capacity_qps.low <= one.capacity_qps.mean * (1 + 1e-12)
+def test_guaranteed_rate_lies_between_next_deployment_and_mean(drawn) -> None:
+    for configuration in confirmation_of(*drawn).configurations:
+        if configuration.guaranteed_qps and configuration.next_deployment_qps:
+            assert configuration.capacity_qps
+            assert (
+                configuration.next_deployment_qps
+                <= configuration.guaranteed_qps
+                <= configuration.capacity_qps.mean * (1 + 1e-12)
+            )
+            assert configuration.capacity_qps.low is not None
+            assert configuration.capacity_qps.low <= configuration.capacity_qps.mean * (1 + 1e-12)
 
 
 @given(st.floats(min_value=0.001, max_value=0.2), st.integers(1, 30), st.integers(1, 9), st.integers(1, 6))
-def test_more_repeats_never_widen_and_more_choice_never_narrows(
-    sd: float, free: int, n: int, among: int
-) -> None:
+def test_repeats_narrow_and_candidates_widen_the_bound(sd: float, free: int, n: int, among: int) -> None:
     noise, surer = PooledVariance(sd, free), PooledVariance(sd, free + 1)
-    assert noise.below(CONFIDENCE, 1 / (n + 1), among) < noise.below(CONFIDENCE, 1 / n, among)
-    assert surer.below(CONFIDENCE, 1 / n, among) < noise.below(CONFIDENCE, 1 / n, among)
-    assert surer.either_side(CONFIDENCE, 1 / n) < noise.either_side(CONFIDENCE, 1 / n)
-    assert noise.below(CONFIDENCE, 1 / n, among) < noise.below(CONFIDENCE, 1 / n, among + 1)
-    assert noise.below(CONFIDENCE, 1 / n, among) < noise.below(0.99, 1 / n, among)
+    assert noise.one_sided(CONFIDENCE, 1 / (n + 1), among) < noise.one_sided(CONFIDENCE, 1 / n, among)
+    assert surer.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(CONFIDENCE, 1 / n, among)
+    assert surer.two_sided(CONFIDENCE, 1 / n) < noise.two_sided(CONFIDENCE, 1 / n)
+    assert noise.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(CONFIDENCE, 1 / n, among + 1)
+    assert noise.one_sided(CONFIDENCE, 1 / n, among) < noise.one_sided(0.99, 1 / n, among)
 
 
 @given(samples)
-def test_the_same_repeats_twice_never_widen(drawn: list[list[float]]) -> None:
-    logs = [[math.log(qps) for qps in one] for one in drawn]
-    once, twice = pooled(logs), pooled([2 * one for one in logs])
+def test_doubled_repeats_never_widen_the_bound(drawn: list[list[float]]) -> None:
+    logs = [[math.log(qps) for qps in sample] for sample in drawn]
+    once, twice = pooled(logs), pooled([2 * sample for sample in logs])
     assert once
     assert twice
     n = len(drawn[0])
-    assert twice.below(CONFIDENCE, 1 / (2 * n), 3) <= once.below(CONFIDENCE, 1 / n, 3) * (1 + 1e-9)
+    assert twice.one_sided(CONFIDENCE, 1 / (2 * n), 3) <= once.one_sided(CONFIDENCE, 1 / n, 3) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0), (0.0, -0.01, -0.02), (0.0, -0.04, -0.08)])
-def test_the_stated_rate_of_the_one_that_is_chosen_is_below_its_true_boundary(gaps) -> None:
+def test_guaranteed_rate_of_the_winner_is_below_its_true_capacity(gaps) -> None:
     """2,000 studies at 2 % noise, three configurations three times, the best mean chosen: 95 % are promised.
     A bound on each mean by itself holds in 86 %, 89 % and 95 %."""
     draws, true = np.random.default_rng(7), 15.0 * np.exp(np.array(gaps))
-    boundaries = true[None, :, None] * np.exp(draws.normal(0.0, 0.02, (2000, 3, 3)))
+    capacities = true[None, :, None] * np.exp(draws.normal(0.0, 0.02, (2000, 3, 3)))
     below = 0
-    for one in boundaries:
-        first = stated(*one.tolist()).configurations[0]
+    for sample in capacities:
+        first = confirmation_of(*sample.tolist()).configurations[0]
         assert first.guaranteed_qps is not None
         below += first.guaranteed_qps <= true[first.number]
     assert below / 2000 >= 0.94
 
 
-def test_what_is_written_is_read_and_a_torn_file_is_named(tmp_path: Path) -> None:
+def test_confirmation_reads_back_and_torn_file_is_named(tmp_path: Path) -> None:
     study = tmp_path / "split.v2"
     assert read_confirmation(study) is None
-    found = stated([16.0, 16.2], [15.0])
-    path = write_confirmation(repeats_root(study), found)
+    confirmation = confirmation_of([16.0, 16.2], [15.0])
+    path = write_confirmation(repeats_root(study), confirmation)
     assert path == tmp_path / "split.v2.confirm" / "confirmation.json"
-    assert read_confirmation(study) == found
+    assert read_confirmation(study) == confirmation
     plain = json.loads(path.read_text())
     assert plain["schema"] == 2
     assert plain["configurations"][0]["capacity_qps"].keys() == {"mean", "low", "high"}

@@ -25,7 +25,7 @@ def found(capacity_qps: float) -> CapacityRecord:
     return CapacityRecord(verified_qps=None, missed_qps=None, fitted={}, **rates)
 
 
-def test_one_probe_is_the_outcome():
+def test_outcome_of_one_probe_has_its_figures():
     only = probe()
     outcome = judge(spec(), [only], **facts(3))
     assert (outcome.status, outcome.valid, outcome.feasible, outcome.reason) == ("measured", True, True, None)
@@ -43,7 +43,7 @@ def test_a_missed_slo_is_measured_with_its_reason():
     assert outcome.capacity_qps == CapacityQps(low=None, high=15.75, censored=False)
 
 
-def test_figures_of_the_best_feasible_probe():
+def test_figures_are_those_of_the_best_feasible_probe():
     probes = [
         probe(14, 8000),
         probe(16, 9000),
@@ -56,42 +56,42 @@ def test_figures_of_the_best_feasible_probe():
     assert outcome.probes == tuple(probes)
 
 
-def test_figures_of_the_lowest_rate_where_none_is_feasible():
+def test_figures_are_of_the_lowest_rate_when_none_is_feasible():
     probes = [probe(18, 9500, feasible=False), probe(14, 8000, feasible=False)]
     outcome = judge(spec(), probes, **facts())
     assert (outcome.target_qps, outcome.output_tps, outcome.feasible) == (14, 8000, False)
     assert outcome.capacity_qps == CapacityQps(low=None, high=14, censored=False)
 
 
-def test_a_deployment_that_was_given_up_is_measured_and_says_what_it_was_to_beat():
+def test_early_stopped_deployment_is_measured_with_its_threshold():
     short = probe(16.2, 8000, feasible=False).model_copy(update={"full": False})
     outcome = judge(
-        spec(), [short], found=found(9.0), unbeaten=EarlyStopThreshold(early_stop_qps=16.0), **facts()
+        spec(), [short], search=found(9.0), early_stop=EarlyStopThreshold(early_stop_qps=16.0), **facts()
     )
     assert outcome.status == "measured"
     assert outcome.capacity_qps == CapacityQps(
         low=None, high=None, censored=True, estimate=9.0, prefill=18.0, decode=9.1, early_stop=16.0
     )
-    assert outcome.reason == "given up: 9 queries/s expected at most, 16 to beat"
+    assert outcome.reason == "stopped early: 9 queries/s expected at most, 16 to beat"
     others = judge(
         spec(),
         [short],
-        found=found(9.0),
-        unbeaten=EarlyStopThreshold(early_stop_qps=16.0, expected=True),
+        search=found(9.0),
+        early_stop=EarlyStopThreshold(early_stop_qps=16.0, expected=True),
         **facts(),
     )
-    assert others.reason == "given up: 9 queries/s expected at most, 16 expected of others"
+    assert others.reason == "stopped early: 9 queries/s expected at most, 16 expected of others"
 
 
-def test_an_untrusted_probe_bounds_nothing():
+def test_invalid_probe_bounds_nothing():
     outcome = judge(spec(), [probe(14), probe(15, valid=False)], **facts())
     assert outcome.capacity_qps == CapacityQps(low=14, high=None, censored=False)
-    alone = judge(spec(), [probe(15, valid=False, reason="3 requests")], **facts())
-    assert (alone.valid, alone.feasible, alone.reason) == (False, False, "3 requests")
-    assert alone.capacity_qps == CapacityQps(low=None, high=None, censored=False)
+    outcome = judge(spec(), [probe(15, valid=False, reason="3 requests")], **facts())
+    assert (outcome.valid, outcome.feasible, outcome.reason) == (False, False, "3 requests")
+    assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=False)
 
 
-def test_a_miss_below_a_rate_that_held_is_noise():
+def test_miss_below_a_verified_rate_is_noise():
     outcome = judge(spec(), [probe(14, feasible=False), probe(15), probe(17, feasible=False)], **facts())
     assert outcome.capacity_qps == CapacityQps(low=15, high=17, censored=False)
 
@@ -99,7 +99,7 @@ def test_a_miss_below_a_rate_that_held_is_noise():
 @given(
     st.lists(st.tuples(st.sampled_from([12.0, 13.0, 14.0, 15.0]), st.booleans(), st.booleans()), min_size=1)
 )
-def test_a_bracket_is_never_upside_down(drawn):
+def test_capacity_low_is_never_above_high(drawn):
     probes = [probe(qps, 600 * qps, feasible=feasible, valid=valid) for qps, feasible, valid in drawn]
     outcome = judge(spec(), probes, **facts())
     low, high = outcome.capacity_qps.low, outcome.capacity_qps.high
@@ -107,26 +107,26 @@ def test_a_bracket_is_never_upside_down(drawn):
     assert outcome.feasible == any(p.feasible for p in probes) == (low is not None)
 
 
-def test_a_short_probe_is_no_answer_whatever_it_held():
+def test_short_run_alone_is_not_feasible():
     short = probe(qps=18.0, tps=11000.0).model_copy(update={"full": False})
-    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], found=found(15.7), **facts())
+    outcome = judge(spec(), [short, probe(qps=15.5, tps=9700.0)], search=found(15.7), **facts())
     assert (outcome.target_qps, outcome.feasible) == (15.5, True)
     assert outcome.capacity_qps == CapacityQps(
         low=15.5, high=None, censored=False, estimate=15.7, prefill=18.0, decode=9.1
     )
-    alone = judge(spec(), [short], **facts())
-    assert (alone.target_qps, alone.feasible, alone.capacity_qps.low) == (18.0, False, None)
+    outcome = judge(spec(), [short], **facts())
+    assert (outcome.target_qps, outcome.feasible, outcome.capacity_qps.low) == (18.0, False, None)
     missed = judge(spec(), [short, probe(qps=15.5, feasible=False)], **facts())
     assert (missed.target_qps, missed.feasible) == (15.5, False)
 
 
-def test_no_probe_is_no_measurement():
+def test_judging_without_probes_raises():
     with pytest.raises(ValueError, match="has no probe; a measured trial has at least one"):
         judge(spec(), [], **facts())
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(infeasible(4), "infeasible"), (failed(4), "failed")])
-def test_what_was_not_measured_has_no_figures(outcome, status):
+def test_unmeasured_outcome_has_no_figures(outcome, status):
     assert (outcome.status, outcome.number, outcome.valid, outcome.feasible) == (status, 4, False, False)
     assert outcome.reason
     assert {getattr(outcome, name) for name in FIGURES} == {None}
@@ -136,7 +136,7 @@ def test_what_was_not_measured_has_no_figures(outcome, status):
     assert outcome.capacity_qps == CapacityQps(low=None, high=None, censored=False)
 
 
-def test_cost_is_that_of_all_attempts():
+def test_cost_sums_all_attempts():
     lost = ATTEMPT.model_copy(update={"class_": "failed", "gpu_hours": 4.0})
     outcome = judge(spec(), [probe()], **facts() | {"attempts": (lost, ATTEMPT)})
     assert (outcome.gpu_hours, outcome.wall_s) == (40.0, 3600.0)

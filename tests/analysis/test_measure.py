@@ -3,28 +3,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from support.probe_logs import SHORT
 from support.probe_logs import measure_log as measured
 from support.request_logs import make_log, ns, spec, with_errors, with_late_first_tokens, with_stages
 
 from tune.analysis.measure import measure
 from tune.errors import ResumableError
-from tune.loadgen.latencies import percentiles_s
 from tune.loadgen.log_reader import read_logs
 from tune.records.requests import write_requests
 
 
 def saturated(queries=4000, offered_qps=20.0, capacity_qps=10.0, mean_service_s=30.0):
-    """Requests leave at the pool's capacity whatever is offered."""
+    """Return a log whose requests leave at the pool's capacity at any offered rate."""
     log = make_log(queries, offered_qps, tokens=600)
     turns = ns(np.arange(queries) / capacity_qps)
     leave = np.maximum.accumulate(log.scheduled_ns + ns(np.array(mean_service_s)) - turns) + turns
     return replace(log, first_token_ns=leave - ns(np.array(mean_service_s)), done_ns=leave)
 
 
-def test_a_good_short_probe(tmp_path):
+def test_good_short_run_is_valid_and_feasible(tmp_path):
     log = make_log(3000)
     probe = measured(tmp_path, log)
     assert (probe.valid, probe.feasible, probe.reason) == (True, True, None)
@@ -37,7 +34,7 @@ def test_a_good_short_probe(tmp_path):
     assert probe.breakdown is None
 
 
-def test_loadgens_figures_count_at_full_length(tmp_path):
+def test_loadgen_figures_count_at_full_length(tmp_path):
     log = make_log(16_626)
     probe = measured(tmp_path, log, "load.target_qps=15.75")
     assert (probe.valid, probe.feasible, probe.loadgen_result) == (True, True, "VALID")
@@ -52,7 +49,7 @@ def test_loadgens_figures_count_at_full_length(tmp_path):
     [(16_000, "true"), (8313, "true"), (16_626, "false")],
     ids=["no whole passes", "under 600 s", "no permutation"],
 )
-def test_a_run_short_of_full_length_has_no_official_figure(queries, passes, tmp_path):
+def test_short_run_has_no_official_figure(queries, passes, tmp_path):
     probe = measured(tmp_path, make_log(queries), f"load.concatenate_permutation={passes}")
     assert (probe.valid, probe.feasible, probe.loadgen_tps) == (True, True, None)
 
@@ -73,7 +70,7 @@ def test_a_request_exactly_at_the_limit_is_in_time(tmp_path):
     assert not measured(tmp_path / "over", log).feasible
 
 
-def test_late_requests_beyond_the_bound_break_the_slo(tmp_path):
+def test_late_requests_beyond_the_bound_violate_the_slo(tmp_path):
     log = make_log(3000)
     within = measured(tmp_path / "a", with_late_first_tokens(log, 17, 9.0))
     beyond = measured(tmp_path / "b", with_late_first_tokens(log, 18, 9.0))
@@ -85,14 +82,14 @@ def test_late_requests_beyond_the_bound_break_the_slo(tmp_path):
     assert beyond.constraints.ttft_p99 < 0  # the percentile alone would have passed
 
 
-def test_time_per_token_is_judged_too(tmp_path):
+def test_tpot_is_judged(tmp_path):
     probe = measured(tmp_path, make_log(3000, tpot_s=0.09))
     assert (probe.valid, probe.feasible) == (True, False)
     assert probe.reason.startswith("3000 of 3000 requests over the TPOT limit of 0.08 s")
     assert probe.constraints.tpot_p99 > 0 > probe.constraints.ttft_p99
 
 
-def test_a_lifted_limit_is_no_constraint(tmp_path):
+def test_lifted_limit_has_no_constraint(tmp_path):
     probe = measured(tmp_path, make_log(3000, tpot_s=0.09), "slo.tpot_p99_s=null", *SHORT)
     assert (probe.feasible, probe.constraints.tpot_p99) == (True, None)
     assert probe.tpot_s.p99 > 0.080
@@ -105,7 +102,7 @@ def test_a_failed_request_is_late_under_every_limit(tmp_path):
     assert "18 of 3000 requests over the TTFT limit" in probe.reason
 
 
-def test_loadgen_has_the_last_word_on_a_full_run(tmp_path):
+def test_loadgen_verdict_decides_a_full_run(tmp_path):
     log = make_log(16_626)
     trial = spec("load.min_duration_s=2000.0")
     measured(tmp_path, log, "load.min_duration_s=2000.0")
@@ -114,7 +111,7 @@ def test_loadgen_has_the_last_word_on_a_full_run(tmp_path):
     assert probe.reason.startswith("LoadGen calls the run INVALID: Increase the target QPS")
 
 
-def test_a_full_run_without_a_verdict_is_not_trusted(tmp_path):
+def test_full_run_without_loadgen_verdict_is_invalid(tmp_path):
     probe = measured(tmp_path, make_log(16_626), "load.target_qps=15.75", logs=False)
     assert (probe.valid, probe.feasible, probe.loadgen_result) == (False, False, None)
     assert "expected one of a run of full length" in probe.reason
@@ -130,17 +127,17 @@ def prompts_of_the_benchmark(path):
 
 
 @pytest.mark.parametrize(("tokens", "accurate"), [(616, False), (617, True), (753, True), (754, False)])
-def test_an_engine_that_answers_too_much_or_too_little_is_not_accurate(tokens, accurate, tmp_path):
-    """The benchmark's own prompts: of lengths that are made up, nothing follows."""
+def test_engine_with_wrong_answer_lengths_is_not_accurate(tokens, accurate, tmp_path):
+    """The check applies to the benchmark's own prompts, not to synthetic lengths."""
     prompts = tmp_path / "prompts.pkl"
     prompts.write_bytes(b"not read")
     log = replace(make_log(16_626, tokens=tokens), output_tokens=np.full(16_626, tokens))
-    for overrides, trusted in (
+    for overrides, valid in (
         (prompts_of_the_benchmark(prompts), accurate),
         (("load.target_qps=15.75",), True),
     ):
         probe = measured(tmp_path / "probe-1", log, *overrides)
-        assert (probe.valid, probe.feasible) == (trusted, trusted), probe.reason
+        assert (probe.valid, probe.feasible) == (valid, valid), probe.reason
     if not accurate:
         probe = measured(tmp_path / "probe-1", log, *prompts_of_the_benchmark(prompts))
         assert probe.reason == (
@@ -149,13 +146,13 @@ def test_an_engine_that_answers_too_much_or_too_little_is_not_accurate(tokens, a
         )
 
 
-def test_a_short_probe_needs_no_loadgen(tmp_path):
+def test_short_run_needs_no_loadgen_verdict(tmp_path):
     probe = measured(tmp_path, make_log(3000), logs=False)
     assert (probe.feasible, probe.target_qps) == (True, 15.75)
 
 
 @pytest.mark.parametrize("offered_qps", [11.0, 20.0, 40.0])
-def test_a_saturated_pool_shows_its_capacity(offered_qps, tmp_path):
+def test_saturated_pool_completes_at_its_capacity(offered_qps, tmp_path):
     probe = measured(tmp_path, saturated(4000, offered_qps), f"load.target_qps={offered_qps}", *SHORT)
     assert probe.valid
     assert probe.completed_qps == pytest.approx(10.0, rel=0.01)
@@ -165,8 +162,8 @@ def test_a_saturated_pool_shows_its_capacity(offered_qps, tmp_path):
     assert probe.reason.startswith(("saturated at 10.0", "saturated at 9.9"))
 
 
-def test_warm_up_does_not_count(tmp_path):
-    """Latency 27 s of 190 s: completions over the whole time would be 14 % too few."""
+def test_warm_up_is_excluded_from_completions(tmp_path):
+    """With a latency of 27 s in 190 s, completions over the whole time would be 14 % too few."""
     rates = [measured(tmp_path / str(seed), make_log(3000, seed=seed)).completed_qps for seed in range(12)]
     assert np.mean(rates) == pytest.approx(15.75, rel=0.015)
 
@@ -248,7 +245,7 @@ UNTRUSTED = {
 
 
 @pytest.mark.parametrize("kind", sorted(UNTRUSTED))
-def test_an_untrusted_measurement_says_why(kind, tmp_path):
+def test_invalid_measurement_states_its_reason(kind, tmp_path):
     spoil, reason = UNTRUSTED[kind]
     probe = measured(tmp_path, spoil(make_log(3000)))
     assert (probe.valid, probe.feasible) == (False, False)
@@ -256,47 +253,26 @@ def test_an_untrusted_measurement_says_why(kind, tmp_path):
     assert "expected" in probe.reason
 
 
-def test_too_short_to_settle_is_trusted_when_it_broke_the_slo(tmp_path):
+def test_unsettled_run_is_valid_when_it_violates_the_slo(tmp_path):
     probe = measured(tmp_path, make_log(500, ttft_s=6.0))
     assert (probe.valid, probe.feasible) == (True, False)
 
 
-def test_figures_of_nothing_are_none(tmp_path):
+def test_figures_without_requests_are_none(tmp_path):
     probe = measured(tmp_path, with_errors(make_log(3000), slice(None), "HTTP 500"))
     figures = (probe.ttft_s, probe.tpot_s, probe.latency_s, probe.output_tps, probe.completed_qps)
     assert figures == (None,) * 5
     assert (probe.constraints.ttft_p99, probe.constraints.tpot_p99) == (None, None)
 
 
-def test_a_probe_without_its_record_says_to_run_again(tmp_path):
+def test_missing_record_error_says_to_run_again(tmp_path):
     with pytest.raises(ResumableError, match=r"requests.npz: not a readable request record"):
         measure(tmp_path, spec(), "raw")
 
 
-def test_a_record_without_requests_says_to_run_again(tmp_path):
+def test_empty_record_error_says_to_run_again(tmp_path):
     log = make_log(2)
     empty = type(log)(*[getattr(log, name)[:0] for name in list(log.__dataclass_fields__)[:8]])
     write_requests(tmp_path / "requests.npz", empty)
     with pytest.raises(ResumableError, match="has no request; expected those of a probe"):
         measure(tmp_path, spec(), "raw")
-
-
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=300))
-@example([0] * 15 + [1] + [2] * 14)  # 15 / 29 x 29 is a little more than 15
-def test_percentiles_are_numpys_where_both_define_them(values):
-    """Where n x share is whole LoadGen takes the next entry; else both take the same."""
-    figures = percentiles_s(np.array(values))
-    n = len(values)
-    for name, share in (
-        ("p50", 0.5),
-        ("p90", 0.9),
-        ("p95", 0.95),
-        ("p97", 0.97),
-        ("p99", 0.99),
-        ("p99_9", 0.999),
-    ):
-        method = "inverted_cdf" if n * share % 1 else "nearest"
-        position = share if n * share % 1 else n * share / (n - 1) if n > 1 else 0.0
-        assert getattr(figures, name) == np.quantile(values, min(position, 1.0), method=method) / 1e9
-    assert figures.max == max(values) / 1e9
-    assert figures.mean == pytest.approx(np.mean(values) / 1e9)

@@ -16,7 +16,7 @@ from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPost
 COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
 
 
-def test_a_row_an_outcome_in_order():
+def test_frame_has_one_row_per_outcome_in_order():
     data = frame([measured(5), failed(3), infeasible(4)])
     assert list(data["number"]) == [5, 3, 4]
     assert list(data["status"]) == ["measured", "failed", "infeasible"]
@@ -40,7 +40,7 @@ def test_absent_figures_are_missing_and_columns_keep_their_types():
     assert {name: str(data[name].dtype) for name in types} == types
 
 
-def test_the_same_columns_and_types_for_no_outcome():
+def test_frame_without_outcomes_keeps_columns_and_types():
     empty, one = frame([]), frame([failed()])
     assert list(empty.columns) == list(one.columns)
     assert list(empty.dtypes) == list(one.dtypes)
@@ -63,7 +63,7 @@ def test_parameters_keep_their_types_where_some_rows_lack_them():
     assert frame([measured(0, params={"qps": 15.0})])["param.qps"].dtype == "float64"
 
 
-def test_feasible_by_tokens_then_the_nearest_misses():
+def test_feasible_rank_by_tokens_then_nearest_misses():
     outcomes = [
         measured(0, tps=9000.0),
         measured(1, tps=12_000.0, feasible=False, ttft=0.4),
@@ -80,24 +80,24 @@ def test_feasible_by_tokens_then_the_nearest_misses():
     assert [row["feasible"] for row in rows] == [True] * 3 + [False] * 3
 
 
-def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_do_best():
+def test_posterior_expectation_decides_the_ranking():
     lucky, steady = (
         measured(number, tps=tps).model_copy(update={"trial_id": f"t{number}"})
         for number, tps in enumerate((9100.0, 9000.0))
     )
-    told = Interval(low=14.0, median=15.0, high=16.0)
+    interval = Interval(low=14.0, median=15.0, high=16.0)
     trials = tuple(
         TrialPosterior(
             trial_id=one.trial_id,
             number=one.number,
             measured_qps=15.0,
-            simulated_qps=told,
+            simulated_qps=interval,
             standardised_residual=0.0,
             expected_capacity_qps=expected_capacity_qps,
         )
         for one, expected_capacity_qps in ((lucky, 14.5), (steady, 15.0))
     )
-    belief = PosteriorSummary(
+    posterior = PosteriorSummary(
         schema=2,
         trials_observed=2,
         parameters=(),
@@ -107,15 +107,15 @@ def test_where_the_rack_is_learned_the_first_is_the_one_that_is_now_expected_to_
         calibration={},
     )
     assert [row["number"] for row in rank([lucky, steady])] == [0, 1]
-    assert [row["number"] for row in rank([lucky, steady], belief)] == [1, 0]
+    assert [row["number"] for row in rank([lucky, steady], posterior)] == [1, 0]
 
 
-def test_however_few_tokens_feasible_comes_first():
+def test_feasible_ranks_first_at_any_throughput():
     rows = rank([measured(0, feasible=False, ttft=-0.2), measured(1, tps=0.72)])
     assert [row["number"] for row in rows] == [1, 0]
 
 
-def test_a_row_of_the_ranking():
+def test_ranking_row_has_the_published_fields():
     (row,) = rank([measured(7, params={"prefill_workers": 14}, overrides=["split.prefill_workers=14"])])
     assert row == {
         "rank": 1,
@@ -142,7 +142,7 @@ def test_a_row_of_the_ranking():
     }
 
 
-def test_nothing_measured_ranks_nothing():
+def test_ranking_without_measured_trials_is_empty():
     assert rank([]) == rank([failed(), infeasible()]) == []
 
 
@@ -158,7 +158,7 @@ OUTCOMES = st.lists(
 
 
 @given(OUTCOMES, st.randoms(use_true_random=False))
-def test_the_ranking_is_total_and_does_not_depend_on_order(drawn, chance: random.Random):
+def test_ranking_is_total_and_independent_of_input_order(drawn, chance: random.Random):
     outcomes = [
         measured(number, tps=tps, feasible=feasible, ttft=ttft, tpot=tpot)
         for number, (tps, feasible, ttft, tpot) in enumerate(drawn)
@@ -173,7 +173,7 @@ def test_the_ranking_is_total_and_does_not_depend_on_order(drawn, chance: random
     assert all(row["feasible"] for row in rows[: len(feasible)])
 
 
-def test_ranking_files(tmp_path):
+def test_ranking_files_hold_all_rows(tmp_path):
     rows = rank(
         [
             measured(
@@ -200,13 +200,13 @@ def test_ranking_files(tmp_path):
     assert float(first["output_tps_per_gpu"]) == rows[0]["output_tps_per_gpu"]
 
 
-def test_an_empty_ranking_is_still_two_files(tmp_path):
+def test_empty_ranking_still_writes_two_files(tmp_path):
     write_ranking(tmp_path, [])
     assert json.loads((tmp_path / "ranking.json").read_text()) == []
     assert (tmp_path / "ranking.csv").read_text().startswith("rank,trial_id,number,feasible")
 
 
-def test_a_ranking_that_cannot_be_written(tmp_path):
+def test_unwritable_ranking_raises(tmp_path):
     (tmp_path / "ranking.json").mkdir()
     with pytest.raises(ConfigurationError, match=r"ranking\.json: cannot be written"):
         write_ranking(tmp_path, [])

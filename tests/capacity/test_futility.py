@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tune.capacity.futility import find_futility, late_requests, more_than_half
+from tune.analysis.slo import late_requests
+from tune.capacity.futility import find_futility, more_than_half
 from tune.loadgen.early_stopping import MIN_QUERIES, late_allowed
 from tune.records.requests import RequestLog, first_requests
 from tune.spec.load import Slo

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import late_requests
 from tune.capacity.search import REPEAT_RESIDUAL_FRAC, short_run_queries
 from tune.capacity.simulator_fit import SLOW_WORKER_SCALE
 from tune.capacity.simulator_forecast import SimulatorForecast

@@ -25,7 +25,7 @@ def copy_of(folder: Path, to: Path, name: str = DETAIL) -> Path:
     return to / name
 
 
-def test_every_figure_of_the_published_run():
+def test_every_figure_of_the_published_run_is_read():
     log = read_logs(PUBLISHED)
     assert log.ttft_s.model_dump() == TTFT_S
     assert log.tpot_s.model_dump() == TPOT_S
@@ -57,7 +57,7 @@ def test_every_figure_of_the_published_run():
     }
 
 
-def test_figures_as_published_to_their_last_digit():
+def test_figures_equal_the_published_table():
     """The table as people quote it: seconds and milliseconds, rounded."""
     log = read_logs(PUBLISHED)
     names = ("mean", "p50", "p90", "p95", "p97", "p99", "p99_9", "max")
@@ -68,7 +68,7 @@ def test_figures_as_published_to_their_last_digit():
     assert round(log.tps / 72, 2) == 137.47
 
 
-def test_figures_under_the_names_of_the_outcome():
+def test_log_figures_use_the_names_of_the_outcome():
     record = log_figures(PUBLISHED)
     assert record.pop("constraints") == {
         "ttft_p99": pytest.approx(math.log(4.21581796 / 4.5)),
@@ -93,7 +93,7 @@ def without_min(latency: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in latency.items() if name != "min"}
 
 
-def test_the_newer_version_in_its_own_words():
+def test_newer_loadgen_wording_is_read():
     log = read_logs(LOGS / "v6.0.17_late_ttft_and_one_token_answers")
     assert (log.loadgen_version, log.result) == ("6.0.17 @ d6147c7eb7", "INVALID")
     assert log.invalid_reason == "TTFT constrain not met: Reduce target QPS to improve latency."
@@ -104,7 +104,7 @@ def test_the_newer_version_in_its_own_words():
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in LOGS.iterdir() if path.is_dir()))
-def test_summary_says_what_the_detail_log_says(folder, tmp_path):
+def test_summary_equals_the_detail_log(folder, tmp_path):
     copy_of(LOGS / folder, tmp_path, SUMMARY)
     detail, summary = read_logs(LOGS / folder), read_logs(tmp_path)
     absent = {
@@ -121,7 +121,7 @@ def test_summary_says_what_the_detail_log_says(folder, tmp_path):
     assert all(getattr(summary, name) is None for name in absent)
 
 
-def test_an_older_wording_is_understood(tmp_path):
+def test_older_loadgen_wording_is_read(tmp_path):
     text = (PUBLISHED / DETAIL).read_text()
     for old, new in (
         (
@@ -137,7 +137,7 @@ def test_an_older_wording_is_understood(tmp_path):
     assert read_logs(tmp_path) == read_logs(PUBLISHED)
 
 
-def test_a_log_cut_short_says_what_it_still_can(tmp_path):
+def test_truncated_log_yields_its_remaining_figures(tmp_path):
     path = copy_of(PUBLISHED, tmp_path)
     text = path.read_text()
     path.write_text(text[: text.index('"result_first_token_99.00') + 40])
@@ -173,7 +173,7 @@ def test_a_killed_run_has_no_verdict(tmp_path):
         "\n\n\x00\x00\x00\n",
     ],
 )
-def test_foreign_and_torn_lines_are_passed_over(noise, tmp_path):
+def test_foreign_and_torn_lines_are_skipped(noise, tmp_path):
     (tmp_path / DETAIL).write_text(noise + (PUBLISHED / DETAIL).read_text())
     assert read_logs(tmp_path) == read_logs(PUBLISHED)
 
@@ -192,19 +192,19 @@ def test_foreign_and_torn_lines_are_passed_over(noise, tmp_path):
         ("result_invalid_reason", "7", "invalid_reason"),
     ],
 )
-def test_a_value_that_is_none_counts_as_absent(key, value, field, tmp_path):
+def test_null_value_counts_as_absent(key, value, field, tmp_path):
     lines = ['{"key": "loadgen_version", "value": "9"}', f'{{"key": "{key}", "value": {value}}}']
     (tmp_path / DETAIL).write_text("".join(f":::MLLOG {line}\n" for line in lines))
     assert getattr(read_logs(tmp_path), field) is None
 
 
-def test_of_two_runs_in_one_log_the_last_counts(tmp_path):
+def test_last_of_two_runs_in_one_log_counts(tmp_path):
     text = (LOGS / "v6.0.17_458_queries" / DETAIL).read_text() + (PUBLISHED / DETAIL).read_text()
     (tmp_path / DETAIL).write_text(text)
     assert (read_logs(tmp_path).result, read_logs(tmp_path).queries) == ("VALID", 16626)
 
 
-def test_summary_stands_in_for_an_empty_detail_log(tmp_path):
+def test_summary_replaces_an_empty_detail_log(tmp_path):
     (tmp_path / DETAIL).write_text("")
     copy_of(PUBLISHED, tmp_path, SUMMARY)
     assert read_logs(tmp_path).tps == 9897.52
@@ -218,7 +218,7 @@ def test_summary_stands_in_for_an_empty_detail_log(tmp_path):
         ({DETAIL: "nothing\n", SUMMARY: "here\n"}, "detail.txt of 8 characters, mlperf_log_summary.txt of 5"),
     ],
 )
-def test_nothing_usable_is_one_clear_error(files, found, tmp_path):
+def test_unusable_logs_raise_one_clear_error(files, found, tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ResumableError) as raised:
@@ -230,7 +230,7 @@ def test_nothing_usable_is_one_clear_error(files, found, tmp_path):
     assert "Name the folder" in message
 
 
-def test_a_folder_in_the_place_of_a_log(tmp_path):
+def test_folder_instead_of_a_log_raises(tmp_path):
     (tmp_path / DETAIL).mkdir()
     with pytest.raises(ResumableError, match=r"mlperf_log_detail.txt: cannot be read"):
         read_logs(tmp_path)

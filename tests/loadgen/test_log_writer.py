@@ -37,7 +37,7 @@ def written(folder, log, *overrides, slo=LIMITS):
     ("golden", "queries", "late"),
     [("458_queries", 458, 0), ("661_queries_1_late", 661, 1), ("662_queries_1_late", 662, 1)],
 )
-def test_verdict_and_notes_are_loadgens_own(golden, queries, late, tmp_path):
+def test_verdict_and_notes_equal_loadgens(golden, queries, late, tmp_path):
     log = make_log(queries, tokens=10)
     written(tmp_path, with_late_first_tokens(log, late, 9.0))
     theirs, ours = entries(LOGS / f"v6.0.17_{golden}" / DETAIL), entries(tmp_path / DETAIL)
@@ -50,7 +50,7 @@ def test_verdict_and_notes_are_loadgens_own(golden, queries, late, tmp_path):
     assert {key: ours[key] for key in judged} == {key: theirs[key] for key in judged}
 
 
-def test_late_and_one_token_answers_as_loadgen_books_them(tmp_path):
+def test_late_and_one_token_answers_are_booked_like_loadgen(tmp_path):
     """700 queries, 9 late: LoadGen asks for 1174 more and says TTFT; 20 answers of one token are errors."""
     log = with_late_first_tokens(make_log(700, tokens=10), 9, 9.0)
     log = replace(log, output_tokens=np.where(np.arange(700) < 20, 1, log.output_tokens))
@@ -69,7 +69,7 @@ def test_late_and_one_token_answers_as_loadgen_books_them(tmp_path):
     assert ours.tps * (log.done_ns[-1] / 1e9) == pytest.approx(log.output_tokens[20:].sum(), rel=1e-5)
 
 
-def test_every_key_is_loadgens_and_of_its_type(tmp_path):
+def test_every_key_and_type_equals_loadgens(tmp_path):
     written(tmp_path, with_late_first_tokens(make_log(700), 9, 9.0))
     theirs = entries(LOGS / "v6.0.17_late_ttft_and_one_token_answers" / DETAIL)
     ours = entries(tmp_path / DETAIL)
@@ -100,7 +100,7 @@ def test_summary_and_detail_agree(fewest, tmp_path):
         assert getattr(summary, name) == getattr(detail, name), name
 
 
-def test_tokens_per_second_counts_until_the_last_issued_query_is_done(tmp_path):
+def test_tokens_per_second_end_with_the_last_issued_query(tmp_path):
     log = make_log(500)
     log.done_ns[7] += 10**12
     tokens, last_s = log.output_tokens.sum(), log.done_ns[-1] / 1e9
@@ -111,7 +111,7 @@ def test_tokens_per_second_counts_until_the_last_issued_query_is_done(tmp_path):
     assert figures.scheduled_qps == pytest.approx(499 / (log.scheduled_ns[-1] / 1e9), rel=1e-5)
 
 
-def test_published_tokens_are_the_same_over_both_durations():
+def test_published_token_rates_share_one_token_count():
     """The published figures fit: one token count, over the schedule and until the last-issued query."""
     log = read_logs(LOGS / "v5.0.25_published")
     last_arrival_s = (log.queries - 1) / log.scheduled_qps
@@ -135,14 +135,14 @@ def test_published_tokens_are_the_same_over_both_durations():
         ),
     ],
 )
-def test_too_short_is_invalid(overrides, queries, reason, tmp_path):
+def test_too_short_run_is_invalid(overrides, queries, reason, tmp_path):
     figures = written(tmp_path, make_log(queries), *overrides)
     assert (figures.result, figures.invalid_reason) == ("INVALID", reason)
     assert figures.perf_constraints_met
     assert figures.early_stopping_met
 
 
-def test_exactly_enough_is_enough(tmp_path):
+def test_run_of_exactly_minimum_length_is_valid(tmp_path):
     figures = written(tmp_path, make_log(1000), "load.min_queries=1000", *SHORT)
     assert (figures.result, figures.min_queries_met) == ("VALID", True)
 
@@ -155,7 +155,7 @@ def test_a_request_exactly_at_the_limit_is_in_time(tmp_path):
     assert (figures.result, figures.early_stopping_met) == ("INVALID", False)
 
 
-def test_both_limits_missed_are_both_named(tmp_path):
+def test_both_missed_limits_are_named(tmp_path):
     figures = written(tmp_path, make_log(1000, ttft_s=5.0, tpot_s=0.1))
     assert figures.invalid_reason.count("constrain not met") == 2
     assert figures.early_stopping_ttft == ""  # LoadGen looks no further than TPOT
@@ -167,7 +167,7 @@ def test_lifted_limits_are_never_missed(tmp_path):
     assert (figures.result, figures.ttft_limit_s, figures.tpot_limit_s) == ("VALID", None, None)
 
 
-def test_the_schedule_is_stated_as_it_was_asked_for(tmp_path):
+def test_schedule_is_stated_as_requested(tmp_path):
     write_logs(tmp_path, make_log(1000), spec("load.seed=7", *SHORT).load, LIMITS, GAPS_NS)
     entry = entries(tmp_path / DETAIL)
     assert (entry["generated_query_count"], entry["generated_query_duration"]) == (1000, GAPS_NS)
@@ -178,7 +178,7 @@ def test_the_schedule_is_stated_as_it_was_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(("limit_s", "told_s"), [(4.5, 4.501), (None, 0.0)])
-def test_requests_without_a_first_token_are_errors_told_once_late(limit_s, told_s, tmp_path):
+def test_requests_without_first_token_are_reported_as_late_errors(limit_s, told_s, tmp_path):
     log = with_errors(make_log(1000), slice(0, 30), 'HTTP 503: "busy"')
     figures = written(tmp_path, log, slo=Slo(ttft_p99_s=limit_s, tpot_p99_s=0.08))
     assert (figures.result, figures.errors) == ("VALID" if limit_s is None else "INVALID", 30)
@@ -191,7 +191,7 @@ def test_requests_without_a_first_token_are_errors_told_once_late(limit_s, told_
 
 
 @pytest.mark.parametrize(("limit_s", "told_s"), [(0.08, 0.081), (None, 0.0)])
-def test_requests_that_broke_off_are_two_tokens_told_once_late(limit_s, told_s, tmp_path):
+def test_broken_off_requests_are_reported_as_two_late_tokens(limit_s, told_s, tmp_path):
     log = make_log(1000)
     broken = np.arange(1000) < 30
     log = replace(
@@ -216,7 +216,7 @@ def test_requests_that_broke_off_are_two_tokens_told_once_late(limit_s, told_s, 
     failed=st.integers(0, 5),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_what_is_written_is_what_is_read(tmp_path, queries, failed, **shape):
+def test_written_record_equals_the_one_read(tmp_path, queries, failed, **shape):
     log = with_errors(make_log(queries, **shape), slice(0, failed), "timeout")
     figures = written(tmp_path, log)
     good = answered(log)
@@ -249,18 +249,18 @@ def test_what_is_written_is_what_is_read(tmp_path, queries, failed, **shape):
     assert not (figures.early_stopping_met and not figures.perf_constraints_met)
 
 
-def test_one_query_has_no_rate(tmp_path):
+def test_single_query_has_no_rate(tmp_path):
     figures = written(tmp_path, make_log(1), slo=LIMITS)
     assert (figures.scheduled_qps, figures.scheduled_tps, figures.result) == (None, None, "INVALID")
     assert math.isfinite(figures.tps)
 
 
-def test_no_query_at_all_is_a_mistake(tmp_path):
+def test_record_without_queries_raises(tmp_path):
     with pytest.raises(ValueError, match="a record without requests"):
         write_logs(tmp_path, make_log(1).__class__(*[np.array([])] * 8), spec().load, LIMITS, GAPS_NS)
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_unwritable_folder_raises_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ConfigurationError, match=r"mlperf_log_detail.txt: cannot be written \(.*\); expected a folder"

@@ -15,7 +15,7 @@ def settings_for(*overrides, last_arrival_ns=10**12, slo=SLO):
 
 
 @pytest.mark.parametrize("last_arrival_ns", [1, 10**12])
-def test_the_benchmarks_run_keeps_its_minimums(last_arrival_ns):
+def test_benchmark_run_keeps_its_minimums(last_arrival_ns):
     settings = settings_for(last_arrival_ns=last_arrival_ns)
     assert (settings.min_queries, settings.min_duration_ms) == (100, 600_000)
     assert (settings.samples, settings.concatenate_permutation) == (8313, True)
@@ -24,7 +24,7 @@ def test_the_benchmarks_run_keeps_its_minimums(last_arrival_ns):
 
 
 @given(last_arrival_ns=st.integers(0, 120 * 10**9))
-def test_a_probe_is_over_at_its_last_arrival(last_arrival_ns):
+def test_probe_ends_at_its_last_arrival(last_arrival_ns):
     """LoadGen goes on while the last arrival lies before the minimum duration or queries are missing."""
     settings = settings_for(*PROBE, last_arrival_ns=last_arrival_ns)
     assert settings.min_queries == 945  # 15.75 x 60 s
@@ -41,10 +41,10 @@ def test_a_part_of_a_millisecond_is_rounded_up():
     assert settings_for("load.min_duration_s=600.0001").min_duration_ms == 600_001
 
 
-def test_a_lifted_limit_is_far_away():
+def test_lifted_limit_is_far_away():
     settings = settings_for(slo=Slo(ttft_p99_s=None, tpot_p99_s=None))
     assert (settings.ttft_limit_ns, settings.tpot_limit_ns) == (LIFTED_LIMIT_NS, LIFTED_LIMIT_NS)
 
 
-def test_a_seed_of_ones_own_is_handed_on():
+def test_own_schedule_seed_is_passed_on():
     assert settings_for("load.seed=18446744073709551615").schedule_seed == 2**64 - 1

@@ -1,4 +1,4 @@
-"""What each probe of several was, on record."""
+"""Records of a capacity search."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPACITY = CapacityRecord(
 )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_record_reads_back(tmp_path: Path) -> None:
     assert read_probe_request(tmp_path) is None
     assert read_capacity(tmp_path) is None
     write_probe_request(tmp_path, ASKED)
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_capacity(tmp_path) == CAPACITY
 
 
-def test_a_torn_file_is_named(tmp_path: Path) -> None:
+def test_torn_file_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "probe_request.json").write_text('{"target_qps": 1')
     with pytest.raises(ResumableError, match=r"probe_request\.json: not a readable probe_request\.json"):
         read_probe_request(tmp_path)

@@ -41,15 +41,15 @@ STUDY = StudyRecord(
 
 
 @pytest.mark.parametrize("outcome", [measured(), infeasible(), failed()], ids=lambda o: o.status)
-def test_an_outcome_comes_back_as_it_was(outcome, tmp_path):
+def test_outcome_reads_back_unchanged(outcome, tmp_path):
     folder = TrialFolder(tmp_path / outcome.trial_id)
     folder.write_outcome(outcome)
     assert folder.read_outcome() == outcome
     assert [path.name for path in folder.root.iterdir()] == ["outcome.json"]
 
 
-def test_the_keys_of_outcome_json(tmp_path):
-    """The file as other programs read it: written once by hand from the interface, never regenerated."""
+def test_outcome_json_has_the_published_keys(tmp_path):
+    """The file was written once by hand from the interface and is never regenerated."""
     TrialFolder(tmp_path).write_outcome(measured(7, params={"prefill_workers": 14}, overrides=["a=1"]))
     record = json.loads((tmp_path / "outcome.json").read_text())
     assert record["trial_id"] == spec().trial_id
@@ -57,7 +57,7 @@ def test_the_keys_of_outcome_json(tmp_path):
     assert record == json.loads(GOLDEN.read_text())
 
 
-def test_a_record_from_before_spread_and_binding_is_read(tmp_path):
+def test_record_without_spread_and_bottleneck_is_readable(tmp_path):
     record = json.loads(GOLDEN.read_text())
     for part in (record, record["probes"][0]):
         del part["spread"], part["bottleneck"]
@@ -67,7 +67,7 @@ def test_a_record_from_before_spread_and_binding_is_read(tmp_path):
     assert (outcome.spread, outcome.bottleneck, outcome.breakdown.tail_queue_s) == (None, None, None)
 
 
-def test_spec_study_and_attempt_come_back_as_they_were(tmp_path):
+def test_spec_study_and_attempt_read_back_unchanged(tmp_path):
     study, trial = StudyFolder(tmp_path), StudyFolder(tmp_path).trial(spec().trial_id)
     study.write_study(STUDY)
     trial.write_spec(spec())
@@ -81,7 +81,7 @@ def test_spec_study_and_attempt_come_back_as_they_were(tmp_path):
     assert read_attempt(trial.attempts()[0]) == record
 
 
-def test_what_was_never_written_is_none(tmp_path):
+def test_missing_record_reads_as_none(tmp_path):
     study, trial = StudyFolder(tmp_path / "none"), TrialFolder(tmp_path / "none")
     assert study.read_study() is None
     assert (trial.read_spec(), trial.read_outcome(), trial.last_attempt()) == (None, None, None)
@@ -89,7 +89,7 @@ def test_what_was_never_written_is_none(tmp_path):
     assert read_attempt(tmp_path / "none") is None
 
 
-def test_attempts_are_counted_on(tmp_path):
+def test_next_attempt_follows_the_highest_number(tmp_path):
     folder = TrialFolder(tmp_path)
     assert folder.new_attempt() == tmp_path / "raw" / "1"
     for name in ("1", "2", "10", "notes", "3.tmp"):
@@ -98,7 +98,7 @@ def test_attempts_are_counted_on(tmp_path):
     assert (folder.last_attempt().name, folder.new_attempt().name) == ("10", "11")
 
 
-def test_outcomes_by_number(tmp_path):
+def test_outcomes_are_sorted_by_number(tmp_path):
     study = StudyFolder(tmp_path)
     for number, name in ((2, "aa"), (0, "bb"), (1, "cc")):
         study.trial(name).write_outcome(measured(number))
@@ -129,7 +129,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_damaged_outcome_says_what_to_do(kind, tmp_path):
+def test_damaged_outcome_error_says_what_to_do(kind, tmp_path):
     text, fault = BROKEN[kind]
     path = tmp_path / "study" / "0123456789ab" / "outcome.json"
     path.parent.mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_outcome_of_another_version_says_which_and_what_to_do(schema, writer, sa
     assert raised.value.exit_code == 2
 
 
-def test_a_damaged_study_and_spec_name_their_file(tmp_path):
+def test_damaged_study_and_spec_errors_name_the_file(tmp_path):
     (tmp_path / "study.json").write_text('{"schema": 2}')
     (tmp_path / "spec.json").write_text("{}")
     with pytest.raises(
@@ -180,7 +180,7 @@ def test_a_damaged_study_and_spec_name_their_file(tmp_path):
         TrialFolder(tmp_path).read_spec()
 
 
-def test_an_outcome_that_is_a_folder(tmp_path):
+def test_outcome_that_is_a_folder_raises(tmp_path):
     (tmp_path / "outcome.json").mkdir()
     with pytest.raises(
         ResumableError, match=r"outcome\.json: not a readable outcome\.json \(Is a directory\)"
@@ -188,7 +188,7 @@ def test_an_outcome_that_is_a_folder(tmp_path):
         TrialFolder(tmp_path).read_outcome()
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_unwritable_folder_raises_one_clear_error(tmp_path):
     (tmp_path / "runs").write_text("a file where a folder should be")
     with pytest.raises(
         ConfigurationError, match=r"study\.json: cannot be written \(.*\); expected a folder with write"
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
         StudyFolder(tmp_path / "runs" / "study").write_study(STUDY)
 
 
-def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_record(tmp_path, monkeypatch):
     folder = TrialFolder(tmp_path)
     folder.write_outcome(measured(1))
 

@@ -1,4 +1,4 @@
-"""`posterior.json`, and what a proposal expected."""
+"""`posterior.json`, and the expected capacity of a proposal."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ BELIEF = PosteriorSummary(
 )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_record_reads_back(tmp_path: Path) -> None:
     write_posterior(tmp_path, BELIEF)
     assert read_posterior(tmp_path) == BELIEF
 
 
-def test_a_study_without_one_has_none(tmp_path: Path) -> None:
+def test_study_without_posterior_reads_as_none(tmp_path: Path) -> None:
     assert read_posterior(tmp_path) is None
 
 
-def test_a_torn_one_is_named(tmp_path: Path) -> None:
+def test_torn_posterior_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "posterior.json").write_text('{"schema": 2, "trials_t')
     with pytest.raises(ResumableError, match=r"posterior\.json"):
         read_posterior(tmp_path)
 
 
-def test_ends_in_disorder_are_refused() -> None:
+def test_interval_out_of_order_is_refused() -> None:
     with pytest.raises(ValidationError, match="out of order"):
         Interval(low=2.0, median=1.0, high=3.0)
 
 
-def test_a_proposal_keeps_what_it_expected(tmp_path: Path) -> None:
+def test_proposal_keeps_its_expected_capacity(tmp_path: Path) -> None:
     proposal = Proposal(number=1, params={}, source="surrogate", trial_id="abc", expected_capacity_qps=NARROW)
     append_proposal(tmp_path / "proposals.jsonl", proposal)
     assert read_proposals(tmp_path / "proposals.jsonl") == (proposal,)

@@ -19,12 +19,12 @@ def written(tmp_path, count=3):
     return tmp_path / "proposals.jsonl"
 
 
-def test_proposals_come_back_in_order(tmp_path):
+def test_proposals_read_back_in_order(tmp_path):
     written(tmp_path)
     assert StudyFolder(tmp_path).read_proposals() == tuple(proposal(number) for number in range(3))
 
 
-def test_types_of_parameters_survive(tmp_path):
+def test_parameter_types_survive(tmp_path):
     (read,) = read_proposals(written(tmp_path, 1))
     assert {name: type(value) for name, value in read.params.items()} == {
         "prefill_workers": int,
@@ -34,12 +34,12 @@ def test_types_of_parameters_survive(tmp_path):
     }
 
 
-def test_no_file_is_no_proposal(tmp_path):
+def test_missing_file_has_no_proposals(tmp_path):
     assert StudyFolder(tmp_path).read_proposals() == ()
 
 
 @given(cut=st.integers(1, 120))
-def test_a_torn_last_line_is_left_out_and_written_over(tmp_path_factory, cut):
+def test_torn_last_line_is_skipped_and_overwritten(tmp_path_factory, cut):
     path = written(tmp_path_factory.mktemp("study"))
     whole = path.read_bytes()
     last = len(whole) - whole[:-1].rindex(b"\n") - 1
@@ -52,7 +52,7 @@ def test_a_torn_last_line_is_left_out_and_written_over(tmp_path_factory, cut):
     assert path.read_bytes().endswith(b"\n")
 
 
-def test_a_torn_only_line(tmp_path):
+def test_torn_only_line_is_skipped(tmp_path):
     path = tmp_path / "proposals.jsonl"
     path.write_text('{"number": 0, "par')
     assert read_proposals(path) == ()
@@ -71,7 +71,7 @@ def test_a_torn_only_line(tmp_path):
     ],
 )
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_a_damaged_whole_line_is_named(line, fault, at, tmp_path):
+def test_damaged_whole_line_is_named_in_the_error(line, fault, at, tmp_path):
     path = written(tmp_path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:at], line, *lines[at:]]) + "\n")
@@ -82,7 +82,7 @@ def test_a_damaged_whole_line_is_named(line, fault, at, tmp_path):
     assert "Repair the line or move the file away" in str(raised.value)
 
 
-def test_proposals_that_cannot_be_written(tmp_path):
+def test_unwritable_proposals_raise(tmp_path):
     (tmp_path / "proposals.jsonl").mkdir()
     with pytest.raises(ConfigurationError, match=r"proposals\.jsonl: cannot be written"):
         StudyFolder(tmp_path).append_proposal(proposal(0))

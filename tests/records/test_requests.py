@@ -20,7 +20,7 @@ def arrays(log: RequestLog) -> dict[str, np.ndarray]:
 
 
 def with_front_end(log: RequestLog) -> RequestLog:
-    """The marks of the front end too: 1 ms on the way in, none on the way out."""
+    """Return marks with those of the frontend: 1 ms on the way in, none on the way out."""
     queued, made = log.scheduled_ns + 1_000_000, log.first_token_ns
     return replace(log, stages=replace(log.stages, prefill_queued_ns=queued, first_made_ns=made))
 
@@ -33,9 +33,9 @@ def with_front_end(log: RequestLog) -> RequestLog:
         with_stages(make_log(50)),
         with_front_end(with_stages(make_log(50))),
     ],
-    ids=["client", "epoch", "stages", "front end"],
+    ids=["client", "epoch", "stages", "frontend"],
 )
-def test_what_is_written_is_what_is_read(log, tmp_path):
+def test_written_record_equals_the_one_read(log, tmp_path):
     write_requests(tmp_path / "requests.npz", log)
     read = read_requests(tmp_path / "requests.npz")
     assert arrays(read).keys() == arrays(log).keys()
@@ -70,7 +70,7 @@ def damaged(tmp_path, kind):
             np.savez(path, **kept | {"done_ns": kept["done_ns"][:-1]})
         case "uneven stages":
             np.savez(path, **kept | {"kv_arrived_ns": kept["kv_arrived_ns"][:-1]})
-        case "uneven front end":
+        case "uneven frontend":
             np.savez(path, **kept | {"first_made_ns": kept["kv_arrived_ns"][:-1]})
         case "pickled":
             np.savez(path, **kept | {"error": np.array([None] * 50, dtype=object)}, allow_pickle=True)
@@ -89,11 +89,11 @@ def damaged(tmp_path, kind):
         "lacks a stage",
         "uneven",
         "uneven stages",
-        "uneven front end",
+        "uneven frontend",
         "pickled",
     ],
 )
-def test_a_damaged_record_says_to_run_again(kind, tmp_path):
+def test_damaged_record_error_says_to_run_again(kind, tmp_path):
     path = damaged(tmp_path, kind)
     with pytest.raises(ResumableError) as raised:
         read_requests(path)
@@ -101,7 +101,7 @@ def test_a_damaged_record_says_to_run_again(kind, tmp_path):
     assert "rerun=true" in str(raised.value)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         write_requests(tmp_path / "file" / "requests.npz", make_log(5))

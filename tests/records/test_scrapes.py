@@ -31,7 +31,7 @@ ROUNDS = st.lists(
 )
 
 
-def test_samples_of_the_text_format() -> None:
+def test_samples_of_the_text_format_are_parsed() -> None:
     found = parse_samples(TEXT)
     assert sorted(found.values()) == [0.0015, 3.0, 7.25, 12.0]
     assert total(found, "dynamo_component_requests_total") == 15.0
@@ -42,12 +42,12 @@ def test_samples_of_the_text_format() -> None:
 
 
 @given(st.text())
-def test_any_text_is_read_without_an_error(text: str) -> None:
+def test_any_text_parses_without_an_error(text: str) -> None:
     assert all(math.isfinite(value) for value in parse_samples(text).values())
 
 
 @given(ROUNDS)
-def test_what_was_written_is_read_back(
+def test_written_scrapes_read_back(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[str, dict[str, float]]]
 ) -> None:
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
@@ -62,7 +62,7 @@ def test_what_was_written_is_read_back(
     assert [(s.process, s.at_s, s.samples) for s in read_metrics(path)] == states
 
 
-def test_only_what_changed_is_written() -> None:
+def test_only_changed_samples_are_written() -> None:
     file = StringIO()
     writer = MetricsWriter(file)
     writer.write("p", 1.0, {"a": 1.0, "b": 2.0})
@@ -70,7 +70,7 @@ def test_only_what_changed_is_written() -> None:
     assert file.getvalue().splitlines()[1] == '{"at_s":3.0,"process":"p","new":[],"changed":{"1":5.0}}'
 
 
-def test_a_scrape_that_was_missed_has_no_samples_and_the_next_has_all(tmp_path: Path) -> None:
+def test_missed_scrape_is_empty_and_the_next_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with path.open("w", encoding="utf-8") as file:
         writer = MetricsWriter(file)
@@ -84,7 +84,7 @@ def test_a_scrape_that_was_missed_has_no_samples_and_the_next_has_all(tmp_path: 
     ]
 
 
-def test_a_torn_last_line_is_left_out_and_another_torn_line_is_named(tmp_path: Path) -> None:
+def test_torn_last_line_is_skipped_and_other_torn_lines_raise(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with path.open("w", encoding="utf-8") as file:
         writer = MetricsWriter(file)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import late_requests
 from tune.loadgen.early_stopping import late_allowed
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration

@@ -1,8 +1,9 @@
-"""What keeps a probe from more tokens/s under its SLO, by what was measured; any figure may be missing.
+"""Find what keeps a probe from more tokens/s under its SLO; any measured figure may be missing.
 
-A limit binds where its p99 is near it or over it. The p99 of TTFT is made by the slowest first tokens, so
-what binds TTFT is the stage that takes most of their time; TPOT is the time of a decode step. A rack that
-completes less than it is offered is bound by the stage whose wait grows, whatever the limits.
+A limit is the bottleneck where its figure is near it or over it. The slowest first tokens make the p99 of
+TTFT, so the bottleneck of TTFT is the stage that takes most of their time; they stand for the other
+statistics of TTFT. TPOT is the time of a decode step. Where a rack completes less than it is offered, the
+bottleneck is the stage whose wait grows, whatever the limits are.
 """
 
 from __future__ import annotations
@@ -15,26 +16,32 @@ from tune.analysis.recommendations import BottleneckContext, recommend
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import Bottleneck, BottleneckKind, Breakdown, Constraints
 from tune.spec.memory import decode_batch_that_kv_holds
+from tune.spec.metrics import LatencyLimit
 from tune.spec.trial import TrialSpec
 
 SATURATED_FRAC = 0.97
 SATURATED_SIGMAS = 3.0
-"""A run that completes less than this share of the offered rate is saturated, unless so few queries count
-that their number strays as far by chance: 1 / sqrt(n) (sd) for Poisson arrivals. At least half of all count:
-warm-up ends by then. Our choice."""
+"""Share of the offered rate below which a run is saturated, and how many standard deviations are chance.
+
+The number of n Poisson arrivals varies by 1 / sqrt(n) (sd). At least half of all queries count, because
+warm-up ends by then. Both values were chosen here.
+"""
 
 BUSY_FRAC = 2 / 3
-"""Share of busy time above which a worker's queue costs more than its service: the mean wait of M/D/1 over
-its service time is rho / (2 (1 - rho)), which is 1 at 2/3. Source: Pollaczek-Khinchine formula."""
+"""Share of busy time above which a worker's queue costs more than its service.
+
+The mean wait of M/D/1 over its service time is rho / (2 (1 - rho)), which is 1 at 2/3. Source:
+Pollaczek-Khinchine formula.
+"""
 
 FULL_FRAC = 0.9
-"""A decode worker that holds this share of what it may hold, as a mean over time, is full when it counts."""
+"""Share of what a decode worker may hold, as a mean over time, above which it counts as full at peaks."""
 
 UNEVEN_FRAC = 0.1
-"""How far the fullest worker lies above the mean before that is worth a word; our choice."""
+"""Share by which the fullest worker exceeds the mean before the evidence mentions it; chosen here."""
 
-_STAGE_WORDS = {
-    "frontend": "is the front end's",
+_STAGE_PHRASES = {
+    "frontend": "is the frontend's",
     "queue": "is waiting for a prefill worker or sharing it with other prompts",
     "prefill": "is the prefill of their own prompts",
     "transfer": "is the KV transfer",
@@ -45,59 +52,81 @@ _STAGE_WORDS = {
 
 @dataclass(frozen=True)
 class ProbeSummary:
-    """What a probe measured; rates in queries/s, `saturated_qps` is that of completions where the rack
-    is saturated, else None."""
+    """Hold what a probe measured; rates in queries/s.
+
+    `saturated_qps` is the rate of completions where the rack is saturated, else None. `first_token_frac` is
+    the share of the mean latency that passes before the first token.
+    """
 
     target_qps: float
     saturated_qps: float | None
     constraints: Constraints
     breakdown: Breakdown | None
+    first_token_frac: float = 0.0
 
     @property
-    def used(self) -> dict[str, float]:
-        """Share of each limit that its p99 uses; `constraints` holds ln(p99 / limit)."""
-        logs = {"TTFT": self.constraints.ttft_p99, "TPOT": self.constraints.tpot_p99}
-        return {name: math.exp(log) for name, log in logs.items() if log is not None}
+    def used(self) -> dict[LatencyLimit, float]:
+        """Return the share of each limit that its figure uses."""
+        return self.constraints.used
+
+    def is_decode(self, limit: LatencyLimit) -> bool:
+        """Return whether decode steps make the figure of `limit`.
+
+        They make TPOT, and the end-to-end latency where most of its mean passes after the first token.
+        """
+        if limit.latency.name == "latency":
+            return self.first_token_frac < 0.5
+        return limit.latency.name == "tpot"
 
 
 def is_saturated(target_qps: float, completed_qps: float | None, queries: int) -> bool:
-    """Whether a rack that was offered `queries` queries at a rate completed too few of them a second."""
-    strays_frac = SATURATED_SIGMAS / math.sqrt(queries / 2)
-    return completed_qps is not None and completed_qps < target_qps * min(SATURATED_FRAC, 1 - strays_frac)
+    """Return whether a rack that was offered `queries` queries completes too few of them per second.
+
+    Parameters
+    ----------
+    target_qps
+        The offered rate.
+    completed_qps
+        The rate of completions, None where none was measured.
+    queries
+        Queries of the whole run; at least half of them count.
+    """
+    chance_frac = SATURATED_SIGMAS / math.sqrt(queries / 2)
+    return completed_qps is not None and completed_qps < target_qps * min(SATURATED_FRAC, 1 - chance_frac)
 
 
 def find_bottleneck(spec: TrialSpec, probe: ProbeSummary) -> Bottleneck:
-    """What binds, why, and what would relieve it."""
-    limit = max(probe.used, key=lambda name: probe.used[name], default=None)
+    """Return the bottleneck of a probe, the evidence for it, and what to change."""
+    limit = max(probe.used, key=lambda limit: probe.used[limit], default=None)
     stage: str | None = None
-    if not probe.saturated_qps is not None and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
-        binds: BottleneckKind = "rate"
+    if probe.saturated_qps is None and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
+        kind: BottleneckKind = "rate"
         evidence = _slack(probe)
-    elif limit == "TPOT" and probe.saturated_qps is None:
-        binds = _step(spec, probe.breakdown)
+    elif limit is not None and probe.is_decode(limit) and probe.saturated_qps is None:
+        kind = _step(spec, probe.breakdown)
         evidence = [_tight(probe, limit), *_decode_figures(spec, probe.breakdown)]
     else:
         stage, share = _largest_stage(probe.breakdown)
-        binds = _of_stage(spec, stage, probe.breakdown)
-        evidence = [_tight(probe, limit), *_stage_figures(spec, binds, stage, share, probe.breakdown)]
+        kind = _kind_of_stage(spec, stage, probe.breakdown)
+        evidence = [_tight(probe, limit), *_stage_figures(spec, kind, stage, share, probe.breakdown)]
     broken = probe.saturated_qps is not None or any(share > 1 for share in probe.used.values())
-    bound = BottleneckContext(
-        binds, stage, probe.target_qps, probe.saturated_qps, probe.used, broken, probe.breakdown
+    context = BottleneckContext(
+        kind, stage, probe.target_qps, probe.saturated_qps, probe.used, broken, probe.breakdown
     )
-    return Bottleneck(kind=binds, evidence="; ".join(evidence), recommendations=recommend(spec, bound))
+    return Bottleneck(kind=kind, evidence="; ".join(evidence), recommendations=recommend(spec, context))
 
 
 def _largest_stage(use: Breakdown | None) -> tuple[str | None, float]:
-    """The stage that takes most of the slowest first tokens, and its share of them; None where unknown."""
+    """Return the stage that takes most of the slowest first tokens, and its share; None where unknown."""
     if use is None or use.tail_queue_s is None:
         return None, 0.0
     before_s, after_s = use.tail_frontend_in_s or 0.0, use.tail_frontend_out_s or 0.0
     prefill_s = use.tail_prefill_s or 0.0
-    alone_s = prefill_s if use.tail_prefill_uncontended_s is None else use.tail_prefill_uncontended_s
+    uncontended_s = prefill_s if use.tail_prefill_uncontended_s is None else use.tail_prefill_uncontended_s
     times = {
         "frontend": before_s + after_s,
-        "queue": use.tail_queue_s - before_s + prefill_s - alone_s,
-        "prefill": alone_s,
+        "queue": use.tail_queue_s - before_s + prefill_s - uncontended_s,
+        "prefill": uncontended_s,
         "transfer": use.tail_transfer_s or 0.0,
         "slot": use.tail_slot_s or 0.0,
         "first_step": (use.tail_first_step_s or 0.0) - after_s,
@@ -106,8 +135,11 @@ def _largest_stage(use: Breakdown | None) -> tuple[str | None, float]:
     return stage, times[stage] / max(sum(times.values()), 1e-9)
 
 
-def _of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) -> BottleneckKind:
-    """Without stages, the pool that is full binds; the decode pool holds up a prefill pool that idles."""
+def _kind_of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) -> BottleneckKind:
+    """Return the bottleneck behind the longest stage; without stages it is the pool that is full.
+
+    A full decode pool holds up a prefill pool that idles.
+    """
     full, busy = _decode_full_frac(spec, use), None if use is None else use.prefill_utilisation
     if stage == "slot":
         return _slots_or_kv(spec, use)
@@ -115,87 +147,97 @@ def _of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) -> Bott
         return _slots_or_kv(spec, use)
     if stage is None:
         return "prefill" if busy is not None and busy >= BUSY_FRAC else "unknown"
-    named: dict[str, BottleneckKind] = {
+    kinds: dict[str, BottleneckKind] = {
         "frontend": "frontend",
         "queue": "prefill",
         "prefill": "prefill",
         "transfer": "kv_transfer",
         "first_step": "decode_step_time",
     }
-    return named[stage]
+    return kinds[stage]
 
 
 def _step(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
-    """TPOT is the step time, unless sequences are paused, as MAX_UTILIZATION does when the cache is full."""
+    """Return what limits TPOT: the step time, or the KV cache where sequences are paused.
+
+    MAX_UTILIZATION pauses sequences when the cache is full.
+    """
     full = use is not None and (use.kv_used_frac_max or 0.0) >= FULL_FRAC
     paused = full and spec.decode.capacity_policy == "MAX_UTILIZATION"
     return "decode_kv" if paused else "decode_step_time"
 
 
 def _kv_batch(spec: TrialSpec) -> int:
+    """Return how many sequences the KV cache of a decode worker holds."""
     return decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
 
 
 def _slots_or_kv(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
-    """A batch that came to its limit was held by it; else the smaller of both limits held it."""
+    """Return whether slots or KV cache limit the decode batch: the limit it reached, else the smaller one."""
     slots = decode_slots(spec.decode)
     reached = use is not None and (use.decode_batch_max or 0.0) >= FULL_FRAC * slots
     return "decode_slots" if reached or slots <= _kv_batch(spec) else "decode_kv"
 
 
 def _decode_full_frac(spec: TrialSpec, use: Breakdown | None) -> float:
+    """Return the fullest decode batch over what a worker may hold, 0 where unknown."""
     if use is None or use.decode_batch_max is None:
         return 0.0
     return use.decode_batch_max / max(min(decode_slots(spec.decode), _kv_batch(spec)), 1)
 
 
 def _slack(probe: ProbeSummary) -> list[str]:
+    """Return the evidence that no limit is near."""
     if not probe.used:
         return ["no limit is set, and the rack completes what it is offered"]
-    shares = " and ".join(f"p99 {name} uses {_percent(share)}" for name, share in probe.used.items())
-    return [f"{shares} of its limit: another order of lengths would hardly break one"]
+    shares = " and ".join(f"{limit.label} uses {_percent(share)}" for limit, share in probe.used.items())
+    return [f"{shares} of its limit: another shuffle of the lengths would hardly break one"]
 
 
-def _tight(probe: ProbeSummary, limit: str | None) -> str:
+def _tight(probe: ProbeSummary, limit: LatencyLimit | None) -> str:
+    """Return the evidence that a limit is near or that the rack is saturated."""
     if probe.saturated_qps is not None:
         return f"the rack completes {probe.saturated_qps:.3g} of {probe.target_qps:.4g} queries/s offered"
     assert limit is not None
-    return f"p99 {limit} uses {_percent(probe.used[limit])} of its limit"
+    return f"{limit.label} uses {_percent(probe.used[limit])} of its limit"
 
 
 def _stage_figures(
-    spec: TrialSpec, binds: BottleneckKind, stage: str | None, share: float, use: Breakdown | None
+    spec: TrialSpec, kind: BottleneckKind, stage: str | None, share: float, use: Breakdown | None
 ) -> list[str]:
-    told = []
+    """Return the evidence by stage and by pool."""
+    evidence = []
     if stage is not None:
-        told.append(
-            f"{_percent(share)} of the slowest {_percent(TAIL_FRAC)} of first tokens {_STAGE_WORDS[stage]}"
+        evidence.append(
+            f"{_percent(share)} of the slowest {_percent(TAIL_FRAC)} of first tokens {_STAGE_PHRASES[stage]}"
         )
-    elif binds == "unknown":
-        told.append("no record says where the time goes")
-    if binds in ("prefill", "unknown") and use is not None and use.prefill_utilisation is not None:
-        told.append(f"prefill workers are busy {_percent(use.prefill_utilisation)} of the time")
+    elif kind == "unknown":
+        evidence.append("no record says where the time goes")
+    if kind in ("prefill", "unknown") and use is not None and use.prefill_utilisation is not None:
+        evidence.append(f"prefill workers are busy {_percent(use.prefill_utilisation)} of the time")
         most = use.prefill_utilisation_max
         if most is not None and most > (1 + UNEVEN_FRAC) * use.prefill_utilisation:
-            told.append(f"the busiest one {_percent(most)}")
-    if binds in ("decode_slots", "decode_kv", "decode_step_time", "unknown"):
-        told += _decode_figures(spec, use)
-    return told
+            evidence.append(f"the busiest one {_percent(most)}")
+    if kind in ("decode_slots", "decode_kv", "decode_step_time", "unknown"):
+        evidence += _decode_figures(spec, use)
+    return evidence
 
 
 def _decode_figures(spec: TrialSpec, use: Breakdown | None) -> list[str]:
+    """Return the evidence on how full the decode workers are."""
     slots, kv_batch = decode_slots(spec.decode), _kv_batch(spec)
-    told = []
+    evidence = []
     if use is not None and use.decode_batch is not None:
-        told.append(
+        evidence.append(
             f"a decode worker holds {use.decode_batch:.0f} sequences on average, its KV cache has room for "
             f"about {kv_batch} and its settings for {slots}"
         )
         most = use.decode_batch_max
         if most is not None and most > (1 + UNEVEN_FRAC) * use.decode_batch:
-            told.append(f"the fullest one holds {most:.0f}, as a slower one would")
-    return told
+            evidence.append(f"the fullest one holds {most:.0f}, as a slower one would")
+    return evidence
 
 
 def _percent(share: float) -> str:
+    """Return a share as whole percent."""
     return f"{share * 100:,.0f} %"

@@ -1,10 +1,10 @@
-"""From boundaries that were measured again to rates that can be relied on. Pure.
+"""Derive guaranteed rates from capacities that were measured again. The functions are pure.
 
-ln boundary of a deployment is taken as normal, around a mean of its configuration, with one standard
+ln capacity of a deployment is modelled as normal, with a mean for each configuration and one standard
 deviation for all. Sources: Student, The probable error of a mean, Biometrika 6 (1908), for the bounds; the
 pooled variance of the analysis of variance (Fisher, Statistical methods for research workers, 1925); Šidák,
-Rectangular confidence regions for the means of multivariate normal distributions, JASA 62 (1967), for bounds
-that hold together: a configuration is chosen by its mean.
+Rectangular confidence regions for the means of multivariate normal distributions, JASA 62 (1967), for
+bounds that hold together, which are needed because a configuration is chosen by its mean.
 """
 
 from __future__ import annotations
@@ -19,35 +19,36 @@ from tune.records.confirmation import Confirmation, ConfirmedConfiguration, Mean
 from tune.records.outcome import Outcome
 from tune.spec.load import Load, readable_qps
 
-WIDEST = 5.0
-"""Half of an interval of ln boundary that still says something. Our choice: a factor of 148."""
+MAX_HALF_WIDTH = 5.0
+"""Largest half width of an interval of ln capacity that is stated: a factor of 148, chosen here."""
 
 _Logs = Sequence[float]
 
 
 @dataclass(frozen=True)
 class PooledVariance:
-    """The standard deviation of ln boundary from deployment to deployment, and on how much it rests."""
+    """Hold the standard deviation of ln capacity between deployments and its degrees of freedom."""
 
     sd: float
     degrees_of_freedom: int
 
-    def either_side(self, confidence: float, variance: float) -> float:
-        """How far a mean, or a difference, with so many variances of one deployment may lie off."""
+    def two_sided(self, confidence: float, variance: float) -> float:
+        """Return the half width of a two-sided interval; `variance` is in variances of one deployment."""
         return self._bound((1 + confidence) / 2, variance)
 
-    def below(self, confidence: float, variance: float, among: int) -> float:
-        """How far below, so that it holds for each of `among` configurations at once."""
+    def one_sided(self, confidence: float, variance: float, among: int) -> float:
+        """Return the width of a lower bound that holds for each of `among` configurations at once."""
         return self._bound(confidence ** (1 / among), variance)
 
     def _bound(self, level: float, variance: float) -> float:
+        """Return Student's quantile at `level` in units of ln capacity."""
         return float(stdtrit(self.degrees_of_freedom, level)) * self.sd * math.sqrt(variance)
 
 
 def pooled(samples: Sequence[_Logs]) -> PooledVariance | None:
-    """Of `samples`, one of ln boundaries a configuration; None where none has two.
+    """Return the pooled deviation of ln capacities, one sample per configuration; None where none has two.
 
-    Formula: the squares around each sample's own mean, summed over all, by sum of (n - 1).
+    Formula: the squares around each sample's own mean, summed over all samples, over the sum of (n - 1).
     """
     free = sum(len(logs) - 1 for logs in samples if logs)
     squares = sum((log - mean_of(logs)) ** 2 for logs in samples for log in logs)
@@ -55,12 +56,13 @@ def pooled(samples: Sequence[_Logs]) -> PooledVariance | None:
 
 
 def mean_of(logs: _Logs) -> float:
+    """Return the mean of `logs`, summed without rounding errors."""
     return math.fsum(logs) / len(logs)
 
 
 @dataclass(frozen=True)
 class RemeasuredConfiguration:
-    """A configuration that was measured again: its trial in the study, and what it was asked and came to."""
+    """Hold a remeasured configuration: its trial in the study, and load and outcome of each repeat."""
 
     trial: Outcome
     repeats: tuple[tuple[Load, Outcome], ...]
@@ -74,32 +76,53 @@ def guarantee_rates(
     study_gpu_hours: float,
     gpu_hours: float,
 ) -> Confirmation:
-    """What can be said of `candidates`. The trials that they were chosen by are not used: having won, they
-    are likely to have been lucky."""
-    read = [(candidate, tuple(_repeat(*one) for one in candidate.repeats)) for candidate in candidates]
-    logs = [_logs(repeats) for _, repeats in read]
+    """Return the guaranteed rates of `candidates`.
+
+    The trials by which they were chosen are not used: having won, they are likely to have been lucky.
+
+    Parameters
+    ----------
+    study
+        Name of the study.
+    candidates
+        The configurations with their repeats.
+    confidence
+        Probability with which all guaranteed rates hold together.
+    study_gpu_hours, gpu_hours
+        GPU-hours of all trials of the study, and of all repeats on record.
+
+    Returns
+    -------
+    Confirmation
+        Configurations best first, by output tokens/s/GPU at the mean capacity.
+    """
+    remeasured = [
+        (candidate, tuple(_repeat(load, outcome) for load, outcome in candidate.repeats))
+        for candidate in candidates
+    ]
+    logs = [_logs(repeats) for _, repeats in remeasured]
     noise = pooled(logs)
     among = sum(map(bool, logs))
-    stated = [
-        _confirmed(candidate, repeats, known, noise=noise, confidence=confidence, among=among)
-        for (candidate, repeats), known in zip(read, logs, strict=True)
+    confirmed = [
+        _confirmed(candidate, repeats, sample, noise=noise, confidence=confidence, among=among)
+        for (candidate, repeats), sample in zip(remeasured, logs, strict=True)
     ]
-    ranked = sorted(stated, key=_merit, reverse=True)
+    ranked = sorted(confirmed, key=_merit, reverse=True)
     return Confirmation(
         study=study,
         confidence_frac=confidence,
         deployment_sd_frac=noise.sd if noise else None,
         degrees_of_freedom=noise.degrees_of_freedom if noise else 0,
-        configurations=tuple(_beside(one, ranked[0], noise, confidence) for one in ranked),
+        configurations=tuple(_compared(each, ranked[0], noise, confidence) for each in ranked),
         study_gpu_hours=study_gpu_hours,
         gpu_hours=gpu_hours,
     )
 
 
 def _repeat(load: Load, outcome: Outcome) -> Repeat:
-    """A boundary above the rates that may be asked counts as the highest of these."""
-    found = outcome.capacity_qps
-    capacity_qps = found.estimate if _trusted(outcome) else None
+    """Return the repeat of an outcome; a capacity above the range of rates counts as its upper end."""
+    capacity = outcome.capacity_qps
+    capacity_qps = capacity.estimate if _is_valid(outcome) else None
     if capacity_qps is not None and load.rate_range_qps:
         capacity_qps = min(capacity_qps, load.rate_range_qps[1])
     return Repeat(
@@ -108,21 +131,24 @@ def _repeat(load: Load, outcome: Outcome) -> Repeat:
         status=outcome.status,
         reason=None if outcome.feasible else outcome.reason,
         capacity_qps=capacity_qps,
-        verified_qps=found.low,
+        verified_qps=capacity.low,
         gpu_hours=outcome.gpu_hours,
     )
 
 
-def _trusted(outcome: Outcome) -> bool:
-    """Whether its boundary rests on a run of full length that can be trusted, or on short probes alone."""
+def _is_valid(outcome: Outcome) -> bool:
+    """Return whether a valid run of full length, or without one a valid short run, supports the capacity."""
     full = [probe for probe in outcome.probes if probe.full]
     return any(probe.valid for probe in full or outcome.probes)
 
 
 def _logs(repeats: Sequence[Repeat]) -> list[float]:
-    """ln boundary of each; none where a deployment could not run or held nothing: no mean stands for that."""
-    known = [one.capacity_qps for one in repeats if one.capacity_qps is not None]
-    if any(one.status == "infeasible" for one in repeats) or not all(known):
+    """Return ln capacity of each repeat; none where a deployment could not run or no rate holds.
+
+    No mean represents a configuration of which a deployment could not run.
+    """
+    known = [repeat.capacity_qps for repeat in repeats if repeat.capacity_qps is not None]
+    if any(repeat.status == "infeasible" for repeat in repeats) or not all(known):
         return []
     return [math.log(capacity_qps) for capacity_qps in known]
 
@@ -136,17 +162,18 @@ def _confirmed(
     confidence: float,
     among: int,
 ) -> ConfirmedConfiguration:
+    """Return what the repeats of one configuration show; `among` configurations are bounded together."""
     trial = candidate.trial
     capacity_qps = MeanCapacity(mean=math.exp(mean_of(logs)), low=None, high=None) if logs else None
     next_qps = guaranteed_qps = margin_frac = None
-    if logs and noise and _tells(noise, len(logs), confidence, among):
+    if logs and noise and _is_informative(noise, len(logs), confidence, among):
         mean, variance = mean_of(logs), 1 / len(logs)
-        either = noise.either_side(confidence, variance)
+        half_width = noise.two_sided(confidence, variance)
         capacity_qps = MeanCapacity(
-            mean=math.exp(mean), low=math.exp(mean - either), high=math.exp(mean + either)
+            mean=math.exp(mean), low=math.exp(mean - half_width), high=math.exp(mean + half_width)
         )
-        guaranteed_qps = readable_qps(math.exp(mean - noise.below(confidence, variance, among)))
-        next_qps = readable_qps(math.exp(mean - noise.below(confidence, 1 + variance, among)))
+        guaranteed_qps = readable_qps(math.exp(mean - noise.one_sided(confidence, variance, among)))
+        next_qps = readable_qps(math.exp(mean - noise.one_sided(confidence, 1 + variance, among)))
         margin_frac = max(0.0, 1 - guaranteed_qps / math.exp(mean))
     tokens = _tokens_per_query([outcome for _, outcome in candidate.repeats])
     return ConfirmedConfiguration(
@@ -160,7 +187,7 @@ def _confirmed(
         margin_frac=margin_frac,
         next_deployment_qps=next_qps,
         slo_held_repeats=sum(
-            bool(guaranteed_qps and (one.verified_qps or 0) >= guaranteed_qps) for one in repeats
+            bool(guaranteed_qps and (repeat.verified_qps or 0) >= guaranteed_qps) for repeat in repeats
         ),
         tokens_per_query=tokens,
         output_tps_per_gpu=tokens * guaranteed_qps / trial.gpus if tokens and guaranteed_qps else None,
@@ -169,54 +196,56 @@ def _confirmed(
     )
 
 
-def _tells(noise: PooledVariance, n: int, confidence: float, among: int) -> bool:
-    """Whether the bounds on n deployments and on one more are near enough to say anything."""
-    widest = noise.below(confidence, 1 + 1 / n, among), noise.either_side(confidence, 1 / n)
-    return max(widest) <= WIDEST
+def _is_informative(noise: PooledVariance, n: int, confidence: float, among: int) -> bool:
+    """Return whether the bounds on n deployments and on one more are narrow enough to be stated."""
+    widest = noise.one_sided(confidence, 1 + 1 / n, among), noise.two_sided(confidence, 1 / n)
+    return max(widest) <= MAX_HALF_WIDTH
 
 
 def _missing(repeats: Sequence[Repeat], logs: _Logs, noise: PooledVariance | None) -> str:
-    """Why no rate is stated."""
+    """Return why no rate is guaranteed."""
     if logs and noise:
-        return f"boundaries differ by {noise.sd:.0%} (sd) from deployment to deployment, too much to say more"
+        return f"capacities differ by {noise.sd:.0%} (sd) between deployments, too much for a guaranteed rate"
     if logs:
         return "one repeat gives no interval; expected two at least (confirm.repeats=2)"
-    reasons = next((one.reason for one in repeats if one.reason), "no repeat is recorded")
-    if any(one.status == "infeasible" for one in repeats):
+    reasons = next((repeat.reason for repeat in repeats if repeat.reason), "no repeat is recorded")
+    if any(repeat.status == "infeasible" for repeat in repeats):
         return f"a deployment could not run as configured: {reasons}"
-    if any(one.capacity_qps == 0 for one in repeats):
+    if any(repeat.capacity_qps == 0 for repeat in repeats):
         return "on a deployment no rate is expected to hold"
-    return f"no repeat says where its boundary is: {reasons}"
+    return f"no repeat gives an estimate of its capacity: {reasons}"
 
 
 def _tokens_per_query(outcomes: Sequence[Outcome]) -> float | None:
-    """Output tokens per completed query, in the mean of those that measured it."""
+    """Return output tokens per completed query, as the mean over the outcomes that measured it."""
     measured = [o.output_tps / o.completed_qps for o in outcomes if o.output_tps and o.completed_qps]
     return math.fsum(measured) / len(measured) if measured else None
 
 
 def _at(overrides: Sequence[str], target_qps: float) -> tuple[str, ...]:
-    """`overrides` of one run, at `target_qps`."""
-    kept = [word for word in overrides if not word.startswith(("load.target_qps=", "load.mode="))]
+    """Return `overrides` for one run at `target_qps`."""
+    kept = [text for text in overrides if not text.startswith(("load.target_qps=", "load.mode="))]
     return *kept, f"load.target_qps={target_qps!r}", "load.mode=fixed"
 
 
-def _merit(one: ConfirmedConfiguration) -> tuple[float, int]:
-    """Output tokens/s/GPU at the mean boundary; the number makes the order total."""
-    mean = one.capacity_qps.mean if one.capacity_qps else 0.0
-    return mean * (one.tokens_per_query or 0.0) / one.gpus, -one.number
+def _merit(configuration: ConfirmedConfiguration) -> tuple[float, int]:
+    """Return output tokens/s/GPU at the mean capacity, and the number, which makes the order total."""
+    mean = configuration.capacity_qps.mean if configuration.capacity_qps else 0.0
+    return mean * (configuration.tokens_per_query or 0.0) / configuration.gpus, -configuration.number
 
 
-def _beside(
-    one: ConfirmedConfiguration,
+def _compared(
+    configuration: ConfirmedConfiguration,
     first: ConfirmedConfiguration,
     noise: PooledVariance | None,
     confidence: float,
 ) -> ConfirmedConfiguration:
-    """`one` with whether its merit can be told apart from that of `first`."""
-    if one is first or noise is None or one.capacity_qps is None:
-        return one
-    counts = [sum(repeat.capacity_qps is not None for repeat in of.repeats) for of in (one, first)]
-    merit, best = _merit(one)[0], _merit(first)[0]
-    tied = merit > 0 and math.log(best / merit) <= noise.either_side(confidence, sum(1 / n for n in counts))
-    return one.model_copy(update={"tied": tied})
+    """Return `configuration` with `tied`: whether its merit cannot be separated from that of `first`."""
+    if configuration is first or noise is None or configuration.capacity_qps is None:
+        return configuration
+    counts = [
+        sum(repeat.capacity_qps is not None for repeat in each.repeats) for each in (configuration, first)
+    ]
+    merit, best = _merit(configuration)[0], _merit(first)[0]
+    tied = merit > 0 and math.log(best / merit) <= noise.two_sided(confidence, sum(1 / n for n in counts))
+    return configuration.model_copy(update={"tied": tied})

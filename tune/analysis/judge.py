@@ -1,4 +1,4 @@
-"""From what the probes of a trial measured, or why none could, to its outcome."""
+"""Judge a trial: from what its probes measured, or from why none could, to its outcome."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tune.records.capacity_search import CapacityRecord, EarlyStopThreshold
 from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
+from tune.spec.metrics import LATENCIES, RATES
 from tune.spec.trial import TrialSpec
 
 
@@ -19,16 +20,36 @@ def judge(
     source: str,
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
-    found: CapacityRecord | None = None,
-    unbeaten: EarlyStopThreshold | None = None,
+    search: CapacityRecord | None = None,
+    early_stop: EarlyStopThreshold | None = None,
 ) -> Outcome:
-    """The outcome of trial `number` that was measured by `probes` on one deployment.
+    """Return the outcome of a trial that `probes` measured on one deployment.
 
-    Its figures are those of the feasible run of full length with the most output tokens/s, or of the probe at
-    the lowest rate where there is none: that trial is not feasible, whatever its short probes say.
-    `found`: what the search for the highest rate came to, None where there was none. `unbeaten`: what
-    a deployment was given up for, as clearly below it; the outcome is censored then.
-    Raises ValueError without probes: such a trial failed.
+    Its figures are those of the feasible run of full length with the most output tokens/s. Where there is
+    none, they are those of the probe at the lowest rate, and the trial is not feasible, whatever its short
+    runs show.
+
+    Parameters
+    ----------
+    spec
+        The configuration.
+    probes
+        Every measured probe, in order; at least one.
+    number, source
+        Number of the trial in its study, and which proposer suggested it.
+    attempts
+        Every try at the trial.
+    provenance
+        What ran it and from which overrides and parameters.
+    search
+        Result of the capacity search, None where there was none.
+    early_stop
+        The rate that stopped the deployment early, None where it was not; the outcome is censored then.
+
+    Raises
+    ------
+    ValueError
+        Without probes: such a trial failed.
     """
     if not probes:
         raise ValueError(f"trial {spec.trial_id} has no probe; a measured trial has at least one")
@@ -38,17 +59,18 @@ def judge(
     else:
         best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
     figures = {name: getattr(best, name) for name in _OF_BEST}
-    if unbeaten:
-        capacity_qps = found.capacity_qps if found else 0.0
-        wanted = "expected of others" if unbeaten.expected else "to beat"
+    if early_stop:
+        capacity_qps = search.capacity_qps if search else 0.0
+        threshold = "expected of others" if early_stop.expected else "to beat"
         figures["reason"] = (
-            f"given up: {capacity_qps:.4g} queries/s expected at most, {unbeaten.early_stop_qps:.4g} {wanted}"
+            f"stopped early: {capacity_qps:.4g} queries/s expected at most, "
+            f"{early_stop.early_stop_qps:.4g} {threshold}"
         )
     return Outcome(
         status="measured",
         feasible=bool(feasible),
         **figures,
-        capacity_qps=_capacity(probes, found, unbeaten),
+        capacity_qps=_capacity(probes, search, early_stop),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -63,7 +85,23 @@ def judge_infeasible(
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
 ) -> Outcome:
-    """The outcome of a point that is wrong: a broken rule, no memory, an engine that rejects its settings."""
+    """Return the outcome of a configuration that cannot run.
+
+    It breaks a rule, does not fit in memory, or an engine rejects its settings.
+
+    Parameters
+    ----------
+    spec
+        The configuration.
+    reason
+        What is wrong with it, in words.
+    number, source
+        Number of the trial in its study, and which proposer suggested it.
+    attempts
+        Every try at the trial.
+    provenance
+        What ran it and from which overrides and parameters.
+    """
     return _unmeasured("infeasible", reason, spec, _facts(spec, number, source, attempts, provenance))
 
 
@@ -76,22 +114,41 @@ def judge_failed(
     attempts: Sequence[Attempt],
     provenance: Mapping[str, Any],
 ) -> Outcome:
-    """The outcome of a trial that the world broke: a node, the network, a preemption. It can be run again."""
+    """Return the outcome of a trial that the infrastructure broke: a node, the network, a preemption.
+
+    Such a trial can be run again.
+
+    Parameters
+    ----------
+    spec
+        The configuration.
+    reason
+        What broke, in words.
+    number, source
+        Number of the trial in its study, and which proposer suggested it.
+    attempts
+        Every try at the trial.
+    provenance
+        What ran it and from which overrides and parameters.
+    """
     return _unmeasured("failed", reason, spec, _facts(spec, number, source, attempts, provenance))
 
 
 _FIGURES = (
-    "output_tps_per_gpu", "output_tps", "loadgen_tps", "completed_qps", "ttft_s", "tpot_s", "latency_s",
-    "breakdown", "spread", "bottleneck",
-)  # fmt: skip
+    *(rate.name for rate in RATES),
+    *(latency.field for latency in LATENCIES),
+    "breakdown",
+    "spread",
+    "bottleneck",
+)
 _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
 def _capacity(
-    probes: Sequence[Probe], found: CapacityRecord | None, unbeaten: EarlyStopThreshold | None
+    probes: Sequence[Probe], search: CapacityRecord | None, early_stop: EarlyStopThreshold | None
 ) -> CapacityQps:
-    """Highest feasible rate, and the lowest infeasible one above it; an untrusted probe bounds nothing."""
+    """Return the highest feasible and the lowest infeasible rate above it; invalid probes bound nothing."""
     full = [probe for probe in probes if probe.full]
     low = max((probe.target_qps for probe in full if probe.feasible), default=None)
     missed = (probe.target_qps for probe in full if probe.valid and not probe.feasible)
@@ -99,17 +156,18 @@ def _capacity(
     return CapacityQps(
         low=low,
         high=high,
-        censored=unbeaten is not None,
-        estimate=found.capacity_qps if found else None,
-        prefill=found.prefill_capacity_qps if found else None,
-        decode=found.decode_capacity_qps if found else None,
-        early_stop=unbeaten.early_stop_qps if unbeaten else None,
+        censored=early_stop is not None,
+        estimate=search.capacity_qps if search else None,
+        prefill=search.prefill_capacity_qps if search else None,
+        decode=search.decode_capacity_qps if search else None,
+        early_stop=early_stop.early_stop_qps if early_stop else None,
     )
 
 
 def _unmeasured(
     status: Literal["infeasible", "failed"], reason: str, spec: TrialSpec, facts: dict[str, Any]
 ) -> Outcome:
+    """Return an outcome without figures."""
     return Outcome(
         status=status,
         reason=reason,
@@ -127,6 +185,7 @@ def _unmeasured(
 def _facts(
     spec: TrialSpec, number: int, source: str, attempts: Sequence[Attempt], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return the fields of an outcome that do not depend on what was measured."""
     return {
         "trial_id": spec.trial_id,
         "number": number,
@@ -140,5 +199,6 @@ def _facts(
 
 
 def _lasted_s(attempt: Attempt) -> float:
+    """Return the wall time of an attempt in seconds."""
     began, ended = (datetime.fromisoformat(stamp) for stamp in (attempt.started_at, attempt.ended_at))
     return (ended - began).total_seconds()

@@ -1,4 +1,4 @@
-"""From one probe's folder to its measurement."""
+"""Measure a probe: from the files in its folder to its figures and verdict."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tune.analysis.bottleneck import ProbeSummary, find_bottleneck, is_saturated
 from tune.analysis.breakdown import breakdown
 from tune.analysis.shuffles import read_shuffles, shuffle_spread
+from tune.analysis.slo import figure_s
 from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
 from tune.analysis.worker_utilisation import scraped_breakdown
 from tune.errors import ResumableError
@@ -27,34 +28,47 @@ REQUESTS_FILE = "requests.npz"
 
 FULL_LENGTH_S = 600.0
 FULL_LENGTH_QUERIES = 100
-"""A run that counts for the benchmark lasts 600 s and 100 queries. Source: MLPerf Inference, mlperf.conf."""
+"""Least duration and queries of a run that the benchmark counts. Source: MLPerf Inference, mlperf.conf."""
 
 
 def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
-    """Judge the probe that left requests.npz and LoadGen's logs in `folder`; the record calls it `raw`.
+    """Return the figures and the verdict of one probe.
 
-    The rate is the one of probe_request.json, else of LoadGen's log, else of `spec`. Percentiles are those of the
-    answered requests. Output tokens/s is the mean tokens of an answer times the rate of completions between
-    warm-up and the last arrival, so it is what the rack did, not what it was offered; per GPU it is over all
-    allocated GPUs. How full the pools were is said by requests.npz, else by the workers' metrics beside it.
-    Raises ResumableError when requests.npz is missing, torn or has no request, or the metrics are torn.
+    Percentiles are those of the answered requests. Output tokens/s is the mean tokens of an answer times the
+    rate of completions between warm-up and the last arrival: what the rack did, not what it was offered. Per
+    GPU it is over all allocated GPUs. The utilisation of the pools is taken from requests.npz, else from the
+    workers' metrics beside it.
+
+    Parameters
+    ----------
+    folder
+        The probe's folder with requests.npz and LoadGen's logs.
+    spec
+        The configuration; its rate counts where neither probe_request.json nor LoadGen's log states one.
+    raw
+        Name of the folder in the record, relative to the trial's.
+
+    Raises
+    ------
+    ResumableError
+        When requests.npz is missing, torn or has no request, or the metrics are torn.
     """
     log = read_requests(folder / REQUESTS_FILE)
     if not len(log):
         raise ResumableError(
             f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
         )
-    loadgen, asked = _loadgen(folder), read_probe_request(folder)
-    target_qps = (asked or loadgen or spec.load).target_qps or spec.load.target_qps
+    loadgen, requested = _loadgen(folder), read_probe_request(folder)
+    target_qps = (requested or loadgen or spec.load).target_qps or spec.load.target_qps
     good = answered(log)
     times = latencies(log, good)
     ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
     completed_qps = completion_qps(log, times, good)
     broken = slo_violation(log, good, times, spec.slo)
-    suffers = bool(broken) or (spec.slo.ttft_p99_s is None and spec.slo.tpot_p99_s is None)
+    suffers = bool(broken) or not spec.slo.limits
     saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
     saturated_qps = completed_qps if saturated else None
-    full = is_full_length(log, spec.load) and not (asked and asked.stopped)
+    full = is_full_length(log, spec.load) and not (requested and requested.stopped)
     reason = invalid_reason(log, good, times, target_qps, late=bool(broken))
     if reason is None and full:
         reason, broken = _official(loadgen, broken)
@@ -64,7 +78,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    constraints = _constraints(ttft, tpot, spec.slo)
+    constraints = _constraints(spec.slo, ttft=ttft, tpot=tpot, latency=latency)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec.decode)
     return Probe(
         target_qps=target_qps,
@@ -83,24 +97,31 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         loadgen_result=loadgen.result if loadgen else None,
         reason=reason or broken,
         raw=raw,
-        full=asked is None or asked.queries is None,
-        stopped=bool(asked and asked.stopped),
+        full=requested is None or requested.queries is None,
+        stopped=bool(requested and requested.stopped),
         spread=shuffle_spread(ttft, tpot, not broken, read_shuffles(folder)) if valid else None,
-        bottleneck=find_bottleneck(spec, ProbeSummary(target_qps, saturated_qps, constraints, use))
+        bottleneck=find_bottleneck(
+            spec, ProbeSummary(target_qps, saturated_qps, constraints, use, _prefill_frac(ttft, latency))
+        )
         if valid
         else None,
     )
 
 
 def measure_attempt(attempt: Path, spec: TrialSpec) -> list[Probe]:
-    """Every probe in the folder `attempt`, in order, each as `measure` judges it. Raises as it does."""
+    """Return the measured probes in the folder `attempt`, in order.
+
+    Raises ResumableError where a requests.npz is missing, torn or has no request, or where metrics are torn.
+    """
     attempt, root = attempt.absolute(), trial_of(attempt).root
     numbered = sorted(attempt.glob("probe-*"), key=lambda path: int(path.name.partition("-")[2]))
     return [measure(probe, spec, str(probe.relative_to(root))) for probe in numbered]
 
 
 def is_full_length(log: RequestLog, load: Load) -> bool:
-    """Whether the benchmark counts the run: 600 s of arrivals, 100 queries, whole passes over the dataset.
+    """Return whether the benchmark counts the run.
+
+    It lasts 600 s of arrivals, has 100 queries, and makes whole passes over the dataset.
 
     Source: MLPerf Inference, mlperf.conf: min_duration, min_query_count, sample_concatenate_permutation.
     """
@@ -115,12 +136,26 @@ def is_full_length(log: RequestLog, load: Load) -> bool:
 
 
 def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -> float | None:
-    """Answers completed per second between warm-up and the last arrival; None where no answer ended there.
+    """Return answers completed per second between warm-up and the last arrival.
 
     The rack starts empty: completions reach the rate of arrivals only as fast as the latency distribution
     fills. Warm-up ends after the 99th percentile of latency, when 1 % of that rate is missing, but never
-    later than half of the time to the last arrival: an overloaded rack, whose latencies grow without end,
-    works at its capacity long before.
+    later than half of the time to the last arrival. An overloaded rack, whose latencies grow without end,
+    works at its capacity long before that.
+
+    Parameters
+    ----------
+    log
+        The requests; at least one.
+    times
+        Latencies of the answered requests.
+    good
+        Which requests were answered, shape (n,).
+
+    Returns
+    -------
+    float or None
+        None where no answer ended between warm-up and the last arrival.
     """
     last_ns = int(log.scheduled_ns[-1])
     if not len(times.latency_ns):
@@ -132,7 +167,7 @@ def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -
 
 
 def _loadgen(folder: Path) -> LoadGenFigures | None:
-    """LoadGen's figures; None for a probe that ended before LoadGen wrote any."""
+    """Return LoadGen's figures, None for a probe that ended before LoadGen wrote any."""
     try:
         return read_logs(folder)
     except ResumableError:
@@ -140,7 +175,7 @@ def _loadgen(folder: Path) -> LoadGenFigures | None:
 
 
 def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str | None, str | None]:
-    """Why a run of full length cannot be trusted, and how it broke the SLO: LoadGen has the last word."""
+    """Return why a run of full length is invalid, and how it violates the SLO: LoadGen has the last word."""
     if loadgen is None or loadgen.result is None:
         return "LoadGen's logs hold no verdict; expected one of a run of full length", broken
     if not broken and loadgen.result == "INVALID":
@@ -149,16 +184,22 @@ def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str |
 
 
 def _why(loadgen: LoadGenFigures) -> str:
+    """Return LoadGen's reason for an INVALID run."""
     if loadgen.invalid_reason:
         return loadgen.invalid_reason
     notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft)
     return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
-def _constraints(ttft: Percentiles | None, tpot: Percentiles | None, slo: Slo) -> Constraints:
-    def miss(measured: Percentiles | None, limit_s: float | None) -> float | None:
-        if measured is None or limit_s is None or measured.p99 <= 0:
-            return None
-        return math.log(measured.p99 / limit_s)
+def _constraints(slo: Slo, **measured: Percentiles | None) -> Constraints:
+    """Return ln(figure / limit) of each limit, from the statistics of each latency by its name."""
+    logs: dict[str, float | None] = {"ttft_p99": None, "tpot_p99": None}
+    for limit, limit_s in slo.limits:
+        value_s = figure_s(limit, measured[limit.latency.name])
+        logs[limit.name] = math.log(value_s / limit_s) if value_s is not None and value_s > 0 else None
+    return Constraints.model_validate(logs)
 
-    return Constraints(ttft_p99=miss(ttft, slo.ttft_p99_s), tpot_p99=miss(tpot, slo.tpot_p99_s))
+
+def _prefill_frac(ttft: Percentiles | None, latency: Percentiles | None) -> float:
+    """Return the share of the mean latency that passes before the first token, 0 where not measured."""
+    return ttft.mean / latency.mean if ttft and latency and latency.mean > 0 else 0.0

@@ -1,4 +1,4 @@
-"""All outcomes of a study as a table, and their ranking."""
+"""Tabulate all outcomes of a study and rank them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from tune.analysis.slo import figure_s
 from tune.core.files import write_text
 from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles
 from tune.records.posterior_summary import PosteriorSummary
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LatencyLimit
 
 _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
@@ -24,8 +26,8 @@ _PLAIN = (
 _TEXTS = ("trial_id", "source", "status", "reason", "bottleneck")
 _FLAGS = ("valid", "feasible", "censored")
 _COUNTS = ("number", "gpus", "probes", "attempts")
-_LATENCIES = ("ttft", "tpot", "latency")
-_CERTAINTY = (
+_LATENCIES = tuple(latency.name for latency in LATENCIES)
+_ROBUSTNESS = (
     "shuffles", "slo_held_shuffles",
     *(f"{kind}_p99_shuffles_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
     "bottleneck",
@@ -33,19 +35,22 @@ _CERTAINTY = (
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """One row an outcome, in the order given; the same columns for none.
+    """Return one row for each outcome, in their order; without outcomes the columns stay.
 
-    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored; {ttft,tpot,latency}_
-    {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of Breakdown; the numbers of
-    probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles and
-    {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; and param.<name> for every parameter in a
-    provenance. Absent numbers are NaN,
+    Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;
+    {ttft,tpot,latency}_ {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of
+    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles
+    and {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; a column <limit>_constraint for every
+    further limit of the SLO; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
     absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
     not, and object where they mix.
     """
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
     data = {name: pd.Series(values, dtype=_dtype(name)) for name, values in columns.items()}
+    for limit in _further_limits(outcomes):
+        logs = [getattr(outcome.constraints, limit.name) for outcome in outcomes]
+        data[f"{limit.name}_constraint"] = pd.Series(logs, dtype="float64")
     names = dict.fromkeys(name for outcome in outcomes for name in _params(outcome))
     for name in names:
         values = [_params(outcome).get(name) for outcome in outcomes]
@@ -53,34 +58,36 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
-def rank(outcomes: Sequence[Outcome], belief: PosteriorSummary | None = None) -> list[dict[str, Any]]:
-    """The rows of ranking.json, best first: measured trials only.
+def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None) -> list[dict[str, Any]]:
+    """Return the rows of ranking.json, best first, for measured trials only.
 
-    Feasible ones come first, by output tokens/s per GPU, which where the search learned the rack is put as
-    much higher or lower as by its `belief` the boundary is than what was measured; then those that were given
-    up, by what was expected of them; then those that missed, by how far the worst of their limits was missed;
-    last those whose measurement cannot be trusted. Ties go to the lower number.
+    Feasible trials come first, by output tokens/s per GPU. With a `posterior` that figure is scaled by the
+    expected over the measured capacity. Then come trials that were stopped early, by their expected
+    capacity, then those that missed the SLO, by how far they missed the worst of their limits, and last the
+    invalid ones. Ties go to the lower number.
     """
-    expected = belief.expected_over_measured if belief else {}
+    further = _further_limits(outcomes)
+    expected = posterior.expected_over_measured if posterior else {}
     measured = sorted(
         (o for o in outcomes if o.status == "measured"),
-        key=lambda outcome: _order(outcome, expected.get(outcome.trial_id, 1.0)),
+        key=lambda outcome: _sort_key(outcome, expected.get(outcome.trial_id, 1.0)),
     )
     return [
         {
-            "rank": backend,
+            "rank": position,
             "trial_id": outcome.trial_id,
             "number": outcome.number,
             "feasible": outcome.feasible,
             "output_tps_per_gpu": outcome.output_tps_per_gpu,
             "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
             "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
+            **{limit.key: _figure_s(outcome, limit) for limit in further},
             "target_qps": outcome.target_qps,
-            **_certainty(outcome),
+            **_robustness(outcome),
             "params": _params(outcome),
             "overrides": list(outcome.provenance.get("overrides", [])),
         }
-        for backend, outcome in enumerate(measured, start=1)
+        for position, outcome in enumerate(measured, start=1)
     ]
 
 
@@ -99,8 +106,9 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         "output_tps_per_gpu",
         "ttft_p99_s",
         "tpot_p99_s",
+        *(limit.key for limit in FURTHER_LIMITS if rows and limit.key in rows[0]),
         "target_qps",
-        *_CERTAINTY,
+        *_ROBUSTNESS,
     )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -111,50 +119,64 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "ranking.csv", text.getvalue())
 
 
-def _order(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, int, str]:
-    """Feasible, then given up, then trusted, then by merit; the number, then the id, make the order total."""
-    found = outcome.capacity_qps
+def _sort_key(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, int, str]:
+    """Return the sort key: feasible, then stopped early, then valid, then merit, then number and id."""
+    capacity = outcome.capacity_qps
     if outcome.feasible:
         merit = -(outcome.output_tps_per_gpu or 0.0) * expected
-    elif found.censored:
-        merit = -(found.estimate or 0.0)
+    elif capacity.censored:
+        merit = -(capacity.estimate or 0.0)
     else:
-        misses = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
-        merit = max((miss for miss in misses if miss is not None), default=math.inf)
-    backend = (not outcome.feasible, not found.censored, not outcome.valid)
-    return *backend, merit, outcome.number, outcome.trial_id
+        worst = outcome.constraints.worst()
+        merit = math.inf if worst is None else worst
+    group = (not outcome.feasible, not capacity.censored, not outcome.valid)
+    return *group, merit, outcome.number, outcome.trial_id
+
+
+def _further_limits(outcomes: Sequence[Outcome]) -> list[LatencyLimit]:
+    """Return the limits beyond LoadGen's that any of `outcomes` was measured against."""
+    return [limit for limit in FURTHER_LIMITS if any(limit in o.constraints.used for o in outcomes)]
+
+
+def _figure_s(outcome: Outcome, limit: LatencyLimit) -> float | None:
+    """Return the statistic of an outcome that a limit is on, in seconds."""
+    return figure_s(limit, getattr(outcome, limit.latency.field))
 
 
 def _params(outcome: Outcome) -> dict[str, Any]:
+    """Return the parameters of a trial from its provenance, none for a trial without them."""
     return dict(outcome.provenance.get("params", {}))
 
 
-def _certainty(outcome: Outcome) -> dict[str, float | str | None]:
-    """How sure the p99 figures are, by name of _CERTAINTY, and what binds; None where not measured."""
+def _robustness(outcome: Outcome) -> dict[str, float | str | None]:
+    """Return spread over shuffles and bottleneck, by name of _ROBUSTNESS; None where not measured."""
     spread, bottleneck = outcome.spread, outcome.bottleneck
     return {
         "shuffles": spread.shuffles if spread else None,
         "slo_held_shuffles": spread.slo_held if spread else None,
-        **_over_orders("ttft", spread.ttft_p99_s if spread else None),
-        **_over_orders("tpot", spread.tpot_p99_s if spread else None),
+        **_over_shuffles("ttft", spread.ttft_p99_s if spread else None),
+        **_over_shuffles("tpot", spread.tpot_p99_s if spread else None),
         "bottleneck": bottleneck.kind if bottleneck else None,
     }
 
 
-def _over_orders(kind: str, of: LatencySpread | None) -> dict[str, float | None]:
+def _over_shuffles(kind: str, spread: LatencySpread | None) -> dict[str, float | None]:
+    """Return the spread of one p99 by column, all None without one."""
     names = LatencySpread.model_fields
-    return {f"{kind}_p99_shuffles_{name}_s": getattr(of, name) if of else None for name in names}
+    return {f"{kind}_p99_shuffles_{name}_s": getattr(spread, name) if spread else None for name in names}
 
 
 def _columns() -> list[str]:
+    """Return the columns of the table, without parameters."""
     latencies = [f"{kind}_{name}_s" for kind in _LATENCIES for name in Percentiles.model_fields]
     return [
         *_PLAIN, "capacity_low_qps", "capacity_high_qps", "censored", *latencies, "ttft_p99_constraint",
-        "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts", *_CERTAINTY,
+        "tpot_p99_constraint", *Breakdown.model_fields, "probes", "attempts", *_ROBUSTNESS,
     ]  # fmt: skip
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
+    """Return the row of one outcome by column, without parameters."""
     row: dict[str, Any] = {name: getattr(outcome, name) for name in _PLAIN}
     for kind in _LATENCIES:
         measured = getattr(outcome, f"{kind}_s")
@@ -169,11 +191,12 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tpot_p99_constraint": outcome.constraints.tpot_p99,
         "probes": len(outcome.probes),
         "attempts": len(outcome.attempts),
-        **_certainty(outcome),
+        **_robustness(outcome),
     }
 
 
 def _dtype(column: str) -> str:
+    """Return the pandas dtype of a column."""
     if column in _TEXTS:
         return "str"
     if column in _FLAGS:
@@ -182,6 +205,7 @@ def _dtype(column: str) -> str:
 
 
 def _param_dtype(values: Sequence[Any]) -> str:
+    """Return the pandas dtype of a parameter with these values, "object" where they mix."""
     kinds = {type(value) for value in values if value is not None}
     for allowed, dtype in (({bool}, "boolean"), ({int}, "Int64"), ({int, float}, "float64"), ({str}, "str")):
         if kinds <= allowed:

@@ -1,4 +1,4 @@
-"""What would relieve a binding constraint: concrete settings where the figures allow them."""
+"""Recommend what to change about a bottleneck, as concrete settings where the figures allow them."""
 
 from __future__ import annotations
 
@@ -9,43 +9,54 @@ from typing import Literal
 from tune.analysis.breakdown import decode_slots
 from tune.records.outcome import BottleneckKind, Breakdown, Recommendation
 from tune.spec.memory import decode_batch_that_kv_holds
+from tune.spec.metrics import LatencyLimit
 from tune.spec.split import Role, Split, place_workers
 from tune.spec.trial import TrialSpec
 
 RATE_STEP_FRAC = 0.05
-"""By how much to move the rate at a time. Our choice: the last quarter of the TTFT limit of the reference
-configuration is worth about as much."""
+"""Share by which a recommendation moves the rate.
+
+Chosen here: the last quarter of the TTFT limit of the reference configuration is worth about as much.
+"""
 
 ROOM_FRAC = 0.9
-"""How full the pool that gives up a worker may become; above, waiting there takes over. Our choice."""
+"""Utilisation up to which a pool may lose a worker; above it, waiting there takes over. Chosen here."""
 
 BATCH_STEP = 1.5
-"""By what factor to widen the decode batch at a time; our choice."""
+"""Factor by which a recommendation widens the decode batch; chosen here."""
 
 
 @dataclass(frozen=True)
 class BottleneckContext:
-    """What binds, at which stage of a request, and the figures around it; `used` as shares of the limits.
+    """Hold a bottleneck, the stage of a request at which it lies, and the figures around it.
 
-    `broken`: a limit is broken or the rack is saturated, then at `saturated_qps`, else None.
+    `used` holds the share of each limit that is used. `broken` says that a limit is violated or that the
+    rack is saturated; `saturated_qps` is its rate of completions then, else None.
     """
 
-    binds: BottleneckKind
+    kind: BottleneckKind
     stage: str | None
     target_qps: float
     saturated_qps: float | None
-    used: dict[str, float]
+    used: dict[LatencyLimit, float]
     broken: bool
     breakdown: Breakdown | None
 
+    @property
+    def step_used(self) -> float:
+        """Return the largest share of a limit that grows with the decode step time, 0 without one."""
+        shares = (share for limit, share in self.used.items() if limit.latency.name != "ttft")
+        return max(shares, default=0.0)
 
-def recommend(spec: TrialSpec, bound: BottleneckContext) -> tuple[Recommendation, ...]:
-    """What to try, the likeliest first. Overrides are for the configuration of `spec`.
 
-    A lower rate relieves everything: it is named where a limit is broken, or where nothing else is known.
+def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendation, ...]:
+    """Return what to try, the most promising first; overrides are for the configuration `spec`.
+
+    A lower rate helps against every bottleneck. It is named where a limit is violated, and where nothing
+    else is known.
     """
-    if bound.binds == "rate":
-        return (_rate(bound.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)
+    if context.kind == "rate":
+        return (_rate(context.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)
     settings = {
         "prefill": _for_prefill,
         "decode_slots": _for_slots,
@@ -54,25 +65,30 @@ def recommend(spec: TrialSpec, bound: BottleneckContext) -> tuple[Recommendation
         "kv_transfer": _for_transfer,
         "frontend": _for_frontend,
         "unknown": _for_unknown,
-    }[bound.binds](spec, bound)
-    tried = tuple(settings)
-    if tried and not bound.broken:
-        return tried
-    return (*tried, _rate((bound.saturated_qps or bound.target_qps) * (1 - RATE_STEP_FRAC), "a lower rate"))
+    }[context.kind](spec, context)
+    changes = tuple(settings)
+    if changes and not context.broken:
+        return changes
+    return (
+        *changes,
+        _rate((context.saturated_qps or context.target_qps) * (1 - RATE_STEP_FRAC), "a lower rate"),
+    )
 
 
-def _rate(qps: float, words: str) -> Recommendation:
-    return Recommendation(text=words, overrides=(f"load.target_qps={qps:.3g}",))
+def _rate(qps: float, text: str) -> Recommendation:
+    """Return the recommendation of another rate."""
+    return Recommendation(text=text, overrides=(f"load.target_qps={qps:.3g}",))
 
 
-def _for_prefill(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
+def _for_prefill(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to a prefill pool that limits."""
     engine, longest = spec.prefill, spec.load.dataset.longest_prompt_tokens
-    if bound.stage == "prefill":
+    if context.stage == "prefill":
         yield Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)")
         return
     if spec.stack.router_mode == "random":
         yield Recommendation(text="prompts dealt round-robin", overrides=("stack.router_mode=round-robin",))
-    yield from _one_more(spec, bound, "prefill")
+    yield from _one_more(spec, context, "prefill")
     if engine.enable_chunked_prefill and engine.max_num_tokens < longest:
         larger = 2 * engine.max_num_tokens
         yield Recommendation(
@@ -81,20 +97,22 @@ def _for_prefill(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommen
         )
 
 
-def _for_slots(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
+def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to decode slots that limit."""
     slots = decode_slots(spec.decode)
     kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
-    yield from _for_any_batch(spec, bound)
+    yield from _for_any_batch(spec, context)
     wider = min(kv_batch, int(slots * BATCH_STEP))
-    if wider > slots and bound.used.get("TPOT", 0.0) < ROOM_FRAC:
+    if wider > slots and context.step_used < ROOM_FRAC:
         yield _wider(spec, wider)
-    yield from _one_more(spec, bound, "decode")
+    yield from _one_more(spec, context, "decode")
 
 
-def _for_kv(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
+def _for_kv(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to a decode KV cache that limits."""
     cache = spec.decode.kv_cache_config
-    yield from _for_any_batch(spec, bound)
-    yield from _one_more(spec, bound, "decode")
+    yield from _for_any_batch(spec, context)
+    yield from _one_more(spec, context, "decode")
     if cache.free_gpu_memory_fraction < ROOM_FRAC:
         yield Recommendation(
             text="more of the memory for the decode KV cache",
@@ -109,38 +127,42 @@ def _for_kv(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendatio
         yield Recommendation(text="a smaller decode.max_batch_size, so that no sequence is paused")
 
 
-def _for_step(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    yield from _for_any_batch(spec, bound)
-    yield from _one_more(spec, bound, "decode")
+def _for_step(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to a decode step time that limits."""
+    yield from _for_any_batch(spec, context)
+    yield from _one_more(spec, context, "decode")
     yield Recommendation(text="more GPUs a decode worker (decode.tensor_parallel_size)")
 
 
-def _for_any_batch(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    """What keeps a batch smaller or its steps longer than they need be."""
+def _for_any_batch(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to what keeps a batch smaller or its steps longer than they need be."""
     if spec.decode.capacity_policy == "STATIC_BATCH":
         yield Recommendation(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
-    batch = bound.breakdown.decode_batch_max if bound.breakdown else None
+    batch = context.breakdown.decode_batch_max if context.breakdown else None
     sizes = spec.decode.graph_batch_sizes
     if batch is not None and (not sizes or batch > max(sizes)):
         yield Recommendation(text=f"CUDA graphs for decode batches up to {batch:.0f}")
 
 
-def _for_transfer(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
+def _for_transfer(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to a KV transfer that limits."""
     yield Recommendation(
         text="a faster way between the pools: the cache transceiver's backend, the network it uses"
     )
 
 
-def _for_frontend(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    yield Recommendation(text="a front end with more CPU, or several")
+def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield changes to a frontend that limits."""
+    yield Recommendation(text="a frontend with more CPU, or several")
 
 
-def _for_unknown(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
+def _for_unknown(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
+    """Yield what would make the bottleneck known."""
     yield Recommendation(text="workers that record when prefill, transfer and decode begin and end")
 
 
 def _wider(spec: TrialSpec, batch: int) -> Recommendation:
-    """Up to `batch` sequences a decode worker, with a CUDA graph for it where there are graphs."""
+    """Return `batch` sequences per decode worker, with a CUDA graph for them where there are graphs."""
     overrides = [f"decode.max_batch_size={batch}"]
     if spec.decode.max_num_tokens < batch:
         overrides.append(f"decode.max_num_tokens={batch}")
@@ -151,13 +173,13 @@ def _wider(spec: TrialSpec, batch: int) -> Recommendation:
     return Recommendation(text="a wider decode batch", overrides=tuple(overrides))
 
 
-def _one_more(spec: TrialSpec, bound: BottleneckContext, role: Role) -> Iterator[Recommendation]:
-    """One more worker of a pool, on idle GPUs or from the other pool where that has room for it."""
+def _one_more(spec: TrialSpec, context: BottleneckContext, role: Role) -> Iterator[Recommendation]:
+    """Yield one more worker of a pool, on idle GPUs or from the other pool where that has room for it."""
     split = _shifted(spec, role)
     if split is None:
         return
-    had, left = _of_other(spec.split, role), _of_other(split, role)
-    if had != left and not _has_room(spec, bound, role, had / left):
+    before, after = _other_workers(spec.split, role), _other_workers(split, role)
+    if before != after and not _has_room(spec, context, role, before / after):
         return
     yield Recommendation(
         text=f"one more {role} worker, {split.label}",
@@ -169,32 +191,34 @@ def _one_more(spec: TrialSpec, bound: BottleneckContext, role: Role) -> Iterator
 
 
 def _shifted(spec: TrialSpec, role: Role) -> Split | None:
-    """The split with one more worker of `role` and as many of the other pool as then fit, one at least."""
+    """Return the split with one more worker of `role` and as many others as then fit, at least one."""
     more = getattr(spec.split, f"{role}_workers") + 1
     other: Literal["prefill_workers", "decode_workers"] = (
         "decode_workers" if role == "prefill" else "prefill_workers"
     )
-    for count in range(_of_other(spec.split, role), 0, -1):
+    for count in range(_other_workers(spec.split, role), 0, -1):
         split = spec.split.model_copy(update={f"{role}_workers": more, other: count})
         if place_workers(spec.hardware, spec.prefill, spec.decode, split):
             return split
     return None
 
 
-def _of_other(split: Split, role: Role) -> int:
+def _other_workers(split: Split, role: Role) -> int:
+    """Return how many workers the pool other than `role` has."""
     return split.decode_workers if role == "prefill" else split.prefill_workers
 
 
-def _has_room(spec: TrialSpec, bound: BottleneckContext, role: Role, load: float) -> bool:
-    """Whether the other pool, `load` times as busy a worker, stays within ROOM_FRAC; True where unknown.
+def _has_room(spec: TrialSpec, context: BottleneckContext, role: Role, load: float) -> bool:
+    """Return whether the other pool stays within ROOM_FRAC at `load` times the work per worker.
 
-    Prefill work per worker grows by `load`; a decode batch at least so, as longer steps keep answers longer.
+    Prefill work per worker grows by `load`. A decode batch grows at least as much, because longer steps keep
+    answers longer. The result is True where the utilisation is unknown.
     """
-    use = bound.breakdown
+    use = context.breakdown
     if use is None:
         return True
     if role == "decode":
         return use.prefill_utilisation is None or use.prefill_utilisation * load <= ROOM_FRAC
     kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
-    held = min(decode_slots(spec.decode), kv_batch)
-    return use.decode_batch is None or use.decode_batch * load <= ROOM_FRAC * held
+    capacity = min(decode_slots(spec.decode), kv_batch)
+    return use.decode_batch is None or use.decode_batch * load <= ROOM_FRAC * capacity

@@ -1,4 +1,4 @@
-"""`shuffles.json`: what one probe came to under other orders of prompt lengths, and the spread over them."""
+"""Read and write `shuffles.json`: results of one probe under other shuffles of its prompt lengths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
+from tune.analysis.slo import figure_s, values_of
 from tune.analysis.validity import slo_violation
 from tune.core.files import first_validation_error, write_text
 from tune.errors import ResumableError
@@ -20,15 +21,15 @@ from tune.spec.load import Slo
 SHUFFLES_FILE = "shuffles.json"
 
 NEAR_FRAC = 0.25
-"""A probe is near the knee where its tightest limit is used to within this share of it, above or below.
+"""Share of its tightest limit within which a probe, above or below, counts as near that limit.
 
-From order to order p99 TTFT of the reference configuration strays by 8 % (sd of ten), of the fastest known
-one by 17 %: beyond a quarter hardly an order gives the other verdict. Our choice.
+Between shuffles p99 TTFT of the reference configuration varies by 8 % (sd of ten), that of the fastest
+known one by 17 %. Beyond a quarter hardly any shuffle gives the other verdict. Chosen here.
 """
 
 
 class ShuffleResult(FrozenModel):
-    """One probe with the lengths in the order of `shuffle_seed`; a p99 is None where nothing was measured."""
+    """Hold one probe under the shuffle of `shuffle_seed`; a p99 is None where nothing was measured."""
 
     shuffle_seed: NonNegativeInt
     ttft_p99_s: NonNegativeFloat | None
@@ -37,13 +38,23 @@ class ShuffleResult(FrozenModel):
 
 
 class ShuffleResults(FrozenModel):
-    """The further orders of one probe, its own left out."""
+    """Hold the further shuffles of one probe, without its own."""
 
     shuffles: tuple[ShuffleResult, ...]
 
 
 def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResult:
-    """What one more run came to. The SLO is judged as that of a probe is, LoadGen's word left out."""
+    """Return the result of one more run, judged as a probe without LoadGen's verdict.
+
+    Parameters
+    ----------
+    log
+        The requests of the run.
+    shuffle_seed
+        Seed of its shuffle.
+    slo
+        The limits.
+    """
     good = answered(log)
     times = latencies(log, good)
     ttft, tpot = percentiles_s(times.ttft_ns), percentiles_s(times.tpot_ns)
@@ -55,21 +66,24 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
     )
 
 
-def near_a_limit(order: ShuffleResult, slo: Slo) -> bool:
-    """Whether another order of lengths may well give another verdict: NEAR_FRAC says when."""
-    pairs = ((order.ttft_p99_s, slo.ttft_p99_s), (order.tpot_p99_s, slo.tpot_p99_s))
-    used = [p99_s / limit_s for p99_s, limit_s in pairs if p99_s is not None and limit_s is not None]
+def near_a_limit(log: RequestLog, slo: Slo) -> bool:
+    """Return whether the tightest limit is within NEAR_FRAC, so that another shuffle may differ."""
+    times = latencies(log, answered(log))
+    figures = (
+        (figure_s(limit, percentiles_s(values_of(times, limit))), limit_s) for limit, limit_s in slo.limits
+    )
+    used = [value_s / limit_s for value_s, limit_s in figures if value_s is not None]
     return bool(used) and abs(max(used) - 1) <= NEAR_FRAC
 
 
-def write_shuffles(folder: Path, orders: Sequence[ShuffleResult]) -> None:
-    """Write shuffles.json into the folder of a probe. Raises ConfigurationError where that fails."""
-    record = ShuffleResults(shuffles=tuple(orders))
+def write_shuffles(folder: Path, results: Sequence[ShuffleResult]) -> None:
+    """Write shuffles.json into the folder of a probe; raise ConfigurationError where that fails."""
+    record = ShuffleResults(shuffles=tuple(results))
     write_text(folder / SHUFFLES_FILE, record.model_dump_json(indent=1) + "\n")
 
 
 def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
-    """The further orders of the probe in `folder`, none where it has no such file.
+    """Return the further shuffles of the probe in `folder`, none where it has no such file.
 
     Raises ResumableError where the file is torn or of another shape.
     """
@@ -80,27 +94,27 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
         return ()
     except (OSError, ValidationError) as error:
         raise ResumableError(
-            f"{path}: not a readable {SHUFFLES_FILE} ({first_validation_error(error)}); expected shuffle_seed, ttft_p99_s, "
-            "tpot_p99_s and slo_held of each order. Remove it, or use rerun=true."
+            f"{path}: not a readable {SHUFFLES_FILE} ({first_validation_error(error)}); expected "
+            "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_held of each shuffle. Remove it, or use rerun=true."
         ) from error
 
 
 def shuffle_spread(
-    ttft: Percentiles | None, tpot: Percentiles | None, held: bool, orders: Sequence[ShuffleResult]
+    ttft: Percentiles | None, tpot: Percentiles | None, held: bool, others: Sequence[ShuffleResult]
 ) -> ShuffleSpread | None:
-    """The probe's own p99 figures and verdict together with its further orders; None without any."""
-    if not orders:
+    """Return the spread over the probe's own shuffle and `others`, None without others."""
+    if not others:
         return None
     return ShuffleSpread(
-        shuffles=1 + len(orders),
-        slo_held=held + sum(order.slo_held for order in orders),
-        ttft_p99_s=_spread_of([p99_s(ttft), *(order.ttft_p99_s for order in orders)]),
-        tpot_p99_s=_spread_of([p99_s(tpot), *(order.tpot_p99_s for order in orders)]),
+        shuffles=1 + len(others),
+        slo_held=held + sum(result.slo_held for result in others),
+        ttft_p99_s=_spread_of([p99_s(ttft), *(result.ttft_p99_s for result in others)]),
+        tpot_p99_s=_spread_of([p99_s(tpot), *(result.tpot_p99_s for result in others)]),
     )
 
 
 def _spread_of(values_s: Sequence[float | None]) -> LatencySpread | None:
-    """Of two or more orders, `sd` that of a sample (n - 1); None where one of them has no figure."""
+    """Return the spread of two or more values, `sd` that of a sample (n - 1); None where one is missing."""
     known = [value for value in values_s if value is not None]
     if len(known) < len(values_s):
         return None

@@ -1,4 +1,4 @@
-"""Whether a probe can be trusted, and whether it held the SLO; each answer is a reason, or None."""
+"""Decide whether a probe is valid and whether it held its SLO; each result is a reason, or None."""
 
 from __future__ import annotations
 
@@ -7,60 +7,77 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from tune.analysis.slo import limit_violation
 from tune.core.arrays import IntArray
-from tune.loadgen.early_stopping import MIN_QUERIES, holds, late_allowed
+from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import Latencies, commonest
-from tune.loadgen.run_settings import limit_ns
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
 
 MAX_UNANSWERED_FRAC = 0.01
-"""With more requests unanswered than this, a p99 over all requests does not exist."""
+"""Share of unanswered requests above which a p99 over all requests does not exist."""
 
 ARRIVAL_SIGMAS = 5.0
-"""How far the sum of Poisson gaps may lie from its mean, in standard deviations."""
+"""Standard deviations that the sum of Poisson gaps may lie from its mean."""
 
 ACCURATE_TOKENS = (616.21, 753.15)
-"""Mean tokens of an answer to the benchmark's own prompts that an accurate engine gives. Source: MLPerf
-Inference v5.1, submission checker, llama3.1-405b: 90 % to 110 % of 684.68."""
+"""Range of the mean tokens with which an accurate engine answers the benchmark's own prompts.
+
+Source: MLPerf Inference v5.1, submission checker, llama3.1-405b: 90 % to 110 % of 684.68.
+"""
 
 SETTLED_LATENCIES = 2.0
-"""Median latencies that arrivals must last before a run that broke no limit counts as in steady state."""
+"""Median latencies that arrivals must last before a run that violates no limit counts as steady."""
 
 
 def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, slo: Slo) -> str | None:
-    """Why the SLO does not hold, None where it does: an exact binomial test of the share of late requests.
+    """Return why the SLO does not hold, None where it does.
 
-    `good` has shape (n,). A request without an answer is late under every limit. The test is LoadGen's
-    early stopping: a run that LoadGen calls VALID and that answered every request passes it.
+    A quantile is judged by an exact binomial test of the share of late requests, of which an unanswered
+    request is one under every limit. On p99 that test is LoadGen's early stopping: a run that LoadGen calls
+    VALID and that answered every request passes it. A mean is judged by its upper confidence bound
+    (tune/analysis/slo.py).
+
+    Parameters
+    ----------
+    log
+        The requests.
+    good
+        Which requests were answered, shape (n,).
+    times
+        Latencies of the answered requests.
+    slo
+        The limits.
     """
     n, unanswered = len(log), int((~good).sum())
-    reasons = []
-    for name, values, limit_s in (
-        ("TTFT", times.ttft_ns, slo.ttft_p99_s),
-        ("TPOT", times.tpot_ns, slo.tpot_p99_s),
-    ):
-        if limit_s is not None:
-            late = int((values > limit_ns(limit_s)).sum()) + unanswered
-            if not holds(late, n):
-                reasons.append(
-                    f"{late} of {n} requests over the {name} limit of {limit_s:g} s; "
-                    f"expected at most {max(late_allowed(n), 0)} for its p99 to hold"
-                )
-    return "; ".join(reasons) or None
+    reasons = [limit_violation(limit, limit_s, times, n, unanswered) for limit, limit_s in slo.limits]
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 def invalid_reason(
     log: RequestLog, good: NDArray[np.bool_], times: Latencies, target_qps: float, late: bool
 ) -> str | None:
-    """Why the measurement cannot be trusted, None where it can. `late`: it broke a limit.
+    """Return why a measurement is invalid, None where it is valid.
 
-    A run too short to settle is trusted when it broke a limit: the rack starts empty, so a short run can
+    A run too short to settle is valid when it violates a limit: the rack starts empty, so a short run can
     only look better than it is.
+
+    Parameters
+    ----------
+    log
+        The requests.
+    good
+        Which requests were answered, shape (n,).
+    times
+        Latencies of the answered requests.
+    target_qps
+        The offered rate.
+    late
+        Whether the run violates a limit.
     """
     return (
         _answers(log, good)
-        or _order(log, good)
+        or _time_order(log, good)
         or _enough(log)
         or _arrivals(log.scheduled_ns, target_qps)
         or (None if late else _settled(log, times))
@@ -68,7 +85,7 @@ def invalid_reason(
 
 
 def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
-    """Why an engine that answered whole passes over the benchmark's prompts cannot be accurate, or None."""
+    """Return why the engine of whole passes over the benchmark's prompts cannot be accurate, or None."""
     low, high = ACCURATE_TOKENS
     mean = float(log.output_tokens[good].mean())
     if low <= mean <= high:
@@ -79,6 +96,7 @@ def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
 
 
 def _answers(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    """Return what is wrong with the answers: none, too few, or none with two tokens."""
     n, failed = len(log), int((log.error != "").sum())
     missing = int((~good).sum())
     if missing == n:
@@ -94,11 +112,13 @@ def _answers(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
 
 
 def _example(log: RequestLog) -> str:
+    """Return the most frequent error as a part of a message, "" without errors."""
     text = commonest(log.error)
     return f", most often: {text}" if text else ""
 
 
-def _order(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+def _time_order(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
+    """Return what is wrong with the order of times."""
     unordered = bool((np.diff(log.scheduled_ns) < 0).any()) or int(log.scheduled_ns[0]) < 0
     early = int((good & ((log.first_token_ns < log.scheduled_ns) | (log.done_ns < log.first_token_ns))).sum())
     if unordered:
@@ -111,13 +131,17 @@ def _order(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
 
 
 def _enough(log: RequestLog) -> str | None:
+    """Return that there are too few requests for a verdict."""
     if len(log) < MIN_QUERIES:
         return f"{len(log)} requests; expected at least {MIN_QUERIES} for a verdict on a p99"
     return None
 
 
 def _arrivals(scheduled_ns: IntArray, target_qps: float) -> str | None:
-    """n - 1 exponential gaps of mean 1/qps sum to (n - 1)/qps with standard deviation sqrt(n - 1)/qps."""
+    """Return that requests did not arrive at `target_qps`.
+
+    n - 1 exponential gaps of mean 1/qps sum to (n - 1)/qps with standard deviation sqrt(n - 1)/qps.
+    """
     gaps, lasts_s = len(scheduled_ns) - 1, int(scheduled_ns[-1]) / 1e9
     if abs(lasts_s * target_qps - gaps) > ARRIVAL_SIGMAS * math.sqrt(gaps):
         rate = f"{gaps / lasts_s:.4g} a second" if lasts_s > 0 else "all at once"
@@ -126,6 +150,7 @@ def _arrivals(scheduled_ns: IntArray, target_qps: float) -> str | None:
 
 
 def _settled(log: RequestLog, times: Latencies) -> str | None:
+    """Return that arrivals ended before the rack could fill."""
     lasts_s = int(log.scheduled_ns[-1]) / 1e9
     median_s = float(np.median(times.latency_ns)) / 1e9
     if lasts_s < SETTLED_LATENCIES * median_s:

@@ -1,4 +1,4 @@
-"""How full the pools of a live deployment were, by what its workers said while a probe ran."""
+"""Compute how full the pools of a live deployment were, from its workers' metrics during a probe."""
 
 from __future__ import annotations
 
@@ -12,102 +12,133 @@ from tune.analysis.breakdown import no_stages, pool_figures
 from tune.core.arrays import FloatArray
 from tune.records.outcome import Breakdown
 from tune.records.requests import PoolUse, RequestLog
-from tune.records.scrapes import METRICS_FILE, Scrape, read_metrics, total
+from tune.records.scrapes import (
+    IN_FLIGHT_METRIC,
+    METRICS_FILE,
+    SERVING_ENDPOINT,
+    Scrape,
+    read_metrics,
+    total,
+)
 from tune.spec.engine import Engine
 from tune.spec.split import Role
 
-_IN_FLIGHT, _ENDPOINT = "dynamo_component_inflight_requests", "generate"
-"""Requests that a worker has received and not yet answered to the end. Source: Dynamo 1.x,
-lib/runtime/src/metrics/prometheus_names.rs."""
-
 _RUNNING = ("trtllm:num_requests_running", "vllm:num_requests_running")
 _KV_USED = ("trtllm:kv_cache_usage_perc", "vllm:kv_cache_usage_perc")
-"""An engine's own gauges, the latter a fraction despite its name. Source: mock engines of Dynamo 1.6.1, whose
-prefill workers tell none; vLLM, docs/design/metrics.md."""
+"""Gauges of an engine; the second is a fraction despite its name.
 
-FEWEST_SCRAPES = 400
-"""So many glances at a worker tell its busy share to 2.5 % (sd) at worst: sqrt(p (1 - p) / n) at p = 1/2. The
-busiest of workers that were seen less often is the one that was glanced at by the best chance."""
+Source: mock engines of Dynamo 1.6.1, whose prefill workers expose none; vLLM, docs/design/metrics.md.
+"""
+
+MIN_SCRAPES = 400
+"""Fewest scrapes of a worker from which the busiest one is named.
+
+So many scrapes show its busy share to 2.5 % (sd) at worst: sqrt(p (1 - p) / n) at p = 1/2. With fewer
+scrapes the busiest worker may be so by chance.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class _Gauge:
-    """What one worker said of one figure: `at_s` (n,) seconds since the epoch, `values` (n,)."""
+    """Hold one metric of one worker: `at_s` (n,) seconds since the epoch, `values` (n,)."""
 
     at_s: FloatArray
     values: FloatArray
 
     def mean(self, begin_s: float, end_s: float) -> float:
-        """Over time from `begin_s` to `end_s`, on straight lines from one scrape to the next."""
+        """Return the mean over time from `begin_s` to `end_s`, linear between scrapes."""
         inside = (self.at_s > begin_s) & (self.at_s < end_s)
         at_s = np.concatenate(([begin_s], self.at_s[inside], [end_s]))
         return float(np.trapezoid(np.interp(at_s, self.at_s, self.values), at_s) / (end_s - begin_s))
 
 
 def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdown | None:
-    """Pool figures from the metrics beside requests.npz, None where there are none or `log` has no epoch.
+    """Return pool figures from the metrics beside requests.npz, between the first arrival and the last.
 
-    Between the first arrival and the last. A prefill worker counts as busy while it holds a request: waiting,
-    in its prefill, or sending its cache; the busiest one is told where the record is long enough. A decode
-    batch is what the engine says is running, or the requests that the worker holds where it says nothing.
-    A figure is None where a worker of the pool does not tell it. Stages are None: workers count requests, and
-    no request's marks. Raises ResumableError for a record that is torn.
+    A prefill worker counts as busy while it holds a request: waiting, in its prefill, or sending its cache.
+    The busiest one is stated where the record is long enough. A decode batch is what the engine reports as
+    running, or the requests that the worker holds where the engine reports nothing. A figure is None where
+    a worker of the pool does not expose it. Stages are None, because workers count requests and not their
+    marks.
+
+    Parameters
+    ----------
+    folder
+        The probe's folder.
+    log
+        The requests of the probe.
+    decode
+        The decode engine.
+
+    Returns
+    -------
+    Breakdown or None
+        None without metrics, and where `log` does not say when it began.
+
+    Raises
+    ------
+    ResumableError
+        For a torn record of metrics.
     """
     path = folder / METRICS_FILE
     span_s = float(log.scheduled_ns[-1]) / 1e9
     if log.began_at_s is None or span_s <= 0 or not path.exists():
         return None
     begin_s, scrapes = log.began_at_s, read_metrics(path)
-    pools, glances = _pools(scrapes, begin_s, begin_s + span_s)
+    pools, scrape_count = _pools(scrapes, begin_s, begin_s + span_s)
     figures = pool_figures(pools, decode)
     if all(value is None for value in figures.values()):
         return None
-    if glances < FEWEST_SCRAPES:
+    if scrape_count < MIN_SCRAPES:
         figures["prefill_utilisation_max"] = None
     return Breakdown(**no_stages(), **figures)
 
 
 def _pools(scrapes: Sequence[Scrape], begin_s: float, end_s: float) -> tuple[PoolUse, int]:
-    """The pools from `begin_s` to `end_s`, and the fewest scrapes of a prefill worker in that time."""
-    held = [_in_flight(of_worker) for of_worker in _workers(scrapes, "prefill")]
+    """Return the pools from `begin_s` to `end_s`, and the fewest scrapes of a prefill worker in that time."""
+    in_flight = [_in_flight(worker) for worker in _workers(scrapes, "prefill")]
     decode = _workers(scrapes, "decode")
-    busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in held]
-    batch = [_engine_gauge(of_worker, _RUNNING) or _in_flight(of_worker) for of_worker in decode]
-    kv_used = [_engine_gauge(of_worker, _KV_USED) for of_worker in decode]
-    glances = [
-        int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum()) for gauge in held if gauge is not None
+    busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in in_flight]
+    batch = [_engine_gauge(worker, _RUNNING) or _in_flight(worker) for worker in decode]
+    kv_used = [_engine_gauge(worker, _KV_USED) for worker in decode]
+    scrape_counts = [
+        int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum())
+        for gauge in in_flight
+        if gauge is not None
     ]
     means = [_means(gauges, begin_s, end_s) for gauges in (busy, batch, kv_used)]
-    return PoolUse(*means), min(glances, default=0)
+    return PoolUse(*means), min(scrape_counts, default=0)
 
 
 def _workers(scrapes: Sequence[Scrape], role: Role) -> list[list[Scrape]]:
-    """The scrapes that were answered, of each worker of a pool. Workers are called ROLE_wNUMBER in a plan."""
-    found: dict[str, list[Scrape]] = {}
+    """Return the answered scrapes of each worker of a pool; a plan calls workers ROLE_wNUMBER."""
+    by_worker: dict[str, list[Scrape]] = {}
     for scrape in scrapes:
         if scrape.process.startswith(f"{role}_w"):
-            of_worker = found.setdefault(scrape.process, [])
+            answered = by_worker.setdefault(scrape.process, [])
             if scrape.samples:
-                of_worker.append(scrape)
-    return list(found.values())
+                answered.append(scrape)
+    return list(by_worker.values())
 
 
-def _in_flight(of_worker: Sequence[Scrape]) -> _Gauge | None:
-    return _gauge(of_worker, _IN_FLIGHT, dynamo_endpoint=_ENDPOINT)
+def _in_flight(scrapes: Sequence[Scrape]) -> _Gauge | None:
+    """Return the requests that a worker holds, None where it does not expose them."""
+    return _gauge(scrapes, IN_FLIGHT_METRIC, dynamo_endpoint=SERVING_ENDPOINT)
 
 
-def _engine_gauge(of_worker: Sequence[Scrape], names: Sequence[str]) -> _Gauge | None:
-    """The first of `names` that the worker tells."""
-    return next((gauge for name in names if (gauge := _gauge(of_worker, name)) is not None), None)
+def _engine_gauge(scrapes: Sequence[Scrape], names: Sequence[str]) -> _Gauge | None:
+    """Return the first of `names` that a worker exposes, None where it exposes none."""
+    return next((gauge for name in names if (gauge := _gauge(scrapes, name)) is not None), None)
 
 
-def _gauge(of_worker: Sequence[Scrape], name: str, **labels: str) -> _Gauge | None:
-    told = [(scrape.at_s, total(scrape.samples, name, **labels)) for scrape in of_worker]
-    known = np.array([(at_s, value) for at_s, value in told if value is not None], float)
+def _gauge(scrapes: Sequence[Scrape], name: str, **labels: str) -> _Gauge | None:
+    """Return one metric of a worker by its scrapes, None where it does not expose it."""
+    totals = [(scrape.at_s, total(scrape.samples, name, **labels)) for scrape in scrapes]
+    known = np.array([(at_s, value) for at_s, value in totals if value is not None], float)
     return _Gauge(known[:, 0], known[:, 1]) if len(known) else None
 
 
 def _means(gauges: Sequence[_Gauge | None], begin_s: float, end_s: float) -> FloatArray:
-    """Mean of each worker, shape (workers,); empty where one of them does not tell."""
+    """Return the mean of each worker, shape (workers,); empty where one exposes nothing."""
     known = [gauge.mean(begin_s, end_s) for gauge in gauges if gauge is not None]
     return np.array(known if len(known) == len(gauges) else [], float)

@@ -87,7 +87,7 @@ def _write_probe(
     duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
     write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
-    if full and near_a_limit(shuffle_result(log, load.shuffle_seed, spec.slo), spec.slo):
+    if full and near_a_limit(log, spec.slo):
         write_shuffles(folder, [_shuffled(spec, calibration, 1 + index) for index in range(EXTRA_SHUFFLES)])
 
 

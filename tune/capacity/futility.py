@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tune.analysis.slo import late_requests, mean_limits, quantile_limits, request_latencies_ns
 from tune.core.arrays import IntArray
-from tune.loadgen.early_stopping import MIN_QUERIES, late_allowed
+from tune.core.binomial_test import max_late
+from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import answered
 from tune.loadgen.run_settings import limit_ns
 from tune.records.requests import RequestLog
@@ -37,22 +38,6 @@ class Futility(NamedTuple):
     after_ns: int
 
 
-def late_requests(log: RequestLog, slo: Slo) -> tuple[NDArray[np.bool_], ...]:
-    """Return which requests are late, one array (n,) for each limit that applies.
-
-    A request without an answer is late.
-    """
-    good = answered(log)
-    ttft_ns = log.first_token_ns - log.scheduled_ns
-    tpot_ns = (log.done_ns - log.first_token_ns) // np.maximum(log.output_tokens - 1, 1)
-    late = []
-    if slo.ttft_p99_s is not None:
-        late.append(~good | (ttft_ns > limit_ns(slo.ttft_p99_s)))
-    if slo.tpot_p99_s is not None:
-        late.append(~good | ((log.output_tokens > 1) & (tpot_ns > limit_ns(slo.tpot_p99_s))))
-    return tuple(late)
-
-
 def find_futility(log: RequestLog, slo: Slo, planned: int) -> Futility | None:
     """Find the earliest point at which a run cannot hold its SLO any more.
 
@@ -72,18 +57,39 @@ def find_futility(log: RequestLog, slo: Slo, planned: int) -> Futility | None:
 
     Notes
     -----
-    The test is exact: even if no other request were late, LoadGen's early stopping would not pass
-    (tune/loadgen/early_stopping.py). Requests are counted in order of arrival once all before them are over,
+    The test is exact: however few of the other requests are late, and however quick they are, the limit would
+    not hold (tune/analysis/slo.py). Requests are counted in order of arrival once all before them are over,
     so that fast ones do not count before slow ones, and at least as many as a verdict needs.
     """
-    allowed = late_allowed(planned)
-    if allowed < 0:
+    if planned < MIN_QUERIES:
         return None
-    ends = [
-        int(np.argmax(np.cumsum(late) > allowed)) for late in late_requests(log, slo) if late.sum() > allowed
-    ]
+    ends = []
+    for spent, budget in _spent_budgets(log, slo, planned):
+        if spent.sum() > budget:
+            ends.append(int(np.argmax(np.cumsum(spent) > budget)))
     if not ends:
         return None
     queries = max(min(ends) + 1, MIN_QUERIES)
-    over_ns: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
-    return Futility(queries, int(over_ns.max()))
+    over: IntArray = np.where(answered(log), log.done_ns, log.scheduled_ns)[:queries]
+    return Futility(queries, int(over.max()))
+
+
+def _spent_budgets(log: RequestLog, slo: Slo, planned: int) -> Iterator[tuple[IntArray, int]]:
+    """Yield for each limit what every request spends (n,) of the budget of a run of `planned` requests.
+
+    Of a quantile's budget, the late requests that it allows, a late request spends one. Of a mean's budget,
+    the limit times the requests, a request spends its latency in ns, an unanswered one none: what it takes
+    is not known. A mean whose budget is spent lies above its limit, however quick the other requests are.
+    """
+    late = late_requests(log, slo)
+    yield from (
+        (each.astype(np.int64), max_late(planned, share))
+        for each, (_, _, share) in zip(late, quantile_limits(slo), strict=True)
+    )
+    means = mean_limits(slo)
+    if means:
+        times_ns, good = request_latencies_ns(log), answered(log)
+        yield from (
+            (np.where(good, times_ns[limit.latency.name], 0), limit_ns(limit_s) * planned)
+            for limit, limit_s in means
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tune.capacity.futility import late_requests
+from tune.analysis.slo import used_frac
 from tune.core.arrays import FloatArray
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog
@@ -23,17 +23,7 @@ def log_statistics(log: RequestLog) -> FloatArray:
     return np.log(np.maximum(values, 1.0))
 
 
-def limit_shares(log: RequestLog, slo: Slo) -> tuple[float, float]:
-    """Return p99 of TTFT and of TPOT as shares of their limits; 0 for a limit that is lifted."""
+def limit_shares(log: RequestLog, slo: Slo) -> tuple[float, ...]:
+    """Return the statistic of each limit as a share of the limit; a single 0 where all are lifted."""
     times = latencies(log, answered(log))
-    pairs = ((times.ttft_ns, slo.ttft_p99_s), (times.tpot_ns, slo.tpot_p99_s))
-    ttft, tpot = (
-        float(np.quantile(values, 0.99)) / 1e9 / limit_s if limit_s is not None and len(values) else 0.0
-        for values, limit_s in pairs
-    )
-    return ttft, tpot
-
-
-def max_late(log: RequestLog, slo: Slo) -> int:
-    """Return the number of late requests for the limit that has most; 0 without limits."""
-    return max((int(late.sum()) for late in late_requests(log, slo)), default=0)
+    return tuple(used_frac(limit, limit_s, times) for limit, limit_s in slo.limits) or (0.0,)

@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from tune.capacity.futility import late_requests, more_than_half
-from tune.capacity.probe_statistics import STATISTIC_LOG_SD, limit_shares, log_statistics, max_late
+from tune.analysis.slo import pooled_slo_holds, slo_holds
+from tune.capacity.futility import more_than_half
+from tune.capacity.probe_statistics import STATISTIC_LOG_SD, limit_shares, log_statistics
 from tune.capacity.simulator_fit import FACTOR_LOG_SD, best_fit, initial_fits, refined, scaled
 from tune.core.arrays import FloatArray
-from tune.loadgen.early_stopping import PERCENTILE, late_allowed
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
@@ -64,8 +64,7 @@ class _Probe:
     queries: int
     full: bool
     statistics: FloatArray
-    ttft_share: float
-    tpot_share: float
+    limit_shares: tuple[float, ...]
 
 
 class SimulatorForecast:
@@ -86,8 +85,8 @@ class SimulatorForecast:
         times = latencies(log, answered(log))
         if not len(times.ttft_ns) or not len(times.tpot_ns):
             return
-        ttft_share, tpot_share = limit_shares(log, self._spec.slo)
-        self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), ttft_share, tpot_share))
+        shares = limit_shares(log, self._spec.slo)
+        self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))
         self._cache.clear()
         self._fits = [refined(fit, partial(self._residual, fit.hypothesis)) for fit in self._fits]
 
@@ -117,12 +116,9 @@ class SimulatorForecast:
 
     def holds_pooled(self, qps: float) -> bool:
         """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""
-        late, requests = [], 0
-        for shuffle in range(SHUFFLES):
-            log = self._simulate(qps / self._rate_correction(), FIRST_OTHER_SHUFFLE + shuffle)
-            late.append([int(mask.sum()) for mask in late_requests(log, self._spec.slo)])
-            requests += len(log)
-        return bool((np.sum(late, axis=0) <= (1 - PERCENTILE) * requests).all())
+        correction = self._rate_correction()
+        logs = (self._simulate(qps / correction, FIRST_OTHER_SHUFFLE + index) for index in range(SHUFFLES))
+        return pooled_slo_holds(logs, self._spec.slo)
 
     def pool_capacity_qps(self, role: Role) -> float:
         """Return the capacity if the other pool never limited it.
@@ -173,35 +169,33 @@ class SimulatorForecast:
         return _bisect(holds, low, high)
 
     def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
-        """Return whether the simulated full run in the own shuffle has few enough late requests."""
+        """Return whether the simulated full run in the own shuffle holds, with a share of late requests to spare."""
         log = self._simulate(qps, self._spec.load.shuffle_seed, single_pool=single_pool)
-        return max_late(log, self._spec.slo) <= EXPECTED_LATE_FRAC * late_allowed(len(log))
+        return slo_holds(log, self._spec.slo, EXPECTED_LATE_FRAC)
 
     def _holds_half(self, qps: float) -> bool:
         """Return whether the simulated full run holds under more than half of the shuffles."""
         logs = (self._simulate(qps, FIRST_OTHER_SHUFFLE + shuffle) for shuffle in range(SHUFFLES))
-        return more_than_half(
-            (max_late(log, self._spec.slo) <= late_allowed(len(log)) for log in logs), SHUFFLES
-        )
+        return more_than_half((slo_holds(log, self._spec.slo) for log in logs), SHUFFLES)
 
     def _rate_correction(self) -> float:
         """Return the factor on simulated rates that the full runs imply; those near a limit weigh most."""
         if "correction" not in self._cache:
             full = [probe for probe in self._probes if probe.full]
             logs = [self._log_residual(probe) for probe in full]
-            weights = [1 / (0.01 + abs(np.log(max(probe.ttft_share, probe.tpot_share)))) for probe in full]
+            weights = [1 / (0.01 + abs(np.log(max(probe.limit_shares)))) for probe in full]
             self._cache["correction"] = float(np.exp(np.average(logs, weights=weights))) if full else 1.0
         return self._cache["correction"]
 
     def _log_residual(self, probe: _Probe) -> float:
         """Return log of the probe's rate over the simulated rate with an equal share of the limit used."""
-        by_tpot = probe.tpot_share > probe.ttft_share
-        target = max(probe.ttft_share, probe.tpot_share)
+        target = max(probe.limit_shares)
+        tightest = probe.limit_shares.index(target)
 
         def uses_less(qps: float) -> bool:
             """Return whether the simulated probe uses no larger share of the limit at `qps`."""
             shares = limit_shares(self._simulate_like(probe, qps), self._spec.slo)
-            return shares[by_tpot] <= target
+            return shares[tightest] <= target
 
         low, high = (probe.target_qps * (1 + sign * _RESIDUAL_RANGE_FRAC) for sign in (-1, 1))
         return float(np.log(probe.target_qps / _bisect(uses_less, low, high)))

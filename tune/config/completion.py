@@ -44,7 +44,7 @@ def _with_mode(settings: Settings, *, real_time: bool) -> Settings:
 
 def _with_search(settings: Settings) -> Settings:
     """Choose the search method that suits the load where search.name is null."""
-    has_surrogate = settings.load.mode == "capacity" and settings.sweep
+    has_surrogate = settings.load.mode == "capacity" and settings.sweep and not settings.slo.further
     name = settings.search.name or ("surrogate" if has_surrogate else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": name})})
 

@@ -25,6 +25,7 @@ from tune.config.explanations import explain_hydra, explain_validation, setting_
 from tune.config.override_grammar import override_differences, override_value
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
 from tune.errors import ConfigurationError
+from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
@@ -75,7 +76,7 @@ def compose_command_line() -> Composition | None:
         choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
         captured.append((config, choices, overrides, config_dirs))
 
-    _register_sweeps()
+    _register_nodes()
     with _clear_errors():
         capture()
     return _composition(*captured[0]) if captured else None
@@ -88,7 +89,7 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
     or validate.
     """
     _refuse_renamed(renamed_in_overrides(overrides))
-    _register_sweeps()
+    _register_nodes()
     search_path = [f"hydra.searchpath={override_value(list(config_dirs))}"] if config_dirs else []
     with _clear_errors(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
         config = compose("config", [*overrides, *search_path], return_hydra_config=True)
@@ -101,7 +102,10 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
     """Return the overrides that turn the default configuration into `spec` on the cluster of `settings`."""
-    target = spec.model_dump(mode="json") | {"cluster": settings.cluster.model_dump(mode="json")}
+    target = spec.model_dump(mode="json") | {
+        "cluster": settings.cluster.model_dump(mode="json"),
+        "slo": spec.slo.as_settings(),
+    }
     default = _defaults()
     return tuple(line for key in target for line in override_differences(key, default[key], target[key]))
 
@@ -153,8 +157,10 @@ def _refuse_renamed(renamed: Sequence[str]) -> None:
         raise ConfigurationError("\n".join([*renamed, "Nothing was run; use the new names."]))
 
 
-def _register_sweeps() -> None:
-    """Make the shipped sweeps options of the group `sweep`."""
+def _register_nodes() -> None:
+    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold."""
+    limits = {limit.key: None for limit in LIMITS}
+    ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
     for path in _shipped("sweeps").glob("*.yaml"):
         header = path.read_text(encoding="utf-8").splitlines()[0]
         package = header.removeprefix("# @package ") if header.startswith("# @package ") else None
@@ -183,7 +189,8 @@ def _clear_errors() -> Iterator[None]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Return the configuration without overrides, as plain values."""
-    return compose_overrides(()).settings.model_dump(mode="json")
+    settings = compose_overrides(()).settings
+    return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
 
 
 def _known_paths() -> list[str]:

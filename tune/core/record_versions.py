@@ -41,8 +41,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 def _writer(record: dict[str, Any]) -> str | None:
     """Return the version of tune that wrote a record, where the record names it."""
-    provenance = record.get("provenance")
-    origin = provenance if isinstance(provenance, dict) else record
-    versions = origin.get("versions")
-    version = versions.get("tune") if isinstance(versions, dict) else None
-    return f"tune {version}" if version else None
+    for origin in (record, record.get("provenance")):
+        versions = origin.get("versions") if isinstance(origin, dict) else None
+        if isinstance(versions, dict) and versions.get("tune"):
+            return f"tune {versions['tune']}"
+    return None

@@ -1,4 +1,4 @@
-"""Latencies of a request record, and the percentile as LoadGen takes it."""
+"""Compute latencies of a request record, and percentiles as LoadGen takes them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tune.records.requests import RequestLog
 
 @dataclass(frozen=True, eq=False)
 class Latencies:
-    """Of the answered requests, int64 nanoseconds from the scheduled arrival.
+    """Hold the latencies of the answered requests, int64 nanoseconds from the scheduled arrival.
 
-    `ttft_ns` and `latency_ns` have one entry an answered request, `tpot_ns` one an answer of two or more
-    tokens: (latency - TTFT) / (tokens - 1), in whole nanoseconds. Source: LoadGen, loadgen/logging.cc.
+    `ttft_ns` and `latency_ns` have one entry per answered request. `tpot_ns` has one per answer of two or
+    more tokens: (latency - TTFT) / (tokens - 1), in whole nanoseconds. Source: LoadGen, loadgen/logging.cc.
     """
 
     ttft_ns: IntArray
@@ -27,32 +27,32 @@ class Latencies:
 
 
 def answered(log: RequestLog) -> NDArray[np.bool_]:
-    """Which requests got a whole answer: no error, both times known, at least one token; shape (n,)."""
-    answer: NDArray[np.bool_] = (
+    """Return which requests got a whole answer: no error, both times, at least one token; shape (n,)."""
+    is_answered: NDArray[np.bool_] = (
         (log.error == "") & (log.first_token_ns >= 0) & (log.done_ns >= 0) & (log.output_tokens > 0)
     )
-    return answer
+    return is_answered
 
 
-def latencies(log: RequestLog, which: NDArray[np.bool_]) -> Latencies:
-    """Latencies of the requests that `which` selects, shape (n,)."""
-    scheduled, tokens = log.scheduled_ns[which], log.output_tokens[which]
-    ttft, latency = log.first_token_ns[which] - scheduled, log.done_ns[which] - scheduled
+def latencies(log: RequestLog, selected: NDArray[np.bool_]) -> Latencies:
+    """Return the latencies of the requests that `selected`, shape (n,), selects."""
+    scheduled, tokens = log.scheduled_ns[selected], log.output_tokens[selected]
+    ttft, latency = log.first_token_ns[selected] - scheduled, log.done_ns[selected] - scheduled
     several = tokens > 1
     return Latencies(ttft, (latency[several] - ttft[several]) // (tokens[several] - 1), latency)
 
 
 def percentile(ordered: IntArray, share: float) -> int:
-    """The entry at floor(n x share) of n > 0 ascending values, 0 <= share < 1.
+    """Return the entry at floor(n x share) of n > 0 ascending values, 0 <= share < 1.
 
-    Source: LoadGen, loadgen/results.cc. Where n x share is whole it is one entry later than the inverse of
+    Source: LoadGen, loadgen/results.cc. Where n x share is whole, it is one entry later than the inverse of
     the empirical distribution.
     """
     return int(ordered[int(len(ordered) * share)])
 
 
 def percentiles_s(values_ns: IntArray) -> Percentiles | None:
-    """Mean, percentiles and maximum in seconds; None of no values."""
+    """Return mean, percentiles and maximum in seconds, None without values."""
     if not len(values_ns):
         return None
     ordered = np.sort(values_ns)
@@ -62,11 +62,11 @@ def percentiles_s(values_ns: IntArray) -> Percentiles | None:
 
 
 def p99_s(latency: Percentiles | None) -> float | None:
-    """The 99th percentile of a latency, None where it was not measured."""
+    """Return the 99th percentile of a latency, None where it was not measured."""
     return latency.p99 if latency else None
 
 
 def commonest(error: NDArray[np.str_]) -> str:
-    """The most frequent error message of the requests that have one, the alphabet decides ties; or ""."""
+    """Return the most frequent error message, first by alphabet among ties, "" where there is none."""
     counts = Counter(str(text) for text in error[error != ""])
     return min(counts, key=lambda text: (-counts[text], text), default="")

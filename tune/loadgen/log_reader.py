@@ -1,4 +1,4 @@
-"""The figures of a folder of LoadGen logs, whoever wrote them and in whichever version's wording."""
+"""Read the figures of a folder of LoadGen logs, in the wording of any LoadGen version."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS
 from tune.loadgen.summary_log import read_summary
 from tune.spec.base import FrozenModel
+from tune.spec.metrics import LATENCIES
 
 
 class LogLatency(FrozenModel):
-    """One latency of a log, in seconds; None where the log does not say."""
+    """Hold the statistics of one latency of a log, in seconds; None where the log does not state one."""
 
     min: float | None
     mean: float | None
@@ -31,10 +32,11 @@ class LogLatency(FrozenModel):
 
 
 class LoadGenFigures(FrozenModel):
-    """What LoadGen's logs say; None where they do not. `tps` is LoadGen's official output tokens/s.
+    """Hold the figures of LoadGen's logs; None where the logs do not state one.
 
-    `scheduled_tps` divides by the time at which the last query was issued instead of the one of its end. A
-    limit is None too where it was lifted. `errors` counts what LoadGen calls errors.
+    `tps` is LoadGen's official output tokens/s. `scheduled_tps` divides by the time at which the last query
+    was issued instead of the time at which it ended. A limit is also None where it was lifted. `errors`
+    counts what LoadGen calls errors.
     """
 
     loadgen_version: str | None
@@ -80,27 +82,27 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p97": 97.0, "p99": 99.0,
 
 
 def read_logs(folder: Path) -> LoadGenFigures:
-    """Read the detail log in `folder`, or the summary where the detail log is missing or says nothing.
+    """Read the detail log in `folder`, or the summary where the detail log is missing or has no figures.
 
-    Lines that are torn, foreign or unknown are passed over; of a key that comes twice the last one counts.
-    Raises ResumableError when neither log says anything.
+    Lines that are torn, foreign or unknown are skipped. Where a key occurs twice, the last one counts.
+    Raises ResumableError when neither log has figures.
     """
     values: dict[str, Any] = {}
-    found = []
+    states = []
     for name, read in ((DETAIL_LOG, _read_detail), (SUMMARY_LOG, read_summary)):
         text = _text(folder / name)
-        found.append(f"{name} {'is missing' if text is None else f'of {len(text)} characters'}")
+        states.append(f"{name} {'is missing' if text is None else f'of {len(text)} characters'}")
         values = read(text) if text else {}
         if values:
             return _figures(values)
     raise ResumableError(
-        f"{folder}: no figures of LoadGen found ({', '.join(found)}); expected the logs of a run, "
+        f"{folder}: no figures of LoadGen found ({', '.join(states)}); expected the logs of a run, "
         f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them."
     )
 
 
 def log_figures(folder: Path) -> dict[str, Any]:
-    """The figures of a log folder under the names of outcome.json, ready for JSON; None where absent.
+    """Return the figures of a log folder under the names of outcome.json, ready for JSON; None where absent.
 
     Raises ResumableError when the folder holds no readable log.
     """
@@ -108,9 +110,9 @@ def log_figures(folder: Path) -> dict[str, Any]:
     names = {name: name for name in ("target_qps", "completed_qps", "queries", "errors", "loadgen_version")}
     names |= {"loadgen_result": "result", "reason": "invalid_reason", "loadgen_tps": "tps"}
     record = {name: getattr(log, field) for name, field in names.items()}
-    for name in ("ttft_s", "tpot_s", "latency_s"):
-        latency: LogLatency | None = getattr(log, name)
-        record[name] = latency and latency.model_dump(exclude={"min"})
+    for metric in LATENCIES:
+        latency: LogLatency | None = getattr(log, metric.field)
+        record[metric.field] = latency and latency.model_dump(exclude={"min"})
     limits = (("ttft_p99", log.ttft_s, log.ttft_limit_s), ("tpot_p99", log.tpot_s, log.tpot_limit_s))
     record["constraints"] = {
         name: math.log(latency.p99 / limit) if latency and limit and (latency.p99 or 0) > 0 else None  # type: ignore[operator]
@@ -120,6 +122,7 @@ def log_figures(folder: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str | None:
+    """Return the text of a log, None where it is missing; raise ResumableError where it cannot be read."""
     try:
         return path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
@@ -131,6 +134,7 @@ def _text(path: Path) -> str | None:
 
 
 def _read_detail(text: str) -> dict[str, Any]:
+    """Return the values of a detail log by key."""
     values = {}
     for line in text.splitlines():
         if named := _LINE.match(line):
@@ -142,11 +146,14 @@ def _read_detail(text: str) -> dict[str, Any]:
 
 
 def _figures(values: dict[str, Any]) -> LoadGenFigures:
+    """Return the figures of a log whose values are given by key of the detail log."""
+
     def first(read: Callable[[Any], Any], *keys: str) -> Any:
-        """The value of the first key that has a readable one."""
+        """Return the value of the first key that has a readable one."""
         return next((value for key in keys if (value := read(values.get(key))) is not None), None)
 
     def seconds(key: str, per_second: float) -> float | None:
+        """Return a duration in seconds, None where it is absent or stands for a lifted limit."""
         value = _number(values.get(key))
         return None if value is None or value >= LIFTED_LIMIT_NS else value / per_second
 
@@ -181,19 +188,23 @@ def _figures(values: dict[str, Any]) -> LoadGenFigures:
     )
 
 
-def _latency(values: dict[str, Any], of_range: str, of_percentile: str) -> LogLatency | None:
-    def find(pattern: str) -> float | None:
-        wanted = re.compile(pattern)
-        found = (_number(value) for key, value in values.items() if wanted.fullmatch(key))
-        return next((value / 1e9 for value in found if value is not None), None)
+def _latency(values: dict[str, Any], range_form: str, percentile_form: str) -> LogLatency | None:
+    """Return one latency by the forms of its keys, None where the log states nothing of it."""
 
-    figures = {name: find(of_range.format(name)) for name in ("min", "mean", "max")}
+    def find(pattern: str) -> float | None:
+        """Return in seconds the first number whose key matches `pattern`."""
+        wanted = re.compile(pattern)
+        numbers = (_number(value) for key, value in values.items() if wanted.fullmatch(key))
+        return next((value / 1e9 for value in numbers if value is not None), None)
+
+    figures = {name: find(range_form.format(name)) for name in ("min", "mean", "max")}
     for name, share in _PERCENTILES.items():
-        figures[name] = find(of_percentile.format(re.escape(f"{share:.2f}")))
+        figures[name] = find(percentile_form.format(re.escape(f"{share:.2f}")))
     return LogLatency(**figures) if any(value is not None for value in figures.values()) else None
 
 
 def _number(value: Any) -> float | None:
+    """Return a finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -204,20 +215,23 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
+    """Return a whole number, None for anything else."""
     number = _number(value)
     return int(number) if number is not None and number.is_integer() else None
 
 
 def _flag(value: Any) -> bool | None:
+    """Return a truth value in any of LoadGen's spellings, None for anything else."""
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
         str(value).lower()
     )
 
 
 def _unlisted(text: str) -> str:
-    """LoadGen puts a list's points into one line."""
+    """Return `text` without the bullets of a list that LoadGen puts into one line."""
     return " ".join(text.replace(" * ", " ").split())
 
 
 def _string(value: Any) -> str | None:
+    """Return a stripped text, None for anything else."""
     return value.strip() if isinstance(value, str) else None

@@ -1,7 +1,7 @@
-"""LoadGen's summary and detail logs, written from a request record with LoadGen's own rules.
+"""Write LoadGen's summary and detail logs from a request record, by LoadGen's own rules.
 
-Source: loadgen/results.cc, LogSummary and LogDetail, and logs of LoadGen 5.0.25 and 6.0.17. Left out are its
-file hashes, lists of queries and counters of its logger.
+Source: loadgen/results.cc, LogSummary and LogDetail, and logs of LoadGen 5.0.25 and 6.0.17. File
+hashes, lists of queries and counters of its logger are left out.
 """
 
 from __future__ import annotations
@@ -35,17 +35,34 @@ _VERSION = "6.0.17 rules, written by tune"
 def write_logs(folder: Path, log: RequestLog, load: Load, slo: Slo, generated_query_duration_ns: int) -> None:
     """Write mlperf_log_detail.txt and mlperf_log_summary.txt into `folder`.
 
-    `generated_query_duration_ns` is the sum of all gaps that LoadGen draws. Tokens/s is the sum of output
-    tokens over the time until the last-issued query is done; "with LoadGen overhead" it is over the time at
-    which that query was issued: here its scheduled arrival, as nothing delays a simulated LoadGen.
-    Raises ValueError for a record without requests, ConfigurationError when the folder cannot be written.
+    Tokens/s is the sum of output tokens over the time until the query that was issued last is done. "With
+    LoadGen overhead" it is over the time at which that query was issued, here its scheduled arrival, as
+    nothing delays a simulated LoadGen.
+
+    Parameters
+    ----------
+    folder
+        The folder of the probe.
+    log
+        The requests; at least one.
+    load, slo
+        The load that was requested, and its limits.
+    generated_query_duration_ns
+        The sum of all gaps that LoadGen draws.
+
+    Raises
+    ------
+    ValueError
+        For a record without requests.
+    ConfigurationError
+        When the folder cannot be written.
     """
     if not len(log):
         raise ValueError("a record without requests; LoadGen issues at least one")
-    asked = loadgen_settings(load, slo, int(log.scheduled_ns[-1]))
-    samples = loadgen_samples(log, asked)
-    verdict = loadgen_verdict(log, samples, asked)
-    settings = _settings(asked, len(log), generated_query_duration_ns)
+    requested = loadgen_settings(load, slo, int(log.scheduled_ns[-1]))
+    samples = loadgen_samples(log, requested)
+    verdict = loadgen_verdict(log, samples, requested)
+    settings = _settings(requested, len(log), generated_query_duration_ns)
     results = _results(log, samples, verdict)
     end_ms = int((log.scheduled_ns + samples.latency_ns).max()) / 1e6
     lines = [_line(key, value, 0.0) for key, value in settings.items()]
@@ -59,6 +76,7 @@ def write_logs(folder: Path, log: RequestLog, load: Load, slo: Slo, generated_qu
 
 
 def _line(key: str, value: Any, time_ms: float, is_error: bool = False) -> str:
+    """Return one line of the detail log."""
     record = {
         "key": key,
         "value": value,
@@ -70,30 +88,31 @@ def _line(key: str, value: Any, time_ms: float, is_error: bool = False) -> str:
     return PREFIX + json.dumps(record)
 
 
-def _settings(asked: LoadGenSettings, queries: int, generated_query_duration_ns: int) -> dict[str, Any]:
+def _settings(requested: LoadGenSettings, queries: int, generated_query_duration_ns: int) -> dict[str, Any]:
+    """Return the settings of a run by key of the detail log."""
     return {
         "loadgen_version": _VERSION,
         "sut_name": "tune",
         "requested_scenario": "Server",
         "requested_test_mode": "PerformanceOnly",
-        "requested_server_target_qps": asked.target_qps,
+        "requested_server_target_qps": requested.target_qps,
         "requested_use_token_latencies": True,
-        "requested_server_ttft_latency": asked.ttft_limit_ns,
-        "requested_server_tpot_latency": asked.tpot_limit_ns,
+        "requested_server_ttft_latency": requested.ttft_limit_ns,
+        "requested_server_tpot_latency": requested.tpot_limit_ns,
         "effective_scenario": "Server",
         "effective_test_mode": "PerformanceOnly",
         "effective_samples_per_query": 1,
-        "effective_target_qps": asked.target_qps,
+        "effective_target_qps": requested.target_qps,
         "effective_target_latency_percentile": PERCENTILE,
-        "effective_min_duration_ms": asked.min_duration_ms,
+        "effective_min_duration_ms": requested.min_duration_ms,
         "effective_max_duration_ms": 0,
-        "effective_min_query_count": asked.min_queries,
+        "effective_min_query_count": requested.min_queries,
         "effective_max_query_count": 0,
         "effective_qsl_rng_seed": QSL_SEED,
         "effective_sample_index_rng_seed": SAMPLE_INDEX_SEED,
-        "effective_schedule_rng_seed": asked.schedule_seed,
-        "effective_performance_sample_count": asked.samples,
-        "effective_sample_concatenate_permutation": asked.concatenate_permutation,
+        "effective_schedule_rng_seed": requested.schedule_seed,
+        "effective_performance_sample_count": requested.samples,
+        "effective_sample_concatenate_permutation": requested.concatenate_permutation,
         "generated_query_count": queries,
         "generated_samples_per_query": 1,
         "generated_query_duration": generated_query_duration_ns,
@@ -101,6 +120,7 @@ def _settings(asked: LoadGenSettings, queries: int, generated_query_duration_ns:
 
 
 def _results(log: RequestLog, samples: LoadGenSamples, verdict: LoadGenVerdict) -> dict[str, Any]:
+    """Return the results of a run by key of the detail log."""
     scheduled_s = int(log.scheduled_ns[-1]) / 1e9
     done_s = scheduled_s + int(samples.latency_ns[-1]) / 1e9
     tokens = int(samples.tokens.sum())
@@ -129,19 +149,20 @@ def _results(log: RequestLog, samples: LoadGenSamples, verdict: LoadGenVerdict) 
 
 
 def _rate(count: int, duration_s: float) -> float | None:
-    """Six significant digits, as LoadGen prints a double."""
+    """Return a rate to six significant digits, as LoadGen prints a double; None for no duration."""
     return float(f"{count / duration_s:.6g}") if duration_s > 0 else None
 
 
-def _latencies(values_ns: IntArray, of_range: str, of_percentile: str) -> dict[str, int]:
+def _latencies(values_ns: IntArray, range_form: str, percentile_form: str) -> dict[str, int]:
+    """Return the statistics of one latency in ns, by key of the detail log."""
     ordered = np.sort(values_ns)
     figures = {
-        of_range.format("min"): int(ordered[0]),
-        of_range.format("max"): int(ordered[-1]),
-        of_range.format("mean"): int(ordered.sum()) // len(ordered),
+        range_form.format("min"): int(ordered[0]),
+        range_form.format("max"): int(ordered[-1]),
+        range_form.format("mean"): int(ordered.sum()) // len(ordered),
     }
     for share in _SHARES:
-        figures[of_percentile.format(f"{share * 100:.2f}")] = percentile(ordered, share)
+        figures[percentile_form.format(f"{share * 100:.2f}")] = percentile(ordered, share)
     return figures
 
 
@@ -190,11 +211,12 @@ No warnings encountered during test.
 
 
 def _summary(settings: dict[str, Any], results: dict[str, Any], verdict: LoadGenVerdict) -> str:
+    """Return the text of the summary log."""
     advice = "".join(f" * {text}\n" for text in verdict.advice)
     if not verdict.min_queries_met:
         advice += _SEE_DETAIL
     errors = results["num_errors"]
-    words = {key: _words(value) for key, value in (settings | results).items()}
+    texts = {key: _text(value) for key, value in (settings | results).items()}
     return _SUMMARY.format(
         rule="=" * 48,
         recommendations=f"Recommendations:\n{advice}" if verdict.result == "INVALID" else "",
@@ -202,27 +224,29 @@ def _summary(settings: dict[str, Any], results: dict[str, Any], verdict: LoadGen
         tpot_note=verdict.tpot_note,
         latencies="\n".join(_summary_latencies(results)),
         errors=f"{errors} ERRORS encountered. See detailed log." if errors else _NO_ERRORS,
-        **words,
+        **texts,
     )
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
+    """Return a value as the summary log prints it."""
     if isinstance(value, bool):
         return "Yes" if value else "NO"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _summary_latencies(results: dict[str, Any]) -> list[str]:
+    """Return the lines of the summary log that state latencies."""
     lines: list[str] = []
-    for (of_range, of_percentile), word, unit in (
+    for (range_form, percentile_form), label, unit in (
         (_LATENCY, "latency", "latency"),
         (_TTFT, "First Token latency", "first token latency"),
         (_TPOT, "Time per Output Token", "time to output token"),
     ):
         for name in ("min", "max", "mean"):
-            lines.append(f"{name.capitalize()} {word} (ns) : {results[of_range.format(name)]}")
+            lines.append(f"{name.capitalize()} {label} (ns) : {results[range_form.format(name)]}")
         for share in _SHARES:
             text = f"{share * 100:.2f}"
-            lines.append(f"{text} percentile {unit} (ns) : {results[of_percentile.format(text)]}")
+            lines.append(f"{text} percentile {unit} (ns) : {results[percentile_form.format(text)]}")
         lines.append("")
     return lines

@@ -1,4 +1,4 @@
-"""What LoadGen is told of a run: the settings that its real run takes and its log states."""
+"""Translate a load and its SLO into the settings that LoadGen takes and that its log states."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SAMPLE_INDEX_SEED = 14771362308971278857
 """Source: `qsl_rng_seed` and `sample_index_rng_seed` in mlperf.conf of MLPerf Inference v5.1."""
 
 LIFTED_LIMIT_NS = 10**18
-"""What stands in LoadGen's settings where a limit is lifted: 31 years."""
+"""Limit in LoadGen's settings that stands for a lifted one: 31 years."""
 
 
 @dataclass(frozen=True)
 class LoadGenSettings:
-    """Server scenario with token latencies, in LoadGen's own units."""
+    """Hold the settings of a Server scenario with token latencies, in LoadGen's own units."""
 
     target_qps: float
     min_duration_ms: int
@@ -29,11 +29,24 @@ class LoadGenSettings:
 
 
 def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSettings:
-    """The settings that make LoadGen issue the arrivals of `load`, the last one at `last_arrival_ns`.
+    """Return the settings that make LoadGen issue the arrivals of `load`.
 
-    With permutations those are the benchmark's. Without, LoadGen would issue queries until it reaches the
-    minimum duration, so the count is pinned and the duration lowered to the last arrival where that is
-    earlier. Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
+    Without permutations LoadGen issues queries until it reaches the minimum duration. The count is therefore
+    pinned, and the duration is lowered to the last arrival where that is earlier.
+
+    Parameters
+    ----------
+    load
+        The load; with `concatenate_permutation` its settings are the benchmark's.
+    slo
+        The limits; LoadGen knows those on p99 TTFT and p99 TPOT only.
+    last_arrival_ns
+        Arrival of the last request, nanoseconds since the start of the test.
+
+    Returns
+    -------
+    LoadGenSettings
+        A lifted limit is LIFTED_LIMIT_NS. Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
     """
     min_queries, min_duration_ms = load.min_queries, load.min_duration_ms
     if not load.concatenate_permutation:
@@ -51,5 +64,5 @@ def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSetti
 
 
 def limit_ns(limit_s: float | None) -> int:
-    """A limit as LoadGen's settings hold it."""
+    """Return a limit in LoadGen's unit, LIFTED_LIMIT_NS for a lifted one."""
     return LIFTED_LIMIT_NS if limit_s is None else round(limit_s * 1e9)

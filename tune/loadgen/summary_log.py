@@ -1,7 +1,7 @@
-"""LoadGen's summary log, read into the keys of its detail log.
+"""Read LoadGen's summary log into the keys of its detail log.
 
-People read the summary and its wording drifts ("Time to Output Token", "Time per Output Token"): it is read
-only where there is no detail log.
+The summary is written for people and its wording changes between versions ("Time to Output Token", "Time per
+Output Token"). It is read only where there is no detail log.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ERRORS = re.compile(r"^(No|\d+) errors encountered", re.MULTILINE | re.IGNORECA
 
 
 def read_summary(text: str) -> dict[str, str]:
-    """The figures of a summary log, as text under the keys of the detail log; unknown lines are left out."""
+    """Return the figures of a summary log as text, by keys of the detail log, without unknown lines."""
     values = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
@@ -54,6 +54,7 @@ def read_summary(text: str) -> dict[str, str]:
 
 
 def _key(name: str) -> str | None:
+    """Return the detail log's key of a line that the summary calls `name`, None for an unknown line."""
     if not (latency := _LATENCY.fullmatch(name)):
         return _PLAIN.get(name)
     extreme, share, word = latency.groups()
@@ -62,4 +63,5 @@ def _key(name: str) -> str | None:
 
 
 def _kind(word: str) -> str:
+    """Return the key of _STEMS for the words that name a latency."""
     return "first" if word.startswith("first") else word[:4]

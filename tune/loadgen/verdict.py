@@ -1,4 +1,4 @@
-"""LoadGen's verdict on a Server run with token latencies, from the per-request record.
+"""Compute LoadGen's verdict on a Server run with token latencies from the per-request record.
 
 Source of every rule: LoadGen 6.0.17, loadgen/results.cc (EarlyStopping, MinDurationMet, MinQueriesMet,
 PerfConstraintsMet, LogDetail) and loadgen/logging.cc (RecordSampleCompletion).
@@ -17,16 +17,17 @@ from tune.loadgen.run_settings import LIFTED_LIMIT_NS, LoadGenSettings
 from tune.records.requests import RequestLog
 
 FEWEST_TOKENS = 2
-"""Fewer are an error and make a negative time per token. Source: RecordSampleCompletion."""
+"""Fewest tokens of an answer that LoadGen counts; fewer are an error. Source: RecordSampleCompletion."""
 
 _PAST_LIMIT_NS = 1_000_000
+"""How far past a limit a failed request is reported, so that LoadGen counts it as late."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadGenSamples:
-    """What LoadGen recorded: int64 arrays of shape (n,), times in ns; `errors` counts its error messages.
+    """Hold what LoadGen recorded: int64 arrays of shape (n,), times in ns; `errors` counts errors.
 
-    LoadGen books an answer of one token as an error without tokens, as one of none, and gives both a time per
+    LoadGen books an answer of one token or of none as an error without tokens, and gives both a time per
     token of (latency - TTFT) / (0 - 1).
     """
 
@@ -39,9 +40,9 @@ class LoadGenSamples:
 
 @dataclass(frozen=True)
 class LoadGenVerdict:
-    """The four conditions of a VALID run and LoadGen's own notes on them.
+    """Hold the four conditions of a VALID run and LoadGen's own notes on them.
 
-    LoadGen looks at TTFT only when TPOT passed its early stopping: else `ttft_note` is empty.
+    LoadGen examines TTFT only when TPOT passed its early stopping; else `ttft_note` is empty.
     """
 
     perf_constraints_met: bool
@@ -54,6 +55,7 @@ class LoadGenVerdict:
 
     @property
     def result(self) -> str:
+        """Return "VALID" where all four conditions are met, else "INVALID"."""
         met = (
             self.perf_constraints_met
             and self.min_duration_met
@@ -64,33 +66,45 @@ class LoadGenVerdict:
 
 
 def min_report_delay_ns(limit_ns: int) -> int:
-    """How long after its begin LoadGen hears of a failure, at the earliest: just late, at once if lifted.
+    """Return the earliest time after its start, in ns, at which a failed request is reported to LoadGen.
 
-    LoadGen has no word for a failed request. One without a first token is told, once the TTFT limit passed,
-    as an answer without tokens: an error. One that broke off after its first token is told, once the limit of
-    a second token passed, as an answer of two tokens, the fewest that LoadGen takes. So each is late under
-    the limit that it missed, and never a fast success; with that limit lifted, requests.npz alone tells.
+    LoadGen cannot represent a failed request. A request without a first token is reported once its TTFT
+    limit has passed, as an answer without tokens, which is an error. A request that broke off after its
+    first token is reported once the limit of a second token has passed, as an answer of FEWEST_TOKENS tokens.
+    Each is therefore late under the limit that it missed, and never a fast success. Where that limit is
+    lifted, the delay is 0 and only requests.npz shows the failure.
     """
     return 0 if limit_ns >= LIFTED_LIMIT_NS else limit_ns + _PAST_LIMIT_NS
 
 
 def loadgen_samples(log: RequestLog, settings: LoadGenSettings) -> LoadGenSamples:
-    """The record as LoadGen would have kept it. `log` has at least one request.
+    """Return the record as LoadGen would have kept it; `log` has at least one request.
 
-    The record does not say when a request failed: LoadGen is taken to hear of it as soon as it may.
+    The record does not say when a request failed. The failure is assumed to reach LoadGen at the earliest
+    time that `min_report_delay_ns` allows.
     """
     whole, began = answered(log), log.first_token_ns >= 0
     ttft = np.where(began, log.first_token_ns - log.scheduled_ns, min_report_delay_ns(settings.ttft_limit_ns))
     broke_off_ns = np.where(began, min_report_delay_ns(settings.tpot_limit_ns), 0)
     rest = np.where(whole, log.done_ns - log.first_token_ns, broke_off_ns)
-    told = np.where(whole, log.output_tokens, np.where(began, FEWEST_TOKENS, 0))
-    counted = told >= FEWEST_TOKENS
-    tokens = np.where(counted, told, 0)
+    reported = np.where(whole, log.output_tokens, np.where(began, FEWEST_TOKENS, 0))
+    counted = reported >= FEWEST_TOKENS
+    tokens = np.where(counted, reported, 0)
     return LoadGenSamples(ttft + rest, ttft, rest // (tokens - 1), tokens, int((~counted).sum()))
 
 
 def loadgen_verdict(log: RequestLog, samples: LoadGenSamples, settings: LoadGenSettings) -> LoadGenVerdict:
-    """LoadGen's judgement of `samples`."""
+    """Return LoadGen's verdict on a run.
+
+    Parameters
+    ----------
+    log
+        The requests; at least one.
+    samples
+        What LoadGen recorded of them (`loadgen_samples`).
+    settings
+        The settings of the run.
+    """
     n = len(log)
     ttft_limit, tpot_limit = settings.ttft_limit_ns, settings.tpot_limit_ns
     advice = [
@@ -116,6 +130,7 @@ def loadgen_verdict(log: RequestLog, samples: LoadGenSamples, settings: LoadGenS
 
 
 def _early_stopping(values_ns: IntArray, limit: int) -> tuple[bool, str]:
+    """Return whether `values_ns` pass LoadGen's early stopping at `limit`, and LoadGen's note."""
     late, n = int((values_ns > limit).sum()), len(values_ns)
     if holds(late, n):
         return True, " * Run successful."

@@ -8,11 +8,10 @@ from http.client import HTTPException
 
 from tune.deploy.process import Process
 from tune.orchestrator.launcher import NodeAddresses
-from tune.records.scrapes import parse_samples, total
+from tune.records.scrapes import IN_FLIGHT_METRIC, SERVING_ENDPOINT, parse_samples, total
 
-REQUESTS, IN_FLIGHT = "dynamo_component_requests_total", "dynamo_component_inflight_requests"
-ENDPOINT = "generate"
-"""What a worker has taken on and what it holds, of the endpoint that serves requests. Source: Dynamo 1.x,
+REQUESTS = "dynamo_component_requests_total"
+"""Counter of the requests that a worker has received. Source: Dynamo 1.x,
 lib/runtime/src/metrics/prometheus_names.rs."""
 
 _TIMEOUT_S = 5.0
@@ -42,7 +41,7 @@ def requests_in_flight(workers: Sequence[Process], nodes: NodeAddresses) -> floa
 
     Raises OSError, which names the worker that does not answer.
     """
-    return sum(value or 0.0 for value in _ask(workers, nodes, IN_FLIGHT).values())
+    return sum(value or 0.0 for value in _ask(workers, nodes, IN_FLIGHT_METRIC).values())
 
 
 def _ask(workers: Sequence[Process], nodes: NodeAddresses, metric: str) -> Mapping[str, float | None]:
@@ -55,5 +54,5 @@ def _ask(workers: Sequence[Process], nodes: NodeAddresses, metric: str) -> Mappi
             samples = scrape(worker, nodes)
         except OSError as error:
             raise OSError(f"{worker.name} on {nodes.hosts[worker.node_index]}: {error}") from error
-        found[worker.name] = total(samples, metric, dynamo_endpoint=ENDPOINT)
+        found[worker.name] = total(samples, metric, dynamo_endpoint=SERVING_ENDPOINT)
     return found

@@ -1,1 +1,1 @@
-"""Read and write what a study leaves on disk: one module a record."""
+"""Read and write what a study leaves on disk, one module for each record."""

@@ -1,4 +1,4 @@
-"""Read and write `attempt.json`: how one attempt of a trial ended."""
+"""Define `attempt.json`: how long one attempt of a trial held its GPUs, and how it ended."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tune.spec.base import FrozenModel, NonNegativeFloat
 
 
 class Phases(FrozenModel):
-    """What an attempt held its GPUs for. The rest of that time, if any, is its beginning and its end.
+    """Hold the seconds that each phase of an attempt held the GPUs.
 
-    `drain_s`: after the end of each run, until no worker held a request of it. `search_s`: idle, while it was
-    reckoned which rate to ask next.
+    `drain_s` is the time after each run until no worker held one of its requests. `search_s` is idle time in
+    which the next rate was computed. Time beyond the sum is the attempt's start and end.
     """
 
     bring_up_s: NonNegativeFloat = 0.0
@@ -22,11 +22,12 @@ class Phases(FrozenModel):
 
 
 class AttemptRecord(FrozenModel):
-    """`raw/<attempt>/attempt.json`: how long an attempt held its GPUs. The place that ran it writes it last.
+    """Hold `raw/<attempt>/attempt.json`, the last file that the backend writes for an attempt.
 
-    `error` is None when all probes ran; otherwise what broke, and `cause` says what broke: the "configuration" (an
-    engine rejected its configuration, memory ran out) or the "infrastructure" (a node, the network, our own fault).
-    Times are ISO 8601 in UTC. `phases` is None where nobody lived to tell.
+    `held_s` is how long the attempt held its GPUs. `error` is None when all probes ran, else the text of
+    the failure. `cause` is then "configuration" (an engine rejected its settings, memory ran out) or
+    "infrastructure" (a node, the network, a fault of tune). Times are ISO 8601 in UTC. `phases` is None
+    where no process of the attempt lived long enough to record them.
     """
 
     started_at: str

@@ -1,5 +1,8 @@
-"""Several runs on one deployment: `probe_request.json` in the folder of each probe, `capacity.json` beside them, and
-`early_stop.json` where the deployment has a rate to beat."""
+"""Read and write the records of a capacity search, which runs several probes on one deployment.
+
+`probe_request.json` lies in the folder of each probe, `capacity.json` in the folder of the attempt, and
+`early_stop.json` beside it where the deployment has a rate to beat.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from pathlib import Path
 from tune.core.files import read_record, write_text
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
-_ASKED_FILE, _CAPACITY_FILE = "probe_request.json", "capacity.json"
+_PROBE_REQUEST_FILE, _CAPACITY_FILE = "probe_request.json", "capacity.json"
 EARLY_STOP_FILE = "early_stop.json"
 
 
 class ProbeRequest(FrozenModel):
-    """What one probe of several was; `queries` None is the run of full length.
+    """Hold what one probe of a capacity search requested; `queries` is None for the run of full length.
 
-    `stopped`: it was given up when it could hold its SLO no more; its record ends where that was certain.
+    `stopped` says that the probe ended when it could no longer hold its SLO; its record ends where that was
+    certain.
     """
 
     target_qps: PositiveFloat
@@ -24,17 +28,25 @@ class ProbeRequest(FrozenModel):
 
 
 class EarlyStopThreshold(FrozenModel):
-    """What an attempt is for, beyond its trial: to come to `early_stop_qps`, the rate of the best trial before it,
-    or, where `expected`, what others are expected to come to if it comes to no more."""
+    """Hold the rate in queries/s below which an attempt stops early.
+
+    `early_stop_qps` is the capacity of the best trial before the attempt. Where `expected` is True, it is the
+    capacity that other configurations are expected to reach if this one reaches no more.
+    """
 
     early_stop_qps: PositiveFloat
     expected: bool = False
 
 
 class CapacityRecord(FrozenModel):
-    """What the search for the highest rate came to. `prefill_capacity_qps`, `decode_capacity_qps`: what each pool could do were
-    the other no limit. `fitted`: what the forecast believes of the rack, by the name of a figure of the
-    calibration. `censored`: given up as clearly below the rate to beat."""
+    """Hold the result of a capacity search; rates in queries/s.
+
+    `verified_qps` is the highest rate that held in a run of full length, `missed_qps` the lowest above it
+    that missed, `capacity_qps` the estimate of the highest rate that holds. `prefill_capacity_qps` and
+    `decode_capacity_qps` are the pool capacities: what each pool sustains when the other never limits it.
+    `fitted` holds the parameters that the forecast fitted to the probes, by their names in the calibration.
+    `censored` says that the search stopped early, clearly below the rate to beat.
+    """
 
     verified_qps: PositiveFloat | None
     missed_qps: PositiveFloat | None
@@ -46,30 +58,30 @@ class CapacityRecord(FrozenModel):
 
 
 def write_probe_request(probe: Path, record: ProbeRequest) -> None:
-    """Raises ConfigurationError where the folder of the probe cannot be written."""
-    write_text(probe / _ASKED_FILE, record.model_dump_json() + "\n")
+    """Write probe_request.json into the folder `probe`; raise ConfigurationError where that fails."""
+    write_text(probe / _PROBE_REQUEST_FILE, record.model_dump_json() + "\n")
 
 
 def read_probe_request(probe: Path) -> ProbeRequest | None:
-    """None for the one run of its deployment. Raises ResumableError for a torn file."""
-    return read_record(probe / _ASKED_FILE, ProbeRequest)
+    """Return what the probe in `probe` requested, None without a file; raise ResumableError if it is torn."""
+    return read_record(probe / _PROBE_REQUEST_FILE, ProbeRequest)
 
 
 def write_capacity(attempt: Path, record: CapacityRecord) -> None:
-    """Raises ConfigurationError where the folder of the attempt cannot be written."""
+    """Write capacity.json into the folder `attempt`; raise ConfigurationError where that fails."""
     write_text(attempt / _CAPACITY_FILE, record.model_dump_json(indent=1) + "\n")
 
 
 def read_capacity(attempt: Path) -> CapacityRecord | None:
-    """None where no rate was searched for. Raises ResumableError for a torn file."""
+    """Return the result of the search, None where there was none; raise ResumableError for a torn file."""
     return read_record(attempt / _CAPACITY_FILE, CapacityRecord)
 
 
 def write_early_stop(attempt: Path, record: EarlyStopThreshold) -> None:
-    """Raises ConfigurationError where the folder of the attempt cannot be written."""
+    """Write early_stop.json into the folder `attempt`; raise ConfigurationError where that fails."""
     write_text(attempt / EARLY_STOP_FILE, record.model_dump_json() + "\n")
 
 
 def read_early_stop(attempt: Path) -> EarlyStopThreshold | None:
-    """None where there is no rate to beat. Raises ResumableError for a torn file."""
+    """Return the rate to beat, None where there is none; raise ResumableError for a torn file."""
     return read_record(attempt / EARLY_STOP_FILE, EarlyStopThreshold)

@@ -1,4 +1,4 @@
-"""`confirmation.json`: what the best configurations of a study came to when they were measured again."""
+"""Read and write `confirmation.json`: results of the best configurations of a study, measured again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from tune.records.study_record import StudyRecord
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 SUFFIX = ".confirm"
-"""Of the study that holds the repeats: runs/X.confirm for those of X."""
+"""Suffix of the study that holds the repeats: runs/X.confirm holds those of X."""
 
 _FILE = "confirmation.json"
 _ADVICE = "Move the file away and run action=confirm again: no repeat is measured twice."
-_WHERE = ("cluster", "runs_dir", "reports_dir")
+_LOCATION_KEYS = ("cluster", "runs_dir", "reports_dir")
 
 
 class Repeat(FrozenModel):
-    """One new deployment of a configuration. `capacity_qps` is None where it says nothing of the boundary,
-    and 0 where no rate is expected to hold; `verified_qps`: the highest that a run of full length held."""
+    """Hold one new deployment of a configuration.
+
+    `capacity_qps` is None where the deployment gives no estimate, and 0 where no rate is expected to hold.
+    `verified_qps` is the highest rate that held in a run of full length.
+    """
 
     trial_id: str
     shuffle_seed: NonNegativeInt
@@ -33,8 +36,10 @@ class Repeat(FrozenModel):
 
 
 class MeanCapacity(FrozenModel):
-    """The geometric mean of the repeats' boundaries and its two-sided interval; without one where no standard
-    deviation is known."""
+    """Hold the geometric mean of the repeats' capacities and its two-sided interval, in queries/s.
+
+    `low` and `high` are None where no standard deviation is known.
+    """
 
     mean: PositiveFloat
     low: PositiveFloat | None
@@ -42,14 +47,16 @@ class MeanCapacity(FrozenModel):
 
 
 class ConfirmedConfiguration(FrozenModel):
-    """A configuration, by its trial in the study. Figures are None where `reason` says why.
+    """Hold what the repeats of one configuration, named by its trial in the study, show.
 
-    `guaranteed_qps`: with probability `confidence_frac` no configuration's mean boundary lies below its own.
-    `margin_frac`: how far it lies below the mean. `next_deployment_qps`: as `guaranteed_qps`, of the boundary of
-    one more deployment. `slo_held_repeats`: those in which a run of full length held at the stated rate or above.
-    `output_tps_per_gpu`: at the stated rate, with the tokens of an answer that the repeats measured.
-    `tied`: it cannot be told apart from the first; None for the first itself and where nothing can be told.
-    `overrides` run it at the stated rate.
+    Figures are None where `reason` says why. With probability `confidence_frac` the mean capacity of every
+    configuration lies at or above its `guaranteed_qps`; `margin_frac` is how far that rate lies below the
+    mean. `next_deployment_qps` is the rate that the capacity of one more deployment reaches, at that
+    confidence. `slo_held_repeats` counts the repeats in which a run of full length held at the guaranteed
+    rate or above. `output_tps_per_gpu` is at the guaranteed rate, with the tokens per answer that the
+    repeats measured. `tied` says that the data cannot separate the configuration from the first; it is None
+    for the first itself and where nothing can be compared. `overrides` run the configuration at the
+    guaranteed rate.
     """
 
     trial_id: str
@@ -69,11 +76,12 @@ class ConfirmedConfiguration(FrozenModel):
 
 
 class Confirmation(FrozenModel):
-    """`configurations` are best first: by output tokens/s/GPU at the mean boundary, then those without one.
+    """Hold a confirmation; `configurations` are best first, by output tokens/s/GPU at the mean capacity.
 
-    `deployment_sd_frac`: the standard deviation of ln boundary from deployment to deployment, pooled over the
-    configurations on `degrees_of_freedom`; None where no configuration has two. GPU-hours are those of all
-    trials of the study and of all repeats on record.
+    Configurations without a mean capacity come last. `deployment_sd_frac` is the standard deviation of ln
+    capacity between deployments, pooled over the configurations with `degrees_of_freedom`; it is None where
+    no configuration has two repeats. GPU-hours are those of all trials of the study and of all repeats on
+    record.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -89,23 +97,23 @@ class Confirmation(FrozenModel):
 
 
 def repeats_root(study: Path) -> Path:
-    """The folder of the repeats of the study in `study`, beside it."""
+    """Return the folder of the repeats, beside the folder `study`."""
     return study.with_name(study.name + SUFFIX)
 
 
 def write_confirmation(repeats: Path, record: Confirmation) -> Path:
-    """Write it into the folder of the repeats; returns its path. Raises ConfigurationError where that cannot be."""
+    """Write confirmation.json into `repeats`, return its path; raise ConfigurationError where that fails."""
     path = repeats / _FILE
     write_text(path, record.model_dump_json(indent=1, by_alias=True) + "\n")
     return path
 
 
 def read_confirmation(study: Path) -> Confirmation | None:
-    """That of the study in `study`, None where it was not confirmed. Raises ResumableError for a torn file."""
+    """Return the confirmation of `study`, None without one; raise ResumableError for a torn file."""
     return read_record(repeats_root(study) / _FILE, Confirmation, _ADVICE)
 
 
 def confirm_overrides(study: StudyRecord) -> list[str]:
-    """The overrides that confirm a study, with what its own command says of its place."""
-    where = [word for word in study.command if word.startswith(_WHERE)]
-    return ["action=confirm", f"study.name={study.name}", *where]
+    """Return the overrides that confirm a study, with those of its command that name backend and folders."""
+    location = [override for override in study.command if override.startswith(_LOCATION_KEYS)]
+    return ["action=confirm", f"study.name={study.name}", *location]

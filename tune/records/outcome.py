@@ -1,17 +1,19 @@
-"""`outcome.json`: what one trial came to. The field list is interface, schema 2."""
+"""Define `outcome.json`, the record of one trial. Its field list is an interface, schema 2."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
-from tune.spec.base import FrozenModel
+from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
+from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
 
 class Percentiles(FrozenModel):
-    """Of one latency, in seconds, over the answered requests of a probe."""
+    """Hold the statistics of one latency in seconds, over the answered requests of a probe."""
 
     mean: float
     p50: float
@@ -24,11 +26,12 @@ class Percentiles(FrozenModel):
 
 
 class CapacityQps(FrozenModel):
-    """Bracket of the highest rate that holds the SLO, by runs of full length; None where none bounds it.
+    """Hold what is known of a deployment's capacity, in queries/s.
 
-    `estimate`: the rate that should hold in half of all orders of lengths, where it was searched for.
-    `prefill`, `decode`: what each pool could hold were the other no limit. `censored`: the deployment was
-    given up as clearly below the rate `early_stop`, before any of them held.
+    `low` is the verified rate, the highest that held in a run of full length; `high` is the lowest above it
+    that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
+    to hold in half of all shuffles, where a search looked for it. `prefill` and `decode` are the pool
+    capacities. `censored` says that the deployment was stopped early, clearly below the rate `early_stop`.
     """
 
     low: float | None
@@ -40,22 +43,50 @@ class CapacityQps(FrozenModel):
     early_stop: float | None = None
 
 
-class Constraints(FrozenModel):
-    """ln(p99 / budget): at most 0 holds; None where the limit is lifted or nothing was measured."""
+class LoadGenConstraints(SparseModel):
+    """Hold ln(figure / limit) of each limit by its name in tune.spec.metrics; at most 0 holds.
+
+    The two of LoadGen's limits are always present, None where the limit is lifted or nothing was measured.
+    Those of further limits are absent then.
+    """
 
     ttft_p99: float | None
     tpot_p99: float | None
 
+    @property
+    def used(self) -> dict[LatencyLimit, float]:
+        """Return the share of each limit that its figure uses, in the order of LIMITS."""
+        logs = {limit: getattr(self, limit.name, None) for limit in LIMITS}
+        return {limit: math.exp(log) for limit, log in logs.items() if log is not None}
+
+    def worst(self, *latencies: str) -> float | None:
+        """Return the largest constraint on any of `latencies`, of all without names; None without one."""
+        limits = (limit for limit in LIMITS if not latencies or limit.latency.name in latencies)
+        logs = (getattr(self, limit.name, None) for limit in limits)
+        return max((log for log in logs if log is not None), default=None)
+
+
+if TYPE_CHECKING:
+
+    class Constraints(LoadGenConstraints):
+        """Hold ln(figure / limit); further limits are fields by their names in tune.spec.metrics."""
+
+else:
+    Constraints = with_optional_fields(
+        LoadGenConstraints, "Constraints", (limit.name for limit in FURTHER_LIMITS), float
+    )
+
 
 class Breakdown(FrozenModel):
-    """Where time goes (s) and how full the pools are; None where not recorded.
+    """Hold the stages of requests in seconds and the utilisation of the pools; None where not recorded.
 
-    The five stages are means over requests and sum to the mean TTFT; with `tail_` they are means over the
-    slowest first tokens, which make the p99. The front end's parts: `frontend_in_s` of `queue_s`,
-    `frontend_out_s` of `first_step_s`. `tail_prefill_uncontended_s` is the part of `tail_prefill_s` that the
-    prompts would take on idle workers. Pool figures are means over workers and time, with `_most` those of
-    the fullest worker; `decode_slots_frac` is `decode_batch` over the sequences that a worker may hold. Of a
-    live deployment only pool figures are known (tune/analysis/worker_utilisation.py).
+    The five stages are means over requests and sum to the mean TTFT. With the prefix `tail_` they are means
+    over the slowest first tokens, which make the p99. `frontend_in_s` is the frontend's part of `queue_s`,
+    `frontend_out_s` that of `first_step_s`. `tail_prefill_uncontended_s` is the part of `tail_prefill_s`
+    that the prompts would take on idle workers. Pool figures are means over workers and time; with the
+    suffix `_max` they are those of the fullest worker. `decode_slots_frac` is `decode_batch` over the
+    sequences that a worker may hold. A live deployment records pool figures only
+    (tune/analysis/worker_utilisation.py).
     """
 
     queue_s: float | None
@@ -83,7 +114,7 @@ class Breakdown(FrozenModel):
 
 
 class LatencySpread(FrozenModel):
-    """Of one p99 over several orders of prompt lengths, in seconds."""
+    """Hold the spread of one p99 over several shuffles of the prompt lengths, in seconds."""
 
     mean: float
     sd: float
@@ -106,18 +137,18 @@ class ShuffleSpread(FrozenModel):
 BottleneckKind = Literal[
     "prefill", "decode_slots", "decode_kv", "decode_step_time", "kv_transfer", "frontend", "rate", "unknown"
 ]
-"""What keeps a probe from more tokens/s under its SLO; "rate": nothing but the rate that was offered."""
+"""What keeps a probe from more tokens/s under its SLO; "rate" means nothing but the offered rate."""
 
 
 class Recommendation(FrozenModel):
-    """One thing to try, in words and as overrides; without overrides where no setting does it alone."""
+    """Hold one thing to try, in words and as overrides; none where no setting alone does it."""
 
     text: str
     overrides: tuple[str, ...] = ()
 
 
 class Bottleneck(FrozenModel):
-    """What binds, the figures that say so, and what would relieve it."""
+    """Hold what limits a probe, the figures that show it, and what to change."""
 
     kind: BottleneckKind
     evidence: str
@@ -125,10 +156,11 @@ class Bottleneck(FrozenModel):
 
 
 class Probe(FrozenModel):
-    """One LoadGen run on a live deployment. `raw` is its folder, relative to the trial's.
+    """Hold one LoadGen run on a live deployment; `raw` is its folder, relative to the trial's.
 
-    `full`: it was to be the run that the load asks for; others ask a sample of its requests. `stopped`: it
-    was given up when it could hold its SLO no more, and its figures are those of the requests until then.
+    `full` says that the probe was the run of full length; others are short runs of a part of its requests.
+    `stopped` says that it ended when it could no longer hold its SLO; its figures are those of the requests
+    until then.
     """
 
     target_qps: float
@@ -154,7 +186,7 @@ class Probe(FrozenModel):
 
 
 class Attempt(FrozenModel):
-    """One try at a trial; times are ISO 8601 in UTC. `phases` is None where they are not on record."""
+    """Hold one try at a trial; times are ISO 8601 in UTC, `phases` is None where not recorded."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -166,7 +198,7 @@ class Attempt(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """The record of a trial. Absent figures are None; `reason` says why, for people."""
+    """Hold the record of a trial; absent figures are None, and `reason` says why in words."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 

@@ -1,4 +1,4 @@
-"""`posterior.json`: what a study that learns the rack believes of it, written anew after every batch."""
+"""Read and write `posterior.json`: the surrogate's posterior, written anew after every batch of trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Interval(FrozenModel):
-    """A figure that is not known: with 5 % probability it is below `low`, with 5 % above `high`."""
+    """Hold a 90 % interval: with 5 % probability the figure is below `low`, with 5 % above `high`."""
 
     low: float
     median: float
@@ -24,15 +24,16 @@ class Interval(FrozenModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        """Raise ValueError where low, median and high are out of order."""
         if not self.low <= self.median <= self.high:
             raise ValueError(f"low {self.low}, median {self.median} and high {self.high} are out of order")
         return self
 
 
 class ParameterPosterior(FrozenModel):
-    """A figure by which the rack differs from its calibration, as a factor on what that says.
+    """Hold a parameter of the rack as a factor on its value in the calibration.
 
-    `prior`: of a rack that nothing was measured on; `posterior`: after all trials told.
+    `prior` is the interval before any measurement, `posterior` the one after all observed trials.
     """
 
     name: str
@@ -41,7 +42,7 @@ class ParameterPosterior(FrozenModel):
 
 
 class HypothesisPosterior(FrozenModel):
-    """Something that is so or not, such as a slow last decode worker: its probability before and now."""
+    """Hold the prior and posterior probability of a hypothesis, such as a slow last decode worker."""
 
     name: str
     prior_frac: Probability
@@ -49,13 +50,12 @@ class HypothesisPosterior(FrozenModel):
 
 
 class TrialPosterior(FrozenModel):
-    """A measured trial beside what the simulator, as it is believed now, says of its boundary.
+    """Hold a measured trial beside what the simulator predicts of its capacity under the posterior.
 
-    `simulated_qps` is the simulator's own answer over the racks that are believed in, without what was
-    learned of its errors; `expected_capacity_qps` is what with those is expected of it.
-    `standardised_residual`: by how many
-    standard deviations of what was allowed for (the simulator's error and noise) the measurement lies above
-    `simulated_qps`, or below where it is negative.
+    `simulated_qps` is the simulator's capacity over the posterior samples, without the discrepancy.
+    `expected_capacity_qps` is the surrogate's expectation, which includes the discrepancy.
+    `standardised_residual` is by how many standard deviations (of simulator error and noise together) the
+    measurement lies above `simulated_qps`; it is negative below.
     """
 
     trial_id: str
@@ -67,10 +67,11 @@ class TrialPosterior(FrozenModel):
 
 
 class PosteriorSummary(FrozenModel):
-    """`expected_improvement_frac`: how much another trial is expected to raise the best rate, as a share.
+    """Hold the surrogate's posterior after `trials_observed` trials.
 
-    `calibration`: figures of the most probable rack, by the name of a field of the cluster's calibration;
-    what no such field holds (KV cache, all-reduce, a factor a TP) is in `parameters` alone.
+    `expected_improvement_frac` is by which share another trial is expected to raise the best rate.
+    `calibration` holds the most probable parameters by their field names in the cluster's calibration. Those
+    without such a field (KV cache, all-reduce, a factor for each TP) are in `parameters` alone.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")
@@ -83,19 +84,19 @@ class PosteriorSummary(FrozenModel):
 
     @property
     def expected_over_measured(self) -> dict[str, float]:
-        """By trial_id, of boundaries."""
+        """Return the expected over the measured capacity of each trial, by trial_id."""
         return {
-            one.trial_id: one.expected_capacity_qps / one.measured_qps
-            for one in self.trials
-            if one.expected_capacity_qps and one.measured_qps
+            trial.trial_id: trial.expected_capacity_qps / trial.measured_qps
+            for trial in self.trials
+            if trial.expected_capacity_qps and trial.measured_qps
         }
 
 
-def write_posterior(study: Path, belief: PosteriorSummary) -> None:
-    """Raises ConfigurationError where the study's folder cannot be written."""
-    write_text(study / _FILE, belief.model_dump_json(indent=1, by_alias=True) + "\n")
+def write_posterior(study: Path, summary: PosteriorSummary) -> None:
+    """Write posterior.json into the folder `study`; raise ConfigurationError where that fails."""
+    write_text(study / _FILE, summary.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def read_posterior(study: Path) -> PosteriorSummary | None:
-    """None for a study whose search learns no rack. Raises ResumableError for a torn file."""
+    """Return the posterior of a study, None without a surrogate; raise ResumableError for a torn file."""
     return read_record(study / _FILE, PosteriorSummary)

@@ -1,4 +1,4 @@
-"""`proposals.jsonl`: every point that was proposed, one JSON object a line, in order."""
+"""Read and append `proposals.jsonl`: every proposed point in order, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from tune.spec.space import Value
 
 
 class Proposal(FrozenModel):
-    """`params` are raw: what the sampler said, before it is bound to a configuration. `expected_capacity_qps`: the
-    boundary that a search which learns the rack expected when it proposed them; `early_stop_below_qps`: if it
-    came to less, another configuration was expected to do better, 0 if at no rate."""
+    """Hold one proposed point; `params` are the sampler's raw values, before they are bound.
+
+    `expected_capacity_qps` is the capacity that the surrogate expected when it proposed the point, None for
+    other searches. Below `early_stop_below_qps` another configuration was expected to do better; it is 0
+    where no rate is low enough for that.
+    """
 
     number: NonNegativeInt
     params: dict[str, Value]
@@ -27,10 +30,11 @@ class Proposal(FrozenModel):
 
 
 def read_proposals(path: Path) -> tuple[Proposal, ...]:
-    """Every proposal in `path`, () where there is no file.
+    """Return every proposal in `path`, () where there is no file.
 
-    The last line may lack its end: a killed study was writing it. It counts if it is whole and is left out
-    otherwise. Raises ResumableError, with the line's number, for any other line that is no proposal.
+    The last line may lack its end, because a killed study was writing it. It counts if it is whole and is
+    left out otherwise. Raises ResumableError, with the line's number, for any other line that is no
+    proposal.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -47,15 +51,15 @@ def read_proposals(path: Path) -> tuple[Proposal, ...]:
         except ValidationError as error:
             if number < len(lines):
                 raise ResumableError(
-                    f"{path}, line {number}: not a proposal ({first_validation_error(error)}); expected an object with "
-                    "number, params, source and trial_id. Repair the line or move the file away: the study "
-                    "then proposes anew and reuses every outcome on record."
+                    f"{path}, line {number}: not a proposal ({first_validation_error(error)}); "
+                    "expected an object with number, params, source and trial_id. Repair the line or move "
+                    "the file away: the study then proposes anew and reuses every outcome on record."
                 ) from error
     return tuple(proposals)
 
 
 def append_proposal(path: Path, proposal: Proposal) -> None:
-    """Add one line to `path`, after removing a last line that a kill tore off.
+    """Append one line to `path`, after removing a last line that a kill tore off.
 
     Raises ConfigurationError when the file cannot be written.
     """
@@ -73,6 +77,7 @@ def append_proposal(path: Path, proposal: Proposal) -> None:
 
 
 def _is_proposal(line: bytes) -> bool:
+    """Return whether `line` is a whole proposal."""
     try:
         Proposal.model_validate_json(line)
     except ValidationError:

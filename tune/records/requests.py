@@ -1,4 +1,4 @@
-"""`requests.npz`: what happened to every request of one probe, one array a fact."""
+"""Read and write `requests.npz`: what happened to every request of one probe, one array per fact."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tune.errors import ResumableError
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """Where the time of each request went; int64 nanoseconds on the clock of `RequestLog`, shape (n,).
+    """Hold when each request entered its stages: int64 nanoseconds on the clock of `RequestLog`, shape (n,).
 
-    `prefill_queued_ns`: when the front end had passed the request on; `first_made_ns`: when the decode worker
-    had made its first token, before the front end passed that on. None where not recorded.
+    `prefill_queued_ns` is when the frontend had passed the request on. `first_made_ns` is when the decode
+    worker had made its first token, before the frontend passed that on. Both are None where not recorded.
     """
 
     prefill_start_ns: IntArray
@@ -34,7 +34,7 @@ class Stages:
 
 @dataclass(frozen=True, eq=False)
 class PoolUse:
-    """How full each worker was between the first arrival and the last: one figure a worker."""
+    """Hold how full each worker was between the first arrival and the last, one figure per worker."""
 
     prefill_busy_frac: FloatArray
     decode_batch_mean: FloatArray
@@ -43,11 +43,11 @@ class PoolUse:
 
 @dataclass(frozen=True, eq=False)
 class RequestLog:
-    """Per-request record in order of arrival; all arrays have shape (n,).
+    """Hold the requests of a run in order of arrival; all arrays have shape (n,).
 
-    Times are int64 nanoseconds since the start of the test, -1 where the event never came. `error` is an
+    Times are int64 nanoseconds since the start of the test, -1 where the event never occurred. `error` is an
     empty string for an answered request. Workers are numbered within their pool, -1 where unknown.
-    `began_at_s`: the start of the test in seconds since the epoch, None where no clock told.
+    `began_at_s` is the start of the test in seconds since the epoch, None where no clock recorded it.
     """
 
     scheduled_ns: IntArray
@@ -63,16 +63,17 @@ class RequestLog:
     began_at_s: float | None = None
 
     def __len__(self) -> int:
+        """Return the number of requests."""
         return len(self.scheduled_ns)
 
 
-_APART = ("stages", "pools", "began_at_s")
-"""What of a record is not one figure a request."""
+_NOT_PER_REQUEST = ("stages", "pools", "began_at_s")
+"""Fields of RequestLog that do not hold one figure per request."""
 
 
 def write_requests(path: Path, log: RequestLog) -> None:
-    """Write `log` to `path` (an .npz archive), through a temporary name. Raises ConfigurationError if that fails."""
-    arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in _APART}
+    """Write `log` atomically to the .npz archive `path`; raise ConfigurationError where that fails."""
+    arrays = {f.name: getattr(log, f.name) for f in fields(log) if f.name not in _NOT_PER_REQUEST}
     arrays["error"] = _narrow(log.error)
     if log.began_at_s is not None:
         arrays["began_at_s"] = log.began_at_s
@@ -86,19 +87,19 @@ def write_requests(path: Path, log: RequestLog) -> None:
 
 
 def read_requests(path: Path) -> RequestLog:
-    """Read what `write_requests` wrote. Raises ResumableError when it is missing, torn or incomplete."""
+    """Read an archive of `write_requests`; raise ResumableError for a missing, torn or incomplete one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         log = RequestLog(
-            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in _APART},
+            **{f.name: arrays[f.name] for f in fields(RequestLog) if f.name not in _NOT_PER_REQUEST},
             stages=_part(Stages, arrays),
             pools=_part(PoolUse, arrays),
             began_at_s=float(arrays["began_at_s"]) if "began_at_s" in arrays else None,
         )
     except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise ResumableError(_unreadable(path, str(error))) from error
-    per_request = [getattr(log, f.name) for f in fields(log) if f.name not in _APART]
+    per_request = [getattr(log, f.name) for f in fields(log) if f.name not in _NOT_PER_REQUEST]
     per_request += [getattr(log.stages, f.name) for f in fields(Stages)] if log.stages else []
     if any(array is not None and array.shape != (len(log),) for array in per_request):
         raise ResumableError(_unreadable(path, "its arrays differ in length"))
@@ -109,12 +110,13 @@ Part = TypeVar("Part", Stages, PoolUse)
 
 
 def _part(kind: type[Part], arrays: Mapping[str, Any]) -> Part | None:
-    """The arrays of `kind`, None where its first is absent; those with a default may be absent alone."""
+    """Return the arrays of `kind`, None where its first is absent; those with a default may be absent."""
     names = [f.name for f in fields(kind) if f.default is MISSING or f.name in arrays]
     return kind(**{name: arrays[name] for name in names}) if names[0] in arrays else None
 
 
 def _unreadable(path: Path, found: str) -> str:
+    """Return the message for an archive that cannot be read."""
     return (
         f"{path}: not a readable request record ({found}); expected the .npz that a probe writes. "
         "Run the trial again with rerun=true."
@@ -122,12 +124,9 @@ def _unreadable(path: Path, found: str) -> str:
 
 
 def _narrow(texts: NDArray[np.str_]) -> NDArray[np.str_]:
-    """`texts` no wider than the longest of them: NumPy pads every text of an array to one width."""
+    """Return `texts` no wider than the longest of them: NumPy pads all texts of an array to one width."""
     width = int(np.strings.str_len(texts).max(initial=1))
     return texts.astype(f"<U{width}")
-
-
-_NOT_BY_REQUEST = ("stages", "pools", "began_at_s")
 
 
 def first_requests(log: RequestLog, queries: int) -> RequestLog:
@@ -140,5 +139,6 @@ def first_requests(log: RequestLog, queries: int) -> RequestLog:
 
 
 def _first(record: RequestLog | Stages, queries: int) -> dict[str, Any]:
-    arrays = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _NOT_BY_REQUEST}
+    """Return the first `queries` entries of each array of `record`, by field name."""
+    arrays = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _NOT_PER_REQUEST}
     return {name: None if array is None else array[:queries] for name, array in arrays.items()}

@@ -1,8 +1,8 @@
-"""`metrics.jsonl`: what frontend and workers said of themselves in a probe, one line a scrape of a process.
+"""Read and write `metrics.jsonl`: the metrics of frontend and workers during a probe, one line per scrape.
 
-What is scraped is in Prometheus' text exposition format. A line holds `new`, the names of samples that the
+The scraped text is in Prometheus' text exposition format. A line holds `new`, the names of samples that the
 process had not shown before, numbered from 0 in order of appearance, and `changed`, {number: value} of those
-that differ from its scrape before: so all counters of a rack fit some megabytes for a long run.
+that differ from the previous scrape. In this form all counters of a rack take a few megabytes for a long run.
 """
 
 from __future__ import annotations
@@ -19,15 +19,22 @@ from tune.errors import ResumableError
 
 METRICS_FILE = "metrics.jsonl"
 
+IN_FLIGHT_METRIC, SERVING_ENDPOINT = "dynamo_component_inflight_requests", "generate"
+"""Gauge of the requests that a worker has received and not yet answered to the end, and the endpoint that
+serves requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
+
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?\s+(\S+)(?:\s+-?\d+)?$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 """Source: Prometheus, Exposition formats, text-based format."""
 
 
 def parse_samples(text: str) -> dict[str, float]:
-    """Value by `name{labels}`, as written. Left out are comments, what is no sample, NaN, infinities and the
-    buckets of histograms, whose sums and counts stay."""
-    found = {}
+    """Return the value of each sample by `name{labels}`, as written in `text`.
+
+    Comments, lines that are no samples, NaN, infinities and the buckets of histograms are left out; the
+    sums and counts of histograms stay.
+    """
+    samples = {}
     for line in text.splitlines():
         sample = _SAMPLE.match(line)
         if sample is None or sample[1].endswith("_bucket"):
@@ -38,12 +45,12 @@ def parse_samples(text: str) -> dict[str, float]:
         except ValueError:
             continue
         if math.isfinite(number):
-            found[name + labels] = number
-    return found
+            samples[name + labels] = number
+    return samples
 
 
 def total(samples: Mapping[str, float], name: str, **labels: str) -> float | None:
-    """Sum of the samples of `name` that carry all of `labels`; None where there is none."""
+    """Return the sum of the samples of `name` that carry all of `labels`, None where there is none."""
     values = []
     for key, value in samples.items():
         bare, brace, rest = key.partition("{")
@@ -54,14 +61,14 @@ def total(samples: Mapping[str, float], name: str, **labels: str) -> float | Non
 
 @dataclass
 class MetricsWriter:
-    """Appends scrapes to `file`; times are seconds since the epoch."""
+    """Append scrapes to `file`; times are seconds since the epoch."""
 
     file: TextIO
     _numbers: dict[str, dict[str, int]] = field(default_factory=dict)
     _last: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def write(self, process: str, at_s: float, samples: Mapping[str, float]) -> None:
-        """Add what changed of the samples of `process`."""
+        """Write the samples of `process` that are new or changed since its last scrape."""
         numbers, last = self._numbers.setdefault(process, {}), self._last.setdefault(process, {})
         new = [name for name in samples if name not in numbers]
         numbers |= {name: len(numbers) + index for index, name in enumerate(new)}
@@ -70,17 +77,18 @@ class MetricsWriter:
         self._line({"at_s": round(at_s, 3), "process": process, "new": new, "changed": changed})
 
     def write_missed(self, process: str, at_s: float, why: str) -> None:
-        """Note that `process` did not answer."""
+        """Write that `process` did not answer."""
         self._line({"at_s": round(at_s, 3), "process": process, "missed": why})
 
     def _line(self, line: dict[str, object]) -> None:
+        """Write one line and flush it, so that a kill loses none before it."""
         self.file.write(json.dumps(line, separators=(",", ":")) + "\n")
         self.file.flush()
 
 
 @dataclass(frozen=True)
 class Scrape:
-    """All samples of `process` at `at_s`, seconds since the epoch; without any where it did not answer."""
+    """Hold all samples of `process` at `at_s`, seconds since the epoch; none where it did not answer."""
 
     process: str
     at_s: float
@@ -88,7 +96,7 @@ class Scrape:
 
 
 def read_metrics(path: Path) -> list[Scrape]:
-    """Every scrape in order of writing; a last line that a kill tore off is left out.
+    """Return every scrape in order of writing, without a last line that a kill tore off.
 
     Raises ResumableError where the file is missing or another line is torn.
     """
@@ -103,17 +111,18 @@ def read_metrics(path: Path) -> list[Scrape]:
 
 
 def _scrapes(lines: list[dict[str, Any]]) -> list[Scrape]:
+    """Return the scrapes of parsed lines, each with all samples that its process has shown so far."""
     names: dict[str, list[str]] = {}
     state: dict[str, dict[str, float]] = {}
-    found = []
+    scrapes = []
     for line in lines:
         process, at_s = line["process"], line["at_s"]
         if "missed" in line:
-            found.append(Scrape(process, at_s, {}))
+            scrapes.append(Scrape(process, at_s, {}))
             continue
         known = names.setdefault(process, [])
         known += line["new"]
         changed = {known[int(number)]: value for number, value in line["changed"].items()}
         state[process] = state.get(process, {}) | changed
-        found.append(Scrape(process, at_s, state[process]))
-    return found
+        scrapes.append(Scrape(process, at_s, state[process]))
+    return scrapes

@@ -1,4 +1,4 @@
-"""`study.json`: the question a study answers, pinned when it starts."""
+"""Define `study.json`: the question that a study answers, pinned when it starts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from tune.spec.space import Dimension, Search
 
 
 class StudyRecord(FrozenModel):
-    """`base_hash`: the configuration before a point is bound; `cluster_hash`: settings that change results.
-    `base` holds both as plain values, so that a difference can be named.
+    """Hold what identifies a study: its question, backend, space, search, seeds, budget and versions.
 
-    `command` holds the Hydra overrides that started the study: the same command resumes it. `space` is empty
-    for a single trial. `versions` names what ran it; a difference there is no conflict.
+    `base_hash` is that of the configuration before a point is bound, `cluster_hash` that of the cluster
+    settings that change results. `base` holds both as plain values, so that a message can name a
+    difference. `command` holds the Hydra overrides that started the study; repeating them resumes it.
+    `space` is empty for a single trial. `versions` names the software that ran the study; a difference
+    there is no conflict.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")

@@ -11,7 +11,7 @@ from tune.records.outcome import Bottleneck, Outcome, Percentiles, Recommendatio
 from tune.records.posterior_summary import PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search, probe_lines
 from tune.report.confirmation_text import (
@@ -55,6 +55,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         f"TPOT      {_latency(outcome.tpot_s, in_ms=True)}{_limit(outcome.tpot_s, slo.tpot_p99_s, True)}",
         f"latency   {_latency(outcome.latency_s, in_ms=False)}",
     ]
+    lines += [f"limit     {line}" for line in further_limits.figure_lines(slo, outcome)]
     lines += [
         f"LoadGen   {probe.loadgen_result}"
         + (f", {format_figure(probe.loadgen_tps, 5)} tokens/s by its own count" if probe.loadgen_tps else "")

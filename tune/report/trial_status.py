@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -59,13 +58,12 @@ def baseline_trial(study: StudyRecord, outcomes: Sequence[Outcome]) -> Outcome |
 
 
 def limit_shares(outcome: Outcome | Probe) -> dict[str, float]:
-    """Return the share of each latency limit that the 99th percentile uses, by the limit's name.
+    """Return the share of each latency limit that its statistic uses, by the limit's label.
 
     A limit that is lifted is absent.
     Source: `constraints` of outcome.json is ln(p99 / limit).
     """
-    logs = {"p99 TTFT": outcome.constraints.ttft_p99, "p99 TPOT": outcome.constraints.tpot_p99}
-    return {name: math.exp(log) for name, log in logs.items() if log is not None}
+    return {limit.label: share for limit, share in outcome.constraints.used.items()}
 
 
 def tightest_limit(outcome: Outcome) -> tuple[str, float] | None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from tune.spec.base import (
+    FrozenModel,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SparseModel,
+    with_optional_fields,
+)
+from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
 MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
@@ -69,15 +78,14 @@ class Dataset(FrozenModel):
 class Load(FrozenModel):
     """LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
 
-    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws lengths and
-    their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to whole
-    passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s` bounds the
-    time from sending a request to its first token, `response_timeout_s` the time from sending it to its last.
-    `api`: prompts go to OpenAI's completions as token ids, or to its chat completions as text, around which
-    the server puts the model's template.
-    `mode`: one run at `target_qps`, or several on one deployment for the highest rate that holds the SLO,
-    found to `resolution` of it, beginning near `target_qps`; none outside of `rate_range_qps` (lowest, highest)
-    is asked.
+    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws lengths
+    and their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to
+    whole passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s`
+    bounds the time from sending a request to its first token, `response_timeout_s` the time from sending it
+    to its last. `api`: prompts go to OpenAI's completions as token ids, or to its chat completions as text,
+    around which the server puts the model's template. `mode`: one run at `target_qps`, or several on one
+    deployment for the highest rate that holds the SLO, found to `resolution` of it, beginning near
+    `target_qps`; none outside of `rate_range_qps` (lowest, highest) is asked.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
@@ -139,8 +147,36 @@ class Load(FrozenModel):
         return math.ceil(wanted / self.dataset.samples) * self.dataset.samples
 
 
-class Slo(FrozenModel):
-    """Limits on 99th percentiles; None lifts one. Source: MLPerf Inference rules, mlperf.conf."""
+class LoadGenSlo(SparseModel):
+    """Hold the limits of the SLO in seconds; None lifts one.
+
+    LoadGen judges `ttft_p99_s` and `tpot_p99_s`, which are always present. Source: MLPerf Inference rules,
+    mlperf.conf. Every other limit of tune.spec.metrics.LIMITS is judged by tune.
+    """
 
     ttft_p99_s: PositiveFloat | None
     tpot_p99_s: PositiveFloat | None
+
+    @property
+    def limits(self) -> tuple[tuple[LatencyLimit, float], ...]:
+        """Return every limit that is not lifted, with its value in seconds, in the order of LIMITS."""
+        values = ((limit, getattr(self, limit.key, None)) for limit in LIMITS)
+        return tuple((limit, limit_s) for limit, limit_s in values if limit_s is not None)
+
+    @property
+    def further(self) -> tuple[LatencyLimit, ...]:
+        """Return the limits that are set and that LoadGen does not know."""
+        return tuple(limit for limit, _ in self.limits if limit in FURTHER_LIMITS)
+
+    def as_settings(self) -> dict[str, float | None]:
+        """Return every setting of `slo`, None for a lifted limit."""
+        return {limit.key: getattr(self, limit.key, None) for limit in LIMITS}
+
+
+if TYPE_CHECKING:
+
+    class Slo(LoadGenSlo):
+        """Hold the limits of the SLO; further limits are fields by their keys in tune.spec.metrics."""
+
+else:
+    Slo = with_optional_fields(LoadGenSlo, "Slo", (limit.key for limit in FURTHER_LIMITS), PositiveFloat)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from tune.core.binomial_test import min_queries
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.engine_rules import check_engine
 from tune.spec.findings import Finding
+from tune.spec.metrics import STATISTICS
 from tune.spec.mock_rules import check_mocked
 from tune.spec.slurm_time import duration_s
 from tune.spec.split import Role, place_workers
@@ -18,9 +20,8 @@ MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
 """Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
 
-MIN_QUERIES_FOR_P99 = 459
-"""Source: LoadGen's early stopping (loadgen/early_stopping.cc): with fewer queries even none over the limit
-does not show, at 99 % confidence, that 99 % of all are under it."""
+_MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
+"""Highest quantile that a limit may be on."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
 _ARGS = "TensorRT-LLM, llm_args.py"
@@ -274,13 +275,14 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             "the rules hold buffers and sequence lengths against the longest prompt",
             "tune/spec/load.py",
         )
-    if queries < MIN_QUERIES_FOR_P99:
+    needed = min_queries(_MAX_SHARE)
+    if queries < needed:
         searched = spec.load.mode == "capacity"
         yield Finding(
             "error" if searched else "warning",
             "load.min_queries",
             f"{queries} queries (load.target_qps x load.min_duration_s, load.min_queries)",
-            f"at least {MIN_QUERIES_FOR_P99}" + (", or load.mode=fixed" if searched else ""),
+            f"at least {needed}" + (", or load.mode=fixed" if searched else ""),
             "fewer queries cannot show that the 99th percentile holds: such a run has no verdict",
             "LoadGen, early stopping",
         )

@@ -19,7 +19,10 @@ _SEED_STRIDE = 1_000_003
 """Distance between the sampler seeds of two studies whose seeds differ by 1; above any trial number."""
 
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
-"""Names of the constraints of every trial, in order: samplers match them by position."""
+"""Names of the constraints of every trial, in order: samplers match them by position.
+
+The second is the worst constraint on TTFT, the third the worst on TPOT and end-to-end latency.
+"""
 
 
 class OptunaProposer:
@@ -69,7 +72,7 @@ class OptunaProposer:
             self._study.tell(trial, state=TrialState.FAIL)
             return
         censored = outcome.capacity_qps.censored
-        constraints = (outcome.constraints.ttft_p99, outcome.constraints.tpot_p99)
+        constraints = (outcome.constraints.worst("ttft"), outcome.constraints.worst("tpot", "latency"))
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
         unexplained = not (outcome.feasible or censored) and max(misses) <= 0
         for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):

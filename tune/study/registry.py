@@ -13,6 +13,7 @@ from tune.study.grid_proposer import GridProposer
 from tune.study.optuna_proposer import OptunaProposer
 from tune.study.proposer import Proposer
 from tune.study.surrogate_proposer import SurrogateProposer
+from tune.surrogate.modelled_limits import require_modelled
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _check_first_point(problem: SearchProblem) -> None:
 
 
 def _check_candidates(problem: SearchProblem) -> None:
-    """List the candidates, without a surrogate of them."""
+    """Check the limits and list the candidates, without a surrogate of them."""
+    require_modelled(problem.settings.slo)
     candidates(problem.settings.trial_spec, problem.sweep, problem.seed)
 
 

@@ -224,7 +224,7 @@ class TrialRunner:
         if capacity is None:
             return judge(request.spec, probes, **identity)
         threshold = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(request.spec, probes, found=capacity, unbeaten=threshold, **identity)
+        outcome = judge(request.spec, probes, search=capacity, early_stop=threshold, **identity)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
 

@@ -16,6 +16,7 @@ from tune.report.figures.search_history import search_history
 from tune.report.figures.space_map import space_map
 from tune.report.figures.style import TPS, Figure, empty_figure
 from tune.report.figures.trade_off import trade_off
+from tune.report.further_limits import trade_off_figures
 from tune.report.trial_status import baseline_trial, trial_status
 
 
@@ -34,6 +35,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
         *curves,
         trade_off(study, valid, "ttft"),
         trade_off(study, valid, "tpot"),
+        *trade_off_figures(study.slo, valid),
         *([rate_sweep(study, valid)] if is_rate_sweep(study) else []),
         search_history(rows, valid),
         *([] if is_rate_sweep(study) else [space_map(study, valid)]),

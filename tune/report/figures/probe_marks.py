@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from tune.loadgen.latencies import p99_s
 from tune.records.outcome import LatencySpread, Outcome, Probe
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import ProbeStatus, probe_length, probe_status
 from tune.report.figures.style import FEASIBLE, QUIET, VIOLATED
 from tune.report.trial_status import limit_shares
@@ -113,6 +113,7 @@ def _hover(outcome: Outcome, index: int, slo: Slo) -> str:
         f"{probe.target_qps:.4g} queries/s, {formatting.format_figure(probe.completed_qps, 4)} completed; "
         f"{probe.queries:,} queries",
         *_latency_lines(probe, slo),
+        *further_limits.figure_lines(slo, probe),
     ]
     if probe.spread:
         lines.append(f"SLO held in {probe.spread.slo_held} of {probe.spread.shuffles} shuffles")

@@ -11,7 +11,7 @@ from tune.loadgen.latencies import p99_s
 from tune.records.confirmation import SUFFIX, Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
 from tune.report.confirmation_text import confirm_command, confirmation_note
 from tune.report.sections.tiles import Tile, answer_tiles
@@ -152,7 +152,7 @@ def _latencies(study: StudyRecord, outcome: Outcome) -> str:
     text += f", p99 TPOT {formatting.milliseconds(p99_s(outcome.tpot_s))}"
     if study.slo.tpot_p99_s is not None:
         text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
-    return text
+    return text + further_limits.figure_phrases(study.slo, outcome)
 
 
 def _capacity_note(top: Outcome) -> list[str]:

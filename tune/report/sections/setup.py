@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
@@ -31,7 +31,7 @@ def describe_limits(slo: Slo) -> str:
     tpot = (
         "p99 TPOT without limit" if slo.tpot_p99_s is None else f"p99 TPOT within {slo.tpot_p99_s * 1e3:g} ms"
     )
-    return f"{ttft}, {tpot}"
+    return f"{ttft}, {tpot}{further_limits.limit_phrases(slo)}"
 
 
 def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

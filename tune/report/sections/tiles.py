@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tune.loadgen.latencies import p99_s
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import is_capacity_search
 from tune.report.trial_status import baseline_trial, limit_shares
 from tune.report.verdict_robustness import sd_over_shuffles
@@ -54,6 +54,7 @@ def answer_tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) 
             + sd_over_shuffles(spread.tpot_p99_s if spread else None, formatting.milliseconds),
             shares.get("p99 TPOT"),
         ),
+        *(Tile(*facts) for facts in further_limits.tile_facts(study.slo, top)),
         _rate_tile(top),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from tune.loadgen.latencies import p99_s
 from tune.records.outcome import Bottleneck, Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.study_record import StudyRecord
-from tune.report import formatting
+from tune.report import formatting, further_limits
 from tune.report.capacity_text import (
     describe_capacity,
     describe_cost,
@@ -47,6 +47,7 @@ def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping
         "percentiles": [name.replace("p99_9", "p99.9") for name in PERCENTILES],
         "stages": STAGES,
         "limits": {"ttft_s": study.slo.ttft_p99_s, "tpot_s": study.slo.tpot_p99_s},
+        **further_limits.table_columns(study.slo),
         "command": formatting.COMMAND,
         "fields": list(rows[0]) if rows else [],
         "rows": [list(row.values()) for row in rows],

@@ -40,6 +40,10 @@ const COLUMNS = [
   { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
   { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true, tip: (t) => spreadText(t, TTFT, 1, "s") },
   { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true, tip: (t) => spreadText(t, TPOT, 1e3, "ms") },
+  ...(DATA.further_limits || []).map((c) => ({
+    title: c.title.replaceAll(" ", "\u00a0"), unit: c.unit, value: (t) => (t[c.field] ? t[c.field][c.statistic] * c.scale : null),
+    show: (v) => digits(v, 3), limit: c.limit, measured: true,
+  })),
   ...(TRIALS.some((t) => t.spread) ? [{
     title: "SLO\u00a0held", unit: "shuffles", best: "highest", value: (t) => (t.spread ? t.spread[1] / t.spread[0] : null), show: (v, t) => heldText(t) || dash, measured: true,
     tip: (t) => (t.spread ? `the SLO holds in ${heldText(t)} shuffles (orders of the dataset's lengths)` : "measured with one shuffle only: not near a limit, or not repeated"),

@@ -1,0 +1,240 @@
+"""Every consumer of the registry of metrics, walked over all limits that it declares."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.request_logs import make_log, spec
+from support.synthetic_study import measured as synthetic_trial
+from support.synthetic_study import study
+
+from tune.analysis.measure import measure
+from tune.analysis.ranking import frame, rank, write_ranking
+from tune.analysis.shuffles import near_a_limit
+from tune.analysis.slo import mean_bound, values_of
+from tune.capacity.futility import find_futility
+from tune.capacity.simulator_forecast import SimulatorForecast
+from tune.config import compose_overrides, trial_overrides
+from tune.core.binomial_test import max_late
+from tune.errors import ConfigurationError
+from tune.loadgen.latencies import answered, latencies
+from tune.loadgen.log_writer import write_logs
+from tune.loadgen.run_settings import loadgen_settings
+from tune.records.outcome import Constraints, Outcome, Percentiles, Probe
+from tune.records.requests import write_requests
+from tune.report.page import write_report
+from tune.report.terminal import render_outcome
+from tune.sim.simulator import simulate
+from tune.spec.load import Slo
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, LOADGEN_LIMITS, RATES, STATISTICS
+from tune.study.optuna_proposer import OptunaProposer
+from tune.surrogate.modelled_limits import MODELLED_LIMITS, require_modelled
+
+LOG = make_log(1000)
+SHORT = ("load.min_duration_s=30.0", "load.concatenate_permutation=false")
+LIFTED = ("slo.ttft_p99_s=null", "slo.tpot_p99_s=null")
+EVERY = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.key)
+FURTHER = pytest.mark.parametrize("limit", FURTHER_LIMITS, ids=lambda limit: limit.key)
+
+
+def limited(limit, limit_s) -> Slo:
+    return Slo.model_validate({"ttft_p99_s": None, "tpot_p99_s": None, limit.key: limit_s})
+
+
+def probe_under(folder, limit, limit_s):
+    trial = spec(*SHORT).model_copy(update={"slo": limited(limit, limit_s)})
+    write_requests(folder / "requests.npz", LOG)
+    write_logs(folder, LOG, trial.load, trial.slo, int(LOG.scheduled_ns[-1]))
+    return measure(folder, trial, "raw/1/probe-1")
+
+
+def value_s(limit, probe) -> float:
+    return getattr(getattr(probe, f"{limit.latency.name}_s"), limit.statistic.name)
+
+
+def trial_under(limit, share) -> tuple[Outcome, Slo]:
+    """Return a trial that uses `share` of a limit, and its SLO."""
+    plain = synthetic_trial(0)
+    slo = Slo(ttft_p99_s=4.5, tpot_p99_s=0.08).model_copy(update={limit.key: value_s(limit, plain) / share})
+    constraints = plain.constraints.model_copy(update={limit.name: math.log(share)})
+    return plain.model_copy(update={"constraints": constraints}), slo
+
+
+def test_registry_names_are_unique_and_statistics_are_recorded():
+    assert len({limit.key for limit in LIMITS}) == len(LATENCIES) * len(STATISTICS)
+    assert {limit.key for limit in LIMITS} > set(LOADGEN_LIMITS)
+    for statistic in STATISTICS:
+        assert statistic.name in Percentiles.model_fields
+        assert statistic.share is None or 0 < statistic.share <= 0.99
+    for latency in LATENCIES:
+        assert f"{latency.name}_s" in Outcome.model_fields
+        assert all((latency.title, latency.formula, latency.source, latency.unit, latency.direction))
+    for rate in RATES:
+        assert {rate.name} <= Outcome.model_fields.keys() & Probe.model_fields.keys()
+        assert all((rate.label, rate.formula, rate.source, rate.unit, rate.direction))
+
+
+@EVERY
+def test_limit_is_a_setting_that_null_lifts(limit):
+    one = compose_overrides([f"slo.{limit.key}=7.5"]).settings
+    assert getattr(one.slo, limit.key) == 7.5
+    assert (limit, 7.5) in one.slo.limits
+    assert compose_overrides(trial_overrides(one.trial_spec, one)).settings.trial_spec == one.trial_spec
+    lifted = compose_overrides([f"slo.{limit.key}=null"]).settings
+    assert limit not in dict(lifted.slo.limits)
+    with pytest.raises(ConfigurationError, match=f"slo.{limit.key}: found -1"):
+        compose_overrides([f"slo.{limit.key}=-1"])
+
+
+@FURTHER
+def test_lifted_further_limit_is_absent_from_records(limit):
+    slo = Slo(ttft_p99_s=4.5, tpot_p99_s=None)
+    assert slo.model_dump() == {"ttft_p99_s": 4.5, "tpot_p99_s": None}
+    assert limit.name not in Constraints(ttft_p99=0.1, tpot_p99=None).model_dump()
+    assert Slo.model_validate_json(limited(limit, 2.0).model_dump_json()) == limited(limit, 2.0)
+
+
+def test_loadgen_knows_its_own_limits_only():
+    trial = spec(*SHORT)
+    further = Slo.model_validate(trial.slo.model_dump() | {limit.key: 1e-3 for limit in FURTHER_LIMITS})
+    last_ns = int(LOG.scheduled_ns[-1])
+    assert loadgen_settings(trial.load, further, last_ns) == loadgen_settings(trial.load, trial.slo, last_ns)
+
+
+@EVERY
+def test_probe_is_judged_by_the_limit(limit, tmp_path):
+    loose, tight = (probe_under(tmp_path, limit, limit_s) for limit_s in (1e4, 1e-4))
+    assert (loose.valid, loose.feasible, loose.reason) == (True, True, None)
+    assert (tight.valid, tight.feasible) == (True, False)
+    assert limit.latency.label in tight.reason
+    assert limit.statistic.name in tight.reason
+    assert getattr(tight.constraints, limit.name) == math.log(value_s(limit, tight) / 1e-4)
+    assert list(tight.constraints.used) == [limit]
+
+
+@EVERY
+def test_bottleneck_evidence_names_the_limit(limit, tmp_path):
+    loose = probe_under(tmp_path, limit, 1e4)
+    probe = probe_under(tmp_path, limit, value_s(limit, loose) / 0.9)
+    assert probe.bottleneck.evidence.startswith(f"{limit.label} uses 90 % of its limit")
+    assert near_a_limit(LOG, limited(limit, value_s(limit, loose) / 0.9))
+    assert not near_a_limit(LOG, limited(limit, 1e4))
+
+
+@EVERY
+def test_run_that_cannot_hold_the_limit_is_futile(limit):
+    assert find_futility(LOG, limited(limit, 1e-4), len(LOG)).queries < len(LOG)
+    assert find_futility(LOG, limited(limit, 1e4), len(LOG)) is None
+
+
+def least_limit_s(limit, log) -> float:
+    """Return the lowest value of a limit that a run holds."""
+    values_ns = np.sort(values_of(latencies(log, answered(log)), limit))
+    share = limit.statistic.share
+    held_ns = mean_bound(values_ns).upper_ns if share is None else values_ns[-1 - max_late(len(log), share)]
+    return float(held_ns) / 1e9
+
+
+@pytest.mark.slow
+@EVERY
+def test_forecast_finds_the_highest_rate_within_the_limit(limit):
+    """A limit of twice the least one that a quiet run holds admits a higher rate than one of 1.4 times."""
+    trial = spec("load.min_queries=1200", "load.min_duration_s=10", "load.concatenate_permutation=false")
+    calibration = compose_overrides([]).settings.cluster.calibration
+    log = simulate(trial.model_copy(update={"load": trial.load.at(2.0)}), calibration)
+    quiet_s = least_limit_s(limit, log)
+    rates = []
+    for factor in (1.4, 2.0):
+        under = trial.model_copy(update={"slo": limited(limit, factor * quiet_s)})
+        forecast = SimulatorForecast(under, calibration)
+        rates.append(forecast.full_run_qps())
+        assert forecast.holds_pooled(0.7 * rates[-1])
+        assert not forecast.holds_pooled(3.0 * rates[-1])
+    assert 2.0 < rates[0] < rates[1]
+
+
+@EVERY
+def test_ranking_orders_by_the_limit(limit, tmp_path):
+    trials = [trial_under(limit, share)[0] for share in (1.5, 1.2)]
+    trials = [
+        trial.model_copy(update={"feasible": False, "number": number, "trial_id": f"t{number}"})
+        for number, trial in enumerate(trials)
+    ]
+    rows = rank(trials)
+    assert [row["number"] for row in rows] == [1, 0]
+    assert rows[0][limit.key] == value_s(limit, trials[1])
+    assert frame(trials)[f"{limit.name}_constraint"].tolist() == pytest.approx([math.log(1.5), math.log(1.2)])
+    write_ranking(tmp_path, rows)
+    assert limit.key in (tmp_path / "ranking.csv").read_text().splitlines()[0].split(",")
+
+
+@EVERY
+def test_optuna_receives_a_missed_limit(limit):
+    settings = compose_overrides(["+sweep=pd_split", "search=tpe"]).settings
+    proposer = OptunaProposer(settings.sweep.space, settings.search, 0)
+    proposer.suggest(0)
+    trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False})
+    proposer.observe(0, trial)
+    constraints = proposer._study.trials[0].constraints
+    assert max(constraints.values()) == pytest.approx(math.log(1.3))
+
+
+@EVERY
+def test_report_shows_the_limit_everywhere(limit, tmp_path):
+    trial, slo = trial_under(limit, 0.9)
+    question = study(slo=slo)
+    page = write_report(tmp_path, question, [trial]).read_text(encoding="utf-8")
+    assert f"{limit.label} within {limit.show(getattr(slo, limit.key))}" in page
+    assert f"What does throughput cost in {limit.label}?" in page
+    assert f'<p class="label">{limit.label}</p>' in page
+    text = render_outcome(trial, slo, question)
+    if limit in FURTHER_LIMITS:
+        assert f"limit     {limit.label} " in text
+        data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+        (column,) = data["further_limits"]
+        assert (column["title"], column["field"]) == (limit.label, f"{limit.latency.name}_s")
+        assert list(Percentiles.model_fields)[column["statistic"]] == limit.statistic.name
+    else:
+        assert ", 90% used" in text
+
+
+@EVERY
+def test_surrogate_models_a_limit_or_refuses_it(limit):
+    if limit.key in MODELLED_LIMITS:
+        require_modelled(limited(limit, 1.0))
+    else:
+        with pytest.raises(ConfigurationError, match=f"found surrogate with a limit on slo.{limit.key}"):
+            require_modelled(limited(limit, 1.0))
+
+
+def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
+    words = ["+sweep=pd_split", "load.mode=capacity"]
+    assert compose_overrides(words).settings.search.name == "surrogate"
+    assert compose_overrides([*words, "slo.tpot_mean_s=0.05"]).settings.search.name == "tpe"
+
+
+_ONE_MORE = """
+import sys
+from tune.spec import metrics
+metrics.STATISTICS += (metrics.Statistic("p97", 0.97, "as the others"),)
+added = tuple(metrics.LatencyLimit(latency, metrics.STATISTICS[-1]) for latency in metrics.LATENCIES)
+metrics.LIMITS += added
+metrics.FURTHER_LIMITS += added
+from tune.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_one_more_statistic_needs_no_other_line(tmp_path: Path) -> None:
+    """A row added to the table before anything else is imported reaches settings, verdict and report."""
+    words = ["slo.ttft_p97_s=0.5", f"runs_dir={tmp_path / 'runs'}", f"reports_dir={tmp_path / 'reports'}"]
+    command = [sys.executable, "-c", _ONE_MORE, *words]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "limit     p97 TTFT" in run.stdout
+    assert "for its p97 to hold" in run.stdout
