@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 from support.fake_deployment import Trial
 from support.slurm_trials import small, stubbed
+from tune.engines.dynamo_mocker.plan_tables import render_plan
 
 from tune.analysis.measure import REQUESTS_FILE, measure
 from tune.analysis.shuffles import read_shuffles
@@ -24,7 +25,6 @@ from tune.backends.simulated_probes import EXTRA_SHUFFLES
 from tune.backends.slurm.backend import SlurmBackend
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json, write_plan
-from tune.engines.dynamo_mocker.plan_tables import render_plan
 from tune.records.folders import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.records.outcome import Probe
 from tune.records.requests import read_requests

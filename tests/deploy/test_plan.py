@@ -17,10 +17,10 @@ import tune.deploy
 from tune.client.client_settings import read_client_settings
 from tune.deploy.job_script import sbatch_options
 from tune.deploy.plan import CALIBRATION_FILE, LaunchPlan, render, write_plan
-from tune.deploy.process import PLACEHOLDERS, Process, bind_text
-from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest, read_manifest
 from tune.deploy.processes import client_of
 from tune.errors import ConfigurationError, ResumableError
+from tune.manifest.process import PLACEHOLDERS, Process, bind_text
+from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest, read_manifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 

@@ -5,8 +5,8 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune.deploy.process import PLACEHOLDERS, bind_text
 from tune.deploy.shell import environment_text, quote_all, with_env
+from tune.manifest.process import PLACEHOLDERS, bind_text
 
 BOUND = {
     "HEAD_NODE": "gb 01",

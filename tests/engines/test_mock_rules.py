@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tune.spec.mock_rules import check_mocked
 
 from tune.spec.findings import Severity
-from tune.spec.mock_rules import check_mocked
 from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 

@@ -8,11 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tune.spec.engine_extra import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
 
 from tune.engines import engine_keys, engine_yaml
 from tune.errors import ConfigurationError
 from tune.spec.engine import CudaGraphConfig, Engine
-from tune.spec.engine_extra import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from support.fake_deployment import MARK, SERVERS, Trial, finish, processes_with, wait_for
 
-from tune.deploy.process_manifest import MANIFEST_FILE
 from tune.errors import ResumableError
+from tune.manifest.process_manifest import MANIFEST_FILE
 from tune.orchestrator.slurm.allocation_loop import iter_queue
 from tune.orchestrator.slurm.work_queue import (
     attempt_hosts,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.scraper import Scraper
 from tune.orchestrator.worker_metrics import request_counts, requests_in_flight

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import ResolvedProcess
 from tune.orchestrator.slurm.srun import step_command, step_environment
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json
-from tune.deploy.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
-from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest
+from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
+from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tune.analysis.breakdown import TAIL_FRAC, decode_slots
 from tune.analysis.recommendations import BottleneckContext, recommend
 from tune.analysis.shuffles import NEAR_FRAC
+from tune.engines.kv_capacity import decode_batch_that_kv_holds
 from tune.records.outcome import Bottleneck, BottleneckKind, Breakdown, Constraints
-from tune.spec.memory import decode_batch_that_kv_holds
 from tune.spec.trial import TrialSpec
 
 SATURATED_FRAC = 0.97
@@ -128,12 +128,12 @@ def _of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) -> Bott
 def _step(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
     """TPOT is the step time, unless sequences are paused, as MAX_UTILIZATION does when the cache is full."""
     full = use is not None and (use.kv_used_frac_most or 0.0) >= FULL_FRAC
-    paused = full and spec.decode.capacity_policy == "MAX_UTILIZATION"
+    paused = full and spec.decode.batching == "evict_newest"
     return "decode_kv" if paused else "decode_step_time"
 
 
 def _kv_batch(spec: TrialSpec) -> int:
-    return decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    return decode_batch_that_kv_holds(spec)
 
 
 def _slots_or_kv(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:

@@ -26,7 +26,7 @@ def breakdown(log: RequestLog, good: NDArray[np.bool_], decode: Engine) -> Break
 
 def decode_slots(engine: Engine) -> int:
     """Sequences that one decode worker may hold at once: a step makes one token for each."""
-    return min(engine.max_batch_size, engine.max_num_tokens)
+    return min(engine.max_sequences, engine.token_budget)
 
 
 def no_stages() -> dict[str, float | None]:

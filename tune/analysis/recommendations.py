@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tune.analysis.breakdown import decode_slots
+from tune.engines.base import Remedy
+from tune.engines.kv_capacity import decode_batch_that_kv_holds
+from tune.engines.registry import engine_of
 from tune.records.outcome import BottleneckKind, Breakdown, Recommendation
-from tune.spec.memory import decode_batch_that_kv_holds
 from tune.spec.split import Role, Split, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -66,69 +68,46 @@ def _rate(qps: float, words: str) -> Recommendation:
 
 
 def _for_prefill(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    engine, longest = spec.prefill, spec.load.dataset.longest_prompt_tokens
+    engine = engine_of(spec)
     if bound.stage == "prefill":
-        yield Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)")
+        yield from engine.recommend(spec, Remedy("larger_worker", "prefill"))
         return
     if spec.stack.router_mode == "random":
         yield Recommendation(text="prompts dealt round-robin", overrides=("stack.router_mode=round-robin",))
     yield from _one_more(spec, bound, "prefill")
-    if engine.enable_chunked_prefill and engine.max_num_tokens < longest:
-        larger = 2 * engine.max_num_tokens
-        yield Recommendation(
-            text="larger chunks, as every step reads the weights again",
-            overrides=(f"prefill.max_num_tokens={larger}",),
-        )
+    yield from engine.recommend(spec, Remedy("larger_chunks", "prefill"))
 
 
 def _for_slots(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
     slots = decode_slots(spec.decode)
-    kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    kv_batch = decode_batch_that_kv_holds(spec)
     yield from _for_any_batch(spec, bound)
     wider = min(kv_batch, int(slots * BATCH_STEP))
     if wider > slots and bound.used.get("TPOT", 0.0) < ROOM_FRAC:
-        yield _wider(spec, wider)
+        yield from engine_of(spec).recommend(spec, Remedy("wider_batch", batch=wider))
     yield from _one_more(spec, bound, "decode")
 
 
 def _for_kv(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    cache = spec.decode.kv_cache_config
     yield from _for_any_batch(spec, bound)
     yield from _one_more(spec, bound, "decode")
-    if cache.free_gpu_memory_fraction < ROOM_FRAC:
-        yield Recommendation(
-            text="more of the memory for the decode KV cache",
-            overrides=(f"decode.kv_cache_config.free_gpu_memory_fraction={ROOM_FRAC:g}",),
-        )
-    if cache.dtype != "fp8":
-        yield Recommendation(
-            text="an fp8 KV cache in both pools",
-            overrides=("prefill.kv_cache_config.dtype=fp8", "decode.kv_cache_config.dtype=fp8"),
-        )
-    if spec.decode.capacity_policy == "MAX_UTILIZATION":
-        yield Recommendation(text="a smaller decode.max_batch_size, so that no sequence is paused")
+    yield from engine_of(spec).recommend(spec, Remedy("more_kv_cache"))
 
 
 def _for_step(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
     yield from _for_any_batch(spec, bound)
     yield from _one_more(spec, bound, "decode")
-    yield Recommendation(text="more GPUs a decode worker (decode.tensor_parallel_size)")
+    yield from engine_of(spec).recommend(spec, Remedy("larger_worker", "decode"))
 
 
 def _for_any_batch(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
     """What keeps a batch smaller or its steps longer than they need be."""
-    if spec.decode.capacity_policy == "STATIC_BATCH":
-        yield Recommendation(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
     batch = bound.breakdown.decode_batch_most if bound.breakdown else None
-    sizes = spec.decode.graph_batch_sizes
-    if batch is not None and (not sizes or batch > max(sizes)):
-        yield Recommendation(text=f"CUDA graphs for decode batches up to {batch:.0f}")
+    yield from engine_of(spec).recommend(spec, Remedy("fuller_batches", batch=batch))
 
 
 def _for_transfer(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
-    yield Recommendation(
-        text="a faster way between the pools: the cache transceiver's backend, the network it uses"
-    )
+    yield from engine_of(spec).recommend(spec, Remedy("faster_transfers"))
 
 
 def _for_frontend(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
@@ -137,18 +116,6 @@ def _for_frontend(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recomme
 
 def _for_unknown(spec: TrialSpec, bound: BottleneckContext) -> Iterator[Recommendation]:
     yield Recommendation(text="workers that record when prefill, transfer and decode begin and end")
-
-
-def _wider(spec: TrialSpec, batch: int) -> Recommendation:
-    """Up to `batch` sequences a decode worker, with a CUDA graph for it where there are graphs."""
-    overrides = [f"decode.max_batch_size={batch}"]
-    if spec.decode.max_num_tokens < batch:
-        overrides.append(f"decode.max_num_tokens={batch}")
-    if spec.decode.graph_batch_sizes:
-        sizes = [size for size in spec.decode.graph_batch_sizes if size < batch]
-        listed = ",".join(str(size) for size in [*sizes, batch])
-        overrides.append(f"decode.cuda_graph_config.batch_sizes=[{listed}]")
-    return Recommendation(text="a wider decode batch", overrides=tuple(overrides))
 
 
 def _one_more(spec: TrialSpec, bound: BottleneckContext, role: Role) -> Iterator[Recommendation]:
@@ -195,6 +162,6 @@ def _has_room(spec: TrialSpec, bound: BottleneckContext, role: Role, load: float
         return True
     if role == "decode":
         return use.prefill_utilisation is None or use.prefill_utilisation * load <= ROOM_FRAC
-    kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    kv_batch = decode_batch_that_kv_holds(spec)
     held = min(decode_slots(spec.decode), kv_batch)
     return use.decode_batch is None or use.decode_batch * load <= ROOM_FRAC * held

@@ -10,20 +10,14 @@ import numpy as np
 
 from tune.analysis.breakdown import no_stages, pool_figures
 from tune.core.arrays import FloatArray
+from tune.engines.base import EngineAdapter
+from tune.engines.registry import engine_of
+from tune.manifest.engine_signals import WorkerCounter
 from tune.records.outcome import Breakdown
 from tune.records.requests import PoolUse, RequestLog
 from tune.records.scrapes import METRICS_FILE, Scrape, read_metrics, total
-from tune.spec.engine import Engine
 from tune.spec.split import Role
-
-_IN_FLIGHT, _ENDPOINT = "dynamo_component_inflight_requests", "generate"
-"""Requests that a worker has received and not yet answered to the end. Source: Dynamo 1.x,
-lib/runtime/src/metrics/prometheus_names.rs."""
-
-_RUNNING = ("trtllm:num_requests_running", "vllm:num_requests_running")
-_KV_USED = ("trtllm:kv_cache_usage_perc", "vllm:kv_cache_usage_perc")
-"""An engine's own gauges, the latter a fraction despite its name. Source: mock engines of Dynamo 1.6.1, whose
-prefill workers tell none; vLLM, docs/design/metrics.md."""
+from tune.spec.trial import TrialSpec
 
 FEWEST_SCRAPES = 400
 """So many glances at a worker tell its busy share to 2.5 % (sd) at worst: sqrt(p (1 - p) / n) at p = 1/2. The
@@ -44,7 +38,7 @@ class _Gauge:
         return float(np.trapezoid(np.interp(at_s, self.at_s, self.values), at_s) / (end_s - begin_s))
 
 
-def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdown | None:
+def scraped_breakdown(folder: Path, log: RequestLog, spec: TrialSpec) -> Breakdown | None:
     """Pool figures from the metrics beside requests.npz, None where there are none or `log` has no epoch.
 
     Between the first arrival and the last. A prefill worker counts as busy while it holds a request: waiting,
@@ -58,8 +52,8 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
     if log.began_at_s is None or span_s <= 0 or not path.exists():
         return None
     begin_s, scrapes = log.began_at_s, read_metrics(path)
-    pools, glances = _pools(scrapes, begin_s, begin_s + span_s)
-    figures = pool_figures(pools, decode)
+    pools, glances = _pools(scrapes, engine_of(spec), begin_s, begin_s + span_s)
+    figures = pool_figures(pools, spec.decode)
     if all(value is None for value in figures.values()):
         return None
     if glances < FEWEST_SCRAPES:
@@ -67,13 +61,18 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
     return Breakdown(**no_stages(), **figures)
 
 
-def _pools(scrapes: Sequence[Scrape], begin_s: float, end_s: float) -> tuple[PoolUse, int]:
+def _pools(
+    scrapes: Sequence[Scrape], engine: EngineAdapter, begin_s: float, end_s: float
+) -> tuple[PoolUse, int]:
     """The pools from `begin_s` to `end_s`, and the fewest scrapes of a prefill worker in that time."""
-    held = [_in_flight(of_worker) for of_worker in _workers(scrapes, "prefill")]
+    in_flight, gauges = engine.signals.in_flight, engine.gauges
+    held = [_in_flight(of_worker, in_flight) for of_worker in _workers(scrapes, "prefill")]
     decode = _workers(scrapes, "decode")
     busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in held]
-    batch = [_engine_gauge(of_worker, _RUNNING) or _in_flight(of_worker) for of_worker in decode]
-    kv_used = [_engine_gauge(of_worker, _KV_USED) for of_worker in decode]
+    batch = [
+        _engine_gauge(of_worker, gauges.running) or _in_flight(of_worker, in_flight) for of_worker in decode
+    ]
+    kv_used = [_engine_gauge(of_worker, gauges.kv_used) for of_worker in decode]
     glances = [
         int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum()) for gauge in held if gauge is not None
     ]
@@ -92,8 +91,8 @@ def _workers(scrapes: Sequence[Scrape], role: Role) -> list[list[Scrape]]:
     return list(found.values())
 
 
-def _in_flight(of_worker: Sequence[Scrape]) -> _Gauge | None:
-    return _gauge(of_worker, _IN_FLIGHT, dynamo_endpoint=_ENDPOINT)
+def _in_flight(of_worker: Sequence[Scrape], counter: WorkerCounter) -> _Gauge | None:
+    return _gauge(of_worker, counter.name, **counter.labels)
 
 
 def _engine_gauge(of_worker: Sequence[Scrape], names: Sequence[str]) -> _Gauge | None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from tune.cli.confirm_command import confirm
 from tune.cli.recorded_commands import cancel, logs, recorded_study, repeat_command, status, study_root
 from tune.config import Composition, compose_command_line, trial_overrides
+from tune.engines.check import check, check_local, check_simulated
 from tune.errors import ConfigurationError, NegativeResult, ResumableError, TuneError
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.local_rules import check_local
-from tune.spec.rules import check, check_cluster, check_simulated
+from tune.spec.rules import check_cluster, check_timed_weights
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def _run_study(composition: Composition) -> None:
 
 
 def _plan(composition: Composition) -> None:
-    from tune.deploy.plan import write_plan
-    from tune.engines.dynamo_mocker.plan_tables import render_plan
+    from tune.deploy.plan import render, write_plan
     from tune.records.folders import StudyFolder
 
     settings = composition.settings
@@ -124,7 +123,7 @@ def _plan(composition: Composition) -> None:
     _require_runnable(settings)
     folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
-    plan = render_plan(spec, settings.cluster)
+    plan = render(spec, settings.cluster)
     write_plan(plan, folder.plan)
     for process in plan.processes:
         gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"
@@ -254,7 +253,16 @@ def _check(settings: Settings) -> tuple[Finding, ...]:
         "local": partial(check_local, spec),
         "slurm": partial(check_cluster, settings.cluster),
     }[settings.cluster.kind]
-    return (*check(spec), *backend())
+    forecast = settings.cluster.kind != "sim" and _begins_with_simulator(settings) is not None
+    unique = dict.fromkeys((*check(spec), *backend(), *(check_timed_weights(spec) if forecast else ())))
+    return tuple(unique)
+
+
+def _begins_with_simulator(settings: Settings) -> str | None:
+    """Return the setting for which the simulator forecasts what is then measured; None where it does not."""
+    if settings.sweep and settings.search.name == "surrogate":
+        return "search=surrogate"
+    return "load.mode=capacity" if settings.load.mode == "capacity" else None
 
 
 def _require_runnable(settings: Settings) -> None:
@@ -274,9 +282,7 @@ def _place(settings: Settings, processes: int) -> Backend:
             f"study.once: found true with cluster={settings.cluster.kind}, whose trials end with this "
             "process; expected cluster=slurm, whose jobs go on."
         )
-    begins_with_it = "load.mode=capacity" if settings.load.mode == "capacity" else None
-    if settings.sweep and settings.search.name == "surrogate":
-        begins_with_it = "search=surrogate"
+    begins_with_it = _begins_with_simulator(settings)
     if begins_with_it and settings.cluster.calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none with cluster={settings.cluster.kind}; expected one with "

@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Literal
 
-from tune.deploy.process import PLAN_DIR, SCRATCH_DIR
 from tune.deploy.shell import reject_line_break
 from tune.errors import ConfigurationError
+from tune.manifest.process import PLAN_DIR, SCRATCH_DIR
 from tune.spec.cluster import ClusterFacts
 
 Options = dict[str, str | int | Literal[True]]
@@ -92,15 +92,18 @@ def _directive(name: str, value: str | int | Literal[True]) -> str:
     return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
 
 
-def container_options(facts: ClusterFacts, *, mocked: bool) -> tuple[str, ...]:
-    """pyxis options of a step that runs in the image and sees the plan and the mounts; none without image."""
-    return tuple(_container(facts, mocked))
+def container_options(facts: ClusterFacts, *, mounts_scratch: bool) -> tuple[str, ...]:
+    """Return pyxis' options of a step that runs in the image and sees the plan and the mounts.
+
+    They are empty without an image. With `mounts_scratch` the step sees SCRATCH_DIR too.
+    """
+    return tuple(_container(facts, mounts_scratch))
 
 
-def _container(facts: ClusterFacts, mocked: bool) -> Iterator[str]:
+def _container(facts: ClusterFacts, mounts_scratch: bool) -> Iterator[str]:
     if facts.container_image is None:
         return
-    own = [f"{PLAN_DIR}:{PLAN_DIR}", *[f"{SCRATCH_DIR}:{SCRATCH_DIR}"] * mocked]
+    own = [f"{PLAN_DIR}:{PLAN_DIR}", *[f"{SCRATCH_DIR}:{SCRATCH_DIR}"] * mounts_scratch]
     yield f"--container-image={facts.container_image}"
     yield f"--container-mounts={','.join([*own, *facts.container_mounts])}"
     if facts.container_workdir is not None:

@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from tune.deploy.process import PLACEHOLDERS, Process
 from tune.errors import ConfigurationError
+from tune.manifest.process import PLACEHOLDERS, Process
 
 _SPLIT = re.compile("(" + "|".join(re.escape(placeholder) for placeholder in PLACEHOLDERS) + ")")
 

@@ -13,7 +13,7 @@ from tune.client.endpoint import Endpoint
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
 from tune.client.sse_response import StreamedResponse
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
@@ -98,7 +98,9 @@ def wait_until_drained(deployment: Deployment, say: PrintLine, limit_s: float | 
     while True:
         deployment.require_alive()
         try:
-            held = requests_in_flight(deployment.workers(), deployment.nodes)
+            held = requests_in_flight(
+                deployment.workers(), deployment.nodes, deployment.launch.engine.in_flight
+            )
         except OSError as error:
             raise _silent(deployment, error) from error
         if not held:
@@ -159,7 +161,7 @@ def _who_got(workers: Sequence[Process], got: Mapping[str, float]) -> str:
 
 def _taken(workers: Sequence[Process], deployment: Deployment) -> dict[str, float]:
     try:
-        return request_counts(workers, deployment.nodes)
+        return request_counts(workers, deployment.nodes, deployment.launch.engine.requests)
     except OSError as error:
         raise _silent(deployment, error) from error
 

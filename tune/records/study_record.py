@@ -24,6 +24,7 @@ class StudyRecord(FrozenModel):
     question: str
     backend: Literal["sim", "local", "slurm"]
     stack: str
+    engine: str
     model: str
     hardware: str
     nodes: int

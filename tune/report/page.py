@@ -83,7 +83,7 @@ def render(
     drawn = [*load_curves(study, trials, ranks), *study_figures(study, report_frame(study, trials, ranks))]
     return environment.get_template("index.html").render(
         study=study,
-        backend=backend_label(study.backend, study.stack),
+        backend=backend_label(study.backend, study.engine),
         rules=rule_rows(study, trials),
         space=space_rows(study),
         answer=answer(study, trials, list(ranks), confirmation),

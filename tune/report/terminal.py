@@ -20,7 +20,7 @@ from tune.spec.load import Slo
 
 def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     """One trial of `study` in a few aligned lines."""
-    split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.stack)
+    split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.engine)
     head = f"{split}  {outcome.target_qps:g} queries/s  {backend.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
@@ -82,7 +82,7 @@ def render_status(
     told = sum(proposal.trial_id in recorded for proposal in proposals)
     lines = [
         f"study     {study.name}: {study.question}",
-        f"place     {backend_label(study.backend, study.stack).name}, {study.nodes} nodes x {study.gpus_per_node} "
+        f"place     {backend_label(study.backend, study.engine).name}, {study.nodes} nodes x {study.gpus_per_node} "
         f"{study.hardware}",
         ", ".join(
             [

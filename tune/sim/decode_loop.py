@@ -35,7 +35,6 @@ from tune.sim.decode_pool import (
     state_of,
 )
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
-from tune.spec.engine import KV_BLOCK_TOKENS
 
 
 @compiled
@@ -107,7 +106,7 @@ def _serve(
 @compiled
 def _room(limits: DecodeWorker, state: DecodeState) -> int:
     """Cache tokens left when every sequence wastes as much of its last block as it can."""
-    slack = (KV_BLOCK_TOKENS - 1) * state.number[BATCH]
+    slack = (limits.kv_block_tokens - 1) * state.number[BATCH]
     return int(limits.kv_tokens - state.number[CONTEXT] - slack)
 
 
@@ -119,7 +118,7 @@ def _fits(limits: DecodeWorker, jobs: DecodeQueue, state: DecodeState, request: 
         return False
     if limits.policy == MAX_UTILIZATION:
         context = jobs.prompt[request] + jobs.made[request]
-        return bool(_room(limits, state) - context - (KV_BLOCK_TOKENS - 1) >= batch + 1)
+        return bool(_room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
     return bool(state.number[PROMISED] + jobs.reserved[request] <= limits.kv_tokens)
 
 

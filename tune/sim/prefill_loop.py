@@ -9,7 +9,6 @@ import numpy as np
 from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue, empty_queues, enqueue, least_loaded, link_end_s
-from tune.spec.engine import KV_BLOCK_TOKENS
 
 _BATCH, _FREE_BLOCKS, _LOAD, _JUST_ENDED = range(4)
 _NOW, _BUSY, _LINK = range(3)
@@ -25,6 +24,7 @@ class PrefillWorker(NamedTuple):
     max_batch_size: int
     max_num_tokens: int
     kv_tokens: int
+    kv_block_tokens: int
     chunked: bool
     equal_progress: bool
     static_batch: bool
@@ -110,7 +110,7 @@ def prefill(
     behind, after = np.full(count, UNASSIGNED, np.int64), np.full(count, UNASSIGNED, np.int64)
     jobs = _Jobs(prompts.arrival_s, prompts.tokens, prompts.transfer_s, prompts.tokens.copy(), behind, after)
     pool = _empty_pool(slowdown, min(limits.max_batch_size, count))
-    pool.number[:, _FREE_BLOCKS] = limits.kv_tokens // KV_BLOCK_TOKENS
+    pool.number[:, _FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
     for prompt in range(count):
         if served.worker[prompt] == UNASSIGNED:
             arrival_s = prompts.arrival_s[prompt]
@@ -175,7 +175,7 @@ def _serve(limits: PrefillWorker, jobs: _Jobs, state: _State, served: PrefillRes
     """Run every step of one worker that starts before `until_s`."""
     number, clock_s = state.number, state.clock_s
     while clock_s[_NOW] < until_s:
-        _release(jobs, state, served.sent_s)
+        _release(limits, jobs, state, served.sent_s)
         _admit(limits, jobs, state, served.start_s)
         if number[_BATCH] > 0:
             planned = _plan(limits, jobs, state)
@@ -192,14 +192,14 @@ def _serve(limits: PrefillWorker, jobs: _Jobs, state: _State, served: PrefillRes
 
 
 @compiled
-def _blocks(tokens: int) -> int:
-    return -(-tokens // KV_BLOCK_TOKENS)
+def _blocks(limits: PrefillWorker, tokens: int) -> int:
+    return -(-tokens // limits.kv_block_tokens)
 
 
 @compiled
-def _release(jobs: _Jobs, state: _State, sent_s: FloatArray) -> None:
+def _release(limits: PrefillWorker, jobs: _Jobs, state: _State, sent_s: FloatArray) -> None:
     while state.sending[HEAD] != UNASSIGNED and sent_s[state.sending[HEAD]] <= state.clock_s[_NOW]:
-        state.number[_FREE_BLOCKS] += _blocks(jobs.tokens[state.sending[HEAD]])
+        state.number[_FREE_BLOCKS] += _blocks(limits, jobs.tokens[state.sending[HEAD]])
         dequeue(state.sending, jobs.after)
 
 
@@ -210,7 +210,7 @@ def _admit(limits: PrefillWorker, jobs: _Jobs, state: _State, start_s: FloatArra
         return
     while state.waiting[HEAD] != UNASSIGNED and number[_BATCH] < len(state.active):
         prompt = state.waiting[HEAD]
-        blocks = _blocks(jobs.tokens[prompt])
+        blocks = _blocks(limits, jobs.tokens[prompt])
         if jobs.arrival_s[prompt] > now_s or blocks > number[_FREE_BLOCKS]:
             return
         dequeue(state.waiting, jobs.behind)
@@ -230,7 +230,7 @@ def _plan(limits: PrefillWorker, jobs: _Jobs, state: _State) -> int:
     """
     active, chunk = state.active, state.chunk
     batch, budget = state.number[_BATCH], limits.max_num_tokens
-    unit = min(KV_BLOCK_TOKENS, budget)
+    unit = min(limits.kv_block_tokens, budget)
     share = budget // batch if limits.chunked and limits.equal_progress else 0
     share -= share % unit
     dealt = 0

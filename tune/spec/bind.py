@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune.errors import ConfigurationError
-from tune.spec.engine import CudaGraphConfig, Engine
+from tune.spec.engine import Engine
 from tune.spec.space import (
     ChoiceDimension,
     Dimension,
@@ -60,7 +60,7 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
 
     Padding is kept as it is, and on where the engine had no graphs.
     """
-    largest = engine.max_batch_size
+    largest = engine.max_sequences
     sizes: tuple[int, ...] = ()
     match family:
         case "listed":
@@ -69,9 +69,7 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
             sizes = tuple(2**k for k in range(largest.bit_length()))
         case "steps_of_32":
             sizes = tuple(range(32, largest + 1, 32)) or (largest,)
-    padding = engine.cuda_graph_config is None or engine.cuda_graph_config.enable_padding
-    graphs = CudaGraphConfig(batch_sizes=sizes, enable_padding=padding) if sizes else None
-    return engine.model_copy(update={"cuda_graph_config": graphs})
+    return engine.with_graph_sizes(sizes)
 
 
 def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:

@@ -8,7 +8,7 @@ from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
 from tune.spec.confirm_settings import ConfirmSettings
-from tune.spec.engine import Engine
+from tune.spec.engine_settings import EngineSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
 from tune.spec.model import Model
@@ -46,8 +46,8 @@ class Settings(FrozenModel):
     model: Model
     hardware: Hardware
     split: Split
-    prefill: Engine
-    decode: Engine
+    prefill: EngineSettings
+    decode: EngineSettings
     load: Load
     slo: Slo
     stack: Stack

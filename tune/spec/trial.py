@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from tune.spec.base import FrozenModel
-from tune.spec.engine import Engine
+from tune.spec.engine_settings import EngineSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
 from tune.spec.model import Model
@@ -28,8 +28,8 @@ class TrialSpec(FrozenModel):
     model: Model
     hardware: Hardware
     split: Split
-    prefill: Engine
-    decode: Engine
+    prefill: EngineSettings
+    decode: EngineSettings
     load: Load
     slo: Slo
     stack: Stack

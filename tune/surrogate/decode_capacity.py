@@ -61,9 +61,9 @@ def _engine(
     few = np.unique(np.geomspace(1, worker.slots, _GRID).round().astype(np.int64))
     batch = np.pad(few, (0, _GRID - len(few)), mode="edge")
     held = context
-    if spec.decode.capacity_policy == "GUARANTEED_NO_EVICT":
+    if spec.decode.batching == "reserve_answers":
         longest = spec.load.dataset.longest_answer_tokens
-        held = float(np.mean(reserved_tokens(asked.prompt, longest, spec.decode.max_seq_len)))
+        held = float(np.mean(reserved_tokens(asked.prompt, longest, spec.decode)))
     return (
         batch,
         batch_s[batch] + worker.context_token_s * context * batch,

@@ -58,8 +58,8 @@ class Emulator:
             [(at, *_ends(spec)) for at, spec in zip(self._pool_of, specs, strict=True)]
         )
         self._pool_of_pair = self._pool_of[pairs]
-        self._pool_tp = np.array([specs[at].prefill.tensor_parallel_size for at in pools])
-        self._engine_tp = np.array([specs[at].decode.tensor_parallel_size for at in engines])
+        self._pool_tp = np.array([specs[at].prefill.tensor_parallel for at in pools])
+        self._engine_tp = np.array([specs[at].decode.tensor_parallel for at in engines])
         self._engine_on_head = np.array([any(_on_head(specs[at], calibration, "decode")) for at in engines])
         self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
         self._links = np.array([link_count(spec) for spec in specs])
@@ -224,13 +224,13 @@ def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
 
 def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
     worker = prefill_worker(spec, calibration, np.inf)
-    return worker, spec.prefill.tensor_parallel_size, _on_head(spec, calibration, "prefill")
+    return worker, spec.prefill.tensor_parallel, _on_head(spec, calibration, "prefill")
 
 
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
     worker, batch_s = decode_worker(spec, calibration, np.inf)
     on_head = any(_on_head(spec, calibration, "decode"))
-    return worker, batch_s.tobytes(), spec.decode.tensor_parallel_size, on_head
+    return worker, batch_s.tobytes(), spec.decode.tensor_parallel, on_head
 
 
 def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[bool, ...]:

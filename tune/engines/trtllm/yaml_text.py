@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
+from tune.engines.trtllm.extra_keys import Generation, conflicting_extra_keys
 from tune.errors import ConfigurationError
-from tune.spec.engine import Engine
-from tune.spec.engine_extra import Generation, extra_clashes
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 
-def engine_keys(engine: Engine, generation: Generation) -> dict[str, Any]:
+def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
     """The keys and values of one engine's YAML, in the order in which they are written.
 
     A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting or holds
@@ -30,7 +30,7 @@ def engine_keys(engine: Engine, generation: Generation) -> dict[str, Any]:
     return keys | engine.extra
 
 
-def engine_yaml(engine: Engine, generation: Generation) -> str:
+def engine_yaml(engine: TrtLlmEngine, generation: Generation) -> str:
     """The text of one engine's YAML: block style, stable order. Raises ConfigurationError as `engine_keys` does,
     and where `extra` holds a value that YAML cannot write."""
     try:
@@ -44,15 +44,15 @@ def engine_yaml(engine: Engine, generation: Generation) -> str:
         ) from error
 
 
-def _reject_clashes(engine: Engine, generation: Generation) -> None:
-    for key, reason in extra_clashes(engine.extra, generation).items():
+def _reject_clashes(engine: TrtLlmEngine, generation: Generation) -> None:
+    for key, reason in conflicting_extra_keys(engine.extra, generation).items():
         raise ConfigurationError(
             f"extra.{key}: found {engine.extra[key]!r}, expected no such key: {reason}. Remove it from extra "
             "and use the typed setting, or today's name with another stack."
         )
 
 
-def _shared_keys(engine: Engine) -> dict[str, Any]:
+def _shared_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "backend": engine.backend,
         "tensor_parallel_size": engine.tensor_parallel_size,
@@ -67,7 +67,7 @@ def _shared_keys(engine: Engine) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def _flat_keys(engine: Engine) -> dict[str, Any]:
+def _flat_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     transceiver = engine.cache_transceiver_config
     if transceiver.backend != "DEFAULT":
         raise ConfigurationError(
@@ -88,7 +88,7 @@ def _flat_keys(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _nested_keys(engine: Engine) -> dict[str, Any]:
+def _nested_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     graphs = engine.cuda_graph_config
     return {
         "cuda_graph_config": graphs

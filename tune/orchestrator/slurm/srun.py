@@ -49,7 +49,7 @@ def step_command(bound: ResolvedProcess) -> list[str]:
     sets variables inside the step, where Slurm and pyxis have set their own.
     """
     process, nodes = bound.process, len(bound.hosts)
-    ranked = ["--mpi=pmix"] if process.gpus else ["--mpi=none"]
+    ranked = ["--mpi=pmix"] if process.mpi else ["--mpi=none"]
     if process.gpus and bound.gpus_per_node is not None:
         ranked.append(f"--gpus-per-node={bound.gpus_per_node}")
     contained = list(bound.container) if process.role != "client" else []

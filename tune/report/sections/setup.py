@@ -100,4 +100,4 @@ def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
 def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     spent = formatting.format_figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
     budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
-    return f"{spent} {backend_label(study.backend, study.stack).cost}, {budget}"
+    return f"{spent} {backend_label(study.backend, study.engine).cost}, {budget}"

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from tune.deploy.mock_processes import step_times_file
-from tune.deploy.plan import render
-from tune.deploy.process import Process
 from tune.engines.dynamo_mocker.plan_tables import render_plan
+
+from tune.deploy.plan import render
 from tune.errors import ConfigurationError
+from tune.manifest.process import Process
 from tune.spec.cluster import ClusterFacts
 from tune.spec.memory import kv_capacity_tokens
 from tune.spec.trial import TrialSpec

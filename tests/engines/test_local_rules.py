@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from tune.spec.local_rules import check_local
+
 from tune.spec.trial import TrialSpec
 
 
