@@ -28,5 +28,5 @@ def test_the_documented_facts_make_a_job(root: Path, tmp_path: Path) -> None:
         "constraint": "gb200",
         "mem": "0",
     }
-    assert len(container_options(facts, mocked=False)) == 3
+    assert len(container_options(facts, mounts_scratch=False)) == 3
     assert facts.calibration is not None, "mock engines run there"

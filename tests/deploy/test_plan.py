@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 import tune.deploy
 from tune.client.client_settings import read_client_settings
 from tune.deploy.job_script import sbatch_options
-from tune.deploy.plan import CALIBRATION_FILE, LaunchPlan, render, write_plan
-from tune.deploy.processes import client_of
+from tune.deploy.plan import LaunchPlan, render, write_plan
 from tune.errors import ConfigurationError, ResumableError
-from tune.manifest.process import PLACEHOLDERS, Process, bind_text
-from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest, read_manifest
+from tune.manifest.process import PLACEHOLDERS, Process, bind_text, client_of
+from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest, read_manifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 
@@ -340,7 +339,7 @@ def test_scripts_parse_and_files_are_readable(
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
     asked = read_client_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
-    assert asked.max_seq_len == spec.decode.max_seq_len
+    assert asked.max_seq_len == spec.decode.max_sequence_tokens
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
     assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
     assert not list((tmp_path / "plan").glob("*.tmp"))

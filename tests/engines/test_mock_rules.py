@@ -4,15 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tune.spec.mock_rules import check_mocked
 
+from tune.engines.check import check
+from tune.engines.dynamo_mocker.mock_rules import check_mocked
 from tune.spec.findings import Severity
-from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
 
-MOCKED = {"stack__name": "dynamo_v1_mocker", "stack__engine_yaml": "nested", "stack__system_port": 9100}
+MOCKED = {
+    "stack__name": "dynamo_v1_mocker",
+    "stack__engine": "dynamo_mocker",
+    "stack__engine_yaml": "nested",
+    "stack__system_port": 9100,
+}
 
 
 def test_the_reference_breaks_no_rule_of_mock_engines(make_spec: MakeSpec) -> None:
@@ -48,8 +53,8 @@ def test_what_mock_engines_cannot_do_is_one_finding(
     (finding,) = check_mocked(mocked)
     assert (finding.severity, finding.path) == (severity, path)
     assert finding in check(mocked)
-    real = make_spec(**MOCKED | changes | {"stack__name": "dynamo_v1"})
-    assert not list(check_mocked(real))
+    real = make_spec(**MOCKED | changes | {"stack__name": "dynamo_v1", "stack__engine": "trtllm"})
+    assert finding not in check(real)
 
 
 def test_the_last_port_may_be_the_highest(make_spec: MakeSpec) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from scipy.interpolate import RegularGridInterpolator
 
 from tune.config import compose_overrides
 from tune.core.arrays import FloatArray
+from tune.deploy.step_timing import time_steps
 from tune.engines.dynamo_mocker.step_time_tables import mean_context_tokens, step_times
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.sim.worker_models import decode_worker, prefill_worker
 from tune.spec.cluster import Calibration
-from tune.spec.memory import kv_capacity_tokens
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -30,8 +31,12 @@ def calibration() -> Calibration:
     return SETTINGS.cluster.calibration
 
 
+def files(spec: TrialSpec, calibration: Calibration) -> Mapping[str, bytes]:
+    return step_times(spec, time_steps(spec, calibration), kv_capacity_tokens(spec, "decode"))
+
+
 def tables(spec: TrialSpec, calibration: Calibration) -> dict[str, Table]:
-    return {name: dict(np.load(io.BytesIO(file))) for name, file in step_times(spec, calibration).items()}
+    return {name: dict(np.load(io.BytesIO(file))) for name, file in files(spec, calibration).items()}
 
 
 TABLES = tables(SPEC, calibration())
@@ -51,7 +56,7 @@ def test_a_decode_step_takes_our_time_between_the_edges_of_its_batch(
     sequences: int, context_tokens: int
 ) -> None:
     """The table blurs the batch by a few per cent, so a step lies between those of batches that near."""
-    if sequences * context_tokens > kv_capacity_tokens(SPEC.model, SPEC.hardware, SPEC.decode):
+    if sequences * context_tokens > kv_capacity_tokens(SPEC, "decode"):
         return
     near = BATCH_S[int(sequences * 0.96) : int(np.ceil(sequences * 1.04)) + 1]
     read_s = WORKER.context_token_s * sequences * context_tokens
@@ -109,4 +114,4 @@ def test_the_calibration_scales_the_tables(name: str, changed: str) -> None:
 
 
 def test_the_same_trial_has_the_same_bytes() -> None:
-    assert step_times(SPEC, calibration()) == step_times(SPEC, calibration())
+    assert files(SPEC, calibration()) == files(SPEC, calibration())

@@ -8,11 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tune.spec.engine_extra import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
 
-from tune.engines import engine_keys, engine_yaml
+from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
+from tune.engines.trtllm.yaml_text import engine_keys, engine_yaml
 from tune.errors import ConfigurationError
-from tune.spec.engine import CudaGraphConfig, Engine
+from tune.spec.trtllm_engine import CudaGraphConfig, TrtLlmEngine
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -58,8 +58,8 @@ def settings(name: str) -> dict[str, Any]:
     return loaded
 
 
-def engine(name: str, **changes: Any) -> Engine:
-    return Engine.model_validate(settings(name) | changes, strict=False)
+def engine(name: str, **changes: Any) -> TrtLlmEngine:
+    return TrtLlmEngine.model_validate(settings(name) | changes, strict=False)
 
 
 PREFILL, DECODE = "prefill/chunked.yaml", "decode/continuous.yaml"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune.engines.trtllm.adapter import FAILURE_PATTERNS
 from tune.orchestrator.failures import classify_failure, last_lines
 
 POINT = [
@@ -28,18 +29,18 @@ WORLD = [
 def test_evidence_against_the_point(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("starting\n" * 50 + line + "\n" + "shutting down\n" * 50)
-    assert classify_failure(log) == "configuration"
+    assert classify_failure(log, FAILURE_PATTERNS) == "configuration"
 
 
 @pytest.mark.parametrize("line", WORLD)
 def test_without_evidence_it_is_the_world(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"starting\n{line}\n")
-    assert classify_failure(log) == "infrastructure"
+    assert classify_failure(log, FAILURE_PATTERNS) == "infrastructure"
 
 
 def test_a_log_that_is_not_there_is_no_evidence(tmp_path: Path) -> None:
-    assert classify_failure(tmp_path / "none") == "infrastructure"
+    assert classify_failure(tmp_path / "none", FAILURE_PATTERNS) == "infrastructure"
     assert "(nothing)" in last_lines(tmp_path / "none")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tune.engines.dynamo import IN_FLIGHT, REQUESTS
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.scraper import Scraper
@@ -46,13 +47,13 @@ def port() -> Iterator[int]:
 
 def test_counters_are_those_of_requests_and_of_workers_that_have_any(port: int) -> None:
     workers = [worker("a", port), worker("b", port, node=1), worker("c", None)]
-    assert request_counts(workers, NODES) == {"a": 7.0, "b": 7.0}
-    assert requests_in_flight(workers, NODES) == 6.0
+    assert request_counts(workers, NODES, REQUESTS) == {"a": 7.0, "b": 7.0}
+    assert requests_in_flight(workers, NODES, IN_FLIGHT) == 6.0
 
 
 def test_a_worker_that_does_not_tell_is_named_with_its_host(port: int) -> None:
     with pytest.raises(OSError, match=r"dead on nor-this: .*refused"):
-        request_counts([worker("a", port), worker("dead", 9, node=1)], NODES)
+        request_counts([worker("a", port), worker("dead", 9, node=1)], NODES, REQUESTS)
 
 
 def test_who_does_not_answer_is_noted_and_the_others_are_written(port: int, tmp_path: Path) -> None:

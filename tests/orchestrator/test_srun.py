@@ -19,9 +19,10 @@ def bound(
     return ResolvedProcess(process, hosts, process.argv, process.env, Path("log"), container, gpus_per_node)
 
 
-def worker(nodes: int, gpus: int, **env: str) -> Process:
+def worker(nodes: int, gpus: int, *, mpi: bool = True, **env: str) -> Process:
     placed = tuple((node, gpu) for node in range(3, 3 + nodes) for gpu in range(gpus))
-    return Process("decode_w0", "decode", 3, placed, env, ("trtllm-llmapi-launch", "a b"), "log")
+    argv = ("trtllm-llmapi-launch", "a b")
+    return Process("decode_w0", "decode", 3, placed, env, argv, "log", mpi=mpi)
 
 
 def options(command: list[str]) -> dict[str, str]:
@@ -40,6 +41,13 @@ def test_a_worker_has_a_task_a_gpu_on_its_nodes_in_rank_order(nodes: int, gpus: 
     assert said.get("--gpus-per-node") == ("8" if asks else None)
     assert command[-2:] == ["trtllm-llmapi-launch", "a b"]
     assert "--no-kill" not in said
+
+
+def test_a_worker_without_mpi_is_one_task_a_node() -> None:
+    command = step_command(bound(worker(2, 4, mpi=False), gpus_per_node=4))
+    said = options(command)
+    assert (said["--nodes"], said["--ntasks"], said["--ntasks-per-node"]) == ("2", "2", "1")
+    assert (said["--mpi"], said["--gpus-per-node"]) == ("none", "4")
 
 
 def test_variables_are_set_inside_the_step() -> None:

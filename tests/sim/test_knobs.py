@@ -11,8 +11,14 @@ from test_simulator import digest
 
 from tune.sim.simulator import simulate
 from tune.spec.base import FrozenModel
-from tune.spec.engine import CacheTransceiverConfig, CudaGraphConfig, Engine, KvCacheConfig, SchedulerConfig
 from tune.spec.split import Split
+from tune.spec.trtllm_engine import (
+    CacheTransceiverConfig,
+    CudaGraphConfig,
+    KvCacheConfig,
+    SchedulerConfig,
+    TrtLlmEngine,
+)
 
 BUSY = ("load.target_qps=40", "load.min_queries=1500")
 NO_GRAPHS = "cuda_graph_config=null"
@@ -117,7 +123,7 @@ def test_the_knob_without_effect_changes_nothing(knob: str) -> None:
 def test_no_knob_is_forgotten() -> None:
     knobs = {f"split.{name}" for name in Split.model_fields} | {"stack.router_mode"}
     for role in ("prefill", "decode"):
-        for name in Engine.model_fields:
+        for name in TrtLlmEngine.model_fields:
             inner = NESTED.get(name)
             knobs |= {f"{role}.{name}.{key}" for key in inner.model_fields} if inner else {f"{role}.{name}"}
     knobs -= {"prefill.cuda_graph_config.batch_sizes", "prefill.cuda_graph_config.enable_padding"}

@@ -15,10 +15,10 @@ import pytest
 from support.sim_trials import make_trial, short_trial
 
 from tune.core.arrays import FloatArray
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.records.requests import RequestLog, Stages
 from tune.sim.simulator import serve, simulate
-from tune.spec.memory import kv_capacity_tokens
 
 POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
 VARIANTS = [
@@ -183,7 +183,7 @@ def test_promised_cache_never_exceeds_a_worker(asks: str) -> None:
         start, done = log.stages.decode_start_ns[mine], log.done_ns[mine]
         held = [(context[mine][(start <= at) & (done > at)]).sum() for at in start]
         fullest = max(fullest, *held)
-    capacity = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
+    capacity = kv_capacity_tokens(spec, "decode")
     assert 0.98 * capacity < fullest <= capacity
 
 

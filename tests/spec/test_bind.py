@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
-from tune.spec.engine import CudaGraphConfig
 from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
+from tune.spec.trtllm_engine import CudaGraphConfig
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
 PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings

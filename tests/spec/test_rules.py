@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tune.engines.check import check
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import MIN_QUERIES_FOR_P99, check, check_cluster
+from tune.spec.rules import MIN_QUERIES_FOR_P99, check_cluster
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 

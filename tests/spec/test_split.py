@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.split import Role, Split, WorkerPlacement, decode_workers_that_fit, place_workers
 from tune.spec.trial import TrialSpec
 
