@@ -374,6 +374,20 @@ def test_writing_again_replaces(make_spec: MakeSpec, make_facts: MakeFacts, tmp_
     assert json.loads((tmp_path / "client.json").read_text())["load"]["target_qps"] == 3.0
 
 
+def test_a_folder_that_takes_no_plan_is_one_clear_error(
+    make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
+) -> None:
+    (tmp_path / "plan").write_text("a file where the folder should be")
+    with pytest.raises(ConfigurationError, match=r"cannot be written .* expected a folder with write permission"):
+        write_plan(render(make_spec(), make_facts()), tmp_path / "plan")
+
+
+def test_a_full_disk_is_one_clear_error(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+    (tmp_path / "job.sbatch.tmp").symlink_to("/dev/full")
+    with pytest.raises(ResumableError, match=r"No space left on device.*expected a folder with .* free space"):
+        write_plan(render(make_spec(), make_facts()), tmp_path)
+
+
 def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     plan = render(make_spec(), make_facts())
     rows = [line.split("\t") for line in plan.files["commands"].splitlines()[1:]]

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.slurm_time import duration_s
+
+
+def _minutes_as_text(value: object) -> object:
+    """Return whole minutes as text: YAML and Hydra read a time limit such as 90 as a number."""
+    return str(value) if type(value) is int and value >= 0 else value
+
+
+def _checked_duration(text: str) -> str:
+    if duration_s(text) is None:
+        raise ValueError(
+            "expected one of Slurm's times: minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
+            "days-hours:minutes or days-hours:minutes:seconds"
+        )
+    return text
+
+
+TimeLimit = Annotated[str, BeforeValidator(_minutes_as_text), AfterValidator(_checked_duration)]
+"""A time limit in any form that sbatch accepts for --time, apart from those without an end."""
 
 
 class Calibration(FrozenModel):
@@ -60,7 +79,7 @@ class ClusterFacts(FrozenModel):
     account: str | None
     qos: str | None
     reservation: str | None
-    time_limit: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}(:\d{2})?$")]
+    time_limit: TimeLimit
     signal_s: PositiveInt
     exclusive: bool
     gpus_per_node_option: bool
