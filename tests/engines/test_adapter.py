@@ -27,6 +27,7 @@ from tune.records.outcome import Outcome
 from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
 from tune.study.identity import study_record
 from tune.study.loop import open_study, run_trial
 
@@ -42,6 +43,7 @@ class StandIn:
     state: Path
     ports: dict[str, int]
 
+    settings = TrtLlmEngine
     computes_tokens = True
     needs_scratch = False
     gauges = WorkerGauges()

@@ -24,6 +24,7 @@ class OtherEngine(Engine):
         "max_sequences": "max_num_seqs",
         "token_budget": "max_num_batched_tokens",
         "max_sequence_tokens": "max_model_len",
+        "graph_batch_sizes": "graphs",
     }
     ranks: int
     max_num_seqs: int

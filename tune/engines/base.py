@@ -88,9 +88,12 @@ class Components:
 class EngineModel(Protocol):
     """Say what an engine is.
 
-    `computes_tokens` is False for engines that compute nothing: they take no GPU, and their answers are no
-    model's.
+    `settings` is the class of settings that it reads. `computes_tokens` is False for engines that compute
+    nothing: they take no GPU, and their answers are no model's. `gauges` names what its workers measure.
     """
+
+    @property
+    def settings(self) -> type[Engine]: ...
 
     @property
     def computes_tokens(self) -> bool: ...

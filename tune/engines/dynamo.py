@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tune.manifest.engine_signals import WorkerCounter
 from tune.manifest.process import (
-    HEAD_NODE,
+    HEAD_HOST,
     HEAD_NODE_IP,
     START_ETCD,
     Port,
@@ -20,7 +20,7 @@ from tune.manifest.process import (
     log_path,
 )
 from tune.spec.cluster import ClusterFacts
-from tune.spec.split import HEAD_NODE as HEAD_NODE_INDEX
+from tune.spec.split import HEAD_NODE
 from tune.spec.trial import TrialSpec
 
 _ENDPOINT = {"dynamo_endpoint": "generate"}
@@ -34,7 +34,7 @@ requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
 def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the variables that frontend and workers share, beside those of the engine."""
     env = {
-        "HEAD_NODE": HEAD_NODE,
+        "HEAD_NODE": HEAD_HOST,
         "HEAD_NODE_IP": HEAD_NODE_IP,
         "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
         "MODEL_PATH": facts.model_path,
@@ -93,4 +93,4 @@ def _on_head(
     listens: tuple[Port, ...],
     metrics_port: int | None = None,
 ) -> Process:
-    return Process(role, role, HEAD_NODE_INDEX, (), env, argv, log_path(role), listens, metrics_port)
+    return Process(role, role, HEAD_NODE, (), env, argv, log_path(role), listens, metrics_port)

@@ -11,11 +11,11 @@ from tune.spec.trial import PROBE_FOLDER
 
 ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
 
-HEAD_NODE, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
+HEAD_HOST, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
 NODE, NODE_IP = "${NODE}", "${NODE_IP}"
 PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
 SCRATCH_DIR = "${SCRATCH_DIR}"
-PLACEHOLDERS = (HEAD_NODE, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
+PLACEHOLDERS = (HEAD_HOST, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
 """Placeholders for what a plan leaves open: host name and address of node 0 and of a process' own first node,
 the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the end. They
 stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in the shell texts; `bind_text` fills them."""

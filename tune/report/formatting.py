@@ -97,7 +97,7 @@ def unit(dimension: Dimension) -> str:
 
 
 def setting_name(name: str, dimension: Dimension) -> str:
-    """What a dimension moves: pool and TensorRT-LLM key for an engine, the dimension's own name otherwise."""
+    """What a dimension moves: pool and engine's key for an engine, the dimension's own name otherwise."""
     pool, _, key = dimension.path.partition(".")
     if dimension.kind == "graph_family":
         return f"{pool} CUDA graphs"

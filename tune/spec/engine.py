@@ -22,7 +22,9 @@ sequence is evicted and computed again later. `whole_batches`: once the batch be
 ChunkOrder = Literal["first_come", "equal_progress"]
 """How a prefill step divides its token budget: to prompts in order of arrival, or in equal shares."""
 
-SettingName = Literal["tensor_parallel", "max_sequences", "token_budget", "max_sequence_tokens"]
+SettingName = Literal[
+    "tensor_parallel", "max_sequences", "token_budget", "max_sequence_tokens", "graph_batch_sizes"
+]
 
 
 class Engine(FrozenModel):

@@ -69,6 +69,7 @@ class TrtLlmEngine(Engine):
         "max_sequences": "max_batch_size",
         "token_budget": "max_num_tokens",
         "max_sequence_tokens": "max_seq_len",
+        "graph_batch_sizes": "cuda_graph_config",
     }
 
     backend: Literal["pytorch"] = "pytorch"

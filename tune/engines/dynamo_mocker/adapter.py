@@ -30,11 +30,13 @@ from tune.spec.model import Model
 from tune.spec.rules import check_timed_weights
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 
 class DynamoMocker:
     """Adapt the mock engines of Dynamo 1.6, with the memory of the TensorRT-LLM workers that they stand for."""
 
+    settings = TrtLlmEngine
     computes_tokens = False
     needs_scratch = True
     gauges = GAUGES

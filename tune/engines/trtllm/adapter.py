@@ -23,6 +23,7 @@ from tune.spec.hardware import Hardware
 from tune.spec.model import Model
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 FAILURE_PATTERNS = (
     r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError",
@@ -53,6 +54,7 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
 class TrtLlm:
     """Adapt TensorRT-LLM."""
 
+    settings = TrtLlmEngine
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES

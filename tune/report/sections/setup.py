@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from tune.engines.registry import ENGINES
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -67,7 +68,7 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "path": _setting(d),
+            "path": _setting(d, study.engine),
             "extent": formatting.extent(d),
             "unit": formatting.unit(d) or formatting.NOTHING,
         }
@@ -75,9 +76,11 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
     ]
 
 
-def _setting(dimension: Dimension) -> str:
-    """What an override would name; a rule for CUDA graph sizes sets a whole section."""
-    return dimension.path + (".cuda_graph_config" if isinstance(dimension, GraphFamilyDimension) else "")
+def _setting(dimension: Dimension, engine: str) -> str:
+    """Return what an override would name; a rule for CUDA graph sizes sets what the engine calls them."""
+    if not isinstance(dimension, GraphFamilyDimension) or engine not in ENGINES:
+        return dimension.path
+    return f"{dimension.path}.{ENGINES[engine].settings.KEYS['graph_batch_sizes']}"
 
 
 def _search(study: StudyRecord) -> str:
