@@ -33,7 +33,7 @@ def bash(script: str) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(mixed, max_size=8))
-def test_words_reach_a_command_as_they_are_bound(texts: list[str]) -> None:
+def test_quoted_text_reaches_a_command_as_bound(texts: list[str]) -> None:
     assert bash(f"set -- {quote_all(texts)}\n{PRINT}") == [bind_text(text, BOUND) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""A further engine is an adapter and a name in the table: here one whose only program is a fake of Dynamo."""
+"""Add an engine by an adapter and a name in the table: its only program is a fake of Dynamo."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """The adapter, in the table under the name stand_in."""
+    """Put the adapter into the table under the name stand_in."""
     adapter = StandIn(tmp_path / "state", dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True)))
     for part in ("began", "registered"):
         (adapter.state / part).mkdir(parents=True)
@@ -98,7 +98,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
 
 
 def settings_of(adapter: StandIn) -> Settings:
-    """A trial of 60 queries in about a second, on four GPUs of one machine."""
+    """Compose a trial of 60 queries in about a second, on four GPUs of one machine."""
     return compose_overrides(
         [
             *("cluster=local", "stack=dynamo_v1", "stack.engine=stand_in", "hardware.nodes=1"),
@@ -114,7 +114,7 @@ def settings_of(adapter: StandIn) -> Settings:
 
 
 def outcome_of(adapter: StandIn, folder: Path, **behaviour: Any) -> Outcome:
-    """What a trial of the adapter's processes, which behave as `behaviour` says, leaves on record."""
+    """Run a trial of the adapter's processes, which behave as `behaviour` says; return its outcome."""
     settings = settings_of(adapter)
     usual = {"unregistered": [], "ends": {}, "deaf": [], "leaves": [], "client": "waits", "holds_s": 0.0}
     usual |= {"one_engine_after": None, "silent": False, "late_after": None, "peers": adapter.ports}

@@ -12,7 +12,7 @@ from tune.spec.trial import TrialSpec
     ("engine", "nodes", "broken"),
     [("dynamo_mocker", 18, False), ("trtllm", 18, True), ("trtllm", 2, True), ("trtllm", 1, False)],
 )
-def test_real_engines_of_several_nodes_do_not_fit_one_machine(
+def test_real_engines_of_several_nodes_are_refused_on_one_machine(
     engine: str, nodes: int, broken: bool, make_spec: Callable[..., TrialSpec]
 ) -> None:
     findings = check_local(make_spec(stack__engine=engine, hardware__nodes=nodes))

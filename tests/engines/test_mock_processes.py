@@ -36,14 +36,14 @@ def facts() -> ClusterFacts:
 
 
 def local_facts(**calibration: float) -> ClusterFacts:
-    """The shipped facts of this machine, with changes of the calibration."""
+    """Return the shipped facts of this machine, with changes of the calibration."""
     facts = compose_overrides(["cluster=local"]).settings.cluster
     assert facts.calibration is not None
     return facts.model_copy(update={"calibration": facts.calibration.model_copy(update=calibration)})
 
 
 def flags(process: Process) -> dict[str, str]:
-    """Each flag of a command line with the word behind it."""
+    """Return the value after each flag of a command line."""
     return dict(zip(process.argv, (*process.argv[1:], ""), strict=True))
 
 
@@ -51,7 +51,7 @@ def workers(spec: TrialSpec, facts: ClusterFacts) -> dict[str, Process]:
     return {p.name: p for p in render(spec, facts).processes if p.role in ("prefill", "decode")}
 
 
-def test_each_worker_is_a_process_with_ports_of_its_own(make_spec: MakeSpec, facts: ClusterFacts) -> None:
+def test_each_worker_has_its_own_process_and_ports(make_spec: MakeSpec, facts: ClusterFacts) -> None:
     plan = render(make_spec(**MOCKED), facts)
     names = [process.name for process in plan.processes]
     assert names[:3] == ["nats", "etcd", "frontend"]
@@ -64,23 +64,15 @@ def test_each_worker_is_a_process_with_ports_of_its_own(make_spec: MakeSpec, fac
     assert set(PORTS.values()) <= set(listened)
 
 
-def test_every_server_listens_on_the_address_of_its_node_alone(
-    make_spec: MakeSpec, facts: ClusterFacts
-) -> None:
+def test_servers_listen_on_the_address_of_their_node_alone(make_spec: MakeSpec, facts: ClusterFacts) -> None:
     plan = render(make_spec(**MOCKED), facts)
     by_name = {process.name: process for process in plan.processes}
-    assert (
-        flags(by_name["nats"])["-a"] == flags(by_name["frontend"])["--http-host"] == "${NODE_IP}"
-    )
+    assert flags(by_name["nats"])["-a"] == flags(by_name["frontend"])["--http-host"] == "${NODE_IP}"
     assert flags(by_name["etcd"])["--listen-client-urls"] == "http://${NODE_IP}:12379"
     for process in plan.processes[:-1]:
         assert "0.0.0.0" not in " ".join(process.argv)
     for variable in ("DYN_TCP_RPC_HOST", "DYN_TCP_RESPONSE_STREAM_HOST", "DYN_SYSTEM_HOST"):
-        assert (
-            by_name["prefill_w0"].env[variable]
-            == by_name["frontend"].env[variable]
-            == "${NODE_IP}"
-        )
+        assert by_name["prefill_w0"].env[variable] == by_name["frontend"].env[variable] == "${NODE_IP}"
     for name in ("prefill_w0", "frontend"):
         assert by_name[name].env["HOME"] == by_name[name].env["TMPDIR"] == "${SCRATCH_DIR}"
     assert by_name["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
@@ -112,28 +104,24 @@ def test_engine_settings_become_flags(make_spec: MakeSpec, facts: ClusterFacts) 
         ({"prefill__enable_chunked_prefill": False}, "--no-enable-chunked-prefill"),
     ],
 )
-def test_switches_are_named_either_way(
+def test_switches_are_rendered_on_and_off(
     change: dict[str, Any], flag: str, make_spec: MakeSpec, facts: ClusterFacts
 ) -> None:
     assert flag in workers(make_spec(**MOCKED | change), facts)["prefill_w0"].argv
     assert flag not in workers(make_spec(**MOCKED), facts)["prefill_w0"].argv
 
 
-def test_programs_come_from_the_environment_that_holds_dynamo(
-    make_spec: MakeSpec, facts: ClusterFacts
-) -> None:
+def test_programs_come_from_the_environment_of_dynamo(make_spec: MakeSpec, facts: ClusterFacts) -> None:
     plan = render(make_spec(**MOCKED), facts)
     by_name = {process.name: process for process in plan.processes}
-    assert (
-        by_name["prefill_w0"].argv[0] == by_name["frontend"].argv[0] == ".venv-dynamo/bin/python3"
-    )
+    assert by_name["prefill_w0"].argv[0] == by_name["frontend"].argv[0] == ".venv-dynamo/bin/python3"
     assert by_name["nats"].argv[0] == ".venv-dynamo/bin/nats-server"
     assert ".venv-dynamo/bin/etcd" in by_name["etcd"].argv
     bare = render(make_spec(**MOCKED), facts.model_copy(update={"dynamo_venv": None}))
     assert {p.argv[0] for p in bare.processes} == {"nats-server", "bash", "python3"}
 
 
-def test_the_plan_holds_the_tables_that_its_workers_read(make_spec: MakeSpec, facts: ClusterFacts) -> None:
+def test_plan_holds_the_tables_of_its_workers(make_spec: MakeSpec, facts: ClusterFacts) -> None:
     spec = make_spec(**MOCKED)
     plan = render(spec, facts)
     assert set(plan.tables) == {step_times_file("prefill"), step_times_file("decode")}
@@ -141,7 +129,7 @@ def test_the_plan_holds_the_tables_that_its_workers_read(make_spec: MakeSpec, fa
     assert not render(make_spec(), facts).tables
 
 
-def test_mock_engines_need_a_calibration_that_is_one_for_all(make_spec: MakeSpec) -> None:
+def test_mock_engines_need_one_calibration_for_all_workers(make_spec: MakeSpec) -> None:
     slurm = compose_overrides(["cluster=slurm"]).settings.cluster.model_copy(update={"calibration": None})
     with pytest.raises(ConfigurationError, match=r"cluster\.calibration: found none in cluster=slurm"):
         render(make_spec(**MOCKED), slurm)
@@ -150,6 +138,6 @@ def test_mock_engines_need_a_calibration_that_is_one_for_all(make_spec: MakeSpec
         render(make_spec(**MOCKED), slowed)
 
 
-def test_without_system_ports_there_is_no_plan(make_spec: MakeSpec, facts: ClusterFacts) -> None:
+def test_missing_system_ports_are_refused(make_spec: MakeSpec, facts: ClusterFacts) -> None:
     with pytest.raises(ConfigurationError, match=r"stack\.system_port"):
         render(make_spec(**MOCKED | {"stack__system_port": None}), facts)

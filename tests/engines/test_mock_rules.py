@@ -20,7 +20,7 @@ MOCKED = {
 }
 
 
-def test_the_reference_breaks_no_rule_of_mock_engines(make_spec: MakeSpec) -> None:
+def test_reference_breaks_no_rule_of_mock_engines(make_spec: MakeSpec) -> None:
     assert not list(check_mocked(make_spec(**MOCKED)))
 
 
@@ -46,7 +46,7 @@ def test_the_reference_breaks_no_rule_of_mock_engines(make_spec: MakeSpec) -> No
         ({"decode__extra": {"x": 1}}, "warning", "decode.extra"),
     ],
 )
-def test_what_mock_engines_cannot_do_is_one_finding(
+def test_setting_without_a_mock_counterpart_is_one_finding(
     changes: dict[str, Any], severity: Severity, path: str, make_spec: MakeSpec
 ) -> None:
     mocked = make_spec(**MOCKED | changes)
@@ -57,5 +57,5 @@ def test_what_mock_engines_cannot_do_is_one_finding(
     assert finding not in check(real)
 
 
-def test_the_last_port_may_be_the_highest(make_spec: MakeSpec) -> None:
+def test_last_port_may_be_the_highest(make_spec: MakeSpec) -> None:
     assert not list(check_mocked(make_spec(**MOCKED | {"stack__system_port": 32750})))

@@ -1,4 +1,4 @@
-"""Neutral code reads an engine through Engine's properties alone, whatever its own key names are."""
+"""Simulate an engine whose settings have other names: neutral code reads Engine's properties alone."""
 
 from __future__ import annotations
 

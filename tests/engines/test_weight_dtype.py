@@ -1,4 +1,4 @@
-"""Weights whose step times are not known are refused by all that simulates, and by nothing else."""
+"""Refuse weights whose step times are not known in all that simulates, and nowhere else."""
 
 from __future__ import annotations
 

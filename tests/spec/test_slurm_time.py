@@ -1,4 +1,4 @@
-"""Durations as Slurm writes them."""
+"""Read durations as Slurm writes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_duration_is_read_in_every_form(days: int, hours: int, minutes: int, s
 
 
 @pytest.mark.parametrize("text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-"])
-def test_what_is_no_duration_is_none(text: str) -> None:
+def test_text_that_is_no_duration_is_none(text: str) -> None:
     assert duration_s(text) is None
 
 
@@ -52,7 +52,7 @@ def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "signal_s", "found"), [("1:00:00", 90, 0), ("0:01:00", 60, 1), ("01:30", 200, 1)]
 )
-def test_a_job_is_not_told_to_stop_before_it_begins(limit: str, signal_s: int, found: int) -> None:
+def test_stop_signal_comes_after_the_start_of_a_job(limit: str, signal_s: int, found: int) -> None:
     words = [f"cluster.time_limit='{limit}'", f"cluster.signal_s={signal_s}", "cluster.model_path=/models/m"]
     findings = check_cluster(compose_overrides(["cluster=slurm", *words]).settings.cluster)
     assert [finding.path for finding in findings] == ["cluster.signal_s"] * found

@@ -40,8 +40,8 @@ class LaunchPlan:
 def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     """Render the launch of `spec` on the cluster of `facts`: a function of its arguments alone.
 
-    Raises ConfigurationError for what cannot be launched: a rack too small, an engine setting that the stack has
-    no word for, a value that no command line or directive can hold.
+    Raises ConfigurationError for what cannot be launched: a rack too small, an engine setting that the stack
+    cannot express, a value that no command line or directive can hold.
     """
     _reject_unbindable(spec, facts)
     adapter = engine_of(spec)
@@ -82,7 +82,7 @@ def _reject_unbindable(spec: TrialSpec, facts: ClusterFacts) -> None:
 
 
 def _time_steps(spec: TrialSpec, calibration: Calibration) -> StepTiming:
-    from tune.deploy.step_timing import time_steps  # noqa: PLC0415  (numba takes seconds, most plans need none)
+    from tune.deploy.step_timing import time_steps  # noqa: PLC0415  (numba takes seconds)
 
     return time_steps(spec, calibration)
 
@@ -106,7 +106,7 @@ def client_json(spec: TrialSpec) -> str:
 
 
 def _ready(spec: TrialSpec) -> tuple[str, ...]:
-    """Return the command line of ready.py: in etcd for dynamo_v0, which lists no prefill worker in /health."""
+    """Return the command line of ready.py, which counts in etcd where /health lists no prefill worker."""
     stack, split = spec.stack, spec.split
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
     argv += ["--frontend", f"http://{HEAD_NODE_IP}:{stack.frontend_port}"]

@@ -1,4 +1,4 @@
-"""List the processes of a deployment, in the order in which they start; its engine says what most of them are."""
+"""List the processes of a deployment in the order in which they start; its engine describes most of them."""
 
 from __future__ import annotations
 

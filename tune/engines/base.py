@@ -1,8 +1,8 @@
-"""Define what tune asks of an inference engine.
+"""Define the protocol of an inference engine.
 
 EngineModel says what an engine is: its rules, its memory, what to change in its settings. EngineLauncher says
 how its workers are launched behind Dynamo and what they show while they run. An EngineAdapter is both, and
-registry.py names it. An adapter holds no state: every answer depends on the arguments alone.
+registry.py names it. An adapter holds no state: its results depend on the arguments alone.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ RemedyKind = Literal[
 class Remedy:
     """Name a change that would help, for an engine to say in its own settings.
 
-    `larger_worker`: more GPUs for each worker of `role`. `larger_chunks`: more prompt tokens a prefill step.
-    `wider_batch`: up to `batch` sequences a decode worker. `fuller_batches`: nothing that keeps decode batches
-    small or their steps long; `batch` is the largest one seen, None where unknown. `more_kv_cache`: room for
-    more tokens in decode workers. `faster_transfers`: KV caches that reach the decode pool sooner.
+    `larger_worker`: more GPUs for each worker of `role`. `larger_chunks`: more prompt tokens in a prefill
+    step. `wider_batch`: up to `batch` sequences in a decode worker. `fuller_batches`: no policy that keeps
+    decode batches small, no step longer than it needs to be; `batch` is the largest batch measured, None
+    where unknown. `more_kv_cache`: room for more tokens in decode workers. `faster_transfers`: KV caches that
+    reach the decode pool sooner.
     """
 
     kind: RemedyKind
@@ -58,9 +59,10 @@ class WorkerGauges:
 class StepTiming:
     """Hold the seconds of a worker's steps, as the simulator has them.
 
-    A prefill step takes step + token x new tokens + pair x attended pairs, in a prefill worker or, where a
-    decode worker computes an evicted sequence again, in that. A decode step of b sequences takes
-    `decode_batch_s[b]` (shape (batches + 1,)) + `decode_context_token_s` x tokens of all contexts.
+    A step of a prefill worker takes prefill_step + prefill_token x new tokens + prefill_pair x attended
+    pairs. A decode worker that computes an evicted sequence again takes recompute_* in the same way. A decode
+    step of b sequences takes decode_batch[b] + decode_context_token x tokens of all contexts; decode_batch
+    has the shape (largest batch + 1,).
     """
 
     prefill_step_s: float
@@ -74,54 +76,55 @@ class StepTiming:
 
 
 TimeSteps = Callable[[TrialSpec, Calibration], StepTiming]
-"""The simulator's step times of a trial's workers."""
+"""Function that returns the simulator's step times of a trial's workers."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """Hold the names under which workers of each pool register with Dynamo; several are separated by commas."""
+    """Hold the names under which each pool's workers register with Dynamo, several of them between commas."""
 
     prefill: str
     decode: str
 
 
 class EngineModel(Protocol):
-    """Say what an engine is.
-
-    `settings` is the class of settings that it reads. `computes_tokens` is False for engines that compute
-    nothing: they take no GPU, and their answers are no model's. `gauges` names what its workers measure.
-    """
+    """Say what an engine is."""
 
     @property
-    def settings(self) -> type[Engine]: ...
+    def settings(self) -> type[Engine]:
+        """Return the class of settings that the engine reads."""
 
     @property
-    def computes_tokens(self) -> bool: ...
+    def computes_tokens(self) -> bool:
+        """Return whether answers are a model's, computed on GPUs."""
 
     @property
-    def gauges(self) -> WorkerGauges: ...
+    def gauges(self) -> WorkerGauges:
+        """Return the names of the gauges of its workers."""
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of the engine that `spec` breaks, and every choice that costs something."""
 
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
-        """Return the tokens of KV cache that one worker holds, in whole blocks; 0 where nothing is left."""
+        """Return the tokens of KV cache that one worker holds, in whole blocks; 0 where no memory is left."""
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
-        """Yield the settings of the engine that bring `remedy` about in `spec`; nothing where there are none."""
+        """Yield the settings of the engine that apply `remedy` to `spec`; none where it has none."""
 
 
 class EngineLauncher(Protocol):
-    """Say how an engine's workers are launched behind Dynamo. Methods raise ConfigurationError for what cannot be.
+    """Say how an engine's workers are launched behind Dynamo.
 
-    `needs_scratch` says whether its processes use the placeholder SCRATCH_DIR, which a container then mounts.
+    Methods raise ConfigurationError for a trial that cannot be launched.
     """
 
     @property
-    def needs_scratch(self) -> bool: ...
+    def needs_scratch(self) -> bool:
+        """Return whether its processes use the placeholder SCRATCH_DIR, which a container then mounts."""
 
     @property
-    def signals(self) -> EngineSignals: ...
+    def signals(self) -> EngineSignals:
+        """Return what the logs and metrics of its workers mean."""
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         """Return the variables that frontend and workers share."""

@@ -1,4 +1,4 @@
-"""Ask a trial's engine how much KV cache its workers hold."""
+"""Return how much KV cache the workers of a trial hold, by its engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tune.spec.trial import TrialSpec
 
 
 def kv_capacity_tokens(spec: TrialSpec, role: Role) -> int:
-    """Return the tokens of KV cache that a worker of the pool `role` holds; 0 where nothing is left for it."""
+    """Return the tokens of KV cache that a worker of the pool `role` holds; 0 where no memory is left."""
     engine = spec.prefill if role == "prefill" else spec.decode
     return engine_of(spec).kv_capacity_tokens(spec.model, spec.hardware, engine)
 

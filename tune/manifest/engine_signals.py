@@ -30,8 +30,8 @@ class EngineSignals(FrozenModel):
     """Hold what the logs and metrics of an engine's workers mean.
 
     A worker whose log matches one of `failure_patterns`, regular expressions, ended because of its
-    configuration. `requests` counts the requests that a worker has received, `in_flight` those that it has not
-    answered to the end.
+    configuration. `requests` counts the requests that a worker has received, `in_flight` the ones that it has
+    not answered to the end.
     """
 
     failure_patterns: tuple[Annotated[str, AfterValidator(_compiles)], ...]

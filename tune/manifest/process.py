@@ -18,7 +18,7 @@ SCRATCH_DIR = "${SCRATCH_DIR}"
 PLACEHOLDERS = (HEAD_HOST, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
 """Placeholders for what a plan leaves open: host name and address of node 0 and of a process' own first node,
 the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the end. They
-stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in the shell texts; `bind_text` fills them."""
+stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
 """Shell command that gives etcd a fresh data directory on local disk, so that workers of a killed job, which
@@ -72,12 +72,12 @@ def log_path(name: str) -> str:
 
 
 def dynamo_program(facts: ClusterFacts, name: str) -> str:
-    """Return the path of a program in the environment that holds Dynamo, or its name where that is the PATH."""
+    """Return the path of a program in the environment of Dynamo, or its name where the PATH has it."""
     return name if facts.dynamo_venv is None else f"{facts.dynamo_venv}/bin/{name}"
 
 
 def bind_text(text: str, values: Mapping[str, str]) -> str:
-    """Return `text` with every placeholder replaced by the value that `values` has for its name without `${}`."""
+    """Return `text` with every placeholder `${NAME}` replaced by `values[NAME]`."""
     for placeholder in PLACEHOLDERS:
         text = text.replace(placeholder, values[placeholder[2:-1]])
     return text

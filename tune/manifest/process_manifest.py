@@ -25,11 +25,11 @@ class ProcessManifest(FrozenModel):
     is the command line of ready.py, which expects the prefill workers first, then the decode workers.
     `endpoint_url` is where the client sends requests. `engine` is what the workers' logs and metrics mean.
 
-    In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one; the
-    client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was unpacked
-    for the process of its name before, on nodes where that ran. `gpus_per_node` is what a step with GPUs
-    requests on each of its nodes, None where GPUs are no generic resource. With `keeps_processes` a process that
-    the next trial of the job would start in the same way goes on.
+    In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
+    the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
+    unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
+    GPUs requests on each of its nodes, None where GPUs are no generic resource. With `keeps_processes` a
+    process that the next trial of the job would start in the same way goes on.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
     """
@@ -51,7 +51,7 @@ class ProcessManifest(FrozenModel):
 
 
 def read_manifest(plan: Path) -> ProcessManifest:
-    """Return what `processes.json` in the folder `plan` says. Raises ResumableError where it is not readable."""
+    """Return the content of `processes.json` in `plan`. Raises ResumableError for a damaged file."""
     path = plan / MANIFEST_FILE
     try:
         return ProcessManifest.model_validate_json(path.read_bytes())

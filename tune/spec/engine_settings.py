@@ -18,5 +18,5 @@ EngineSettings = Annotated[
     Engine,
     GetPydanticSchema(lambda _, handler: handler.generate_schema(Union[SETTINGS_CLASSES])),  # noqa: UP007
 ]
-"""The type of the settings `prefill` and `decode`: code sees an Engine, input is validated against the classes
-of the table."""
+"""Type of the settings `prefill` and `decode`: code sees an Engine, input is validated against the classes of
+the table."""

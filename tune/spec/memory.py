@@ -51,10 +51,19 @@ def reserved_tokens(
 
 
 def mean_sequences_that_fit(capacity_tokens: int, engine: Engine, dataset: Dataset) -> int:
-    """Return the most sequences of mean length that a KV cache of `capacity_tokens` holds at once.
+    """Return the most sequences of mean length that a KV cache holds at once.
 
     A sequence takes its longest answer where that is reserved, else half of a mean answer: it grows from
     nothing to the whole.
+
+    Parameters
+    ----------
+    capacity_tokens
+        Tokens of the KV cache of one worker.
+    engine
+        Says whether answers are reserved.
+    dataset
+        Gives the lengths of prompts and answers.
     """
     answer = (
         float(dataset.longest_answer_tokens)

@@ -18,11 +18,13 @@ from tune.spec.trial import TrialSpec
 
 MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
-"""Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
+"""Limits of one run, in queries and in seconds. Chosen here: far beyond any benchmark, within memory and 64
+bits of nanoseconds."""
 
 MIN_QUERIES_FOR_P99 = 459
-"""Source: LoadGen's early stopping (loadgen/early_stopping.cc): with fewer queries even none over the limit
-does not show, at 99 % confidence, that 99 % of all are under it."""
+"""Fewest queries that can verify a 99th percentile. With fewer, even a run without any query over the limit
+does not show, at 99 % confidence, that 99 % of all are under it. Source: LoadGen's early stopping
+(loadgen/early_stopping.cc)."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
 
@@ -116,8 +118,8 @@ def _stack(spec: TrialSpec) -> Iterator[Finding]:
 
 
 def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
-    """What `facts` say of the cluster and would not work."""
-    return (*_placeholder(facts), *_unmounted(facts), *_warned_too_early(facts))
+    """Return the facts of a cluster that would not work."""
+    return (*_placeholder(facts), *_unmounted(facts), *_signalled_at_once(facts))
 
 
 def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
@@ -135,7 +137,7 @@ def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
     )
 
 
-def _warned_too_early(facts: ClusterFacts) -> tuple[Finding, ...]:
+def _signalled_at_once(facts: ClusterFacts) -> tuple[Finding, ...]:
     limit_s = duration_s(facts.time_limit)
     if limit_s is None or facts.signal_s < limit_s:
         return ()
@@ -181,8 +183,8 @@ def check_timed_weights(spec: TrialSpec) -> tuple[Finding, ...]:
             f"{found}, of {spec.model.name}",
             f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or load.mode=fixed on real engines "
             "(cluster=slurm, cluster=local) without search=surrogate",
-            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time every "
-            f"step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
+            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
+            f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
             "tune/sim/data/step_time_coefficients.json",
         ),
     )

@@ -1,4 +1,4 @@
-"""Everything one command says, typed: the trial, where it runs, and the study around it."""
+"""Hold everything that one command sets: the trial, where it runs, and the study around it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ Action = Literal[
 ]  # fmt: skip
 
 _PARALLEL = {"sim": 16, "local": 1, "slurm": 1}
-"""Trials at once where none are asked for: cores are cheap, a rack is not."""
+"""Number of trials that run at once where `study.parallel` is null: cores are cheap, a rack is not."""
 
 
 class CompareSettings(FrozenModel):
+    """Name the two trials that action=compare compares."""
+
     a: str | None
     b: str | None
 
 
 class Settings(FrozenModel):
-    """The composed configuration; one field a key of conf/config.yaml."""
+    """Hold the composed configuration: one field for each key of conf/config.yaml."""
 
     action: Action
     trial: str | NonNegativeInt | None
@@ -58,10 +60,10 @@ class Settings(FrozenModel):
 
     @property
     def trial_spec(self) -> TrialSpec:
-        """The trial as composed: the configuration before a sweep's point is bound."""
+        """Return the trial as composed: the configuration before a sweep's point is bound."""
         return TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
 
     @property
     def parallel(self) -> int:
-        """How many trials run at once: what is asked for, or what suits the place."""
+        """Return how many trials run at once: `study.parallel`, or the number that suits the backend."""
         return self.study.parallel or _PARALLEL[self.cluster.kind]

@@ -12,10 +12,10 @@ from tune.spec.base import FrozenModel, PositiveInt
 class Stack(FrozenModel):
     """Hold the generation of Dynamo, the engine behind it, and the ports of its servers.
 
-    `name` begins with the generation: dynamo_v0 (mid 2025) or dynamo_v1 (1.x). `engine` is a name of the table
-    in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is 1.0.0rc
-    before rc4, `nested` is today's. `system_port` is where the first worker answers /health and /metrics, the
-    next one a port further, prefill workers first; None where workers open no such port.
+    `name` begins with the generation: dynamo_v0 (mid 2025) or dynamo_v1 (1.x). `engine` is a name of the
+    table in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is
+    1.0.0rc before rc4, `nested` is today's. `system_port` is where the first worker answers /health and
+    /metrics, the next one a port further, prefill workers first; None where workers open no such port.
     """
 
     name: Annotated[str, Field(pattern=r"^dynamo_v[01](_\w+)?$")]
@@ -35,5 +35,5 @@ class Stack(FrozenModel):
 
     @property
     def workers_may_leave(self) -> bool:
-        """Return whether a worker may come and go while the others serve, as Dynamo 1.x's discovery allows."""
+        """Return whether workers may come and go while others serve, which Dynamo 1.x's discovery allows."""
         return self.dynamo == "v1"

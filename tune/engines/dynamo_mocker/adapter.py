@@ -1,4 +1,4 @@
-"""Adapt Dynamo's mock engines to the protocol of engines. They stand for TensorRT-LLM and read its settings."""
+"""Adapt Dynamo's mock engines, which stand for TensorRT-LLM workers and read their settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tune.spec.trtllm_engine import TrtLlmEngine
 
 
 class DynamoMocker:
-    """Adapt the mock engines of Dynamo 1.6, with the memory of the TensorRT-LLM workers that they stand for."""
+    """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
 
     settings = TrtLlmEngine
     computes_tokens = False
@@ -53,7 +53,7 @@ class DynamoMocker:
         return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
-        """Yield the settings of TensorRT-LLM that bring `remedy` about."""
+        """Yield the settings of TensorRT-LLM that apply `remedy`."""
         return trtllm_recommendations(spec, remedy)
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:

@@ -35,8 +35,8 @@ _ENGINE_TYPE: dict[BatchingPolicy, str] = {
     "evict_newest": "vllm",
     "whole_batches": "vllm",
 }
-"""The mock engine's scheduler for a batching policy: `trtllm` reserves blocks for the whole answer, `vllm` takes
-them as they are needed and evicts the newest sequence. A rule refuses whole batches."""
+"""The mock engine's scheduler for a batching policy: `trtllm` reserves blocks for the whole answer, `vllm`
+takes them as they are needed and evicts the newest sequence. A rule refuses whole batches."""
 
 
 def step_times_file(role: Role) -> str:
@@ -101,7 +101,8 @@ def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
 def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, cache_tokens: int) -> Process:
     """Return one mock engine, a process on the node index of the worker that it stands for.
 
-    `cache_tokens` is the KV cache of the worker. Raises ConfigurationError where the stack has no system port, or as `mock_calibration` does.
+    `cache_tokens` is the KV cache of the worker. Raises ConfigurationError where the stack has no system
+    port, or as `mock_calibration` does.
     """
     first = spec.stack.system_port
     if first is None:

@@ -1,8 +1,8 @@
 """Check what Dynamo's mock engines have no setting for, and the ports that they need.
 
 Three limits always hold and are no finding. A prefill step is timed by its new tokens alone, whatever context
-lies behind them (step_time_tables.py). KV transfers have no latency of their own and never wait for each other.
-The frontend takes its own time and not the calibration's.
+lies behind them (step_time_tables.py). KV transfers have no latency of their own and never wait for each
+other. The frontend takes its own time and not the calibration's.
 """
 
 from __future__ import annotations

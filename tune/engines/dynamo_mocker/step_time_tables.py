@@ -1,9 +1,10 @@
-"""Write the tables that time a mock engine's steps: the simulator's step times in the form of Dynamo's profiler.
+"""Write the tables that time a mock engine's steps, in the form of Dynamo's profiler.
 
-A mock engine knows a prefill step by its new tokens alone and a decode step by the sum and the mean of its
-contexts, so two things are lost. The context behind a chunk: every new token pays for the mean context over
-the dataset's prompts, which keeps the time of the whole dataset and makes long prompts quicker, short ones
-slower. The edge between two CUDA graph sizes: it is smeared over 2 % of the batch to either side.
+A mock engine times a prefill step by its new tokens alone and a decode step by the sum and the mean of its
+contexts, so two effects of the simulator's step times are lost. The first is the context behind a chunk:
+every new token pays for the mean context over the dataset's prompts, which keeps the time of the whole
+dataset and makes long prompts quicker, short ones slower. The second is the edge between two CUDA graph
+sizes: it is smeared over 2 % of the batch to either side.
 Source: Dynamo 1.6.1, lib/mocker/src/common/perf_model.rs: float64 arrays, milliseconds, linear and bilinear
 between points and beyond them; a decode step takes at least 1 ms.
 """

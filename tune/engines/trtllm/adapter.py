@@ -69,7 +69,7 @@ class TrtLlm:
         return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
 
     def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
-        """Yield the settings of TensorRT-LLM that bring `remedy` about."""
+        """Yield the settings of TensorRT-LLM that apply `remedy`."""
         return trtllm_recommendations(spec, remedy)
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:

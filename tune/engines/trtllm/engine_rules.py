@@ -27,7 +27,17 @@ _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 
 def check_worker(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
-    """Yield the broken rules of `engine`, the settings of the pool `role` of `spec`; paths begin with the role."""
+    """Yield the rules that the settings of one pool break.
+
+    Parameters
+    ----------
+    spec
+        Gives model, hardware, load and stack.
+    engine
+        The settings of the pool.
+    role
+        The pool; the paths of findings begin with it.
+    """
     yield from _parallelism(spec.model, engine, role)
     yield from _lengths(spec, engine, role)
     yield from _token_budget(spec, engine, role)
@@ -211,7 +221,7 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
             f"a KV cache of {capacity} tokens a worker",
             f"at least one longest sequence, {longest} tokens",
             "a sequence that never fits waits for ever",
-            "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and CUDA graphs leave",
+            "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and graphs leave",
         )
     elif role == "decode":
         batch = mean_sequences_that_fit(capacity, engine, dataset)

@@ -14,7 +14,7 @@ TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra"}
 FLAT_SPELLING = frozenset(
     {"kv_cache_dtype", "use_cuda_graph", "cuda_graph_padding_enabled", "cuda_graph_batch_sizes"}
 )
-"""How the flat generation writes typed settings.
+"""Names that the flat generation has for typed settings.
 Source: TensorRT-LLM 1.0.0rc3, tensorrt_llm/_torch/pyexecutor/config.py."""
 
 FLAT_ONLY_KEYS = FLAT_SPELLING | {

@@ -30,8 +30,8 @@ def activation_bytes_per_gpu(model: Model, engine: TrtLlmEngine) -> float:
     """Estimate the bytes of activations at the peak of the largest step.
 
     In BF16, a token takes four vectors of the hidden size and three of this rank's share of the feed-forward
-    layer; a sequence takes FP32 logits over the vocabulary. TensorRT-LLM measures the peak with a dummy step of
-    max_num_tokens tokens before it sizes its cache (_util.py, estimate_max_kv_cache_tokens).
+    layer; a sequence takes FP32 logits over the vocabulary. TensorRT-LLM measures the peak with a dummy step
+    of max_num_tokens tokens before it sizes its cache (_util.py, estimate_max_kv_cache_tokens).
     """
     vectors = 4 * model.hidden_size + 3 * model.ffn_size / engine.tensor_parallel_size
     logits = engine.max_batch_size * model.vocabulary_size * _FP32_BYTES

@@ -16,7 +16,7 @@ MEMORY_FRAC = 0.9
 
 
 def trtllm_recommendations(spec: TrialSpec, remedy: Remedy) -> Iterator[Recommendation]:
-    """Yield the settings of TensorRT-LLM that bring `remedy` about in `spec`."""
+    """Yield the settings of TensorRT-LLM that apply `remedy` to `spec`."""
     decode = trtllm_settings(spec.decode)
     match remedy.kind:
         case "larger_worker":

@@ -14,8 +14,8 @@ def trtllm_settings(engine: Engine) -> TrtLlmEngine:
     if isinstance(engine, TrtLlmEngine):
         return engine
     raise ConfigurationError(
-        f"stack.engine: found settings of another engine ({type(engine).__name__}) in prefill or decode, expected "
-        "TensorRT-LLM's. Choose a stack of that engine, or prefill and decode for this one."
+        f"stack.engine: found settings of another engine ({type(engine).__name__}) in prefill or decode, "
+        "expected TensorRT-LLM's. Choose a stack of that engine, or prefill and decode for this one."
     )
 
 

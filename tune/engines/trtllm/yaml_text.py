@@ -1,7 +1,7 @@
-"""An engine's settings as TensorRT-LLM reads them.
+"""Write an engine's settings as TensorRT-LLM reads them.
 
-The typed words follow today's names. The flat generation (1.0.0rc before rc4) spells four of them differently
-and captures no CUDA graph unless told to; today's captures them unless told `cuda_graph_config: null`.
+The typed settings have today's names. The flat generation (1.0.0rc before rc4) spells four of them
+differently and captures no CUDA graph by default; today's captures them unless `cuda_graph_config` is null.
 Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py and tensorrt_llm/_torch/pyexecutor/config.py.
 """
 
@@ -17,10 +17,11 @@ from tune.spec.trtllm_engine import TrtLlmEngine
 
 
 def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
-    """The keys and values of one engine's YAML, in the order in which they are written.
+    """Return the keys and values of one engine's YAML, in the order in which they are written.
 
-    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting or holds
-    a key of the other generation, and where the flat generation has no word for the transceiver's backend.
+    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting
+    or holds a key of the other generation, and where the flat generation has no key for the transceiver's
+    backend.
     """
     _reject_clashes(engine, generation)
     keys = _shared_keys(engine)
@@ -31,8 +32,11 @@ def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
 
 
 def engine_yaml(engine: TrtLlmEngine, generation: Generation) -> str:
-    """The text of one engine's YAML: block style, stable order. Raises ConfigurationError as `engine_keys` does,
-    and where `extra` holds a value that YAML cannot write."""
+    """Return the text of one engine's YAML, in block style and a stable order.
+
+    Raises ConfigurationError where the generation of the YAML cannot hold a setting, and where `extra` holds
+    a value that YAML cannot write.
+    """
     try:
         return yaml.safe_dump(
             engine_keys(engine, generation), sort_keys=False, default_flow_style=False, allow_unicode=True
