@@ -64,10 +64,10 @@ class Registration:
     @property
     def complete(self) -> bool:
         """Return whether every expected count is reached and the frontend lists the model."""
-        return self.listed and all(found >= wanted for _, found, wanted in self.counts)
+        return self.listed and all(count >= wanted for _, count, wanted in self.counts)
 
     def __str__(self) -> str:
-        states = [f"{names} {found} of {wanted}" for names, found, wanted in self.counts]
+        states = [f"{names} {count} of {wanted}" for names, count, wanted in self.counts]
         return ", ".join([*states, f"model {'listed' if self.listed else 'not listed'}"])
 
 
@@ -83,36 +83,39 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def query_registration(asked: argparse.Namespace) -> Registration:
+def query_registration(options: argparse.Namespace) -> Registration:
     """Return the state of registration. Raises OSError, ValueError while a server does not answer yet."""
-    listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
-    health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
+    listed = lists_model(_fetch(f"{options.frontend}/v1/models"), options.model)
+    health = {} if options.etcd else _fetch(f"{options.frontend}/health")
     counts = []
-    for names, wanted in asked.expect:
-        found = [count_in_etcd(asked.etcd, n) if asked.etcd else count_in_health(health, n) for n in names]
-        counts.append(("/".join(names), sum(found), wanted))
+    for names, wanted in options.expect:
+        instances = [
+            count_in_etcd(options.etcd, name) if options.etcd else count_in_health(health, name)
+            for name in names
+        ]
+        counts.append(("/".join(names), sum(instances), wanted))
     return Registration(tuple(counts), listed)
 
 
 def main(arguments: list[str]) -> int:
     """Print the state of registration; return 0 where it is complete, else 1."""
-    asked = parse_arguments(arguments)
+    options = parse_arguments(arguments)
     try:
-        found = query_registration(asked)
+        registration = query_registration(options)
     except (OSError, ValueError) as error:
         print(f"not answering yet: {error}")
         return 1
-    print(found)
-    return 0 if found.complete else 1
+    print(registration)
+    return 0 if registration.complete else 1
 
 
 def _fetch(url: str, body: bytes | None = None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(url, body), timeout=_TIMEOUT_S) as answer:
-        found = json.load(answer)
-    if not isinstance(found, dict):
-        raise ValueError(f"{url}: found {type(found).__name__}, expected a JSON object")  # noqa: TRY004
-    return found
+        content = json.load(answer)
+    if not isinstance(content, dict):
+        raise ValueError(f"{url}: found {type(content).__name__}, expected a JSON object")  # noqa: TRY004
+    return content
 
 
 def _base64(text: str) -> str:

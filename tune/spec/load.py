@@ -1,4 +1,4 @@
-"""Hold what LoadGen asks of a deployment: arrivals, dataset, duration, latency limits."""
+"""Hold the load on a deployment: arrivals, dataset, duration, latency limits."""
 
 from __future__ import annotations
 

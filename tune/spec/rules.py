@@ -112,7 +112,7 @@ def _stack(spec: TrialSpec) -> Iterator[Finding]:
             "split.disaggregation_strategy",
             f"{spec.split.disaggregation_strategy} with stack {stack.name}",
             "prefill_first, or stack=dynamo_v0",
-            "today's frontend routes by itself and has no word for who answers first",
+            "today's frontend routes by itself and has no setting for which pool answers first",
             "Dynamo: the strategy flag of dynamo.trtllm was removed on 2025-11-04",
         )
 
@@ -173,14 +173,13 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
 
 def check_timed_weights(spec: TrialSpec) -> tuple[Finding, ...]:
     """Return an error where step times of the model's weights are not known: the simulator cannot time it."""
-    found = spec.model.weight_dtype
-    if found == TIMED_WEIGHT_DTYPE:
+    if spec.model.weight_dtype == TIMED_WEIGHT_DTYPE:
         return ()
     return (
         Finding(
             "error",
             "model.weight_dtype",
-            f"{found}, of {spec.model.name}",
+            f"{spec.model.weight_dtype}, of {spec.model.name}",
             f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or load.mode=fixed on real engines "
             "(cluster=slurm, cluster=local) without search=surrogate",
             "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "

@@ -126,19 +126,19 @@ def mock_calibration(facts: ClusterFacts) -> Calibration:
 
     Raises ConfigurationError where the backend has none, or parameters that slow one worker alone.
     """
-    found = facts.calibration
-    if found is None:
+    calibration = facts.calibration
+    if calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none in cluster={facts.kind}, and mock engines take their step "
             "times from it. Use cluster=local, or another stack."
         )
     for name in ("last_decode_worker_scale", "head_node_scale"):
-        if getattr(found, name) != 1:
+        if getattr(calibration, name) != 1:
             raise ConfigurationError(
-                f"cluster.calibration.{name}: found {getattr(found, name):g}, expected 1 with stack "
+                f"cluster.calibration.{name}: found {getattr(calibration, name):g}, expected 1 with stack "
                 "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
             )
-    return found
+    return calibration
 
 
 def _engine_flags(
