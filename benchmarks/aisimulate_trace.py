@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from tune.records.requests import RequestLog
-from tune.spec.engine import Engine
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 ITS_TIMEOUT_S = 600.0
 _TRACE_BLOCK_TOKENS = 512
@@ -79,7 +79,7 @@ def _engine(spec: TrialSpec) -> dict[str, Any]:
     }
 
 
-def _workers(engine: Engine, replicas: int) -> dict[str, Any]:
+def _workers(engine: TrtLlmEngine, replicas: int) -> dict[str, Any]:
     return {
         "parallelism": {
             "replicas": replicas,

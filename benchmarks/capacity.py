@@ -27,13 +27,13 @@ from tune.capacity.futility import find_futility, more_than_half
 from tune.capacity.search import CapacityResult, ProbePlan, ProbeVerdict, search_capacity
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.bind import bind_point
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["+sweep=pd_split"]).settings

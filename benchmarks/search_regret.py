@@ -26,11 +26,11 @@ from tune.analysis.judge import judge
 from tune.analysis.measure import measure
 from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.records.folders import PROBE_FOLDER
 from tune.records.outcome import Outcome
 from tune.spec.bind import Point, bind_point
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.space import FloatDimension, IntDimension
 from tune.study.optuna_proposer import OptunaProposer
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.spec.bind import Point, bind_point, locate_point
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.space import GraphFamilyDimension, OrderedDimension, Sweep, Value
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec

@@ -13,11 +13,11 @@ from support.request_logs import make_log, spec
 
 from tune.analysis.measure import measure
 from tune.analysis.worker_utilisation import MIN_SCRAPES, scraped_breakdown
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ResumableError
 from tune.records.outcome import Breakdown
 from tune.records.requests import RequestLog, read_requests
 from tune.records.scrapes import METRICS_FILE, MetricsWriter
-from tune.spec.memory import kv_capacity_tokens
 
 LIVE = Path(__file__).parents[1] / "data" / "live" / "2P1D"
 IN_FLIGHT = 'dynamo_component_inflight_requests{dynamo_endpoint="generate"}'
@@ -48,7 +48,7 @@ def write(folder: Path, exposed: Mapping[str, Sequence[Samples | None]], first_s
 
 
 def found(folder: Path, log: RequestLog) -> Breakdown:
-    use = scraped_breakdown(folder, log, spec().decode)
+    use = scraped_breakdown(folder, log, spec())
     assert use is not None
     return use
 
@@ -108,13 +108,13 @@ def test_missed_scrape_is_interpolated(tmp_path: Path) -> None:
 
 
 def test_breakdown_is_none_without_metrics(tmp_path: Path) -> None:
-    decode = spec().decode
-    assert scraped_breakdown(tmp_path, log_of(2.0), decode) is None
+    trial = spec()
+    assert scraped_breakdown(tmp_path, log_of(2.0), trial) is None
     write(tmp_path, {"decode_w0": engine(10, 10)})
-    assert scraped_breakdown(tmp_path, log_of(2.0, began_at_s=None), decode) is None
-    assert scraped_breakdown(tmp_path, log_of(0.0), decode) is None
+    assert scraped_breakdown(tmp_path, log_of(2.0, began_at_s=None), trial) is None
+    assert scraped_breakdown(tmp_path, log_of(0.0), trial) is None
     write(tmp_path, {"frontend": [{"x": 1.0}], "decode_w0": [None]})
-    assert scraped_breakdown(tmp_path, log_of(2.0), decode) is None
+    assert scraped_breakdown(tmp_path, log_of(2.0), trial) is None
 
 
 def test_torn_metrics_record_raises(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_torn_metrics_record_raises(tmp_path: Path) -> None:
     path = tmp_path / METRICS_FILE
     path.write_text(path.read_text()[5:])
     with pytest.raises(ResumableError, match=METRICS_FILE):
-        scraped_breakdown(tmp_path, log_of(2.0), spec().decode)
+        scraped_breakdown(tmp_path, log_of(2.0), spec())
 
 
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=30))
@@ -153,7 +153,7 @@ def test_real_kv_cache_holds_the_batch_sequences() -> None:
     """Every sequence holds its prompt and, on average over its answer, half of that."""
     log, trial = read_requests(LIVE / "requests.npz"), spec()
     tokens = mean_over_arrivals(log, log.input_tokens + log.output_tokens / 2)
-    capacity = kv_capacity_tokens(trial.model, trial.hardware, trial.decode)
+    capacity = kv_capacity_tokens(trial, "decode")
     assert found(LIVE, log).kv_used_frac == pytest.approx(tokens / capacity, rel=0.05)
 
 

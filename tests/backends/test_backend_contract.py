@@ -24,8 +24,7 @@ from tune.backends.simulated import SimulatorBackend
 from tune.backends.simulated_probes import EXTRA_SHUFFLES
 from tune.backends.slurm.backend import SlurmBackend
 from tune.config import compose_overrides
-from tune.deploy.plan import client_json, write_plan
-from tune.engines.dynamo_mocker.plan_tables import render_plan
+from tune.deploy.plan import client_json, render, write_plan
 from tune.records.folders import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.records.outcome import Probe
 from tune.records.requests import read_requests
@@ -87,7 +86,7 @@ class SlurmGround:
         spec = alter(settings.trial_spec)
         folder = TrialFolder(self.root / "one" / name)
         folder.write_spec(spec)
-        write_plan(render_plan(settings.trial_spec, settings.cluster), folder.plan)
+        write_plan(render(settings.trial_spec, settings.cluster), folder.plan)
         (folder.plan / "client.json").write_text(client_json(spec))  # alterations concern the client alone
         folder.new_attempt().mkdir(parents=True)
         return spec, folder.attempts()[0]

@@ -11,11 +11,11 @@ import pytest
 from tune.analysis.measure import measure
 from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.records.folders import PROBE_FOLDER, read_attempt
 from tune.records.outcome import Probe
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 
 SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=240.0")

@@ -12,7 +12,7 @@ from support.right_client import make_settings
 from tune.client.prompts import Prompts, random_id_prompts, random_text_prompts
 from tune.client.schedule import draw_schedule
 from tune.client.vocabulary import ONE_TOKEN_WORDS
-from tune.spec.engine import KV_BLOCK_TOKENS
+from tune.spec.trtllm_engine import KV_BLOCK_TOKENS
 from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_texts
 
 LONGEST = 400

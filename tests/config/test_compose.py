@@ -11,10 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides, trial_overrides
+from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, locate_point
 from tune.spec.findings import only_errors
-from tune.spec.rules import check, check_cluster
+from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 

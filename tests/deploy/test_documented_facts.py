@@ -1,4 +1,4 @@
-"""The facts of a cluster that docs/how-to/slurm.md shows are chosen and rendered as it says."""
+"""Compose and render the facts of a cluster that docs/how-to/slurm.md shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tune.config import compose_overrides
 from tune.deploy.job_script import container_options, sbatch_options
 
 
-def test_the_documented_facts_make_a_job(root: Path, tmp_path: Path) -> None:
+def test_documented_facts_render_a_job(root: Path, tmp_path: Path) -> None:
     (text,) = re.findall(
         r"^```yaml\n(.*?)^```", (root / "docs" / "how-to" / "slurm.md").read_text(), re.S | re.M
     )
@@ -30,5 +30,5 @@ def test_the_documented_facts_make_a_job(root: Path, tmp_path: Path) -> None:
         "constraint": "gb200",
         "mem": "0",
     }
-    assert len(container_options(facts, mocked=False)) == 3
+    assert len(container_options(facts, mounts_scratch=False)) == 3
     assert facts.calibration is not None, "mock engines run there"

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 import tune.deploy
 from tune.client.client_settings import read_client_settings
 from tune.deploy.job_script import sbatch_options
-from tune.deploy.plan import CALIBRATION_FILE, LaunchPlan, render, write_plan
-from tune.deploy.process import PLACEHOLDERS, Process, bind_text
-from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest, read_manifest
-from tune.deploy.processes import client_of
+from tune.deploy.plan import LaunchPlan, render, write_plan
 from tune.errors import ConfigurationError, ResumableError
+from tune.manifest.process import PLACEHOLDERS, Process, bind_text, client_of
+from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest, read_manifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 
@@ -59,7 +58,9 @@ def workers_of(plan: LaunchPlan) -> list[Process]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool) -> None:
+def test_plan_equals_the_golden_files(
+    case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool
+) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
     assert files.pop("ready.py") == READY_PY
     del files[MANIFEST_FILE]
@@ -82,7 +83,7 @@ def test_golden(case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerat
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_plan_is_read_back_from_disk(
+def test_plan_is_read_back_from_disk(
     case: str, make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
 ) -> None:
     facts = make_facts()
@@ -94,7 +95,7 @@ def test_the_plan_is_read_back_from_disk(
     assert max(node for process in launch.processes for node in process.nodes) < launch.nodes
 
 
-def test_a_torn_plan_is_named(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+def test_torn_plan_is_named(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
     write_plan(render(make_spec(), make_facts()), tmp_path)
     text = (tmp_path / MANIFEST_FILE).read_text()
     (tmp_path / MANIFEST_FILE).write_text(text[: len(text) // 2])
@@ -109,7 +110,7 @@ def test_no_port_is_planned_twice_on_a_node(make_spec: MakeSpec, make_facts: Mak
         assert len(ports) == len(set(ports)) >= 3
 
 
-def test_the_default_header_is_the_published_one_and_how_a_job_ends(
+def test_default_header_is_the_published_one_with_a_stop_signal(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     script = render(make_spec(), make_facts()).files["job.sbatch"]
@@ -127,9 +128,7 @@ def test_the_default_header_is_the_published_one_and_how_a_job_ends(
     assert script.startswith("#!/bin/bash\n#SBATCH")
 
 
-def test_absent_facts_leave_no_line_and_extra_passes_through(
-    make_spec: MakeSpec, make_facts: MakeFacts
-) -> None:
+def test_absent_facts_leave_no_line_and_extra_lines_stay(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     facts = make_facts(
         partition=None,
         account=None,
@@ -148,7 +147,7 @@ def test_absent_facts_leave_no_line_and_extra_passes_through(
     assert "#SBATCH --constraint='a&b'\n" in script
 
 
-def test_gpus_are_asked_for_where_they_are_generic_resources(
+def test_gpus_are_requested_where_they_are_generic_resources(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     spec, facts = make_spec(), make_facts(gpus_per_node_option=True)
@@ -158,9 +157,7 @@ def test_gpus_are_asked_for_where_they_are_generic_resources(
     assert launch_of(render(spec, make_facts())).gpus_per_node is None
 
 
-def test_an_image_and_what_it_sees_are_options_of_its_steps(
-    make_spec: MakeSpec, make_facts: MakeFacts
-) -> None:
+def test_image_and_mounts_are_options_of_its_steps(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     mounts = ["/lustre:/lustre", "/etc/hosts"]
     facts = make_facts(container_image="/a b.sqsh", container_mounts=mounts, container_workdir="/work")
     assert launch_of(render(make_spec(), facts)).container == (
@@ -175,7 +172,7 @@ def test_an_image_and_what_it_sees_are_options_of_its_steps(
     assert launch_of(render(make_spec(), make_facts())).container == ()
 
 
-def test_containers_are_kept_where_there_is_an_image_and_the_cluster_says_so(
+def test_containers_are_kept_with_an_image_and_the_setting(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     image, keep = {"container_image": "x"}, {"container_keep": True}
@@ -186,7 +183,7 @@ def test_containers_are_kept_where_there_is_an_image_and_the_cluster_says_so(
     assert kept == [False, False, False, True]
 
 
-def test_processes_are_kept_where_discovery_is_dynamic_and_no_cache_remembers(
+def test_processes_are_kept_with_dynamic_discovery_and_no_block_reuse(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     reuse = {"decode__kv_cache_config__enable_block_reuse": True}
@@ -197,7 +194,7 @@ def test_processes_are_kept_where_discovery_is_dynamic_and_no_cache_remembers(
 
 @pytest.mark.parametrize("field", ["job_name", "partition", "account", "qos", "reservation", "output"])
 @pytest.mark.parametrize("end", ["\n", "\r", "\0"])
-def test_a_directive_cannot_become_a_command(
+def test_directive_cannot_become_a_command(
     field: str, end: str, make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"cluster.{field}"):
@@ -222,9 +219,7 @@ def test_no_extra_option_repeats_or_hides_a_job(
 
 
 @pytest.mark.parametrize("bad", [*PLACEHOLDERS, "a\0b"])
-def test_values_that_the_job_would_fill_in_are_rejected(
-    bad: str, make_spec: MakeSpec, make_facts: MakeFacts
-) -> None:
+def test_values_with_placeholders_are_rejected(bad: str, make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     with pytest.raises(ConfigurationError, match=r"cluster.model_path"):
         render(make_spec(), make_facts(model_path=f"/models/{bad}"))
     with pytest.raises(ConfigurationError, match=r"cluster.container_image"):
@@ -237,14 +232,14 @@ def test_values_that_the_job_would_fill_in_are_rejected(
         render(make_spec(model__served_name=bad), make_facts())
 
 
-def test_a_rack_too_small_is_refused(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+def test_rack_too_small_is_refused(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     with pytest.raises(
         ConfigurationError, match=r"found 15P4D .* expected workers that fit 18 nodes x 4 GPUs"
     ):
         render(make_spec(split__prefill_workers=15), make_facts())
 
 
-def test_a_transceiver_backend_is_refused_in_flat_yaml(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+def test_flat_stack_refuses_a_transceiver_backend(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     with pytest.raises(ConfigurationError, match="found UCX, expected DEFAULT"):
         render(make_spec(decode__cache_transceiver_config__backend="UCX"), make_facts())
 
@@ -275,7 +270,7 @@ def test_dynamo_v1_has_no_nats_and_no_strategy(make_spec: MakeSpec, make_facts: 
     assert plan.processes[1].env["DYN_EVENT_PLANE"] == "zmq"
 
 
-def test_decode_first_swaps_what_workers_register_as(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+def test_decode_first_swaps_the_component_names(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     plan = render(make_spec(split__disaggregation_strategy="decode_first"), make_facts())
     assert {"tensorrt_llm_next=14", "tensorrt_llm=4"} <= set(plan.ready)
 
@@ -298,7 +293,7 @@ def test_tp8_spans_two_nodes_and_tp2_shares_one(make_spec: MakeSpec, make_facts:
     decode_tp=st.sampled_from([1, 2, 4, 8]),
     stack=st.sampled_from([("dynamo_v0", "flat"), ("dynamo_v1", "nested")]),
 )
-def test_no_gpu_is_given_twice_and_every_worker_is_whole(  # noqa: PLR0917
+def test_each_gpu_serves_one_worker_and_workers_are_whole(  # noqa: PLR0917
     make_spec: MakeSpec,
     make_facts: MakeFacts,
     prefill_workers: int,
@@ -340,22 +335,20 @@ def test_scripts_parse_and_files_are_readable(
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
     asked = read_client_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
-    assert asked.max_seq_len == spec.decode.max_seq_len
+    assert asked.max_seq_len == spec.decode.max_sequence_tokens
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
     assert yaml.safe_load((tmp_path / "plan" / "decode.yaml").read_text())["backend"] == "pytorch"
     assert not list((tmp_path / "plan").glob("*.tmp"))
 
 
-def test_a_search_for_the_highest_rate_finds_its_calibration_in_the_plan(
-    make_spec: MakeSpec, make_facts: MakeFacts
-) -> None:
+def test_plan_of_a_capacity_search_holds_the_calibration(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     facts = make_facts()
     assert CALIBRATION_FILE not in render(make_spec(), facts).files
     plan = render(make_spec(load__mode="capacity"), facts)
     assert Calibration.model_validate_json(plan.files[CALIBRATION_FILE]) == facts.calibration
 
 
-def test_the_client_of_a_probe_differs_in_what_it_is_asked_and_where_it_writes(
+def test_client_of_a_probe_differs_in_settings_and_output_path(
     make_spec: MakeSpec, make_facts: MakeFacts
 ) -> None:
     client = render(make_spec(), make_facts()).processes[-1]
@@ -373,6 +366,20 @@ def test_writing_again_replaces(make_spec: MakeSpec, make_facts: MakeFacts, tmp_
     write_plan(render(make_spec(), make_facts()), tmp_path)
     write_plan(render(make_spec(load__target_qps=3.0), make_facts()), tmp_path)
     assert json.loads((tmp_path / "client.json").read_text())["load"]["target_qps"] == 3.0
+
+
+def test_unwritable_plan_folder_is_one_clear_error(
+    make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path
+) -> None:
+    (tmp_path / "plan").write_text("a file where the folder should be")
+    with pytest.raises(ConfigurationError, match=r"cannot be written .* expected a folder"):
+        write_plan(render(make_spec(), make_facts()), tmp_path / "plan")
+
+
+def test_full_disk_is_one_clear_error(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+    (tmp_path / "job.sbatch.tmp").symlink_to("/dev/full")
+    with pytest.raises(ResumableError, match=r"No space left .* and free space"):
+        write_plan(render(make_spec(), make_facts()), tmp_path)
 
 
 def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

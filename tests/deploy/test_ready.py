@@ -23,7 +23,7 @@ HEALTH = json.dumps(
 
 
 class Server:
-    """Answers each path with a status and a text, as told."""
+    """Answer each path with the status and the text that are set for it."""
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, str]] = {"/v1/models": (200, MODELS), "/health": (200, HEALTH)}
@@ -58,13 +58,15 @@ def server() -> Iterator[Server]:
     made.http.server_close()
 
 
-def test_ready_when_model_and_counts_are_there(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deployment_is_ready_with_model_and_all_workers(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert server.ask("prefill=2", "backend,tensorrt_llm=1") == 0
     assert capsys.readouterr().out == "prefill 2 of 2, backend/tensorrt_llm 1 of 1, model listed\n"
 
 
 @pytest.mark.parametrize("expect", ["prefill=3", "backend=2", "decode=1", "clear_kv_blocks=1"])
-def test_not_ready_while_one_is_missing(expect: str, server: Server) -> None:
+def test_deployment_is_not_ready_while_one_is_missing(expect: str, server: Server) -> None:
     assert server.ask("prefill=2", expect) == 1
 
 
@@ -83,7 +85,7 @@ def test_not_ready_while_one_is_missing(expect: str, server: Server) -> None:
         ("/health", 503, HEALTH),
     ],
 )
-def test_not_ready_on_a_poor_answer(path: str, status: int, text: str, server: Server) -> None:
+def test_malformed_response_is_not_ready(path: str, status: int, text: str, server: Server) -> None:
     server.answers[path] = (status, text)
     assert server.ask("prefill=2") == 1
 
@@ -92,13 +94,15 @@ def test_not_ready_on_a_poor_answer(path: str, status: int, text: str, server: S
     ("status", "text", "code"),
     [(200, '{"count": "14"}', 0), (200, '{"count": "13"}', 1), (200, '{"header": {}}', 1), (500, "{}", 1)],
 )
-def test_etcd_is_asked_where_it_is_given(status: int, text: str, code: int, server: Server) -> None:
+def test_workers_are_counted_in_etcd_where_it_is_given(
+    status: int, text: str, code: int, server: Server
+) -> None:
     server.answers["/v3/kv/range"] = (status, text)
     server.answers["/health"] = (503, "")
     assert server.ask("tensorrt_llm=14", etcd=True) == code
 
 
-def test_nobody_there_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
+def test_closed_port_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "llama", "--frontend", "http://127.0.0.1:1", "--expect", "prefill=1"]) == 1
     assert "not answering yet" in capsys.readouterr().out
 
@@ -109,6 +113,6 @@ def test_expectations_are_read_strictly(text: str) -> None:
         expectation(text)
 
 
-def test_empty_answers_count_nothing() -> None:
+def test_empty_responses_count_no_worker() -> None:
     assert count_in_health({}, "prefill") == 0
     assert not lists_model({}, "llama")

@@ -5,8 +5,8 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune.deploy.process import PLACEHOLDERS, bind_text
 from tune.deploy.shell import environment_text, quote_all, with_env
+from tune.manifest.process import PLACEHOLDERS, bind_text
 
 BOUND = {
     "HEAD_NODE": "gb 01",
@@ -33,7 +33,7 @@ def bash(script: str) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(mixed, max_size=8))
-def test_words_reach_a_command_as_they_are_bound(texts: list[str]) -> None:
+def test_quoted_text_reaches_a_command_as_bound(texts: list[str]) -> None:
     assert bash(f"set -- {quote_all(texts)}\n{PRINT}") == [bind_text(text, BOUND) for text in texts]
 
 

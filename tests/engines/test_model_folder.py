@@ -17,11 +17,11 @@ def test_every_token_is_a_word_of_its_own() -> None:
     assert token_text(27) == "aabb"
 
 
-def test_the_prompts_of_the_client_are_in_the_vocabulary() -> None:
+def test_prompts_of_the_client_are_in_the_vocabulary() -> None:
     assert max(json.loads(random_id_prompts(3, 5000)(0, 5000))) < VOCABULARY
 
 
-def test_the_command_writes_what_is_rendered_and_says_where_it_cannot(tmp_path: Path) -> None:
+def test_command_writes_the_folder_or_says_why_not(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tune.engines.dynamo_mocker"]
     subprocess.run([*command, tmp_path / "model"], check=True)
     written = {path.name: path.read_text() for path in (tmp_path / "model").iterdir()}

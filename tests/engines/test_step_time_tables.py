@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from scipy.interpolate import RegularGridInterpolator
 
 from tune.config import compose_overrides
 from tune.core.arrays import FloatArray
+from tune.deploy.step_timing import time_steps
 from tune.engines.dynamo_mocker.step_time_tables import mean_context_tokens, step_times
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.sim.worker_models import decode_worker, prefill_worker
 from tune.spec.cluster import Calibration
-from tune.spec.memory import kv_capacity_tokens
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -30,8 +31,12 @@ def calibration() -> Calibration:
     return SETTINGS.cluster.calibration
 
 
+def files(spec: TrialSpec, calibration: Calibration) -> Mapping[str, bytes]:
+    return step_times(spec, time_steps(spec, calibration), kv_capacity_tokens(spec, "decode"))
+
+
 def tables(spec: TrialSpec, calibration: Calibration) -> dict[str, Table]:
-    return {name: dict(np.load(io.BytesIO(file))) for name, file in step_times(spec, calibration).items()}
+    return {name: dict(np.load(io.BytesIO(file))) for name, file in files(spec, calibration).items()}
 
 
 TABLES = tables(SPEC, calibration())
@@ -40,18 +45,16 @@ WORKER, BATCH_S = decode_worker(SPEC, calibration(), window_s=0.0)
 
 
 def decode_step_ms(sequences: int, context_tokens: int) -> float:
-    """As the mock engine asks its table: by the sum of the contexts and their whole mean."""
+    """Read the table as a mock engine does: by the sum of the contexts and their whole mean."""
     axes = DECODE["decode_active_kv_tokens"], DECODE["decode_context_length"]
     grid = RegularGridInterpolator(axes, DECODE["decode_itl"], bounds_error=False, fill_value=None)
     return float(grid((sequences * context_tokens, context_tokens)))
 
 
 @given(sequences=st.integers(1, 400), context_tokens=st.integers(100, 20_000))
-def test_a_decode_step_takes_our_time_between_the_edges_of_its_batch(
-    sequences: int, context_tokens: int
-) -> None:
-    """The table blurs the batch by a few per cent, so a step lies between those of batches that near."""
-    if sequences * context_tokens > kv_capacity_tokens(SPEC.model, SPEC.hardware, SPEC.decode):
+def test_decode_step_lies_between_those_of_neighbouring_batches(sequences: int, context_tokens: int) -> None:
+    """Allow for the table, which blurs the batch by a few per cent."""
+    if sequences * context_tokens > kv_capacity_tokens(SPEC, "decode"):
         return
     near = BATCH_S[int(sequences * 0.96) : int(np.ceil(sequences * 1.04)) + 1]
     read_s = WORKER.context_token_s * sequences * context_tokens
@@ -60,13 +63,13 @@ def test_a_decode_step_takes_our_time_between_the_edges_of_its_batch(
 
 
 @pytest.mark.parametrize("sequences", [40, 112, 140, 170, 208])
-def test_away_from_an_edge_a_decode_step_takes_our_time(sequences: int) -> None:
+def test_decode_step_is_exact_away_from_graph_sizes(sequences: int) -> None:
     wanted_s = BATCH_S[sequences] + WORKER.context_token_s * sequences * 8_000
     assert decode_step_ms(sequences, 8_000) == pytest.approx(wanted_s * 1e3, rel=1e-3)
 
 
-def test_chunks_of_the_whole_dataset_take_as_long_as_ours() -> None:
-    """Prompts one after the other, each in chunks of max_num_tokens: the sum over the dataset is the same."""
+def test_chunks_of_the_whole_dataset_take_the_simulated_time() -> None:
+    """Sum the steps of all prompts, each in chunks of max_num_tokens."""
     from tune.workload.lengths import draw_lengths
 
     table, ours = TABLES["prefill_step_times.npz"], prefill_worker(SPEC, calibration(), window_s=0.0)
@@ -81,13 +84,13 @@ def test_chunks_of_the_whole_dataset_take_as_long_as_ours() -> None:
     assert table_s == pytest.approx(ours_s, rel=1e-9)
 
 
-def test_the_mean_context_of_equal_prompts_is_half_of_one(make_spec: MakeSpec) -> None:
+def test_mean_context_of_equal_prompts_is_half_a_prompt(make_spec: MakeSpec) -> None:
     changes = {"mean_tokens": 8000.0, "min_tokens": 7999, "max_tokens": 8001, "sd_tokens": 0.5}
     spec = make_spec(**{f"load__dataset__inputs__{key}": value for key, value in changes.items()})
     assert mean_context_tokens(spec.load) == pytest.approx(4000, rel=1e-3)
 
 
-def test_every_array_is_what_dynamo_reads() -> None:
+def test_arrays_have_the_shapes_that_dynamo_reads() -> None:
     for table in TABLES.values():
         assert {array.dtype for array in table.values()} == {np.dtype(np.float64)}
         sums, means = table["decode_active_kv_tokens"], table["decode_context_length"]
@@ -100,7 +103,7 @@ def test_every_array_is_what_dynamo_reads() -> None:
 @pytest.mark.parametrize(
     ("name", "changed"), [("decode_scale", "decode_itl"), ("prefill_scale", "prefill_ttft_ms")]
 )
-def test_the_calibration_scales_the_tables(name: str, changed: str) -> None:
+def test_calibration_scales_the_tables(name: str, changed: str) -> None:
     scaled: dict[str, Any] = calibration().model_dump() | {name: 2 * getattr(calibration(), name)}
     role = name.partition("_")[0]
     before = TABLES[f"{role}_step_times.npz"][changed]
@@ -108,5 +111,5 @@ def test_the_calibration_scales_the_tables(name: str, changed: str) -> None:
     assert (after > 1.5 * before).all()
 
 
-def test_the_same_trial_has_the_same_bytes() -> None:
-    assert step_times(SPEC, calibration()) == step_times(SPEC, calibration())
+def test_same_trial_gives_the_same_bytes() -> None:
+    assert files(SPEC, calibration()) == files(SPEC, calibration())

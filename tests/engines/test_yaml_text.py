@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tune.engines import engine_keys, engine_yaml
+from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
+from tune.engines.trtllm.yaml_text import engine_keys, engine_yaml
 from tune.errors import ConfigurationError
-from tune.spec.engine import CudaGraphConfig, Engine
-from tune.spec.engine_extra import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
+from tune.spec.trtllm_engine import CudaGraphConfig, TrtLlmEngine
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -58,19 +58,19 @@ def settings(name: str) -> dict[str, Any]:
     return loaded
 
 
-def engine(name: str, **changes: Any) -> Engine:
-    return Engine.model_validate(settings(name) | changes, strict=False)
+def engine(name: str, **changes: Any) -> TrtLlmEngine:
+    return TrtLlmEngine.model_validate(settings(name) | changes, strict=False)
 
 
 PREFILL, DECODE = "prefill/chunked.yaml", "decode/continuous.yaml"
 
 
 @pytest.mark.parametrize(("name", "published"), [(PREFILL, PUBLISHED_PREFILL), (DECODE, PUBLISHED_DECODE)])
-def test_the_flat_default_is_the_published_engine(name: str, published: dict[str, Any]) -> None:
+def test_flat_default_is_the_published_engine(name: str, published: dict[str, Any]) -> None:
     assert yaml.safe_load(engine_yaml(engine(name), "flat")) == published
 
 
-def test_nested_says_null_where_flat_says_nothing() -> None:
+def test_nested_writes_null_where_flat_writes_nothing() -> None:
     flat, nested = (engine_keys(engine(PREFILL), generation) for generation in ("flat", "nested"))
     assert not any("cuda_graph" in key for key in flat)
     assert nested["cuda_graph_config"] is None
@@ -95,7 +95,7 @@ def test_unset_settings_are_absent(generation: Any) -> None:
     }
 
 
-def test_a_transceiver_backend_has_no_flat_word() -> None:
+def test_transceiver_backend_is_refused_in_flat_yaml() -> None:
     ucx = engine(DECODE, cache_transceiver_config={"backend": "UCX", "max_tokens_in_buffer": 20192})
     assert engine_keys(ucx, "nested")["cache_transceiver_config"]["backend"] == "UCX"
     with pytest.raises(ConfigurationError, match="found UCX, expected DEFAULT"):
@@ -114,7 +114,7 @@ def test_flat_rejects_typed_and_nested_keys_in_extra(key: str) -> None:
         engine_keys(engine(DECODE, extra={key: 1}), "flat")
 
 
-def test_a_value_that_yaml_cannot_write_is_named() -> None:
+def test_value_that_yaml_cannot_write_is_named() -> None:
     with pytest.raises(ConfigurationError, match="YAML cannot write"):
         engine_yaml(engine(DECODE, extra={"hook": object()}), "nested")
 
@@ -140,7 +140,7 @@ def test_extra_passes_through_untouched(extra: dict[str, Any]) -> None:
     tensor_parallel_size=st.sampled_from([1, 2, 4, 8]),
     stream_interval=st.none() | st.integers(1, 50),
 )
-def test_both_generations_say_the_same(
+def test_both_generations_hold_the_same_settings(
     sizes: list[int], padding: bool, tensor_parallel_size: int, stream_interval: int | None
 ) -> None:
     subject = engine(

@@ -16,8 +16,8 @@ import pytest
 from support.fake_deployment import MARK, SERVERS, Trial, finish, processes_with
 from support.waiting import wait_for
 
-from tune.deploy.process_manifest import MANIFEST_FILE
 from tune.errors import ResumableError
+from tune.manifest.process_manifest import MANIFEST_FILE
 from tune.orchestrator.slurm.allocation_loop import iter_queue
 from tune.orchestrator.slurm.work_queue import (
     attempt_hosts,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.fake_deployment import Trial
 
-from tune.deploy.process_manifest import read_manifest
+from tune.manifest.process_manifest import read_manifest
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses, ProcessHandle, ResolvedProcess
 from tune.orchestrator.managed_process import ManagedProcess

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune.engines.trtllm.adapter import FAILURE_PATTERNS
 from tune.orchestrator.failures import classify_failure, last_lines
 
 CONFIGURATION_ERRORS = [
@@ -28,18 +29,18 @@ INFRASTRUCTURE_ERRORS = [
 def test_engine_error_is_a_configuration_failure(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("starting\n" * 50 + line + "\n" + "shutting down\n" * 50)
-    assert classify_failure(log) == "configuration"
+    assert classify_failure(log, FAILURE_PATTERNS) == "configuration"
 
 
 @pytest.mark.parametrize("line", INFRASTRUCTURE_ERRORS)
 def test_other_error_is_an_infrastructure_failure(line: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"starting\n{line}\n")
-    assert classify_failure(log) == "infrastructure"
+    assert classify_failure(log, FAILURE_PATTERNS) == "infrastructure"
 
 
 def test_missing_log_is_an_infrastructure_failure(tmp_path: Path) -> None:
-    assert classify_failure(tmp_path / "none") == "infrastructure"
+    assert classify_failure(tmp_path / "none", FAILURE_PATTERNS) == "infrastructure"
     assert "(nothing)" in last_lines(tmp_path / "none")
 
 

@@ -17,7 +17,7 @@ from support.waiting import wait_for
 from tune.analysis.judge import judge
 from tune.analysis.measure import measure_attempt
 from tune.config import compose_overrides
-from tune.deploy.plan import CALIBRATION_FILE
+from tune.manifest.process_manifest import CALIBRATION_FILE
 from tune.orchestrator.attempt import EXIT_INTERRUPTED
 from tune.records.capacity_search import (
     EarlyStopThreshold,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tune.deploy.process import Process
+from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.scraper import Scraper
 from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
@@ -46,13 +47,13 @@ def port() -> Iterator[int]:
 
 def test_counters_cover_requests_of_workers_with_metrics(port: int) -> None:
     workers = [worker("a", port), worker("b", port, node=1), worker("c", None)]
-    assert request_counts(workers, NODES) == {"a": 7.0, "b": 7.0}
-    assert requests_in_flight(workers, NODES) == 6.0
+    assert request_counts(workers, NODES, REQUESTS) == {"a": 7.0, "b": 7.0}
+    assert requests_in_flight(workers, NODES, IN_FLIGHT) == 6.0
 
 
 def test_silent_worker_is_named_with_its_host(port: int) -> None:
     with pytest.raises(OSError, match=r"dead on nor-this: .*refused"):
-        request_counts([worker("a", port), worker("dead", 9, node=1)], NODES)
+        request_counts([worker("a", port), worker("dead", 9, node=1)], NODES, REQUESTS)
 
 
 def test_missed_scrape_is_noted_and_others_are_written(port: int, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import ResolvedProcess
 from tune.orchestrator.slurm.srun import step_command, step_environment
 
@@ -19,9 +19,10 @@ def resolved(
     return ResolvedProcess(process, hosts, process.argv, process.env, Path("log"), container, gpus_per_node)
 
 
-def worker(nodes: int, gpus: int, **env: str) -> Process:
+def worker(nodes: int, gpus: int, *, mpi: bool = True, **env: str) -> Process:
     gpu_positions = tuple((node, gpu) for node in range(3, 3 + nodes) for gpu in range(gpus))
-    return Process("decode_w0", "decode", 3, gpu_positions, env, ("trtllm-llmapi-launch", "a b"), "log")
+    argv = ("trtllm-llmapi-launch", "a b")
+    return Process("decode_w0", "decode", 3, gpu_positions, env, argv, "log", mpi=mpi)
 
 
 def options(command: list[str]) -> dict[str, str]:
@@ -40,6 +41,13 @@ def test_worker_has_one_task_per_gpu_in_rank_order(nodes: int, gpus: int, sets_g
     assert options_given.get("--gpus-per-node") == ("8" if sets_gpus_per_node else None)
     assert command[-2:] == ["trtllm-llmapi-launch", "a b"]
     assert "--no-kill" not in options_given
+
+
+def test_a_worker_without_mpi_is_one_task_a_node() -> None:
+    command = step_command(resolved(worker(2, 4, mpi=False), gpus_per_node=4))
+    said = options(command)
+    assert (said["--nodes"], said["--ntasks"], said["--ntasks-per-node"]) == ("2", "2", "1")
+    assert (said["--mpi"], said["--gpus-per-node"]) == ("none", "4")
 
 
 def test_variables_are_set_inside_the_step() -> None:

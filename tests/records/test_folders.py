@@ -19,6 +19,7 @@ STUDY = StudyRecord(
     question="Which split?",
     backend="sim",
     stack="dynamo_v0",
+    engine="trtllm",
     model="llama3.1-405b-fp4",
     hardware="gb200-nvl72",
     nodes=18,

@@ -32,8 +32,11 @@ CASES: Cases = {
     "all infeasible, no reason": (study(), [unmeasured(i, "infeasible", None) for i in range(4)]),
     "lifted limits": (study(slo=LIFTED), [measured(i, slo=LIFTED, qps=9.0 + i) for i in range(5)]),
     "load curve": (study(space=RATE_SPACE, backend="slurm"), [measured(i, qps=8 + i / 2) for i in range(9)]),
-    "mock engines": (study(backend="local", stack="dynamo_v1_mocker"), [measured(0)]),
-    "mock engines on Slurm": (study(backend="slurm", stack="dynamo_v1_mocker"), [measured(0)]),
+    "mock engines": (study(backend="local", stack="dynamo_v1_mocker", engine="dynamo_mocker"), [measured(0)]),
+    "mock engines on Slurm": (
+        study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker"),
+        [measured(0)],
+    ),
     "real engines here": (study(backend="local", stack="dynamo_v1"), [measured(0)]),
     "no provenance": (study(), [measured(i, provenance={}) for i in range(3)]),
     "nothing but figures": (study(), [measured(i, breakdown=None, tpot_s=None) for i in range(3)]),

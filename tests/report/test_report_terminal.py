@@ -58,10 +58,10 @@ def test_status_shows_in_how_many_shuffles_the_best_holds() -> None:
 
 
 def test_mock_engines_are_named_as_such() -> None:
-    mocked = study(backend="local", stack="dynamo_v1_mocker")
+    mocked = study(backend="local", stack="dynamo_v1_mocker", engine="dynamo_mocker")
     assert "mock engines on this machine" in render_outcome(measured(0), SLO, mocked).splitlines()[0]
     assert "mock engines on this machine" in render_status(mocked, (), [measured(0)])
     assert "mock" not in render_status(study(backend="local", stack="dynamo_v1"), (), [measured(0)])
-    on_slurm = study(backend="slurm", stack="dynamo_v1_mocker")
+    on_slurm = study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker")
     assert "mock engines on Slurm" in render_outcome(measured(0), SLO, on_slurm).splitlines()[0]
     assert "mock engines on Slurm" in render_status(on_slurm, (), [measured(0)])

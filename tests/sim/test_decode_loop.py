@@ -26,6 +26,7 @@ WORKER = DecodeWorker(
     policy=GUARANTEED_NO_EVICT,
     slots=4,
     kv_tokens=10_000,
+    kv_block_tokens=32,
     transfer_latency_s=0.0,
     context_token_s=0.0,
     max_num_tokens=64,

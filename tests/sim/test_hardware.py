@@ -8,8 +8,8 @@ from support.sim_trials import short_trial
 
 from tune.config import compose_overrides
 from tune.deploy.plan import render
+from tune.engines.check import check
 from tune.sim.simulator import simulate
-from tune.spec.rules import check
 
 SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
 QPS_PER_GPU = 0.07

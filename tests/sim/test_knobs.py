@@ -10,8 +10,14 @@ from support.sim_trials import digest, short_trial
 
 from tune.sim.simulator import simulate
 from tune.spec.base import FrozenModel
-from tune.spec.engine import CacheTransceiverConfig, CudaGraphConfig, Engine, KvCacheConfig, SchedulerConfig
 from tune.spec.split import Split
+from tune.spec.trtllm_engine import (
+    CacheTransceiverConfig,
+    CudaGraphConfig,
+    KvCacheConfig,
+    SchedulerConfig,
+    TrtLlmEngine,
+)
 
 BUSY = ("load.target_qps=40", "load.min_queries=1500")
 NO_GRAPHS = "cuda_graph_config=null"
@@ -116,7 +122,7 @@ def test_the_setting_without_effect_changes_nothing(setting: str) -> None:
 def test_no_setting_is_forgotten() -> None:
     settings = {f"split.{name}" for name in Split.model_fields} | {"stack.router_mode"}
     for role in ("prefill", "decode"):
-        for name in Engine.model_fields:
+        for name in TrtLlmEngine.model_fields:
             inner = NESTED.get(name)
             settings |= (
                 {f"{role}.{name}.{key}" for key in inner.model_fields} if inner else {f"{role}.{name}"}

@@ -19,6 +19,7 @@ WORKER = PrefillWorker(
     max_batch_size=8,
     max_num_tokens=128,
     kv_tokens=12_800,
+    kv_block_tokens=32,
     chunked=True,
     equal_progress=False,
     static_batch=False,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from support.sim_trials import digest, make_trial, run_short, short_trial, tpot_s, ttft_s
 
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.records.requests import Stages
 from tune.sim.simulator import serve, simulate
-from tune.spec.memory import kv_capacity_tokens
 
 POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
 VARIANTS = [
@@ -160,7 +160,7 @@ def test_reserved_cache_never_exceeds_a_worker(allowed: str) -> None:
         start, done = log.stages.decode_start_ns[served], log.done_ns[served]
         reserved = [(context[served][(start <= now) & (done > now)]).sum() for now in start]
         fullest = max(fullest, *reserved)
-    capacity = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
+    capacity = kv_capacity_tokens(spec, "decode")
     assert 0.98 * capacity < fullest <= capacity
 
 

@@ -17,8 +17,8 @@ from support.slurm_conf import NODES
 from support.slurm_rack import SlurmRack
 from support.slurm_trials import small, stubbed
 
-from tune.deploy.process import Process
-from tune.deploy.process_manifest import ProcessManifest, read_manifest
+from tune.manifest.process import Process
+from tune.manifest.process_manifest import ProcessManifest, read_manifest
 from tune.records.folders import read_attempt
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Binding a point of a sweep to the configuration, and finding the point a configuration is."""
+"""Bind a point of a sweep to a configuration, and locate the point of a configuration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
-from tune.spec.engine import CudaGraphConfig
 from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
+from tune.spec.trtllm_engine import CudaGraphConfig
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
 PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings
@@ -29,7 +29,7 @@ points = st.fixed_dictionaries(
 
 
 @given(points)
-def test_a_bound_point_is_found_again(point: dict[str, object]) -> None:
+def test_bound_point_is_located_again(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
     spec = bind_point(BASE, PD_SPLIT.sweep, point)
     found = locate_point(spec, PD_SPLIT.sweep)
@@ -40,7 +40,7 @@ def test_a_bound_point_is_found_again(point: dict[str, object]) -> None:
 
 
 @given(points)
-def test_the_rack_is_divided_without_rest(point: dict[str, object]) -> None:
+def test_fill_decode_leaves_no_gpu_idle(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
     split = bind_point(BASE, PD_SPLIT.sweep, point).split
     assert split.prefill_workers == point["prefill_workers"]
@@ -51,7 +51,7 @@ def test_the_rack_is_divided_without_rest(point: dict[str, object]) -> None:
     ("prefill_tp", "decode_tp", "prefill_workers", "decode_workers"),
     [(4, 4, 14, 4), (4, 8, 14, 2), (2, 4, 28, 4), (2, 4, 27, 4), (2, 2, 27, 9), (8, 8, 9, 0), (8, 4, 8, 2)],
 )
-def test_decode_gets_the_rest_at_any_parallelism(
+def test_fill_decode_works_at_any_parallelism(
     prefill_tp: int, decode_tp: int, prefill_workers: int, decode_workers: int
 ) -> None:
     assert PARALLELISM.sweep is not None
@@ -77,12 +77,14 @@ def test_decode_gets_the_rest_at_any_parallelism(
         ("none", 512, ()),
     ],
 )
-def test_graph_families(family: str, max_batch_size: int, sizes: tuple[int, ...]) -> None:
+def test_graph_families_give_sizes_up_to_the_largest_batch(
+    family: str, max_batch_size: int, sizes: tuple[int, ...]
+) -> None:
     engine = DECODE.model_copy(update={"max_batch_size": max_batch_size})
     assert with_graph_family(engine, family).graph_batch_sizes == sizes  # type: ignore[arg-type]
 
 
-def test_a_family_gives_graphs_to_an_engine_without_and_none_where_none_fit() -> None:
+def test_graph_family_adds_graphs_and_removes_those_that_do_not_fit() -> None:
     assert with_graph_family(BASE.prefill, "powers_of_two").graph_batch_sizes[-1] == 128
     assert with_graph_family(BASE.prefill, "listed").cuda_graph_config is None
     large = DECODE.model_copy(update={"cuda_graph_config": CudaGraphConfig(batch_sizes=(128, 256))})
@@ -102,7 +104,7 @@ def test_a_family_gives_graphs_to_an_engine_without_and_none_where_none_fit() ->
         ("decode.max_batch_size", 1.5, "decode.max_batch_size cannot be 1.5"),
     ],
 )
-def test_a_dimension_that_fits_no_setting_is_one_clear_error(path: str, value: object, message: str) -> None:
+def test_dimension_without_a_setting_is_one_clear_error(path: str, value: object, message: str) -> None:
     sweep = Sweep(
         question="?", n_trials=1, space={"x": OrderedDimension(kind="ordered", path=path, values=(1, 2))}
     )
@@ -120,7 +122,7 @@ def test_a_dimension_that_fits_no_setting_is_one_clear_error(path: str, value: o
         {"prefill": BASE.prefill.model_copy(update={"max_num_tokens": 4097})},
     ],
 )
-def test_a_configuration_outside_the_space_has_no_point(changed: dict[str, object]) -> None:
+def test_configuration_outside_the_space_has_no_point(changed: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None
     assert locate_point(BASE.model_copy(update=changed), PD_SPLIT.sweep) is None
 
@@ -134,6 +136,8 @@ def test_a_configuration_outside_the_space_has_no_point(changed: dict[str, objec
         (GraphFamilyDimension(kind="graph_family", path="decode", values=("none",)), ["none"], ["listed"]),
     ],
 )
-def test_what_a_dimension_contains(dimension: object, inside: list[object], outside: list[object]) -> None:
+def test_dimension_contains_its_own_values_only(
+    dimension: object, inside: list[object], outside: list[object]
+) -> None:
     assert all(contains(dimension, value) for value in inside)  # type: ignore[arg-type]
     assert not any(contains(dimension, value) for value in outside)  # type: ignore[arg-type]

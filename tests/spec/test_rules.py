@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tune.engines.check import check
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import check, check_cluster
+from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
@@ -31,7 +32,7 @@ def the(spec: TrialSpec, severity: str, path: str) -> Finding:
     return finding
 
 
-def test_the_shipped_trial_runs_and_its_costs_are_told(make_spec: MakeSpec) -> None:
+def test_shipped_trial_has_warnings_and_no_error(make_spec: MakeSpec) -> None:
     spec = make_spec()
     assert found(spec) == {
         ("warning", "decode.max_seq_len"),
@@ -44,7 +45,7 @@ def test_the_shipped_trial_runs_and_its_costs_are_told(make_spec: MakeSpec) -> N
     assert 150 <= int(reach.expected.removeprefix("about ")) <= 175
 
 
-def test_a_prefill_engine_of_mid_2025_has_no_overlap_scheduler(make_spec: MakeSpec) -> None:
+def test_prefill_engine_of_mid_2025_has_no_overlap_scheduler(make_spec: MakeSpec) -> None:
     path = "prefill.disable_overlap_scheduler"
     assert (
         "stack=dynamo_v1" in the(make_spec(prefill__disable_overlap_scheduler=False), "error", path).expected
@@ -59,7 +60,7 @@ def test_least_loaded_needs_todays_frontend(make_spec: MakeSpec) -> None:
     assert ("error", "stack.router_mode") not in found(today)
 
 
-def test_a_trial_that_asks_for_what_it_gets_has_no_finding(make_spec: MakeSpec) -> None:
+def test_trial_within_all_limits_has_no_finding(make_spec: MakeSpec) -> None:
     spec = make_spec(
         decode__max_seq_len=22016,
         decode__max_batch_size=128,
@@ -145,7 +146,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_rule_is_an_error_at_its_path(case: str, make_spec: MakeSpec) -> None:
+def test_broken_rule_is_an_error_at_its_path(case: str, make_spec: MakeSpec) -> None:
     changes, path = BROKEN[case]
     assert ("error", path) in found(make_spec(**changes))
 
@@ -182,14 +183,14 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", COSTLY)
-def test_a_costly_choice_is_a_warning_that_says_the_cost(case: str, make_spec: MakeSpec) -> None:
+def test_costly_choice_is_a_warning_with_its_cost(case: str, make_spec: MakeSpec) -> None:
     changes, path, cost = COSTLY[case]
     spec = make_spec(**changes)
     assert cost in the(spec, "warning", path).why
     assert only_errors(check(spec)) == ()
 
 
-def test_a_rate_that_no_run_can_confirm_is_not_looked_for(make_spec: MakeSpec) -> None:
+def test_capacity_search_needs_enough_queries_for_a_verdict(make_spec: MakeSpec) -> None:
     short: dict[str, Any] = {"load__concatenate_permutation": False, "load__min_duration_s": 1.0}
     spec = make_spec(load__mode="capacity", **short)
     assert the(spec, "error", "load.min_queries").expected == "at least 459, or load.mode=fixed"
@@ -235,12 +236,12 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", NEIGHBOURS)
-def test_the_nearest_good_value_has_no_finding(case: str, make_spec: MakeSpec) -> None:
+def test_nearest_allowed_value_has_no_finding(case: str, make_spec: MakeSpec) -> None:
     changes, path = NEIGHBOURS[case]
     assert path not in {finding.path for finding in check(make_spec(**changes))}
 
 
-def test_all_findings_come_at_once_and_read_as_kept(make_spec: MakeSpec, regenerate_golden: bool) -> None:
+def test_all_findings_render_as_the_golden_text(make_spec: MakeSpec, regenerate_golden: bool) -> None:
     spec = make_spec(
         split__decode_workers=9,
         decode__max_num_tokens=256,
@@ -258,7 +259,7 @@ def test_all_findings_come_at_once_and_read_as_kept(make_spec: MakeSpec, regener
     assert "\n".join(changed) == "", "if meant: pytest --regenerate-golden"
 
 
-def test_no_finding_is_no_text() -> None:
+def test_no_finding_renders_no_text() -> None:
     assert render_findings(()) == ""
 
 
@@ -269,7 +270,7 @@ def facts(shipped: Settings, **changes: Any) -> ClusterFacts:
 
 
 @pytest.mark.parametrize("mounts", [(), ("/models:/elsewhere",), ("/model:/model",), ("/models/405b-old",)])
-def test_a_model_outside_every_mount_is_told(mounts: tuple[str, ...], shipped: Settings) -> None:
+def test_model_outside_every_mount_is_a_warning(mounts: tuple[str, ...], shipped: Settings) -> None:
     (finding,) = check_cluster(facts(shipped, model_path="/models/405b", container_mounts=mounts))
     assert finding.path == "cluster.model_path"
 
@@ -284,7 +285,7 @@ def test_a_model_outside_every_mount_is_told(mounts: tuple[str, ...], shipped: S
         {"model_path": "nvidia/Llama-3.1-405B-Instruct-FP4"},
     ],
 )
-def test_a_model_that_workers_can_see_is_not(changes: dict[str, Any], shipped: Settings) -> None:
+def test_model_inside_a_mount_has_no_warning(changes: dict[str, Any], shipped: Settings) -> None:
     assert check_cluster(facts(shipped, **{"model_path": "/models/405b"} | changes)) == ()
 
 
@@ -299,7 +300,7 @@ def test_a_model_that_workers_can_see_is_not(changes: dict[str, Any], shipped: S
     max_seq_len=st.integers(1, 40000),
     fraction=st.floats(0.001, 1.0),
 )
-def test_any_typed_trial_can_be_checked_and_errors_forbid_placement(  # noqa: PLR0917
+def test_every_valid_trial_is_checked_and_errors_match_placement(  # noqa: PLR0917
     make_spec: MakeSpec,
     prefill_tp: int,
     decode_tp: int,

@@ -1,4 +1,4 @@
-"""Durations as Slurm writes them."""
+"""Read durations as Slurm writes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
+from tune.deploy.job_script import sbatch_options
+from tune.errors import ConfigurationError
 from tune.spec.rules import check_cluster
 from tune.spec.slurm_time import duration_s
 
@@ -23,14 +25,34 @@ def test_a_duration_is_read_in_every_form(days: int, hours: int, minutes: int, s
 
 
 @pytest.mark.parametrize("text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-"])
-def test_what_is_no_duration_is_none(text: str) -> None:
+def test_text_that_is_no_duration_is_none(text: str) -> None:
     assert duration_s(text) is None
+
+
+@pytest.mark.parametrize(
+    "limit", ["90", "90:30", "4:00:00", "36:00:00", "2-12", "2-12:30", "1-00:00:00", "10-0"]
+)
+def test_a_time_limit_has_any_form_that_slurm_reads(limit: str) -> None:
+    facts = compose_overrides(["cluster=slurm", f"cluster.time_limit='{limit}'"]).settings.cluster
+    assert facts.time_limit == limit
+    assert sbatch_options(facts, 18, 4)["time"] == limit
+
+
+def test_a_time_limit_may_be_a_number_of_minutes() -> None:
+    facts = compose_overrides(["cluster=slurm", "cluster.time_limit=90"]).settings.cluster
+    assert facts.time_limit == "90"
+
+
+@pytest.mark.parametrize("limit", ["soon", "UNLIMITED", "-5", "1:2:3:4", "1-", "1.5", "true"])
+def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cluster\.time_limit: found"):
+        compose_overrides(["cluster=slurm", f"cluster.time_limit={limit}"])
 
 
 @pytest.mark.parametrize(
     ("limit", "signal_s", "found"), [("1:00:00", 90, 0), ("0:01:00", 60, 1), ("01:30", 200, 1)]
 )
-def test_a_job_is_not_told_to_stop_before_it_begins(limit: str, signal_s: int, found: int) -> None:
+def test_stop_signal_comes_after_the_start_of_a_job(limit: str, signal_s: int, found: int) -> None:
     words = [f"cluster.time_limit='{limit}'", f"cluster.signal_s={signal_s}", "cluster.model_path=/models/m"]
     findings = check_cluster(compose_overrides(["cluster=slurm", *words]).settings.cluster)
     assert [finding.path for finding in findings] == ["cluster.signal_s"] * found

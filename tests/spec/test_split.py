@@ -1,4 +1,4 @@
-"""Where the workers of a split go."""
+"""Place the workers of a split."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
+from tune.engines.check import check
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.split import Role, Split, WorkerPlacement, decode_workers_that_fit, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -36,7 +36,7 @@ def placed(of: TrialSpec) -> tuple[WorkerPlacement, ...] | None:
 
 
 @given(prefill=st.integers(1, 18), decode=st.integers(1, 18), head=heads, tps=st.tuples(sizes, sizes))
-def test_every_gpu_serves_one_worker_and_the_head_node_is_as_asked(
+def test_each_gpu_serves_one_worker_and_the_head_node_is_as_set(
     prefill: int, decode: int, head: str, tps: tuple[int, int]
 ) -> None:
     workers = placed(spec(prefill, decode, head, *tps))
@@ -56,13 +56,13 @@ def test_every_gpu_serves_one_worker_and_the_head_node_is_as_asked(
 
 
 @pytest.mark.parametrize(("head", "role"), [("prefill", "prefill"), ("decode", "decode")])
-def test_who_shares_the_head_node_changes_no_count(head: str, role: Role) -> None:
+def test_head_setting_changes_no_worker_count(head: str, role: Role) -> None:
     workers = placed(spec(14, 4, head))
     assert workers is not None
     assert next(worker for worker in workers if 0 in worker.nodes).role == role
 
 
-def test_a_head_node_without_workers_is_one_that_the_split_cannot_use() -> None:
+def test_head_none_leaves_the_first_node_without_workers() -> None:
     assert placed(spec(14, 4, "none")) is None
     (finding,) = only_errors(check(spec(14, 4, "none")))
     assert "split.head=none keeps node 0 free" in finding.expected
@@ -72,8 +72,8 @@ def test_a_head_node_without_workers_is_one_that_the_split_cannot_use() -> None:
 
 
 @given(prefill=st.integers(1, 17), head=heads)
-def test_the_rest_is_what_one_more_would_break(prefill: int, head: str) -> None:
-    of = spec(prefill, 1, head)
-    most = decode_workers_that_fit(of.hardware, of.prefill, of.decode, of.split)
+def test_one_more_decode_worker_than_the_most_does_not_fit(prefill: int, head: str) -> None:
+    trial = spec(prefill, 1, head)
+    most = decode_workers_that_fit(trial.hardware, trial.prefill, trial.decode, trial.split)
     assert placed(spec(prefill, most + 1, head)) is None
     assert most == (17 if head == "none" else 18) - prefill

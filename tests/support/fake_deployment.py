@@ -16,8 +16,9 @@ from typing import Any
 from support.waiting import wait_for
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json
-from tune.deploy.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
-from tune.deploy.process_manifest import MANIFEST_FILE, ProcessManifest
+from tune.engines.registry import engine_of
+from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
+from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
@@ -98,6 +99,7 @@ class Trial:
             keeps_containers=False,
             gpus_per_node=None,
             keeps_processes=True,
+            engine=engine_of(self.spec).signals,
         )
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())

@@ -57,6 +57,7 @@ def study(**changes: Any) -> StudyRecord:
             "question": "Which split and which rate give the most output tokens/s per GPU under the SLO?",
             "backend": "sim",
             "stack": "dynamo_v0",
+            "engine": "trtllm",
             "model": "llama3.1-405b-fp4",
             "hardware": "gb200-nvl72",
             "nodes": 18,

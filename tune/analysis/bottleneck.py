@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from tune.analysis.breakdown import TAIL_FRAC, decode_slots
 from tune.analysis.recommendations import BottleneckContext, recommend
 from tune.analysis.shuffles import NEAR_FRAC
+from tune.engines.kv_capacity import decode_batch_that_kv_holds
 from tune.records.outcome import Bottleneck, BottleneckKind, Breakdown, Constraints
-from tune.spec.memory import decode_batch_that_kv_holds
 from tune.spec.metrics import LatencyLimit
 from tune.spec.trial import TrialSpec
 
@@ -160,16 +160,16 @@ def _kind_of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) ->
 def _step(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
     """Return what limits TPOT: the step time, or the KV cache where sequences are paused.
 
-    MAX_UTILIZATION pauses sequences when the cache is full.
+    An engine that evicts the newest sequence pauses sequences when the cache is full.
     """
     full = use is not None and (use.kv_used_frac_max or 0.0) >= FULL_FRAC
-    paused = full and spec.decode.capacity_policy == "MAX_UTILIZATION"
+    paused = full and spec.decode.batching == "evict_newest"
     return "decode_kv" if paused else "decode_step_time"
 
 
 def _kv_batch(spec: TrialSpec) -> int:
     """Return how many sequences the KV cache of a decode worker holds."""
-    return decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    return decode_batch_that_kv_holds(spec)
 
 
 def _slots_or_kv(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:

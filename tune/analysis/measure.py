@@ -14,6 +14,7 @@ from tune.analysis.shuffles import read_shuffles, shuffle_spread
 from tune.analysis.slo import figure_s
 from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
 from tune.analysis.worker_utilisation import scraped_breakdown
+from tune.engines.registry import engine_of
 from tune.errors import ResumableError
 from tune.loadgen.latencies import Latencies, answered, latencies, percentiles_s
 from tune.loadgen.log_reader import LoadGenFigures, read_logs
@@ -72,14 +73,14 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     reason = invalid_reason(log, good, times, target_qps, late=bool(broken))
     if reason is None and full:
         reason, broken = _official(loadgen, broken)
-        if spec.load.dataset.holds_prompts and not spec.stack.mocked:
+        if spec.load.dataset.holds_prompts and engine_of(spec).computes_tokens:
             reason = reason or accuracy_violation(log, good)
     valid = reason is None
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
     constraints = _constraints(spec.slo, ttft=ttft, tpot=tpot, latency=latency)
-    use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec.decode)
+    use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec)
     return Probe(
         target_qps=target_qps,
         queries=len(log),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tune.analysis.breakdown import decode_slots
+from tune.engines.base import Remedy
+from tune.engines.kv_capacity import decode_batch_that_kv_holds
+from tune.engines.registry import engine_of
 from tune.records.outcome import BottleneckKind, Breakdown, Recommendation
-from tune.spec.memory import decode_batch_that_kv_holds
 from tune.spec.metrics import LatencyLimit
 from tune.spec.split import Role, Split, place_workers
 from tune.spec.trial import TrialSpec
@@ -82,73 +84,50 @@ def _rate(qps: float, text: str) -> Recommendation:
 
 def _for_prefill(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a prefill pool that limits."""
-    engine, longest = spec.prefill, spec.load.dataset.longest_prompt_tokens
+    engine = engine_of(spec)
     if context.stage == "prefill":
-        yield Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)")
+        yield from engine.recommend(spec, Remedy("larger_worker", "prefill"))
         return
     if spec.stack.router_mode == "random":
         yield Recommendation(text="prompts dealt round-robin", overrides=("stack.router_mode=round-robin",))
     yield from _one_more(spec, context, "prefill")
-    if engine.enable_chunked_prefill and engine.max_num_tokens < longest:
-        larger = 2 * engine.max_num_tokens
-        yield Recommendation(
-            text="larger chunks, as every step reads the weights again",
-            overrides=(f"prefill.max_num_tokens={larger}",),
-        )
+    yield from engine.recommend(spec, Remedy("larger_chunks", "prefill"))
 
 
 def _for_slots(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to decode slots that limit."""
     slots = decode_slots(spec.decode)
-    kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    kv_batch = decode_batch_that_kv_holds(spec)
     yield from _for_any_batch(spec, context)
     wider = min(kv_batch, int(slots * BATCH_STEP))
     if wider > slots and context.step_used < ROOM_FRAC:
-        yield _wider(spec, wider)
+        yield from engine_of(spec).recommend(spec, Remedy("wider_batch", batch=wider))
     yield from _one_more(spec, context, "decode")
 
 
 def _for_kv(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a decode KV cache that limits."""
-    cache = spec.decode.kv_cache_config
     yield from _for_any_batch(spec, context)
     yield from _one_more(spec, context, "decode")
-    if cache.free_gpu_memory_fraction < ROOM_FRAC:
-        yield Recommendation(
-            text="more of the memory for the decode KV cache",
-            overrides=(f"decode.kv_cache_config.free_gpu_memory_fraction={ROOM_FRAC:g}",),
-        )
-    if cache.dtype != "fp8":
-        yield Recommendation(
-            text="an fp8 KV cache in both pools",
-            overrides=("prefill.kv_cache_config.dtype=fp8", "decode.kv_cache_config.dtype=fp8"),
-        )
-    if spec.decode.capacity_policy == "MAX_UTILIZATION":
-        yield Recommendation(text="a smaller decode.max_batch_size, so that no sequence is paused")
+    yield from engine_of(spec).recommend(spec, Remedy("more_kv_cache"))
 
 
 def _for_step(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a decode step time that limits."""
     yield from _for_any_batch(spec, context)
     yield from _one_more(spec, context, "decode")
-    yield Recommendation(text="more GPUs a decode worker (decode.tensor_parallel_size)")
+    yield from engine_of(spec).recommend(spec, Remedy("larger_worker", "decode"))
 
 
 def _for_any_batch(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to what keeps a batch smaller or its steps longer than they need be."""
-    if spec.decode.capacity_policy == "STATIC_BATCH":
-        yield Recommendation(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
     batch = context.breakdown.decode_batch_max if context.breakdown else None
-    sizes = spec.decode.graph_batch_sizes
-    if batch is not None and (not sizes or batch > max(sizes)):
-        yield Recommendation(text=f"CUDA graphs for decode batches up to {batch:.0f}")
+    yield from engine_of(spec).recommend(spec, Remedy("fuller_batches", batch=batch))
 
 
 def _for_transfer(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a KV transfer that limits."""
-    yield Recommendation(
-        text="a faster way between the pools: the cache transceiver's backend, the network it uses"
-    )
+    yield from engine_of(spec).recommend(spec, Remedy("faster_transfers"))
 
 
 def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
@@ -159,18 +138,6 @@ def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recom
 def _for_unknown(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield what would make the bottleneck known."""
     yield Recommendation(text="workers that record when prefill, transfer and decode begin and end")
-
-
-def _wider(spec: TrialSpec, batch: int) -> Recommendation:
-    """Return `batch` sequences per decode worker, with a CUDA graph for them where there are graphs."""
-    overrides = [f"decode.max_batch_size={batch}"]
-    if spec.decode.max_num_tokens < batch:
-        overrides.append(f"decode.max_num_tokens={batch}")
-    if spec.decode.graph_batch_sizes:
-        sizes = [size for size in spec.decode.graph_batch_sizes if size < batch]
-        listed = ",".join(str(size) for size in [*sizes, batch])
-        overrides.append(f"decode.cuda_graph_config.batch_sizes=[{listed}]")
-    return Recommendation(text="a wider decode batch", overrides=tuple(overrides))
 
 
 def _one_more(spec: TrialSpec, context: BottleneckContext, role: Role) -> Iterator[Recommendation]:
@@ -219,6 +186,6 @@ def _has_room(spec: TrialSpec, context: BottleneckContext, role: Role, load: flo
         return True
     if role == "decode":
         return use.prefill_utilisation is None or use.prefill_utilisation * load <= ROOM_FRAC
-    kv_batch = decode_batch_that_kv_holds(spec.model, spec.hardware, spec.decode, spec.load.dataset)
+    kv_batch = decode_batch_that_kv_holds(spec)
     capacity = min(decode_slots(spec.decode), kv_batch)
     return use.decode_batch is None or use.decode_batch * load <= ROOM_FRAC * capacity

@@ -10,25 +10,14 @@ import numpy as np
 
 from tune.analysis.breakdown import no_stages, pool_figures
 from tune.core.arrays import FloatArray
+from tune.engines.base import EngineAdapter
+from tune.engines.registry import engine_of
+from tune.manifest.engine_signals import WorkerCounter
 from tune.records.outcome import Breakdown
 from tune.records.requests import PoolUse, RequestLog
-from tune.records.scrapes import (
-    IN_FLIGHT_METRIC,
-    METRICS_FILE,
-    SERVING_ENDPOINT,
-    Scrape,
-    read_metrics,
-    total,
-)
-from tune.spec.engine import Engine
+from tune.records.scrapes import METRICS_FILE, Scrape, read_metrics, total
 from tune.spec.split import Role
-
-_RUNNING = ("trtllm:num_requests_running", "vllm:num_requests_running")
-_KV_USED = ("trtllm:kv_cache_usage_perc", "vllm:kv_cache_usage_perc")
-"""Gauges of an engine; the second is a fraction despite its name.
-
-Source: mock engines of Dynamo 1.6.1, whose prefill workers expose none; vLLM, docs/design/metrics.md.
-"""
+from tune.spec.trial import TrialSpec
 
 MIN_SCRAPES = 400
 """Fewest scrapes of a worker from which the busiest one is named.
@@ -52,7 +41,7 @@ class _Gauge:
         return float(np.trapezoid(np.interp(at_s, self.at_s, self.values), at_s) / (end_s - begin_s))
 
 
-def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdown | None:
+def scraped_breakdown(folder: Path, log: RequestLog, spec: TrialSpec) -> Breakdown | None:
     """Return pool figures from the metrics beside requests.npz, between the first arrival and the last.
 
     A prefill worker counts as busy while it holds a request: waiting, in its prefill, or sending its cache.
@@ -67,8 +56,8 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
         The probe's folder.
     log
         The requests of the probe.
-    decode
-        The decode engine.
+    spec
+        The trial: its engine names the metrics, its decode settings the slots.
 
     Returns
     -------
@@ -85,8 +74,8 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
     if log.began_at_s is None or span_s <= 0 or not path.exists():
         return None
     begin_s, scrapes = log.began_at_s, read_metrics(path)
-    pools, scrape_count = _pools(scrapes, begin_s, begin_s + span_s)
-    figures = pool_figures(pools, decode)
+    pools, scrape_count = _pools(scrapes, engine_of(spec), begin_s, begin_s + span_s)
+    figures = pool_figures(pools, spec.decode)
     if all(value is None for value in figures.values()):
         return None
     if scrape_count < MIN_SCRAPES:
@@ -94,13 +83,16 @@ def scraped_breakdown(folder: Path, log: RequestLog, decode: Engine) -> Breakdow
     return Breakdown(**no_stages(), **figures)
 
 
-def _pools(scrapes: Sequence[Scrape], begin_s: float, end_s: float) -> tuple[PoolUse, int]:
+def _pools(
+    scrapes: Sequence[Scrape], engine: EngineAdapter, begin_s: float, end_s: float
+) -> tuple[PoolUse, int]:
     """Return the pools from `begin_s` to `end_s`, and the fewest scrapes of a prefill worker in that time."""
-    in_flight = [_in_flight(worker) for worker in _workers(scrapes, "prefill")]
+    counter, gauges = engine.signals.in_flight, engine.gauges
+    in_flight = [_in_flight(worker, counter) for worker in _workers(scrapes, "prefill")]
     decode = _workers(scrapes, "decode")
     busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in in_flight]
-    batch = [_engine_gauge(worker, _RUNNING) or _in_flight(worker) for worker in decode]
-    kv_used = [_engine_gauge(worker, _KV_USED) for worker in decode]
+    batch = [_engine_gauge(worker, gauges.running) or _in_flight(worker, counter) for worker in decode]
+    kv_used = [_engine_gauge(worker, gauges.kv_used) for worker in decode]
     scrape_counts = [
         int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum())
         for gauge in in_flight
@@ -121,9 +113,9 @@ def _workers(scrapes: Sequence[Scrape], role: Role) -> list[list[Scrape]]:
     return list(by_worker.values())
 
 
-def _in_flight(scrapes: Sequence[Scrape]) -> _Gauge | None:
+def _in_flight(scrapes: Sequence[Scrape], counter: WorkerCounter) -> _Gauge | None:
     """Return the requests that a worker holds, None where it does not expose them."""
-    return _gauge(scrapes, IN_FLIGHT_METRIC, dynamo_endpoint=SERVING_ENDPOINT)
+    return _gauge(scrapes, counter.name, **counter.labels)
 
 
 def _engine_gauge(scrapes: Sequence[Scrape], names: Sequence[str]) -> _Gauge | None:

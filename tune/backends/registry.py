@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tune.backends.base import Backend, JobControl
 from tune.backends.capabilities import LOCAL, SIMULATOR, SLURM, Capabilities
+from tune.engines.check import check_local, check_simulated
 from tune.spec.findings import Finding
-from tune.spec.local_rules import check_local
-from tune.spec.rules import check_cluster, check_simulated
+from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
 
 # Each backend is imported where it is built: the command line reads this table for every action.

@@ -12,8 +12,7 @@ from tune.spec.findings import only_errors, render_findings
 
 def plan_action(composition: Composition) -> None:
     """Write the launch plan of the composed trial and print its processes."""
-    from tune.deploy.plan import write_plan
-    from tune.engines.dynamo_mocker.plan_tables import render_plan
+    from tune.deploy.plan import render, write_plan
     from tune.records.folders import StudyFolder
 
     settings = composition.settings
@@ -21,7 +20,7 @@ def plan_action(composition: Composition) -> None:
     require_runnable(settings)
     folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
     folder.write_spec(spec)
-    rendered = render_plan(spec, settings.cluster)
+    rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
     for process in rendered.processes:
         gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"

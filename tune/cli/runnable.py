@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
+from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import check
+from tune.spec.rules import check_timed_weights
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +24,15 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
-    return (*check(spec), *BACKENDS[settings.cluster.kind].check(settings))
+    timed = check_timed_weights(spec) if _needs_simulator(settings) else ()
+    return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
+
+
+def _needs_simulator(settings: Settings) -> str | None:
+    """Return the setting for which the simulator forecasts what is then measured; None where it does not."""
+    if settings.sweep and settings.search.name == "surrogate":
+        return "search=surrogate"
+    return "load.mode=capacity" if settings.load.mode == "capacity" else None
 
 
 def require_runnable(settings: Settings) -> None:
@@ -60,9 +69,7 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
             f"study.once: found true with cluster={kind}, whose trials end with this "
             f"process; expected cluster={detached}, whose jobs go on."
         )
-    needed_by = "load.mode=capacity" if settings.load.mode == "capacity" else None
-    if settings.sweep and settings.search.name == "surrogate":
-        needed_by = "search=surrogate"
+    needed_by = _needs_simulator(settings)
     if needed_by and settings.cluster.calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none with cluster={kind}; expected one with "

@@ -1,1 +1,1 @@
-"""A trial as text: engine YAML, the processes of its deployment, the job that starts and stops them."""
+"""Render a trial as text: its engine's files, its processes, the job that starts and stops them."""

@@ -1,4 +1,4 @@
-"""What a Slurm job is asked for, by job.sbatch and by tune itself; job.sbatch, to be submitted by hand.
+"""Render the options of a Slurm job, for tune itself and for job.sbatch, which is submitted by hand.
 
 Source of the directives: NVIDIA's MLPerf Inference v5.1 submission, 18-node launch; Slurm, sbatch(1).
 """
@@ -9,20 +9,20 @@ import shlex
 from collections.abc import Iterator
 from typing import Literal
 
-from tune.deploy.process import PLAN_DIR, SCRATCH_DIR
 from tune.deploy.shell import reject_line_break
 from tune.errors import ConfigurationError
+from tune.manifest.process import PLAN_DIR, SCRATCH_DIR
 from tune.spec.cluster import ClusterFacts
 
 Options = dict[str, str | int | Literal[True]]
 
 STOP_SIGNAL = "USR2"
-"""What the orchestrator is sent before the time limit; `B:` has it sent to the batch script alone."""
+"""Signal that Slurm sends before the time limit; `B:` sends it to the batch script alone."""
 
 _NOT_EXTRA = frozenset(
     {"array", "comment", "error", "output", "parsable", "quiet", "requeue", "test-only", "wait"}
 )
-"""Options under which a job would run an attempt twice, or could not be found or waited for any more."""
+"""Options with which a job would run an attempt twice, or could not be found or waited for."""
 
 _BY_HAND = """
 # By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
@@ -32,9 +32,25 @@ exec "${TUNE_PYTHON:-python3}" -m tune.orchestrator "$SLURM_SUBMIT_DIR/../raw/$S
 
 
 def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Options:
-    """Every option of sbatch but where its output goes: name without dashes -> value, True for a bare one.
+    """Return every option of sbatch except the path of its output.
 
-    Raises ConfigurationError where a value of `facts` cannot stand in a directive.
+    Parameters
+    ----------
+    facts
+        The cluster.
+    nodes
+        Nodes of the job.
+    gpus_per_node
+        GPUs of each node, requested where they are generic resources.
+
+    Returns
+    -------
+    Value of each option by its name without dashes; True for an option without a value.
+
+    Raises
+    ------
+    ConfigurationError
+        Where a value of `facts` cannot stand in a directive.
     """
     named: dict[str, str | int | None] = {
         "job-name": facts.job_name,
@@ -81,7 +97,7 @@ def _extra(directive: str) -> tuple[str, str | Literal[True]]:
 
 
 def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:
-    """The text of job.sbatch. Raises ConfigurationError as `sbatch_options` does."""
+    """Return the text of job.sbatch. Raises ConfigurationError where a directive cannot hold a value."""
     reject_line_break("cluster.output", facts.output)
     options = sbatch_options(facts, nodes, gpus_per_node) | {"output": facts.output}
     lines = [_directive(name, value) for name, value in options.items()]
@@ -92,15 +108,18 @@ def _directive(name: str, value: str | int | Literal[True]) -> str:
     return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
 
 
-def container_options(facts: ClusterFacts, *, mocked: bool) -> tuple[str, ...]:
-    """pyxis options of a step that runs in the image and sees the plan and the mounts; none without image."""
-    return tuple(_container(facts, mocked))
+def container_options(facts: ClusterFacts, *, mounts_scratch: bool) -> tuple[str, ...]:
+    """Return pyxis' options of a step that runs in the image and sees the plan and the mounts.
+
+    They are empty without an image. With `mounts_scratch` the step sees SCRATCH_DIR too.
+    """
+    return tuple(_container(facts, mounts_scratch))
 
 
-def _container(facts: ClusterFacts, mocked: bool) -> Iterator[str]:
+def _container(facts: ClusterFacts, mounts_scratch: bool) -> Iterator[str]:
     if facts.container_image is None:
         return
-    own = [f"{PLAN_DIR}:{PLAN_DIR}", *[f"{SCRATCH_DIR}:{SCRATCH_DIR}"] * mocked]
+    own = [f"{PLAN_DIR}:{PLAN_DIR}", *[f"{SCRATCH_DIR}:{SCRATCH_DIR}"] * mounts_scratch]
     yield f"--container-image={facts.container_image}"
     yield f"--container-mounts={','.join([*own, *facts.container_mounts])}"
     if facts.container_workdir is not None:

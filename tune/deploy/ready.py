@@ -1,4 +1,4 @@
-"""Ask a deployment once whether every worker is registered. Runs by itself: only the standard library.
+"""Check once whether every worker of a deployment is registered, with the standard library alone.
 
     python3 ready.py --model NAME --frontend URL [--etcd URL] --expect COMPONENT[,COMPONENT]=COUNT ...
 
@@ -23,7 +23,7 @@ _TIMEOUT_S = 5.0
 
 
 def expectation(text: str) -> tuple[tuple[str, ...], int]:
-    """`prefill=14` or `backend,decode=4`: names one component may carry, and how many instances."""
+    """Read `prefill=14` or `backend,decode=4`: the names of one component and its number of instances."""
     names, _, count = text.rpartition("=")
     if not names or not count.isdigit():
         raise argparse.ArgumentTypeError(f"found {text!r}, expected COMPONENT[,COMPONENT]=COUNT")
@@ -31,7 +31,7 @@ def expectation(text: str) -> tuple[tuple[str, ...], int]:
 
 
 def count_in_etcd(url: str, component: str) -> int:
-    """Instances of a component's `generate` endpoint, by etcd's JSON gateway. Raises OSError, ValueError."""
+    """Count instances of a component's `generate` endpoint in etcd. Raises OSError, ValueError."""
     prefix = f"instances/dynamo/{component}/generate:"
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     question = {"key": _base64(prefix), "range_end": _base64(end), "count_only": True}
@@ -39,7 +39,7 @@ def count_in_etcd(url: str, component: str) -> int:
 
 
 def count_in_health(health: dict[str, Any], component: str) -> int:
-    """Instances of a component's `generate` endpoint among those of the frontend's /health."""
+    """Count instances of a component's `generate` endpoint in the frontend's /health."""
     return sum(
         instance.get("component") == component and instance.get("endpoint") == "generate"
         for instance in health.get("instances", [])
@@ -47,29 +47,32 @@ def count_in_health(health: dict[str, Any], component: str) -> int:
 
 
 def lists_model(models: dict[str, Any], name: str) -> bool:
-    """Whether the frontend's /v1/models offers `name`."""
+    """Return whether the frontend's /v1/models offers `name`."""
     return any(model.get("id") == name for model in models.get("data", []))
 
 
 @dataclass(frozen=True)
 class Registration:
-    """`counts`: for each expectation its names, how many are registered and how many are wanted."""
+    """Hold the state of registration.
+
+    `counts` has, for each expectation, its names, how many are registered and how many are expected.
+    """
 
     counts: tuple[tuple[str, int, int], ...]
     listed: bool
 
     @property
     def complete(self) -> bool:
-        """Whether every expected count is reached and the frontend lists the model."""
-        return self.listed and all(found >= wanted for _, found, wanted in self.counts)
+        """Return whether every expected count is reached and the frontend lists the model."""
+        return self.listed and all(count >= wanted for _, count, wanted in self.counts)
 
     def __str__(self) -> str:
-        states = [f"{names} {found} of {wanted}" for names, found, wanted in self.counts]
+        states = [f"{names} {count} of {wanted}" for names, count, wanted in self.counts]
         return ", ".join([*states, f"model {'listed' if self.listed else 'not listed'}"])
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """What the command line asks for: `model`, `frontend`, `etcd` and `expect`."""
+    """Read `model`, `frontend`, `etcd` and `expect` from a command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,35 +83,39 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def query_registration(asked: argparse.Namespace) -> Registration:
-    """The state of registration now. Raises OSError, ValueError while something does not answer yet."""
-    listed = lists_model(_fetch(f"{asked.frontend}/v1/models"), asked.model)
-    health = {} if asked.etcd else _fetch(f"{asked.frontend}/health")
+def query_registration(options: argparse.Namespace) -> Registration:
+    """Return the state of registration. Raises OSError, ValueError while a server does not answer yet."""
+    listed = lists_model(_fetch(f"{options.frontend}/v1/models"), options.model)
+    health = {} if options.etcd else _fetch(f"{options.frontend}/health")
     counts = []
-    for names, wanted in asked.expect:
-        found = [count_in_etcd(asked.etcd, n) if asked.etcd else count_in_health(health, n) for n in names]
-        counts.append(("/".join(names), sum(found), wanted))
+    for names, wanted in options.expect:
+        instances = [
+            count_in_etcd(options.etcd, name) if options.etcd else count_in_health(health, name)
+            for name in names
+        ]
+        counts.append(("/".join(names), sum(instances), wanted))
     return Registration(tuple(counts), listed)
 
 
 def main(arguments: list[str]) -> int:
-    asked = parse_arguments(arguments)
+    """Print the state of registration; return 0 where it is complete, else 1."""
+    options = parse_arguments(arguments)
     try:
-        found = query_registration(asked)
+        registration = query_registration(options)
     except (OSError, ValueError) as error:
         print(f"not answering yet: {error}")
         return 1
-    print(found)
-    return 0 if found.complete else 1
+    print(registration)
+    return 0 if registration.complete else 1
 
 
 def _fetch(url: str, body: bytes | None = None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(url, body), timeout=_TIMEOUT_S) as answer:
-        found = json.load(answer)
-    if not isinstance(found, dict):
-        raise ValueError(f"{url}: found {type(found).__name__}, expected a JSON object")  # noqa: TRY004
-    return found
+        content = json.load(answer)
+    if not isinstance(content, dict):
+        raise ValueError(f"{url}: found {type(content).__name__}, expected a JSON object")  # noqa: TRY004
+    return content
 
 
 def _base64(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Plan values as shell words. Nothing reaches a shell unquoted but the placeholders."""
+"""Quote the values of a plan for a shell. Only placeholders reach it unquoted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from tune.deploy.process import PLACEHOLDERS, Process
 from tune.errors import ConfigurationError
+from tune.manifest.process import PLACEHOLDERS, Process
 
 _SPLIT = re.compile("(" + "|".join(re.escape(placeholder) for placeholder in PLACEHOLDERS) + ")")
 
 
 def quote(text: str) -> str:
-    """`text` as one shell word: quoted throughout, placeholders expanded by the shell."""
+    """Return `text` as one shell word: quoted throughout, with placeholders that the shell expands."""
     if text not in PLACEHOLDERS and not _SPLIT.search(text):
         return shlex.quote(text)
     parts = (part for part in _SPLIT.split(text) if part)
@@ -21,22 +21,23 @@ def quote(text: str) -> str:
 
 
 def quote_all(texts: Sequence[str]) -> str:
+    """Return `texts` as shell words between spaces."""
     return " ".join(quote(text) for text in texts)
 
 
 def with_env(env: Mapping[str, str], argv: Sequence[str]) -> str:
-    """The command under `env`, which sets its variables inside the step, whatever srun or an image set."""
+    """Return a command that sets `env` inside the step, whatever srun or an image has set."""
     prefix = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
     return quote_all([*prefix, *argv])
 
 
 def environment_text(env: Mapping[str, str]) -> str:
-    """`export` lines for the variables that frontend and workers share."""
+    """Return `export` lines for the variables that frontend and workers share."""
     return "".join(f"export {name}={quote(value)}\n" for name, value in env.items())
 
 
 def commands_text(processes: Sequence[Process]) -> str:
-    """One process a line: node indices, GPU ids, name, command, between tabs; `-` without GPUs."""
+    """Return one process a line: node indices, GPU ids, name, command, between tabs; `-` without GPUs."""
     lines = ["# nodes\tgpus\tname\tcommand\n"]
     for process in processes:
         nodes = ",".join(str(node) for node in process.nodes)
@@ -46,18 +47,18 @@ def commands_text(processes: Sequence[Process]) -> str:
 
 
 def reject_unbindable(path: str, value: str) -> None:
-    """Raise ConfigurationError where `value` holds what no process can be given, or a placeholder of the plan."""
-    found = _SPLIT.search(value)
-    if found or "\0" in value:
-        name = found.group() if found else "a NUL character"
+    """Raise ConfigurationError where `value` holds a placeholder of the plan or a NUL character."""
+    placeholder = _SPLIT.search(value)
+    if placeholder or "\0" in value:
+        name = placeholder.group() if placeholder else "a NUL character"
         raise ConfigurationError(
             f"{path}: found {value!r}, expected a text without {name}, which "
-            f"{'the job fills in itself' if found else 'no command line can hold'}. Change {path}."
+            f"{'the job fills in itself' if placeholder else 'no command line can hold'}. Change {path}."
         )
 
 
 def reject_line_break(path: str, value: str) -> None:
-    """Raise ConfigurationError where `value` would leave its `#SBATCH` line and become a command of the job."""
+    """Raise ConfigurationError where `value` would end its `#SBATCH` line and become a command of the job."""
     if any(character in value for character in "\n\r\0"):
         raise ConfigurationError(
             f"{path}: found {value!r}, expected one line, as an #SBATCH directive is. Change {path}."

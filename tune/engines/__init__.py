@@ -1,5 +1,1 @@
-"""TensorRT-LLM's engine YAML, in both generations of its key names."""
-
-from tune.engines.trtllm.yaml_text import engine_keys, engine_yaml
-
-__all__ = ["engine_keys", "engine_yaml"]
+"""Adapt inference engines: a package for each, behind the protocol of base.py; registry.py names them."""

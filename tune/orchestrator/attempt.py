@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tune.client.client_settings import read_client_settings
-from tune.deploy.process_manifest import read_manifest
 from tune.errors import TuneError
+from tune.manifest.process_manifest import read_manifest
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, FailureCause
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher

@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tune.deploy.process import Process, bind_text
-from tune.deploy.process_manifest import ProcessManifest
-from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, classify_failure, last_lines
+from tune.manifest.process import Process, bind_text
+from tune.manifest.process_manifest import ProcessManifest
+from tune.orchestrator.failures import (
+    AllocationRevoked,
+    AttemptFailed,
+    FailureCause,
+    classify_failure,
+    last_lines,
+)
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher, ResolvedProcess
 from tune.orchestrator.managed_process import ENGINES, SERVICES, ManagedProcess, describe_exit, fingerprint
 from tune.orchestrator.supervision.signals import defer_signals
@@ -126,7 +132,9 @@ class Deployment:
             code = running.handle.poll()
             if code is not None:
                 self.require_allocation()
-                cause = classify_failure(running.log) if running.process.role in ENGINES else "infrastructure"
+                cause: FailureCause = "infrastructure"
+                if running.process.role in ENGINES:
+                    cause = classify_failure(running.log, self.manifest.engine.failure_patterns)
                 raise AttemptFailed(
                     f"{running.name} ended {describe_exit(code)} before the client did; the last "
                     f"lines of its log:\n{last_lines(running.log)}",

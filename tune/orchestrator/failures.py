@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +13,6 @@ FailureCause = Literal["configuration", "infrastructure"]
 
 _TAIL_BYTES = 1 << 18
 _LAST_LINES = 12
-
-_POINT = re.compile(
-    r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError"
-    r"|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation"
-    r"|validation errors? for (?:TorchLlmArgs|TrtLlmArgs|BaseLlmArgs)"
-)
-"""What only a configuration can bring an engine to say: GPU memory that does not suffice, engine YAML that is
-rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and driver_types.h; pydantic's title of
-a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
 
 
 class AttemptFailed(TuneError):
@@ -45,9 +37,11 @@ def last_lines(log: Path) -> str:
     return f"  {log}:\n{shown}"
 
 
-def classify_failure(log: Path) -> FailureCause:
-    """Return the cause of an engine's end by its log: infrastructure unless the log shows otherwise."""
-    return "configuration" if _POINT.search(_tail(log)) else "infrastructure"
+def classify_failure(log: Path, patterns: Sequence[str]) -> FailureCause:
+    """Return what the end of an engine's log blames: its configuration where one of `patterns` matches."""
+    tail = _tail(log)
+    blamed = any(re.search(pattern, tail) for pattern in patterns)
+    return "configuration" if blamed else "infrastructure"
 
 
 def _tail(log: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.supervision.process_tree import exit_code, signal_on_parent_death
 from tune.orchestrator.supervision.signals import STOP_SIGNALS

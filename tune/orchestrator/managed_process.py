@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune.deploy.process import PLAN_DIR, Process
-from tune.deploy.process_manifest import ProcessManifest
+from tune.manifest.process import PLAN_DIR, Process
+from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.launcher import ProcessHandle
 
 PrintLine = Callable[[str], None]

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tune.deploy.process_manifest import ProcessManifest
 from tune.errors import ConfigurationError
+from tune.manifest.process_manifest import ProcessManifest
 
 
 def program_path() -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from tune.capacity.search import CapacityResult, ProbeVerdict
 from tune.client.client_settings import STOPPED_EXIT_CODE, ClientRun, ClientSettings
 from tune.core.files import make_folder, read_record, write_text
-from tune.deploy.plan import CALIBRATION_FILE
-from tune.deploy.process import Process
-from tune.deploy.processes import client_of
 from tune.errors import ResumableError
+from tune.manifest.process import Process, client_of
+from tune.manifest.process_manifest import CALIBRATION_FILE
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tune.deploy.process_manifest import ProcessManifest
+from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.managed_process import (
     SERVICES,
     ManagedProcess,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable
 
 from tune.deploy import ready
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, PrintLine

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.worker_metrics import scrape
 from tune.records.scrapes import METRICS_FILE, MetricsWriter

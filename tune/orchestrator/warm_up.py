@@ -13,7 +13,7 @@ from tune.client.endpoint import Endpoint
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
 from tune.client.sse_response import StreamedResponse
-from tune.deploy.process import Process
+from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
@@ -95,7 +95,7 @@ def require_all_workers_used(deployment: Deployment, before: Mapping[str, float]
 def worker_request_counts(deployment: Deployment) -> dict[str, float]:
     """Return by name how many requests each worker with a counter has received. Raises AttemptFailed."""
     try:
-        return request_counts(deployment.workers(), deployment.nodes)
+        return request_counts(deployment.workers(), deployment.nodes, deployment.manifest.engine.requests)
     except OSError as error:
         raise _unreachable_worker(deployment, error) from error
 
@@ -110,7 +110,9 @@ def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: f
     while True:
         deployment.require_alive()
         try:
-            in_flight = requests_in_flight(deployment.workers(), deployment.nodes)
+            in_flight = requests_in_flight(
+                deployment.workers(), deployment.nodes, deployment.manifest.engine.in_flight
+            )
         except OSError as error:
             raise _unreachable_worker(deployment, error) from error
         if not in_flight:

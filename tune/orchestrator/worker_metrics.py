@@ -6,13 +6,10 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 
-from tune.deploy.process import Process
+from tune.manifest.engine_signals import WorkerCounter
+from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
-from tune.records.scrapes import IN_FLIGHT_METRIC, SERVING_ENDPOINT, parse_samples, total
-
-REQUESTS = "dynamo_component_requests_total"
-"""Counter of the requests that a worker has received. Source: Dynamo 1.x,
-lib/runtime/src/metrics/prometheus_names.rs."""
+from tune.records.scrapes import parse_samples, total
 
 _TIMEOUT_S = 5.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -28,24 +25,28 @@ def scrape(process: Process, nodes: NodeAddresses) -> dict[str, float]:
         raise OSError(f"{url}: {error!r}") from error
 
 
-def request_counts(workers: Sequence[Process], nodes: NodeAddresses) -> dict[str, float]:
+def request_counts(
+    workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
+) -> dict[str, float]:
     """Return by name how many requests each worker with a metrics port has received.
 
     Raises OSError, which names the worker that does not answer.
     """
-    return {name: value or 0.0 for name, value in _ask(workers, nodes, REQUESTS).items()}
+    return {name: value or 0.0 for name, value in _ask(workers, nodes, counter).items()}
 
 
-def requests_in_flight(workers: Sequence[Process], nodes: NodeAddresses) -> float:
+def requests_in_flight(workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter) -> float:
     """Return how many requests the workers hold together.
 
     Raises OSError, which names the worker that does not answer.
     """
-    return sum(value or 0.0 for value in _ask(workers, nodes, IN_FLIGHT_METRIC).values())
+    return sum(value or 0.0 for value in _ask(workers, nodes, counter).values())
 
 
-def _ask(workers: Sequence[Process], nodes: NodeAddresses, metric: str) -> Mapping[str, float | None]:
-    """Return the value of `metric` of each worker with a metrics port, by name."""
+def _ask(
+    workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
+) -> Mapping[str, float | None]:
+    """Return the value of `counter` of each worker with a metrics port, by name."""
     found = {}
     for worker in workers:
         if worker.metrics_port is None:
@@ -54,5 +55,5 @@ def _ask(workers: Sequence[Process], nodes: NodeAddresses, metric: str) -> Mappi
             samples = scrape(worker, nodes)
         except OSError as error:
             raise OSError(f"{worker.name} on {nodes.hosts[worker.node_index]}: {error}") from error
-        found[worker.name] = total(samples, metric, dynamo_endpoint=SERVING_ENDPOINT)
+        found[worker.name] = total(samples, counter.name, **counter.labels)
     return found

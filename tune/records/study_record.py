@@ -26,6 +26,7 @@ class StudyRecord(FrozenModel):
     question: str
     backend: Literal["sim", "local", "slurm"]
     stack: str
+    engine: str
     model: str
     hardware: str
     nodes: int

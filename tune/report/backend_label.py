@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tune.spec.stack import MOCKED_STACK
+from tune.engines.registry import ENGINES
 
 
 class BackendLabel(NamedTuple):
@@ -59,8 +59,8 @@ _SLURM = BackendLabel(
 )
 
 
-def backend_label(kind: str, stack: str) -> BackendLabel:
-    """Return the texts for a backend (sim, local or slurm) that runs the serving stack of this name."""
-    if stack == MOCKED_STACK and kind != "sim":
+def backend_label(kind: str, engine: str) -> BackendLabel:
+    """Return the texts for a backend (sim, local or slurm) that runs the engine of this name."""
+    if kind != "sim" and engine in ENGINES and not ENGINES[engine].computes_tokens:
         return _MOCKED if kind == "local" else _MOCKED_ON_SLURM
     return {"sim": _SIMULATED, "local": _LOCAL, "slurm": _SLURM}[kind]

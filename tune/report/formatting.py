@@ -104,7 +104,7 @@ def unit(dimension: Dimension) -> str:
 
 
 def setting_name(name: str, dimension: Dimension) -> str:
-    """Return pool and TensorRT-LLM key for an engine setting, the dimension's own name otherwise."""
+    """Return the pool and its key for an engine setting, the dimension's own name otherwise."""
     pool, _, key = dimension.path.partition(".")
     if dimension.kind == "graph_family":
         return f"{pool} CUDA graphs"

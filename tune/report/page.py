@@ -97,7 +97,7 @@ def render_page(
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
     return environment.get_template("index.html").render(
         study=study,
-        backend=backend_label(study.backend, study.stack),
+        backend=backend_label(study.backend, study.engine),
         rules=rule_rows(study, trials),
         space=space_rows(study),
         answer=answer(study, trials, list(ranks), confirmation),

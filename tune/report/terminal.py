@@ -43,7 +43,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     str
         Lines without a final newline; one line with the reason follows the head if nothing was measured.
     """
-    split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.stack)
+    split, backend = outcome.provenance.get("split", ""), backend_label(study.backend, study.engine)
     head = f"{split}  {outcome.target_qps:g} queries/s  {backend.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
@@ -132,7 +132,7 @@ def render_status(
     done = sum(proposal.trial_id in recorded for proposal in proposals)
     lines = [
         f"study     {study.name}: {study.question}",
-        f"backend   {backend_label(study.backend, study.stack).name}, {study.nodes} nodes x "
+        f"backend   {backend_label(study.backend, study.engine).name}, {study.nodes} nodes x "
         f"{study.gpus_per_node} {study.hardware}",
         ", ".join(
             [

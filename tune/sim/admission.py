@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.core.arrays import IntArray
-from tune.spec.memory import kv_capacity_tokens, reserved_tokens
+from tune.engines.kv_capacity import kv_capacity_tokens
+from tune.spec.memory import reserved_tokens
 from tune.spec.trial import TrialSpec
 
 
@@ -15,14 +16,20 @@ def rejections(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> NDArr
 
     `prompt` and `max_answer` (n,) count tokens; the latter is the longest answer that a request allows.
     """
-    longest = min(spec.prefill.max_seq_len, spec.decode.max_seq_len) - 1
-    prefill_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.prefill)
-    decode_kv = kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
-    budget = spec.prefill.max_num_tokens
-    whole = spec.prefill.enable_chunked_prefill is not True
+    longest = min(spec.prefill.max_sequence_tokens, spec.decode.max_sequence_tokens) - 1
+    prefill_kv = kv_capacity_tokens(spec, "prefill")
+    decode_kv = kv_capacity_tokens(spec, "decode")
+    budget, names = spec.prefill.token_budget, spec.prefill.KEYS
+    whole = not spec.prefill.chunks_prompts
     reasons = (
-        (prompt > longest, f"prompt over {longest} tokens, which max_seq_len leaves for it"),
-        (whole & (prompt > budget), f"prompt over prefill.max_num_tokens {budget} without chunked prefill"),
+        (
+            prompt > longest,
+            f"prompt over {longest} tokens, which {names['max_sequence_tokens']} leaves for it",
+        ),
+        (
+            whole & (prompt > budget),
+            f"prompt over prefill.{names['token_budget']} {budget} without chunked prefill",
+        ),
         (prompt > prefill_kv, f"prompt over the {prefill_kv} tokens of a prefill worker's KV cache"),
         (
             reserved_kv_tokens(spec, prompt, max_answer) > decode_kv,
@@ -36,9 +43,9 @@ def rejections(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> NDArr
 
 def reserved_kv_tokens(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) -> IntArray:
     """Return the KV tokens that each prompt and its longest allowed answer take, shape (n,)."""
-    return reserved_tokens(prompt, max_answer, spec.decode.max_seq_len)
+    return reserved_tokens(prompt, max_answer, spec.decode)
 
 
 def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:
-    """Return the tokens that are answered, shape (n,): max_seq_len cuts answers, but no first token."""
-    return np.clip(answer, 1, np.maximum(spec.decode.max_seq_len - prompt, 1))
+    """Return the tokens that are answered, shape (n,): the longest sequence cuts answers, but no first token."""
+    return np.clip(answer, 1, np.maximum(spec.decode.max_sequence_tokens - prompt, 1))

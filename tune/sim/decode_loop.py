@@ -35,7 +35,6 @@ from tune.sim.decode_pool import (
     state_of,
 )
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
-from tune.spec.engine import KV_BLOCK_TOKENS
 
 
 @compiled
@@ -123,7 +122,7 @@ def _serve(
 @compiled
 def _room(limits: DecodeWorker, state: DecodeState) -> int:
     """Return the cache tokens left if every sequence wastes as much of its last block as it can."""
-    slack = (KV_BLOCK_TOKENS - 1) * state.counters[BATCH]
+    slack = (limits.kv_block_tokens - 1) * state.counters[BATCH]
     return int(limits.kv_tokens - state.counters[CONTEXT] - slack)
 
 
@@ -135,7 +134,7 @@ def _fits(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, request:
         return False
     if limits.policy == MAX_UTILIZATION:
         context = queue.prompt[request] + queue.generated[request]
-        return bool(_room(limits, state) - context - (KV_BLOCK_TOKENS - 1) >= batch + 1)
+        return bool(_room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
     return bool(state.counters[RESERVED] + queue.reserved[request] <= limits.kv_tokens)
 
 

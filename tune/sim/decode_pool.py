@@ -32,6 +32,7 @@ class DecodeWorker(NamedTuple):
     policy: int
     slots: int
     kv_tokens: int
+    kv_block_tokens: int
     transfer_latency_s: float
     context_token_s: float
     max_num_tokens: int

@@ -25,7 +25,6 @@ from tune.sim.prefill_pool import (
     prefill_state,
 )
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
-from tune.spec.engine import KV_BLOCK_TOKENS
 
 
 @compiled
@@ -62,7 +61,7 @@ def prefill(
         sending_follower,
     )
     pool = empty_prefill_pool(slowdown, min(limits.max_batch_size, count))
-    pool.counters[:, FREE_BLOCKS] = limits.kv_tokens // KV_BLOCK_TOKENS
+    pool.counters[:, FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
     for prompt in range(count):
         if result.worker[prompt] == UNASSIGNED:
             arrival_s = prompts.arrival_s[prompt]
@@ -85,7 +84,7 @@ def _serve(
     """Run every step of one worker that starts before `until_s`."""
     counters, clock_s = state.counters, state.clock_s
     while clock_s[NOW] < until_s:
-        _release(queue, state, result.sent_s)
+        _release(limits, queue, state, result.sent_s)
         _admit(limits, queue, state, result.start_s)
         if counters[BATCH] > 0:
             planned = _plan(limits, queue, state)
@@ -102,16 +101,16 @@ def _serve(
 
 
 @compiled
-def _blocks(tokens: int) -> int:
+def _blocks(limits: PrefillWorker, tokens: int) -> int:
     """Return the KV blocks that hold `tokens`."""
-    return -(-tokens // KV_BLOCK_TOKENS)
+    return -(-tokens // limits.kv_block_tokens)
 
 
 @compiled
-def _release(queue: PrefillQueue, state: PrefillState, sent_s: FloatArray) -> None:
+def _release(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, sent_s: FloatArray) -> None:
     """Free the KV blocks of prompts whose cache has left."""
     while state.sending[HEAD] != UNASSIGNED and sent_s[state.sending[HEAD]] <= state.clock_s[NOW]:
-        state.counters[FREE_BLOCKS] += _blocks(queue.tokens[state.sending[HEAD]])
+        state.counters[FREE_BLOCKS] += _blocks(limits, queue.tokens[state.sending[HEAD]])
         dequeue(state.sending, queue.sending_follower)
 
 
@@ -123,7 +122,7 @@ def _admit(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, star
         return
     while state.waiting[HEAD] != UNASSIGNED and counters[BATCH] < len(state.active):
         prompt = state.waiting[HEAD]
-        blocks = _blocks(queue.tokens[prompt])
+        blocks = _blocks(limits, queue.tokens[prompt])
         if queue.arrival_s[prompt] > now_s or blocks > counters[FREE_BLOCKS]:
             return
         dequeue(state.waiting, queue.follower)
@@ -145,7 +144,7 @@ def _plan(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState) -> in
     """
     active, chunk = state.active, state.chunk
     batch, budget = state.counters[BATCH], limits.max_num_tokens
-    unit = min(KV_BLOCK_TOKENS, budget)
+    unit = min(limits.kv_block_tokens, budget)
     share = budget // batch if limits.chunked and limits.equal_progress else 0
     share -= share % unit
     dealt = 0

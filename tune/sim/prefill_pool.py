@@ -28,6 +28,7 @@ class PrefillWorker(NamedTuple):
     max_batch_size: int
     max_num_tokens: int
     kv_tokens: int
+    kv_block_tokens: int
     chunked: bool
     equal_progress: bool
     static_batch: bool

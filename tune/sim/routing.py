@@ -18,7 +18,7 @@ def entry_pool(spec: TrialSpec) -> RoutedPool | None:
 
     Source: Dynamo's TensorRT-LLM workers of 2025, and its frontend since the strategy flag was removed.
     """
-    if spec.stack.name != "dynamo_v0":
+    if spec.stack.dynamo == "v1":
         return None
     return "prefill" if spec.split.disaggregation_strategy == "prefill_first" else "decode"
 

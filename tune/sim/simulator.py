@@ -217,7 +217,7 @@ def _run_decode(
         peak_tokens=np.zeros(len(slowdown), np.int64),
     )
     decode(limits, slowdown, batch_s, requests, result)
-    messages = -(-accepted.answer // (spec.decode.stream_interval or 1))
+    messages = -(-accepted.answer // spec.decode.tokens_per_message)
     first_delay_s, last_delay_s = frontend_delay_s(
         result.first_s, result.done_s, messages, calibration.frontend_message_s
     )

@@ -14,11 +14,12 @@ from importlib.resources import files
 import numpy as np
 
 from tune.core.arrays import FloatArray
+from tune.errors import ConfigurationError
 from tune.spec.base import FrozenModel, NonNegativeFloat
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 from tune.spec.memory import kv_bytes_per_token
-from tune.spec.model import Model
+from tune.spec.model import TIMED_WEIGHT_DTYPE, Model
 
 GEMM_TILE_SEQUENCES = 256
 """Rows of a GEMM tile; part of a decode step costs whole tiles, whether filled or not.
@@ -71,7 +72,11 @@ class StepTimes:
 
     @classmethod
     def of(cls, model: Model, hardware: Hardware, engine: Engine) -> StepTimes:
-        """Return the step times of one tensor-parallel group that holds every layer."""
+        """Return the step times of one tensor-parallel group that holds every layer.
+
+        Raises ConfigurationError where the step times of the model's weights are not known.
+        """
+        _require_timed(model)
         fitted = _coefficients().coefficients
         coefficients = np.array([fitted[name] for name in TERMS])
         return cls(*(coefficients @ step_terms(model, hardware, engine)).tolist())
@@ -80,6 +85,17 @@ class StepTimes:
         """Return the seconds of a decode step without context for each of `batch` (n,) sizes."""
         tiles = np.ceil(batch / GEMM_TILE_SEQUENCES)
         return self.decode_step_s + self.decode_tile_s * tiles + self.decode_sequence_s * batch
+
+
+def _require_timed(model: Model) -> None:
+    """Raise ConfigurationError unless the model's weights have the number format that was measured."""
+    if model.weight_dtype == TIMED_WEIGHT_DTYPE:
+        return
+    raise ConfigurationError(
+        f"model.weight_dtype: found {model.weight_dtype}, expected {TIMED_WEIGHT_DTYPE}: the simulator times "
+        f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone. Serve an FP4 "
+        "checkpoint, or measure on real engines with load.mode=fixed and another search than surrogate."
+    )
 
 
 def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
@@ -93,8 +109,8 @@ def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
     Source: roofline model, Williams, Waterman and Patterson 2009; ring all-reduce, Patarasuk and Yuan 2009;
     time of a message as a start and a rate, Hockney 1994.
     """
-    tp, layers = engine.tensor_parallel_size, model.layers
-    fp8 = engine.kv_cache_config.dtype == "fp8"
+    tp, layers = engine.tensor_parallel, model.layers
+    fp8 = engine.kv_dtype == "fp8"
     attention_flop_per_s = hardware.fp8_flop_per_s if fp8 else hardware.bf16_flop_per_s
     weights_s = model.checkpoint_bytes / tp / hardware.hbm_bytes_per_s
     gemm_s = 2 * model.linear_parameters / tp / hardware.fp4_flop_per_s

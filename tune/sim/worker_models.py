@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
+from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.sim.decode_pool import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
 from tune.sim.prefill_pool import PrefillWorker
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
-from tune.spec.engine import Engine
-from tune.spec.memory import kv_capacity_tokens, weight_bytes_per_gpu
+from tune.spec.engine import BatchingPolicy, Engine
+from tune.spec.memory import weight_bytes_per_gpu
 from tune.spec.split import HEAD_NODE, Role, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -20,10 +21,10 @@ LARGE_BATCH_SEQUENCES = 128
 GEMM tile, beyond which a second tile reads the weights again. One such read would explain the TPOT of
 NVIDIA's MLPerf Inference v5.1 run, half of whose requests are near 45 ms and a quarter at 58 ms."""
 
-_POLICY = {
-    "GUARANTEED_NO_EVICT": GUARANTEED_NO_EVICT,
-    "MAX_UTILIZATION": MAX_UTILIZATION,
-    "STATIC_BATCH": STATIC_BATCH,
+_POLICY: dict[BatchingPolicy, int] = {
+    "reserve_answers": GUARANTEED_NO_EVICT,
+    "evict_newest": MAX_UTILIZATION,
+    "whole_batches": STATIC_BATCH,
 }
 """Number of each scheduler policy in compiled code."""
 
@@ -47,18 +48,19 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
     """
     engine = spec.prefill
     times = StepTimes.of(spec.model, spec.hardware, engine)
-    share = calibration.prefill_scale / engine.pipeline_parallel_size
+    share = calibration.prefill_scale / engine.pipeline_stages
     return PrefillWorker(
-        max_batch_size=engine.max_batch_size,
-        max_num_tokens=engine.max_num_tokens,
-        kv_tokens=kv_capacity_tokens(spec.model, spec.hardware, engine),
-        chunked=engine.enable_chunked_prefill is True,
-        equal_progress=engine.chunking_policy == "EQUAL_PROGRESS",
-        static_batch=engine.capacity_policy == "STATIC_BATCH",
+        max_batch_size=engine.max_sequences,
+        max_num_tokens=engine.token_budget,
+        kv_tokens=kv_capacity_tokens(spec, "prefill"),
+        kv_block_tokens=engine.kv_block_tokens,
+        chunked=engine.chunks_prompts,
+        equal_progress=engine.chunk_order == "equal_progress",
+        static_batch=engine.batching == "whole_batches",
         step_s=share * times.prefill_step_s + _host_s(engine, calibration),
         token_s=share * times.prefill_token_s,
         pair_s=share * times.prefill_pair_s,
-        fill_steps=engine.pipeline_parallel_size - 1,
+        fill_steps=engine.pipeline_stages - 1,
         window_s=window_s,
     )
 
@@ -86,14 +88,15 @@ def decode_worker(
     """
     engine = spec.decode
     times = StepTimes.of(spec.model, spec.hardware, engine)
-    stages = engine.pipeline_parallel_size
+    stages = engine.pipeline_stages
     worker = DecodeWorker(
-        policy=_POLICY[engine.capacity_policy],
-        slots=min(engine.max_batch_size, engine.max_num_tokens),
-        kv_tokens=kv_capacity_tokens(spec.model, spec.hardware, engine),
+        policy=_POLICY[engine.batching],
+        slots=min(engine.max_sequences, engine.token_budget),
+        kv_tokens=kv_capacity_tokens(spec, "decode"),
+        kv_block_tokens=engine.kv_block_tokens,
         transfer_latency_s=calibration.kv_transfer_latency_s,
         context_token_s=calibration.decode_scale * times.decode_context_token_s / stages,
-        max_num_tokens=engine.max_num_tokens,
+        max_num_tokens=engine.token_budget,
         recompute_step_s=calibration.prefill_scale * times.prefill_step_s,
         recompute_token_s=calibration.prefill_scale * times.prefill_token_s,
         recompute_pair_s=calibration.prefill_scale * times.prefill_pair_s,
@@ -137,7 +140,7 @@ def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArr
 
 def _host_s(engine: Engine, calibration: Calibration) -> float:
     """Return the seconds that the host adds to each step if it does not prepare the next in parallel."""
-    return calibration.no_overlap_overhead_s if engine.disable_overlap_scheduler else 0.0
+    return 0.0 if engine.overlaps_host_work else calibration.no_overlap_overhead_s
 
 
 def _padded_batches(engine: Engine, slots: int) -> tuple[IntArray, NDArray[np.bool_]]:
@@ -149,7 +152,7 @@ def _padded_batches(engine: Engine, slots: int) -> tuple[IntArray, NDArray[np.bo
     """
     batch = np.arange(slots + 1)
     sizes = np.sort(np.array(engine.graph_batch_sizes, np.int64))
-    if engine.cuda_graph_config is None or not engine.cuda_graph_config.enable_padding:
+    if not engine.pads_to_graphs:
         return batch, np.isin(batch, sizes)
     has_graph = batch <= sizes[-1]
     next_size = sizes[np.minimum(np.searchsorted(sizes, batch), len(sizes) - 1)]

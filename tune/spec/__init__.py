@@ -1,1 +1,1 @@
-"""The typed words of a trial, and the rules between them."""
+"""Define the typed settings of a trial and of a command, and the rules between them."""

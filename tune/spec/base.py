@@ -1,4 +1,4 @@
-"""The base of every typed word: frozen, strict, nothing extra, no NaN."""
+"""Define the base of every typed setting and record: frozen, strict, without extra fields, without NaN."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class FrozenModel(BaseModel):
-    """Validated once at the edge; inside, there are no dicts of settings."""
+    """Hold values that are validated once, where they enter; inside, there are no dicts of settings."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 

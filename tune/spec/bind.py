@@ -1,4 +1,4 @@
-"""A point of a sweep, bound to the configuration it varies: a new TrialSpec."""
+"""Bind a point of a sweep to the configuration that it varies, which gives a new TrialSpec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune.errors import ConfigurationError
-from tune.spec.engine import CudaGraphConfig, Engine
+from tune.spec.engine import Engine
 from tune.spec.space import (
     ChoiceDimension,
     Dimension,
@@ -28,10 +28,27 @@ Point = Mapping[str, Value]
 
 
 def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
-    """`base` with every dimension of `sweep` set to its value in `point`.
+    """Return `base` with every dimension of `sweep` set to its value in `point`.
 
-    Graph families and `fill_decode` depend on the other values, so they are derived after them.
-    Raises ConfigurationError when a dimension's path is not a setting of a trial or a value does not fit it.
+    Graph families and `fill_decode` depend on the other values, so they are derived last.
+
+    Parameters
+    ----------
+    base
+        The configuration that the sweep varies.
+    sweep
+        Names the setting of each dimension.
+    point
+        The value of each dimension, by its name.
+
+    Returns
+    -------
+    The configuration with these values.
+
+    Raises
+    ------
+    ConfigurationError
+        When a dimension's path is not a setting of a trial, or a value does not fit it.
     """
     plain = base.model_dump(mode="json")
     families: dict[str, GraphFamily] = {}
@@ -50,17 +67,18 @@ def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
     for role, family in families.items():
         spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
     if sweep.fill_decode:
-        rest = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split)
-        spec = spec.model_copy(update={"split": spec.split.model_copy(update={"decode_workers": rest})})
+        decode_workers = decode_workers_that_fit(spec.hardware, spec.prefill, spec.decode, spec.split)
+        split = spec.split.model_copy(update={"decode_workers": decode_workers})
+        spec = spec.model_copy(update={"split": split})
     return spec
 
 
 def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
-    """`engine` with the CUDA graph sizes that `family` gives for its max_batch_size; none where none fit.
+    """Return `engine` with the CUDA graph sizes that `family` gives for its largest batch.
 
-    Padding is kept as it is, and on where the engine had no graphs.
+    It has no CUDA graphs where no size fits. Padding stays as it is; it is on where the engine had no graphs.
     """
-    largest = engine.max_batch_size
+    largest = engine.max_sequences
     sizes: tuple[int, ...] = ()
     match family:
         case "listed":
@@ -69,13 +87,11 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
             sizes = tuple(2**k for k in range(largest.bit_length()))
         case "steps_of_32":
             sizes = tuple(range(32, largest + 1, 32)) or (largest,)
-    padding = engine.cuda_graph_config is None or engine.cuda_graph_config.enable_padding
-    graphs = CudaGraphConfig(batch_sizes=sizes, enable_padding=padding) if sizes else None
-    return engine.model_copy(update={"cuda_graph_config": graphs})
+    return engine.with_graph_sizes(sizes)
 
 
 def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:
-    """The point that leaves `spec` as it is when bound to it; None where `spec` lies outside the space."""
+    """Return the point that gives `spec` when it is bound to `spec`; None where the space has none."""
     plain = spec.model_dump(mode="json")
     candidates = {
         name: [value for value in _candidates(dimension, plain) if contains(dimension, value)]
@@ -87,15 +103,15 @@ def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:
     for name, dimension in sweep.space.items():
         if isinstance(dimension, GraphFamilyDimension):
             engine: Engine = getattr(spec, dimension.path)
-            same = [f for f in dimension.values if with_graph_family(engine, f) == engine]
-            if not same:
+            families = [family for family in dimension.values if with_graph_family(engine, family) == engine]
+            if not families:
                 return None
-            point[name] = same[0]
+            point[name] = families[0]
     return point if bind_point(spec, sweep, point) == spec else None
 
 
 def contains(dimension: Dimension, value: Any) -> bool:
-    """Whether `value` is one of the values that `dimension` may take."""
+    """Return whether `value` is one of the values that `dimension` may take."""
     match dimension:
         case IntDimension():
             return (

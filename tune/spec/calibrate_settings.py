@@ -1,4 +1,4 @@
-"""What action=calibrate is asked: which measured runs, which parameters, where the answer goes."""
+"""Hold the settings of action=calibrate: measured runs, parameters to fit, file for the result."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from tune.spec.base import FrozenModel, NonNegativeInt
 
 
 class ListedRun(FrozenModel):
-    """LoadGen's logs in the folder `logs`, of a run that differs by `overrides` from the command line."""
+    """Name the folder `logs` with LoadGen's logs of a run.
+
+    The settings of the run are those of the command line, changed by `overrides`.
+    """
 
     logs: str
     overrides: tuple[str, ...] = ()
 
 
 class CalibrateSettings(FrozenModel):
-    """The settings `calibrate.*`; runs named in several ways are fitted together.
+    """Hold the settings `calibrate.*`; runs that are named in several ways are fitted together.
 
-    `runs` is a YAML file with a list of ListedRun. `learned` names a study whose search learned the rack
-    (search=surrogate): what it believes is the answer, and nothing is fitted.
+    `runs` is a YAML file with a list of ListedRun. `learned` names a study with search=surrogate: the
+    posterior of its search is the result, and nothing is fitted.
     """
 
     study: str | None

@@ -1,22 +1,42 @@
-"""Where a trial runs. Not part of a trial's identity, pinned per study."""
+"""Hold where a trial runs. It is no part of a trial's identity; a study has one cluster."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator
 
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.slurm_time import duration_s
+
+
+def _minutes_as_text(value: object) -> object:
+    """Return whole minutes as text: YAML and Hydra read a time limit such as 90 as a number."""
+    return str(value) if type(value) is int and value >= 0 else value
+
+
+def _checked_duration(text: str) -> str:
+    if duration_s(text) is None:
+        raise ValueError(
+            "expected one of Slurm's times: minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
+            "days-hours:minutes or days-hours:minutes:seconds"
+        )
+    return text
+
+
+TimeLimit = Annotated[str, BeforeValidator(_minutes_as_text), AfterValidator(_checked_duration)]
+"""A time limit in any form that sbatch accepts for --time, apart from those without an end."""
 
 
 class Calibration(FrozenModel):
-    """What makes the simulated rack resemble a real one. Origins: conf/cluster/sim.yaml.
+    """Hold the parameters that make the simulator resemble a real rack. Origins: conf/cluster/sim.yaml.
 
-    `ttft_overhead_s` passes before a request reaches its prefill worker; `frontend_message_s` is the
-    frontend's time for each streamed message. `kv_transfer_bytes_per_s` is that of one GPU's link.
-    Hypotheses, off at 1 and 0: `last_decode_worker_scale` slows the steps of the last decode worker,
-    `head_node_scale` those of workers on the node of frontend and client, `large_batch_weight_reads` is how
-    often decode steps above 128 sequences read the weights once more.
+    `ttft_overhead_s` passes before a request reaches its prefill worker. `frontend_message_s` is the
+    frontend's time for each streamed message. `kv_transfer_bytes_per_s` is the rate of one GPU's link.
+
+    Three parameters are hypotheses, off at 1, 1 and 0. `last_decode_worker_scale` multiplies the steps of the
+    last decode worker, `head_node_scale` the steps of workers on the node of frontend and client.
+    `large_batch_weight_reads` is how often decode steps above 128 sequences read the weights once more.
     """
 
     prefill_scale: PositiveFloat
@@ -34,9 +54,12 @@ class Calibration(FrozenModel):
 
 
 class Deadlines(FrozenModel):
-    """How long a deployment may take. `quiet_s`: while it starts, without any progress (a process that
-    listens, a worker that registers, a log that grows); `ready_s`: to be ready, progress or not; `stop_s`:
-    to end once told to, before it is killed."""
+    """Limit how long a deployment may take.
+
+    `quiet_s` limits the time without progress while it starts (a process that listens, a worker that
+    registers, a log that grows). `ready_s` limits the time until it is ready, with or without progress.
+    `stop_s` limits the time from the request to end until a process is killed.
+    """
 
     quiet_s: PositiveFloat
     ready_s: PositiveFloat
@@ -44,14 +67,14 @@ class Deadlines(FrozenModel):
 
 
 class ClusterFacts(FrozenModel):
-    """Facts of one cluster: what sbatch and the container need, and how the rack is calibrated where its step
-    times are a model's. Documented example: conf/cluster/facts/gb200_rack.yaml.
+    """Hold the facts of one cluster: what sbatch and the container need, and the simulator's calibration.
 
-    `gpus_per_node_option`: GPUs are generic resources, and job and workers ask for them. `signal_s`: so long
-    before its time limit a job is told to stop. `container_*` concern the steps of a job that run in
-    `container_image`, none without one; `container_keep`: it is unpacked once a process and node of a job,
-    not once a trial. `dynamo_venv`: the virtual environment that holds Dynamo, None where the PATH of its
-    processes (that of an image, say) leads to a python3 that has it.
+    A documented example is conf/cluster/facts/gb200_rack.yaml. With `gpus_per_node_option` GPUs are generic
+    resources, and job and workers request them. `signal_s` is how long before its time limit a job is
+    signalled to stop. `container_*` concern the steps of a job that run in `container_image`; without an
+    image no step does. With `container_keep` the image is unpacked once for each process and node of a job,
+    not once for each trial. `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH
+    of its processes (that of an image, say) leads to a python3 that has it.
     """
 
     kind: Literal["sim", "local", "slurm"]
@@ -60,7 +83,7 @@ class ClusterFacts(FrozenModel):
     account: str | None
     qos: str | None
     reservation: str | None
-    time_limit: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}(:\d{2})?$")]
+    time_limit: TimeLimit
     signal_s: PositiveInt
     exclusive: bool
     gpus_per_node_option: bool

@@ -1,4 +1,4 @@
-"""What `action=confirm` measures again of a study, and how sure its statement is to be."""
+"""Hold the settings of action=confirm: how much of a study is measured again, and the confidence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from tune.spec.base import FrozenModel, PositiveInt
 
 
 class ConfirmSettings(FrozenModel):
-    """The best `configurations` of a study, each on `repeats` new deployments; what is said of them holds
-    with probability `confidence`."""
+    """Measure the best `configurations` of a study again, each on `repeats` new deployments.
+
+    Guaranteed rates hold with probability `confidence`.
+    """
 
     configurations: PositiveInt
     repeats: PositiveInt

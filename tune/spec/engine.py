@@ -1,88 +1,129 @@
-"""One TensorRT-LLM engine, in the key names of today's generation of its YAML.
+"""Describe an engine's settings by what memory, batching and step times depend on, whatever the engine is.
 
-A key that is None is absent from the YAML: the engine's own default holds. `cuda_graph_config: null` is
-TensorRT-LLM's way to say "no CUDA graphs".
-Source of names and defaults: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py.
+Neutral code reads an engine through these properties only. The settings themselves, under the key names of
+their engine, are in a module of their own (trtllm_engine.py) that tune/spec/engine_settings.py lists.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from tune.spec.base import FrozenModel
 
-from tune.spec.base import Fraction, FrozenModel, PositiveInt
-
-KV_BLOCK_TOKENS = 32
-"""Tokens in a KV cache block. Source: `tokens_per_block` default, llm_args.py."""
-
-CUDA_GRAPH_BYTES = 200e6
-"""Upper end of what one captured CUDA graph costs on a GPU. Source: TensorRT-LLM's CUDA graph notes."""
-
-CapacityPolicy = Literal["GUARANTEED_NO_EVICT", "MAX_UTILIZATION", "STATIC_BATCH"]
-ChunkingPolicy = Literal["FIRST_COME_FIRST_SERVED", "EQUAL_PROGRESS"]
 KvDtype = Literal["auto", "fp8", "bfloat16", "float16"]
 
+BatchingPolicy = Literal["reserve_answers", "evict_newest", "whole_batches"]
+"""When a sequence joins a running batch. `reserve_answers`: once the KV cache has room for its prompt and its
+longest answer. `evict_newest`: once there is room for its next step; when the cache is full, the newest
+sequence is evicted and computed again later. `whole_batches`: once the batch before has ended."""
 
-class KvCacheConfig(FrozenModel):
-    dtype: KvDtype = "auto"
-    free_gpu_memory_fraction: Fraction = 0.9
-    enable_block_reuse: bool = True
+ChunkOrder = Literal["first_come", "equal_progress"]
+"""How a prefill step divides its token budget: to prompts in order of arrival, or in equal shares."""
 
-
-class CudaGraphConfig(FrozenModel):
-    """CUDA graphs run decode-only batches, padded up to the next captured size when padding is on."""
-
-    batch_sizes: tuple[PositiveInt, ...]
-    enable_padding: bool = False
-
-
-class CacheTransceiverConfig(FrozenModel):
-    max_tokens_in_buffer: PositiveInt
-    backend: Literal["DEFAULT", "UCX", "NIXL", "MPI", "MOONCAKE"] = "DEFAULT"
-
-
-class SchedulerConfig(FrozenModel):
-    capacity_scheduler_policy: CapacityPolicy | None = None
-    context_chunking_policy: ChunkingPolicy | None = None
+SettingName = Literal[
+    "tensor_parallel", "max_sequences", "token_budget", "max_sequence_tokens", "graph_batch_sizes"
+]
 
 
 class Engine(FrozenModel):
-    """The settings of every worker of one pool; `extra` is any other engine key, passed through untouched."""
+    """Hold the settings of every worker of one pool.
 
-    backend: Literal["pytorch"] = "pytorch"
-    tensor_parallel_size: PositiveInt
-    pipeline_parallel_size: PositiveInt = 1
-    max_batch_size: PositiveInt
-    max_num_tokens: PositiveInt
-    max_seq_len: PositiveInt
-    disable_overlap_scheduler: bool
-    enable_chunked_prefill: bool | None = None
-    stream_interval: PositiveInt | None = None
-    kv_cache_config: KvCacheConfig
-    cuda_graph_config: CudaGraphConfig | None
-    cache_transceiver_config: CacheTransceiverConfig
-    scheduler_config: SchedulerConfig | None = None
-    extra: dict[str, Any] = Field(default_factory=dict)
+    Every engine has a subclass with fields of its own, named as its users know them. `KEYS` maps a neutral
+    property to the field that sets it, for messages.
+    """
+
+    KEYS: ClassVar[Mapping[SettingName, str]]
 
     @property
     def gpus(self) -> int:
-        """GPUs of one worker."""
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        """Return the number of GPUs of one worker."""
+        return self.tensor_parallel * self.pipeline_stages
 
     @property
-    def capacity_policy(self) -> CapacityPolicy:
-        """The capacity scheduler's policy; GUARANTEED_NO_EVICT where the YAML says nothing (llm_args.py)."""
-        named = self.scheduler_config and self.scheduler_config.capacity_scheduler_policy
-        return named or "GUARANTEED_NO_EVICT"
+    @abstractmethod
+    def tensor_parallel(self) -> int:
+        """Return the number of GPUs that share every layer."""
 
     @property
-    def chunking_policy(self) -> ChunkingPolicy:
-        """The context chunking policy; FIRST_COME_FIRST_SERVED where the YAML says nothing (llm_args.py)."""
-        named = self.scheduler_config and self.scheduler_config.context_chunking_policy
-        return named or "FIRST_COME_FIRST_SERVED"
+    @abstractmethod
+    def pipeline_stages(self) -> int:
+        """Return the number of stages that the layers are divided into."""
 
     @property
+    @abstractmethod
+    def max_sequences(self) -> int:
+        """Return the most sequences that a worker runs at once."""
+
+    @property
+    @abstractmethod
+    def token_budget(self) -> int:
+        """Return the most new tokens of one step."""
+
+    @property
+    @abstractmethod
+    def max_sequence_tokens(self) -> int:
+        """Return the most tokens of a prompt and its answer together."""
+
+    @property
+    @abstractmethod
+    def kv_dtype(self) -> KvDtype:
+        """Return the number format of the KV cache."""
+
+    @property
+    @abstractmethod
+    def kv_block_tokens(self) -> int:
+        """Return the number of tokens in a block of the KV cache."""
+
+    @property
+    @abstractmethod
+    def reuses_kv_blocks(self) -> bool:
+        """Return whether prompts that begin alike share blocks of the KV cache."""
+
+    @property
+    @abstractmethod
+    def batching(self) -> BatchingPolicy:
+        """Return when a sequence joins a running batch."""
+
+    @property
+    @abstractmethod
+    def chunks_prompts(self) -> bool:
+        """Return whether a prompt may take several steps."""
+
+    @property
+    @abstractmethod
+    def chunk_order(self) -> ChunkOrder:
+        """Return how a prefill step divides its token budget among prompts."""
+
+    @property
+    @abstractmethod
+    def overlaps_host_work(self) -> bool:
+        """Return whether the host prepares the next step while the GPUs run this one."""
+
+    @property
+    @abstractmethod
+    def tokens_per_message(self) -> int:
+        """Return how many tokens a worker streams in one message."""
+
+    @property
+    @abstractmethod
     def graph_batch_sizes(self) -> tuple[int, ...]:
-        """Captured decode batch sizes; empty without CUDA graphs."""
-        return self.cuda_graph_config.batch_sizes if self.cuda_graph_config else ()
+        """Return the decode batch sizes with a captured CUDA graph; empty without CUDA graphs."""
+
+    @property
+    @abstractmethod
+    def pads_to_graphs(self) -> bool:
+        """Return whether a batch is padded up to the next size with a CUDA graph."""
+
+    @abstractmethod
+    def with_graph_sizes(self, sizes: tuple[int, ...]) -> Self:
+        """Return these settings with CUDA graphs of `sizes`, or with none where `sizes` is empty.
+
+        Padding stays as it is; it is on where there were no graphs before.
+        """
+
+    @property
+    @abstractmethod
+    def passed_through(self) -> Mapping[str, Any]:
+        """Return the keys that reach the engine as they are, without a typed setting here."""

@@ -1,4 +1,4 @@
-"""What a check found: a broken rule, or a choice that costs something."""
+"""Describe the findings of a check: a broken rule, or a choice that costs something."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`path` is a Hydra path; the other texts are for people. An error means the trial cannot run."""
+    """Hold one finding. `path` is a Hydra path; an error means that the trial cannot run."""
 
     severity: Severity
     path: str
@@ -22,12 +22,12 @@ class Finding:
 
 
 def only_errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Those that forbid the trial."""
+    """Return the findings that forbid the trial."""
     return tuple(finding for finding in findings if finding.severity == "error")
 
 
 def render_findings(findings: Iterable[Finding]) -> str:
-    """One block a finding, errors first, an empty line between blocks; an empty string for no finding."""
+    """Render one block a finding, errors first, with an empty line between two; empty without findings."""
     ordered = sorted(findings, key=lambda finding: finding.severity != "error")
     return "\n".join(_block(finding) for finding in ordered)
 

@@ -1,4 +1,4 @@
-"""The rack: nodes, GPUs, and the data sheet figures that memory and step times depend on."""
+"""Hold the rack: nodes, GPUs, and the figures of the data sheet that memory and step times depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
 
 
 class Hardware(FrozenModel):
-    """`nodes` x `gpus_per_node` GPUs are allocated, idle ones included; rates are per GPU, one way."""
+    """Hold `nodes` x `gpus_per_node` allocated GPUs, idle ones included. Rates are per GPU, one way."""
 
     name: str
     nodes: PositiveInt
@@ -20,5 +20,5 @@ class Hardware(FrozenModel):
 
     @property
     def gpus(self) -> int:
-        """GPUs allocated to a trial: the denominator of tokens/s/GPU."""
+        """Return the GPUs allocated to a trial: the denominator of tokens/s/GPU."""
         return self.nodes * self.gpus_per_node

@@ -1,4 +1,4 @@
-"""The question that LoadGen asks: arrivals, dataset, how long."""
+"""Hold the load on a deployment: arrivals, dataset, duration, latency limits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
 
 SAMPLE_S = 1e-3
-"""Least duration of a sample of a load: one that never decides how many requests there are."""
+"""Minimum duration of a short run, in seconds: so small that it never decides the number of requests."""
 
 LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
-"""LoadGen keeps a seed in 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
+"""A seed of LoadGen: 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
 
 def readable_qps(qps: float) -> float:
-    """`qps` down to four digits: what people read is what was asked."""
+    """Round `qps` down to four digits, so that the rate that people read is the rate of the run."""
     if qps <= 0:
         return 0.0
     digits = 3 - math.floor(math.log10(qps))
@@ -37,7 +37,7 @@ def readable_qps(qps: float) -> float:
 
 
 class SyntheticInputs(FrozenModel):
-    """Prompt lengths drawn from a beta or a normal distribution, clipped to its range."""
+    """Describe prompt lengths that are drawn from a beta or a normal distribution, clipped to its range."""
 
     kind: Literal["beta", "normal", "fixed"]
     mean_tokens: PositiveFloat
@@ -47,17 +47,18 @@ class SyntheticInputs(FrozenModel):
 
 
 class SyntheticOutputs(FrozenModel):
-    """Answer lengths resampled from measured ones, scaled to a mean, a share of them at the cap."""
+    """Describe answer lengths: measured ones, resampled and scaled to a mean, a share of them at the cap."""
 
     mean_tokens: PositiveFloat
     cap_frac: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Dataset(FrozenModel):
-    """`samples` prompts and answers. `path` names a file instead of a draw: a CSV with
-    input_tokens,output_tokens, or the benchmark's pickle (*.pkl), which holds the prompts themselves.
+    """Describe `samples` prompts and answers, drawn or read from the file at `path`.
 
-    `sha256` is that of the file at `path`: other lengths are another trial. Composing fills it in.
+    `path` names a CSV with input_tokens,output_tokens, or the benchmark's pickle (*.pkl), which holds the
+    prompts themselves. `sha256` is the hash of that file, since other lengths are another trial; composing
+    the configuration fills it in.
     """
 
     name: str
@@ -71,21 +72,23 @@ class Dataset(FrozenModel):
 
     @property
     def holds_prompts(self) -> bool:
-        """Whether `path` names the benchmark's pickle; the engine decides how long its answers are."""
+        """Return whether `path` names the benchmark's pickle; the engine decides how long its answers are."""
         return self.path is not None and self.path.endswith(".pkl")
 
 
 class Load(FrozenModel):
-    """LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
+    """Hold LoadGen's Server scenario: Poisson arrivals at `target_qps`, never slowed by backlog.
 
-    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws lengths
-    and their order. With `concatenate_permutation` (the benchmark's setting) the query count is padded to
-    whole passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s`
-    bounds the time from sending a request to its first token, `response_timeout_s` the time from sending it
-    to its last. `api`: prompts go to OpenAI's completions as token ids, or to its chat completions as text,
-    around which the server puts the model's template. `mode`: one run at `target_qps`, or several on one
-    deployment for the highest rate that holds the SLO, found to `resolution` of it, beginning near
-    `target_qps`; none outside of `rate_range_qps` (lowest, highest) is asked.
+    `seed` is "mlperf" for LoadGen's published schedule seed, or an integer. `shuffle_seed` draws the lengths
+    and their shuffle. With `concatenate_permutation` (the benchmark's setting) the query count is padded to
+    whole passes over the dataset; without it a run may be the beginning of a pass. `request_timeout_s` limits
+    the time from sending a request to its first token, `response_timeout_s` the time from sending it to its
+    last. With `api: completions` prompts go to OpenAI's completions as token ids; with `api: chat` they go to
+    its chat completions as text, around which the server puts the model's template.
+
+    With `mode: fixed` there is one run at `target_qps`. With `mode: capacity` there are several on one
+    deployment, beginning near `target_qps`, for the highest rate that holds the SLO; it is found to within
+    `resolution` of itself. No run has a rate outside of `rate_range_qps` (lowest, highest).
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
@@ -111,40 +114,44 @@ class Load(FrozenModel):
         return rate_range_qps
 
     def within(self, qps: float) -> float:
-        """The rate nearest to `qps` that may be asked."""
+        """Return the rate nearest to `qps` within `rate_range_qps`."""
         low, high = self.rate_range_qps or (0.0, math.inf)
         return min(max(qps, low), high)
 
     def at(self, target_qps: float) -> Load:
-        """One run of this load at `target_qps`."""
+        """Return this load as one run at `target_qps`."""
         return self.model_copy(update={"mode": "fixed", "target_qps": target_qps})
 
     def sample(self, queries: int) -> Load:
-        """A short run of `queries` requests: this load's first arrivals, a fair sample of its lengths."""
+        """Return a short run: the first `queries` arrivals of this load, a fair sample of its lengths."""
         cut = {"min_queries": queries, "min_duration_s": SAMPLE_S, "concatenate_permutation": False}
         return self.model_copy(update=cut)
 
     @property
     def is_short_run(self) -> bool:
-        """Whether it is one that `sample` made: so many requests, however soon they come."""
+        """Return whether `sample` made this load: its number of requests alone ends it, not its duration."""
         return not self.concatenate_permutation and self.min_duration_s <= SAMPLE_S
 
     @property
     def schedule_seed(self) -> int:
+        """Return the seed of LoadGen's schedule as a number."""
         return MLPERF_SCHEDULE_SEED if self.seed == "mlperf" else self.seed
 
     @property
     def min_duration_ms(self) -> int:
-        """LoadGen counts whole milliseconds; a part of one is rounded up."""
+        """Return the minimum duration in LoadGen's whole milliseconds; a part of one is rounded up."""
         return math.ceil(self.min_duration_s * 1e3)
 
     @property
     def expected_queries(self) -> int:
-        """Queries of the whole run; where arrivals lag at the end of a pass, LoadGen issues another pass."""
-        wanted = max(self.min_queries, math.ceil(self.target_qps * self.min_duration_s))
+        """Return the queries of the run.
+
+        LoadGen issues another pass where arrivals lag at the end of one; these are not counted.
+        """
+        queries = max(self.min_queries, math.ceil(self.target_qps * self.min_duration_s))
         if not self.concatenate_permutation:
-            return wanted
-        return math.ceil(wanted / self.dataset.samples) * self.dataset.samples
+            return queries
+        return math.ceil(queries / self.dataset.samples) * self.dataset.samples
 
 
 class LoadGenSlo(SparseModel):

@@ -1,12 +1,24 @@
-"""The model that is served, by the numbers that its memory and step times depend on."""
+"""Hold the model that is served, by the numbers that its memory and step times depend on."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
+
+WeightDtype = Literal["nvfp4", "mxfp4", "fp8", "int8", "bfloat16", "float16"]
+
+TIMED_WEIGHT_DTYPE: WeightDtype = "nvfp4"
+"""The number format of weights whose step times are known. Source: the kernels that tune/sim's coefficients
+are fitted to were measured with NVFP4 weights alone."""
 
 
 class Model(FrozenModel):
-    """Architecture and checkpoint. `linear_parameters` counts the weights that every token multiplies."""
+    """Hold architecture and checkpoint.
+
+    `linear_parameters` counts the weights that every token multiplies. `weight_dtype` is the number format of
+    these weights in the checkpoint.
+    """
 
     name: str
     served_name: str
@@ -18,4 +30,5 @@ class Model(FrozenModel):
     ffn_size: PositiveInt
     vocabulary_size: PositiveInt
     linear_parameters: PositiveFloat
+    weight_dtype: WeightDtype
     checkpoint_bytes: PositiveFloat

@@ -1,4 +1,7 @@
-"""The rules between the words of a trial. All that are broken are told at once, each with its source."""
+"""Check the rules that hold for every engine: split, Dynamo's generation, load, cluster, weights.
+
+All broken rules are reported at once, each with its source. tune/engines/check.py adds those of the engine.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,27 @@ from pathlib import PurePosixPath
 from tune.core.binomial_test import min_queries
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
-from tune.spec.engine_rules import check_engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
-from tune.spec.mock_rules import check_mocked
+from tune.spec.model import TIMED_WEIGHT_DTYPE
 from tune.spec.slurm_time import duration_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
 MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
-"""Bounds on one run, ours: far beyond any benchmark, within memory and 64 bits of nanoseconds."""
+"""Limits of one run, in queries and in seconds. Chosen here: far beyond any benchmark, within memory and 64
+bits of nanoseconds."""
 
 _MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
 """Highest quantile that a limit may be on."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
-_ARGS = "TensorRT-LLM, llm_args.py"
 
 
-def check(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Every broken rule of `spec` (errors) and every choice that costs something (warnings)."""
-    return (
-        *_split(spec),
-        *_stack(spec),
-        *_pools_agree(spec),
-        *check_engine(spec, "prefill"),
-        *check_engine(spec, "decode"),
-        *_load(spec),
-        *check_mocked(spec),
-    )
+def check_deployment(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return the broken rules of split and stack that hold for every engine, and what GPUs are left idle."""
+    return (*_split(spec), *_stack(spec))
 
 
 def _pools(spec: TrialSpec) -> tuple[tuple[Role, Engine, int], ...]:
@@ -64,9 +58,8 @@ def _split(spec: TrialSpec) -> Iterator[Finding]:
             whole = False
             yield Finding(
                 "error",
-                f"{role}.tensor_parallel_size",
-                f"{engine.gpus} GPUs a worker (TP{engine.tensor_parallel_size} x "
-                f"PP{engine.pipeline_parallel_size})",
+                f"{role}.{engine.KEYS['tensor_parallel']}",
+                f"{engine.gpus} GPUs a worker (TP{engine.tensor_parallel} x PP{engine.pipeline_stages})",
                 f"a divisor or a multiple of the {hardware.gpus_per_node} GPUs of a node",
                 "every node of a worker runs the same number of ranks, and nodes are shared evenly",
                 _LAUNCH,
@@ -104,16 +97,7 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
 
 def _stack(spec: TrialSpec) -> Iterator[Finding]:
     stack = spec.stack
-    if stack.name == "dynamo_v0" and not spec.prefill.disable_overlap_scheduler:
-        yield Finding(
-            "error",
-            "prefill.disable_overlap_scheduler",
-            "false with stack dynamo_v0",
-            "true, or stack=dynamo_v1",
-            "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
-            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 2026 (pull request 10755)",
-        )
-    if stack.name == "dynamo_v0" and stack.router_mode == "least-loaded":
+    if stack.dynamo == "v0" and stack.router_mode == "least-loaded":
         yield Finding(
             "error",
             "stack.router_mode",
@@ -122,63 +106,20 @@ def _stack(spec: TrialSpec) -> Iterator[Finding]:
             "the frontend of mid 2025 does not know how busy a worker is",
             "Dynamo, components/frontend of mid 2025: round-robin, random, kv; least-loaded came in 2026",
         )
-    if stack.name != "dynamo_v0" and spec.split.disaggregation_strategy != "prefill_first":
+    if stack.dynamo == "v1" and spec.split.disaggregation_strategy != "prefill_first":
         yield Finding(
             "error",
             "split.disaggregation_strategy",
             f"{spec.split.disaggregation_strategy} with stack {stack.name}",
             "prefill_first, or stack=dynamo_v0",
-            "today's frontend routes by itself and has no word for who answers first",
+            "today's frontend routes by itself and has no setting for which pool answers first",
             "Dynamo: the strategy flag of dynamo.trtllm was removed on 2025-11-04",
-        )
-    if stack.name == "dynamo_v1" and stack.engine_yaml == "flat":
-        yield Finding(
-            "error",
-            "stack.engine_yaml",
-            "flat with stack dynamo_v1",
-            "nested",
-            "Dynamo 1.x runs a TensorRT-LLM that rejects the flat keys as unknown",
-            _ARGS,
-        )
-    for role, engine, _ in _pools(spec):
-        backend = engine.cache_transceiver_config.backend
-        if stack.engine_yaml == "flat" and backend != "DEFAULT":
-            yield Finding(
-                "error",
-                f"{role}.cache_transceiver_config.backend",
-                backend,
-                "DEFAULT, or a stack with nested engine YAML",
-                "the flat generation has no key for the backend and would silently ignore one",
-                "TensorRT-LLM 1.0.0rc3, llm_args.py",
-            )
-
-
-def _pools_agree(spec: TrialSpec) -> Iterator[Finding]:
-    prefill, decode = (engine.kv_cache_config.dtype for _, engine, _ in _pools(spec))
-    if prefill != decode:
-        yield Finding(
-            "error",
-            "decode.kv_cache_config.dtype",
-            f"{decode}, with {prefill} in prefill.kv_cache_config.dtype",
-            "the same in both pools",
-            "decode reads the KV blocks that prefill wrote, byte for byte",
-            "TensorRT-LLM, disaggregated serving: the cache transceiver copies blocks unconverted",
-        )
-    backends = [engine.cache_transceiver_config.backend for _, engine, _ in _pools(spec)]
-    if backends[0] != backends[1]:
-        yield Finding(
-            "error",
-            "decode.cache_transceiver_config.backend",
-            f"{backends[1]}, with {backends[0]} in prefill.cache_transceiver_config.backend",
-            "the same in both pools",
-            "both ends of a KV transfer speak one protocol",
-            "TensorRT-LLM, disaggregated serving",
         )
 
 
 def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
-    """What `facts` say of the cluster and would not work."""
-    return (*_placeholder(facts), *_unmounted(facts), *_warned_too_early(facts))
+    """Return the facts of a cluster that would not work."""
+    return (*_placeholder(facts), *_unmounted(facts), *_signalled_at_once(facts))
 
 
 def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
@@ -196,7 +137,7 @@ def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
     )
 
 
-def _warned_too_early(facts: ClusterFacts) -> tuple[Finding, ...]:
+def _signalled_at_once(facts: ClusterFacts) -> tuple[Finding, ...]:
     limit_s = duration_s(facts.time_limit)
     if limit_s is None or facts.signal_s < limit_s:
         return ()
@@ -230,20 +171,27 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
     )
 
 
-def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Settings of `spec` that a real rack follows and the simulated one passes over."""
-    return tuple(
+def check_timed_weights(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return an error where step times of the model's weights are not known: the simulator cannot time it."""
+    if spec.model.weight_dtype == TIMED_WEIGHT_DTYPE:
+        return ()
+    return (
         Finding(
-            "warning",
-            f"{role}.extra",
-            ", ".join(engine.extra),
-            "keys that the simulated rack knows",
-            "the plan passes them to the engine; here they change nothing, and a misspelt one is not noticed",
-            "tune/sim",
-        )
-        for role, engine in (("prefill", spec.prefill), ("decode", spec.decode))
-        if engine.extra
+            "error",
+            "model.weight_dtype",
+            f"{spec.model.weight_dtype}, of {spec.model.name}",
+            f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or load.mode=fixed on real engines "
+            "(cluster=slurm, cluster=local) without search=surrogate",
+            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
+            f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
+            "tune/sim/data/step_time_coefficients.json",
+        ),
     )
+
+
+def check_load(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return the broken rules of the load, and whether it has too few queries for a verdict."""
+    return tuple(_load(spec))
 
 
 def _load(spec: TrialSpec) -> Iterator[Finding]:

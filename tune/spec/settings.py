@@ -1,4 +1,4 @@
-"""Everything one command says, typed: the trial, where it runs, and the study around it."""
+"""Hold everything that one command sets: the trial, where it runs, and the study around it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
 from tune.spec.confirm_settings import ConfirmSettings
-from tune.spec.engine import Engine
+from tune.spec.engine_settings import EngineSettings
 from tune.spec.export_settings import ExportSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
@@ -25,12 +25,14 @@ Action = Literal[
 
 
 class CompareSettings(FrozenModel):
+    """Name the two trials that action=compare compares."""
+
     a: str | None
     b: str | None
 
 
 class Settings(FrozenModel):
-    """The composed configuration; one field a key of conf/config.yaml."""
+    """Hold the composed configuration: one field for each key of conf/config.yaml."""
 
     action: Action
     trial: str | NonNegativeInt | None
@@ -45,8 +47,8 @@ class Settings(FrozenModel):
     model: Model
     hardware: Hardware
     split: Split
-    prefill: Engine
-    decode: Engine
+    prefill: EngineSettings
+    decode: EngineSettings
     load: Load
     slo: Slo
     stack: Stack
@@ -57,7 +59,7 @@ class Settings(FrozenModel):
 
     @property
     def trial_spec(self) -> TrialSpec:
-        """The trial as composed: the configuration before a sweep's point is bound."""
+        """Return the trial as composed: the configuration before a sweep's point is bound."""
         return TrialSpec(**{name: getattr(self, name) for name in TrialSpec.model_fields})
 
     @property

@@ -1,4 +1,4 @@
-"""Slurm's notation of durations."""
+"""Read Slurm's notation of durations."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 
 def duration_s(text: str) -> float | None:
-    """Seconds of one of Slurm's times; None for UNLIMITED, INVALID and whatever else is none.
+    """Return the seconds of one of Slurm's times; None for UNLIMITED, INVALID and any text that is no time.
 
-    M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Source: sbatch(1), --time.
+    Its forms are M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Source: sbatch(1), --time.
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not match:
         return None
-    days, first, second, third = (int(part) if part else 0 for part in found.groups())
-    if found[1] is not None:
+    days, first, second, third = (int(part) if part else 0 for part in match.groups())
+    if match[1] is not None:
         return float(((days * 24 + first) * 60 + second) * 60 + third)
-    if found[4] is not None:
+    if match[4] is not None:
         return float((first * 60 + second) * 60 + third)
     return float(first * 60 + second)

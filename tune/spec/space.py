@@ -1,4 +1,4 @@
-"""A sweep: a question and the box of configurations that may answer it."""
+"""Hold a sweep, its search space and how it is searched."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def _distinct(values: tuple[Dim, ...]) -> tuple[Dim, ...]:
 
 
 class IntDimension(FrozenModel):
+    """Vary a setting over whole numbers from `low` to `high` in steps of `step`."""
+
     kind: Literal["int"]
     path: str
     low: int
@@ -40,7 +42,10 @@ class IntDimension(FrozenModel):
 
 
 class FloatDimension(FrozenModel):
-    """`step` makes it a grid; without one it is continuous and `search=grid` cannot walk it."""
+    """Vary a setting over numbers from `low` to `high`.
+
+    With `step` the numbers form a grid; without it they are continuous, and search=grid cannot walk them.
+    """
 
     kind: Literal["float"]
     path: str
@@ -57,7 +62,7 @@ class FloatDimension(FrozenModel):
 
 
 class OrderedDimension(FrozenModel):
-    """Values whose order means something (powers of two): searched as an index, not as categories."""
+    """Vary a setting over values whose order means something (powers of two); their index is searched."""
 
     kind: Literal["ordered"]
     path: str
@@ -65,16 +70,18 @@ class OrderedDimension(FrozenModel):
 
 
 class ChoiceDimension(FrozenModel):
+    """Vary a setting over values without an order."""
+
     kind: Literal["choice"]
     path: str
     values: Annotated[tuple[Value, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class GraphFamilyDimension(FrozenModel):
-    """A rule that gives CUDA graph sizes from the pool's max_batch_size. `path` is prefill or decode.
+    """Vary the rule that gives a pool's CUDA graph sizes from its largest batch; `path` names the pool.
 
-    `listed`: the sizes the configuration lists, clipped to max_batch_size; `powers_of_two`; `steps_of_32`;
-    `none`: no CUDA graphs.
+    `listed` takes the sizes that the configuration lists, up to the largest batch; `powers_of_two` and
+    `steps_of_32` count up to it; `none` leaves the pool without CUDA graphs.
     """
 
     kind: Literal["graph_family"]
@@ -89,7 +96,10 @@ Dimension = Annotated[
 
 
 class Sweep(FrozenModel):
-    """`fill_decode`: every GPU that the prefill workers leave free goes to decode workers."""
+    """Hold a question and the space of configurations that may answer it.
+
+    With `fill_decode` every GPU that the prefill workers leave free goes to decode workers.
+    """
 
     question: str
     n_trials: PositiveInt
@@ -97,7 +107,7 @@ class Sweep(FrozenModel):
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
 
     def ends(self, path: str) -> tuple[float, float] | None:
-        """Lowest and highest number that the dimension of `path` takes; None where none varies it."""
+        """Return the lowest and highest number that `path` may take; None where no dimension varies it."""
         for dimension in self.space.values():
             if dimension.path == path:
                 if isinstance(dimension, IntDimension | FloatDimension):
@@ -107,7 +117,7 @@ class Sweep(FrozenModel):
         return None
 
     def without(self, path: str) -> Sweep:
-        """This sweep without the dimension of `path`. Raises ConfigurationError where there is no other."""
+        """Return the sweep without the dimension of `path`. Raises ConfigurationError where none is left."""
         space = {name: dimension for name, dimension in self.space.items() if dimension.path != path}
         if not space:
             raise ConfigurationError(
@@ -127,10 +137,13 @@ class Sweep(FrozenModel):
 
 
 class Search(FrozenModel):
-    """How points are proposed. `name` None is what suits the load: `surrogate` where the highest rate is
-    searched for, else `tpe`. `early_stop`: where the highest rate is searched for, a deployment that clearly
-    cannot beat the best so far, or what `surrogate` expects of others, is given up; what it shows until then
-    is all that the search learns of it."""
+    """Hold how points are suggested.
+
+    `name` is None for the search that suits the load: `surrogate` with load.mode=capacity, else `tpe`. With
+    `early_stop` and load.mode=capacity, a deployment is stopped early when it clearly cannot beat the best so
+    far, or what `surrogate` predicts of other configurations; the search learns of it what was measured until
+    then.
+    """
 
     name: Literal["surrogate", "tpe", "random", "grid", "gp"] | None
     startup_trials: PositiveInt
@@ -138,11 +151,13 @@ class Search(FrozenModel):
 
 
 class StudySettings(FrozenModel):
-    """`parallel` trials run at once, in batches told in number order: results depend on it, not on cores.
+    """Hold how the trials of a study run.
 
-    None is the place's own number, Settings.parallel. `min_gain`: a search that knows what to expect ends
-    when another trial should raise the best rate by a smaller share. `trials_per_job`: of Slurm, how many
-    trials one allocation takes, one after the other. `once`: do not wait for what runs.
+    `parallel` trials run at once, in batches that the search observes in order of number, so results depend
+    on it and not on the number of cores; None is the number that suits the backend, Settings.parallel. With
+    `min_gain` a search that predicts its gain ends when another trial is expected to raise the best rate by a
+    smaller share. `trials_per_job` is how many trials one Slurm allocation runs, one after the other. With
+    `once` the command does not wait for running trials.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None

@@ -1,4 +1,4 @@
-"""How the rack is divided: workers of each pool, who answers first, and which GPUs each worker gets."""
+"""Divide the rack: workers of each pool, which pool is the endpoint, and which GPUs each worker gets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Role = Literal["prefill", "decode"]
 ROLES: tuple[Role, ...] = ("prefill", "decode")
 
 HEAD_NODE = 0
-"""The node index of the frontend, of what workers register with, and of the load client."""
+"""Node index of the frontend, of the services that workers register with, and of the load client."""
 
 
 class Split(FrozenModel):
-    """Worker counts. `prefill_first`: the prefill worker is the endpoint and relays the decode stream.
+    """Hold the number of workers of each pool.
 
-    `head`: whose first worker shares the head node with the frontend; "none" leaves it without workers.
+    With `prefill_first` the prefill worker is the endpoint and relays the decode stream. `head` names the
+    pool whose first worker shares the head node with the frontend; "none" leaves that node without workers.
     """
 
     prefill_workers: NonNegativeInt
@@ -29,13 +30,13 @@ class Split(FrozenModel):
 
     @property
     def label(self) -> str:
-        """The field's shorthand, such as 14P4D."""
+        """Return the field's shorthand, such as 14P4D."""
         return f"{self.prefill_workers}P{self.decode_workers}D"
 
 
 @dataclass(frozen=True)
 class WorkerPlacement:
-    """One worker: (node index, GPU id) of each of its GPUs, rank 0 first."""
+    """Hold where one worker runs: (node index, GPU id) of each of its GPUs, rank 0 first."""
 
     role: Role
     index: int
@@ -43,20 +44,35 @@ class WorkerPlacement:
 
     @property
     def nodes(self) -> tuple[int, ...]:
+        """Return the indices of its nodes, in rank order."""
         return tuple(dict.fromkeys(node for node, _ in self.gpus))
 
     def gpus_on(self, node: int) -> tuple[int, ...]:
-        return tuple(gpu for at, gpu in self.gpus if at == node)
+        """Return the ids of its GPUs on one node."""
+        return tuple(gpu for index, gpu in self.gpus if index == node)
 
 
 def place_workers(
     hardware: Hardware, prefill: Engine, decode: Engine, split: Split
 ) -> tuple[WorkerPlacement, ...] | None:
-    """First fit, the pool that `split.head` names before the other; None when the rack is too small.
+    """Place every worker on the first GPUs that fit, the pool that `split.head` names before the other.
 
-    A worker smaller than a node shares it with others, a worker as large or larger takes whole nodes that
-    lie next to each other. Workers must divide a node or be made of whole nodes (`rules.check` says so).
-    Returned are the prefill workers, then the decode workers.
+    A worker smaller than a node shares it with others. A worker as large as a node or larger takes whole
+    nodes that lie next to each other. Workers must divide a node or be made of whole nodes
+    (tune/spec/rules.py checks it).
+
+    Parameters
+    ----------
+    hardware
+        Nodes and GPUs of the rack.
+    prefill, decode
+        Give the GPUs of one worker of each pool.
+    split
+        Gives the number of workers of each pool.
+
+    Returns
+    -------
+    The prefill workers, then the decode workers; None when the rack is too small.
     """
     free = [list(range(hardware.gpus_per_node)) for _ in range(hardware.nodes)]
     if split.head == "none":
@@ -90,7 +106,7 @@ def _take(free: list[list[int]], size: int, per_node: int) -> tuple[tuple[int, i
 
 
 def decode_workers_that_fit(hardware: Hardware, prefill: Engine, decode: Engine, split: Split) -> int:
-    """The most decode workers that fit beside the prefill workers of `split`; 0 when not even those fit."""
+    """Return the most decode workers that fit beside the prefill workers of `split`; 0 when none fits."""
     free = hardware.gpus - split.prefill_workers * prefill.gpus
     for count in range(free // decode.gpus, 0, -1):
         if place_workers(hardware, prefill, decode, split.model_copy(update={"decode_workers": count})):

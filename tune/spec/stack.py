@@ -1,23 +1,25 @@
-"""Which generation of the serving software runs the deployment, and its ports."""
+"""Hold which serving software runs a deployment, and its ports."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tune.spec.base import FrozenModel, PositiveInt
 
-MOCKED_STACK = "dynamo_v1_mocker"
-
 
 class Stack(FrozenModel):
-    """`flat`: TensorRT-LLM 1.0.0rc before rc4, the seed's. `nested`: today's engine YAML.
+    """Hold the generation of Dynamo, the engine behind it, and the ports of its servers.
 
-    `dynamo_v1_mocker` is Dynamo 1.x without GPUs: its mock engines take our step times.
-    `system_port`: where the first worker answers /health and /metrics, the next one a port further, prefill
-    workers first; None where workers open no such port.
+    `name` begins with the generation: dynamo_v0 (mid 2025) or dynamo_v1 (1.x). `engine` is a name of the
+    table in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is
+    1.0.0rc before rc4, `nested` is today's. `system_port` is where the first worker answers /health and
+    /metrics, the next one a port further, prefill workers first; None where workers open no such port.
     """
 
-    name: Literal["dynamo_v0", "dynamo_v1", "dynamo_v1_mocker"]
+    name: Annotated[str, Field(pattern=r"^dynamo_v[01](_\w+)?$")]
+    engine: str
     engine_yaml: Literal["flat", "nested"]
     router_mode: Literal["round-robin", "random", "least-loaded"]
     frontend_port: PositiveInt
@@ -27,11 +29,11 @@ class Stack(FrozenModel):
     system_port: PositiveInt | None
 
     @property
-    def mocked(self) -> bool:
-        """Whether the engines are mock engines, which compute nothing and need no GPU."""
-        return self.name == MOCKED_STACK
+    def dynamo(self) -> Literal["v0", "v1"]:
+        """Return the generation of Dynamo."""
+        return "v0" if self.name.startswith("dynamo_v0") else "v1"
 
     @property
-    def keeps_processes(self) -> bool:
-        """Whether a worker may come and go while the others serve: Dynamo 1.x's discovery is made for it."""
-        return self.name != "dynamo_v0"
+    def workers_may_leave(self) -> bool:
+        """Return whether workers may come and go while others serve, which Dynamo 1.x's discovery allows."""
+        return self.dynamo == "v1"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray
+from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.bind import Point, bind_point, locate_point
 from tune.spec.findings import only_errors
 from tune.spec.memory import kv_bytes_per_token
-from tune.spec.rules import check
 from tune.spec.space import Dimension, Sweep, Value
 from tune.spec.trial import TrialSpec
 from tune.study.search_space import dimension_values

@@ -54,6 +54,7 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         question=sweep.question if sweep else "Single trials, each with its own overrides.",
         backend=settings.cluster.kind,
         stack=spec.stack.name,
+        engine=spec.stack.engine,
         model=spec.model.name,
         hardware=spec.hardware.name,
         nodes=spec.hardware.nodes,

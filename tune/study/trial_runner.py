@@ -13,8 +13,8 @@ from tune.analysis.judge import judge, judge_failed, judge_infeasible
 from tune.analysis.measure import measure_attempt
 from tune.backends.base import Backend
 from tune.core.files import make_folder
-from tune.deploy.plan import write_plan
-from tune.engines.dynamo_mocker.plan_tables import render_plan
+from tune.deploy.plan import render, write_plan
+from tune.engines.check import check
 from tune.errors import ResumableError
 from tune.records.attempt_record import AttemptRecord
 from tune.records.capacity_search import (
@@ -28,7 +28,6 @@ from tune.records.folders import StudyFolder, read_attempt
 from tune.records.outcome import Attempt, Outcome, Probe
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import only_errors
-from tune.spec.rules import check
 from tune.spec.trial import TrialSpec
 from tune.study.interrupts import Interrupts
 
@@ -190,7 +189,7 @@ class TrialRunner:
         """
         folder = self._study.trial(request.spec.trial_id)
         folder.write_spec(request.spec)
-        write_plan(render_plan(request.spec, self._facts), folder.plan)
+        write_plan(render(request.spec, self._facts), folder.plan)
         last = folder.last_attempt()
         unused = last and not {path.name for path in last.iterdir()} - {EARLY_STOP_FILE}
         attempt = last if last and unused else folder.new_attempt()

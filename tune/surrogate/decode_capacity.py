@@ -65,9 +65,9 @@ def _engine_fields(
     sizes = np.unique(np.geomspace(1, worker.slots, _BATCH_POINTS).round().astype(np.int64))
     batch = np.pad(sizes, (0, _BATCH_POINTS - len(sizes)), mode="edge")
     sequence_tokens = context
-    if spec.decode.capacity_policy == "GUARANTEED_NO_EVICT":
+    if spec.decode.batching == "reserve_answers":
         longest = spec.load.dataset.longest_answer_tokens
-        sequence_tokens = float(np.mean(reserved_tokens(workload.prompt, longest, spec.decode.max_seq_len)))
+        sequence_tokens = float(np.mean(reserved_tokens(workload.prompt, longest, spec.decode)))
     return (
         batch,
         batch_s[batch] + worker.context_token_s * context * batch,

@@ -67,8 +67,8 @@ class Emulator:
             [(pool, *_pool_sizes(spec)) for pool, spec in zip(self._pool_of, specs, strict=True)]
         )
         self._pool_of_pair = self._pool_of[pairs]
-        self._pool_tp = np.array([specs[index].prefill.tensor_parallel_size for index in pools])
-        self._engine_tp = np.array([specs[index].decode.tensor_parallel_size for index in engines])
+        self._pool_tp = np.array([specs[index].prefill.tensor_parallel for index in pools])
+        self._engine_tp = np.array([specs[index].decode.tensor_parallel for index in engines])
         self._engine_on_head = np.array(
             [any(_on_head(specs[index], calibration, "decode")) for index in engines]
         )
@@ -250,14 +250,14 @@ def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
 def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
     """Return what distinguishes prefill pools."""
     worker = prefill_worker(spec, calibration, np.inf)
-    return worker, spec.prefill.tensor_parallel_size, _on_head(spec, calibration, "prefill")
+    return worker, spec.prefill.tensor_parallel, _on_head(spec, calibration, "prefill")
 
 
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
     """Return what distinguishes decode workers."""
     worker, batch_s = decode_worker(spec, calibration, np.inf)
     on_head = any(_on_head(spec, calibration, "decode"))
-    return worker, batch_s.tobytes(), spec.decode.tensor_parallel_size, on_head
+    return worker, batch_s.tobytes(), spec.decode.tensor_parallel, on_head
 
 
 def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[bool, ...]:

@@ -87,8 +87,8 @@ class SurrogateOptimizer:
 
     def __post_init__(self) -> None:
         """Simulate what the emulator needs, and draw the prior samples."""
-        prefill_tp = sorted({spec.prefill.tensor_parallel_size for spec in self.specs})
-        decode_tp = sorted({spec.decode.tensor_parallel_size for spec in self.specs})
+        prefill_tp = sorted({spec.prefill.tensor_parallel for spec in self.specs})
+        decode_tp = sorted({spec.decode.tensor_parallel for spec in self.specs})
         self.prior = ParameterPrior(
             prefill_tp, decode_tp, hypotheses(self.specs[0], self.calibration, self.structural)
         )

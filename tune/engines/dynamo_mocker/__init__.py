@@ -1,1 +1,1 @@
-"""Run Dynamo's mock engines: step times of the simulator, a model folder without weights."""
+"""Adapt Dynamo's mock engines: step times of the simulator, a model folder without weights."""

@@ -1,4 +1,4 @@
-"""python -m tune.engines.dynamo_mocker FOLDER: write the model folder of mock engines."""
+"""Write the model folder of mock engines: python -m tune.engines.dynamo_mocker FOLDER."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tune.errors import TuneError
 
 
 def main() -> int:
+    """Write the folder that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tune.engines.dynamo_mocker", description=__doc__)
     parser.add_argument("folder", type=Path)
     try:

@@ -1,7 +1,7 @@
-"""A model folder without weights: the tokenizer and the sizes that Dynamo reads of a model it serves.
+"""Write a model folder without weights: the tokenizer and the sizes that Dynamo reads of a model it serves.
 
-Every token is a word of its own, a blank and four letters, so each decodes to whole UTF-8: a token that holds
-back half a character would reach the client together with the next one, and their times would be wrong.
+Every token is a word of its own, a blank and four letters, so each decodes to whole UTF-8. A token that ended
+within a character would reach the client together with the next one, and their times would be wrong.
 Source of the files: Hugging Face tokenizers and transformers, as Dynamo 1.6.1 reads them.
 """
 
@@ -15,7 +15,7 @@ from string import ascii_lowercase
 from tune.core.files import write_text
 
 VOCABULARY = 1 << 15
-"""Words; the ids that the client's prompts are made of (tune/client/prompts.py) are below."""
+"""Number of words. Token ids in the client's prompts (tune/client/prompts.py) are below it."""
 
 _BLANK = "▁"
 _BEGIN, _END = "<s>", "</s>"
@@ -23,13 +23,13 @@ _LONGEST_TOKENS = 1 << 20
 
 
 def write_model_folder(folder: Path) -> None:
-    """Write the three files into `folder`. Raises ConfigurationError when it cannot be written."""
+    """Write the three files into `folder`. Raises ConfigurationError when one cannot be written."""
     for name, text in model_files().items():
         write_text(folder / name, text)
 
 
 def model_files() -> Mapping[str, str]:
-    """Text by file name: tokenizer.json, tokenizer_config.json, config.json."""
+    """Return the texts of tokenizer.json, tokenizer_config.json and config.json by file name."""
     contents = {
         "tokenizer.json": _tokenizer(),
         "tokenizer_config.json": {
@@ -48,7 +48,7 @@ def model_files() -> Mapping[str, str]:
 
 
 def token_text(token: int) -> str:
-    """The four letters of token id `token`, below VOCABULARY: the number in base 26."""
+    """Return the four letters of the token id `token`, below VOCABULARY: the number in base 26."""
     letters = ""
     for _ in range(4):
         token, digit = divmod(token, len(ascii_lowercase))
@@ -80,7 +80,7 @@ def _tokenizer() -> dict[str, object]:
 
 
 def _config() -> dict[str, object]:
-    """Sizes that nothing rests on: a worker is told its KV cache and its longest sequence by flags."""
+    """Return sizes that no result depends on: flags give a worker its KV cache and longest sequence."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -1,1 +1,1 @@
-"""Write TensorRT-LLM's engine YAML in both generations of its key names."""
+"""Adapt TensorRT-LLM, in both generations of its YAML, behind both generations of Dynamo."""

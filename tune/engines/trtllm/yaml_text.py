@@ -1,7 +1,7 @@
-"""An engine's settings as TensorRT-LLM reads them.
+"""Write an engine's settings as TensorRT-LLM reads them.
 
-The typed words follow today's names. The flat generation (1.0.0rc before rc4) spells four of them differently
-and captures no CUDA graph unless told to; today's captures them unless told `cuda_graph_config: null`.
+The typed settings have today's names. The flat generation (1.0.0rc before rc4) spells four of them
+differently and captures no CUDA graph by default; today's captures them unless `cuda_graph_config` is null.
 Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py and tensorrt_llm/_torch/pyexecutor/config.py.
 """
 
@@ -11,16 +11,17 @@ from typing import Any
 
 import yaml
 
+from tune.engines.trtllm.extra_keys import Generation, conflicting_extra_keys
 from tune.errors import ConfigurationError
-from tune.spec.engine import Engine
-from tune.spec.engine_extra import Generation, extra_clashes
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 
-def engine_keys(engine: Engine, generation: Generation) -> dict[str, Any]:
-    """The keys and values of one engine's YAML, in the order in which they are written.
+def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
+    """Return the keys and values of one engine's YAML, in the order in which they are written.
 
-    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting or holds
-    a key of the other generation, and where the flat generation has no word for the transceiver's backend.
+    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting
+    or holds a key of the other generation, and where the flat generation has no key for the transceiver's
+    backend.
     """
     _reject_clashes(engine, generation)
     keys = _shared_keys(engine)
@@ -30,9 +31,12 @@ def engine_keys(engine: Engine, generation: Generation) -> dict[str, Any]:
     return keys | engine.extra
 
 
-def engine_yaml(engine: Engine, generation: Generation) -> str:
-    """The text of one engine's YAML: block style, stable order. Raises ConfigurationError as `engine_keys` does,
-    and where `extra` holds a value that YAML cannot write."""
+def engine_yaml(engine: TrtLlmEngine, generation: Generation) -> str:
+    """Return the text of one engine's YAML, in block style and a stable order.
+
+    Raises ConfigurationError where the generation of the YAML cannot hold a setting, and where `extra` holds
+    a value that YAML cannot write.
+    """
     try:
         return yaml.safe_dump(
             engine_keys(engine, generation), sort_keys=False, default_flow_style=False, allow_unicode=True
@@ -44,15 +48,15 @@ def engine_yaml(engine: Engine, generation: Generation) -> str:
         ) from error
 
 
-def _reject_clashes(engine: Engine, generation: Generation) -> None:
-    for key, reason in extra_clashes(engine.extra, generation).items():
+def _reject_clashes(engine: TrtLlmEngine, generation: Generation) -> None:
+    for key, reason in conflicting_extra_keys(engine.extra, generation).items():
         raise ConfigurationError(
             f"extra.{key}: found {engine.extra[key]!r}, expected no such key: {reason}. Remove it from extra "
             "and use the typed setting, or today's name with another stack."
         )
 
 
-def _shared_keys(engine: Engine) -> dict[str, Any]:
+def _shared_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "backend": engine.backend,
         "tensor_parallel_size": engine.tensor_parallel_size,
@@ -67,7 +71,7 @@ def _shared_keys(engine: Engine) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def _flat_keys(engine: Engine) -> dict[str, Any]:
+def _flat_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     transceiver = engine.cache_transceiver_config
     if transceiver.backend != "DEFAULT":
         raise ConfigurationError(
@@ -88,7 +92,7 @@ def _flat_keys(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _nested_keys(engine: Engine) -> dict[str, Any]:
+def _nested_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     graphs = engine.cuda_graph_config
     return {
         "cuda_graph_config": graphs

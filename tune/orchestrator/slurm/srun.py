@@ -49,7 +49,7 @@ def step_command(resolved: ResolvedProcess) -> list[str]:
     variables inside the step, where Slurm and pyxis have set their own.
     """
     process, nodes = resolved.process, len(resolved.hosts)
-    ranked = ["--mpi=pmix"] if process.gpus else ["--mpi=none"]
+    ranked = ["--mpi=pmix"] if process.mpi else ["--mpi=none"]
     if process.gpus and resolved.gpus_per_node is not None:
         ranked.append(f"--gpus-per-node={resolved.gpus_per_node}")
     contained = list(resolved.container) if process.role != "client" else []

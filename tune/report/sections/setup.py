@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from tune.engines.registry import ENGINES
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting, further_limits
@@ -69,7 +70,7 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "path": _setting(dimension),
+            "path": _setting(dimension, study.engine),
             "range": formatting.value_range(dimension),
             "unit": formatting.unit(dimension) or formatting.DASH,
         }
@@ -77,9 +78,11 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
     ]
 
 
-def _setting(dimension: Dimension) -> str:
-    """Return the setting that a dimension overrides; a rule for CUDA graph sizes sets a whole section."""
-    return dimension.path + (".cuda_graph_config" if isinstance(dimension, GraphFamilyDimension) else "")
+def _setting(dimension: Dimension, engine: str) -> str:
+    """Return the setting that a dimension overrides; a rule for CUDA graph sizes sets what the engine calls them."""
+    if not isinstance(dimension, GraphFamilyDimension) or engine not in ENGINES:
+        return dimension.path
+    return f"{dimension.path}.{ENGINES[engine].settings.KEYS['graph_batch_sizes']}"
 
 
 def _search(study: StudyRecord) -> str:
@@ -107,4 +110,4 @@ def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
     """Return the GPU-hours of all trials and the budget."""
     spent = formatting.format_figure(sum(outcome.gpu_hours for outcome in outcomes), 4)
     budget = "no budget set" if study.max_gpu_hours is None else f"budget {study.max_gpu_hours:,g}"
-    return f"{spent} {backend_label(study.backend, study.stack).cost}, {budget}"
+    return f"{spent} {backend_label(study.backend, study.engine).cost}, {budget}"

@@ -1,4 +1,4 @@
-"""The rules of one pool's engine against model, hardware, stack and load."""
+"""Check one pool's TensorRT-LLM settings against model, hardware, stack and load."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from functools import partial
 
 import numpy as np
 
-from tune.spec.engine import CUDA_GRAPH_BYTES, KV_BLOCK_TOKENS, Engine
-from tune.spec.engine_extra import extra_clashes
+from tune.engines.trtllm.extra_keys import conflicting_extra_keys
+from tune.engines.trtllm.gpu_memory import CUDA_GRAPH_BYTES, trtllm_kv_capacity_tokens
 from tune.spec.findings import Finding
 from tune.spec.memory import (
-    decode_batch_that_kv_holds,
     kv_bytes_per_token,
-    kv_capacity_tokens,
+    mean_sequences_that_fit,
     reserved_tokens,
     weight_bytes_per_gpu,
 )
 from tune.spec.model import Model
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import KV_BLOCK_TOKENS, TrtLlmEngine
 
 _ARGS = "TensorRT-LLM, llm_args.py"
 _PREFILL_ANSWER_TOKENS = 1
 _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 
-def check_engine(spec: TrialSpec, role: Role) -> Iterator[Finding]:
-    """Every broken rule of `spec.prefill` or `spec.decode`; paths begin with the role."""
-    engine = spec.prefill if role == "prefill" else spec.decode
+def check_worker(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
+    """Yield the rules that the settings of one pool break.
+
+    Parameters
+    ----------
+    spec
+        Gives model, hardware, load and stack.
+    engine
+        The settings of the pool.
+    role
+        The pool; the paths of findings begin with it.
+    """
     yield from _parallelism(spec.model, engine, role)
     yield from _lengths(spec, engine, role)
     yield from _token_budget(spec, engine, role)
@@ -38,7 +47,7 @@ def check_engine(spec: TrialSpec, role: Role) -> Iterator[Finding]:
     yield from _extra(spec, engine, role)
 
 
-def _parallelism(model: Model, engine: Engine, role: Role) -> Iterator[Finding]:
+def _parallelism(model: Model, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
     if model.attention_heads % tp:
         yield _error(
@@ -67,7 +76,7 @@ def _parallelism(model: Model, engine: Engine, role: Role) -> Iterator[Finding]:
         )
 
 
-def _lengths(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+def _lengths(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     prompt, answer = spec.load.dataset.longest_prompt_tokens, spec.load.dataset.longest_answer_tokens
     room = engine.max_seq_len - prompt
     if room < 1:
@@ -88,7 +97,7 @@ def _lengths(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
         )
 
 
-def _token_budget(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+def _token_budget(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     budget, prompt = engine.max_num_tokens, spec.load.dataset.longest_prompt_tokens
     path = f"{role}.max_num_tokens"
     if role == "decode":
@@ -127,7 +136,7 @@ def _token_budget(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Findi
         )
 
 
-def _transceiver(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     tokens, prompt = (
         engine.cache_transceiver_config.max_tokens_in_buffer,
         spec.load.dataset.longest_prompt_tokens,
@@ -151,7 +160,7 @@ def _transceiver(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Findin
         )
 
 
-def _graphs(engine: Engine, role: Role) -> Iterator[Finding]:
+def _graphs(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     sizes, path = engine.graph_batch_sizes, f"{role}.cuda_graph_config.batch_sizes"
     if engine.cuda_graph_config is None:
         return
@@ -192,7 +201,7 @@ def _graphs(engine: Engine, role: Role) -> Iterator[Finding]:
         )
 
 
-def _memory(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
+def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     weights, dataset = weight_bytes_per_gpu(spec.model, engine), spec.load.dataset
     if weights >= spec.hardware.hbm_bytes:
         yield _error(
@@ -203,25 +212,25 @@ def _memory(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
             "the checkpoint's size over the GPUs that share it",
         )
         return
-    capacity = kv_capacity_tokens(spec.model, spec.hardware, engine)
+    capacity = trtllm_kv_capacity_tokens(spec.model, spec.hardware, engine)
     answer = dataset.longest_answer_tokens if role == "decode" else _PREFILL_ANSWER_TOKENS
-    longest = int(reserved_tokens(np.array(dataset.longest_prompt_tokens), answer, engine.max_seq_len))
+    longest = int(reserved_tokens(np.array(dataset.longest_prompt_tokens), answer, engine))
     if capacity < longest:
         yield _error(
             f"{role}.kv_cache_config.free_gpu_memory_fraction",
             f"a KV cache of {capacity} tokens a worker",
             f"at least one longest sequence, {longest} tokens",
             "a sequence that never fits waits for ever",
-            "tune/spec/memory.py: free_gpu_memory_fraction of what weights and CUDA graphs leave",
+            "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and graphs leave",
         )
     elif role == "decode":
-        batch = decode_batch_that_kv_holds(spec.model, spec.hardware, engine, dataset)
+        batch = mean_sequences_that_fit(capacity, engine, dataset)
         yield from _reach(spec.model, engine, batch)
 
 
-def _reach(model: Model, engine: Engine, batch: int) -> Iterator[Finding]:
+def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
     limit, sizes = engine.max_batch_size, engine.graph_batch_sizes
-    source = "tune/spec/memory.py: KV cache over what a sequence of mean length reserves"
+    source = "tune/engines/trtllm/gpu_memory.py: KV cache over what a sequence of mean length reserves"
     if limit > batch:
         yield _warning(
             "decode.max_batch_size",
@@ -253,8 +262,8 @@ def _reach(model: Model, engine: Engine, batch: int) -> Iterator[Finding]:
         )
 
 
-def _extra(spec: TrialSpec, engine: Engine, role: Role) -> Iterator[Finding]:
-    for key, reason in extra_clashes(engine.extra, spec.stack.engine_yaml).items():
+def _extra(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
+    for key, reason in conflicting_extra_keys(engine.extra, spec.stack.engine_yaml).items():
         yield _error(
             f"{role}.extra.{key}",
             repr(engine.extra[key]),

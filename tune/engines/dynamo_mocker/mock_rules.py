@@ -1,8 +1,8 @@
-"""What Dynamo's mock engines have no word for, and the ports that they need.
+"""Check what Dynamo's mock engines have no setting for, and the ports that they need.
 
-Limits that hold always and are no finding: a prefill step is timed by its new tokens alone, whatever context
-lies behind them (tune/engines/dynamo_mocker/step_time_tables.py); KV transfers have no latency of their own and never wait for each
-other; the frontend takes its own time and not the calibration's.
+Three limits always hold and are no finding. A prefill step is timed by its new tokens alone, whatever context
+lies behind them (step_time_tables.py). KV transfers have no latency of their own and never wait for each
+other. The frontend takes its own time and not the calibration's.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from tune.spec.engine import Engine
+from tune.engines.trtllm.settings import trtllm_pools
 from tune.spec.findings import Finding
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 HIGHEST_SYSTEM_PORT = 32767
 """Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number. Source: lib/runtime/src/config.rs."""
@@ -24,13 +25,11 @@ _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 
 def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
-    """Every rule that `spec` breaks with mock engines; none with real ones."""
-    if not spec.stack.mocked:
-        return
+    """Yield every rule that `spec` breaks with mock engines."""
     yield from _ports(spec)
-    yield from _engine(spec.prefill, "prefill")
-    yield from _engine(spec.decode, "decode")
-    stages = spec.prefill.pipeline_parallel_size
+    for role, engine in trtllm_pools(spec):
+        yield from _engine(engine, role)
+    stages = spec.prefill.pipeline_stages
     if stages > 1:
         yield _warning(
             "prefill.pipeline_parallel_size",
@@ -70,11 +69,11 @@ def _ports(spec: TrialSpec) -> Iterator[Finding]:
             f"ports given twice: {', '.join(map(str, shared))}",
             f"different ports for frontend, etcd (two), NATS and workers ({first} to {last})",
             "they share a node: with cluster=local all of them",
-            "tune/deploy/mock_processes.py",
+            "tune/engines/dynamo_mocker/mock_processes.py",
         )
 
 
-def _engine(engine: Engine, role: Role) -> Iterator[Finding]:
+def _engine(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     if engine.capacity_policy == "STATIC_BATCH":
         yield _error(
             f"{role}.scheduler_config.capacity_scheduler_policy",

@@ -1,4 +1,4 @@
-"""The processes of stack=dynamo_v1_mocker: Dynamo 1.6 with mock engines in place of TensorRT-LLM.
+"""Render the processes of Dynamo 1.6 with mock engines in place of TensorRT-LLM.
 
 Discovery in etcd, requests over TCP, events over NATS: ZeroMQ's publishers would listen on every interface
 (Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on the address of
@@ -9,7 +9,8 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
-from tune.deploy.process import (
+from tune.errors import ConfigurationError
+from tune.manifest.process import (
     HEAD_NODE_IP,
     NODE_IP,
     PLAN_DIR,
@@ -20,28 +21,34 @@ from tune.deploy.process import (
     dynamo_program,
     log_path,
 )
-from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration, ClusterFacts
-from tune.spec.engine import KV_BLOCK_TOKENS, Engine
-from tune.spec.memory import kv_bytes_per_token, kv_capacity_tokens
-from tune.spec.split import Role, WorkerPlacement
+from tune.spec.engine import BatchingPolicy
+from tune.spec.memory import kv_bytes_per_token
+from tune.spec.split import HEAD_NODE, Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 _QUIET = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
-"""Without these two, every request is a line of 1 kB in three logs."""
+"""Log levels. Without the two exceptions, every request is a line of 1 kB in three logs."""
 
-_ENGINE_TYPE = {"GUARANTEED_NO_EVICT": "trtllm", "MAX_UTILIZATION": "vllm", "STATIC_BATCH": "vllm"}
-"""The mock engine's scheduler for a capacity policy: `trtllm` sets blocks for the whole answer aside, `vllm`
-takes them as they are needed and evicts the newest sequence. A rule refuses STATIC_BATCH."""
+_ENGINE_TYPE: dict[BatchingPolicy, str] = {
+    "reserve_answers": "trtllm",
+    "evict_newest": "vllm",
+    "whole_batches": "vllm",
+}
+"""The mock engine's scheduler for a batching policy: `trtllm` reserves blocks for the whole answer, `vllm`
+takes them as they are needed and evicts the newest sequence. A rule refuses whole batches."""
 
 
 def step_times_file(role: Role) -> str:
-    """The name, among a plan's files, of the table that times the steps of a pool's mock engines."""
+    """Return the name, among a plan's files, of the table that times the steps of a pool's mock engines."""
     return f"{role}_step_times.npz"
 
 
 def mock_env(spec: TrialSpec) -> dict[str, str]:
-    """What frontend and mock engines share. What they leave in HOME (model cards) and TMPDIR is removed."""
+    """Return the variables that frontend and mock engines share.
+
+    What they leave in HOME (model cards) and TMPDIR is removed.
+    """
     return {
         "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
         "NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}",
@@ -59,7 +66,7 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
 
 
 def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """etcd and NATS on the head node."""
+    """Return etcd and NATS, on the head node."""
     stack = spec.stack
     client, peer = (f"http://{NODE_IP}:{port}" for port in (stack.etcd_client_port, stack.etcd_peer_port))
     etcd = (
@@ -75,26 +82,27 @@ def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     nats = (dynamo_program(facts, "nats-server"), "-a", NODE_IP, "-p", str(stack.nats_port))
     nats_port = Port(stack.nats_port, "stack.nats_port")
     return (
-        Process("nats", "nats", 0, (), {}, nats, log_path("nats"), (nats_port,)),
-        Process("etcd", "etcd", 0, (), {}, started, log_path("etcd"), listens),
+        Process("nats", "nats", HEAD_NODE, (), {}, nats, log_path("nats"), (nats_port,)),
+        Process("etcd", "etcd", HEAD_NODE, (), {}, started, log_path("etcd"), listens),
     )
 
 
 def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
-    """Dynamo's OpenAI endpoint, the same program that serves real engines."""
+    """Return Dynamo's OpenAI endpoint, the program that serves real engines too."""
     port = spec.stack.frontend_port
     argv = (
         *(dynamo_program(facts, "python3"), "-m", "dynamo.frontend", "--router-mode", spec.stack.router_mode),
         *("--http-host", NODE_IP, "--http-port", str(port)),
     )
     env, log, listens = mock_env(spec), log_path("frontend"), (Port(port, "stack.frontend_port"),)
-    return Process("frontend", "frontend", 0, (), env, argv, log, listens, metrics_port=port)
+    return Process("frontend", "frontend", HEAD_NODE, (), env, argv, log, listens, metrics_port=port)
 
 
-def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
-    """One mock engine in a process of its own, on the node index of the worker it stands for.
+def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, cache_tokens: int) -> Process:
+    """Return one mock engine, a process on the node index of the worker that it stands for.
 
-    Raises ConfigurationError where the stack has no system port, or as `mock_calibration` does.
+    `cache_tokens` is the KV cache of the worker. Raises ConfigurationError where the stack has no system
+    port, or as `mock_calibration` does.
     """
     first = spec.stack.system_port
     if first is None:
@@ -107,49 +115,52 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -
     argv = (
         *(dynamo_program(facts, "python3"), "-m", "dynamo.mocker", "--disaggregation-mode", placed.role),
         *("--model-path", facts.model_path, "--model-name", spec.model.served_name),
-        *_engine_flags(spec, mock_calibration(facts), placed.role),
+        *_engine_flags(spec, mock_calibration(facts), placed.role, cache_tokens),
     )
     listens = (Port(port, "stack.system_port"),)
     return Process(name, placed.role, node, (), env, argv, log_path(name), listens, metrics_port=port)
 
 
 def mock_calibration(facts: ClusterFacts) -> Calibration:
-    """What times mock engines. Raises ConfigurationError where the place has none, or one that slows one worker."""
-    found = facts.calibration
-    if found is None:
+    """Return the parameters that time mock engines.
+
+    Raises ConfigurationError where the backend has none, or parameters that slow one worker alone.
+    """
+    calibration = facts.calibration
+    if calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none in cluster={facts.kind}, and mock engines take their step "
             "times from it. Use cluster=local, or another stack."
         )
     for name in ("last_decode_worker_scale", "head_node_scale"):
-        if getattr(found, name) != 1:
+        if getattr(calibration, name) != 1:
             raise ConfigurationError(
-                f"cluster.calibration.{name}: found {getattr(found, name):g}, expected 1 with stack "
+                f"cluster.calibration.{name}: found {getattr(calibration, name):g}, expected 1 with stack "
                 "dynamo_v1_mocker: the mock engines of a pool share one table of step times."
             )
-    return found
+    return calibration
 
 
-def _engine_flags(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[str, ...]:
-    """The engine's settings in the mock engine's words. What it has no word for: tune/spec/mock_rules.py.
+def _engine_flags(
+    spec: TrialSpec, calibration: Calibration, role: Role, cache_tokens: int
+) -> tuple[str, ...]:
+    """Return the engine's settings as flags of the mock engine. mock_rules.py checks what it has no flag for.
 
     A decode engine's budget of a step is its whole cache: a mock engine charges prompts that arrive with
     their KV cache to that budget, though nothing is computed, and a smaller one would let them wait.
     """
-    engine: Engine = spec.prefill if role == "prefill" else spec.decode
-    cache_tokens = kv_capacity_tokens(spec.model, spec.hardware, engine)
-    sequences, step_tokens = engine.max_batch_size, engine.max_num_tokens
-    chunked = engine.enable_chunked_prefill
+    engine = spec.prefill if role == "prefill" else spec.decode
+    sequences, step_tokens = engine.max_sequences, engine.token_budget
+    chunked, block = engine.chunks_prompts, engine.kv_block_tokens
     if role == "decode":
         sequences, step_tokens, chunked = min(sequences, step_tokens), cache_tokens, True
-    caching = engine.kv_cache_config.enable_block_reuse
     return (
-        *("--engine-type", _ENGINE_TYPE[engine.capacity_policy]),
-        *("--num-gpu-blocks-override", str(cache_tokens // KV_BLOCK_TOKENS)),
-        *("--block-size", str(KV_BLOCK_TOKENS)),
-        *("--max-model-len", str(engine.max_seq_len), "--max-num-seqs", str(sequences)),
+        *("--engine-type", _ENGINE_TYPE[engine.batching]),
+        *("--num-gpu-blocks-override", str(cache_tokens // block)),
+        *("--block-size", str(block)),
+        *("--max-model-len", str(engine.max_sequence_tokens), "--max-num-seqs", str(sequences)),
         *("--max-num-batched-tokens", str(step_tokens)),
-        "--enable-prefix-caching" if caching else "--no-enable-prefix-caching",
+        "--enable-prefix-caching" if engine.reuses_kv_blocks else "--no-enable-prefix-caching",
         "--enable-chunked-prefill" if chunked else "--no-enable-chunked-prefill",
         *("--kv-bytes-per-token", str(kv_bytes_per_token(spec.model, engine))),
         *("--kv-transfer-bandwidth", f"{calibration.kv_transfer_bytes_per_s * engine.gpus / 1e9:g}"),

@@ -1,20 +1,20 @@
-"""What `prefill.extra` and `decode.extra` may hold: engine keys that have no typed name here."""
+"""Check what `prefill.extra` and `decode.extra` hold: engine keys that have no typed setting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tune.spec.engine import Engine
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 Generation = Literal["flat", "nested"]
 
-TYPED_KEYS = frozenset(Engine.model_fields) - {"extra"}
+TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra"}
 
 FLAT_SPELLING = frozenset(
     {"kv_cache_dtype", "use_cuda_graph", "cuda_graph_padding_enabled", "cuda_graph_batch_sizes"}
 )
-"""How the flat generation writes typed settings.
+"""Names that the flat generation has for typed settings.
 Source: TensorRT-LLM 1.0.0rc3, tensorrt_llm/_torch/pyexecutor/config.py."""
 
 FLAT_ONLY_KEYS = FLAT_SPELLING | {
@@ -48,8 +48,8 @@ NESTED_ONLY_KEYS = frozenset(
 """Top-level keys that the flat generation rejects. Source: TensorRT-LLM today, llm_args.py."""
 
 
-def extra_clashes(extra: Mapping[str, Any], generation: Generation) -> dict[str, str]:
-    """Key of `extra` -> why it cannot stand there; empty when all may be passed through."""
+def conflicting_extra_keys(extra: Mapping[str, Any], generation: Generation) -> dict[str, str]:
+    """Return why a key of `extra` cannot stand there, by key; empty when all may be passed through."""
     foreign = NESTED_ONLY_KEYS if generation == "flat" else FLAT_ONLY_KEYS
     reasons = {}
     for key in extra:

@@ -1,0 +1,100 @@
+"""Simulate an engine whose settings have other names: neutral code reads Engine's properties alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tune.config import compose_overrides
+from tune.engines.registry import ENGINES
+from tune.engines.trtllm.adapter import TrtLlm
+from tune.sim.simulator import simulate
+from tune.spec.bind import with_graph_family
+from tune.spec.engine import Engine, SettingName
+
+
+class OtherEngine(Engine):
+    """Hold the settings of an engine under names that TensorRT-LLM does not have."""
+
+    KEYS: ClassVar[Mapping[SettingName, str]] = {
+        "tensor_parallel": "ranks",
+        "max_sequences": "max_num_seqs",
+        "token_budget": "max_num_batched_tokens",
+        "max_sequence_tokens": "max_model_len",
+        "graph_batch_sizes": "graphs",
+    }
+    ranks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    graphs: tuple[int, ...] = ()
+    prefill_in_chunks: bool = True
+    is_async: bool = True
+
+    tensor_parallel = property(lambda self: self.ranks)
+    pipeline_stages = property(lambda self: 1)
+    max_sequences = property(lambda self: self.max_num_seqs)
+    token_budget = property(lambda self: self.max_num_batched_tokens)
+    max_sequence_tokens = property(lambda self: self.max_model_len)
+    kv_dtype = property(lambda self: "fp8")
+    kv_block_tokens = property(lambda self: 32)
+    reuses_kv_blocks = property(lambda self: False)
+    batching = property(lambda self: "reserve_answers")
+    chunks_prompts = property(lambda self: self.prefill_in_chunks)
+    chunk_order = property(lambda self: "first_come")
+    overlaps_host_work = property(lambda self: self.is_async)
+    tokens_per_message = property(lambda self: 1)
+    graph_batch_sizes = property(lambda self: self.graphs)
+    pads_to_graphs = property(lambda self: bool(self.graphs))
+    passed_through = property(lambda self: {})
+
+    def with_graph_sizes(self, sizes: tuple[int, ...]) -> OtherEngine:
+        return self.model_copy(update={"graphs": sizes})
+
+
+class OtherAdapter(TrtLlm):
+    """Give workers of OtherEngine a fixed KV cache."""
+
+    def kv_capacity_tokens(self, *_: object) -> int:
+        return 1_000_000
+
+
+SHORT = (
+    *("load.min_queries=200", "load.min_duration_s=2.0", "load.concatenate_permutation=false"),
+    *("prefill.scheduler_config=null", "decode.scheduler_config=null"),
+)
+
+
+def under_other_names(engine: Engine) -> OtherEngine:
+    return OtherEngine(
+        ranks=engine.tensor_parallel,
+        max_num_seqs=engine.max_sequences,
+        max_num_batched_tokens=engine.token_budget,
+        max_model_len=engine.max_sequence_tokens,
+        graphs=engine.graph_batch_sizes,
+        prefill_in_chunks=engine.chunks_prompts,
+        is_async=engine.overlaps_host_work,
+    )
+
+
+def test_the_same_settings_under_other_names_are_simulated_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "trtllm", OtherAdapter())
+    settings = compose_overrides(SHORT).settings
+    spec, calibration = settings.trial_spec, settings.cluster.calibration
+    assert calibration is not None
+    pools = {"prefill": under_other_names(spec.prefill), "decode": under_other_names(spec.decode)}
+    renamed = spec.model_copy(update=pools)
+    assert renamed.decode.gpus == spec.decode.gpus == 4
+    ours, theirs = (simulate(trial, calibration) for trial in (spec, renamed))
+    assert (ours.first_token_ns > 0).all()
+    np.testing.assert_array_equal(ours.first_token_ns, theirs.first_token_ns)
+    np.testing.assert_array_equal(ours.done_ns, theirs.done_ns)
+
+
+def test_a_graph_family_is_set_by_the_engine_itself() -> None:
+    engine = OtherEngine(ranks=4, max_num_seqs=8, max_num_batched_tokens=64, max_model_len=100)
+    assert with_graph_family(engine, "powers_of_two").graph_batch_sizes == (1, 2, 4, 8)
+    assert with_graph_family(engine, "none").graph_batch_sizes == ()

@@ -1,0 +1,74 @@
+"""Refuse weights whose step times are not known in all that simulates, and nowhere else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tune.config import compose_overrides
+from tune.engines.check import check, check_simulated
+from tune.errors import ConfigurationError
+from tune.sim.simulator import simulate
+from tune.sim.step_times import StepTimes
+from tune.spec.findings import only_errors
+from tune.spec.trial import TrialSpec
+
+MakeSpec = Callable[..., TrialSpec]
+
+MOCKED = {"stack__name": "dynamo_v1_mocker", "stack__engine": "dynamo_mocker", "stack__system_port": 9100}
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "bfloat16"])
+def test_the_simulator_has_one_error_for_other_weights(dtype: str, make_spec: MakeSpec) -> None:
+    (finding,) = check_simulated(make_spec(model__weight_dtype=dtype))
+    assert (finding.severity, finding.path) == ("error", "model.weight_dtype")
+    assert finding.found.startswith(dtype)
+    assert finding.expected.startswith("nvfp4 ")
+    assert not check_simulated(make_spec())
+
+
+def test_mock_engines_refuse_other_weights_and_real_ones_do_not(make_spec: MakeSpec) -> None:
+    real = make_spec(model__weight_dtype="fp8")
+    assert not only_errors(check(real))
+    (finding,) = only_errors(check(make_spec(model__weight_dtype="fp8", **MOCKED)))
+    assert finding.path == "model.weight_dtype"
+
+
+def test_no_step_is_timed_with_other_weights(make_spec: MakeSpec) -> None:
+    spec = make_spec(model__weight_dtype="fp8")
+    calibration = compose_overrides(["cluster=sim"]).settings.cluster.calibration
+    assert calibration is not None
+    with pytest.raises(ConfigurationError, match=r"model\.weight_dtype: found fp8, expected nvfp4"):
+        StepTimes.of(spec.model, spec.hardware, spec.decode)
+    with pytest.raises(ConfigurationError, match=r"model\.weight_dtype: found fp8, expected nvfp4"):
+        simulate(spec, calibration)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        (["cluster=sim"], True),
+        (["cluster=slurm", "load.mode=capacity"], True),
+        (["cluster=slurm", "+sweep=pd_split", "search=surrogate"], True),
+        (["cluster=slurm"], False),
+        (["cluster=slurm", "+sweep=pd_split", "search=tpe", "load.mode=fixed"], False),
+    ],
+)
+def test_a_plan_is_refused_where_the_simulator_forecasts_it(
+    overrides: list[str], refused: bool, root: Path, tmp_path: Path
+) -> None:
+    where = [f"runs_dir={tmp_path}", "action=plan", "model.weight_dtype=fp8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tune", *overrides, *where],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (2 if refused else 0), done.stderr
+    assert ("error: model.weight_dtype" in done.stderr) == refused

@@ -1,0 +1,24 @@
+"""Time a trial's steps by the simulator, for engines that take their step times from a table."""
+
+from __future__ import annotations
+
+from tune.engines.base import StepTiming
+from tune.sim.worker_models import decode_worker, prefill_worker
+from tune.spec.cluster import Calibration
+from tune.spec.trial import TrialSpec
+
+
+def time_steps(spec: TrialSpec, calibration: Calibration) -> StepTiming:
+    """Return the seconds of the steps of a worker of each pool of `spec`."""
+    prefill = prefill_worker(spec, calibration, window_s=0.0)
+    decode, batch_s = decode_worker(spec, calibration, window_s=0.0)
+    return StepTiming(
+        prefill_step_s=prefill.step_s,
+        prefill_token_s=prefill.token_s,
+        prefill_pair_s=prefill.pair_s,
+        recompute_step_s=decode.recompute_step_s,
+        recompute_token_s=decode.recompute_token_s,
+        recompute_pair_s=decode.recompute_pair_s,
+        decode_batch_s=batch_s,
+        decode_context_token_s=decode.context_token_s,
+    )

@@ -1,0 +1,152 @@
+"""Define the protocol of an inference engine.
+
+EngineModel says what an engine is: its rules, its memory, what to change in its settings. EngineLauncher says
+how its workers are launched behind Dynamo and what they show while they run. An EngineAdapter is both, and
+registry.py names it. An adapter holds no state: its results depend on the arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tune.core.arrays import FloatArray
+from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.process import Process
+from tune.records.outcome import Recommendation
+from tune.spec.cluster import Calibration, ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.findings import Finding
+from tune.spec.hardware import Hardware
+from tune.spec.model import Model
+from tune.spec.split import Role, WorkerPlacement
+from tune.spec.trial import TrialSpec
+
+RemedyKind = Literal[
+    "larger_worker", "larger_chunks", "wider_batch", "fuller_batches", "more_kv_cache", "faster_transfers"
+]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Name a change that would help, for an engine to say in its own settings.
+
+    `larger_worker`: more GPUs for each worker of `role`. `larger_chunks`: more prompt tokens in a prefill
+    step. `wider_batch`: up to `batch` sequences in a decode worker. `fuller_batches`: no policy that keeps
+    decode batches small, no step longer than it needs to be; `batch` is the largest batch measured, None
+    where unknown. `more_kv_cache`: room for more tokens in decode workers. `faster_transfers`: KV caches that
+    reach the decode pool sooner.
+    """
+
+    kind: RemedyKind
+    role: Role = "decode"
+    batch: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerGauges:
+    """Name the gauges of an engine's /metrics, each in order of preference.
+
+    `running`: sequences in the batch. `kv_used`: used fraction of the KV cache, 0 to 1.
+    """
+
+    running: tuple[str, ...] = ()
+    kv_used: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StepTiming:
+    """Hold the seconds of a worker's steps, as the simulator has them.
+
+    A step of a prefill worker takes prefill_step + prefill_token x new tokens + prefill_pair x attended
+    pairs. A decode worker that computes an evicted sequence again takes recompute_* in the same way. A decode
+    step of b sequences takes decode_batch[b] + decode_context_token x tokens of all contexts; decode_batch
+    has the shape (largest batch + 1,).
+    """
+
+    prefill_step_s: float
+    prefill_token_s: float
+    prefill_pair_s: float
+    recompute_step_s: float
+    recompute_token_s: float
+    recompute_pair_s: float
+    decode_batch_s: FloatArray
+    decode_context_token_s: float
+
+
+TimeSteps = Callable[[TrialSpec, Calibration], StepTiming]
+"""Function that returns the simulator's step times of a trial's workers."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Hold the names under which each pool's workers register with Dynamo, several of them between commas."""
+
+    prefill: str
+    decode: str
+
+
+class EngineModel(Protocol):
+    """Say what an engine is."""
+
+    @property
+    def settings(self) -> type[Engine]:
+        """Return the class of settings that the engine reads."""
+
+    @property
+    def computes_tokens(self) -> bool:
+        """Return whether answers are a model's, computed on GPUs."""
+
+    @property
+    def gauges(self) -> WorkerGauges:
+        """Return the names of the gauges of its workers."""
+
+    def check(self, spec: TrialSpec) -> Iterable[Finding]:
+        """Yield every rule of the engine that `spec` breaks, and every choice that costs something."""
+
+    def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
+        """Return the tokens of KV cache that one worker holds, in whole blocks; 0 where no memory is left."""
+
+    def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
+        """Yield the settings of the engine that apply `remedy` to `spec`; none where it has none."""
+
+
+class EngineLauncher(Protocol):
+    """Say how an engine's workers are launched behind Dynamo.
+
+    Methods raise ConfigurationError for a trial that cannot be launched.
+    """
+
+    @property
+    def needs_scratch(self) -> bool:
+        """Return whether its processes use the placeholder SCRATCH_DIR, which a container then mounts."""
+
+    @property
+    def signals(self) -> EngineSignals:
+        """Return what the logs and metrics of its workers mean."""
+
+    def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+        """Return the variables that frontend and workers share."""
+
+    def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return what must answer before anything of Dynamo starts, in the order in which it starts."""
+
+    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
+        """Return the OpenAI endpoint, on the head node."""
+
+    def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+        """Return the process of one worker, on the GPUs that `placed` gives it."""
+
+    def components(self, spec: TrialSpec) -> Components:
+        """Return the names under which the workers register."""
+
+    def files(self, spec: TrialSpec) -> Mapping[str, str]:
+        """Return the texts that the workers read, by file name in the plan."""
+
+    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
+        """Return the binary files that the workers read, by file name in the plan."""
+
+
+class EngineAdapter(EngineModel, EngineLauncher, Protocol):
+    """Say all that tune asks of an engine."""

@@ -1,0 +1,50 @@
+"""Check a trial against all rules: those of every deployment and those of its engine."""
+
+from __future__ import annotations
+
+from tune.engines.registry import engine_of
+from tune.spec.findings import Finding
+from tune.spec.rules import check_deployment, check_load, check_timed_weights
+from tune.spec.split import ROLES
+from tune.spec.trial import TrialSpec
+
+
+def check(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return every broken rule of `spec` (errors) and every choice that costs something (warnings).
+
+    Raises ConfigurationError where no adapter has the name `stack.engine`.
+    """
+    return (*check_deployment(spec), *engine_of(spec).check(spec), *check_load(spec))
+
+
+def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return what the simulator cannot time in `spec`, and settings that it passes over."""
+    passed_over = tuple(
+        Finding(
+            "warning",
+            f"{role}.extra",
+            ", ".join(keys),
+            "keys that the simulated rack knows",
+            "the plan passes them to the engine; here they change nothing, and a misspelt one is not noticed",
+            "tune/sim",
+        )
+        for role in ROLES
+        if (keys := (spec.prefill if role == "prefill" else spec.decode).passed_through)
+    )
+    return (*check_timed_weights(spec), *passed_over)
+
+
+def check_local(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return settings of `spec` that cluster=local has no room for."""
+    if not engine_of(spec).computes_tokens or spec.hardware.nodes == 1:
+        return ()
+    return (
+        Finding(
+            "error",
+            "stack",
+            f"{spec.stack.name} on {spec.hardware.nodes} nodes with cluster=local",
+            "stack=dynamo_v1_mocker, or hardware.nodes=1",
+            "every node index is this machine: workers of several nodes would take the same GPUs",
+            "tune/backends/local.py",
+        ),
+    )

@@ -1,0 +1,89 @@
+"""Adapt Dynamo's mock engines, which stand for TensorRT-LLM workers and read their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from tune.engines.base import Components, Remedy, TimeSteps
+from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo_mocker.mock_processes import (
+    mock_calibration,
+    mock_env,
+    mock_frontend,
+    mock_services,
+    mock_worker,
+)
+from tune.engines.dynamo_mocker.mock_rules import check_mocked
+from tune.engines.dynamo_mocker.step_time_tables import step_times
+from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
+from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
+from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.engines.trtllm.settings import trtllm_settings
+from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.process import Process
+from tune.records.outcome import Recommendation
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.findings import Finding
+from tune.spec.hardware import Hardware
+from tune.spec.model import Model
+from tune.spec.rules import check_timed_weights
+from tune.spec.split import WorkerPlacement
+from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
+
+
+class DynamoMocker:
+    """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
+
+    settings = TrtLlmEngine
+    computes_tokens = False
+    needs_scratch = True
+    gauges = GAUGES
+    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+
+    def check(self, spec: TrialSpec) -> Iterator[Finding]:
+        """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
+        yield from check_trtllm(spec, reads_yaml=False)
+        yield from check_mocked(spec)
+        yield from check_timed_weights(spec)
+
+    def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
+        """Return the tokens of KV cache of the worker that a mock engine stands for."""
+        return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
+
+    def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
+        """Yield the settings of TensorRT-LLM that apply `remedy`."""
+        return trtllm_recommendations(spec, remedy)
+
+    def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+        """Return the variables that frontend and mock engines share."""
+        return mock_env(spec)
+
+    def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return etcd and NATS."""
+        return mock_services(spec, facts)
+
+    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
+        """Return Dynamo's OpenAI endpoint."""
+        return mock_frontend(spec, facts)
+
+    def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+        """Return one mock engine, on the first node of the worker that it stands for."""
+        engine = spec.prefill if placed.role == "prefill" else spec.decode
+        cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, engine)
+        return mock_worker(spec, facts, placed, cache_tokens)
+
+    def components(self, spec: TrialSpec) -> Components:
+        """Return the names under which mock engines register. Source: Dynamo 1.6.1, mocker/args.py."""
+        return Components("prefill", "backend,tensorrt_llm")
+
+    def files(self, spec: TrialSpec) -> Mapping[str, str]:
+        """Return nothing: mock engines take all their settings as flags."""
+        return {}
+
+    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
+        """Return the table of step times of each pool."""
+        timing = time_steps(spec, mock_calibration(facts))
+        cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, spec.decode)
+        return step_times(spec, timing, cache_tokens)

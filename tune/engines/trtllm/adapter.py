@@ -1,0 +1,111 @@
+"""Adapt TensorRT-LLM to the protocol of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
+from tune.engines.dynamo import IN_FLIGHT, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.trtllm.engine_rules import check_worker
+from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree
+from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
+from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.engines.trtllm.settings import trtllm_pools, trtllm_settings
+from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
+from tune.engines.trtllm.yaml_text import engine_yaml
+from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.process import Process
+from tune.records.outcome import Recommendation
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.findings import Finding
+from tune.spec.hardware import Hardware
+from tune.spec.model import Model
+from tune.spec.split import WorkerPlacement
+from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_engine import TrtLlmEngine
+
+FAILURE_PATTERNS = (
+    r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError",
+    r"CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
+    r"validation errors? for (?:TorchLlmArgs|TrtLlmArgs|BaseLlmArgs)",
+)
+"""What only a configuration brings a worker to write: GPU memory that does not suffice, engine YAML that is
+rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and driver_types.h; pydantic's title of
+a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
+
+GAUGES = WorkerGauges(
+    running=("trtllm:num_requests_running", "vllm:num_requests_running"),
+    kv_used=("trtllm:kv_cache_usage_perc", "vllm:kv_cache_usage_perc"),
+)
+"""TensorRT-LLM's gauges, and vLLM's, which Dynamo's mock engines have; the second is a fraction despite its
+name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM, docs/design/metrics.md."""
+
+
+def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
+    """Yield every rule of TensorRT-LLM that `spec` breaks; `reads_yaml` is False for mock engines."""
+    pools = trtllm_pools(spec)
+    yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
+    yield from check_pools_agree(pools)
+    for role, engine in pools:
+        yield from check_worker(spec, engine, role)
+
+
+class TrtLlm:
+    """Adapt TensorRT-LLM."""
+
+    settings = TrtLlmEngine
+    computes_tokens = True
+    needs_scratch = False
+    gauges = GAUGES
+    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+
+    def check(self, spec: TrialSpec) -> Iterable[Finding]:
+        """Yield every rule of TensorRT-LLM that `spec` breaks."""
+        return check_trtllm(spec, reads_yaml=True)
+
+    def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
+        """Return the tokens of KV cache that one worker holds."""
+        return trtllm_kv_capacity_tokens(model, hardware, trtllm_settings(engine))
+
+    def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
+        """Yield the settings of TensorRT-LLM that apply `remedy`."""
+        return trtllm_recommendations(spec, remedy)
+
+    def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+        """Return the variables that frontend and workers share."""
+        return trtllm_environment(spec, facts)
+
+    def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return what Dynamo needs before it starts."""
+        return dynamo_services(spec)
+
+    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
+        """Return Dynamo's OpenAI endpoint."""
+        return dynamo_frontend(spec, facts, self.environment(spec, facts))
+
+    def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+        """Return one worker, an MPI job with a rank on each of its GPUs."""
+        return trtllm_worker(spec, facts, placed)
+
+    def components(self, spec: TrialSpec) -> Components:
+        """Return the names under which workers register: by turn in dynamo_v0, by role in dynamo_v1.
+
+        Source: Dynamo, components/backends/trtllm/src/dynamo/trtllm/utils/trtllm_utils.py (mid 2025);
+        components/src/dynamo/trtllm/args.py (1.x; decode was tensorrt_llm before it was backend).
+        """
+        if spec.stack.dynamo == "v1":
+            return Components("prefill", "backend,tensorrt_llm")
+        if spec.split.disaggregation_strategy == "decode_first":
+            return Components("tensorrt_llm_next", "tensorrt_llm")
+        return Components("tensorrt_llm", "tensorrt_llm_next")
+
+    def files(self, spec: TrialSpec) -> Mapping[str, str]:
+        """Return the YAML of both pools."""
+        return {
+            f"{role}.yaml": engine_yaml(engine, spec.stack.engine_yaml) for role, engine in trtllm_pools(spec)
+        }
+
+    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
+        """Return nothing: TensorRT-LLM reads no tables."""
+        return {}

@@ -1,0 +1,70 @@
+"""Check TensorRT-LLM's settings against the generation of the stack, and the two pools against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tune.spec.findings import Finding
+from tune.spec.split import Role
+from tune.spec.stack import Stack
+from tune.spec.trtllm_engine import TrtLlmEngine
+
+Pools = tuple[tuple[Role, TrtLlmEngine], tuple[Role, TrtLlmEngine]]
+
+
+def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterator[Finding]:
+    """Yield what the engines of `stack` refuse; `reads_yaml` is False where they are mock engines."""
+    (_, prefill), _ = pools
+    if stack.dynamo == "v0" and not prefill.disable_overlap_scheduler:
+        yield Finding(
+            "error",
+            "prefill.disable_overlap_scheduler",
+            "false with stack dynamo_v0",
+            "true, or stack=dynamo_v1",
+            "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
+            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 2026 (pull request 10755)",
+        )
+    if reads_yaml and stack.dynamo == "v1" and stack.engine_yaml == "flat":
+        yield Finding(
+            "error",
+            "stack.engine_yaml",
+            "flat with stack dynamo_v1",
+            "nested",
+            "Dynamo 1.x runs a TensorRT-LLM that rejects the flat keys as unknown",
+            "TensorRT-LLM, llm_args.py",
+        )
+    for role, engine in pools:
+        backend = engine.cache_transceiver_config.backend
+        if stack.engine_yaml == "flat" and backend != "DEFAULT":
+            yield Finding(
+                "error",
+                f"{role}.cache_transceiver_config.backend",
+                backend,
+                "DEFAULT, or a stack with nested engine YAML",
+                "the flat generation has no key for the backend and would silently ignore one",
+                "TensorRT-LLM 1.0.0rc3, llm_args.py",
+            )
+
+
+def check_pools_agree(pools: Pools) -> Iterator[Finding]:
+    """Yield where prefill and decode cannot exchange KV caches."""
+    dtypes = [engine.kv_cache_config.dtype for _, engine in pools]
+    if dtypes[0] != dtypes[1]:
+        yield Finding(
+            "error",
+            "decode.kv_cache_config.dtype",
+            f"{dtypes[1]}, with {dtypes[0]} in prefill.kv_cache_config.dtype",
+            "the same in both pools",
+            "decode reads the KV blocks that prefill wrote, byte for byte",
+            "TensorRT-LLM, disaggregated serving: the cache transceiver copies blocks unconverted",
+        )
+    backends = [engine.cache_transceiver_config.backend for _, engine in pools]
+    if backends[0] != backends[1]:
+        yield Finding(
+            "error",
+            "decode.cache_transceiver_config.backend",
+            f"{backends[1]}, with {backends[0]} in prefill.cache_transceiver_config.backend",
+            "the same in both pools",
+            "both ends of a KV transfer speak one protocol",
+            "TensorRT-LLM, disaggregated serving",
+        )

@@ -1,0 +1,46 @@
+"""Render the process of a TensorRT-LLM worker in Dynamo.
+
+In dynamo_v0 the worker that answers first relays the other's stream, and a flag says which one that is; in
+dynamo_v1 the frontend routes, and there is no such flag.
+Source: Dynamo, components/backends/trtllm/multinode (f9b1757, 4593479); components/src/dynamo/trtllm/
+backend_args.py (1.x).
+"""
+
+from __future__ import annotations
+
+from tune.engines.dynamo import dynamo_environment
+from tune.manifest.process import PLAN_DIR, Process, dynamo_program, log_path
+from tune.spec.cluster import ClusterFacts
+from tune.spec.split import WorkerPlacement
+from tune.spec.trial import TrialSpec
+
+
+def trtllm_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+    """Return the variables that frontend and workers share."""
+    env = dynamo_environment(spec, facts)
+    if spec.stack.dynamo == "v0":
+        env |= {
+            "DISAGGREGATION_STRATEGY": spec.split.disaggregation_strategy,
+            # srun sets nothing for the KV transceiver; start_trtllm_worker.sh chooses UCX.
+            "TRTLLM_USE_UCX_KVCACHE": "1",
+        }
+    return env
+
+
+def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+    """Return one worker, an MPI job with a rank on each of its GPUs."""
+    name, node = f"{placed.role}_w{placed.index}", placed.nodes[0]
+    config = f"{PLAN_DIR}/{placed.role}.yaml"
+    env = trtllm_environment(spec, facts) | {"DISAGGREGATION_MODE": placed.role, "ENGINE_CONFIG": config}
+    visible = placed.gpus_on(node)
+    if len(visible) < spec.hardware.gpus_per_node:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in visible)
+    argv: tuple[str, ...] = (
+        *(dynamo_program(facts, program) for program in ("trtllm-llmapi-launch", "python3")),
+        *("-m", "dynamo.trtllm"),
+        *("--model-path", facts.model_path, "--served-model-name", spec.model.served_name),
+        *("--extra-engine-args", config, "--disaggregation-mode", placed.role),
+    )
+    if spec.stack.dynamo == "v0":
+        argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
+    return Process(name, placed.role, node, placed.gpus, env, argv, log_path(name), mpi=True)

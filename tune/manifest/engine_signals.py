@@ -1,0 +1,39 @@
+"""Describe what an orchestrator reads of an engine's workers: their logs and their metrics."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from tune.spec.base import FrozenModel
+
+
+def _compiles(pattern: str) -> str:
+    """Return `pattern`. Raises ValueError where it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from error
+    return pattern
+
+
+class WorkerCounter(FrozenModel):
+    """Name a metric of a worker's /metrics; samples count that have all of `labels`."""
+
+    name: str
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class EngineSignals(FrozenModel):
+    """Hold what the logs and metrics of an engine's workers mean.
+
+    A worker whose log matches one of `failure_patterns`, regular expressions, ended because of its
+    configuration. `requests` counts the requests that a worker has received, `in_flight` the ones that it has
+    not answered to the end.
+    """
+
+    failure_patterns: tuple[Annotated[str, AfterValidator(_compiles)], ...]
+    requests: WorkerCounter
+    in_flight: WorkerCounter

@@ -1,0 +1,94 @@
+"""Describe one process of a deployment, on nodes that are only numbers until the job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tune.spec.cluster import ClusterFacts
+from tune.spec.trial import PROBE_FOLDER
+
+ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
+
+HEAD_HOST, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
+NODE, NODE_IP = "${NODE}", "${NODE_IP}"
+PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
+SCRATCH_DIR = "${SCRATCH_DIR}"
+PLACEHOLDERS = (HEAD_HOST, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
+"""Placeholders for what a plan leaves open: host name and address of node 0 and of a process' own first node,
+the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the end. They
+stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
+
+START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
+"""Shell command that gives etcd a fresh data directory on local disk, so that workers of a killed job, which
+are still registered in its directory, are not found by the next job."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """Hold a TCP port that a process listens on, and the setting that names it."""
+
+    number: int
+    setting: str
+
+
+@dataclass(frozen=True)
+class Process:
+    """Describe one process of a deployment.
+
+    `gpus` holds (node index, GPU id) of each rank, rank 0 first; it is empty without GPUs. `mpi` says whether
+    these ranks are the tasks of one MPI job; without it a process is one task on each of its nodes. `env` is
+    all that the process needs beyond the job's own environment. `log` is relative to RAW_DIR. `listens` holds
+    every port it opens on its node, as far as the plan chooses them. `metrics_port` is where it answers
+    `/metrics` in Prometheus' text format, None where it does not.
+    """
+
+    name: str
+    role: ProcessRole
+    node_index: int
+    gpus: tuple[tuple[int, int], ...]
+    env: Mapping[str, str]
+    argv: tuple[str, ...]
+    log: str
+    listens: tuple[Port, ...] = ()
+    metrics_port: int | None = None
+    mpi: bool = False
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Return the indices of its nodes, in rank order."""
+        return tuple(dict.fromkeys(node for node, _ in self.gpus)) or (self.node_index,)
+
+    @property
+    def tasks(self) -> int:
+        """Return the number of tasks of its srun step."""
+        return max(1, len(self.gpus)) if self.mpi else len(self.nodes)
+
+
+def log_path(name: str) -> str:
+    """Return where the process `name` logs, relative to RAW_DIR."""
+    return f"logs/{NODE}_{name}.out"
+
+
+def dynamo_program(facts: ClusterFacts, name: str) -> str:
+    """Return the path of a program in the environment of Dynamo, or its name where the PATH has it."""
+    return name if facts.dynamo_venv is None else f"{facts.dynamo_venv}/bin/{name}"
+
+
+def bind_text(text: str, values: Mapping[str, str]) -> str:
+    """Return `text` with every placeholder `${NAME}` replaced by `values[NAME]`."""
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, values[placeholder[2:-1]])
+    return text
+
+
+def client_of(client: Process, probe: str) -> Process:
+    """Return `client` of a plan as the client of another probe.
+
+    It reads RAW_DIR/`probe`/client.json, and its record goes into RAW_DIR/`probe` too.
+    """
+    named = {f"{PLAN_DIR}/client.json": f"{RAW_DIR}/{probe}/client.json"}
+    named |= {f"{RAW_DIR}/{PROBE_FOLDER}": f"{RAW_DIR}/{probe}"}
+    argv = tuple(named.get(text, text) for text in client.argv)
+    return replace(client, argv=argv, log=f"{client.log.removesuffix('.out')}_{probe}.out")

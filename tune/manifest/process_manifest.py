@@ -1,0 +1,61 @@
+"""Read and write `processes.json`: what an orchestrator needs of a plan, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tune.errors import ResumableError
+from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.process import Process
+from tune.spec.base import FrozenModel, PositiveInt
+from tune.spec.cluster import Deadlines
+
+MANIFEST_FILE = "processes.json"
+
+CALIBRATION_FILE = "calibration.json"
+"""Name of the plan's file with the parameters that the forecast of a capacity search begins with."""
+
+
+class ProcessManifest(FrozenModel):
+    """Hold the processes of a deployment and what an orchestrator needs to start, watch and stop them.
+
+    `processes` are in the order in which they start, the client last; node indices are below `nodes`. `ready`
+    is the command line of ready.py, which expects the prefill workers first, then the decode workers.
+    `endpoint_url` is where the client sends requests. `engine` is what the workers' logs and metrics mean.
+
+    In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
+    the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
+    unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
+    GPUs requests on each of its nodes, None where GPUs are no generic resource. With `keeps_processes` a
+    process that the next trial of the job would start in the same way goes on.
+
+    Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
+    """
+
+    nodes: PositiveInt
+    processes: tuple[Process, ...]
+    ready: tuple[str, ...]
+    deadlines: Deadlines
+    endpoint_url: str
+    container: tuple[str, ...]
+    keeps_containers: bool
+    gpus_per_node: PositiveInt | None
+    keeps_processes: bool
+    engine: EngineSignals
+
+    def text(self) -> str:
+        """Return the content of `processes.json`."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_manifest(plan: Path) -> ProcessManifest:
+    """Return the content of `processes.json` in `plan`. Raises ResumableError for a damaged file."""
+    path = plan / MANIFEST_FILE
+    try:
+        return ProcessManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ResumableError(
+            f"{path}: not a readable plan ({error}); expected what tune renders. Run the trial again."
+        ) from error
