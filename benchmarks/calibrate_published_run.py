@@ -34,7 +34,7 @@ PARAMETERS = (
 )
 
 OFF = {"last_decode_worker_scale": 1.0, "large_batch_weight_reads": 0.0}
-"""Hypotheses that could explain two kinds of TPOT in one run (conf/cluster/sim.yaml), and their off values."""
+"""Hypotheses that could explain two kinds of TPOT in one run (conf/cluster/sim.yaml); values when off."""
 
 STARTS = {"last_decode_worker_scale": 1.12, "large_batch_weight_reads": 1.0}
 """Where a fit starts: a trace of either explains nothing, so it must begin with enough."""

@@ -1,4 +1,4 @@
-"""Trials on the reference configuration, for the tests of the simulated rack."""
+"""Build trials on the reference configuration for the simulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SHORT = ("load.concatenate_permutation=false", "load.min_queries=400", "load.min
 
 
 def make_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
-    """The reference configuration with overrides. Hydra composes groups only; values are set here, faster."""
+    """Build the reference configuration with overrides.
+
+    Hydra composes only groups; values are set here, which is faster.
+    """
     values = dict(override.split("=", 1) for override in overrides)
     composed = json.loads(_composed(tuple(f"{k}={v}" for k, v in values.items() if "." not in k)))
     for path, text in values.items():
@@ -30,7 +33,7 @@ def make_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
 
 
 def short_trial(*overrides: str) -> tuple[TrialSpec, Calibration]:
-    """The same with 400 queries unless overridden."""
+    """Build the reference configuration with 400 queries unless overridden."""
     return make_trial(*SHORT, *overrides)
 
 

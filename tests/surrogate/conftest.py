@@ -1,4 +1,4 @@
-"""A small space of configurations, and the search on it."""
+"""Provide a small space of configurations and the search on it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def few(settings: Settings) -> Candidates:
 
 @pytest.fixture(scope="session")
 def search(settings: Settings, few: Candidates) -> SurrogateOptimizer:
-    """Shared: it learns nothing from what it is asked."""
+    """Return a search that tests share: suggestions do not change it."""
     assert settings.cluster.calibration
     return SurrogateOptimizer(few.specs, few.features, few.matters, settings.cluster.calibration, 0)
