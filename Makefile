@@ -9,10 +9,11 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
 
-test: $(STAMP) dynamo slurm   ## lint, types, layers and every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(STAMP) dynamo slurm   ## lint, types, layers and every test; coverage by the quick ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-quick: $(STAMP)         ## the tests without the slow ones, a minute and a half
+quick: $(STAMP)         ## the tests without the slow ones, about a minute
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
@@ -38,4 +39,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-dynamo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-dynamo .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

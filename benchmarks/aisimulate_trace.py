@@ -1,4 +1,4 @@
-"""The default trial as input of NVIDIA's AISimulate, and its prediction read back.
+"""Write the default trial as input of NVIDIA's AISimulate and read its prediction.
 
 Written against aisimulate 0.13.0.dev202610270000000085: `aisimulate predict` with its engine stack and its
 own step times of TensorRT-LLM on GB200.
@@ -24,7 +24,7 @@ _QUANTISATION = {"gemm_quant_mode": "nvfp4", "kvcache_quant_mode": "fp8", "fmha_
 
 
 class Predicted(NamedTuple):
-    """`wall_s` is AISimulate's own count, start-up left out; latencies in seconds."""
+    """Hold a prediction; `wall_s` is AISimulate's own count without its start, latencies are in seconds."""
 
     wall_s: float
     ttft_mean_s: float
@@ -34,7 +34,7 @@ class Predicted(NamedTuple):
 
 
 def write_configuration(folder: Path, spec: TrialSpec, log: RequestLog) -> Path:
-    """The trace of `log` and the configuration that replays it, in `folder`; returns the configuration.
+    """Write the trace of `log` and the configuration that replays it; return the configuration's path.
 
     The trace is in Mooncake's format; no two prompts share a block, so no prefix is found in a cache.
     """
@@ -43,11 +43,11 @@ def write_configuration(folder: Path, spec: TrialSpec, log: RequestLog) -> Path:
         rows = zip(
             log.scheduled_ns.tolist(), log.input_tokens.tolist(), log.output_tokens.tolist(), strict=True
         )
-        for at_ns, prompt, answer in rows:
-            of_prompt = range(blocks, blocks + -(-prompt // _TRACE_BLOCK_TOKENS))
-            blocks = of_prompt.stop
-            row = {"timestamp": at_ns / 1e6, "input_length": prompt, "output_length": answer}
-            lines.write(json.dumps({**row, "hash_ids": list(of_prompt)}) + "\n")
+        for scheduled_ns, prompt, answer in rows:
+            hashes = range(blocks, blocks + -(-prompt // _TRACE_BLOCK_TOKENS))
+            blocks = hashes.stop
+            row = {"timestamp": scheduled_ns / 1e6, "input_length": prompt, "output_length": answer}
+            lines.write(json.dumps({**row, "hash_ids": list(hashes)}) + "\n")
     source = {"type": "trace", "format": "mooncake", "paths": [str(trace)], "block_size": _TRACE_BLOCK_TOKENS}
     configuration = folder / "aisimulate.yaml"
     tree = {"traffic": {"source": source, "load": {"type": "trace_timestamps"}}, "engine": _engine(spec)}

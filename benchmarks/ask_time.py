@@ -1,8 +1,8 @@
-"""Seconds that a study spends on proposing, hearing and recording a trial, once it has told so many.
+"""Measure how long a study takes to suggest, observe and record a trial, by the number of trials so far.
 
     python benchmarks/ask_time.py [--trials 10 50 200] [--searches surrogate tpe]
 
-The sweep is pd_split with load.mode=capacity; outcomes are made up from the emulator's own boundaries.
+The sweep is pd_split with load.mode=capacity; capacities of outcomes are drawn evenly from 8 to 17 QPS.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ REPEATS = 5
 
 
 def outcome(number: int, qps: float) -> Outcome:
+    """Make up the outcome of a deployment with a capacity of `qps`."""
     start = judge_infeasible(
         SETTINGS.trial_spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
     )
-    alone = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
-    found = CapacityQps(low=qps, high=None, estimate=qps, censored=False, **alone)
+    pools = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
+    capacity = CapacityQps(low=qps, high=None, estimate=qps, censored=False, **pools)
     measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}
-    return start.model_copy(update=measured | {"capacity_qps": found})
+    return start.model_copy(update=measured | {"capacity_qps": capacity})
 
 
 def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
     """Return the seconds of each trial: suggest, observe, and write the records."""
-    draws, found, ids = np.random.default_rng(0), [], {}
+    draws, seconds, ids = np.random.default_rng(0), [], {}
     for number in range(most):
         began = time.perf_counter()
         suggestion = proposer.suggest(number)
@@ -62,11 +63,12 @@ def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
         posterior = proposer.summarise(ids)
         if posterior:
             write_posterior(folder.root, posterior)
-        found.append(time.perf_counter() - began)
-    return found
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def main() -> None:
+    """Measure the searches that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,9 +87,9 @@ def main() -> None:
         proposer = make_proposer(problem)
         prepared_s = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as folder:
-            found = times(proposer, StudyFolder(Path(folder)), max(options.trials))
-        told = (f"{median(found[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)
-        print(f"{name:>10}: {', '.join(told)}; {prepared_s:.1f} s before the first")
+            seconds = times(proposer, StudyFolder(Path(folder)), max(options.trials))
+        cells = (f"{median(seconds[n - REPEATS : n]) * 1e3:.0f} ms at {n}" for n in options.trials)
+        print(f"{name:>10}: {', '.join(cells)}; {prepared_s:.1f} s before the first")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
                                                           about the decode pool, one with none of them
 
 The run is NVIDIA's MLPerf Inference v5.1 submission (tests/data/loadgen/v5.0.25_published). Its arrivals are
-known and its lengths are not: every figure is the mean over length seeds that no fit has seen. The fit is
+known and its lengths are not: every figure is the mean over shuffle seeds that no fit has seen. The fit is
 that of action=calibrate, with two parameters of the dataset beside those of the rack.
 """
 
@@ -34,14 +34,14 @@ PARAMETERS = (
 )
 
 OFF = {"last_decode_worker_scale": 1.0, "large_batch_weight_reads": 0.0}
-"""What could explain two kinds of TPOT in one run (conf/cluster/sim.yaml), and the value that says no."""
+"""Hypotheses that could explain two kinds of TPOT in one run (conf/cluster/sim.yaml); values when off."""
 
 STARTS = {"last_decode_worker_scale": 1.12, "large_batch_weight_reads": 1.0}
 """Where a fit starts: a trace of either explains nothing, so it must begin with enough."""
 
 
 def print_fit(run: MeasuredRun, calibration: Calibration, hypothesis: str | None) -> None:
-    """Fit with `hypothesis` on and the others off, and print what comes of it."""
+    """Fit with `hypothesis` on and the others off, and print the errors that remain."""
     on = {hypothesis: STARTS[hypothesis]} if hypothesis else {}
     start = with_values(calibration, OFF | on)
     parameters = find_parameters((*PARAMETERS, *on), start, run.spec.load.dataset)
@@ -53,16 +53,17 @@ def print_fit(run: MeasuredRun, calibration: Calibration, hypothesis: str | None
 
 
 def main() -> None:
+    """Print the errors of the configuration and, on demand, of fits."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--fit", action="store_true", help="fit with each hypothesis, and with none")
     settings = compose_overrides(()).settings
     calibration = settings.cluster.calibration
     assert calibration is not None
-    asked = arguments.parse_args()
+    options = arguments.parse_args()
     run = run_of_logs(PUBLISHED, settings.trial_spec)
     print("the configuration as it stands")
     print(render_runs((run,), [compare_run(run, calibration, {})]))
-    if asked.fit:
+    if options.fit:
         for hypothesis in (*OFF, None):
             print_fit(run, calibration, hypothesis)
 

@@ -1,13 +1,13 @@
-"""How near load.mode=capacity comes to the highest rate that holds the SLO, and at what cost.
+"""Measure how accurate load.mode=capacity is, and what a search costs.
 
     python benchmarks/capacity.py [--configurations 50] [--seeds 3] [--processes 2] [--beats [RATE ...]]
 
-Random configurations of pd_split, each on a hidden rack of its own: the simulated one with other step times,
-overheads and hypotheses than the forecast begins with. The rate that is looked for is the highest at which
-LoadGen's early stopping passes in more than half of ORDERS orders of lengths, on LoadGen's schedule, by
-bisection. Of each search: how far its boundary is from that rate, whether at the confirmed rate the p99 over
-all those orders together holds, and its cost in runs of full length at that rate, drained. And whether it
-gives the deployment up where the rate to beat is that rate times each of BEATS.
+Random configurations of pd_split are searched, each on a rack with hidden parameters: the simulated rack with
+other step times, overheads and hypotheses than the forecast begins with. The true capacity is the highest
+rate at which LoadGen's early stopping passes in more than half of SHUFFLES shuffles, on LoadGen's schedule,
+by bisection. A line holds one search: the error of its capacity, whether the p99 over all those shuffles
+holds at the verified rate, and its cost in runs of full length at that rate, drained. The summary also tells
+how often a search stops early where the rate to beat is the true capacity times each of BEATS.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ from tune.spec.trial import TrialSpec
 
 SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
 SWEEP, CALIBRATION = SETTINGS.sweep, SETTINGS.cluster.calibration
-FIRST_ORDER, ORDERS = 100, 41
+FIRST_SHUFFLE, SHUFFLES = 100, 41
 TOLERANCE = 1.003
 BEATS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.4)
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
+    """Hold one search; `stopped_early` is by rate to beat."""
+
     label: str
     true_qps: float
     capacity_qps: float
@@ -52,22 +54,24 @@ class Found:
     late_frac: float
     cost: float
     probes: str
-    given_up: tuple[bool, ...]
+    stopped_early: tuple[bool, ...]
 
     @property
     def error(self) -> float:
+        """Return the relative error of the capacity."""
         return self.capacity_qps / self.true_qps - 1
 
     def line(self) -> str:
-        confirmed = f"{self.verified_qps:6.2f}" if self.verified_qps else "  none"
+        """Render the search as a line of the table."""
+        verified = f"{self.verified_qps:6.2f}" if self.verified_qps else "  none"
         return (
-            f"{self.label:>28} {self.true_qps:6.2f} {self.capacity_qps:6.2f} {self.error:+6.1%} {confirmed} "
+            f"{self.label:>28} {self.true_qps:6.2f} {self.capacity_qps:6.2f} {self.error:+6.1%} {verified} "
             f"{self.late_frac:6.2%} {self.cost:5.2f}  {self.probes}"
         )
 
 
 def random_trial(draws: np.random.Generator) -> TrialSpec:
-    """A configuration of the sweep that breaks no rule; its rate is that of the reference configuration."""
+    """Draw a configuration of the sweep that breaks no rule, at the rate of the reference configuration."""
     space = SWEEP.space
     while True:
         point = {
@@ -82,7 +86,8 @@ def random_trial(draws: np.random.Generator) -> TrialSpec:
             return spec
 
 
-def hidden_rack(draws: np.random.Generator) -> Calibration:
+def random_rack(draws: np.random.Generator) -> Calibration:
+    """Draw the parameters of a rack."""
     prefill, decode = np.exp(draws.normal(0, 0.12, 2))
     return CALIBRATION.model_copy(
         update={
@@ -97,29 +102,34 @@ def hidden_rack(draws: np.random.Generator) -> Calibration:
     )
 
 
-def run(spec: TrialSpec, rack: Calibration, qps: float, order: int) -> RequestLog:
-    load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": order})
+def run(spec: TrialSpec, rack: Calibration, qps: float, shuffle: int) -> RequestLog:
+    """Simulate a run of full length."""
+    load = spec.load.model_copy(update={"target_qps": qps, "shuffle_seed": shuffle})
     return simulate(spec.model_copy(update={"load": load}), rack)
 
 
-def most_late(log: RequestLog, spec: TrialSpec) -> int:
+def max_late(log: RequestLog, spec: TrialSpec) -> int:
+    """Return the number of late requests under the limit that most requests miss."""
     return max(int(late.sum()) for late in late_requests(log, spec.slo))
 
 
-def orders(spec: TrialSpec, rack: Calibration, qps: float, count: int = ORDERS) -> Iterator[RequestLog]:
-    return (run(spec, rack, qps, FIRST_ORDER + order) for order in range(count))
+def shuffles(spec: TrialSpec, rack: Calibration, qps: float, count: int = SHUFFLES) -> Iterator[RequestLog]:
+    """Simulate a rate under `count` shuffles."""
+    return (run(spec, rack, qps, FIRST_SHUFFLE + shuffle) for shuffle in range(count))
 
 
 def half_hold(spec: TrialSpec, rack: Calibration, qps: float, count: int) -> bool:
-    first = run(spec, rack, qps, FIRST_ORDER)
-    if most_late(first, spec) > 0.05 * len(first):
+    """Return whether a rate holds under more than half of `count` shuffles."""
+    first = run(spec, rack, qps, FIRST_SHUFFLE)
+    if max_late(first, spec) > 0.05 * len(first):
         return False
     return more_than_half(
-        (most_late(log, spec) <= late_allowed(len(log)) for log in orders(spec, rack, qps, count)), count
+        (max_late(log, spec) <= late_allowed(len(log)) for log in shuffles(spec, rack, qps, count)), count
     )
 
 
-def true_boundary_qps(spec: TrialSpec, rack: Calibration, count: int = ORDERS) -> float:
+def true_capacity_qps(spec: TrialSpec, rack: Calibration, count: int = SHUFFLES) -> float:
+    """Return the highest rate that holds under more than half of `count` shuffles."""
     low, high = 0.5, 40.0
     while high / low > TOLERANCE:
         middle = (low * high) ** 0.5
@@ -128,110 +138,117 @@ def true_boundary_qps(spec: TrialSpec, rack: Calibration, count: int = ORDERS) -
 
 
 class Deployment:
-    """`spec` on a hidden rack, which serves `asked` loads; `held_s` counts what probes take, drained."""
+    """Serve the probes of a search by `serve` and add up in `held_s` what they take, drained."""
 
-    def __init__(self, spec: TrialSpec, asked: Callable[[TrialSpec], RequestLog]) -> None:
-        self.spec, self.asked, self.held_s = spec, asked, 0.0
+    def __init__(self, spec: TrialSpec, serve: Callable[[TrialSpec], RequestLog]) -> None:
+        self.spec, self.serve, self.held_s = spec, serve, 0.0
 
-    def measure(self, ask: ProbePlan) -> tuple[RequestLog, bool]:
-        load = self.spec.load.model_copy(update={"target_qps": ask.target_qps})
-        load = load if ask.queries is None else load.sample(ask.queries)
-        log = self.asked(self.spec.model_copy(update={"load": load}))
-        given_up = find_futility(log, self.spec.slo, load.expected_queries) if ask.queries is None else None
-        if given_up:
-            begun = log.scheduled_ns <= given_up.after_ns
+    def measure(self, plan: ProbePlan) -> tuple[RequestLog, bool]:
+        """Run a probe; return its requests and whether it held."""
+        load = self.spec.load.model_copy(update={"target_qps": plan.target_qps})
+        load = load if plan.queries is None else load.sample(plan.queries)
+        log = self.serve(self.spec.model_copy(update={"load": load}))
+        futility = find_futility(log, self.spec.slo, load.expected_queries) if plan.queries is None else None
+        if futility:
+            begun = log.scheduled_ns <= futility.after_ns
             self.held_s += float(log.done_ns[begun].max()) / 1e9
-            return first_requests(log, given_up.queries), False
+            return first_requests(log, futility.queries), False
         self.held_s += float(log.done_ns.max()) / 1e9
-        return log, most_late(log, self.spec) <= late_allowed(len(log))
+        return log, max_late(log, self.spec) <= late_allowed(len(log))
 
 
-def searches(task: tuple[TrialSpec, Calibration, int, Sequence[float]]) -> list[Found]:
-    """Searches on one configuration, one an order of lengths."""
+def search_each(task: tuple[TrialSpec, Calibration, int, Sequence[float]]) -> list[SearchResult]:
+    """Search one configuration once for each shuffle."""
     spec, rack, seeds, beats = task
-    true_qps = true_boundary_qps(spec, rack)
+    true_qps = true_capacity_qps(spec, rack)
     return [search(spec, rack, seed, true_qps, beats) for seed in range(seeds)]
 
 
-def search(spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats: Sequence[float]) -> Found:
+def search(
+    spec: TrialSpec, rack: Calibration, seed: int, true_qps: float, beats: Sequence[float]
+) -> SearchResult:
+    """Search one configuration with one shuffle, and once more for each rate to beat."""
     spec = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": seed})})
-    deployment, told, answer = Deployment(spec, partial(simulate, calibration=rack)), [], None
+    deployment, probes, result = Deployment(spec, partial(simulate, calibration=rack)), [], None
     for step in search_capacity(spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure):
         if isinstance(step, ProbeVerdict):
             verdict = "held" if step.slo_held else "missed"
-            told.append(f"{step.plan.target_qps:.2f} {verdict if step.plan.queries is None else 'short'}")
+            probes.append(f"{step.plan.target_qps:.2f} {verdict if step.plan.queries is None else 'short'}")
         else:
-            answer = step
-    assert isinstance(answer, CapacityResult)
+            result = step
+    assert isinstance(result, CapacityResult)
     late_frac, cost = float("nan"), float("nan")
-    if answer.verified_qps:
-        logs = list(orders(spec, rack, answer.verified_qps))
-        late = sum(np.array([one.sum() for one in late_requests(log, spec.slo)]) for log in logs)
+    if result.verified_qps:
+        logs = list(shuffles(spec, rack, result.verified_qps))
+        late = sum(np.array([each.sum() for each in late_requests(log, spec.slo)]) for log in logs)
         late_frac = float(np.max(late)) / sum(map(len, logs))
-        cost = deployment.held_s / (float(run(spec, rack, answer.verified_qps, seed).done_ns.max()) / 1e9)
-    given_up = tuple(gives_up(spec, rack, true_qps * beat) for beat in beats)
+        cost = deployment.held_s / (float(run(spec, rack, result.verified_qps, seed).done_ns.max()) / 1e9)
+    stopped_early = tuple(stops_early(spec, rack, true_qps * beat) for beat in beats)
     label = f"{spec.split.label} {spec.prefill.max_num_tokens} {spec.decode.max_batch_size}"
-    found = (label, true_qps, answer.capacity_qps, answer.verified_qps, late_frac, cost, ", ".join(told))
-    return Found(*found, given_up)
+    rates = true_qps, result.capacity_qps, result.verified_qps
+    return SearchResult(label, *rates, late_frac, cost, ", ".join(probes), stopped_early)
 
 
-def gives_up(spec: TrialSpec, rack: Calibration, early_stop_qps: float) -> bool:
-    """Whether the search ends before its first run of full length, since `early_stop_qps` is out of reach."""
+def stops_early(spec: TrialSpec, rack: Calibration, early_stop_qps: float) -> bool:
+    """Return whether the search ends before its first full run, since `early_stop_qps` is out of reach."""
     deployment = Deployment(spec, partial(simulate, calibration=rack))
     for step in search_capacity(
         spec.load, SimulatorForecast(spec, CALIBRATION), deployment.measure, early_stop_qps
     ):
         if isinstance(step, CapacityResult) or step.plan.queries is None:
             return isinstance(step, CapacityResult) and step.censored
-    raise AssertionError("a search ends with an answer")
+    raise AssertionError("a search ends with a result")
 
 
-def summary(found: Sequence[Found], beats: Sequence[float]) -> str:
-    near = np.mean([abs(one.error) <= 0.02 for one in found])
-    held = np.mean([one.verified_qps is not None and one.late_frac <= 0.01 for one in found])
-    costs = [one.cost for one in found if one.verified_qps]
-    below = [1 - one.verified_qps / one.true_qps for one in found if one.verified_qps]
+def summary(results: Sequence[SearchResult], beats: Sequence[float]) -> str:
+    """Summarise all searches in a few lines."""
+    near = np.mean([abs(each.error) <= 0.02 for each in results])
+    held = np.mean([each.verified_qps is not None and each.late_frac <= 0.01 for each in results])
+    costs = [each.cost for each in results if each.verified_qps]
+    below = [1 - each.verified_qps / each.true_qps for each in results if each.verified_qps]
     return (
-        f"{len(found)} searches: boundary within 2 % in {near:.1%}; true SLO held at the confirmed rate in "
+        f"{len(results)} searches: capacity within 2 % in {near:.1%}; true SLO held at the verified rate in "
         f"{held:.1%}; cost median {median(costs):.2f}, mean {np.mean(costs):.2f} runs of full length; the "
-        f"confirmed rate is {median(below):.1%} below the true boundary (median)\n"
-        f"{summary_of_given_up(found, beats)}"
+        f"verified rate is {median(below):.1%} below the true capacity (median)\n"
+        f"{summary_of_early_stops(results, beats)}"
     )
 
 
-def summary_of_given_up(found: Sequence[Found], beats: Sequence[float]) -> str:
-    shares = np.mean([one.given_up for one in found], axis=0)
-    told = (f"{beat:g} times its boundary {share:.0%}" for beat, share in zip(beats, shares, strict=True))
-    return f"given up where the rate to beat is {', '.join(told)}" if beats else ""
+def summary_of_early_stops(results: Sequence[SearchResult], beats: Sequence[float]) -> str:
+    """Render how often searches stop early, by the rate to beat."""
+    fractions = np.mean([each.stopped_early for each in results], axis=0)
+    cells = (f"{beat:g} times its capacity {frac:.0%}" for beat, frac in zip(beats, fractions, strict=True))
+    return f"stopped early where the rate to beat is {', '.join(cells)}" if beats else ""
 
 
 def main() -> None:
+    """Search the configurations that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--configurations", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=3, help="orders of lengths that each is searched with")
+    parser.add_argument("--seeds", type=int, default=3, help="shuffles that each is searched with")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--draw", type=int, default=0, help="seed of configurations and hidden racks")
+    parser.add_argument("--draw", type=int, default=0, help="seed of configurations and racks")
     parser.add_argument(
         "--beats",
         type=float,
         nargs="*",
         default=BEATS,
-        help="rates to beat, in true boundaries; two thirds of the time",
+        help="rates to beat, in true capacities; two thirds of the time",
     )
     options = parser.parse_args()
     draws = np.random.default_rng(options.draw)
     counts = (options.seeds, options.beats)
-    tasks = [(random_trial(draws), hidden_rack(draws), *counts) for _ in range(options.configurations)]
+    tasks = [(random_trial(draws), random_rack(draws), *counts) for _ in range(options.configurations)]
     print(f"{datetime.now(UTC):%Y-%m-%d}  prefill workers, chunk, decode batch; rates in queries/s")
-    print(f"{'':>28} {'true':>6} {'found':>6} {'off':>6} {'conf.':>6} {'late':>6} {'cost':>5}  probes")
-    found: list[Found] = []
+    print(f"{'':>28} {'true':>6} {'found':>6} {'error':>6} {'verif.':>6} {'late':>6} {'cost':>5}  probes")
+    results: list[SearchResult] = []
     with ProcessPoolExecutor(options.processes) as pool:
-        for some in pool.map(searches, tasks):
-            found += some
-            print("\n".join(one.line() for one in some), flush=True)
-    print(summary(found, options.beats))
+        for searched in pool.map(search_each, tasks):
+            results += searched
+            print("\n".join(each.line() for each in searched), flush=True)
+    print(summary(results, options.beats))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""What the load client adds to p99 TTFT, at 1, 2 and 4 times the token rate of the published run.
+"""Measure what the load client adds to p99 TTFT, at 1, 2 and 4 times the token rate of the published run.
 
     python benchmarks/client_overhead.py [--duration-s 40] [--repeats 3]
 
 A server on loopback streams one token an event, as an engine with stream_interval 1 does, and stamps when
-each request came and when it wrote the first token. Added = what the client recorded, less what the server
-saw: LoadGen's wake-up, sending, and the way of the first token up to the stamp. Requests count from the time
-that as many answers stream as ever will. Client and server share the machine: on a busy one the added times
-are waits for a core. `load` is the load average as a run begins, `hog` what others took of the machine's CPU
-time during it (processes, or the host). CPU time per token is the client's own, its start included.
+each request arrived and when it wrote the first token. Added time = what the client recorded, less what the
+server recorded: LoadGen's wake-up, sending, and the way of the first token up to the stamp. Requests count
+from the time at which the number of streaming answers is at its highest. Client and server share the machine:
+on a busy one the added times are waits for a core. `load` is the load average as a run begins, `hog` the
+fraction of the machine's CPU time that others took during it (processes, or the host). CPU time per token is
+the client's own, its start included.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _TOKEN = _chunk(_EVENT)
 
 
 class Answerer(asyncio.Protocol):
-    """One connection, one request, and as little Python a token as can be."""
+    """Serve one request of one connection with as little Python a token as possible."""
 
     stamps: dict[bytes, tuple[int, int]]
 
@@ -117,7 +118,7 @@ class Answerer(asyncio.Protocol):
 
 
 def serve(pipe: Connection) -> None:
-    """Serve until a line comes through the pipe; then send the stamps and the CPU seconds used."""
+    """Serve until a line arrives through the pipe; then send the stamps and the CPU seconds used."""
     gc.freeze()
     gc.disable()  # a full collection walks all that the parent imported: 80 ms in which no stamp is true
     stamps: dict[bytes, tuple[int, int]] = {}
@@ -126,9 +127,9 @@ def serve(pipe: Connection) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Answerer(stamps), "127.0.0.1", 0, backlog=4096)
         pipe.send(server.sockets[0].getsockname()[1])
-        asked = asyncio.Event()
-        loop.add_reader(pipe.fileno(), asked.set)
-        await asked.wait()
+        stop = asyncio.Event()
+        loop.add_reader(pipe.fileno(), stop.set)
+        await stop.wait()
         loop.remove_reader(pipe.fileno())
 
     asyncio.run(main())
@@ -165,9 +166,12 @@ def client_settings(port: int, times: float, duration_s: float, lengths_csv: Pat
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the client. `added_*`: what it recorded less what the server saw, of each of `counted`
-    requests, where the p99 of few is the worst one; `p99_gap_ms`: the same of the two p99s. `hog_frac`: CPU
-    time of other processes / (wall time x CPUs)."""
+    """Hold one run of the client.
+
+    `added_*`: what the client recorded less what the server recorded, over `counted` requests; the p99 of few
+    is the worst one. `p99_gap_ms`: the client's p99 less the server's. `hog_frac`: CPU time of other
+    processes / (wall time x CPUs).
+    """
 
     load: float
     hog_frac: float
@@ -180,9 +184,10 @@ class Run:
     client_cpu_us: float
     server_cpu_us: float
 
-    def line(self, what: str) -> str:
+    def line(self, label: str) -> str:
+        """Render the run as a line of the table."""
         return (
-            f"{what:>10} {self.load:5.1f} {self.hog_frac:5.0%} {self.output_tps:9.0f} {self.errors:7.0f} "
+            f"{label:>10} {self.load:5.1f} {self.hog_frac:5.0%} {self.output_tps:9.0f} {self.errors:7.0f} "
             f"{self.counted:8.0f} {self.added_p50_ms:8.2f} {self.added_p99_ms:8.2f} {self.p99_gap_ms:14.2f} "
             f"{self.client_cpu_us:8.1f} {self.server_cpu_us:8.1f}"
         )
@@ -194,7 +199,7 @@ _TITLE = """
 
 
 def measure(times: float, duration_s: float) -> Run:
-    """One run at `times` the reference rate, queries arriving for `duration_s`."""
+    """Run the client at `times` the reference rate; queries arrive for `duration_s`."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
@@ -241,6 +246,7 @@ def _key(body: bytes) -> bytes:
 
 
 def main() -> None:
+    """Run the client at the rates that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

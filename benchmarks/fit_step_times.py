@@ -51,7 +51,7 @@ BEND = 0.025
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One phase of one file: `rows` of batch, new tokens and context, shape (n, 3); `terms` (n, terms)."""
+    """Hold one phase of one file: `rows` (n, 3) of batch, new tokens and context; `terms` (n, terms)."""
 
     name: str
     phase: str
@@ -60,15 +60,16 @@ class Part:
     measured_s: FloatArray
 
     def only(self, keep: NDArray[np.bool_]) -> Part:
+        """Return the rows to keep."""
         return Part(self.name, self.phase, self.rows[keep], self.terms[keep], self.measured_s[keep])
 
     def error(self, coefficients: FloatArray) -> FloatArray:
-        """Fitted over measured - 1 of each row."""
+        """Return fitted over measured time - 1 of each row, shape (n,)."""
         return self.terms @ coefficients / self.measured_s - 1
 
 
 def work(phase: str, rows: FloatArray) -> FloatArray:
-    """How often a step does each of the fields of StepTimes, shape (n, 7); `rows` as in Part."""
+    """Return how often a step does each of the fields of StepTimes, (n, 7), for `rows` (n, 3) of a Part."""
     batch, new, context = rows.T
     one = np.ones(len(rows))
     if phase == "prefill":
@@ -79,7 +80,7 @@ def work(phase: str, rows: FloatArray) -> FloatArray:
 
 
 def load(path: Path) -> Iterator[Part]:
-    """Both phases of one file."""
+    """Yield both phases of one file."""
     name, tp = path.stem.split("-nvfp4_gb200_tp")
     settings = compose_overrides((f"model={MODELS[name]}", f"decode.tensor_parallel_size={tp}")).settings
     terms = step_terms(settings.model, settings.hardware, settings.decode)
@@ -92,7 +93,7 @@ def load(path: Path) -> Iterator[Part]:
 
 
 def fit(parts: list[Part]) -> FloatArray:
-    """Coefficients of TERMS, shape (terms,)."""
+    """Return the coefficients of TERMS, shape (terms,)."""
     least = np.array([float(name in AT_LEAST_ROOFLINE) for name in TERMS])
     weights = np.concatenate([np.full(len(part.rows), len(part.rows) ** -0.5) for part in parts])
     measured_s = np.concatenate([part.measured_s for part in parts])
@@ -102,7 +103,7 @@ def fit(parts: list[Part]) -> FloatArray:
 
 
 def artefacts(part: Part) -> NDArray[np.bool_]:
-    """Rows that a measurement of one engine would not give: see FALL and BEND. Shape (n,)."""
+    """Return whether each row is suspect by FALL or BEND, shape (n,)."""
     found = np.zeros(len(part.rows), bool)
     for axis in range(3):
         for line in lines_along(part.rows, axis):
@@ -117,7 +118,7 @@ def artefacts(part: Part) -> NDArray[np.bool_]:
 
 
 def lines_along(rows: FloatArray, axis: int) -> Iterator[list[int]]:
-    """Indices of rows that differ in column `axis` alone, in its order."""
+    """Return the indices of rows that differ only in column `axis`, in its order."""
 
     def others(index: int) -> list[float]:
         return [float(value) for column, value in enumerate(rows[index]) if column != axis]

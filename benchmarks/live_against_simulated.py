@@ -1,4 +1,4 @@
-"""Real Dynamo with mock engines, in real time, beside the simulated rack on the very same requests.
+"""Compare real Dynamo with mock engines, in real time, with the simulator on identical requests.
 
     python benchmarks/live_against_simulated.py
     python benchmarks/live_against_simulated.py 15P3D@13 --duration-s 180
@@ -6,14 +6,14 @@
 Each case is a trial of the default configuration at another split and rate, shortened: arrivals last
 --duration-s and no whole pass over the dataset. `live` is `python -m tune cluster=local
 stack=dynamo_v1_mocker` with ports of its own and a temporary runs_dir; `sim` serves the recorded arrivals,
-prompt and answer tokens on the simulated rack, whose front end and whose KV transfers' latency are off: the
-live front end takes its own time, and mock engines have no latency. Decode workers set KV blocks aside for
-the answer that the load client asks for, which is the drawn one, not the dataset's longest. Both runs are
-judged by the same code; `binds` is what it says of the simulated one.
+prompt and answer tokens on the simulator, whose frontend and whose latency of KV transfers are off: the live
+frontend takes its own time, and mock engines have no latency. Decode workers reserve KV blocks for the answer
+that the load client requests, which is the drawn one, not the dataset's longest. One judge evaluates both
+runs; `bottleneck` is its verdict on the simulated one.
 
 Client, Dynamo and mock engines share the machine, so on a busy one live times are waits for a core: `load` is
-the load average before the run, `busy` the share of the CPUs that was in use while it lasted (bring-up and
-warm-up included), `hog` the share that others used. Needs `make dynamo`.
+the load average before the run, `busy` the fraction of the CPUs in use during it (bring-up and warm-up
+included), `hog` the fraction that others used. Needs `make dynamo`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from tune.spec.trial import TrialSpec
 ROOT = Path(__file__).parents[1]
 
 OFF = {"ttft_overhead_s": 0.0, "frontend_message_s": 0.0, "kv_transfer_latency_s": 0.0}
-"""What the mock engines or the live front end have instead, or have not."""
+"""Parameters that are off: the mock engines lack them, or the live frontend takes its own time."""
 
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Below the ports that the system hands out by itself, and below the last that Dynamo reads (32,767)."""
 
 
 class Case(NamedTuple):
-    """One split, with one node of four GPUs a worker, and its rate."""
+    """Hold one split, with one node of four GPUs a worker, and its rate."""
 
     prefill_workers: int
     decode_workers: int
@@ -59,10 +59,11 @@ class Case(NamedTuple):
 
     @property
     def workers(self) -> int:
+        """Return the number of workers of both pools."""
         return self.prefill_workers + self.decode_workers
 
     def overrides(self, duration_s: float, first_port: int) -> tuple[str, ...]:
-        """The words of `python -m tune`; its servers take ports from `first_port` on."""
+        """Return the overrides of `python -m tune`; its servers take ports from `first_port` on."""
         names = ("frontend_port", "etcd_client_port", "etcd_peer_port", "nats_port", "system_port")
         return (
             *("cluster=local", "stack=dynamo_v1_mocker", f"hardware.nodes={self.workers}"),
@@ -81,16 +82,16 @@ class Case(NamedTuple):
 CASES = ("14P4D@15.75", "12P6D@13.5", "15P3D@14")
 
 
-def case(text: str) -> Case:
-    """The case that `14P4D@15.75` names. Raises ValueError."""
-    found = re.fullmatch(r"(\d+)P(\d+)D@(\d+(?:\.\d+)?)", text)
-    if not found:
+def parse_case(text: str) -> Case:
+    """Parse a case such as `14P4D@15.75`. Raises ValueError."""
+    match = re.fullmatch(r"(\d+)P(\d+)D@(\d+(?:\.\d+)?)", text)
+    if not match:
         raise ValueError(text)
-    return Case(int(found[1]), int(found[2]), float(found[3]))
+    return Case(int(match[1]), int(match[2]), float(match[3]))
 
 
 class Machine(NamedTuple):
-    """How busy it was: the load average before, shares of its CPUs in use and in use by others."""
+    """Hold the load average before a run, and the fractions of the CPUs in use and in use by others."""
 
     load: float
     busy_frac: float
@@ -98,7 +99,7 @@ class Machine(NamedTuple):
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row on which nothing listens."""
+    """Return the first of `count` ports in a row on which nothing listens."""
     for first in range(FIRST_PORT, LAST_PORT - count, count):
         if all(_free(first + index) for index in range(count)):
             return first
@@ -128,7 +129,7 @@ def run_live(words: tuple[str, ...], runs_dir: Path) -> Machine:
 
 
 def run_simulated(spec: TrialSpec, calibration: Calibration, live: RequestLog, folder: Path) -> Probe:
-    """The requests of `live` on the simulated rack; its record lies in `folder`, which is made."""
+    """Simulate the requests of `live`; write the record into the new folder `folder`."""
     folder.mkdir()
     answers = live.output_tokens
     lengths = live.input_tokens, answers
@@ -137,9 +138,9 @@ def run_simulated(spec: TrialSpec, calibration: Calibration, live: RequestLog, f
     return measure(folder, spec, folder.name)
 
 
-def compared(asked: Case, duration_s: float, folder: Path) -> str:
-    """Both runs of one case, as rows of the table."""
-    words = asked.overrides(duration_s, free_ports(4 + asked.workers))
+def compare(case: Case, duration_s: float, folder: Path) -> str:
+    """Run one case both ways and render rows of the table."""
+    words = case.overrides(duration_s, free_ports(4 + case.workers))
     settings = compose_overrides(words).settings
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     assert calibration is not None
@@ -151,30 +152,30 @@ def compared(asked: Case, duration_s: float, folder: Path) -> str:
 
 
 TITLE = (
-    "split  queries/s queries  binds                  "
+    "split  queries/s queries  bottleneck             "
     "TTFT p50, s  p99, s TPOT p50, ms  p99, ms   load  busy   hog"
 )
 
 
 def lines(split: str, live: Probe, simulated: Probe, machine: Machine) -> str:
-    """Both probes and their ratio, a line each."""
-    binds = simulated.bottleneck.kind if simulated.bottleneck else "unknown"
-    asked = f"{split:6} {live.target_qps:9g} {live.queries:7}  {binds:16}"
+    """Render both probes and their ratio, a line each."""
+    kind = simulated.bottleneck.kind if simulated.bottleneck else "unknown"
+    head = f"{split:6} {live.target_qps:9g} {live.queries:7}  {kind:16}"
     busy = f"  {machine.load:5.1f} {machine.busy_frac:5.0%} {machine.hog_frac:5.0%}"
-    of_live, of_simulated = _figures(live), _figures(simulated)
-    ratios = (a / b for a, b in zip(of_live, of_simulated, strict=True))
-    blank = " " * len(asked)
+    live_figures, simulated_figures = _figures(live), _figures(simulated)
+    ratios = (a / b for a, b in zip(live_figures, simulated_figures, strict=True))
+    blank = " " * len(head)
     return "\n".join(
         (
-            f"{asked} live  {_row(of_live, (2, 2, 1, 1))}{busy}",
-            f"{blank} sim   {_row(of_simulated, (2, 2, 1, 1))}",
+            f"{head} live  {_row(live_figures, (2, 2, 1, 1))}{busy}",
+            f"{blank} sim   {_row(simulated_figures, (2, 2, 1, 1))}",
             f"{blank} ratio {_row(ratios, (2, 2, 2, 2))}",
         )
     )
 
 
 def _figures(probe: Probe) -> tuple[float, ...]:
-    """p50 and p99 of TTFT in seconds, of TPOT in milliseconds."""
+    """Return p50 and p99 of TTFT in seconds, then of TPOT in milliseconds."""
     ttft, tpot = probe.ttft_s, probe.tpot_s
     assert ttft is not None
     assert tpot is not None
@@ -187,16 +188,17 @@ def _row(values: Iterable[float], digits: tuple[int, ...]) -> str:
 
 
 def main() -> None:
+    """Run the cases that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", type=case, default=[case(text) for text in CASES])
+    parser.add_argument("cases", nargs="*", type=parse_case, default=[parse_case(text) for text in CASES])
     parser.add_argument("--duration-s", type=float, default=150.0, help="how long queries arrive")
     options = parser.parse_args()
     print(f"{cpus()} CPUs, arrivals for {options.duration_s:g} s\n{TITLE}", flush=True)
-    for asked in options.cases:
+    for each in options.cases:
         with tempfile.TemporaryDirectory() as folder:
-            print(compared(asked, options.duration_s, Path(folder)), flush=True)
+            print(compare(each, options.duration_s, Path(folder)), flush=True)
 
 
 if __name__ == "__main__":

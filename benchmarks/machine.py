@@ -1,4 +1,4 @@
-"""How busy this machine is, as Linux tells it."""
+"""Read from Linux how busy this machine is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def busy_s() -> float:
-    """CPU seconds that these CPUs have worked. Source: proc(5), /proc/stat."""
+    """Return the seconds for which these CPUs have worked. Source: proc(5), /proc/stat."""
     ticks = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *counts = line.split()
@@ -24,6 +24,6 @@ def busy_s() -> float:
 
 
 def children_cpu_s() -> float:
-    """CPU seconds of the children that have ended and were waited for, and of theirs."""
+    """Return the CPU seconds of all descendants that have ended and were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

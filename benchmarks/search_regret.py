@@ -1,11 +1,11 @@
-"""Regret of the search against an exhaustive grid of the same space, on the simulated rack.
+"""Measure the regret of a search against an exhaustive grid of its space, on the simulator.
 
     python benchmarks/search_regret.py [--seeds 5] [--trials 120] [--searches tpe random]
 
 The grid walks every combination of the sweep's discrete dimensions and, for each, climbs the request rate in
 steps of 0.1 from the best rate known so far until it has missed the SLO three times in a row. Lower rates are
 skipped because tokens/s cannot exceed rate x tokens per answer: they cannot be the optimum. The searches run
-as studies do (batches of study.parallel, told in number order) with the baseline off. Regret at n is
+as studies do (batches of study.parallel, observed in number order) with the baseline off. Regret at n is
 1 - best feasible tokens/s/GPU of the first n trials / the grid's.
 """
 
@@ -42,7 +42,7 @@ MISSES_THAT_END_A_CLIMB = 3
 
 
 def evaluate(point: Point) -> Outcome:
-    """The outcome of `point`, through the same logs, parser and judgement as a study's trial."""
+    """Return the outcome of `point`, through the logs, the parser and the judge of a study."""
     spec = bind_point(SETTINGS.trial_spec, SWEEP, point)
     assert not only_errors(check(spec)), point
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def evaluate(point: Point) -> Outcome:
 
 
 def climb(discrete: dict, start_qps: float) -> tuple[float, dict | None]:
-    """Best feasible (tokens/s/GPU, point) of one combination above `start_qps`; (0, None) where none is."""
+    """Return the best feasible (tokens/s/GPU, point) of a combination above `start_qps`, or (0, None)."""
     best, misses = (0.0, None), 0
     top = SWEEP.space["target_qps"].high
     qps = start_qps
@@ -68,6 +68,7 @@ def climb(discrete: dict, start_qps: float) -> tuple[float, dict | None]:
 
 
 def combinations() -> Iterator[dict]:
+    """Yield every combination of the discrete dimensions."""
     axes = {}
     for name, dimension in SWEEP.space.items():
         match dimension:
@@ -82,20 +83,20 @@ def combinations() -> Iterator[dict]:
 
 
 def exhaustive(pool: ProcessPoolExecutor) -> tuple[float, dict]:
-    """The optimum of the grid. Combinations near the reference go first, so that the bound is tight early."""
+    """Return the optimum of the grid. Combinations near the reference go first: the bound is tight early."""
     best = (0.0, None)
     ordered = sorted(combinations(), key=lambda c: abs(c["prefill_workers"] - 14))
     width = 8 * pool._max_workers
     for start in range(0, len(ordered), width):
         chunk = ordered[start : start + width]
         floor = best[1]["target_qps"] if best[1] else 10.0
-        for found in pool.map(climb, chunk, itertools.repeat(floor)):
-            best = max(best, found, key=lambda f: f[0])
+        for candidate in pool.map(climb, chunk, itertools.repeat(floor)):
+            best = max(best, candidate, key=lambda f: f[0])
     return best
 
 
 def search(name: str, seed: int, trials: int, pool: ProcessPoolExecutor) -> list[float]:
-    """Best feasible tokens/s/GPU after each trial."""
+    """Return the best feasible tokens/s/GPU after each trial."""
     proposer = OptunaProposer(SWEEP.space, SETTINGS.search.model_copy(update={"name": name}), seed)
     best, curve = 0.0, []
     for start in range(0, trials, SETTINGS.parallel):
@@ -109,6 +110,7 @@ def search(name: str, seed: int, trials: int, pool: ProcessPoolExecutor) -> list
 
 
 def main() -> None:
+    """Run the grid and the searches that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=120)

@@ -1,13 +1,13 @@
-"""How fast the simulated rack is, how its time grows with the query count, and what memory it takes.
+"""Measure how fast the simulator is, how its time grows with the query count, and what memory it takes.
 
     python benchmarks/simulate.py
     python benchmarks/simulate.py --counts 1000
     python benchmarks/simulate.py --aisimulate PATH/TO/aisimulate
 
-One core, compiled loops, best of several runs, arrivals and lengths included. "Whole trial" is all that a
-study does for one on the simulated rack: simulate, write LoadGen's logs and requests.npz, further orders of
-lengths near a limit, read, judge. Memory is the peak of a process of its own above what its imports took, the
-loops being compiled already; it is read the way Linux tells it.
+One core, compiled loops, best of several runs, arrivals and lengths included. A "whole trial" is all that a
+study does for a simulated trial: simulate, write LoadGen's logs and requests.npz, simulate further shuffles
+near a limit, read, judge. Memory is the peak of a process of its own above the memory of its imports, with
+the loops already compiled, as Linux counts it.
 
 Where NVIDIA's AISimulate is installed (no dependency: `pip install --pre aisimulate` in an environment of its
 own), its `predict` is timed on the same trace: its own "Wall Time", start-up left out.
@@ -41,7 +41,7 @@ RUNS = 5
 
 
 def best_s(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of several runs."""
+    """Return the seconds of the fastest of several runs."""
     times_s = []
     for _ in range(RUNS):
         begin_s = time.perf_counter()
@@ -51,20 +51,20 @@ def best_s(run: Callable[[], object]) -> float:
 
 
 def shipped() -> tuple[TrialSpec, Calibration]:
-    """The default trial and the calibration of the simulated rack, as shipped."""
+    """Return the default trial and the calibration of the simulator, as shipped."""
     settings = compose_overrides(()).settings
     assert settings.cluster.calibration is not None
     return settings.trial_spec, settings.cluster.calibration
 
 
-def of_queries(spec: TrialSpec, count: int) -> TrialSpec:
-    """The trial with `count` queries."""
+def with_queries(spec: TrialSpec, count: int) -> TrialSpec:
+    """Return the trial with `count` queries."""
     change = {"min_queries": count, "min_duration_s": 1.0, "concatenate_permutation": False}
     return spec.model_copy(update={"load": spec.load.model_copy(update=change)})
 
 
 def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
-    """Run and judge one trial in a new folder; returns the number of simulated orders of lengths."""
+    """Run and judge one trial in a new folder; return the number of simulated shuffles."""
     with tempfile.TemporaryDirectory() as folder:
         attempt = Path(folder) / "1"
         simulate_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
@@ -73,34 +73,35 @@ def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
 
 
 def held_bytes() -> int:
-    """Memory that this process holds now. Source: man 5 proc, /proc/self/statm."""
+    """Return the memory that this process holds now. Source: man 5 proc, /proc/self/statm."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def peak_bytes() -> int:
-    """The most memory that this process held since the last reset. Linux counts ru_maxrss in KiB."""
+    """Return the peak memory of this process since the last reset. Linux counts ru_maxrss in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def print_memory(count: int) -> None:
-    """MB that a whole default trial (`count` 0) or one simulation of `count` queries takes at its peak."""
+    """Print the peak memory in MB of a whole default trial (`count` 0) or of one simulation."""
     spec, calibration = shipped()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak: man 5 proc
     before = held_bytes()
     if count:
-        simulate(of_queries(spec, count), calibration)
+        simulate(with_queries(spec, count), calibration)
     else:
         whole_trial(spec, calibration)
     print(f"{(peak_bytes() - before) / 1e6:.0f}")
 
 
 def memory_mb(count: int) -> str:
-    """`print_memory` of a process of its own."""
+    """Return the output of `print_memory` in a process of its own."""
     words = [sys.executable, __file__, "--memory-of", str(count)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def print_speed(counts: tuple[int, ...]) -> None:
+    """Print time and memory of the default trial and of simulations of `counts` queries."""
     spec, calibration = shipped()
     queries = spec.load.expected_queries
     print(f"{'queries':>10}{'seconds':>10}{'queries/s':>12}{'us/query':>10}{'MB':>6}")
@@ -110,17 +111,17 @@ def print_speed(counts: tuple[int, ...]) -> None:
         print(f"{count:10}{seconds:10.4f}{rates}{memory:>6}  {what}".rstrip(), flush=True)
 
     line(queries, best_s(lambda: simulate(spec, calibration)), memory_mb(queries), "default trial, simulated")
-    orders = whole_trial(spec, calibration)
+    shuffles = whole_trial(spec, calibration)
     whole_s = best_s(lambda: whole_trial(spec, calibration))
-    what = f"whole trial: logs, parsing, {orders} orders of lengths; {1 / whole_s:.1f} trials/s"
-    line(queries * orders, whole_s, memory_mb(0), what)
+    what = f"whole trial: logs, parsing, {shuffles} shuffles; {1 / whole_s:.1f} trials/s"
+    line(queries * shuffles, whole_s, memory_mb(0), what)
     for count in counts:
-        longer = of_queries(spec, count)
+        longer = with_queries(spec, count)
         line(count, best_s(lambda longer=longer: simulate(longer, calibration)), memory_mb(count), "")  # type: ignore[misc]
 
 
 def print_beside(program: str) -> None:
-    """Both simulators on the arrivals and lengths of the default trial."""
+    """Print what both simulators predict for the arrivals and lengths of the default trial."""
     spec, calibration = shipped()
     log = simulate(spec, calibration)
     seconds = best_s(lambda: simulate(spec, calibration))
@@ -146,6 +147,7 @@ def print_beside(program: str) -> None:
 
 
 def main() -> None:
+    """Measure what the command line names."""
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words.add_argument("--counts", type=int, nargs="*", default=COUNTS)
     words.add_argument("--aisimulate", default=shutil.which("aisimulate"), help="its program, if not on PATH")

@@ -1,4 +1,4 @@
-"""What the tests of several rooms share."""
+"""Provide fixtures that tests of several packages share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def regenerate_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_reach_children() -> Iterator[None]:
-    """A runner in the background (`nohup`) hands down ignored signals; the tests send them to children."""
+    """Handle signals that a background runner (`nohup`) ignores: tests send them to their children."""
     wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
@@ -50,12 +50,12 @@ def signals_reach_children() -> Iterator[None]:
 
 @pytest.fixture
 def root() -> Path:
-    """The checkout."""
+    """Return the root of the checkout."""
     return Path(__file__).parents[1]
 
 
 def cannot(reason: str) -> NoReturn:
-    """What a test needs cannot be had on this machine; in CI it has to be."""
+    """Skip a test that this machine cannot run; fail in CI, where everything has to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -63,9 +63,9 @@ def cannot(reason: str) -> NoReturn:
 
 @pytest.fixture
 def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
-    """Overrides that lead to the installed Dynamo and give its servers free ports.
+    """Return overrides that lead to the installed Dynamo and give its servers free ports.
 
-    A machine runs one deployment at a time: tests of other processes wait here.
+    A machine runs one deployment at a time: other tests wait here.
     """
     venv = root / ".venv-dynamo"
     if not (venv / "bin" / "etcd").exists():
@@ -90,13 +90,13 @@ def _reached(venv: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def slurm_nodes() -> Iterator[SlurmRack]:
-    """Eighteen nodes of real Slurm on this machine, for all tests of this process."""
+    """Start eighteen nodes of real Slurm on this machine for all tests of this process."""
     yield from _rack(accounting=False)
 
 
 @pytest.fixture
 def accounted_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
-    """Others, with accounting, for one test; its environment leads to them."""
+    """Start eighteen nodes with accounting for one test; its environment leads to them."""
     for rack in _rack(accounting=True):
         for name, value in rack.environment.items():
             monkeypatch.setenv(name, value)
@@ -114,8 +114,10 @@ def _rack(*, accounting: bool) -> Iterator[SlurmRack]:
 
 @pytest.fixture
 def slurm(slurm_nodes: SlurmRack, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmRack]:
-    """All nodes idle, and this process' environment leads to them. Afterwards every job ends by itself, on no
-    node is a process left, and all nodes are idle again."""
+    """Lead this process' environment to idle nodes.
+
+    Afterwards every job has to end by itself, no process may be left on a node, and all nodes are idle again.
+    """
     for name, value in slurm_nodes.environment.items():
         monkeypatch.setenv(name, value)
     yield slurm_nodes
@@ -128,13 +130,13 @@ def slurm(slurm_nodes: SlurmRack, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 @pytest.fixture(scope="session")
 def shipped() -> Settings:
-    """The configuration as shipped."""
+    """Compose the configuration as shipped."""
     return compose_overrides(()).settings
 
 
 @pytest.fixture(scope="session")
 def make_spec(shipped: Settings) -> MakeSpec:
-    """The shipped trial with changes: a keyword is a dotted path, `__` for the dot."""
+    """Build the shipped trial with changes: a keyword is a dotted path, `__` for the dot."""
 
     def make(**changes: Any) -> TrialSpec:
         tree = shipped.trial_spec.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""scripts/install_dynamo.sh where Dynamo is there already, and where a program of Debian's cannot be had."""
+"""Test scripts/install_dynamo.sh where Dynamo is installed, and where a Debian program is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def install(root: Path, folder: Path, path: Path, **env: str) -> subprocess.Comp
 
 @pytest.fixture
 def bare_path(tmp_path: Path) -> Path:
-    """Programs that the script uses when it has nothing to fetch; no apt-get among them."""
+    """Return a PATH of the programs that the script uses when it fetches nothing, without apt-get."""
     path = tmp_path / "path"
     path.mkdir()
     for program in USED:
@@ -41,7 +41,7 @@ def bare_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(root: Path, tmp_path: Path) -> Path:
-    """As a finished installation leaves it, but for the programs of Debian's."""
+    """Make a folder as a finished installation leaves it, without Debian's programs."""
     made = tmp_path / "dynamo"
     (made / "bin").mkdir(parents=True)
     shutil.copy(root / "scripts" / "dynamo_requirements.txt", made / "installed")

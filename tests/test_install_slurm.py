@@ -1,4 +1,4 @@
-"""scripts/install_slurm.sh where Slurm is there already, and where it cannot be had."""
+"""Test scripts/install_slurm.sh where Slurm is installed, and where it cannot be installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package as others get it: a wheel in another directory, a fresh checkout on a fresh machine."""
+"""Test the package as users install it: a wheel in another directory, a fresh checkout."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_wheel_works_in_another_directory(root: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_make_demo_on_a_fresh_checkout(root: Path, tmp_path: Path) -> None:
-    """Takes only what git tracks and an empty virtual environment; needs a package index."""
+    """Copy what git tracks and start from an empty virtual environment; needs a package index."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("this is no git checkout, so nothing says which files belong to it")

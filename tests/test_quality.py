@@ -1,4 +1,4 @@
-"""Lint, types and the layers between rooms."""
+"""Test lint, types and the layers between packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_code_passes(check: str, root: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, *CHECKS[check]], cwd=root, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

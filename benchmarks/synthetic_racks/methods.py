@@ -177,8 +177,8 @@ class GaussianProcess(HighestMeasured):
         known = {index: result.qps for index, result in self._seen.items() if result.status != "crashed"}
         if number < 5 or len(known) < 3:
             return SEED if number == 0 else int(self._draws.choice(free))
-        ln_qps = np.log(np.maximum(list(known.values()), 0.05))
-        gain = gp_expected_improvement(FEATURES, np.array(list(known)), ln_qps, self._best_qps())
+        log_qps = np.log(np.maximum(list(known.values()), 0.05))
+        gain = gp_expected_improvement(FEATURES, np.array(list(known)), log_qps, self._best_qps())
         tried = np.array(list(self._seen))
         crashed = np.array([result.status == "crashed" for result in self._seen.values()])
         return int(free[(gain * feasibility_probability(FEATURES, tried, crashed))[free].argmax()])

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # the space of configurations takes seconds to bind
+
 
 @pytest.fixture
 def probe_costs(benchmark_module: Callable[[str], Any]) -> Any:
@@ -19,7 +21,6 @@ def bench(benchmark_module: Callable[[str], Any]) -> Any:
     return benchmark_module("search_synthetic_racks")
 
 
-@pytest.mark.slow
 def test_a_deployment_far_below_the_rate_to_beat_stops_early_and_costs_less(
     probe_costs: Any, bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

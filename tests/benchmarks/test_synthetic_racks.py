@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # the space of configurations takes seconds to bind
+
 Import = Callable[[str], Any]
 
 
@@ -53,7 +55,6 @@ def test_a_committed_capacity_is_reproduced(truth: Any, stored: Any) -> None:
     assert sharpened == pytest.approx(committed[best], rel=0.004)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_a_committed_pool_capacity_is_reproduced(truth: Any, stored: Any, role: str) -> None:
     committed = stored.read_set("development").capacities[0].pool_capacity_qps

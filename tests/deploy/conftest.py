@@ -14,7 +14,7 @@ MakeFacts = Callable[..., ClusterFacts]
 
 @pytest.fixture(scope="session")
 def make_facts() -> MakeFacts:
-    """Return a function that makes the shipped facts of a Slurm cluster, with changes."""
+    """Build the shipped facts of a Slurm cluster with changes."""
     slurm = compose_overrides(["cluster=slurm"]).settings.cluster.model_dump(mode="json")
 
     def make(**changes: Any) -> ClusterFacts:

@@ -21,9 +21,9 @@ TOLERANCE = 0.02
 """Relative tolerance of a mean over four shuffles of 2,000 requests."""
 
 ANOMALY_TOLERANCE = 0.1
-"""Fraction by which one more prefill worker may raise the mean TTFT: it changes which decode worker takes which
-prompt. In rare cases near the capacity of few decode workers the mean rises: by 3.0 % from 13P3D to 14P3D and
-by 5.4 % from 15P3D to 16P3D, both at 14.0 QPS; in 250 random cases beside these it never rose."""
+"""Fraction by which one more prefill worker may raise the mean TTFT: it changes which decode worker takes
+which prompt. In rare cases near the capacity of few decode workers the mean rises: by 3.0 % from 13P3D to
+14P3D and by 5.4 % from 15P3D to 16P3D, both at 14.0 QPS. In 242 random cases beside these it never rose."""
 
 LATE_TOLERANCE = 0.2
 """Relative tolerance of a share of late requests. The decode worker of a prompt changes with the number of

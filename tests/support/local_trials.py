@@ -1,4 +1,4 @@
-"""Trials with cluster=local on real Dynamo, for tests: a small configuration, and who of it is alive."""
+"""Describe a small trial with cluster=local on real Dynamo, and list its living processes."""
 
 from __future__ import annotations
 

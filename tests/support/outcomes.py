@@ -1,5 +1,7 @@
 """Build probes and outcomes of the shipped trial; the verdicts on outcomes are those of the judge."""
 
+from functools import cache
+
 from support.probes import BOTTLENECK, RISING_SHARES, breakdown, full_probe, percentiles, spread
 from support.request_logs import spec
 from tune.analysis.judge import judge, judge_failed, judge_infeasible
@@ -49,7 +51,15 @@ def facts(number=0, params=None, overrides=()):
 
 def measured(number=0, *, params=None, overrides=(), **figures) -> Outcome:
     """Build the outcome of a trial with one probe; `figures` are those of `probe`."""
+    if params is None:
+        return _measured(number, tuple(overrides), tuple(figures.items()))
     return judge(spec(), [probe(**figures)], **facts(number, params, overrides))
+
+
+@cache
+def _measured(number, overrides, figures) -> Outcome:
+    """Build an outcome once: outcomes are frozen."""
+    return judge(spec(), [probe(**dict(figures))], **facts(number, None, overrides))
 
 
 def infeasible(number=0) -> Outcome:

@@ -1,4 +1,4 @@
-"""Request records made for the tests of this room."""
+"""Build request logs."""
 
 from dataclasses import replace
 from functools import cache
@@ -16,7 +16,7 @@ def spec(*overrides: str) -> TrialSpec:
 
 
 def make_log(queries=1000, qps=15.75, *, ttft_s=1.5, tpot_s=0.045, tokens=600, seed=0) -> RequestLog:
-    """Poisson arrivals, the first at 0; TTFT and TPOT vary by some percent, tokens by half."""
+    """Build Poisson arrivals, the first at 0; TTFT and TPOT vary by some percent, tokens by half."""
     rng = np.random.default_rng(seed)
     scheduled = np.concatenate(([0.0], rng.exponential(1 / qps, queries - 1).cumsum()))
     output = np.maximum(2, (tokens * rng.uniform(0.5, 1.5, queries)).astype(np.int64))
@@ -35,7 +35,7 @@ def make_log(queries=1000, qps=15.75, *, ttft_s=1.5, tpot_s=0.045, tokens=600, s
 
 
 def with_stages(log: RequestLog) -> RequestLog:
-    """Stages that split each TTFT 40 : 30 : 10 : 15 : 5, and pools of 2 prefill and 1 decode workers."""
+    """Add stages that split each TTFT 40 : 30 : 10 : 15 : 5, and pools of 2 prefill and 1 decode workers."""
     ttft = log.first_token_ns - log.scheduled_ns
     marks = [log.scheduled_ns + ttft * share // 100 for share in (40, 70, 80, 95)]
     pools = PoolUse(np.array([0.8, 0.6]), np.array([120.5]), np.array([0.9]))
@@ -43,7 +43,7 @@ def with_stages(log: RequestLog) -> RequestLog:
 
 
 def with_errors(log: RequestLog, which: slice, text: str) -> RequestLog:
-    """The requests in `which` fail: no token, no end."""
+    """Let the requests in `which` fail: no token, no end."""
     error = np.zeros(len(log), f"<U{len(text)}")
     error[which] = text
     failed = error != ""
@@ -57,7 +57,7 @@ def with_errors(log: RequestLog, which: slice, text: str) -> RequestLog:
 
 
 def with_late_first_tokens(log: RequestLog, count: int, ttft_s: float) -> RequestLog:
-    """The first `count` requests get their first token after `ttft_s`, at the same time per token."""
+    """Delay the first token of the first `count` requests to `ttft_s`, at the same time per token."""
     first, done = log.first_token_ns.copy(), log.done_ns.copy()
     shift = log.scheduled_ns[:count] + int(ttft_s * 1e9) - first[:count]
     first[:count] += shift

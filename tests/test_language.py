@@ -1,0 +1,188 @@
+"""Hold the code, its messages and its documents to one vocabulary and one style."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SUFFIXES = {".css", ".html", ".ipynb", ".js", ".md", ".py", ".sh", ".toml", ".yaml", ".yml"}
+EXEMPT = {"CHANGELOG.md", "tests/test_language.py", "tune/config/renamed_settings.py"}
+"""Files that have to name what is gone: what changed, this table, and the table of renamed settings."""
+
+RETIRED = {
+    "believe|believes|believed|belief|beliefs": "estimate, posterior, surrogate",
+    "told|tells of": "observed, shows",
+    "hears|heard|hear of": "receives, observes",
+    "outdo|outdoes|outdone|unbeaten": "early stop threshold, stopped early",
+    "given up|gives up|give up|gave up": "stopped early",
+    "incumbent|incumbents": "baseline",
+    "orders? of lengths|length order|length orders": "shuffle",
+    "stated rates?|held rates?|confirmed rates?": "guaranteed rate, verified rate",
+    "what binds|reliefs?": "bottleneck, recommendation",
+    "lent|withdrawn": "allocation, revoked",
+    "inbox|inboxes": "queue",
+    "kin": "process tree",
+    "guardian": "supervisor",
+    "hopeless": "futile",
+    "distrust|distrusted": "invalid",
+    "turned down": "retry, rejected",
+    "whoever": "the process that ...",
+    "front end|front ends": "frontend",
+    "ln_[a-z]\\w*": "log_...",
+}
+"""Words that are gone, and what is said instead (docs/glossary.md)."""
+
+_VERBS = """
+Accept Accumulate Adapt Add Admit Advance Allocate Allow Anchor Annotate Answer Append Apply
+Approximate Arrange Ask Assemble Assert Assign Attach Average Await Balance Begin Bind Block Bring
+Broadcast Build Cache Calibrate Call Cancel Cap Capture Carry Catch Centre Change Check Choose Claim
+Classify Clean Clear Climb Clip Close Coerce Collect Colour Combine Compare Compile Complete Compose
+Compute Concatenate Condition Confirm Connect Construct Consume Contain Control Convert Copy Correct
+Count Create Cut Decide Declare Decode Deduplicate Defer Define Delete Deploy Derive Describe
+Destroy Detect Discard Dispatch Display Divide Do Download Draw Drive Drop Embed Emit Emulate Encode
+End Enforce Enqueue Ensure Enter Enumerate Escape Estimate Evaluate Exchange Exclude Execute Exit
+Expand Expect Explain Export Express Extend Extract Factorise Fail Feed Fetch Fill Filter Find
+Finish Fit Flag Flatten Flush Follow Forecast Forget Fork Format Free Freeze Gather Generate Get
+Give Group Guarantee Guard Hand Handle Highlight Hold Identify Ignore Implement Import Improve Infer
+Inherit Initialise Insert Inspect Install Integrate Interpolate Interpret Invert Iterate Join Judge
+Keep Kill Label Launch Lay Learn Leave Let Lift Limit Link List Listen Load Locate Lock Log Look
+Lower Maintain Make Map Mark Mask Match Measure Mend Merge Migrate Minimise Mirror Mock Model
+Monitor Move Multiply Name Narrow Normalise Note Notify Observe Occupy Offer Open Optimise Override
+Pack Pair Parse Pass Pause Perform Persist Pick Pin Place Plan Plot Poll Pool Populate Predict
+Prefix Prepare Present Preserve Print Propose Protect Prove Provide Prune Publish Pull Push Put
+Quantise Query Queue Quote Raise Rank Rate Reach Read Reap Rebuild Receive Recognise Recommend
+Reconstruct Record Reduce Refer Refine Refit Refuse Register Reject Release Reload Remember Remove
+Rename Render Reopen Reorder Repeat Replace Replay Report Represent Reproduce Request Require
+Resample Rescale Reseed Reserve Reset Reshape Resolve Respond Restore Restrict Resume Retry Return
+Reuse Reverse Revoke Rewind Rewrite Rotate Round Route Run Sample Save Scale Schedule Score Scrape
+Search Select Send Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Signal Simplify
+Simulate Skim Skip Sleep Smooth Solve Sort Spawn Specify Split Spread Stand Start Stay Step Stop
+Store Stratify Stream Strip Submit Substitute Subtract Suggest Sum Summarise Supervise Supply
+Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
+Translate Trim Truncate Try Turn Undo Unify Unlock Unpack Unpickle Unregister Update Use Validate
+Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Write Yield
+"""
+"""First words of docstrings. A new verb is added here; nouns and third persons are not."""
+
+VERBS = frozenset(_VERBS.split())
+
+MAX_NAME_WORDS = 16
+
+ROLES = {"__init__", "__main__", "base", "preflight", "registry", "rules"}
+"""Stems that several packages may have: each names a role."""
+
+
+@cache
+def tracked() -> tuple[str, ...]:
+    """Return the files that belong to the project, relative to its root."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        return tuple(sorted(name for name in listed.stdout.split("\0") if (ROOT / name).is_file()))
+    found = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+    return tuple(sorted(str(path) for path in found if not any(part[0] == "." for part in path.parts)))
+
+
+def modules(*tops: str) -> Iterator[tuple[str, ast.Module]]:
+    """Yield the name and the syntax tree of every Python file below the folders `tops`."""
+    for name in tracked():
+        if name.endswith(".py") and name.startswith(tops):
+            yield name, ast.parse(text_of(name))
+
+
+def begins_with_verb(docstring: str) -> bool:
+    """Return whether a docstring begins with one of VERBS; "Size of ..." begins with a noun."""
+    first, second = (*docstring.split()[:2], "", "")[:2]
+    return first.rstrip(".,:;") in VERBS and second != "of"
+
+
+@cache
+def text_of(name: str) -> str:
+    """Return the text of a tracked file."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def findings(lines: list[str]) -> str:
+    """Format what a test found, its count first."""
+    return "\n".join([f"{len(lines)} found", *lines])
+
+
+@pytest.mark.parametrize("words", RETIRED)
+def test_retired_words_are_gone(words: str) -> None:
+    pattern = re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.IGNORECASE)
+    lines = []
+    for name in tracked():
+        if (Path(name).suffix in SUFFIXES or name == "Makefile") and name not in EXEMPT:
+            for number, line in enumerate(text_of(name).splitlines(), 1):
+                if pattern.search(line):
+                    lines.append(f"{name}:{number}: {line.strip()[:100]}")
+    assert not lines, findings([f"say instead: {RETIRED[words]}", *lines])
+
+
+def test_no_file_is_named_by_a_retired_word() -> None:
+    pattern = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(RETIRED)})(?![A-Za-z])", re.IGNORECASE)
+    assert not [name for name in tracked() if pattern.search(name)]
+
+
+def test_docstrings_begin_with_a_verb() -> None:
+    lines = []
+    for name, tree in modules("tune/", "benchmarks/"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node)
+                if docstring and not begins_with_verb(docstring):
+                    lines.append(f"{name}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0][:90]}")
+    assert not lines, findings(lines)
+
+
+def test_no_two_modules_share_a_stem() -> None:
+    by_stem = defaultdict(list)
+    for name, _ in modules("tune/"):
+        if Path(name).stem not in ROLES:
+            by_stem[Path(name).stem].append(name)
+    assert not {stem: names for stem, names in by_stem.items() if len(names) > 1}
+
+
+def test_no_two_public_classes_or_functions_share_a_name() -> None:
+    by_name = defaultdict(list)
+    for module, tree in modules("tune/"):
+        for node in tree.body:
+            if (
+                isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                and not node.name.startswith("_")
+                and not (node.name == "main" and module.endswith("__main__.py"))
+            ):
+                by_name[node.name].append(module)
+    lines = [f"{name}: {', '.join(where)}" for name, where in sorted(by_name.items()) if len(where) > 1]
+    assert not lines, findings(lines)
+
+
+def test_no_test_module_imports_another() -> None:
+    lines = []
+    for name, tree in modules("tests/"):
+        for node in ast.walk(tree):
+            imported = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(part.startswith("test_") for module in imported for part in module.split(".")):
+                lines.append(f"{name}:{getattr(node, 'lineno', 1)}: shared code belongs into tests/support")
+    assert not lines, findings(lines)
+
+
+def test_tests_are_named_by_what_is_true() -> None:
+    """A name is short enough to be read in a line of CI."""
+    lines = []
+    for name, tree in modules("tests/"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                words = node.name.removeprefix("test_").split("_")
+                if len(words) > MAX_NAME_WORDS:
+                    lines.append(f"{name}:{node.lineno}: {node.name}")
+    assert not lines, findings(lines)
