@@ -29,7 +29,7 @@ api: $(STAMP)           ## the API reference in build/api, from the docstrings
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo
 
-slurm:                  ## Debian's Slurm, of which the tests start 18 nodes; only root may, others are told
+slurm:                  ## Debian's Slurm, of which the tests start 18 nodes; only root may, others get a message
 	scripts/install_slurm.sh
 
 $(STAMP): pyproject.toml constraints.txt

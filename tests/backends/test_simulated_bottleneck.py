@@ -57,7 +57,7 @@ def binds(probe: Probe) -> str:
 
 
 def suffered_s(probe: Probe, what: str) -> float:
-    """Seconds of what binds: the slowest first tokens' stages, or p99 of TPOT. The rate suffers nothing."""
+    """Return the seconds of a bottleneck: the stages of the slowest first tokens, or p99 of TPOT."""
     use = probe.breakdown
     assert use is not None
     assert probe.tpot_s is not None
@@ -111,7 +111,7 @@ def test_recommended_settings_keep_rules_and_reduce_the_bottleneck(name: str, tm
     expected, overrides = BOTTLENECKS[name]
     before = run(tmp_path / "before", overrides)
     assert before.bottleneck is not None
-    settings = [relief.overrides for relief in before.bottleneck.recommendations if relief.overrides]
+    settings = [remedy.overrides for remedy in before.bottleneck.recommendations if remedy.overrides]
     assert settings
     for number, tried in enumerate(settings):
         assert not only_errors(check(composed((*overrides, *tried))[0]))
@@ -124,8 +124,8 @@ def test_higher_rate_gives_more_tokens_where_only_the_rate_limits(
 ) -> None:
     before = run(tmp_path / "before", BOTTLENECKS["low rate"][1])
     assert before.bottleneck is not None
-    (relief,) = before.bottleneck.recommendations
-    after = run(tmp_path / "after", relief.overrides)
+    (remedy,) = before.bottleneck.recommendations
+    after = run(tmp_path / "after", remedy.overrides)
     assert after.feasible
     assert (after.output_tps or 0.0) > (before.output_tps or math.inf)
     assert (after.constraints.ttft_p99 or 0.0) > (before.constraints.ttft_p99 or 0.0)

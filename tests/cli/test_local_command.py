@@ -27,7 +27,7 @@ def test_engines_of_a_rack_are_refused_on_one_machine(start: Start, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("dynamo")  # two at once would hear of each other instead
+@pytest.mark.usefixtures("dynamo")  # two at once would refuse each other instead
 def test_missing_dynamo_says_how_to_install_it(start: Start) -> None:
     process = start(*SMALL, "cluster.dynamo_venv=/nowhere")
     assert "make dynamo" in printed(process)

@@ -11,7 +11,7 @@ import pytest
 from tune.records.posterior_summary import Interval, ParameterPosterior, PosteriorSummary, write_posterior
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "cluster.processes=1")
-BELIEF = PosteriorSummary(
+POSTERIOR = PosteriorSummary(
     schema=2,
     trials_observed=2,
     parameters=(
@@ -40,7 +40,7 @@ def printed(folder: Path, *words: str) -> str:
 def test_status_report_and_page_show_posterior_json(tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=2", "search=random", *SHORT)
     assert "learned" not in printed(tmp_path, *study)
-    write_posterior(tmp_path / "runs" / "pd_split-sim", BELIEF)
+    write_posterior(tmp_path / "runs" / "pd_split-sim", POSTERIOR)
     expected = "learned   prefill kernels ×0.85 (0.80 to 0.90)\nnext      Another trial is expected"
     for words in (("action=status",), ("action=report",)):
         assert expected in printed(tmp_path, *words, "study.name=pd_split-sim")

@@ -23,10 +23,10 @@ from support.fake_deployment import (
     finish,
 )
 from support.waiting import wait_for
-from tune.deploy.process_manifest import read_manifest
 
 from tune.analysis.measure import measure
 from tune.client.client_settings import read_client_settings
+from tune.manifest.process_manifest import read_manifest
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses

@@ -20,7 +20,7 @@ from tune.records.posterior_summary import (
 from tune.records.proposals import Proposal, append_proposal, read_proposals
 
 WIDE, NARROW = Interval(low=0.5, median=1.0, high=2.0), Interval(low=0.9, median=0.95, high=1.0)
-BELIEF = PosteriorSummary(
+POSTERIOR = PosteriorSummary(
     schema=2,
     trials_observed=1,
     parameters=(ParameterPosterior(name="prefill_scale", prior=WIDE, posterior=NARROW),),
@@ -36,8 +36,8 @@ BELIEF = PosteriorSummary(
 
 
 def test_written_record_reads_back(tmp_path: Path) -> None:
-    write_posterior(tmp_path, BELIEF)
-    assert read_posterior(tmp_path) == BELIEF
+    write_posterior(tmp_path, POSTERIOR)
+    assert read_posterior(tmp_path) == POSTERIOR
 
 
 def test_study_without_posterior_reads_as_none(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def log_statistics(log: RequestLog) -> FloatArray:
     return np.log(np.maximum(values, 1.0))
 
 
-def limit_shares(log: RequestLog, slo: Slo) -> tuple[float, ...]:
+def used_limit_shares(log: RequestLog, slo: Slo) -> tuple[float, ...]:
     """Return the statistic of each limit as a share of the limit; a single 0 where all are lifted."""
     times = latencies(log, answered(log))
     return tuple(used_frac(limit, limit_s, times) for limit, limit_s in slo.limits) or (0.0,)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tune.analysis.slo import pooled_slo_holds, slo_holds
 from tune.capacity.futility import more_than_half
-from tune.capacity.probe_statistics import STATISTIC_LOG_SD, limit_shares, log_statistics
+from tune.capacity.probe_statistics import STATISTIC_LOG_SD, log_statistics, used_limit_shares
 from tune.capacity.simulator_fit import FACTOR_LOG_SD, best_fit, initial_fits, refined, scaled
 from tune.core.arrays import FloatArray
 from tune.loadgen.latencies import answered, latencies
@@ -64,7 +64,7 @@ class _Probe:
     queries: int
     full: bool
     statistics: FloatArray
-    limit_shares: tuple[float, ...]
+    used_limit_shares: tuple[float, ...]
 
 
 class SimulatorForecast:
@@ -85,7 +85,7 @@ class SimulatorForecast:
         times = latencies(log, answered(log))
         if not len(times.ttft_ns) or not len(times.tpot_ns):
             return
-        shares = limit_shares(log, self._spec.slo)
+        shares = used_limit_shares(log, self._spec.slo)
         self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))
         self._cache.clear()
         self._fits = [refined(fit, partial(self._residual, fit.hypothesis)) for fit in self._fits]
@@ -169,7 +169,7 @@ class SimulatorForecast:
         return _bisect(holds, low, high)
 
     def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
-        """Return whether the simulated full run in the own shuffle holds, with a share of late requests to spare."""
+        """Return whether the simulated full run in the own shuffle holds, with late requests to spare."""
         log = self._simulate(qps, self._spec.load.shuffle_seed, single_pool=single_pool)
         return slo_holds(log, self._spec.slo, EXPECTED_LATE_FRAC)
 
@@ -183,18 +183,18 @@ class SimulatorForecast:
         if "correction" not in self._cache:
             full = [probe for probe in self._probes if probe.full]
             logs = [self._log_residual(probe) for probe in full]
-            weights = [1 / (0.01 + abs(np.log(max(probe.limit_shares)))) for probe in full]
+            weights = [1 / (0.01 + abs(np.log(max(probe.used_limit_shares)))) for probe in full]
             self._cache["correction"] = float(np.exp(np.average(logs, weights=weights))) if full else 1.0
         return self._cache["correction"]
 
     def _log_residual(self, probe: _Probe) -> float:
         """Return log of the probe's rate over the simulated rate with an equal share of the limit used."""
-        target = max(probe.limit_shares)
-        tightest = probe.limit_shares.index(target)
+        target = max(probe.used_limit_shares)
+        tightest = probe.used_limit_shares.index(target)
 
         def uses_less(qps: float) -> bool:
             """Return whether the simulated probe uses no larger share of the limit at `qps`."""
-            shares = limit_shares(self._simulate_like(probe, qps), self._spec.slo)
+            shares = used_limit_shares(self._simulate_like(probe, qps), self._spec.slo)
             return shares[tightest] <= target
 
         low, high = (probe.target_qps * (1 + sign * _RESIDUAL_RANGE_FRAC) for sign in (-1, 1))

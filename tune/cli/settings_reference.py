@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tune.cli.setting_meanings import meaning_of
+from tune.spec.engine import Engine
+from tune.spec.engine_settings import SETTINGS_CLASSES
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension
 
@@ -109,7 +111,8 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
             continue
         if type(None) in _alternatives(field.annotation) and path != "sweep":
             yield path, "group or null"
-        yield from _leaves(groups[0], f"{path}.")
+        for group in SETTINGS_CLASSES if groups[0] is Engine else groups[:1]:
+            yield from _leaves(group, f"{path}.")
 
 
 def _dimension_leaves() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Time a trial's steps by the simulator, for engines that take their step times from a table."""
+"""Compute the step times of a trial by the simulator, for engines that take theirs from a table."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Components:
 
 
 class EngineModel(Protocol):
-    """Say what an engine is."""
+    """Describe an engine."""
 
     @property
     def settings(self) -> type[Engine]:
@@ -113,7 +113,7 @@ class EngineModel(Protocol):
 
 
 class EngineLauncher(Protocol):
-    """Say how an engine's workers are launched behind Dynamo.
+    """Launch an engine's workers behind Dynamo.
 
     Methods raise ConfigurationError for a trial that cannot be launched.
     """
@@ -149,4 +149,4 @@ class EngineLauncher(Protocol):
 
 
 class EngineAdapter(EngineModel, EngineLauncher, Protocol):
-    """Say all that tune asks of an engine."""
+    """Provide all that tune needs of an engine."""

@@ -30,7 +30,7 @@ class ResolvedProcess:
     """Hold a process of a plan with every placeholder filled in.
 
     `hosts`: those of its nodes, in rank order. `env`: what it needs beside the environment of the job.
-    `container` and `gpus_per_node` are those of tune.deploy.process_manifest.ProcessManifest.
+    `container` and `gpus_per_node` are those of tune.manifest.process_manifest.ProcessManifest.
     """
 
     process: Process

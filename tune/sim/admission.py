@@ -46,6 +46,6 @@ def reserved_kv_tokens(spec: TrialSpec, prompt: IntArray, max_answer: IntArray) 
     return reserved_tokens(prompt, max_answer, spec.decode)
 
 
-def answers(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:
-    """Return the tokens that are answered, shape (n,): the longest sequence cuts answers, but no first token."""
+def answered_tokens(spec: TrialSpec, prompt: IntArray, answer: IntArray) -> IntArray:
+    """Return the tokens that are answered, shape (n,): sequences end at their longest, not before a token."""
     return np.clip(answer, 1, np.maximum(spec.decode.max_sequence_tokens - prompt, 1))

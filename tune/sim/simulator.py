@@ -12,7 +12,7 @@ import numpy as np
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.errors import ConfigurationError
 from tune.records.requests import PoolUse, RequestLog, Stages
-from tune.sim.admission import answers, rejections, reserved_kv_tokens
+from tune.sim.admission import answered_tokens, rejections, reserved_kv_tokens
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import DecodeRequests, DecodeResult
 from tune.sim.frontend import frontend_delay_s
@@ -113,7 +113,7 @@ def serve(
             "split.decode_workers of at least 1."
         )
     prompt, answer = lengths
-    answer = answers(spec, prompt, answer)
+    answer = answered_tokens(spec, prompt, answer)
     if max_answer is None:
         max_answer = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
     error = rejections(spec, prompt, max_answer)

@@ -64,6 +64,6 @@ class Settings(FrozenModel):
 
     @property
     def parallel(self) -> int:
-        """Return how many trials run at once; composition fills in what suits the backend where it is null."""
+        """Return how many trials run at once; composition replaces null by what suits the backend."""
         assert self.study.parallel is not None
         return self.study.parallel

@@ -48,7 +48,8 @@ here."""
 
 OUTLIER_CLIP = 0.6
 """Residuals are clipped at this log ratio before they inform other configurations; a larger one indicates a
-limit specific to that configuration. Chosen on the development racks of benchmarks/search_synthetic_racks.py."""
+limit specific to that configuration. Chosen on the development racks of
+benchmarks/search_synthetic_racks.py."""
 
 EXCESS_SD_FRAC = 0.3
 """Standard deviation of a pool capacity above the measured capacity, as a fraction of the log excess. Chosen

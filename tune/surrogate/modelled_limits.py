@@ -9,8 +9,8 @@ from tune.spec.metrics import LOADGEN_LIMITS
 MODELLED_LIMITS = LOADGEN_LIMITS
 """Settings of the limits whose effect on the capacity the emulator computes.
 
-Pool capacities are those at which the p99 of TTFT, respectively TPOT, reaches its limit. The emulator has no curve
-of another statistic, and none of the end-to-end latency, in which both pools share one limit.
+Pool capacities are those at which the p99 of TTFT, respectively TPOT, reaches its limit. The emulator has no
+curve of another statistic, and none of the end-to-end latency, in which both pools share one limit.
 """
 
 
@@ -20,6 +20,6 @@ def require_modelled(slo: Slo) -> None:
     if others:
         raise ConfigurationError(
             f"search.name: found surrogate with a limit on {', '.join(f'slo.{key}' for key in others)}; the "
-            f"surrogate models {' and '.join(f'slo.{key}' for key in MODELLED_LIMITS)} alone. Use search=tpe, "
-            f"which learns from what is measured, or lift the limit (slo.{others[0]}=null)."
+            f"surrogate models {' and '.join(f'slo.{key}' for key in MODELLED_LIMITS)} alone. Use "
+            f"search=tpe, which learns from what is measured, or lift the limit (slo.{others[0]}=null)."
         )

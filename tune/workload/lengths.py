@@ -14,7 +14,6 @@ import numpy as np
 from tune.core.arrays import FloatArray, IntArray
 from tune.errors import ConfigurationError
 from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
-from tune.workload.mlperf_pickle import read_pickle_lengths
 
 _COLUMNS = ("input_tokens", "output_tokens")
 """Columns of a CSV of lengths."""
@@ -124,6 +123,8 @@ def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tup
     """Read the lengths in the file at `path`, one a sample; answers that a pickle lacks are drawn."""
     if not dataset.holds_prompts:
         return read_lengths(path, dataset)
+    from tune.workload.mlperf_pickle import read_pickle_lengths  # noqa: PLC0415  (pandas takes 0.3 s)
+
     inputs, outputs = read_pickle_lengths(dataset)
     if outputs is None:
         outputs = draws.permutation(

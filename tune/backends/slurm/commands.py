@@ -21,7 +21,7 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 """Programs that the driver and its jobs require; sacct is optional."""
 
 _ANSWER_S = 60.0
-"""Time after which a program without an answer is given up, in seconds. A busy controller answers within
+"""Time limit on the answer of a program, in seconds. A busy controller answers within
 MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
 
 _OVERRIDING = (

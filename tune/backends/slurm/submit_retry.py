@@ -1,4 +1,4 @@
-"""Decide when a job that Slurm rejected is submitted again, and when that is given up."""
+"""Decide when a job that Slurm rejected is submitted again, and when no more."""
 
 from __future__ import annotations
 

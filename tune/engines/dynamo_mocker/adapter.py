@@ -16,9 +16,9 @@ from tune.engines.dynamo_mocker.mock_processes import (
 from tune.engines.dynamo_mocker.mock_rules import check_mocked
 from tune.engines.dynamo_mocker.step_time_tables import step_times
 from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
+from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.remedies import trtllm_recommendations
-from tune.engines.trtllm.settings import trtllm_settings
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from tune.engines.trtllm.settings import trtllm_pools
+from tune.engines.trtllm.engine_pools import trtllm_pools
 from tune.spec.findings import Finding
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec

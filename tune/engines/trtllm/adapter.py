@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo import IN_FLIGHT, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.remedies import trtllm_recommendations
-from tune.engines.trtllm.settings import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.manifest.engine_signals import EngineSignals

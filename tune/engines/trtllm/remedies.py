@@ -1,11 +1,11 @@
-"""Say in TensorRT-LLM's settings what would relieve a bottleneck."""
+"""Recommend TensorRT-LLM settings against a bottleneck."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from tune.engines.base import Remedy
-from tune.engines.trtllm.settings import trtllm_settings
+from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.records.outcome import Recommendation
 from tune.spec.trial import TrialSpec
 from tune.spec.trtllm_engine import TrtLlmEngine

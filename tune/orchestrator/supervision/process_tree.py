@@ -24,7 +24,7 @@ def adopt_orphans() -> None:
 
 
 def signal_on_parent_death(number: signal.Signals, parent: int) -> None:
-    """Have the kernel send this process `number` when process `parent`, its parent, has ended.
+    """Make the kernel send this process `number` when process `parent`, its parent, has ended.
 
     The signal is sent when the thread ends that started this process, so that has to be a main thread; then
     again when another thread ends that the kernel made its parent. Source: Linux, kernel/exit.c,

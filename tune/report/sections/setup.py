@@ -79,7 +79,7 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
 
 
 def _setting(dimension: Dimension, engine: str) -> str:
-    """Return the setting that a dimension overrides; a rule for CUDA graph sizes sets what the engine calls them."""
+    """Return the setting that a dimension overrides; for CUDA graph sizes, by the engine's name for them."""
     if not isinstance(dimension, GraphFamilyDimension) or engine not in ENGINES:
         return dimension.path
     return f"{dimension.path}.{ENGINES[engine].settings.KEYS['graph_batch_sizes']}"
