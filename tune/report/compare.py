@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tune.analysis.ranking import rank
+from tune.core.differences import leaf_differences
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome, Percentiles
@@ -39,7 +39,7 @@ def compare_named(runs: Path, a: str, b: str) -> str:
         If `a` or `b` names no measured trial.
     """
     (spec_a, outcome_a), (spec_b, outcome_b) = _find(runs, a), _find(runs, b)
-    settings = list(_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
+    settings = list(leaf_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
     rows = [
         ("", f"{a}", f"{b}", ""),
         ("trial", spec_a.trial_id, spec_b.trial_id, ""),
@@ -67,18 +67,6 @@ def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
             f"Studies there: {studies}."
         )
     return spec, outcome
-
-
-def _differences(
-    a: Mapping[str, Any], b: Mapping[str, Any], path: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted path, value in `a`, value in `b`) for every leaf that differs."""
-    for key in [*a, *(key for key in b if key not in a)]:
-        left, right = a.get(key), b.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from _differences(left, right, f"{path}{key}.")
-        elif left != right:
-            yield f"{path}{key}", left, right
 
 
 def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:

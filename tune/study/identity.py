@@ -6,12 +6,13 @@ import hashlib
 import json
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 
+from tune.core.differences import leaf_differences
 from tune.errors import ConfigurationError
 from tune.records.study_record import StudyRecord
 from tune.spec.load import Slo
@@ -113,7 +114,7 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: S
         different.append(("cluster", recorded.backend, settings.cluster.kind))
     if recorded.cluster_hash != _hash(settings.cluster.calibration):
         before = {"cluster": recorded.base.get("cluster", {})}
-        different += _differences(before, _base(settings, with_trial=False))
+        different += leaf_differences(before, _base(settings, with_trial=False))
     if different:
         raise ConfigurationError(
             f"The study {recorded.name!r} was measured elsewhere; nothing was run.\n{_listed(different)}\n"
@@ -130,7 +131,7 @@ def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> Non
         if _ordered(before := getattr(recorded, field)) != _ordered(after := getattr(requested, field))
     ]
     if (recorded.base_hash, recorded.cluster_hash) != (requested.base_hash, requested.cluster_hash):
-        different += _differences(recorded.base, requested.base)
+        different += leaf_differences(recorded.base, requested.base)
     if different:
         command = shlex.join(["python", "-m", "tune", *recorded.command])
         raise ConfigurationError(
@@ -152,20 +153,6 @@ def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
     calibration = settings.cluster.calibration
     cluster = {"cluster": {"calibration": calibration.model_dump(mode="json") if calibration else None}}
     return (settings.trial_spec.model_dump(mode="json") if with_trial else {}) | cluster
-
-
-def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
-) -> list[tuple[str, Any, Any]]:
-    """Return (setting, recorded value, requested value) of every leaf that differs."""
-    different = []
-    for key in {**before, **after}:
-        left, right = before.get(key), after.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            different += _differences(left, right, f"{path}{key}.")
-        elif left != right:
-            different.append((f"{path}{key}", left, right))
-    return different
 
 
 def _hash(settings: BaseModel | None) -> str:
