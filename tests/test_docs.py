@@ -73,6 +73,7 @@ def test_the_documents_hold_many_commands() -> None:
         "docs/how-to/capacity.md": 2,
         "docs/how-to/client.md": 1,
         "docs/how-to/confirm.md": 2,
+        "docs/how-to/limits.md": 2,
         "docs/how-to/notebook.md": 2,
         "docs/how-to/surrogate.md": 4,
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tune.config.renamed_settings import RENAMED_SETTINGS, RENAMED_VALUES
 
 
 def project(root: Path) -> dict[str, Any]:
@@ -48,3 +51,34 @@ def test_every_dependency_has_an_upper_bound_and_a_constraint(root: Path) -> Non
 def test_the_wheel_ships_its_types(root: Path) -> None:
     assert (root / "tune" / "py.typed").exists()
     assert project(root)["tool"]["hatch"]["version"]["path"] == "tune/__init__.py"
+
+
+def test_floor_plan_lists_every_package_by_layer(root: Path) -> None:
+    contracts = project(root)["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["tune"]]
+    plan = (root / "DESIGN.md").read_text(encoding="utf-8").split("## Floor plan")[1].split("```")[1]
+    levels: list[set[str]] = []
+    for line in plan.strip("\n").splitlines():
+        (name, *_) = line[2:].split()
+        if line.startswith("|"):
+            levels[-1].add(name)
+        else:
+            levels.append({name})
+    assert levels == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_change_log_names_modules_that_exist(root: Path) -> None:
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    table = text.split("### Moved modules")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.+) \|$", table, re.MULTILINE)
+    named = [name for _, targets in rows for name in re.findall(r"`([a-z_.]+)`", targets)]
+    assert len(rows) > 100
+    assert [name for name in named if not (root / "tune" / f"{name.replace('.', '/')}.py").exists()] == []
+
+
+def test_change_log_lists_every_renamed_setting(root: Path) -> None:
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    table = text.split("### Renamed settings")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", table, re.MULTILINE)
+    values = {old: new for old, new in RENAMED_VALUES.items() if not old.startswith("search.name")}
+    assert dict(rows) == RENAMED_SETTINGS | values
