@@ -81,4 +81,4 @@ def test_change_log_lists_every_renamed_setting(root: Path) -> None:
     table = text.split("### Renamed settings")[1].split("\n### ")[0]
     rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", table, re.MULTILINE)
     values = {old: new for old, new in RENAMED_VALUES.items() if not old.startswith("search.name")}
-    assert dict(rows) == RENAMED_SETTINGS | values
+    assert dict(rows) == {**RENAMED_SETTINGS, **values}
