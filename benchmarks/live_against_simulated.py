@@ -37,7 +37,7 @@ from tune.config import compose_overrides
 from tune.records.folders import PROBE_FOLDER
 from tune.records.outcome import Probe
 from tune.records.requests import RequestLog, read_requests, write_requests
-from tune.sim.simulator import serve
+from tune.sim.simulator import simulate_requests
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -133,7 +133,9 @@ def run_simulated(spec: TrialSpec, calibration: Calibration, live: RequestLog, f
     folder.mkdir()
     answers = live.output_tokens
     lengths = live.input_tokens, answers
-    log = serve(spec, calibration.model_copy(update=OFF), live.scheduled_ns, lengths, max_answer=answers)
+    log = simulate_requests(
+        spec, calibration.model_copy(update=OFF), live.scheduled_ns, lengths, max_answer=answers
+    )
     write_requests(folder / REQUESTS_FILE, log)
     return measure(folder, spec, folder.name)
 

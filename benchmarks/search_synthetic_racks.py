@@ -58,7 +58,7 @@ from tqdm import tqdm
 
 from tune.analysis.guaranteed_rates import mean_of, pooled
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
-from tune.study.loop import LUCK_FRAC
+from tune.study.loop import SELECTION_BIAS_FRAC
 from tune.surrogate.emulator import log_soft_min_correction
 
 MAX_SUGGESTIONS = 1000
@@ -68,7 +68,7 @@ RATE, WITH_OPTIMIZER = "tpe-rate", ("surrogate", "surrogate-figures")
 CONFIRMED_AFTER, CONFIRMED, REPEATS, CONFIDENCE = 16, 3, 3, 0.95
 CONFIRMED_FRAC = 0.986
 """Verified rate over the capacity that a deployment shows: median of benchmarks/capacity.py. The rate to beat
-is lower by LUCK_FRAC, as in studies."""
+is lower by SELECTION_BIAS_FRAC, as in studies."""
 
 FAR = 2.0
 """Rate to beat over the capacity at which one short probe shows that it is out of reach."""
@@ -173,7 +173,9 @@ def run(
 def _to_beat(known: Mapping[int, Result], early_stop_below_qps: float) -> float:
     """Return the rate to beat as studies compute it; 0 as long as there is no best."""
     best_qps = max((result.qps for result in known.values() if result.status == "measured"), default=0.0)
-    return max(CONFIRMED_FRAC * (1 - LUCK_FRAC) * best_qps, early_stop_below_qps) if best_qps else 0.0
+    return (
+        max(CONFIRMED_FRAC * (1 - SELECTION_BIAS_FRAC) * best_qps, early_stop_below_qps) if best_qps else 0.0
+    )
 
 
 def _is_complete(rows: Sequence[Row]) -> bool:

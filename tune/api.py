@@ -98,9 +98,9 @@ class Study:
             Status, tokens/s per GPU, latencies in seconds, pool figures, costs in GPU-hours, and one column
             `param.NAME` per dimension of the sweep. Missing numbers are NaN.
         """
-        from tune.analysis.ranking import frame
+        from tune.analysis.ranking import outcome_frame
 
-        return frame(StudyFolder(self.folder).outcomes())
+        return outcome_frame(StudyFolder(self.folder).outcomes())
 
     def best(self) -> Trial | None:
         """Return the feasible trial that the ranking puts first; None where no trial is feasible."""

@@ -23,7 +23,7 @@ from synthetic_racks.space import (
     SEED,
     neighbours,
 )
-from tune.capacity.simulator_forecast import LOWEST_FRAC
+from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.surrogate.acquisition import feasibility_probability
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation
@@ -208,7 +208,7 @@ class SurrogateSearch:
         assert index is not None
         assert result.status != "refused"
         pools = result.prefill_capacity_qps, result.decode_capacity_qps
-        qps = LOWEST_FRAC * BASE.load.target_qps if result.status == "below" else result.qps
+        qps = MIN_RATE_FRAC * BASE.load.target_qps if result.status == "below" else result.qps
         self._seen.append(Observation(index, result.status, qps, *pools))
         self._view = self._optimizer.predict(self._seen)
 

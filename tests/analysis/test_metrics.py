@@ -13,7 +13,7 @@ from support.synthetic_study import measured as synthetic_trial
 from support.synthetic_study import study
 
 from tune.analysis.measure import measure
-from tune.analysis.ranking import frame, rank, write_ranking
+from tune.analysis.ranking import outcome_frame, rank, write_ranking
 from tune.analysis.shuffles import near_a_limit
 from tune.analysis.slo import mean_bound, values_of
 from tune.capacity.futility import find_futility
@@ -167,7 +167,9 @@ def test_ranking_orders_by_the_limit(limit, tmp_path):
     rows = rank(trials)
     assert [row["number"] for row in rows] == [1, 0]
     assert rows[0][limit.key] == value_s(limit, trials[1])
-    assert frame(trials)[f"{limit.name}_constraint"].tolist() == pytest.approx([math.log(1.5), math.log(1.2)])
+    assert outcome_frame(trials)[f"{limit.name}_constraint"].tolist() == pytest.approx(
+        [math.log(1.5), math.log(1.2)]
+    )
     write_ranking(tmp_path, rows)
     assert limit.key in (tmp_path / "ranking.csv").read_text().splitlines()[0].split(",")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.outcomes import failed, infeasible, measured
 
-from tune.analysis.ranking import frame, rank, write_ranking
+from tune.analysis.ranking import outcome_frame, rank, write_ranking
 from tune.errors import ConfigurationError
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
 
@@ -17,7 +17,7 @@ COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
 
 
 def test_frame_has_one_row_per_outcome_in_order():
-    data = frame([measured(5), failed(3), infeasible(4)])
+    data = outcome_frame([measured(5), failed(3), infeasible(4)])
     assert list(data["number"]) == [5, 3, 4]
     assert list(data["status"]) == ["measured", "failed", "infeasible"]
     assert data.shape == (3, COLUMNS)
@@ -31,7 +31,7 @@ def test_frame_has_one_row_per_outcome_in_order():
 
 
 def test_absent_figures_are_missing_and_columns_keep_their_types():
-    data = frame([measured(), failed()])
+    data = outcome_frame([measured(), failed()])
     assert data.loc[1, ["output_tps", "ttft_p99_s", "queue_s", "ttft_p99_constraint"]].isna().all()
     assert data["reason"].isna().tolist() == [True, False]
     assert pd.isna(data.loc[0, ["slot_s", "tpot_p99_shuffles_sd_s"]]).all()
@@ -41,7 +41,7 @@ def test_absent_figures_are_missing_and_columns_keep_their_types():
 
 
 def test_frame_without_outcomes_keeps_columns_and_types():
-    empty, one = frame([]), frame([failed()])
+    empty, one = outcome_frame([]), outcome_frame([failed()])
     assert list(empty.columns) == list(one.columns)
     assert list(empty.dtypes) == list(one.dtypes)
     assert empty.shape == (0, COLUMNS)
@@ -53,14 +53,14 @@ def test_parameters_keep_their_types_where_some_rows_lack_them():
         measured(1, params={"workers": 13, "qps": 16.5, "mixed": 1}),
         measured(2, params={"mixed": "none", "chunked": False}),
     ]
-    data = frame(rows)
+    data = outcome_frame(rows)
     types = {name: str(data[f"param.{name}"].dtype) for name in ("workers", "qps", "chunked")}
     assert types == {"workers": "Int64", "qps": "float64", "chunked": "boolean"}
     assert data["param.workers"].tolist()[:2] == [14, 13]
     assert data["param.workers"].isna().tolist() == [False, False, True]
     assert data["param.graphs"].isna().tolist() == [False, True, True]
     assert data["param.mixed"].tolist()[1:] == [1, "none"]
-    assert frame([measured(0, params={"qps": 15.0})])["param.qps"].dtype == "float64"
+    assert outcome_frame([measured(0, params={"qps": 15.0})])["param.qps"].dtype == "float64"
 
 
 def test_feasible_rank_by_tokens_then_nearest_misses():

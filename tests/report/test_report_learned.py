@@ -24,7 +24,7 @@ from tune.report.posterior_text import gain_sentence, learned_sentences, paramet
 from tune.report.prediction_pairs import prediction_pairs
 from tune.report.sections.learned import HYPOTHESES, learned_section
 from tune.report.terminal import render_posterior, render_status
-from tune.surrogate.prior import hypotheses
+from tune.surrogate.prior import structural_hypotheses
 
 GOLDEN = Path(__file__).parent / "golden_learned.html"
 EMPTY_POSTERIOR = posterior_of(()).model_copy(update={"parameters": (), "hypotheses": ()})
@@ -60,7 +60,10 @@ def test_search_without_posterior_has_no_such_section(tmp_path: Path) -> None:
 def test_every_hypothesis_has_a_sentence() -> None:
     settings = compose_overrides([]).settings
     assert settings.cluster.calibration
-    names = {hypothesis.name for hypothesis in hypotheses(settings.trial_spec, settings.cluster.calibration)}
+    names = {
+        hypothesis.name
+        for hypothesis in structural_hypotheses(settings.trial_spec, settings.cluster.calibration)
+    }
     assert names == set(HYPOTHESES)
 
 

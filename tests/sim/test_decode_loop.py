@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tune.core.arrays import FloatArray
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import (
-    GUARANTEED_NO_EVICT,
-    MAX_UTILIZATION,
-    STATIC_BATCH,
+    EVICT_NEWEST,
+    RESERVE_ANSWERS,
+    WHOLE_BATCHES,
     DecodeRequests,
     DecodeResult,
     DecodeWorker,
@@ -23,7 +23,7 @@ from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
 
 WORKER = DecodeWorker(
-    policy=GUARANTEED_NO_EVICT,
+    policy=RESERVE_ANSWERS,
     slots=4,
     kv_tokens=10_000,
     kv_block_tokens=32,
@@ -93,7 +93,7 @@ def step_by_step(
         others = [*running, request]
         if len(others) > worker.slots:
             return False
-        if worker.policy == MAX_UTILIZATION:
+        if worker.policy == EVICT_NEWEST:
             return sum(prompt[r] + made[r] + BLOCK for r in others) <= worker.kv_tokens
         return sum(reserve[r] for r in others) <= worker.kv_tokens
 
@@ -103,14 +103,14 @@ def step_by_step(
             tokens = prompt[request] + made[request]
             now += 0.5 * -(-tokens // worker.max_num_tokens) + 0.01 * tokens + 0.0001 * tokens * tokens / 2
             running.append(request)
-        may_join = not paused and not (worker.policy == STATIC_BATCH and running)
+        may_join = not paused and not (worker.policy == WHOLE_BATCHES and running)
         while may_join and queue and ready_s[queue[0]] <= now and fits(queue[0]):
             start[queue[0]] = now
             running.append(queue.pop(0))
         if not running:
             now = ready_s[queue[0]]
             continue
-        if worker.policy == MAX_UTILIZATION:
+        if worker.policy == EVICT_NEWEST:
             while sum(prompt[r] + made[r] + BLOCK for r in running) > worker.kv_tokens:
                 paused.append(running.pop())
         now += STEP_S + SEQUENCE_S * len(running)
@@ -129,7 +129,7 @@ def step_by_step(
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=25),
     gap_s=st.floats(0, 20),
-    policy=st.sampled_from([GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH]),
+    policy=st.sampled_from([RESERVE_ANSWERS, EVICT_NEWEST, WHOLE_BATCHES]),
     slots=st.integers(1, 5),
     kv_tokens=st.integers(400, 1500),
     context_token_s=st.sampled_from([0.0, 0.001, 0.013]),
@@ -153,7 +153,7 @@ def test_closed_form_equals_one_step_at_a_time(
     requests=st.lists(
         st.tuples(st.integers(1, 60), st.integers(1, 300), st.floats(0, 20)), min_size=1, max_size=25
     ),
-    policy=st.sampled_from([GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH]),
+    policy=st.sampled_from([RESERVE_ANSWERS, EVICT_NEWEST, WHOLE_BATCHES]),
     context_token_s=st.sampled_from([0.0, 0.001]),
 )
 def test_routing_by_load_to_one_worker_changes_nothing(
@@ -227,14 +227,14 @@ def test_guaranteed_no_evict_waits_for_the_reservation() -> None:
 
 
 def test_max_utilization_admits_by_current_usage() -> None:
-    served, peak = run([10, 10], prompt=[100, 100], kv_tokens=290, policy=MAX_UTILIZATION)
+    served, peak = run([10, 10], prompt=[100, 100], kv_tokens=290, policy=EVICT_NEWEST)
     assert served.start_s == pytest.approx([0.0, 0.0])
     assert 128 < peak <= 290
 
 
 def test_max_utilization_pauses_and_recomputes_the_youngest() -> None:
     """266 tokens hold two sequences of 100 + 31 for two steps, growing by two a step."""
-    served, _ = run([10, 10], prompt=[100, 100], kv_tokens=266, policy=MAX_UTILIZATION)
+    served, _ = run([10, 10], prompt=[100, 100], kv_tokens=266, policy=EVICT_NEWEST)
     assert served.done_s[0] == pytest.approx(10.0)
     recompute_s = 2 * 0.5 + 0.01 * 102 + 0.0001 * 102**2 / 2
     assert served.first_s[1] == pytest.approx(1.0)
@@ -242,7 +242,7 @@ def test_max_utilization_pauses_and_recomputes_the_youngest() -> None:
 
 
 def test_static_batch_waits_for_an_empty_engine() -> None:
-    served, _ = run([5, 20, 5], [0.0, 0.0, 1.0], policy=STATIC_BATCH)
+    served, _ = run([5, 20, 5], [0.0, 0.0, 1.0], policy=WHOLE_BATCHES)
     assert served.start_s == pytest.approx([0.0, 0.0, 20.0])
 
 

@@ -16,7 +16,7 @@ from support.sim_trials import digest, make_trial, run_short, short_trial, tpot_
 from tune.engines.kv_capacity import kv_capacity_tokens
 from tune.errors import ConfigurationError
 from tune.records.requests import Stages
-from tune.sim.simulator import serve, simulate
+from tune.sim.simulator import simulate, simulate_requests
 
 POLICY = "decode.scheduler_config={{capacity_scheduler_policy: {}}}"
 VARIANTS = [
@@ -151,7 +151,9 @@ def test_reserved_cache_never_exceeds_a_worker(allowed: str) -> None:
     spec, calibration = short_trial("load.target_qps=60", *plain)
     log = simulate(spec, calibration)
     longest = np.full_like(log.output_tokens, 2000) if allowed == "longest answer" else log.output_tokens
-    log = serve(spec, calibration, log.scheduled_ns, (log.input_tokens, log.output_tokens), longest)
+    log = simulate_requests(
+        spec, calibration, log.scheduled_ns, (log.input_tokens, log.output_tokens), longest
+    )
     assert log.stages is not None
     context = np.minimum(log.input_tokens + longest, spec.decode.max_seq_len)
     fullest = 0
@@ -254,8 +256,8 @@ def test_requests_allow_the_longest_answer_by_default() -> None:
     spec, calibration = short_trial("load.target_qps=60", "split.decode_workers=1")
     log = simulate(spec, calibration)
     known = log.scheduled_ns, (log.input_tokens, log.output_tokens)
-    assert digest(serve(spec, calibration, *known)) == digest(log)
-    shorter = serve(spec, calibration, *known, max_answer=log.output_tokens)
+    assert digest(simulate_requests(spec, calibration, *known)) == digest(log)
+    shorter = simulate_requests(spec, calibration, *known, max_answer=log.output_tokens)
     assert ttft_s(shorter).mean() < ttft_s(log).mean()
 
 

@@ -8,7 +8,7 @@ from support.sim_trials import make_trial
 
 from tune.core.arrays import FloatArray
 from tune.sim.step_times import StepTimes
-from tune.sim.worker_models import decode_worker, prefill_worker, slowdowns
+from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
 
 PLAIN = (
     "cluster.calibration.decode_scale=1.0",
@@ -77,14 +77,14 @@ def test_scales_multiply_steps_and_host_time_is_added() -> None:
 
 def test_the_calibration_slows_the_last_decode_worker() -> None:
     trial = make_trial("cluster.calibration.last_decode_worker_scale=1.5")
-    assert slowdowns(*trial, "decode").tolist() == [1.0, 1.0, 1.0, 1.5]
-    assert (slowdowns(*trial, "prefill") == 1.0).all()
+    assert worker_slowdowns(*trial, "decode").tolist() == [1.0, 1.0, 1.0, 1.5]
+    assert (worker_slowdowns(*trial, "prefill") == 1.0).all()
 
 
 def test_the_calibration_slows_workers_on_the_frontend_node() -> None:
     """Two prefill workers of two GPUs share the first node; the third is on another."""
     interference = ("cluster.calibration.head_node_scale=1.2", "prefill.tensor_parallel_size=2")
-    slow = slowdowns(
+    slow = worker_slowdowns(
         *make_trial(*interference, "cluster.calibration.last_decode_worker_scale=1.0"), "prefill"
     )
     assert slow[:3].tolist() == [1.2, 1.2, 1.0]

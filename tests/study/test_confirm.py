@@ -25,7 +25,7 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
 from tune.spec.trial import TrialSpec
-from tune.study.confirm_winners import confirmed, gpu_hours_ahead, require_complete, run_repeats
+from tune.study.confirm_winners import gpu_hours_ahead, require_complete, run_repeats, summarise_confirmation
 from tune.study.confirmation_candidates import (
     ConfirmationCandidate,
     pin_repeats,
@@ -100,7 +100,7 @@ def confirm(
         candidates = run_repeats(
             folder, picked, settings, running, overrides=overrides, recorded=outcomes.append
         )
-        found = confirmed(study, folder, NAME, candidates, settings.confirm)
+        found = summarise_confirmation(study, folder, NAME, candidates, settings.confirm)
     require_complete(candidates)
     return outcomes, found
 

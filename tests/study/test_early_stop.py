@@ -12,7 +12,7 @@ from tune.analysis.ranking import rank
 from tune.config import compose_overrides
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.study.trial_requests import LUCK_FRAC, MIN_FOLLOWING_TRIALS
+from tune.study.trial_requests import MIN_FOLLOWING_TRIALS, SELECTION_BIAS_FRAC
 
 SEARCH = (
     "+sweep=pd_split",
@@ -44,7 +44,7 @@ def test_trial_clearly_below_the_best_stops_after_one_short_probe(
 ) -> None:
     outcomes = run_composed_study(tmp_path, SEARCH)
     best_qps = max(outcome.target_qps for outcome in outcomes[:2] if outcome.feasible)
-    threshold_qps = best_qps * (1 - LUCK_FRAC)
+    threshold_qps = best_qps * (1 - SELECTION_BIAS_FRAC)
     for outcome in stopped_early(outcomes):
         assert outcome.number >= 2
         assert outcome.status == "measured"
@@ -113,7 +113,7 @@ def test_predicted_competitors_stop_trials_where_enough_follow(
     threshold = json.loads(next((root / first.trial_id).glob("raw/*/early_stop.json")).read_text())
     best_qps = outcomes[0].target_qps
     assert first.early_stop_below_qps > best_qps
-    wanted_qps = first.early_stop_below_qps if follow else best_qps * (1 - LUCK_FRAC)
+    wanted_qps = first.early_stop_below_qps if follow else best_qps * (1 - SELECTION_BIAS_FRAC)
     assert threshold == {"early_stop_qps": pytest.approx(wanted_qps), "expected": follow}
 
 

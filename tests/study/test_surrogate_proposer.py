@@ -11,7 +11,7 @@ from support.outcomes import probe
 from support.studies import run_composed_study
 
 from tune.analysis.judge import judge_failed, judge_infeasible
-from tune.capacity.simulator_forecast import LOWEST_FRAC
+from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
@@ -192,7 +192,7 @@ def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) 
     assert observation_of(never_held, 3) == Observation(3, "forecast", 12.5, 12.6, 16.0)
     no_rate = untrusted.capacity_qps.model_copy(update={"estimate": 0.0})
     none_held = untrusted.model_copy(update={"capacity_qps": no_rate, "probes": (probe(16.0), probe(2.0))})
-    assert observation_of(none_held, 3) == Observation(3, "below", LOWEST_FRAC * 16.0)
+    assert observation_of(none_held, 3) == Observation(3, "below", MIN_RATE_FRAC * 16.0)
 
 
 def test_large_space_is_sampled_with_the_reference_in_it() -> None:

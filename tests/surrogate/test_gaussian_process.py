@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, norm
 
 from tune.core.arrays import FloatArray
-from tune.surrogate.gaussian_process import (
-    LENGTHSCALES,
-    MIN_AMPLITUDE_SD,
-    NOISE_SD,
-    gp_expected_improvement,
-)
+from tune.surrogate.gaussian_process import LENGTHSCALES, MIN_AMPLITUDE_SD, NOISE_SD, gp_expected_improvement
 
 GRID = np.stack(np.meshgrid(np.linspace(0, 1, 9), np.linspace(0, 1, 9)), -1).reshape(-1, 2)
 

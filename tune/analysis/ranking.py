@@ -34,7 +34,7 @@ _ROBUSTNESS = (
 )  # fmt: skip
 
 
-def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each outcome, in their order; without outcomes the columns stay.
 
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;

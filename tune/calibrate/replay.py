@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tune.calibrate.compared_metrics import MetricValues, metrics_of_requests
 from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.parameters import Values, with_dataset_values, with_values
-from tune.sim.simulator import serve, simulate
+from tune.sim.simulator import simulate, simulate_requests
 from tune.spec.cluster import Calibration
 
 FIT_SEEDS = tuple(range(100, 106))
@@ -28,7 +28,11 @@ def simulate_run(
     if run.recorded is not None:
         requests = run.recorded
         lengths = (requests.input_tokens, requests.output_tokens)
-        return [metrics_of_requests(serve(run.spec, fitted_calibration, requests.scheduled_ns, lengths))]
+        return [
+            metrics_of_requests(
+                simulate_requests(run.spec, fitted_calibration, requests.scheduled_ns, lengths)
+            )
+        ]
     load = run.spec.load
     dataset = with_dataset_values(load.dataset, values)
     loads = [load.model_copy(update={"dataset": dataset, "shuffle_seed": seed}) for seed in shuffle_seeds]

@@ -35,7 +35,7 @@ SHUFFLES = 25
 FIRST_OTHER_SHUFFLE = 50
 """First shuffle seed of the simulated shuffles."""
 
-LOWEST_FRAC, HIGHEST_FRAC = 1 / 32, 32.0
+MIN_RATE_FRAC, MAX_RATE_FRAC = 1 / 32, 32.0
 """Lowest and highest rate that is considered, as a fraction of the trial's rate."""
 
 MAX_POOL_CAPACITY_RATIO = 4.0
@@ -156,7 +156,7 @@ class SimulatorForecast:
     def _search(self, holds: Callable[[float], bool]) -> float:
         """Return the highest rate that holds, from the last probe's rate on; 0 if none."""
         start = self._probes[-1].target_qps if self._probes else self._spec.load.target_qps
-        lowest, highest = (frac * self._spec.load.target_qps for frac in (LOWEST_FRAC, HIGHEST_FRAC))
+        lowest, highest = (frac * self._spec.load.target_qps for frac in (MIN_RATE_FRAC, MAX_RATE_FRAC))
         low, high = start, start * _BRACKET_FACTOR
         while not holds(low):
             low, high = low / _BRACKET_FACTOR, low

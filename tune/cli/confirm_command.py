@@ -29,7 +29,7 @@ def confirm_action(composition: Composition) -> None:
     from tune.cli.progress import trials_bar
     from tune.records.confirmation import repeats_root, write_confirmation
     from tune.report.terminal import render_confirmation
-    from tune.study.confirm_winners import confirmed, require_complete, run_repeats
+    from tune.study.confirm_winners import require_complete, run_repeats, summarise_confirmation
     from tune.study.confirmation_candidates import (
         pin_repeats,
         require_confirmable,
@@ -51,7 +51,7 @@ def confirm_action(composition: Composition) -> None:
         n_repeats = sum(len(candidate.specs) for candidate in chosen)
         with backend as running, trials_bar(n_repeats, repeats.name) as recorded:
             measured = run_repeats(folder, chosen, settings, running, overrides=overrides, recorded=recorded)
-        confirmation = confirmed(study, folder, record.name, measured, settings.confirm)
+        confirmation = summarise_confirmation(study, folder, record.name, measured, settings.confirm)
         path = write_confirmation(folder.root, confirmation)
     print(render_confirmation(record, study.outcomes(), confirmation))
     print(f"record    {path}")

@@ -51,14 +51,14 @@ def report_action(composition: Composition) -> None:
 
 def compare_action(composition: Composition) -> None:
     """Print the differences between two studies or two trials."""
-    from tune.report.compare import compare_named
+    from tune.report.compare import render_comparison
 
     a, b = composition.settings.compare.a, composition.settings.compare.b
     if a is None or b is None:
         raise ConfigurationError(
             "action=compare needs compare.a and compare.b: two studies, or two trials as STUDY/TRIAL_ID."
         )
-    print(compare_named(Path(composition.settings.runs_dir), a, b))
+    print(render_comparison(Path(composition.settings.runs_dir), a, b))
 
 
 def parse_action(composition: Composition) -> None:

@@ -13,7 +13,7 @@ from tune.client.prompts import Prompts
 from tune.client.request_tracker import RequestTracker
 from tune.errors import ResumableError
 from tune.loadgen.run_settings import limit_ns
-from tune.loadgen.verdict import FEWEST_TOKENS, min_report_delay_ns
+from tune.loadgen.verdict import MIN_TOKENS, min_report_delay_ns
 
 THREAD_NAME = "dispatcher"
 """Name of the dispatcher's thread."""
@@ -134,7 +134,7 @@ class RequestDispatcher:
             self._sink.complete(response_id, 0)
         else:
             await self._wait_past_limit(self._settings.slo.tpot_p99_s, first_reported_ns)
-            self._sink.complete(response_id, FEWEST_TOKENS)
+            self._sink.complete(response_id, MIN_TOKENS)
 
     async def _wait_past_limit(self, limit_s: float | None, since_ns: int) -> None:
         """Sleep until a report, due from `since_ns` on, is late for the limit of `limit_s`."""

@@ -16,7 +16,7 @@ from tune.loadgen.latencies import answered, percentile
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS, LoadGenSettings
 from tune.records.requests import RequestLog
 
-FEWEST_TOKENS = 2
+MIN_TOKENS = 2
 """Fewest tokens of an answer that LoadGen counts; fewer are an error. Source: RecordSampleCompletion."""
 
 _PAST_LIMIT_NS = 1_000_000
@@ -87,8 +87,8 @@ def loadgen_samples(log: RequestLog, settings: LoadGenSettings) -> LoadGenSample
     ttft = np.where(began, log.first_token_ns - log.scheduled_ns, min_report_delay_ns(settings.ttft_limit_ns))
     broke_off_ns = np.where(began, min_report_delay_ns(settings.tpot_limit_ns), 0)
     rest = np.where(whole, log.done_ns - log.first_token_ns, broke_off_ns)
-    reported = np.where(whole, log.output_tokens, np.where(began, FEWEST_TOKENS, 0))
-    counted = reported >= FEWEST_TOKENS
+    reported = np.where(whole, log.output_tokens, np.where(began, MIN_TOKENS, 0))
+    counted = reported >= MIN_TOKENS
     tokens = np.where(counted, reported, 0)
     return LoadGenSamples(ttft + rest, ttft, rest // (tokens - 1), tokens, int((~counted).sum()))
 

@@ -18,7 +18,7 @@ _Row = tuple[str, str, str, str]
 """Name, value of the first trial, value of the second trial, relative change."""
 
 
-def compare_named(runs: Path, a: str, b: str) -> str:
+def render_comparison(runs: Path, a: str, b: str) -> str:
     """Render a table of the settings that differ between two trials, and of their results.
 
     Parameters

@@ -13,17 +13,17 @@ from tune.sim.decode_pool import (
     BATCH_INTEGRAL,
     CONTEXT,
     CONTEXT_INTEGRAL,
+    EVICT_NEWEST,
     JUST_ENDED,
     LOAD,
-    MAX_UTILIZATION,
     NEXT_END,
     NOW,
     PAUSED,
     PEAK,
     RESERVED,
-    STATIC_BATCH,
     STEP,
     STEPPED,
+    WHOLE_BATCHES,
     DecodeQueue,
     DecodeRequests,
     DecodeResult,
@@ -62,7 +62,7 @@ def decode(
 
     Notes
     -----
-    Under MAX_UTILIZATION, when the next step would not fit the cache, the youngest sequence is paused: it
+    Under EVICT_NEWEST, when the next step would not fit the cache, the youngest sequence is paused: it
     loses its cache, is resumed before any other, and its recompute holds up the whole batch. The least loaded
     worker has the fewest requests that were routed to it and are not done, at the moment of routing.
     """
@@ -108,7 +108,7 @@ def _serve(
                 return
             clock_s[NOW] = queue.ready_s[state.waiting[HEAD]]
             continue
-        while limits.policy == MAX_UTILIZATION and _room(limits, state) < counters[BATCH]:
+        while limits.policy == EVICT_NEWEST and _room(limits, state) < counters[BATCH]:
             _pause(queue, state)
         context_s = limits.context_token_s * counters[CONTEXT]
         step_s = state.slowdown * (state.batch_s[counters[BATCH]] + context_s)
@@ -128,11 +128,11 @@ def _room(limits: DecodeWorker, state: DecodeState) -> int:
 
 @compiled
 def _fits(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, request: int) -> bool:
-    """Return whether slot and cache are free: for the whole answer, under MAX_UTILIZATION for one step."""
+    """Return whether slot and cache are free: for the whole answer, under EVICT_NEWEST for one step."""
     batch = state.counters[BATCH]
     if batch >= len(state.active):
         return False
-    if limits.policy == MAX_UTILIZATION:
+    if limits.policy == EVICT_NEWEST:
         context = queue.prompt[request] + queue.generated[request]
         return bool(_room(limits, state) - context - (limits.kv_block_tokens - 1) >= batch + 1)
     return bool(state.counters[RESERVED] + queue.reserved[request] <= limits.kv_tokens)
@@ -172,7 +172,7 @@ def _resume(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState) -> Non
 def _admit(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState, start_s: FloatArray) -> None:
     """Admit arrived requests in order; STATIC_BATCH admits them to an empty engine only."""
     counters, now_s = state.counters, state.clock_s[NOW]
-    if counters[PAUSED] > 0 or (limits.policy == STATIC_BATCH and counters[BATCH] > 0):
+    if counters[PAUSED] > 0 or (limits.policy == WHOLE_BATCHES and counters[BATCH] > 0):
         return
     while state.waiting[HEAD] != UNASSIGNED:
         request = state.waiting[HEAD]
@@ -210,9 +210,9 @@ def _steps(
     counters, head = state.counters, state.waiting[HEAD]
     batch = counters[BATCH]
     steps = counters[NEXT_END] - counters[STEP]
-    if limits.policy == MAX_UTILIZATION:
+    if limits.policy == EVICT_NEWEST:
         steps = min(steps, _room(limits, state) // batch)
-    joins = counters[PAUSED] == 0 and limits.policy != STATIC_BATCH and head != UNASSIGNED
+    joins = counters[PAUSED] == 0 and limits.policy != WHOLE_BATCHES and head != UNASSIGNED
     if joins and _fits(limits, queue, state, head):
         until_s = min(until_s, queue.ready_s[head])
     if until_s < np.inf:
@@ -236,7 +236,7 @@ def _advance(limits: DecodeWorker, state: DecodeState, steps: int, step_s: float
     counters[STEP] += steps
     counters[CONTEXT] += batch * steps
     taken = counters[RESERVED]
-    if limits.policy == MAX_UTILIZATION:
+    if limits.policy == EVICT_NEWEST:
         taken = limits.kv_tokens - _room(limits, state)
     counters[PEAK] = max(counters[PEAK], taken)
 

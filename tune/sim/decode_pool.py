@@ -10,7 +10,7 @@ from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled
 from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
 
-GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH = 0, 1, 2
+RESERVE_ANSWERS, EVICT_NEWEST, WHOLE_BATCHES = 0, 1, 2
 """Scheduler policies of TensorRT-LLM, as numbers for compiled code."""
 
 STEP, NEXT_END, CONTEXT, RESERVED, BATCH, STEPPED, PAUSED, PEAK, LOAD, JUST_ENDED = range(10)

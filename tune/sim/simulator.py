@@ -19,7 +19,7 @@ from tune.sim.frontend import frontend_delay_s
 from tune.sim.prefill_loop import prefill
 from tune.sim.prefill_pool import PrefillRequests, PrefillResult
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
-from tune.sim.worker_models import decode_worker, prefill_worker, slowdowns
+from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
@@ -63,17 +63,17 @@ def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None
     )
     if single_pool == "prefill":
         answer_tokens = np.ones_like(answer_tokens)
-        return serve(spec, calibration, scheduled_ns, (prompts, answer_tokens), answer_tokens)
+        return simulate_requests(spec, calibration, scheduled_ns, (prompts, answer_tokens), answer_tokens)
     if single_pool == "decode":
         calibration = calibration.model_copy(update=_FREE_PREFILL)
-    return serve(spec, calibration, scheduled_ns, (prompts, answer_tokens))
+    return simulate_requests(spec, calibration, scheduled_ns, (prompts, answer_tokens))
 
 
 _FREE_PREFILL = {"prefill_scale": 1e-6, "kv_transfer_bytes_per_s": 1e18}
 """Calibration with which prefill and KV transfers take no time."""
 
 
-def serve(
+def simulate_requests(
     spec: TrialSpec,
     calibration: Calibration,
     scheduled_ns: IntArray,
@@ -179,7 +179,7 @@ def _run_prefill(
     else:
         worker = route_by_frontend(spec, "prefill", by_arrival)
     limits = prefill_worker(spec, calibration, accepted.window_s)
-    slowdown = slowdowns(spec, calibration, "prefill")
+    slowdown = worker_slowdowns(spec, calibration, "prefill")
     transfer_s = _transfer_s(spec, calibration, spec.prefill, accepted.prompt)
     prompts = PrefillRequests(accepted.arrival_s, accepted.prompt, transfer_s)
     result = PrefillResult(worker, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(len(slowdown)))
@@ -196,7 +196,7 @@ def _run_decode(
     spec: TrialSpec, calibration: Calibration, accepted: _Accepted, prefilled: PrefillResult, worker: IntArray
 ) -> _Decoded:
     """Return what the decode pool did; `worker` (n,) is UNASSIGNED for a least-loaded router."""
-    count, slowdown = len(worker), slowdowns(spec, calibration, "decode")
+    count, slowdown = len(worker), worker_slowdowns(spec, calibration, "decode")
     limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
     requests = DecodeRequests(
         order=np.argsort(prefilled.sent_s, kind="stable"),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.engines.kv_capacity import kv_capacity_tokens
-from tune.sim.decode_pool import GUARANTEED_NO_EVICT, MAX_UTILIZATION, STATIC_BATCH, DecodeWorker
+from tune.sim.decode_pool import EVICT_NEWEST, RESERVE_ANSWERS, WHOLE_BATCHES, DecodeWorker
 from tune.sim.prefill_pool import PrefillWorker
 from tune.sim.step_times import StepTimes
 from tune.spec.cluster import Calibration
@@ -22,9 +22,9 @@ GEMM tile, beyond which a second tile reads the weights again. One such read wou
 NVIDIA's MLPerf Inference v5.1 run, half of whose requests are near 45 ms and a quarter at 58 ms."""
 
 _POLICY: dict[BatchingPolicy, int] = {
-    "reserve_answers": GUARANTEED_NO_EVICT,
-    "evict_newest": MAX_UTILIZATION,
-    "whole_batches": STATIC_BATCH,
+    "reserve_answers": RESERVE_ANSWERS,
+    "evict_newest": EVICT_NEWEST,
+    "whole_batches": WHOLE_BATCHES,
 }
 """Number of each scheduler policy in compiled code."""
 
@@ -111,7 +111,7 @@ def decode_worker(
     return worker, batch_s + np.where(has_graph, 0.0, calibration.no_graph_overhead_s)
 
 
-def slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
+def worker_slowdowns(spec: TrialSpec, calibration: Calibration, role: Role) -> FloatArray:
     """Return the calibration's factor on the steps of each worker of a pool.
 
     Parameters

@@ -147,7 +147,7 @@ def _require_affordable(
         )
 
 
-def confirmed(
+def summarise_confirmation(
     study: StudyFolder,
     repeats: StudyFolder,
     name: str,

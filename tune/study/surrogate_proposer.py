@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune.capacity.simulator_forecast import LOWEST_FRAC
+from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary
 from tune.spec.bind import Point
@@ -169,7 +169,7 @@ def observation_of(outcome: Outcome, index: int) -> Observation:
             capacity.decode,
         )
     if capacity.estimate == 0:
-        lowest_qps = LOWEST_FRAC * max(probe.target_qps for probe in outcome.probes)
+        lowest_qps = MIN_RATE_FRAC * max(probe.target_qps for probe in outcome.probes)
         return Observation(index, "below", lowest_qps)
     if outcome.feasible:
         return Observation(index, "above", outcome.target_qps)

@@ -17,7 +17,7 @@ from tune.spec.trial import TrialSpec
 from tune.study.registry import SearchProblem, make_proposer
 from tune.study.trial_runner import TrialRequest
 
-LUCK_FRAC = 0.01
+SELECTION_BIAS_FRAC = 0.01
 """Share by which the best measured rate is lowered before others are compared with it, because the highest
 of several measurements is biased upwards. Chosen on the development racks of
 benchmarks/search_synthetic_racks.py; half the noise of a measurement."""
@@ -127,12 +127,12 @@ def _early_stop_threshold(
 ) -> EarlyStopThreshold:
     """Return the rate, queries/s, below which a deployment of `spec` is stopped early.
 
-    Take the best verified rate minus LUCK_FRAC, capped so that the first probe, placed `load.resolution`
+    Take the best verified rate minus SELECTION_BIAS_FRAC, capped so that the first probe, `load.resolution`
     above the threshold, is not below the best rate. If the predicted rate of a competitor is higher, take
     that, clipped to the rates that the load allows.
     """
     largest_frac = spec.load.resolution / (1 + spec.load.resolution)
-    best_qps = best_qps_per_gpu * spec.hardware.gpus * (1 - min(LUCK_FRAC, largest_frac))
+    best_qps = best_qps_per_gpu * spec.hardware.gpus * (1 - min(SELECTION_BIAS_FRAC, largest_frac))
     predicted_qps = min(competitor_qps, spec.load.within(competitor_qps))
     return EarlyStopThreshold(early_stop_qps=max(best_qps, predicted_qps), expected=predicted_qps > best_qps)
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
-from tune.sim.worker_models import decode_worker, prefill_worker, slowdowns
+from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import Role
@@ -263,7 +263,7 @@ def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
 def _on_head(spec: TrialSpec, calibration: Calibration, role: Role) -> tuple[bool, ...]:
     """Return for each worker of a pool whether it shares a node with the frontend."""
     slow = calibration.model_copy(update={"head_node_scale": 2.0, "last_decode_worker_scale": 1.0})
-    return tuple((slowdowns(spec, slow, role) > 1).tolist())
+    return tuple((worker_slowdowns(spec, slow, role) > 1).tolist())
 
 
 def _pool_sizes(spec: TrialSpec) -> tuple[int, int, int, int]:

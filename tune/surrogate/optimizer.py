@@ -28,8 +28,8 @@ from tune.surrogate.emulator import Emulator, log_capacity, log_soft_min_correct
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation, pool_observations, verified_qps
 from tune.surrogate.posterior import Posterior
-from tune.surrogate.prediction import Prediction, Suggestion
-from tune.surrogate.prior import ParameterPrior, ParameterSamples, hypotheses
+from tune.surrogate.prediction import Prediction, SelectedCandidate
+from tune.surrogate.prior import ParameterPrior, ParameterSamples, structural_hypotheses
 
 MISMATCH_IMPROVEMENT_FRAC, MISMATCH_MIN_OBSERVATIONS = 0.0003, 3
 """If the simulator, fitted to at least this number of observations, predicts an improvement below this share,
@@ -90,7 +90,7 @@ class SurrogateOptimizer:
         prefill_tp = sorted({spec.prefill.tensor_parallel for spec in self.specs})
         decode_tp = sorted({spec.decode.tensor_parallel for spec in self.specs})
         self.prior = ParameterPrior(
-            prefill_tp, decode_tp, hypotheses(self.specs[0], self.calibration, self.structural)
+            prefill_tp, decode_tp, structural_hypotheses(self.specs[0], self.calibration, self.structural)
         )
         self.emulator = Emulator(self.specs, self.calibration, self.prior, self.progress)
         self._pool_features = [self.features[:, relevant] for relevant in self.relevance]
@@ -175,7 +175,7 @@ class SurrogateOptimizer:
         improvement[[observation.index for observation in observations]] = 0.0
         return improvement
 
-    def suggest(self, observations: Sequence[Observation]) -> Suggestion | None:
+    def suggest(self, observations: Sequence[Observation]) -> SelectedCandidate | None:
         """Return the configuration most worth a deployment; None if all are observed or running.
 
         Pending deployments count as observed at their expected capacity ("Kriging believer", Ginsbourger, Le
@@ -204,7 +204,7 @@ class SurrogateOptimizer:
         index = int(candidates[score[candidates].argmax()])
         others = candidates[candidates != index]
         early_stop_below_qps = self._early_stop_below_qps(prediction, observations, index, others)
-        return Suggestion(
+        return SelectedCandidate(
             index, float(improvement[index]), prediction, early_stop_below_qps=early_stop_below_qps
         )
 
@@ -244,14 +244,18 @@ class SurrogateOptimizer:
             return Observation(pending.index, "measured", qps, *np.exp(log_pools).tolist())
         return Observation(pending.index, "above" if capacity_qps >= pending.qps else "below", pending.qps)
 
-    def _suggest_rate(self, prediction: Prediction, observations: Sequence[Observation]) -> Suggestion | None:
+    def _suggest_rate(
+        self, prediction: Prediction, observations: Sequence[Observation]
+    ) -> SelectedCandidate | None:
         """Return the configuration most worth a run, and its rate; None if no higher rate may hold."""
         index = int(self.expected_improvement(prediction, observations).argmax())
         rates = self._rates_above_verified(observations)
         improvement = self._improvement_at_rates(prediction, observations, np.array([index]), rates)[0]
         if not improvement.max(initial=0.0):
             return None
-        return Suggestion(index, float(improvement.max()), prediction, float(rates[improvement.argmax()]))
+        return SelectedCandidate(
+            index, float(improvement.max()), prediction, float(rates[improvement.argmax()])
+        )
 
     def _rates_above_verified(self, observations: Sequence[Observation]) -> FloatArray:
         """Return the rates above the highest one at which the SLO held, queries/s."""

@@ -40,7 +40,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Suggestion:
+class SelectedCandidate:
     """Describe the next deployment: configuration `index`, and the `prediction` that suggests it.
 
     `expected_improvement_frac` is the expected improvement of the best rate, as a share of it. `qps` is the

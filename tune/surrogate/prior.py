@@ -53,7 +53,9 @@ ROUTERS = ("round-robin", "random", "least-loaded")
 """Routing modes; a value of the hypothesis `router` is an index into these."""
 
 
-def hypotheses(spec: TrialSpec, calibration: Calibration, structural: bool = True) -> tuple[Hypothesis, ...]:
+def structural_hypotheses(
+    spec: TrialSpec, calibration: Calibration, structural: bool = True
+) -> tuple[Hypothesis, ...]:
     """Return the discrete hypotheses; the value of the configuration or calibration is the most probable.
 
     Parameters

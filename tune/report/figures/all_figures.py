@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from tune.analysis.ranking import frame
+from tune.analysis.ranking import outcome_frame
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.figures.latency_stages import latency_stages
@@ -46,7 +46,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
 def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
     """Return the frame of `trials` with further columns: trial status, rank, baseline, TPOT in ms."""
     baseline = baseline_trial(study, trials)
-    data = frame(trials)
+    data = outcome_frame(trials)
     return data.assign(
         trial_status=[trial_status(o) for o in trials],
         feasible=[o.feasible for o in trials],

@@ -16,11 +16,7 @@ from tune.report.capacity_text import describe_capacity, describe_cost, is_capac
 from tune.report.confirmation_text import confirm_command, confirmation_note
 from tune.report.sections.tiles import Tile, answer_tiles
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
-from tune.report.verdict_robustness import (
-    is_uncertain,
-    verdict_notes,
-    verdict_over_shuffles,
-)
+from tune.report.verdict_robustness import is_uncertain, verdict_notes, verdict_over_shuffles
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
 
 
