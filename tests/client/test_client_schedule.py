@@ -8,7 +8,7 @@ from tune.client.client_settings import ClientRun
 from tune.client.schedule import draw_schedule
 from tune.deploy.plan import client_json
 from tune.errors import ConfigurationError
-from tune.sim.admission import answers
+from tune.sim.admission import answered_tokens
 from tune.spec.trial import TrialSpec
 
 
@@ -50,6 +50,6 @@ def test_requests_fit_into_max_seq_len() -> None:
 def test_requested_tokens_equal_those_the_simulator_answers(make_spec: Callable[..., TrialSpec]) -> None:
     spec = make_spec(decode__max_seq_len=12_000)
     schedule = draw_schedule(ClientRun.model_validate_json(client_json(spec)))
-    expected = answers(spec, schedule.input_tokens, schedule.output_tokens)
+    expected = answered_tokens(spec, schedule.input_tokens, schedule.output_tokens)
     assert np.array_equal(schedule.max_output_tokens, expected)
     assert (expected < schedule.output_tokens).any()

@@ -9,6 +9,7 @@ import threading
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -54,14 +55,18 @@ class SimulatorBackend(Backend):
         return str(attempt)
 
     def _compile(self, spec: TrialSpec) -> None:
-        """Compile the serving loops once, in this process, instead of in every worker at the same time."""
+        """Compile the serving loops once, in this process, instead of in every worker at the same time.
+
+        A trial that cannot be simulated compiles nothing: its attempt records why.
+        """
         short = {
             "min_queries": 1,
             "min_duration_s": 1 / spec.load.target_qps,
             "concatenate_permutation": False,
         }
         load = spec.load.model_copy(update=short)
-        simulate(spec.model_copy(update={"load": load}), self._calibration)
+        with suppress(TuneError):
+            simulate(spec.model_copy(update={"load": load}), self._calibration)
 
     def _submit(self, arguments: tuple[str, str, str]) -> Future[list[Probe]]:
         """Hand one attempt to the pool, and to a new pool where a worker was killed.
