@@ -4,9 +4,10 @@ Settings, verdicts, capacity search, ranking, report, exports and docs/reference
 fields, columns, labels, units and scales from the tables below.
 
 A limit on another statistic is one more row in STATISTICS, and touches no other file where Percentiles in
-tune.records.outcome records that statistic. Another latency is one more row in LATENCIES, its values per
-request in Latencies of tune.loadgen.latencies, and its field in the records (Probe, Outcome). LoadGen's
-names in its logs, and the places that show chosen metrics only, are not derived.
+tune.records.outcome records that statistic. Another latency is one more row in LATENCIES with its formula
+per request, its array in Latencies of tune.loadgen.latencies, and its field in the records (Probe, Outcome).
+LoadGen's names and texts in its logs, sentences, and the report's HTML and JavaScript templates name metrics
+themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Literal, Protocol
 import numpy as np
 
 from tune.core.arrays import IntArray
-from tune.core.binomial_test import min_queries
 
 
 class RequestTimes(Protocol):
@@ -121,11 +121,6 @@ class Statistic:
     share: float | None
     title: str
     formula: str
-
-    @property
-    def min_queries(self) -> int:
-        """Return the fewest requests that allow a verdict, 2 for the mean."""
-        return 2 if self.share is None else min_queries(self.share)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune.report.figures.style import Figure, empty_figure, make_figure, numbers
-from tune.spec.metrics import TTFT_MEAN
+from tune.spec.metrics import TTFT, TTFT_MEAN
 
 MAX_BARS = 8
 """Number of configurations figure; more bars do not fit a page."""
@@ -20,7 +20,7 @@ STAGES = {
 }
 """Name and colour of each stage by its column, in the order in which a request passes them."""
 
-TITLE = "Where does the time to first token go?"
+TITLE = f"Where does the {TTFT.title} go?"
 
 
 def latency_stages(valid: pd.DataFrame) -> Figure:
