@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, or the file given as argument, from types and configuration."""
+"""Write settings.md and metrics.md into docs/reference, or into the folder given as argument."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from tune.cli.metrics_reference import render_metrics
 from tune.cli.settings_reference import render_markdown
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
 
 def shipped_values() -> dict[str, Any]:
@@ -23,5 +24,6 @@ def shipped_values() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    page.write_text(render_markdown(shipped_values()), encoding="utf-8")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    (folder / "settings.md").write_text(render_markdown(shipped_values()), encoding="utf-8")
+    (folder / "metrics.md").write_text(render_metrics(), encoding="utf-8")

@@ -15,7 +15,7 @@ from support.synthetic_study import study
 from tune.analysis.measure import measure
 from tune.analysis.ranking import outcome_frame, rank, write_ranking
 from tune.analysis.shuffles import near_a_limit
-from tune.analysis.slo import mean_bound, values_of
+from tune.analysis.slo import mean_bound, request_latencies_ns, values_of
 from tune.capacity.futility import find_futility
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides, trial_overrides
@@ -70,12 +70,24 @@ def test_registry_names_are_unique_and_statistics_are_recorded():
     for statistic in STATISTICS:
         assert statistic.name in Percentiles.model_fields
         assert statistic.share is None or 0 < statistic.share <= 0.99
+        assert statistic.title
+        assert statistic.formula
     for latency in LATENCIES:
         assert f"{latency.name}_s" in Outcome.model_fields
         assert all((latency.title, latency.formula, latency.source, latency.unit, latency.direction))
     for rate in RATES:
         assert {rate.name} <= Outcome.model_fields.keys() & Probe.model_fields.keys()
         assert all((rate.label, rate.formula, rate.source, rate.unit, rate.direction))
+
+
+def test_latency_per_request_agrees_with_latencies_of_answered_requests():
+    selected = answered(LOG)
+    times = latencies(LOG, selected)
+    for metric in LATENCIES:
+        values_ns = request_latencies_ns(LOG)[metric.name]
+        assert values_ns.dtype == np.int64
+        has_value = selected & (LOG.output_tokens >= metric.min_tokens)
+        assert np.array_equal(getattr(times, f"{metric.name}_ns"), values_ns[has_value])
 
 
 @EVERY
@@ -222,7 +234,7 @@ def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
 _ONE_MORE = """
 import sys
 from tune.spec import metrics
-metrics.STATISTICS += (metrics.Statistic("p97", 0.97, "as the others"),)
+metrics.STATISTICS += (metrics.Statistic("p97", 0.97, "97th percentile", "as the others"),)
 added = tuple(metrics.LatencyLimit(latency, metrics.STATISTICS[-1]) for latency in metrics.LATENCIES)
 metrics.LIMITS += added
 metrics.FURTHER_LIMITS += added

@@ -1,4 +1,4 @@
-"""Check that every setting is described, in `--help` and in docs/reference/settings.md."""
+"""Check that every setting is described, in `--help` and that the generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_rows_state_type_unit_and_default() -> None:
     assert rows["prefill.cuda_graph_config.batch_sizes"].default == "", "its group is null"
 
 
-def test_the_settings_page_is_up_to_date(root: Path, tmp_path: Path) -> None:
-    written = tmp_path / "settings.md"
+def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
     script = root / "scripts" / "write_reference.py"
-    subprocess.run([sys.executable, str(script), str(written)], check=True)
-    shown = root / "docs" / "reference" / "settings.md"
-    assert written.read_text() == shown.read_text(), "make reference writes docs/reference/settings.md anew"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    for page in ("settings.md", "metrics.md"):
+        shown = root / "docs" / "reference" / page
+        assert (tmp_path / page).read_text() == shown.read_text(), f"make reference writes {shown} anew"
 
 
 def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, paths: list[str]) -> None:

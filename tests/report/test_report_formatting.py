@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.synthetic_study import measured, outcome, study
 
 from tune.report import formatting
+from tune.spec.metrics import TPOT
 from tune.spec.space import ChoiceDimension, FloatDimension, IntDimension, OrderedDimension
 
 
@@ -39,8 +40,8 @@ def test_figure_has_separators_and_trailing_zeros(value: float | None, significa
 @pytest.mark.parametrize(
     ("value_s", "text"), [(0.05902, "59.0 ms"), (0.2, "200 ms"), (None, "–"), (0.0, "0 ms")]
 )
-def test_milliseconds_are_formatted_from_seconds(value_s: float | None, text: str) -> None:
-    assert formatting.milliseconds(value_s) == text
+def test_latency_is_formatted_in_its_shown_unit(value_s: float | None, text: str) -> None:
+    assert formatting.format_latency(TPOT, value_s) == text
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=5))

@@ -15,7 +15,7 @@ from tune.loadgen.run_settings import limit_ns
 from tune.records.outcome import Percentiles
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
-from tune.spec.metrics import LatencyLimit
+from tune.spec.metrics import LATENCIES, LatencyLimit
 
 MEAN_BATCHES = 20
 """Batches of consecutive requests whose means give the standard error of a mean.
@@ -204,9 +204,4 @@ def request_latencies_ns(log: RequestLog) -> dict[str, IntArray]:
 
     Values of unanswered requests have no meaning.
     """
-    tpot_ns = (log.done_ns - log.first_token_ns) // np.maximum(log.output_tokens - 1, 1)
-    return {
-        "ttft": log.first_token_ns - log.scheduled_ns,
-        "tpot": np.where(log.output_tokens > 1, tpot_ns, 0),
-        "latency": log.done_ns - log.scheduled_ns,
-    }
+    return {metric.name: metric.per_request_ns(log) for metric in LATENCIES}

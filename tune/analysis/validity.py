@@ -13,6 +13,7 @@ from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import Latencies, commonest
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
+from tune.spec.metrics import TPOT
 
 MAX_UNANSWERED_FRAC = 0.01
 """Share of unanswered requests above which a p99 over all requests does not exist."""
@@ -107,7 +108,7 @@ def _answers(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
             f"{_example(log)}; expected at most {MAX_UNANSWERED_FRAC:.0%}"
         )
     if not bool((log.output_tokens[good] > 1).any()):
-        return f"no answer of {n - missing} has two tokens; expected some, TPOT needs them"
+        return f"no answer of {n - missing} has two tokens; expected some, {TPOT.label} needs them"
     return None
 
 

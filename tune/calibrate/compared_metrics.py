@@ -9,6 +9,7 @@ from tune.loadgen.latencies import answered, latencies, percentiles_s
 from tune.loadgen.log_reader import LoadGenFigures, LogLatency
 from tune.records.outcome import Percentiles, Probe
 from tune.records.requests import RequestLog
+from tune.spec.metrics import LATENCIES, LOADGEN_TPS, OUTPUT_TPS, SCHEDULED_TPS, TPOT, TTFT, LatencyMetric
 
 MetricName = tuple[str, str]
 """A quantity under its name in outcome.json, in its unit, and a statistic of it: ("ttft_s", "p99")."""
@@ -17,20 +18,19 @@ MetricValues = Mapping[MetricName, float]
 """Positive values; a metric that a run does not have is left out."""
 
 FITTED_METRICS: tuple[MetricName, ...] = (
-    ("ttft_s", "mean"),
-    ("ttft_s", "p99"),
-    ("tpot_s", "mean"),
-    ("tpot_s", "p90"),
+    (TTFT.field, "mean"),
+    (TTFT.field, "p99"),
+    (TPOT.field, "mean"),
+    (TPOT.field, "p90"),
 )
 """Metrics of a run that decide the fit. All others are predictions."""
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p97", "p99")
+"""Statistics in the order of the table, more than the registry's: LoadGen's logs also state a p97."""
 
 ALL_METRICS: tuple[MetricName, ...] = (
-    *((quantity, name) for quantity in ("ttft_s", "tpot_s", "latency_s") for name in _STATISTICS),
-    ("output_tps", "mean"),
-    ("loadgen_tps", "mean"),
-    ("scheduled_tps", "mean"),
+    *((latency.field, name) for latency in LATENCIES for name in _STATISTICS),
+    *((rate.name, "mean") for rate in (OUTPUT_TPS, LOADGEN_TPS, SCHEDULED_TPS)),
 )
 """Every metric that is compared, in the order of the table."""
 
@@ -38,7 +38,7 @@ ALL_METRICS: tuple[MetricName, ...] = (
 def metrics_of_probe(probe: Probe) -> MetricValues:
     """Return the metrics of a recorded probe. `output_tps` is the rate of tune.analysis.measure."""
     return {
-        **_latencies(probe.ttft_s, probe.tpot_s, probe.latency_s),
+        **_latencies({latency: getattr(probe, latency.field) for latency in LATENCIES}),
         **_rates(output_tps=probe.output_tps, loadgen_tps=probe.loadgen_tps),
     }
 
@@ -46,7 +46,7 @@ def metrics_of_probe(probe: Probe) -> MetricValues:
 def metrics_of_logs(figures: LoadGenFigures) -> MetricValues:
     """Return the metrics of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
     rates = _rates(loadgen_tps=figures.tps, scheduled_tps=figures.scheduled_tps)
-    return {**_latencies(figures.ttft_s, figures.tpot_s, figures.latency_s), **rates}
+    return {**_latencies({latency: getattr(figures, latency.field) for latency in LATENCIES}), **rates}
 
 
 def metrics_of_requests(log: RequestLog) -> MetricValues:
@@ -65,20 +65,15 @@ def metrics_of_requests(log: RequestLog) -> MetricValues:
         loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if is_answered[-1] else None,
         scheduled_tps=tokens / last_s if last_s else None,
     )
-    percentiles = (percentiles_s(values) for values in (times.ttft_ns, times.tpot_ns, times.latency_ns))
-    return {**_latencies(*percentiles), **rates}
+    measured = {latency: percentiles_s(getattr(times, f"{latency.name}_ns")) for latency in LATENCIES}
+    return {**_latencies(measured), **rates}
 
 
-def _latencies(
-    ttft: Percentiles | LogLatency | None,
-    tpot: Percentiles | LogLatency | None,
-    latency: Percentiles | LogLatency | None,
-) -> MetricValues:
-    """Return the positive statistics of the three latencies."""
-    measured = (("ttft_s", ttft), ("tpot_s", tpot), ("latency_s", latency))
+def _latencies(measured: Mapping[LatencyMetric, Percentiles | LogLatency | None]) -> MetricValues:
+    """Return the positive statistics of the latencies."""
     values = {
-        (quantity, name): getattr(statistics, name)
-        for quantity, statistics in measured
+        (latency.field, name): getattr(statistics, name)
+        for latency, statistics in measured.items()
         if statistics
         for name in _STATISTICS
     }

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tune.calibrate.compared_metrics import FITTED_METRICS
 from tune.calibrate.comparison import MetricComparison
 from tune.calibrate.fit import FittedParameter, fitted_values
 from tune.calibrate.measured_runs import MeasuredRun
@@ -16,7 +17,12 @@ from tune.calibrate.tables import describe_run, describe_seeds, identifiability
 from tune.errors import ConfigurationError
 from tune.records.posterior_summary import PosteriorSummary
 from tune.spec.cluster import Calibration
+from tune.spec.metrics import TPOT, TTFT
 
+_FITTED_TEXT = ", ".join(
+    f"{metric.label} {' and '.join(name for quantity, name in FITTED_METRICS if quantity == metric.field)}"
+    for metric in (TTFT, TPOT)
+)
 _FIRST_LINE = "# A simulated rack, written by action=calibrate."
 
 
@@ -59,7 +65,7 @@ def render_settings(
     fitted: Sequence[FittedParameter],
 ) -> str:
     """Render the YAML text: the fitted runs, the errors, and every value of the calibration."""
-    lines = [_FIRST_LINE, "# Fitted to TTFT mean and p99, TPOT mean and p90 of:"]
+    lines = [_FIRST_LINE, f"# Fitted to {_FITTED_TEXT} of:"]
     for run, rows in zip(runs, tables, strict=True):
         lines.append(f"#   {describe_run(run)}")
         residuals = [f"{row.metric[0]} {row.metric[1]} {row.error_frac:+.1%}" for row in rows if row.fitted]

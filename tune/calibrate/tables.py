@@ -8,15 +8,13 @@ from tune.calibrate.comparison import MetricComparison, rms_error_frac
 from tune.calibrate.fit import FittedParameter
 from tune.calibrate.measured_runs import MeasuredRun
 from tune.calibrate.replay import FIT_SEEDS, REPORT_SEEDS
+from tune.spec.metrics import LATENCIES, RATES, SCHEDULED_TPS, LatencyMetric, RateMetric
 
-_QUANTITIES = {
-    "ttft_s": ("TTFT", "s", 1.0),
-    "tpot_s": ("TPOT", "ms", 1e3),
-    "latency_s": ("latency", "s", 1.0),
-    "output_tps": ("output", "tokens/s", 1.0),
-    "loadgen_tps": ("LoadGen's", "tokens/s", 1.0),
-    "scheduled_tps": ("scheduled", "tokens/s", 1.0),
+_QUANTITIES: dict[str, LatencyMetric | RateMetric] = {
+    **{metric.field: metric for metric in LATENCIES},
+    **{metric.name: metric for metric in (*RATES, SCHEDULED_TPS)},
 }
+"""The metrics of the table by their quantity in MetricName."""
 
 
 def render_runs(runs: Sequence[MeasuredRun], tables: Sequence[Sequence[MetricComparison]]) -> str:
@@ -66,12 +64,15 @@ def _render_run(run: MeasuredRun, rows: Sequence[MetricComparison]) -> str:
 def _render_row(row: MetricComparison) -> str:
     """Render one metric."""
     quantity, statistic = row.metric
-    name, unit, scale = _QUANTITIES[quantity]
-    decimals = 0 if unit == "tokens/s" else 2 if unit == "ms" else 3
+    metric = _QUANTITIES[quantity]
+    if isinstance(metric, RateMetric):
+        label, scale, decimals = f"{metric.label}, {metric.unit}", 1.0, 0
+    else:
+        label, scale = f"{metric.label} {statistic}, {metric.shown_unit}", metric.shown_scale
+        decimals = 2 if metric.shown_unit == "ms" else 3
     measured, simulated = (f"{value * scale:.{decimals}f}" for value in (row.measured, row.simulated))
     spread = "–" if row.spread is None else f"{row.spread * scale:.{decimals}f}"
     kind = "fitted" if row.fitted else "predicted"
-    label = f"{name}, {unit}" if unit == "tokens/s" else f"{name} {statistic}, {unit}"
     return f"{label:20}{measured:>10}{simulated:>11}{spread:>9}{row.error_frac:>+9.1%}  {kind}"
 
 

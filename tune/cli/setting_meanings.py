@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from tune.spec.metrics import LIMITS
+
 Meaning = tuple[str, str]
 """Unit ("" for a setting without one) and meaning of a setting."""
 
@@ -194,16 +196,6 @@ CLUSTER: dict[str, Meaning] = {
 TABLE: dict[str, Meaning] = COMMAND | STUDY | SWEEP | RACK | LOAD | CLUSTER
 """Every setting outside of `prefill`, `decode` and `slo`, by path."""
 
-_STATISTICS = {
-    "mean": "mean", "p50": "median", "p90": "90th percentile", "p95": "95th percentile", "p99": "99th percentile",
-}  # fmt: skip
-_LATENCIES = {
-    "ttft": "the time to first token",
-    "tpot": "the time per output token after the first",
-    "latency": "the end-to-end latency",
-    "e2e": "the end-to-end latency",
-}
-
 
 def meaning_of(path: str) -> Meaning:
     """Return unit and meaning of the setting at `path`. Raises KeyError for a path that is no setting."""
@@ -215,7 +207,8 @@ def meaning_of(path: str) -> Meaning:
     return TABLE[path]
 
 
-def _limit_meaning(name: str) -> Meaning:
-    """Return the meaning of the setting `slo.<name>`, such as `ttft_p99_s`. Raises KeyError for an unknown latency."""
-    latency, statistic, unit = name.split("_")
-    return unit, f"Limit of the {_STATISTICS[statistic]} of {_LATENCIES[latency]}; null: no limit."
+def _limit_meaning(key: str) -> Meaning:
+    """Return the meaning of the setting `slo.<key>`, such as `ttft_p99_s`. Raises KeyError for no limit's key."""
+    limit = {limit.key: limit for limit in LIMITS}[key]
+    latency = f"the {limit.latency.title}{limit.latency.title_suffix}"
+    return limit.latency.unit, f"Limit of the {limit.statistic.title} of {latency}; null: no limit."

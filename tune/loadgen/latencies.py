@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tune.core.arrays import IntArray
 from tune.records.outcome import Percentiles
 from tune.records.requests import RequestLog
+from tune.spec.metrics import LATENCY, TPOT, TTFT, LatencyMetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +37,12 @@ def answered(log: RequestLog) -> NDArray[np.bool_]:
 
 def latencies(log: RequestLog, selected: NDArray[np.bool_]) -> Latencies:
     """Return the latencies of the requests that `selected`, shape (n,), selects."""
-    scheduled, tokens = log.scheduled_ns[selected], log.output_tokens[selected]
-    ttft, latency = log.first_token_ns[selected] - scheduled, log.done_ns[selected] - scheduled
-    several = tokens > 1
-    return Latencies(ttft, (latency[several] - ttft[several]) // (tokens[several] - 1), latency)
+
+    def values_ns(metric: LatencyMetric) -> IntArray:
+        """Return the values of the selected requests that have this latency."""
+        return metric.per_request_ns(log)[selected & (log.output_tokens >= metric.min_tokens)]
+
+    return Latencies(values_ns(TTFT), values_ns(TPOT), values_ns(LATENCY))
 
 
 def percentile(ordered: IntArray, share: float) -> int:

@@ -10,6 +10,7 @@ from tune.loadgen.latencies import p99_s
 from tune.records.outcome import CapacityQps, Outcome, Probe
 from tune.report import formatting
 from tune.report.trial_status import limit_shares
+from tune.spec.metrics import TPOT, TTFT, TTFT_P99
 
 ProbeStatus = Literal["held", "missed", "aborted", "invalid"]
 PROBE_STATUSES: tuple[ProbeStatus, ...] = get_args(ProbeStatus)
@@ -138,8 +139,8 @@ def probe_lines(outcome: Outcome) -> list[str]:
     """Return one aligned line per probe, in the order run."""
     return [
         f"{number}  {probe.target_qps:>6.4g} QPS  {probe_length(probe):<9}  {probe_status(probe):<7}  "
-        f"p99 TTFT {formatting.seconds(p99_s(probe.ttft_s)):>8}  "
-        f"TPOT {formatting.milliseconds(p99_s(probe.tpot_s)):>8}  {probe.queries:,} queries"
+        f"{TTFT_P99.label} {formatting.format_latency(TTFT, p99_s(probe.ttft_s)):>8}  "
+        f"{TPOT.label} {formatting.format_latency(TPOT, p99_s(probe.tpot_s)):>8}  {probe.queries:,} queries"
         for number, probe in enumerate(outcome.probes, start=1)
     ]
 

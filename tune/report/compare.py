@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tune.analysis.ranking import rank
 from tune.core.differences import leaf_differences
 from tune.errors import ConfigurationError
+from tune.loadgen.latencies import p99_s
 from tune.records.folders import StudyFolder
-from tune.records.outcome import Outcome, Percentiles
+from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
-from tune.report.formatting import format_figure, milliseconds, seconds, signed_percent
+from tune.report.formatting import format_figure, format_latency, signed_percent
+from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, TPOT_P99, TTFT_P99
 from tune.spec.trial import TrialSpec
 
 _Row = tuple[str, str, str, str]
@@ -78,16 +81,12 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
         return name, show(left), show(right), change
 
     yield "status", _status(a), _status(b), ""
-    yield row("output tokens/s/GPU", a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
-    yield row("p99 TTFT", _p99(a.ttft_s), _p99(b.ttft_s), seconds)
-    yield row("p99 TPOT", _p99(a.tpot_s), _p99(b.tpot_s), milliseconds)
-    yield row("p99 latency", _p99(a.latency_s), _p99(b.latency_s), seconds)
+    throughput = f"{OUTPUT_TPS_PER_GPU.label} {OUTPUT_TPS_PER_GPU.unit}"
+    yield row(throughput, a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
+    for limit in (TTFT_P99, TPOT_P99, LATENCY_P99):
+        field, show = limit.latency.field, partial(format_latency, limit.latency)
+        yield row(limit.label, p99_s(getattr(a, field)), p99_s(getattr(b, field)), show)
     yield row("GPU-hours", a.gpu_hours, b.gpu_hours, format_figure)
-
-
-def _p99(measured: Percentiles | None) -> float | None:
-    """Return the 99th percentile, or None if nothing was measured."""
-    return measured.p99 if measured else None
 
 
 def _status(outcome: Outcome) -> str:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 
 from tune.records.outcome import BottleneckKind, Outcome
+from tune.spec.metrics import LatencyMetric
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
 DASH = "–"
@@ -43,14 +44,11 @@ def setting(value: Value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def seconds(value_s: float | None) -> str:
-    """Return a time in seconds with three significant digits; a dash for None."""
-    return DASH if value_s is None else f"{format_figure(value_s)} s"
-
-
-def milliseconds(value_s: float | None) -> str:
-    """Return a time, given in seconds, in milliseconds with three significant digits; a dash for None."""
-    return DASH if value_s is None else f"{format_figure(value_s * 1e3)} ms"
+def format_latency(metric: LatencyMetric, value_s: float | None) -> str:
+    """Return a latency in its shown unit with three significant digits; a dash for None."""
+    if value_s is None:
+        return DASH
+    return f"{format_figure(value_s * metric.shown_scale)} {metric.shown_unit}"
 
 
 def rate(value_qps: float) -> str:

@@ -12,6 +12,9 @@ from tune.analysis.slo import figure_s
 from tune.records.outcome import Outcome, Percentiles, Probe
 from tune.report import formatting
 from tune.report.figures.style import (
+    HOVER_TPS,
+    TPS,
+    TPS_TITLE,
     Figure,
     empty_figure,
     limit_line,
@@ -22,8 +25,6 @@ from tune.report.figures.style import (
 )
 from tune.spec.load import Slo
 from tune.spec.metrics import LatencyLimit
-
-TPS = "output_tps_per_gpu"
 
 
 def limit_phrases(slo: Slo) -> str:
@@ -91,10 +92,10 @@ def _trade_off(limit: LatencyLimit, limit_s: float, good: pd.DataFrame) -> Figur
     if rows.empty:
         return empty_figure(limit.name, title, f"Left out: no valid measurement has a {name}.")
     drawn, values = go.Figure(), rows[limit.name]
-    hover = f"%{{y:.4g}} tokens/s/GPU<br>{name} %{{x:.3g}} {unit}"
+    hover = f"{HOVER_TPS}<br>{name} %{{x:.3g}} {unit}"
     verdict_points(drawn, rows, limit.name, TPS, hover)
     drawn.update_xaxes(value_axis(values, f"{name}, {unit}"))
-    drawn.update_yaxes(title="output tokens/s per GPU")
+    drawn.update_yaxes(title=TPS_TITLE)
     limit_line(drawn, "x", limit_s * scale, f"limit {limit.show(limit_s)}", spans_decades(values))
     within = int((values <= limit_s * scale).sum())
     caption = (

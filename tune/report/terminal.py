@@ -20,10 +20,11 @@ from tune.report.confirmation_text import (
     confirmation_sentence,
     format_interval,
 )
-from tune.report.formatting import BOTTLENECK_NAMES, format_figure, milliseconds, quoted, seconds
+from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.posterior_text import gain_sentence, names_of
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
+from tune.spec.metrics import LATENCIES, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, TTFT, TTFT_P99, LatencyMetric
 
 
 def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
@@ -49,11 +50,12 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
     lines = [
         head.strip(),
-        f"output    {format_figure(outcome.output_tps_per_gpu, 4)} tokens/s/GPU "
+        f"output    {format_figure(outcome.output_tps_per_gpu, 4)} {OUTPUT_TPS_PER_GPU.unit} "
         f"({format_figure(outcome.output_tps, 5)} tokens/s over {outcome.gpus} GPUs)",
-        f"TTFT      {_latency(outcome.ttft_s, in_ms=False)}{_limit(outcome.ttft_s, slo.ttft_p99_s, False)}",
-        f"TPOT      {_latency(outcome.tpot_s, in_ms=True)}{_limit(outcome.tpot_s, slo.tpot_p99_s, True)}",
-        f"latency   {_latency(outcome.latency_s, in_ms=False)}",
+        *(
+            f"{metric.label:<9} {_latency(metric, outcome)}{_limit(metric, outcome, slo)}"
+            for metric in LATENCIES
+        ),
     ]
     lines += [f"limit     {line}" for line in further_limits.figure_lines(slo, outcome)]
     lines += [
@@ -160,8 +162,9 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
         else ""
     )
     return (
-        f"{format_figure(best['output_tps_per_gpu'], 4)} tokens/s/GPU, p99 TTFT "
-        f"{seconds(best['ttft_p99_s'])}{held}: trial {best['number']} ({best['trial_id']})"
+        f"{format_figure(best['output_tps_per_gpu'], 4)} {OUTPUT_TPS_PER_GPU.unit}, "
+        f"{TTFT_P99.label} {format_latency(TTFT, best[TTFT_P99.key])}{held}: "
+        f"trial {best['number']} ({best['trial_id']})"
     )
 
 
@@ -225,18 +228,20 @@ def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
     )
 
 
-def _latency(measured: Percentiles | None, in_ms: bool) -> str:
-    """Return mean, p50, p90 and p99 of a latency in s, or in ms if `in_ms`."""
+def _latency(metric: LatencyMetric, outcome: Outcome) -> str:
+    """Return mean, p50, p90 and p99 of a latency in its shown unit."""
+    measured: Percentiles | None = getattr(outcome, metric.field)
     if measured is None:
         return "not measured"
-    show = milliseconds if in_ms else seconds
     names = ("mean", "p50", "p90", "p99")
-    return "  ".join(f"{name} {show(getattr(measured, name)):>8}" for name in names)
+    return "  ".join(f"{name} {format_latency(metric, getattr(measured, name)):>8}" for name in names)
 
 
-def _limit(measured: Percentiles | None, limit_s: float | None, in_ms: bool) -> str:
-    """Return the limit of a latency and the share of it that the p99 uses; empty if there is no limit."""
+def _limit(metric: LatencyMetric, outcome: Outcome, slo: Slo) -> str:
+    """Return the limit of a latency in SHOWN_LIMITS and its used share; empty if there is no limit."""
+    measured: Percentiles | None = getattr(outcome, metric.field)
+    limits = (limit_s for limit, limit_s in slo.limits if limit in SHOWN_LIMITS and limit.latency == metric)
+    limit_s = next(limits, None)
     if measured is None or limit_s is None:
         return ""
-    show = milliseconds if in_ms else seconds
-    return f"  limit {show(limit_s)}, {measured.p99 / limit_s:.0%} used"
+    return f"  limit {format_latency(metric, limit_s)}, {measured.p99 / limit_s:.0%} used"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
 from tune.spec.load import Slo
+from tune.spec.metrics import SHOWN_LIMITS, LatencyMetric
 from tune.spec.space import Dimension
-
-FormatLatency = Callable[[float | None], str]
 
 SHUFFLES = "shuffles (orders of the dataset's lengths)"
 
@@ -44,18 +44,17 @@ def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
 
 def latencies_over_shuffles(spread: ShuffleSpread) -> Iterator[str]:
     """Yield the mean, standard deviation and extremes of each p99 over the shuffles."""
-    for name, latency, show in (
-        ("p99 TTFT", spread.ttft_p99_s, formatting.seconds),
-        ("p99 TPOT", spread.tpot_p99_s, formatting.milliseconds),
-    ):
+    for limit in SHOWN_LIMITS:
+        latency: LatencySpread | None = getattr(spread, limit.key)
         if latency:
+            show = partial(formatting.format_latency, limit.latency)
             mean, sd = show(latency.mean), show(latency.sd)
-            yield f"{name} {mean} ± {sd} (sd), {show(latency.min)} to {show(latency.max)}"
+            yield f"{limit.label} {mean} ± {sd} (sd), {show(latency.min)} to {show(latency.max)}"
 
 
-def sd_over_shuffles(latency: LatencySpread | None, show: FormatLatency) -> str:
-    """Return the standard deviation as a suffix of a figure; empty if none is recorded."""
-    return f", sd {show(latency.sd)} over shuffles" if latency else ""
+def sd_over_shuffles(spread: LatencySpread | None, metric: LatencyMetric) -> str:
+    """Return the standard deviation of a latency as a suffix of a figure; empty if none is recorded."""
+    return f", sd {formatting.format_latency(metric, spread.sd)} over shuffles" if spread else ""
 
 
 def verdict_notes(

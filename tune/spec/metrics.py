@@ -1,16 +1,61 @@
 """Declare every metric once: name, unit, direction, formula, source and how it is shown.
 
-Settings, verdicts, capacity search, forecast, ranking and report derive their fields, columns and labels
-from the tables below. Another metric or statistic is one more row here.
+Settings, verdicts, capacity search, ranking, report, exports and docs/reference/metrics.md derive their
+fields, columns, labels, units and scales from the tables below.
+
+A limit on another statistic is one more row in STATISTICS, and touches no other file where Percentiles in
+tune.records.outcome records that statistic. Another latency is one more row in LATENCIES with its formula
+per request, its array in Latencies of tune.loadgen.latencies, and its field in the records (Probe, Outcome).
+LoadGen's names and texts in its logs, sentences, and the report's HTML and JavaScript templates name metrics
+themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
-from tune.core.binomial_test import min_queries
+import numpy as np
+
+from tune.core.arrays import IntArray
+
+
+class RequestTimes(Protocol):
+    """Describe what latencies are computed from: arrays (n,), times in int64 nanoseconds."""
+
+    @property
+    def scheduled_ns(self) -> IntArray:
+        """Return the scheduled arrival of each request."""
+
+    @property
+    def first_token_ns(self) -> IntArray:
+        """Return the time of the first token of each request."""
+
+    @property
+    def done_ns(self) -> IntArray:
+        """Return the time of the last token of each request."""
+
+    @property
+    def output_tokens(self) -> IntArray:
+        """Return the output tokens of each request."""
+
+
+def ttft_ns(log: RequestTimes) -> IntArray:
+    """Return the time to first token of every request, (n,)."""
+    return log.first_token_ns - log.scheduled_ns
+
+
+def tpot_ns(log: RequestTimes) -> IntArray:
+    """Return the time per output token of every request in whole nanoseconds, (n,); 0 below two tokens."""
+    values_ns = (log.done_ns - log.first_token_ns) // np.maximum(log.output_tokens - 1, 1)
+    return np.where(log.output_tokens > 1, values_ns, 0)
+
+
+def latency_ns(log: RequestTimes) -> IntArray:
+    """Return the end-to-end latency of every request, (n,)."""
+    return log.done_ns - log.scheduled_ns
 
 
 @dataclass(frozen=True)
@@ -18,7 +63,9 @@ class LatencyMetric:
     """Describe one latency of a request.
 
     `name` is the stem of its fields: `<name>_s` in outcome.json, `<name>_ns` in Latencies. `shown_unit` is
-    the unit in which people read it, `shown_scale` the factor from seconds to that unit.
+    the unit in which people read it, `shown_scale` the factor from seconds to that unit. `per_request_ns`
+    computes `formula`; an answer of fewer than `min_tokens` tokens has no such latency. `title_suffix`
+    follows `title` where settings are explained.
     """
 
     name: str
@@ -27,6 +74,9 @@ class LatencyMetric:
     shown_unit: Literal["s", "ms"]
     formula: str
     source: str
+    per_request_ns: Callable[[RequestTimes], IntArray]
+    min_tokens: int = 0
+    title_suffix: str = ""
     unit: Literal["s"] = "s"
     direction: Literal["lower"] = "lower"
 
@@ -47,10 +97,11 @@ class LatencyMetric:
 
 @dataclass(frozen=True)
 class RateMetric:
-    """Describe one figure of throughput; `name` is its field in outcome.json."""
+    """Describe one figure of throughput; `name` is its field in the records."""
 
     name: str
     label: str
+    title: str
     unit: str
     formula: str
     source: str
@@ -68,12 +119,8 @@ class Statistic:
 
     name: str
     share: float | None
+    title: str
     formula: str
-
-    @property
-    def min_queries(self) -> int:
-        """Return the fewest requests that allow a verdict, 2 for the mean."""
-        return 2 if self.share is None else min_queries(self.share)
 
 
 @dataclass(frozen=True)
@@ -103,24 +150,30 @@ class LatencyLimit:
         return self.latency.show(seconds)
 
 
+OUTPUT_TPS_PER_GPU = RateMetric(
+    name="output_tps_per_gpu",
+    label="output",
+    title="output tokens/s per GPU",
+    unit="tokens/s/GPU",
+    formula="output_tps / all allocated GPUs, idle ones included",
+    source="tune/analysis/measure.py",
+)
+"""The figure that ranks trials."""
+
 RATES = (
-    RateMetric(
-        name="output_tps_per_gpu",
-        label="output",
-        unit="tokens/s/GPU",
-        formula="output_tps / all allocated GPUs, idle ones included",
-        source="tune/analysis/measure.py",
-    ),
+    OUTPUT_TPS_PER_GPU,
     RateMetric(
         name="output_tps",
         label="output",
+        title="output tokens/s",
         unit="tokens/s",
         formula="mean output tokens of an answer x completed_qps",
         source="tune/analysis/measure.py",
     ),
     RateMetric(
         name="loadgen_tps",
-        label="LoadGen's own count",
+        label="LoadGen's",
+        title="output tokens/s by LoadGen's own count",
         unit="tokens/s",
         formula="output tokens / time until the query that was issued last is done",
         source="MLPerf Inference, loadgen/results.cc",
@@ -128,12 +181,25 @@ RATES = (
     RateMetric(
         name="completed_qps",
         label="completed",
+        title="answers completed per second",
         unit="queries/s",
         formula="answers completed per second between warm-up and the last arrival",
         source="tune/analysis/measure.py",
     ),
 )
-"""Figures of throughput, the one that ranks first."""
+"""Figures of throughput in outcome.json, the one that ranks first."""
+
+_, OUTPUT_TPS, LOADGEN_TPS, COMPLETED_QPS = RATES
+
+SCHEDULED_TPS = RateMetric(
+    name="scheduled_tps",
+    label="scheduled",
+    title="output tokens/s of LoadGen's schedule",
+    unit="tokens/s",
+    formula="output tokens / time until the last query is issued",
+    source="MLPerf Inference, loadgen/results.cc",
+)
+"""A figure of LoadGen's logs that calibration compares; outcome.json does not hold it."""
 
 LATENCIES = (
     LatencyMetric(
@@ -143,6 +209,7 @@ LATENCIES = (
         shown_unit="s",
         formula="first token - scheduled arrival",
         source="MLPerf Inference, loadgen/logging.cc",
+        per_request_ns=ttft_ns,
     ),
     LatencyMetric(
         name="tpot",
@@ -151,6 +218,9 @@ LATENCIES = (
         shown_unit="ms",
         formula="(last token - first token) / (output tokens - 1), of answers with two tokens or more",
         source="MLPerf Inference, loadgen/logging.cc",
+        per_request_ns=tpot_ns,
+        min_tokens=2,
+        title_suffix=" after the first",
     ),
     LatencyMetric(
         name="latency",
@@ -159,22 +229,35 @@ LATENCIES = (
         shown_unit="s",
         formula="last token - scheduled arrival",
         source="MLPerf Inference, loadgen/logging.cc",
+        per_request_ns=latency_ns,
     ),
 )
 
+TTFT, TPOT, LATENCY = LATENCIES
+
 _QUANTILE = "entry at floor(n x share) of the ascending values (LoadGen, loadgen/results.cc)"
 STATISTICS = (
-    Statistic("p50", 0.50, _QUANTILE),
-    Statistic("p90", 0.90, _QUANTILE),
-    Statistic("p95", 0.95, _QUANTILE),
-    Statistic("p99", 0.99, _QUANTILE),
-    Statistic("mean", None, "sum of the values over their number"),
+    Statistic("p50", 0.50, "median", _QUANTILE),
+    Statistic("p90", 0.90, "90th percentile", _QUANTILE),
+    Statistic("p95", 0.95, "95th percentile", _QUANTILE),
+    Statistic("p99", 0.99, "99th percentile", _QUANTILE),
+    Statistic("mean", None, "mean", "sum of the values over their number"),
 )
 
 LIMITS = tuple(LatencyLimit(latency, statistic) for latency in LATENCIES for statistic in STATISTICS)
 """Every limit that the SLO may hold, by latency, then by statistic."""
 
-LOADGEN_LIMITS = ("ttft_p99_s", "tpot_p99_s")
+TTFT_P99, TPOT_P99, LATENCY_P99 = (
+    next(limit for limit in LIMITS if (limit.latency, limit.statistic.name) == (latency, "p99"))
+    for latency in (TTFT, TPOT, LATENCY)
+)
+
+TTFT_MEAN = next(limit for limit in LIMITS if limit.name == "ttft_mean")
+
+SHOWN_LIMITS = (TTFT_P99, TPOT_P99)
+"""The statistics that report and exports show even where their limit is lifted; LoadGen judges them."""
+
+LOADGEN_LIMITS = tuple(limit.key for limit in SHOWN_LIMITS)
 """Settings of the limits that LoadGen itself judges, always present in settings and records.
 
 Source: MLPerf Inference, loadgen/test_settings.h, server_ttft_latency and server_tpot_latency. Every other

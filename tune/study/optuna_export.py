@@ -14,12 +14,14 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tune.analysis.slo import figure_s
 from tune.core.files import write_error
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
+from tune.spec.metrics import LIMITS, SHOWN_LIMITS
 from tune.spec.space import OrderedDimension
 from tune.study.optuna_space import distributions
 
@@ -144,8 +146,11 @@ def _attributes(proposal: Proposal, outcome: Outcome | None) -> dict[str, Any]:
         "status": outcome.status,
         "reason": outcome.reason,
         "target_qps": outcome.target_qps,
-        "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
-        "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
+        **{
+            limit.key: figure_s(limit, getattr(outcome, limit.latency.field))
+            for limit in LIMITS
+            if limit in SHOWN_LIMITS or limit in outcome.constraints.used
+        },
         "gpu_hours": outcome.gpu_hours,
         "command": shlex.join(["python", "-m", "tune", *outcome.provenance.get("overrides", [])]),
     }

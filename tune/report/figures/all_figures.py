@@ -14,10 +14,11 @@ from tune.report.figures.load_curves import load_curves
 from tune.report.figures.rate_sweep import is_rate_sweep, rate_sweep
 from tune.report.figures.search_history import search_history
 from tune.report.figures.space_map import space_map
-from tune.report.figures.style import TPS, Figure, empty_figure
+from tune.report.figures.style import TPS, Figure, column_of, empty_figure
 from tune.report.figures.trade_off import trade_off
 from tune.report.further_limits import trade_off_figures
 from tune.report.trial_status import baseline_trial, trial_status
+from tune.spec.metrics import SHOWN_LIMITS
 
 
 def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> list[Figure]:
@@ -33,8 +34,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
         return [*curves, empty_figure("none", "Figures", reason)]
     return [
         *curves,
-        trade_off(study, valid, "ttft"),
-        trade_off(study, valid, "tpot"),
+        *(trade_off(study, valid, limit) for limit in SHOWN_LIMITS),
         *trade_off_figures(study.slo, valid),
         *([rate_sweep(study, valid)] if is_rate_sweep(study) else []),
         search_history(rows, valid),
@@ -44,7 +44,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
 
 
 def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
-    """Return the frame of `trials` with further columns: trial status, rank, baseline, TPOT in ms."""
+    """Return the frame of `trials` with further columns: trial status, rank, baseline, latencies in ms."""
     baseline = baseline_trial(study, trials)
     data = outcome_frame(trials)
     return data.assign(
@@ -52,5 +52,9 @@ def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[s
         feasible=[o.feasible for o in trials],
         rank=pd.Series([ranks.get(o.trial_id) for o in trials], dtype="float64"),
         baseline=[o is baseline for o in trials],
-        tpot_p99_ms=data["tpot_p99_s"] * 1e3,
+        **{
+            column_of(limit): data[limit.key] * limit.latency.shown_scale
+            for limit in SHOWN_LIMITS
+            if column_of(limit) != limit.key
+        },
     )

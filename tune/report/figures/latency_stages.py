@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune.report.figures.style import Figure, empty_figure, make_figure, numbers
+from tune.spec.metrics import TTFT, TTFT_MEAN
 
 MAX_BARS = 8
 """Number of configurations figure; more bars do not fit a page."""
@@ -19,7 +20,7 @@ STAGES = {
 }
 """Name and colour of each stage by its column, in the order in which a request passes them."""
 
-TITLE = "Where does the time to first token go?"
+TITLE = f"Where does the {TTFT.title} go?"
 
 
 def latency_stages(valid: pd.DataFrame) -> Figure:
@@ -52,9 +53,9 @@ def latency_stages(valid: pd.DataFrame) -> Figure:
     figure.update_yaxes(autorange="reversed", title="rank and trial")
     caption = (
         f"The best ranked trials with recorded stages, n = {len(known)}. Each stage is a mean over requests; "
-        "together they add up to the mean TTFT."
+        f"together they add up to the {TTFT_MEAN.label}."
         if len(known) > 1
         else "Stages of one trial, n = 1. Each stage is a mean over requests; together they add up to the "
-        "mean TTFT."
+        f"{TTFT_MEAN.label}."
     )
     return make_figure("stages", TITLE, caption, figure, 150 + 34 * len(known))

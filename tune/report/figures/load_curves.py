@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tune.loadgen.latencies import p99_s
+from tune.analysis.slo import figure_s
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -35,6 +35,7 @@ from tune.report.figures.style import (
 )
 from tune.report.trial_status import limit_shares
 from tune.spec.load import Slo
+from tune.spec.metrics import TPOT_P99, TTFT_P99, LatencyLimit
 
 NAME = "rates"
 TITLE = "At which rate does a deployment exceed its limits?"
@@ -80,8 +81,8 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     low, high = _rates_shown(outcome)
     _mark_rates(figure, outcome, low, high, len(panels))
-    for row, key in enumerate(panels, start=1):
-        _panel(figure, row, outcome, study.slo, key)
+    for row, limit in enumerate(panels, start=1):
+        _panel(figure, row, outcome, study.slo, limit)
     figure.update_xaxes(range=[low, high])
     figure.update_xaxes(title=RATE_TITLE, row=len(panels), col=1)
     spec = plotly_spec(figure)
@@ -90,15 +91,15 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     return FigureView(name, " · ".join(label), note, spec, AROUND_PX + PANEL_PX * len(panels))
 
 
-def _panels(outcome: Outcome) -> list[str]:
+def _panels(outcome: Outcome) -> list[LatencyLimit]:
     """Return the latencies to draw: TTFT, and TPOT if a run uses more of its TPOT limit.
 
     Full runs decide; short runs do if there is no full run.
     """
     runs = [probe for probe in outcome.probes if probe.full] or outcome.probes
     shares = [limit_shares(probe) for probe in runs]
-    tpot_is_tighter = any(used.get("p99 TPOT", 0.0) > used.get("p99 TTFT", 0.0) for used in shares)
-    return ["ttft", "tpot"] if tpot_is_tighter else ["ttft"]
+    tpot_is_tighter = any(used.get(TPOT_P99.label, 0.0) > used.get(TTFT_P99.label, 0.0) for used in shares)
+    return [TTFT_P99, TPOT_P99] if tpot_is_tighter else [TTFT_P99]
 
 
 def _rates_shown(outcome: Outcome) -> tuple[float, float]:
@@ -146,19 +147,19 @@ def _label_rates(figure: go.Figure, rates: CapacityQps, middle_qps: float) -> No
         )
 
 
-def _panel(figure: go.Figure, row: int, outcome: Outcome, slo: Slo, key: str) -> None:
-    """Draw the latency `key` of every probe that measured it, and its limit, in panel `row`."""
-    scale, unit = (1.0, "s") if key == "ttft" else (1e3, "ms")
-    limit_s: float | None = getattr(slo, f"{key}_p99_s")
+def _panel(figure: go.Figure, row: int, outcome: Outcome, slo: Slo, limit: LatencyLimit) -> None:
+    """Draw the figure of `limit` of every probe that measured it, and the limit, in panel `row`."""
+    scale, unit = limit.latency.shown_scale, limit.latency.shown_unit
+    limit_s = dict(slo.limits).get(limit)
     measured = {
         index: latency_s
         for index, probe in enumerate(outcome.probes)
-        if (latency_s := p99_s(getattr(probe, f"{key}_s"))) is not None
+        if (latency_s := figure_s(limit, getattr(probe, limit.latency.field))) is not None
     }
     shown = pd.Series([s * scale for s in [*measured.values(), *([limit_s] if limit_s else [])]], dtype=float)
     number = "" if row == 1 else str(row)
     for full in (False, True):
-        figure.add_trace(probe_line(outcome, full, key, scale), row=row, col=1)
+        figure.add_trace(probe_line(outcome, full, limit), row=row, col=1)
         for status in PROBE_STATUSES:
             indices = [
                 index
@@ -166,15 +167,15 @@ def _panel(figure: go.Figure, row: int, outcome: Outcome, slo: Slo, key: str) ->
                 if (outcome.probes[index].full, probe_status(outcome.probes[index])) == (full, status)
             ]
             if indices:
-                trace = probe_marks(outcome, indices, slo, key, scale)
+                trace = probe_marks(outcome, indices, slo, limit)
                 figure.add_trace(trace.update(showlegend=row == 1), row=row, col=1)
     if shown.empty:
         return
-    top = max(shown.max(), *(max_over_shuffles_s(p, key) * scale for p in outcome.probes))
+    top = max(shown.max(), *(max_over_shuffles_s(p, limit) * scale for p in outcome.probes))
     ends = [0, HEADROOM * top]
     if spans_decades(shown):
         ends = [math.log10(shown.min() / HEADROOM**2), math.log10(top * HEADROOM**2)]
-    figure.update_yaxes(value_axis(shown, f"p99 {key.upper()}, {unit}"), range=ends, row=row, col=1)
+    figure.update_yaxes(value_axis(shown, f"{limit.label}, {unit}"), range=ends, row=row, col=1)
     if limit_s is not None:
-        limit = limit_s * scale
-        limit_line(figure, f"y{number}", limit, f"limit {limit:g} {unit}", spans_decades(shown))
+        value = limit_s * scale
+        limit_line(figure, f"y{number}", value, f"limit {value:g} {unit}", spans_decades(shown))

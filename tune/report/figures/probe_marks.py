@@ -5,17 +5,18 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import plotly.graph_objects as go
 
-from tune.loadgen.latencies import p99_s
+from tune.analysis.slo import figure_s
 from tune.records.outcome import LatencySpread, Outcome, Probe
 from tune.report import formatting, further_limits
 from tune.report.capacity_text import ProbeStatus, probe_length, probe_status
 from tune.report.figures.style import FEASIBLE, QUIET, VIOLATED
 from tune.report.trial_status import limit_shares
 from tune.spec.load import Slo
+from tune.spec.metrics import SHOWN_LIMITS, LatencyLimit
 
 MARKS: dict[ProbeStatus, tuple[str, str, str]] = {
     "held": ("circle", "circle-open", FEASIBLE),
@@ -29,20 +30,20 @@ HOVER_CHARACTERS = 62
 """Width at which reasons wrap in a hover label, characters."""
 
 
-def probe_line(outcome: Outcome, full: bool, key: str, scale: float) -> go.Scatter:
+def probe_line(outcome: Outcome, full: bool, limit: LatencyLimit) -> go.Scatter:
     """Return a line through completed probes of one length, by rate; aborted ones do not compare."""
     completed = [
         probe for probe in outcome.probes if probe.full == full and probe_status(probe) in ("held", "missed")
     ]
     points = [
-        (probe.target_qps, p99 * scale)
+        (probe.target_qps, value_s * limit.latency.shown_scale)
         for probe in completed
-        if (p99 := p99_s(getattr(probe, f"{key}_s"))) is not None
+        if (value_s := figure_s(limit, getattr(probe, limit.latency.field))) is not None
     ]
     points.sort()
     return go.Scatter(
         x=[qps for qps, _ in points],
-        y=[p99 for _, p99 in points],
+        y=[value for _, value in points],
         mode="lines",
         line={"color": QUIET, "width": 1, "dash": "solid" if full else "dot"},
         hoverinfo="skip",
@@ -50,16 +51,17 @@ def probe_line(outcome: Outcome, full: bool, key: str, scale: float) -> go.Scatt
     )
 
 
-def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, key: str, scale: float) -> go.Scatter:
+def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, limit: LatencyLimit) -> go.Scatter:
     """Return the marks of probes of one length and status as one trace; `indices` count from 0."""
     probes = [outcome.probes[index] for index in indices]
     status, full = probe_status(probes[0]), probes[0].full
     *symbols, colour = MARKS[status]
-    p99 = [scale * (p99_s(getattr(probe, f"{key}_s")) or 0.0) for probe in probes]
-    spreads = [_spread(probe, key) for probe in probes]
+    metric, scale = limit.latency, limit.latency.shown_scale
+    values = [scale * (figure_s(limit, getattr(probe, metric.field)) or 0.0) for probe in probes]
+    spreads = [_spread(probe, limit) for probe in probes]
     return go.Scatter(
         x=[probe.target_qps for probe in probes],
-        y=[float(f"{value:.5g}") for value in p99],
+        y=[float(f"{value:.5g}") for value in values],
         mode="markers+text",
         name=f"{probe_length(probes[0])}, {status}",
         legendgroup=f"{full} {status}",
@@ -80,11 +82,11 @@ def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, key: str, sc
             "symmetric": False,
             "array": [
                 spread and max(0.0, spread.max * scale - value)
-                for spread, value in zip(spreads, p99, strict=True)
+                for spread, value in zip(spreads, values, strict=True)
             ],
             "arrayminus": [
                 spread and max(0.0, value - spread.min * scale)
-                for spread, value in zip(spreads, p99, strict=True)
+                for spread, value in zip(spreads, values, strict=True)
             ],
             "color": colour,
             "thickness": 2.5,
@@ -93,15 +95,15 @@ def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, key: str, sc
     )
 
 
-def _spread(probe: Probe, key: str) -> LatencySpread | None:
-    """Return the spread of a p99 over shuffles, or None if the probe was not repeated."""
-    spread: LatencySpread | None = getattr(probe.spread, f"{key}_p99_s") if probe.spread else None
+def _spread(probe: Probe, limit: LatencyLimit) -> LatencySpread | None:
+    """Return the spread of the figure of `limit` over shuffles, or None if the probe was not repeated."""
+    spread: LatencySpread | None = getattr(probe.spread, limit.key) if probe.spread else None
     return spread
 
 
-def max_over_shuffles_s(probe: Probe, key: str) -> float:
-    """Return the highest p99 over shuffles, s; 0 if the probe was not repeated."""
-    spread = _spread(probe, key)
+def max_over_shuffles_s(probe: Probe, limit: LatencyLimit) -> float:
+    """Return the highest figure of `limit` over shuffles, s; 0 if the probe was not repeated."""
+    spread = _spread(probe, limit)
     return spread.max if spread else 0.0
 
 
@@ -123,17 +125,15 @@ def _hover(outcome: Outcome, index: int, slo: Slo) -> str:
 
 
 def _latency_lines(probe: Probe, slo: Slo) -> list[str]:
-    """Return each p99 with its limit and its range over shuffles."""
-    latencies: list[tuple[str, str, float | None, Any]] = [
-        ("p99 TTFT", "ttft", slo.ttft_p99_s, formatting.seconds),
-        ("p99 TPOT", "tpot", slo.tpot_p99_s, formatting.milliseconds),
-    ]
+    """Return each figure in SHOWN_LIMITS with its limit and its range over shuffles."""
+    limits_s = dict(slo.limits)
     lines = []
-    for name, key, limit_s, show in latencies:
-        text = f"{name} {show(p99_s(getattr(probe, f'{key}_s')))}"
-        share = limit_shares(probe).get(name)
+    for limit in SHOWN_LIMITS:
+        show = partial(formatting.format_latency, limit.latency)
+        text = f"{limit.label} {show(figure_s(limit, getattr(probe, limit.latency.field)))}"
+        share = limit_shares(probe).get(limit.label)
         if share is not None:
-            text += f" of {show(limit_s)} ({share * 100:,.0f} %)"
-        spread = _spread(probe, key)
+            text += f" of {show(limits_s.get(limit))} ({share * 100:,.0f} %)"
+        spread = _spread(probe, limit)
         lines.append(text + (f", {show(spread.min)} to {show(spread.max)} over shuffles" if spread else ""))
     return lines

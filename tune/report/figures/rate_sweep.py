@@ -9,10 +9,10 @@ from plotly.subplots import make_subplots
 from tune.records.study_record import StudyRecord
 from tune.report.figures.style import (
     FEASIBLE,
-    LATENCIES,
     TPS,
     TPS_TITLE,
     Figure,
+    column_of,
     limit_line,
     limit_of,
     make_figure,
@@ -21,6 +21,7 @@ from tune.report.figures.style import (
     value_axis,
     verdict_points,
 )
+from tune.spec.metrics import SHOWN_LIMITS
 
 RATE_TITLE = "target rate, queries/s"
 
@@ -33,8 +34,9 @@ def is_rate_sweep(study: StudyRecord) -> bool:
 def rate_sweep(study: StudyRecord, valid: pd.DataFrame) -> Figure:
     """Draw a panel for throughput and one for each latency; `valid` holds valid measurements."""
     panels: list[tuple[str, str, str, float | None]] = [("Output throughput", TPS, TPS_TITLE, None)]
-    for key, (name, column, unit, _) in LATENCIES.items():
-        panels.append((name, column, f"{name}, {unit}", limit_of(study, key)))
+    for shown in SHOWN_LIMITS:
+        axis_title = f"{shown.label}, {shown.latency.shown_unit}"
+        panels.append((shown.label, column_of(shown), axis_title, limit_of(study, shown)))
     panels = [panel for panel in panels if valid[panel[1]].notna().any()]
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     rows = valid.sort_values("target_qps")

@@ -20,6 +20,7 @@ from tune.report.figures.style import (
     points,
     verdict_points,
 )
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU
 from tune.spec.space import Dimension
 
 
@@ -83,12 +84,12 @@ def _coloured_points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str) -> N
                 "coloraxis": "coloraxis",
                 "line": {"width": 0 if many else 0.5, "color": TEXT},
             }
-            hover = f"%{{text}}<br>%{{marker.color:.4g}} tokens/s/GPU<extra>{name}</extra>"
+            hover = f"%{{text}}<br>%{{marker.color:.4g}} {OUTPUT_TPS_PER_GPU.unit}<extra>{name}</extra>"
             figure.add_trace(
                 points(trials, x, y, marker=marker, hovertemplate=hover, many=many, showlegend=False)
             )
             legend_marker = {"symbol": symbol, "size": 10, "color": TEXT}
             label = f"{name} (n = {len(trials):,})"
             figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=legend_marker, name=label))
-    bar = {"title": {"text": "tokens/s/GPU"}, "thickness": 14, "outlinewidth": 0}
+    bar = {"title": {"text": OUTPUT_TPS_PER_GPU.unit}, "thickness": 14, "outlinewidth": 0}
     figure.update_layout(coloraxis={"colorscale": "Cividis", "colorbar": bar})

@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune.records.study_record import StudyRecord
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU, LatencyLimit
 
 MANY_POINTS = 2000
 """Number of points above which WebGL draws them: SVG takes seconds and stays slow to move."""
@@ -28,15 +29,9 @@ VIOLATED = "var(--violated)"
 LIMIT = "var(--limit)"
 QUIET = "var(--quiet)"
 
-TPS = "output_tps_per_gpu"
-TPS_TITLE = "output tokens/s per GPU"
-HOVER_TPS = "%{y:.4g} tokens/s/GPU"
-
-LATENCIES = {
-    "ttft": ("p99 TTFT", "ttft_p99_s", "s", "time to first token"),
-    "tpot": ("p99 TPOT", "tpot_p99_ms", "ms", "time per output token"),
-}
-"""Name on the page, column of the frame, unit and meaning of each latency."""
+TPS = OUTPUT_TPS_PER_GPU.name
+TPS_TITLE = OUTPUT_TPS_PER_GPU.title
+HOVER_TPS = f"%{{y:.4g}} {OUTPUT_TPS_PER_GPU.unit}"
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,15 @@ def value_axis(column: pd.Series[Any], title: str) -> dict[str, Any]:
     return {"title": f"{title} (log scale)", "type": "log", "tickvals": ticks, "ticktext": texts}
 
 
-def limit_of(study: StudyRecord, key: str) -> float | None:
-    """Return the limit of a latency in the unit of its axis, or None if it is lifted."""
-    if key == "ttft":
-        return study.slo.ttft_p99_s
-    return None if study.slo.tpot_p99_s is None else study.slo.tpot_p99_s * 1e3
+def column_of(limit: LatencyLimit) -> str:
+    """Return the column of the frame that holds the figure of a limit in its shown unit."""
+    return f"{limit.name}_{limit.latency.shown_unit}"
+
+
+def limit_of(study: StudyRecord, limit: LatencyLimit) -> float | None:
+    """Return the value of a limit in the unit of its axis, or None if it is lifted."""
+    limit_s = dict(study.slo.limits).get(limit)
+    return None if limit_s is None else limit_s * limit.latency.shown_scale
 
 
 def limit_line(figure: go.Figure, axis: str, value: float, text: str, log: bool = False) -> None:

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from tune.records.study_record import StudyRecord
 from tune.report.figures.style import (
     HOVER_TPS,
-    LATENCIES,
     TPS,
     TPS_TITLE,
     Figure,
+    column_of,
     empty_figure,
     limit_line,
     limit_of,
@@ -20,13 +20,15 @@ from tune.report.figures.style import (
     value_axis,
     verdict_points,
 )
+from tune.spec.metrics import LatencyLimit
 
 
-def trade_off(study: StudyRecord, valid: pd.DataFrame, key: str) -> Figure:
-    """Draw throughput against the latency `key` (ttft or tpot); `valid` holds valid measurements."""
-    name, column, unit, meaning = LATENCIES[key]
+def trade_off(study: StudyRecord, valid: pd.DataFrame, shown: LatencyLimit) -> Figure:
+    """Draw throughput against the figure of the limit `shown`; `valid` holds valid measurements."""
+    metric, name, column = shown.latency, shown.label, column_of(shown)
+    key, unit = metric.name, metric.shown_unit
     title = f"What does throughput cost in {name}?"
-    limit = limit_of(study, key)
+    limit = limit_of(study, shown)
     rows = valid.dropna(subset=[TPS, column])
     if limit is None:
         return empty_figure(key, title, f"Left out: the study sets no limit on {name}.")
@@ -40,6 +42,6 @@ def trade_off(study: StudyRecord, valid: pd.DataFrame, key: str) -> Figure:
     within = int((rows[column] <= limit).sum())
     caption = (
         f"Each mark is one trial, n = {len(rows):,}; {within:,} lie within the limit of {limit:g} {unit} "
-        f"({meaning}, 99th percentile over requests). Up and left is better."
+        f"({metric.title}, {shown.statistic.title} over requests). Up and left is better."
     )
     return make_figure(key, title, caption, figure)

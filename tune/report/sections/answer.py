@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune.analysis.shuffles import NEAR_FRAC
-from tune.loadgen.latencies import p99_s
+from tune.analysis.slo import figure_s
 from tune.records.confirmation import SUFFIX, Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
@@ -17,6 +17,7 @@ from tune.report.confirmation_text import confirm_command, confirmation_note
 from tune.report.sections.tiles import Tile, answer_tiles
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import is_uncertain, verdict_notes, verdict_over_shuffles
+from tune.spec.metrics import SHOWN_LIMITS
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
 
 
@@ -141,14 +142,16 @@ def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer
 
 
 def _latencies(study: StudyRecord, outcome: Outcome) -> str:
-    """Return both p99 latencies, each with its limit unless that is lifted."""
-    text = f"p99 TTFT {formatting.seconds(p99_s(outcome.ttft_s))}"
-    if study.slo.ttft_p99_s is not None:
-        text += f" of {study.slo.ttft_p99_s:g} s"
-    text += f", p99 TPOT {formatting.milliseconds(p99_s(outcome.tpot_s))}"
-    if study.slo.tpot_p99_s is not None:
-        text += f" of {study.slo.tpot_p99_s * 1e3:g} ms"
-    return text + further_limits.figure_phrases(study.slo, outcome)
+    """Return the latencies in SHOWN_LIMITS, each with its limit unless that is lifted, and further limits."""
+    limits_s = dict(study.slo.limits)
+    phrases = []
+    for limit in SHOWN_LIMITS:
+        value = formatting.format_latency(
+            limit.latency, figure_s(limit, getattr(outcome, limit.latency.field))
+        )
+        allowed = f" of {limit.show(limits_s[limit])}" if limit in limits_s else ""
+        phrases.append(f"{limit.label} {value}{allowed}")
+    return ", ".join(phrases) + further_limits.figure_phrases(study.slo, outcome)
 
 
 def _capacity_note(top: Outcome) -> list[str]:

@@ -14,6 +14,7 @@ from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
+from tune.spec.metrics import SHOWN_LIMITS
 from tune.spec.space import Dimension, GraphFamilyDimension
 
 SEARCHES = {
@@ -28,11 +29,14 @@ SEARCHES = {
 
 def describe_limits(slo: Slo) -> str:
     """Return the latency limits as a phrase that also names a limit that is lifted."""
-    ttft = "p99 TTFT without limit" if slo.ttft_p99_s is None else f"p99 TTFT within {slo.ttft_p99_s:g} s"
-    tpot = (
-        "p99 TPOT without limit" if slo.tpot_p99_s is None else f"p99 TPOT within {slo.tpot_p99_s * 1e3:g} ms"
+    limits_s = dict(slo.limits)
+    phrases = (
+        f"{limit.label} within {limit.show(limits_s[limit])}"
+        if limit in limits_s
+        else f"{limit.label} without limit"
+        for limit in SHOWN_LIMITS
     )
-    return f"{ttft}, {tpot}{further_limits.limit_phrases(slo)}"
+    return ", ".join(phrases) + further_limits.limit_phrases(slo)
 
 
 def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

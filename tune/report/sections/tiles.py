@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune.loadgen.latencies import p99_s
-from tune.records.outcome import Outcome
+from tune.analysis.slo import figure_s
+from tune.records.outcome import LatencySpread, Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting, further_limits
 from tune.report.capacity_text import is_capacity_search
 from tune.report.trial_status import baseline_trial, limit_shares
 from tune.report.verdict_robustness import sd_over_shuffles
+from tune.spec.load import Slo
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, LatencyLimit
 
 
 @dataclass(frozen=True)
@@ -32,30 +34,26 @@ def answer_tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) 
     if baseline and baseline is not top and baseline.output_tps_per_gpu and top.output_tps_per_gpu:
         change = top.output_tps_per_gpu / baseline.output_tps_per_gpu - 1
         note = f"{formatting.signed_percent(change)} against the baseline"
-    shares = limit_shares(top)
-    ttft, tpot = study.slo.ttft_p99_s, study.slo.tpot_p99_s
-    ttft_p99, tpot_p99 = p99_s(top.ttft_s), p99_s(top.tpot_s)
-    spread = top.spread
+    throughput = formatting.format_figure(top.output_tps_per_gpu, 4)
     return (
-        Tile("Output throughput", formatting.format_figure(top.output_tps_per_gpu, 4), "tokens/s/GPU", note),
-        Tile(
-            "p99 TTFT",
-            formatting.format_figure(ttft_p99),
-            "s",
-            (f"limit {ttft:g} s" if ttft else "no limit")
-            + sd_over_shuffles(spread.ttft_p99_s if spread else None, formatting.seconds),
-            shares.get("p99 TTFT"),
-        ),
-        Tile(
-            "p99 TPOT",
-            formatting.format_figure(tpot_p99 and tpot_p99 * 1e3),
-            "ms",
-            (f"limit {tpot * 1e3:g} ms" if tpot else "no limit")
-            + sd_over_shuffles(spread.tpot_p99_s if spread else None, formatting.milliseconds),
-            shares.get("p99 TPOT"),
-        ),
+        Tile("Output throughput", throughput, OUTPUT_TPS_PER_GPU.unit, note),
+        *(_latency_tile(limit, study.slo, top) for limit in SHOWN_LIMITS),
         *(Tile(*facts) for facts in further_limits.tile_facts(study.slo, top)),
         _rate_tile(top),
+    )
+
+
+def _latency_tile(limit: LatencyLimit, slo: Slo, top: Outcome) -> Tile:
+    """Return the tile of a latency: its statistic, its limit, its spread and the used share of the limit."""
+    metric, limit_s = limit.latency, dict(slo.limits).get(limit)
+    value_s = figure_s(limit, getattr(top, metric.field))
+    spread: LatencySpread | None = getattr(top.spread, limit.key) if top.spread else None
+    return Tile(
+        limit.label,
+        formatting.format_figure(value_s and value_s * metric.shown_scale),
+        metric.shown_unit,
+        (f"limit {limit.show(limit_s)}" if limit_s else "no limit") + sd_over_shuffles(spread, metric),
+        limit_shares(top).get(limit.label),
     )
 
 
