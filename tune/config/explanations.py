@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tune.config.renamed_settings import renamed_in_overrides
 
 NEAR_NAME_SIMILARITY = 0.72
-"""Least similarity of a name that is proposed for an unknown one: 2 x matching characters / characters of both.
+"""Least similarity of a name that is proposed for an unknown one: 2 x matching / all characters of both.
 
 Chosen here: `n_trials` still leads to `study.n_trials` (0.727), `bogus` no longer to `logs` (0.667).
 """

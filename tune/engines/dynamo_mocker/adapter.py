@@ -37,7 +37,8 @@ MOCK_GAUGES = WorkerGauges(
     kv_used=(*GAUGES.kv_used, "vllm:kv_cache_usage_perc"),
 )
 """Gauges of mock engines, which have TensorRT-LLM's or vLLM's; `kv_cache_usage_perc` is a fraction despite
-its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM, docs/design/metrics.md."""
+its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM,
+docs/design/metrics.md."""
 
 
 class DynamoMocker:
