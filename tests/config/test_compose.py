@@ -123,6 +123,7 @@ BAD = [
     (["prefill.max_num_token=4096"], "Did you mean prefill.max_num_tokens?"),
     (["decode.kv_cache_config.dtyp=fp8"], "Did you mean decode.kv_cache_config.dtype?"),
     (["hardwre=gb200_nvl72"], "hardwre: no such setting. Did you mean hardware?"),
+    (["bogus=1"], "bogus: no such setting. python -m tune --cfg job lists every key."),
     (["hardware=gb2000"], "hardware=gb2000: no such option. There are: b200_dgx, gb200_nvl72, gb300_nvl72"),
     (["+sweep=pd_splt"], "Did you mean sweep=pd_split?"),
     (["+sweeep=pd_split"], "sweeep: no such setting. Did you mean sweep?"),

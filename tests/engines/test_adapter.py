@@ -1,4 +1,7 @@
-"""Add an engine by an adapter and a name in the table: its only program is a fake of Dynamo."""
+"""Add an engine by an adapter and a line in each of two tables: engines and settings.
+
+Its only program is a fake of Dynamo.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 import support
 from support.fake_deployment import free_ports
+from support.other_engine import OtherEngine
 
 from tune.backends.local import LocalBackend
 from tune.config import compose_overrides
@@ -24,10 +28,10 @@ from tune.errors import ConfigurationError
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Port, Process, ProcessRole
 from tune.records.outcome import Outcome
+from tune.spec import engine_settings
 from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 from tune.study.identity import study_record
 from tune.study.loop import open_study, run_trial
 
@@ -40,14 +44,22 @@ QUERIES = 60
 class StandIn:
     """Adapt an engine whose processes are all one program, with a state folder and a port each."""
 
-    state: Path
+    root: Path
     ports: dict[str, int]
 
-    settings = TrtLlmEngine
+    settings = OtherEngine
     computes_tokens = True
     needs_scratch = False
     gauges = WorkerGauges()
     signals = EngineSignals(failure_patterns=("bad setting",), requests=REQUESTS, in_flight=IN_FLIGHT)
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def options(self) -> Path:
+        return self.root / "options"
 
     def check(self, spec: TrialSpec) -> tuple[()]:
         return ()
@@ -81,19 +93,26 @@ class StandIn:
 
     def _process(self, name: str, role: ProcessRole) -> Process:
         port = self.ports[name]
-        argv = (sys.executable, str(FAKE_DYNAMO), str(self.state), name, role, str(port))
+        argv = (sys.executable, str(FAKE_DYNAMO), str(self.state), "process", name, role, str(port))
         listens = (Port(port, f"stack.{name}_port"),)
         return Process(name, role, 0, (), {}, argv, f"logs/{name}.out", listens, port)
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """Put the adapter into the table under the name stand_in."""
-    adapter = StandIn(tmp_path / "state", dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True)))
+    """Put the adapter into the table of engines under the name stand_in, its settings into theirs."""
+    adapter = StandIn(tmp_path, dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True)))
     for part in ("began", "registered"):
         (adapter.state / part).mkdir(parents=True)
     as_protocol: EngineAdapter = adapter
+    for pool, ranks in (("prefill", 1), ("decode", 2)):
+        option = adapter.options / pool / "stand_in.yaml"
+        option.parent.mkdir(parents=True)
+        option.write_text(
+            f"ranks: {ranks}\nmax_num_seqs: 128\nmax_num_batched_tokens: 4096\nmax_model_len: 20192\n"
+        )
     monkeypatch.setitem(ENGINES, "stand_in", as_protocol)
+    monkeypatch.setattr(engine_settings, "SETTINGS_CLASSES", (*engine_settings.SETTINGS_CLASSES, OtherEngine))
     return adapter
 
 
@@ -102,14 +121,15 @@ def settings_of(adapter: StandIn) -> Settings:
     return compose_overrides(
         [
             *("cluster=local", "stack=dynamo_v1", "stack.engine=stand_in", "hardware.nodes=1"),
-            *("prefill.tensor_parallel_size=1", "decode.tensor_parallel_size=2"),
+            *("prefill=stand_in", "decode=stand_in"),
             *("split.prefill_workers=2", "split.decode_workers=1"),
             *(f"stack.frontend_port={adapter.ports['frontend']}", "cluster.deadlines.stop_s=2.0"),
             *("load.target_qps=60.0", "load.min_duration_s=1.0", f"load.min_queries={QUERIES}"),
             *("load.concatenate_permutation=false", "load.request_timeout_s=20.0"),
             *("load.response_timeout_s=20.0", "load.dataset.inputs.mean_tokens=400.0"),
             *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
-        ]
+        ],
+        [str(adapter.options)],
     ).settings
 
 
@@ -154,6 +174,18 @@ def test_an_adapter_is_asked_for_rules_files_and_processes(stand_in: StandIn) ->
     assert [process.name for process in plan.processes] == [*SERVERS, "client"]
     assert {"prefill.yaml", "decode.yaml"}.isdisjoint(plan.files)
     assert plan.ready[-4:] == ("--expect", "prefill=2", "--expect", "backend=1")
+
+
+def test_pools_are_read_in_the_settings_of_the_adapter(stand_in: StandIn) -> None:
+    settings = settings_of(stand_in)
+    assert isinstance(settings.prefill, OtherEngine)
+    assert (settings.prefill.ranks, settings.decode.gpus) == (1, 2)
+    recorded = settings.trial_spec.model_dump_json()
+    assert TrialSpec.model_validate_json(recorded) == settings.trial_spec
+    option = stand_in.options / "prefill" / "stand_in.yaml"
+    option.write_text(option.read_text().replace("max_num_seqs: 128", "max_num_seqs: many"))
+    with pytest.raises(ConfigurationError, match=r"prefill\.max_num_seqs: found 'many'"):
+        settings_of(stand_in)
 
 
 def test_an_engine_without_an_adapter_is_refused_with_the_table(

@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import numpy as np
 import pytest
+from support.other_engine import OtherEngine
 
 from tune.config import compose_overrides
 from tune.engines.registry import ENGINES
 from tune.engines.trtllm.adapter import TrtLlm
 from tune.sim.simulator import simulate
 from tune.spec.bind import with_graph_family
-from tune.spec.engine import Engine, SettingName
-
-
-class OtherEngine(Engine):
-    """Hold the settings of an engine under names that TensorRT-LLM does not have."""
-
-    KEYS: ClassVar[Mapping[SettingName, str]] = {
-        "tensor_parallel": "ranks",
-        "max_sequences": "max_num_seqs",
-        "token_budget": "max_num_batched_tokens",
-        "max_sequence_tokens": "max_model_len",
-        "graph_batch_sizes": "graphs",
-    }
-    ranks: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    max_model_len: int
-    graphs: tuple[int, ...] = ()
-    prefill_in_chunks: bool = True
-    is_async: bool = True
-
-    tensor_parallel = property(lambda self: self.ranks)
-    pipeline_stages = property(lambda self: 1)
-    max_sequences = property(lambda self: self.max_num_seqs)
-    token_budget = property(lambda self: self.max_num_batched_tokens)
-    max_sequence_tokens = property(lambda self: self.max_model_len)
-    kv_dtype = property(lambda self: "fp8")
-    kv_block_tokens = property(lambda self: 32)
-    reuses_kv_blocks = property(lambda self: False)
-    batching = property(lambda self: "reserve_answers")
-    chunks_prompts = property(lambda self: self.prefill_in_chunks)
-    chunk_order = property(lambda self: "first_come")
-    overlaps_host_work = property(lambda self: self.is_async)
-    tokens_per_message = property(lambda self: 1)
-    graph_batch_sizes = property(lambda self: self.graphs)
-    pads_to_graphs = property(lambda self: bool(self.graphs))
-    passed_through = property(lambda self: {})
-
-    def with_graph_sizes(self, sizes: tuple[int, ...]) -> OtherEngine:
-        return self.model_copy(update={"graphs": sizes})
+from tune.spec.engine import Engine
 
 
 class OtherAdapter(TrtLlm):

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from tune.backends.capabilities import Capabilities
 from tune.records.outcome import Probe
+from tune.spec.backend_kinds import Capabilities
 from tune.spec.trial import TrialSpec
 
 AttemptState = Literal["waiting", "running", "ended"]

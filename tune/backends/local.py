@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Self
 
 from tune.backends.base import AttemptState, Backend
-from tune.backends.capabilities import LOCAL
 from tune.core.locks import lock_name
 from tune.errors import ConfigurationError
 from tune.manifest.process_manifest import read_manifest
 from tune.orchestrator.preflight import require_free_ports, require_programs
 from tune.orchestrator.supervision.process_tree import exit_code
 from tune.records.folders import trial_of
+from tune.spec.backend_kinds import LOCAL
 from tune.spec.trial import TrialSpec
 
 LOCK = "tune-local"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tune.backends.base import Backend, JobControl
-from tune.backends.capabilities import LOCAL, SIMULATOR, SLURM, Capabilities
 from tune.engines.check import check_local, check_simulated
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
 from tune.spec.findings import Finding
 from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
@@ -21,8 +21,8 @@ class BackendKind:
 
     Attributes
     ----------
-    capabilities
-        What the backend can do.
+    declaration
+        What the backend declares about itself.
     build
         Returns the backend for composed settings. The other arguments are the number of worker processes,
         which only simulated attempts use, and a function that prints one line to the user.
@@ -34,11 +34,16 @@ class BackendKind:
         Returns the control of jobs that go on without this process; None where there are none.
     """
 
-    capabilities: Capabilities
+    declaration: BackendDeclaration
     build: Callable[[Settings, int, Callable[[str], None]], Backend]
     check: Callable[[Settings], Sequence[Finding]]
     preflight: Callable[[Settings], Sequence[Finding]] = lambda settings: ()
     jobs: Callable[[], JobControl] | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what the backend can do and needs."""
+        return self.declaration.capabilities
 
 
 def _build_simulator(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
@@ -96,15 +101,15 @@ def _slurm_jobs() -> JobControl:
     return SlurmJobControl()
 
 
-BACKENDS: Mapping[str, BackendKind] = {
-    "sim": BackendKind(SIMULATOR, build=_build_simulator, check=_check_simulator),
-    "local": BackendKind(LOCAL, build=_build_local, check=_check_local),
+BACKENDS: Mapping[BackendName, BackendKind] = {
+    "sim": BackendKind(BACKEND_DECLARATIONS["sim"], build=_build_simulator, check=_check_simulator),
+    "local": BackendKind(BACKEND_DECLARATIONS["local"], build=_build_local, check=_check_local),
     "slurm": BackendKind(
-        SLURM,
+        BACKEND_DECLARATIONS["slurm"],
         build=_build_slurm,
         check=_check_slurm,
         preflight=_preflight_slurm,
         jobs=_slurm_jobs,
     ),
 }
-"""Backends by the kind of their cluster, `cluster.kind`."""
+"""Backends by their name, the setting `cluster.kind`."""

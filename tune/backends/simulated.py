@@ -17,7 +17,6 @@ from typing import Self
 
 from tune.analysis.measure import measure_attempt
 from tune.backends.base import AttemptState, Backend
-from tune.backends.capabilities import SIMULATOR
 from tune.backends.simulated_probes import simulate_probes
 from tune.core.jit import is_cold
 from tune.errors import TuneError
@@ -26,6 +25,7 @@ from tune.records.folders import write_attempt
 from tune.records.outcome import Probe
 from tune.sim.decode_loop import decode
 from tune.sim.simulator import simulate
+from tune.spec.backend_kinds import SIMULATOR
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 

@@ -22,6 +22,7 @@ from tune.core.files import first_validation_error, write_text
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.posterior_summary import read_posterior
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.calibrate_settings import CalibrateSettings, ListedRun
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
@@ -44,7 +45,8 @@ def starting_calibration(settings: Settings, shipped: Sequence[str]) -> Calibrat
     `shipped` are the options of the group `cluster` that tune ships.
     """
     request = settings.calibrate
-    if settings.cluster.kind != "sim" or settings.cluster.calibration is None:
+    capabilities = BACKEND_DECLARATIONS[settings.cluster.kind].capabilities
+    if not capabilities.needs_calibration or settings.cluster.calibration is None:
         raise ConfigurationError(
             f"action=calibrate fits the simulated rack; found cluster={settings.cluster.kind}, expected "
             "cluster=sim. Leave it out: trials that another backend measured are read all the same."

@@ -75,9 +75,10 @@ def logs_action(composition: Composition) -> None:
     folder, record = recorded_study(study_root(composition))
     trial_id = _trial_id(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
-    if attempt is None or not BACKENDS[record.backend].capabilities.real_time:
-        found = "the simulated rack starts no process" if attempt else "no attempt was made"
-        expected = " or ".join(name for name, entry in BACKENDS.items() if entry.capabilities.real_time)
+    no_logs = BACKENDS[record.backend].declaration.no_logs
+    if attempt is None or no_logs:
+        found = no_logs if attempt else "no attempt was made"
+        expected = " or ".join(name for name, entry in BACKENDS.items() if not entry.declaration.no_logs)
         raise ConfigurationError(
             f"trial={trial_id}: {found}; expected a trial with logs, of cluster={expected}."
         )

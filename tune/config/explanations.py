@@ -11,6 +11,12 @@ from pydantic_core import ErrorDetails
 
 from tune.config.renamed_settings import renamed_in_overrides
 
+NEAR_NAME_SIMILARITY = 0.72
+"""Least similarity of a name that is proposed for an unknown one: 2 x matching / all characters of both.
+
+Chosen here: `n_trials` still leads to `study.n_trials` (0.727), `bogus` no longer to `logs` (0.667).
+"""
+
 
 def explain_hydra(message: str, path: str | None, known_paths: Callable[[], Sequence[str]]) -> str:
     """Return Hydra's error with a better hint: it proposes `+key` for every unknown key.
@@ -28,9 +34,14 @@ def explain_hydra(message: str, path: str | None, known_paths: Callable[[], Sequ
         return f"{renamed[0]}."
     if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
-    near = get_close_matches(path, known_paths(), n=1)
-    hint = f"Did you mean {near[0]}?" if near else "python -m tune --cfg job lists every key."
+    near = _nearest(path, known_paths())
+    hint = f"Did you mean {near}?" if near else "python -m tune --cfg job lists every key."
     return f"{path}: no such setting. {hint}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that is most like `name`; None where none is near."""
+    return next(iter(get_close_matches(name, known, n=1, cutoff=NEAR_NAME_SIMILARITY)), None)
 
 
 def _explain_option(message: str) -> str:
@@ -41,8 +52,8 @@ def _explain_option(message: str) -> str:
     if renamed:
         return f"{renamed[0]}."
     options = [line.strip() for line in listed.splitlines()[1:] if line.startswith("\t") and "=" not in line]
-    near = get_close_matches(option, options, n=1)
-    hint = f" Did you mean {group}={near[0]}?" if near else ""
+    near = _nearest(option, options)
+    hint = f" Did you mean {group}={near}?" if near else ""
     return f"{group}={option}: no such option.{hint} There are: {', '.join(options)}."
 
 
@@ -57,8 +68,8 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
     """Return what was found and expected for one setting."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        near = get_close_matches(path, known_paths(), n=1)
-        return f"{path}: no such setting." + (f" Did you mean {near[0]}?" if near else "")
+        near = _nearest(path, known_paths())
+        return f"{path}: no such setting." + (f" Did you mean {near}?" if near else "")
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
     return f"{path}: found {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}."

@@ -1,4 +1,8 @@
-"""Name the engines that a stack may have."""
+"""Name the engines that a stack may have.
+
+A new engine is one package in tune/engines, one line in `ENGINES` here and, where it has key names of its
+own, one line in tune/spec/engine_settings.py.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,13 @@ from tune.orchestrator.failures import (
     last_lines,
 )
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher, ResolvedProcess
-from tune.orchestrator.managed_process import ENGINES, SERVICES, ManagedProcess, describe_exit, fingerprint
+from tune.orchestrator.managed_process import (
+    SERVICES,
+    WORKER_ROLES,
+    ManagedProcess,
+    describe_exit,
+    fingerprint,
+)
 from tune.orchestrator.supervision.signals import defer_signals
 
 
@@ -65,7 +71,7 @@ class Deployment:
 
     def workers(self, role: str | None = None) -> tuple[Process, ...]:
         """Return the workers of `role`, or of both roles."""
-        return tuple(p for p in self.manifest.processes if p.role in ((role,) if role else ENGINES))
+        return tuple(p for p in self.manifest.processes if p.role in ((role,) if role else WORKER_ROLES))
 
     def client(self) -> Process:
         """Return the load client."""
@@ -133,7 +139,7 @@ class Deployment:
             if code is not None:
                 self.require_allocation()
                 cause: FailureCause = "infrastructure"
-                if running.process.role in ENGINES:
+                if running.process.role in WORKER_ROLES:
                     cause = classify_failure(running.log, self.manifest.engine.failure_patterns)
                 raise AttemptFailed(
                     f"{running.name} ended {describe_exit(code)} before the client did; the last "

@@ -23,7 +23,7 @@ POLL_S = 0.1
 
 SERVICES = ("etcd", "nats")
 """Roles of the processes that all others register with."""
-ENGINES = ("prefill", "decode")
+WORKER_ROLES = ("prefill", "decode")
 """Roles of the workers."""
 
 _PLAN_FILE = re.compile(re.escape(PLAN_DIR) + r"/([\w.-]+)")
@@ -62,7 +62,7 @@ def stop_in_order(running: Sequence[ManagedProcess], stop_s: float, print_line: 
 
     Each process is asked to end, and killed when it has not ended `stop_s` later.
     """
-    for roles in (("client",), ("frontend", *ENGINES), SERVICES):
+    for roles in (("client",), ("frontend", *WORKER_ROLES), SERVICES):
         stop_group([member for member in running if member.process.role in roles], stop_s, print_line)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, Search
@@ -24,7 +25,7 @@ class StudyRecord(FrozenModel):
     schema_: Literal[2] = Field(2, alias="schema")
     name: str
     question: str
-    backend: Literal["sim", "local", "slurm"]
+    backend: BackendName
     stack: str
     engine: str
     model: str

@@ -93,8 +93,9 @@ def _require_timed(model: Model) -> None:
         return
     raise ConfigurationError(
         f"model.weight_dtype: found {model.weight_dtype}, expected {TIMED_WEIGHT_DTYPE}: the simulator times "
-        f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone. Serve an FP4 "
-        "checkpoint, or measure on real engines with load.mode=fixed and another search than surrogate."
+        f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone. Serve a "
+        f"checkpoint in {TIMED_WEIGHT_DTYPE}, or measure on real engines with load.mode=fixed and another "
+        "search than surrogate."
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from tune.spec.slurm_time import duration_s
 
@@ -77,7 +78,7 @@ class ClusterFacts(FrozenModel):
     of its processes (that of an image, say) leads to a python3 that has it.
     """
 
-    kind: Literal["sim", "local", "slurm"]
+    kind: BackendName
     job_name: str
     partition: str | None
     account: str | None

@@ -106,15 +106,6 @@ def _stack(spec: TrialSpec) -> Iterator[Finding]:
             "the frontend of mid 2025 does not know how busy a worker is",
             "Dynamo, components/frontend of mid 2025: round-robin, random, kv; least-loaded came in 2026",
         )
-    if stack.dynamo == "v1" and spec.split.disaggregation_strategy != "prefill_first":
-        yield Finding(
-            "error",
-            "split.disaggregation_strategy",
-            f"{spec.split.disaggregation_strategy} with stack {stack.name}",
-            "prefill_first, or stack=dynamo_v0",
-            "today's frontend routes by itself and has no setting for which pool answers first",
-            "Dynamo: the strategy flag of dynamo.trtllm was removed on 2025-11-04",
-        )
 
 
 def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:

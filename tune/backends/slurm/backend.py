@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from tune.backends.base import AttemptState, Backend
-from tune.backends.capabilities import SLURM
 from tune.backends.slurm.allocation import Allocation, allocation_of, allocations, begin_allocation, study_of
 from tune.backends.slurm.commands import SlurmUnavailable, cancel_job
 from tune.backends.slurm.job_monitor import POLL_INTERVAL_S, JobMonitor
@@ -25,6 +24,7 @@ from tune.deploy.job_script import sbatch_options
 from tune.errors import ResumableError
 from tune.orchestrator.slurm.work_queue import attempt_hosts, close_queue, enqueue_attempt, is_queue_closed
 from tune.records.folders import has_ended, trial_of, write_attempt
+from tune.spec.backend_kinds import SLURM
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from tune.engines.base import Components, Remedy, TimeSteps
+from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo import IN_FLIGHT, REQUESTS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
@@ -32,6 +32,14 @@ from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 from tune.spec.trtllm_engine import TrtLlmEngine
 
+MOCK_GAUGES = WorkerGauges(
+    running=(*GAUGES.running, "vllm:num_requests_running"),
+    kv_used=(*GAUGES.kv_used, "vllm:kv_cache_usage_perc"),
+)
+"""Gauges of mock engines, which have TensorRT-LLM's or vLLM's; `kv_cache_usage_perc` is a fraction despite
+its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM,
+docs/design/metrics.md."""
+
 
 class DynamoMocker:
     """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
@@ -39,7 +47,7 @@ class DynamoMocker:
     settings = TrtLlmEngine
     computes_tokens = False
     needs_scratch = True
-    gauges = GAUGES
+    gauges = MOCK_GAUGES
     signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:

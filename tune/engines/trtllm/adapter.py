@@ -8,7 +8,7 @@ from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo import IN_FLIGHT, REQUESTS, dynamo_frontend, dynamo_services
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.engine_rules import check_worker
-from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree
+from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
@@ -35,16 +35,17 @@ rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and drive
 a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
 
 GAUGES = WorkerGauges(
-    running=("trtllm:num_requests_running", "vllm:num_requests_running"),
-    kv_used=("trtllm:kv_cache_usage_perc", "vllm:kv_cache_usage_perc"),
+    running=("trtllm:num_requests_running",),
+    kv_used=("trtllm:kv_cache_usage_perc",),
 )
-"""TensorRT-LLM's gauges, and vLLM's, which Dynamo's mock engines have; the second is a fraction despite its
-name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM, docs/design/metrics.md."""
+"""Gauges of TensorRT-LLM workers; the second is a fraction despite its name. Source: mock engines of Dynamo
+1.6.1, which stand for such workers."""
 
 
 def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     """Yield every rule of TensorRT-LLM that `spec` breaks; `reads_yaml` is False for mock engines."""
     pools = trtllm_pools(spec)
+    yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
     yield from check_pools_agree(pools)
     for role, engine in pools:

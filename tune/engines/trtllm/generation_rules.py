@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tune.spec.findings import Finding
-from tune.spec.split import Role
+from tune.spec.split import Role, Split
 from tune.spec.stack import Stack
 from tune.spec.trtllm_engine import TrtLlmEngine
 
 Pools = tuple[tuple[Role, TrtLlmEngine], tuple[Role, TrtLlmEngine]]
+
+
+def check_strategy(stack: Stack, split: Split) -> Iterator[Finding]:
+    """Yield an error for a strategy that the workers of `stack` have no flag for."""
+    if stack.dynamo == "v1" and split.disaggregation_strategy != "prefill_first":
+        yield Finding(
+            "error",
+            "split.disaggregation_strategy",
+            f"{split.disaggregation_strategy} with stack {stack.name}",
+            "prefill_first, or stack=dynamo_v0",
+            "today's frontend routes by itself and has no setting for which pool answers first",
+            "Dynamo: the strategy flag of dynamo.trtllm was removed on 2025-11-04",
+        )
 
 
 def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from tune.report import formatting, further_limits
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.load import Slo
 from tune.spec.metrics import SHOWN_LIMITS
 from tune.spec.space import Dimension, GraphFamilyDimension
@@ -58,7 +59,7 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
     if any(map(is_capacity_search, outcomes)):
         rows.append(("Probes", summarise_probes(outcomes)))
     attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
-    if attempts and study.backend != "sim":
+    if attempts and BACKEND_DECLARATIONS[study.backend].capabilities.real_time:
         began, ended = min(a.started_at for a in attempts), max(a.ended_at for a in attempts)
         rows.append(("Ran", f"{_minute(began)} to {_minute(ended)}"))
     return rows
