@@ -84,12 +84,13 @@ class JobControl(Protocol):
     """Observe and cancel the jobs of a study on a detached backend, from any process."""
 
     def pending(self, study: Path) -> Sequence[DetachedJob]:
-        """Return the jobs of the study in the folder `study` that owe an attempt, the earliest first."""
+        """Return the jobs of the study in the folder `study` with unfinished attempts, the earliest first."""
 
     def cancel(self, study: Path, trial_id: str | None) -> Sequence[DetachedJob]:
-        """Cancel the jobs of the study, or those that owe an attempt of one trial; return the cancelled ones.
+        """Cancel the jobs of the study, or those with unfinished attempts of one trial.
 
-        Raises ResumableError where the scheduler refuses, or does not say which jobs there are.
+        Returns the cancelled jobs. Raises ResumableError where the scheduler refuses, or does not list the
+        jobs.
         """
 
     def job_log(self, attempt: Path) -> Path | None:

@@ -133,5 +133,6 @@ class LocalBackend(Backend):
         except OSError as error:
             raise ConfigurationError(
                 "cluster=local: another process of tune runs a deployment on this machine, or still stops "
-                f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
+                f"one ({error.strerror}); expected only one deployment per machine: two would share ports "
+                "and cores. Wait for it."
             ) from error

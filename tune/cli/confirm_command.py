@@ -92,7 +92,7 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
     ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
     print(
-        f"{ahead} of {repeats} repeats are ahead, about {gpu_hours:,.0f} GPU-hours by what these "
+        f"{ahead} of {repeats} repeats remain, about {gpu_hours:,.0f} GPU-hours by what these "
         "configurations cost the study",
         file=sys.stderr,
     )

@@ -52,7 +52,7 @@ def run_command_line() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. What is recorded stays; the same command goes on from there.", file=sys.stderr)
+        print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

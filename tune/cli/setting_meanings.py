@@ -164,7 +164,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.gpus_per_node_option": ("", "Whether GPUs are generic resources: job and workers request --gpus-per-node."),
     "cluster.output": ("", "Output file of a job.sbatch that is submitted by hand."),
     "cluster.container_image": ("", "Image for pyxis, in which the job's steps run; null: steps run on the nodes as they are."),
-    "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted besides."),
+    "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted as well."),
     "cluster.container_workdir": ("", "Working directory in the container; null: the image's own."),
     "cluster.container_remap_root": ("", "Whether the user is root inside the container."),
     "cluster.container_mount_home": ("", "Whether the home directory is mounted."),

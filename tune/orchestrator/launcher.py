@@ -79,9 +79,9 @@ class ProcessLauncher(Protocol):
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return a function for a child of this process's main thread to run before its program.
+    """Return a preexec function for children of this process's main thread.
 
-    It has the kernel send the child `number` when this process has ended.
+    It asks the kernel to send `number` to the child when this process dies (PR_SET_PDEATHSIG).
     """
     parent = os.getpid()
 

@@ -32,7 +32,7 @@ class ManagedProcesses:
     def keep_reusable(self, manifest: ProcessManifest, plan: Path) -> None:
         """End every process that `manifest` would start differently.
 
-        Where services or frontend differ, that is every process: workers have registered there. Raises
+        If a service or the frontend changed, stop everything, because workers are registered with it. Raises
         OSError where a file of the plan is missing.
         """
         fingerprints = {process.name: fingerprint(process, manifest, plan) for process in manifest.processes}
@@ -44,7 +44,7 @@ class ManagedProcesses:
         names = {process.name for process in reusable}
         others = [process for process in self.running if process.name not in names]
         if self.running:
-            self._print_line(f"of {len(self.running)} processes {len(reusable)} go on, the others are ended")
+            self._print_line(f"keeping {len(reusable)} of {len(self.running)} processes, stopping the others")
         stop_in_order(others, self._stop_s, self._print_line)
         self.running[:] = reusable
         self._stop_s, self._keeps_processes = manifest.deadlines.stop_s, manifest.keeps_processes

@@ -163,6 +163,11 @@ def pin_repeats(
         The candidates to measure again.
     settings, command
         The composed configuration of the command, and its overrides as typed.
+
+    Returns
+    -------
+    StudyRecord
+        The record of a study of single trials, one for each repeat, named after `study` with SUFFIX.
     """
     record = study_record(settings_for(chosen[0], settings), study.name + SUFFIX, command)
     question = f"What do the best configurations of {study.name} hold on new deployments?"

@@ -199,7 +199,7 @@ def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -
     failed += len(batch)
     if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
         raise ResumableError(
-            f"{failed} trials in a row failed; something may be broken that another one would meet too: "
-            f"{batch[max(batch)].reason}\nMend it and run the same command again."
+            f"{failed} consecutive trials failed; the cause may affect all trials: "
+            f"{batch[max(batch)].reason}\nFix it and run the same command again."
         )
     return failed

@@ -19,8 +19,8 @@ from tune.study.trial_runner import TrialRequest
 
 SELECTION_BIAS_FRAC = 0.01
 """Share by which the best measured rate is lowered before others are compared with it, because the highest
-of several measurements is biased upwards. Chosen on the development racks of benchmarks/hidden_racks.py;
-half the noise of a measurement."""
+of several measurements is biased upwards. Chosen on the development racks of
+benchmarks/search_synthetic_racks.py; half the noise of a measurement."""
 
 MIN_FOLLOWING_TRIALS = 3
 """Number of trials that must be able to follow before a deployment is stopped early for a predicted

@@ -40,8 +40,8 @@ RETRY_S = 30.0
 class SlurmBackend(Backend):
     """Submit allocations to the cluster of `facts`, each for up to `trials_per_job` attempts in sequence.
 
-    `say` prints what becomes of the jobs. An attempt whose job ended without a record gets one here, with
-    what Slurm says of that job.
+    `say` prints job state changes. An attempt whose job ended without a record gets one here, with the state
+    of that job in Slurm.
     """
 
     capabilities = SLURM

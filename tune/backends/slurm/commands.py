@@ -88,7 +88,7 @@ def accounted_jobs(job_ids: Sequence[str]) -> Mapping[str, JobInfo]:
 
 
 def show_job(job_id: str) -> JobInfo:
-    """Return what the controller has of one job; GONE where it knows none. Raises SlurmUnavailable."""
+    """Return the controller's record of a job, GONE if unknown. Raises SlurmUnavailable."""
     try:
         return parse_scontrol(run_command(("scontrol", "--oneliner", "show", "job", job_id))[0])
     except SlurmUnavailable as error:
