@@ -68,7 +68,7 @@ Reuse Reverse Revoke Rewind Rewrite Rotate Round Route Run Sample Save Scale Sch
 Search Select Send Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Signal Simplify
 Simulate Skim Skip Sleep Smooth Solve Sort Spawn Specify Split Spread Stand Start Stay Step Stop
 Store Stratify Stream Strip Submit Substitute Subtract Suggest Sum Summarise Supervise Supply
-Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
+Survive Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
 Translate Trim Truncate Try Turn Undo Unify Unlock Unpack Unpickle Unregister Update Use Validate
 Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Write Yield
 """

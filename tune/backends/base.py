@@ -1,4 +1,4 @@
-"""Define what a study needs of a backend: run attempts of trials, and declare what it can do."""
+"""Define the interface of backends: run attempts of trials, and declare capabilities."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Backend(Protocol):
     def probes(self, handle: str) -> Sequence[Probe] | None:
         """Return the probes of an ended attempt, where the backend has measured them already.
 
-        Returns None where the caller has to measure what the attempt left, with `measure_attempt`; raises
-        what that raises.
+        Returns None where the caller has to measure the attempt's raw records with `measure_attempt`; raises
+        the errors of `measure_attempt`.
         """
         return None
 
@@ -55,7 +55,7 @@ class Backend(Protocol):
         return None
 
     def announce_interrupt(self) -> None:
-        """Print, after a first Ctrl-C, what is still waited for and what a second one does."""
+        """Print, after a first Ctrl-C, the attempts still waited for and the effect of a second Ctrl-C."""
         return
 
     def __enter__(self) -> Self:
@@ -65,7 +65,7 @@ class Backend(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release what the backend holds on this machine; no process is left running here."""
+        """Release all resources on this machine; no process is left running here."""
 
 
 class DetachedJob(Protocol):

@@ -80,7 +80,7 @@ def _write_report(
 
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:
-    """Print what is ahead before the first submission."""
+    """Print the number and the cost of the repeats before the first submission."""
     from tune.study.confirm_winners import gpu_hours_ahead
 
     if len(chosen) < settings.confirm.configurations:

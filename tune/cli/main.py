@@ -57,7 +57,7 @@ def run_command_line() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:  # an error inside tune: print its trace, and say what it means for the records
+    except Exception:  # an error inside tune: print its trace, and that the records are intact
         traceback.print_exc()
         print(
             "Internal error in tune. Recorded results are intact; the same command resumes from them.",

@@ -58,7 +58,7 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
     """Return the backend of the settings.
 
     `processes` is the number of worker processes of a simulator; None takes cluster.processes, or one a core.
-    Raises ConfigurationError where the settings ask for what the backend cannot do.
+    Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
     from tune.cli.progress import print_above_bar
 

@@ -34,7 +34,7 @@ COMMAND: dict[str, Meaning] = {
 
 STUDY: dict[str, Meaning] = {
     "study.name": ("", "Name of the study and of its folders; null: SWEEP-CLUSTER, or single-CLUSTER."),
-    "study.n_trials": ("trials", "Trials of the study; null: what the sweep says. A larger number extends a study."),
+    "study.n_trials": ("trials", "Trials of the study; null: the number in the sweep. A larger number extends a study."),
     "study.seed": ("", "Seed of the search."),
     "study.parallel": ("trials", "Trials that run at once; null: 16 on the simulated rack, 1 elsewhere. Fixed for a study."),
     "study.trials_per_job": ("trials", "With cluster=slurm: trials that share one allocation, one after the other."),

@@ -19,7 +19,7 @@ _STOP_S = 10.0
 
 
 class ManagedProcesses:
-    """Hold the processes that were started and not ended here, in order of their start.
+    """Hold the processes that were started and not stopped, in the order of their start.
 
     `last`: no attempt follows the current one.
     """
@@ -50,7 +50,7 @@ class ManagedProcesses:
         self._stop_s, self._keeps_processes = manifest.deadlines.stop_s, manifest.keeps_processes
 
     def finish_attempt(self, *, measured: bool) -> None:
-        """End after an attempt what the next one cannot use; after a failure, everything."""
+        """End the processes that the next attempt cannot reuse; after a failure, all processes."""
         if measured and self._keeps_processes and not self.last:
             self.stop_client(self._stop_s)
         else:
@@ -67,7 +67,7 @@ class ManagedProcesses:
         self.running[:] = [process for process in self.running if process not in clients]
 
     def stop(self) -> None:
-        """End everything in order, each step within the plan's `stop_s`, and kill what is left behind."""
+        """End all processes in order, each step within the plan's `stop_s`, and kill survivors."""
         stop_in_order(self.running, self._stop_s, self._print_line)
         self.running.clear()
         survivors = kill_descendants()

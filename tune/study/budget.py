@@ -1,4 +1,4 @@
-"""Estimate what trials cost in GPU-hours, and how many of them a budget leaves."""
+"""Estimate the GPU-hours of trials, and how many trials a budget leaves."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: S
 
 
 def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> None:
-    """Raise ConfigurationError, naming every difference in what is pinned."""
+    """Raise ConfigurationError, naming every pinned setting that differs."""
     fields = _PINNED if requested.space or recorded.space else {"backend": _PINNED["backend"]}
     different = [
         (setting, before, after)

@@ -39,12 +39,13 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     root
         Folder of the study; it is made where it is missing.
     requested
-        Record of the study that the command describes. A recorded study is continued where both ask the same.
+        Record of the study that the command describes. A recorded study is resumed where its pinned settings
+        are equal.
 
     Raises
     ------
     ConfigurationError
-        When the folder cannot be written, another process runs the study, or the record asks something else.
+        When the folder cannot be written, another process runs the study, or the record has other settings.
     ResumableError
         When study.json is damaged.
     """

@@ -109,7 +109,7 @@ class SlurmBackend(Backend):
                 raise ResumableError(f"Job {job_id} may still run: {error}") from error
 
     def announce_interrupt(self) -> None:
-        """Print the jobs that are still waited for, and what a second Ctrl-C does."""
+        """Print the jobs that are still waited for, and the effect of a second Ctrl-C."""
         unfinished = self._unfinished()
         self._say(
             f"Ctrl-C: no further trial is begun. Still waiting for {unfinished}.\nCtrl-C once more ends this "
