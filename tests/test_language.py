@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -46,7 +48,7 @@ Approximate Arrange Ask Assemble Assert Assign Attach Average Await Balance Begi
 Broadcast Build Cache Calibrate Call Cancel Cap Capture Carry Catch Centre Change Check Choose Claim
 Classify Clean Clear Climb Clip Close Coerce Collect Colour Combine Compare Compile Complete Compose
 Compute Concatenate Condition Confirm Connect Construct Consume Contain Control Convert Copy Correct
-Count Create Cut Decide Declare Decode Deduplicate Defer Define Delete Deploy Derive Describe
+Count Create Cut Decide Declare Decode Deduplicate Defer Define Delay Delete Deploy Derive Describe
 Destroy Detect Discard Dispatch Display Divide Do Download Draw Drive Drop Embed Emit Emulate Encode
 End Enforce Enqueue Ensure Enter Enumerate Escape Estimate Evaluate Exchange Exclude Execute Exit
 Expand Expect Explain Export Express Extend Extract Factorise Fail Feed Fetch Fill Filter Find
@@ -66,7 +68,7 @@ Reuse Reverse Revoke Rewind Rewrite Rotate Round Route Run Sample Save Scale Sch
 Search Select Send Separate Serve Set Shift Shorten Show Shrink Shuffle Shut Signal Simplify
 Simulate Skim Skip Sleep Smooth Solve Sort Spawn Specify Split Spread Stand Start Stay Step Stop
 Store Stratify Stream Strip Submit Substitute Subtract Suggest Sum Summarise Supervise Supply
-Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
+Survive Suspend Switch Synchronise Tabulate Tag Take Terminate Throw Tokenise Trace Track Train Transform
 Translate Trim Truncate Try Turn Undo Unify Unlock Unpack Unpickle Unregister Update Use Validate
 Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Write Yield
 """
@@ -75,6 +77,15 @@ Vary Verify Visit Wait Wake Walk Warm Warn Watch Weigh Widen Wire Work Wrap Writ
 VERBS = frozenset(_VERBS.split())
 
 MAX_NAME_WORDS = 16
+
+MAX_PLAIN_ARGUMENTS = 2
+"""Functions that other packages import and that take more arguments have numpy sections."""
+
+PATH = re.compile(r"(?<![\w./~-])(?:tune|benchmarks|conf|tests|scripts)/[\w./-]*\w")
+"""A path inside the project."""
+
+NAMING = re.compile(r"tune/.*\.py|docs/.*\.md|(?:README|DESIGN|CONTRIBUTING)\.md")
+"""Files whose paths have to exist; CHANGELOG.md names what is gone."""
 
 ROLES = {"__init__", "__main__", "adapter", "base", "preflight", "registry", "rules"}
 """Stems that several packages may have: each names a role."""
@@ -96,6 +107,42 @@ def modules(*tops: str) -> Iterator[tuple[str, ast.Module]]:
     for name in tracked():
         if name.endswith(".py") and name.startswith(tops):
             yield name, ast.parse(text_of(name))
+
+
+def size(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the number of named arguments of a function."""
+    return sum(map(len, (function.args.posonlyargs, function.args.args, function.args.kwonlyargs)))
+
+
+def missing_sections(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the numpy sections that the docstring of a function lacks."""
+    docstring = ast.get_docstring(function) or ""
+    has = {name: f"{name}\n{'-' * len(name)}" in docstring for name in ("Parameters", "Returns", "Yields")}
+    nothing = isinstance(function.returns, ast.Constant) and function.returns.value is None
+    missing = [] if has["Parameters"] else ["Parameters"]
+    return missing if nothing or has["Returns"] or has["Yields"] else [*missing, "Returns"]
+
+
+def used_elsewhere() -> set[tuple[str, str]]:
+    """Return (module, name) of all that a package of tune imports from another; name "*" is the module."""
+    used = set()
+    for file, tree in modules("tune/"):
+        package = file.removesuffix(".py").split("/")[:2]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[:2] != package:
+                used |= {(node.module, alias.name) for alias in node.names}
+                used |= {(f"{node.module}.{alias.name}", "*") for alias in node.names}
+    return used
+
+
+def prose(name: str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines of a document, or of the comments and strings of a module."""
+    if not name.endswith(".py"):
+        yield from enumerate(text_of(name).splitlines(), 1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text_of(name)).readline):
+        if token.type in {tokenize.COMMENT, tokenize.STRING}:
+            yield from enumerate(token.string.splitlines(), token.start[0])
 
 
 def begins_with_verb(docstring: str) -> bool:
@@ -140,6 +187,29 @@ def test_docstrings_begin_with_a_verb() -> None:
                 docstring = ast.get_docstring(node)
                 if docstring and not begins_with_verb(docstring):
                     lines.append(f"{name}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0][:90]}")
+    assert not lines, findings(lines)
+
+
+def test_functions_for_other_packages_explain_their_arguments() -> None:
+    used = used_elsewhere()
+    lines = []
+    for name, tree in modules("tune/"):
+        module = name.removesuffix(".py").replace("/", ".")
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                shared = bool({(module, node.name), (module, "*")} & used)
+                if shared and size(node) > MAX_PLAIN_ARGUMENTS and (missing := missing_sections(node)):
+                    lines.append(f"{name}:{node.lineno}: {node.name} lacks {', '.join(missing)}")
+    assert not lines, findings(lines)
+
+
+def test_paths_in_prose_exist() -> None:
+    lines = []
+    for name in tracked():
+        if NAMING.fullmatch(name):
+            for number, line in prose(name):
+                paths = (path for path in PATH.findall(line) if "NAME" not in path)
+                lines += [f"{name}:{number}: {path}" for path in paths if not (ROOT / path).exists()]
     assert not lines, findings(lines)
 
 

@@ -111,7 +111,7 @@ class Study:
         return trials[rows[0]["trial_id"]] if rows and rows[0]["feasible"] else None
 
     def posterior(self) -> PosteriorSummary | None:
-        """Return what the surrogate learned of the rack; None where the search has no surrogate."""
+        """Return the surrogate's posterior of the rack; None where the search has no surrogate."""
         return read_posterior(self.folder)
 
 

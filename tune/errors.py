@@ -36,7 +36,7 @@ class ResumableError(TuneError):
     """Report that work stopped before its end, and the same command resumes it. Exit code 3.
 
     Raise it where the cause is outside the configuration: a failed trial, a full disk, a damaged record, an
-    exhausted budget, a scheduler that does not answer. Say in the message what to mend first, if anything.
+    exhausted budget, a scheduler that does not answer. State in the message what to fix first, if anything.
     """
 
     exit_code = 3

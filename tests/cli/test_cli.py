@@ -201,7 +201,7 @@ def test_study_ended_by_its_budget_prints_its_best(tune: Tune, tmp_path: Path) -
     budget = ("study.n_trials=8", "study.parallel=2", "study.max_gpu_hours=120")
     done = tune("+sweep=pd_split", "load.min_duration_s=120.0", "load.concatenate_permutation=false", *budget)
     assert done.returncode == 3
-    assert "8 of 8 trials are ahead, about " in done.stderr
+    assert "8 of 8 trials remain, about " in done.stderr
     assert "120 at most" in done.stderr
     assert "The budget of 120 GPU-hours (study.max_gpu_hours) ends the study" in done.stderr
     assert "tokens/s/GPU" in done.stdout

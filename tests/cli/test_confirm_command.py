@@ -41,7 +41,7 @@ def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> 
 
     done = tune(*CONFIRM)
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 repeats are ahead, about " in done.stderr
+    assert "4 of 4 repeats remain, about " in done.stderr
     repeats = tmp_path / "runs" / "pd_split-sim.confirm"
     found = json.loads((repeats / "confirmation.json").read_text())
     first = found["configurations"][0]
@@ -53,7 +53,7 @@ def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> 
     (repeats / first["repeats"][1]["trial_id"] / "outcome.json").unlink()
     again = tune(*STUDY, *CONFIRM)
     assert again.returncode == 0, again.stderr
-    assert "1 of 4 repeats are ahead" in again.stderr
+    assert "1 of 4 repeats remain" in again.stderr
     assert again.stdout == done.stdout
     report = tune("action=report", "study.name=pd_split-sim")
     assert "confirm   Guaranteed at " in report.stdout

@@ -223,7 +223,7 @@ def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
 
 def test_failures_in_a_row_end_the_confirmation(runs: Path) -> None:
     backend = wrapped(FailingBackend)
-    with pytest.raises(ResumableError, match="2 repeats in a row failed"):
+    with pytest.raises(ResumableError, match="2 consecutive repeats failed"):
         confirm(runs, backend=backend)
     assert backend.submitted == 2
 

@@ -158,7 +158,7 @@ def _kind_of_stage(spec: TrialSpec, stage: str | None, use: Breakdown | None) ->
 
 
 def _step(spec: TrialSpec, use: Breakdown | None) -> BottleneckKind:
-    """Return what limits TPOT: the step time, or the KV cache where sequences are paused.
+    """Return the bottleneck of TPOT: the step time, or the KV cache if sequences are paused.
 
     An engine that evicts the newest sequence pauses sequences when the cache is full.
     """

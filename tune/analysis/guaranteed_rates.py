@@ -162,7 +162,7 @@ def _confirmed(
     confidence: float,
     among: int,
 ) -> ConfirmedConfiguration:
-    """Return what the repeats of one configuration show; `among` configurations are bounded together."""
+    """Summarise the repeats of one configuration; `among` configurations are bounded together."""
     trial = candidate.trial
     capacity_qps = MeanCapacity(mean=math.exp(mean_of(logs)), low=None, high=None) if logs else None
     next_qps = guaranteed_qps = margin_frac = None

@@ -46,6 +46,11 @@ def judge(
     early_stop
         The rate that stopped the deployment early, None where it was not; the outcome is censored then.
 
+    Returns
+    -------
+    Outcome
+        Status "measured", with figures, verdict and all probes.
+
     Raises
     ------
     ValueError
@@ -101,6 +106,11 @@ def judge_infeasible(
         Every try at the trial.
     provenance
         What ran it and from which overrides and parameters.
+
+    Returns
+    -------
+    Outcome
+        Status "infeasible", without figures or probes.
     """
     return _unmeasured("infeasible", reason, spec, _facts(spec, number, source, attempts, provenance))
 
@@ -130,6 +140,11 @@ def judge_failed(
         Every try at the trial.
     provenance
         What ran it and from which overrides and parameters.
+
+    Returns
+    -------
+    Outcome
+        Status "failed", without figures or probes.
     """
     return _unmeasured("failed", reason, spec, _facts(spec, number, source, attempts, provenance))
 

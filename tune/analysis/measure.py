@@ -49,6 +49,11 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     raw
         Name of the folder in the record, relative to the trial's.
 
+    Returns
+    -------
+    Probe
+        Rates in requests/s and tokens/s, latencies in seconds, and whether the run is valid and feasible.
+
     Raises
     ------
     ResumableError

@@ -52,10 +52,10 @@ class BottleneckContext:
 
 
 def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendation, ...]:
-    """Return what to try, the most promising first; overrides are for the configuration `spec`.
+    """Return recommendations, the most promising first; overrides are for the configuration `spec`.
 
-    A lower rate helps against every bottleneck. It is named where a limit is violated, and where nothing
-    else is known.
+    A lower rate helps against every bottleneck. It is named where a limit is violated, and where there
+    is no other recommendation.
     """
     if context.kind == "rate":
         return (_rate(context.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)

@@ -54,6 +54,11 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
         Seed of its shuffle.
     slo
         The limits.
+
+    Returns
+    -------
+    ShuffleResult
+        Seed, p99 of TTFT and TPOT in seconds, and whether every limit holds.
     """
     good = answered(log)
     times = latencies(log, good)

@@ -54,7 +54,7 @@ def limit_violation(
 ) -> str | None:
     """Return why one limit does not hold, None where it does.
 
-    A quantile holds by an exact binomial test of the share of late requests, of which an unanswered one is
+    A quantile holds by an exact binomial test of the share of late requests; an unanswered request is
     late. A mean holds when its upper confidence bound by batch means is within the limit.
 
     Parameters

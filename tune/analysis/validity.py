@@ -34,8 +34,8 @@ SETTLED_LATENCIES = 2.0
 def slo_violation(log: RequestLog, good: NDArray[np.bool_], times: Latencies, slo: Slo) -> str | None:
     """Return why the SLO does not hold, None where it does.
 
-    A quantile is judged by an exact binomial test of the share of late requests, of which an unanswered
-    request is one under every limit. On p99 that test is LoadGen's early stopping: a run that LoadGen calls
+    A quantile is judged by an exact binomial test of the share of late requests; an unanswered request is
+    late under every limit. On p99 that test is LoadGen's early stopping: a run that LoadGen calls
     VALID and that answered every request passes it. A mean is judged by its upper confidence bound
     (tune/analysis/slo.py).
 
@@ -97,7 +97,7 @@ def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
 
 
 def _answers(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
-    """Return what is wrong with the answers: none, too few, or none with two tokens."""
+    """Return the fault of the answers (none, too few, or none with two tokens), or None."""
     n, failed = len(log), int((log.error != "").sum())
     missing = int((~good).sum())
     if missing == n:
@@ -119,7 +119,7 @@ def _example(log: RequestLog) -> str:
 
 
 def _time_order(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
-    """Return what is wrong with the order of times."""
+    """Return the fault in the order of times, or None."""
     unordered = bool((np.diff(log.scheduled_ns) < 0).any()) or int(log.scheduled_ns[0]) < 0
     early = int((good & ((log.first_token_ns < log.scheduled_ns) | (log.done_ns < log.first_token_ns))).sum())
     if unordered:

@@ -1,4 +1,4 @@
-"""Define what a study needs of a backend: run attempts of trials, and declare what it can do."""
+"""Define the interface of backends: run attempts of trials, and declare capabilities."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Backend(Protocol):
     def probes(self, handle: str) -> Sequence[Probe] | None:
         """Return the probes of an ended attempt, where the backend has measured them already.
 
-        Returns None where the caller has to measure what the attempt left, with `measure_attempt`; raises
-        what that raises.
+        Returns None where the caller has to measure the attempt's raw records with `measure_attempt`; raises
+        the errors of `measure_attempt`.
         """
         return None
 
@@ -55,7 +55,7 @@ class Backend(Protocol):
         return None
 
     def announce_interrupt(self) -> None:
-        """Print, after a first Ctrl-C, what is still waited for and what a second one does."""
+        """Print, after a first Ctrl-C, the attempts still waited for and the effect of a second Ctrl-C."""
         return
 
     def __enter__(self) -> Self:
@@ -65,7 +65,7 @@ class Backend(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release what the backend holds on this machine; no process is left running here."""
+        """Release all resources on this machine; no process is left running here."""
 
 
 class DetachedJob(Protocol):
@@ -84,12 +84,13 @@ class JobControl(Protocol):
     """Observe and cancel the jobs of a study on a detached backend, from any process."""
 
     def pending(self, study: Path) -> Sequence[DetachedJob]:
-        """Return the jobs of the study in the folder `study` that owe an attempt, the earliest first."""
+        """Return the jobs of the study in the folder `study` with unfinished attempts, the earliest first."""
 
     def cancel(self, study: Path, trial_id: str | None) -> Sequence[DetachedJob]:
-        """Cancel the jobs of the study, or those that owe an attempt of one trial; return the cancelled ones.
+        """Cancel the jobs of the study, or those with unfinished attempts of one trial.
 
-        Raises ResumableError where the scheduler refuses, or does not say which jobs there are.
+        Returns the cancelled jobs. Raises ResumableError where the scheduler refuses, or does not list the
+        jobs.
         """
 
     def job_log(self, attempt: Path) -> Path | None:

@@ -89,7 +89,7 @@ class LocalBackend(Backend):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop what runs and wait for its end: no process of a deployment outlives its backend."""
+        """Stop the running deployment and wait for its end: none of its processes outlives the backend."""
         self._waiting.clear()
         if self._current:
             self.cancel(self._current[0])
@@ -133,5 +133,6 @@ class LocalBackend(Backend):
         except OSError as error:
             raise ConfigurationError(
                 "cluster=local: another process of tune runs a deployment on this machine, or still stops "
-                f"one ({error.strerror}); expected none, for two would share ports and cores. Wait for it."
+                f"one ({error.strerror}); expected only one deployment per machine: two would share ports "
+                "and cores. Wait for it."
             ) from error

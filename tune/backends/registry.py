@@ -1,4 +1,4 @@
-"""List the backends that `cluster.kind` names: how each is built and checked, and what it can do."""
+"""List the backends that `cluster.kind` names: how each is built and checked, and its capabilities."""
 
 from __future__ import annotations
 

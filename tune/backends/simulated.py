@@ -98,7 +98,7 @@ class SimulatorBackend(Backend):
         return "running" if future.running() else "waiting"
 
     def probes(self, handle: str) -> list[Probe] | None:
-        """Return what the worker measured; None where the worker was killed."""
+        """Return the probes that the worker measured; None where the worker was killed."""
         future = self._attempts[handle]
         return None if isinstance(future.exception(), BrokenProcessPool) else future.result()
 

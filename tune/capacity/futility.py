@@ -75,11 +75,11 @@ def find_futility(log: RequestLog, slo: Slo, planned: int) -> Futility | None:
 
 
 def _spent_budgets(log: RequestLog, slo: Slo, planned: int) -> Iterator[tuple[IntArray, int]]:
-    """Yield for each limit what every request spends (n,) of the budget of a run of `planned` requests.
+    """Yield for each limit the part (n,) of a budget that every request spends, and the run's budget.
 
-    Of a quantile's budget, the late requests that it allows, a late request spends one. Of a mean's budget,
-    the limit times the requests, a request spends its latency in ns, an unanswered one none: what it takes
-    is not known. A mean whose budget is spent lies above its limit, however quick the other requests are.
+    For a quantile the budget is the allowed number of late requests; each late request spends 1. For a mean
+    it is limit x requests in ns; each request spends its latency, an unanswered one 0, because its latency is
+    not known. A mean whose budget is spent is above its limit, however quick the other requests are.
     """
     late = late_requests(log, slo)
     yield from (

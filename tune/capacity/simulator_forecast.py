@@ -138,7 +138,7 @@ class SimulatorForecast:
         return self._log_residual(full[-1]) if full else 0.0
 
     def _simulated_pool_qps(self, role: Role) -> float:
-        """Return what `_simulated_qps` is if the other pool never limits it."""
+        """Return the simulated capacity if the pool `role` alone limits it, in queries/s."""
         if role not in self._cache:
             qps = self._simulated_qps()
             low = high = qps * _POOL_START_FRAC

@@ -1,4 +1,4 @@
-"""Run action=calibrate: fit the simulated rack to measured runs, or take over what a study learned."""
+"""Run action=calibrate: fit the simulated rack to measured runs, or to the posterior of a study."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _write_report(
 
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:
-    """Print what is ahead before the first submission."""
+    """Print the number and the cost of the repeats before the first submission."""
     from tune.study.confirm_winners import gpu_hours_ahead
 
     if len(chosen) < settings.confirm.configurations:
@@ -92,7 +92,7 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
     ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
     print(
-        f"{ahead} of {repeats} repeats are ahead, about {gpu_hours:,.0f} GPU-hours by what these "
+        f"{ahead} of {repeats} repeats remain, about {gpu_hours:,.0f} GPU-hours by what these "
         "configurations cost the study",
         file=sys.stderr,
     )

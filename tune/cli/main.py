@@ -52,12 +52,12 @@ def run_command_line() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. What is recorded stays; the same command goes on from there.", file=sys.stderr)
+        print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:  # an error inside tune: print its trace, and say what it means for the records
+    except Exception:  # an error inside tune: print its trace, and that the records are intact
         traceback.print_exc()
         print(
             "Internal error in tune. Recorded results are intact; the same command resumes from them.",

@@ -1,4 +1,4 @@
-"""Run action=plan and action=preflight: what a trial would launch, and whether it can."""
+"""Run action=plan and action=preflight: print the plan of a trial, and check whether it can run."""
 
 from __future__ import annotations
 

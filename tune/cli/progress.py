@@ -37,11 +37,11 @@ def trials_bar(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
 
 @contextmanager
 def preparations_bar() -> Iterator[Callable[[], None]]:
-    """Count what is simulated before a search begins; the yielded function is called for each."""
+    """Show the progress of the simulations before a search; the yielded function counts one of them."""
     bar: tqdm[Any] | None = None
 
     def prepared() -> None:
-        """Count one more; the bar appears with the first."""
+        """Count one more simulation; the bar appears with the first."""
         nonlocal bar
         if bar is None:
             bar = tqdm(desc="the search learns the simulator", unit=" prefill pools", file=sys.stderr)

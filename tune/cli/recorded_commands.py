@@ -45,7 +45,7 @@ def repeat_command(outcome: Outcome) -> str:
 
 
 def status_action(composition: Composition) -> None:
-    """Print what a study has done and what runs, or all about one trial."""
+    """Print the progress and the running jobs of a study, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
     from tune.report.terminal import render_outcome, render_status
 

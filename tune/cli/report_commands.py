@@ -1,4 +1,4 @@
-"""Run action=report, action=compare and action=parse: read records and logs, print what they show."""
+"""Run action=report, action=compare and action=parse: read records and logs, print their figures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def compare_action(composition: Composition) -> None:
 
 
 def parse_action(composition: Composition) -> None:
-    """Print what LoadGen's logs in a folder say, as JSON."""
+    """Print the figures of LoadGen's logs in a folder as JSON."""
     from tune.loadgen.log_reader import log_figures
 
     if composition.settings.logs is None:

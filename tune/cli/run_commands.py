@@ -65,7 +65,7 @@ def _run_study(composition: Composition) -> None:
             hours = forecast_gpu_hours(settings, ahead)
             limit = f", {study.max_gpu_hours:,.0f} at most" if study.max_gpu_hours else ""
             print(
-                f"{ahead} of {n_trials} trials are ahead, about {hours:,.0f} GPU-hours{limit}",
+                f"{ahead} of {n_trials} trials remain, about {hours:,.0f} GPU-hours{limit}",
                 file=sys.stderr,
             )
         overrides = partial(trial_overrides, settings=settings)

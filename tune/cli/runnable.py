@@ -29,7 +29,7 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
 
 
 def _needs_simulator(settings: Settings) -> str | None:
-    """Return the setting for which the simulator forecasts what is then measured; None where it does not."""
+    """Return the setting that makes live runs depend on the simulator's forecast, or None."""
     if settings.sweep and settings.search.name == "surrogate":
         return "search=surrogate"
     return "load.mode=capacity" if settings.load.mode == "capacity" else None
@@ -58,7 +58,7 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
     """Return the backend of the settings.
 
     `processes` is the number of worker processes of a simulator; None takes cluster.processes, or one a core.
-    Raises ConfigurationError where the settings ask for what the backend cannot do.
+    Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
     from tune.cli.progress import print_above_bar
 
@@ -73,7 +73,7 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
     if needed_by and settings.cluster.calibration is None:
         raise ConfigurationError(
             f"cluster.calibration: found none with cluster={kind}; expected one with "
-            f"{needed_by}, which begins with it. Take that of conf/cluster/slurm.yaml."
+            f"{needed_by}, which starts from it. Copy `calibration:` from conf/cluster/slurm.yaml."
         )
     processes = processes or settings.cluster.processes or len(os.sched_getaffinity(0))
     return BACKENDS[kind].build(settings, processes, print_above_bar)

@@ -36,7 +36,7 @@ COMMAND: dict[str, Meaning] = {
 
 STUDY: dict[str, Meaning] = {
     "study.name": ("", "Name of the study and of its folders; null: SWEEP-CLUSTER, or single-CLUSTER."),
-    "study.n_trials": ("trials", "Trials of the study; null: what the sweep says. A larger number extends a study."),
+    "study.n_trials": ("trials", "Trials of the study; null: the number in the sweep. A larger number extends a study."),
     "study.seed": ("", "Seed of the search."),
     "study.parallel": ("trials", "Trials that run at once; null: 16 on the simulated rack, 1 elsewhere. Fixed for a study."),
     "study.trials_per_job": ("trials", "With cluster=slurm: trials that share one allocation, one after the other."),
@@ -166,7 +166,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.gpus_per_node_option": ("", "Whether GPUs are generic resources: job and workers request --gpus-per-node."),
     "cluster.output": ("", "Output file of a job.sbatch that is submitted by hand."),
     "cluster.container_image": ("", "Image for pyxis, in which the job's steps run; null: steps run on the nodes as they are."),
-    "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted besides."),
+    "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted as well."),
     "cluster.container_workdir": ("", "Working directory in the container; null: the image's own."),
     "cluster.container_remap_root": ("", "Whether the user is root inside the container."),
     "cluster.container_mount_home": ("", "Whether the home directory is mounted."),

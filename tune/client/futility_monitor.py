@@ -11,7 +11,10 @@ from tune.spec.load import Slo
 
 
 class FutilityMonitor:
-    """Read each request of `tracker` once, after it and all before it have finished."""
+    """Check a running test for futility.
+
+    Only the finished prefix of the request order is read, each request once.
+    """
 
     def __init__(self, tracker: RequestTracker, slo: Slo) -> None:
         self._tracker, self._slo = tracker, slo

@@ -150,9 +150,9 @@ class _ClientDriver:
         )
 
     def record(self, now_s: float) -> RequestLog:
-        """Return what is known of every query at `now_s`, in seconds since the epoch.
+        """Return the log of all requests so far; `now_s` is the time in seconds since the epoch.
 
-        The record of a stopped run holds the requests up to the one that made it certain.
+        The log of a stopped run ends with the request that made the run futile.
         """
         log = self.tracker.to_log()
         if self.stopped:

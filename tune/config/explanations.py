@@ -65,7 +65,7 @@ def explain_validation(error: ValidationError, known_paths: Callable[[], Sequenc
 
 
 def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[str]]) -> str:
-    """Return what was found and expected for one setting."""
+    """Describe the found and the expected value of one setting."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         near = _nearest(path, known_paths())

@@ -25,6 +25,11 @@ def quantile_holds(late: int, queries: int, share: float) -> bool:
         All requests.
     share
         The quantile, in (0, 1).
+
+    Returns
+    -------
+    bool
+        True where so few late requests have a probability below 1 - CONFIDENCE at a quantile on its limit.
     """
     from scipy.special import bdtr  # noqa: PLC0415  (--help needs no test, and stays quick)
 

@@ -9,10 +9,20 @@ from typing import Any
 def leaf_differences(
     left: Mapping[str, Any], right: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield dotted path, left value and right value of every leaf that differs.
+    """Compare two nested mappings leaf by leaf.
 
-    A key that one side lacks counts as None there. Keys come in the order of `left`, then those that only
-    `right` has. `path` is put before every path.
+    Parameters
+    ----------
+    left, right
+        The mappings. A key that one of them lacks counts as None there.
+    path
+        Prefix of every path that is yielded.
+
+    Yields
+    ------
+    tuple[str, Any, Any]
+        Dotted path, left value and right value of a leaf that differs; in the order of `left`, then the
+        keys that only `right` has.
     """
     for key in {**left, **right}:
         a, b = left.get(key), right.get(key)

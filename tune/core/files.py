@@ -99,7 +99,7 @@ def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record
 
 
 def first_validation_error(error: OSError | ValidationError) -> str:
-    """Return what is wrong with a record that was read, and where in it."""
+    """Return the first fault of a record that was read, and its place in the record."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     faults = error.errors(include_url=False, include_input=False)

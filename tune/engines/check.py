@@ -18,7 +18,7 @@ def check(spec: TrialSpec) -> tuple[Finding, ...]:
 
 
 def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return what the simulator cannot time in `spec`, and settings that it passes over."""
+    """Return what the simulator cannot time in `spec`, and settings that it ignores."""
     passed_over = tuple(
         Finding(
             "warning",

@@ -20,12 +20,12 @@ MIN_TOKENS = 2
 """Fewest tokens of an answer that LoadGen counts; fewer are an error. Source: RecordSampleCompletion."""
 
 _PAST_LIMIT_NS = 1_000_000
-"""How far past a limit a failed request is reported, so that LoadGen counts it as late."""
+"""Time past a limit at which a failed request is reported, so that LoadGen counts it as late."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadGenSamples:
-    """Hold what LoadGen recorded: int64 arrays of shape (n,), times in ns; `errors` counts errors.
+    """Hold LoadGen's record of the requests: int64 arrays of shape (n,), times in ns; `errors` counts errors.
 
     LoadGen books an answer of one token or of none as an error without tokens, and gives both a time per
     token of (latency - TTFT) / (0 - 1).

@@ -21,8 +21,8 @@ the plan's folder, the attempt's folder, a folder that every node sees and that 
 stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
-"""Shell command that gives etcd a fresh data directory on local disk, so that workers of a killed job, which
-are still registered in its directory, are not found by the next job."""
+"""Shell command that gives etcd a fresh data directory on local disk, so that the next job does
+not find the workers of a killed job that are still registered in the directory of that job."""
 
 
 @dataclass(frozen=True)

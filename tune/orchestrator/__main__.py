@@ -22,7 +22,7 @@ from tune.orchestrator.supervision.supervisor import run_supervised
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what `arguments` ask for in a supervised child and return its exit code."""
+    """Run the attempts that `arguments` name in a supervised child and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tune.orchestrator", description="Run attempts of trials."
     )

@@ -32,11 +32,11 @@ EXIT_INTERRUPTED = 130
 _FINAL_WRITE_S = 2.0
 """Seconds for a client to write its record, and after an interrupt for every process to end.
 
-Slurm kills what is left KillWait seconds after the signal.
+Slurm kills the rest KillWait seconds after the signal.
 """
 
 AllocateNodes = Callable[[int], NodeAddresses]
-"""Takes a number of nodes, returns the hosts by node index; those named like node 0 are this host."""
+"""Return the hosts of a number of nodes by node index; those named like node 0 are this host."""
 
 
 @dataclass(frozen=True)

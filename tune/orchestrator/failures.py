@@ -1,4 +1,4 @@
-"""Describe what ends an attempt before its probe is done, and classify the cause."""
+"""Describe failures that end an attempt before its probe is done, and classify their cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def last_lines(log: Path) -> str:
 
 
 def classify_failure(log: Path, patterns: Sequence[str]) -> FailureCause:
-    """Return what the end of an engine's log blames: its configuration where one of `patterns` matches."""
+    """Classify a failure by the end of an engine's log: its configuration if one of `patterns` matches."""
     tail = _tail(log)
     blamed = any(re.search(pattern, tail) for pattern in patterns)
     return "configuration" if blamed else "infrastructure"

@@ -29,7 +29,7 @@ class NodeAddresses:
 class ResolvedProcess:
     """Hold a process of a plan with every placeholder filled in.
 
-    `hosts`: those of its nodes, in rank order. `env`: what it needs beside the environment of the job.
+    `hosts`: those of its nodes, in rank order. `env`: variables added to the environment of the job.
     `container` and `gpus_per_node` are those of tune.manifest.process_manifest.ProcessManifest.
     """
 
@@ -72,16 +72,16 @@ class ProcessLauncher(Protocol):
         """
 
     def nodes_clean(self) -> bool:
-        """Return whether nothing of what was started and ended is left on any node. May wait for it."""
+        """Return whether no process of an ended step is left on any node. May wait for it."""
 
     def interruption_reason(self, number: int) -> str:
         """Return in words why the stop signal `number` was sent."""
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return a function for a child of this process's main thread to run before its program.
+    """Return a preexec function for children of this process's main thread.
 
-    It has the kernel send the child `number` when this process has ended.
+    It asks the kernel to send `number` to the child when this process dies (PR_SET_PDEATHSIG).
     """
     parent = os.getpid()
 
@@ -131,7 +131,7 @@ class ChildProcessLauncher:
         return None
 
     def nodes_clean(self) -> bool:
-        """Return True: supervision ends what is left on this host."""
+        """Return True: supervision ends processes left on this host."""
         return True
 
     def interruption_reason(self, number: int) -> str:

@@ -20,7 +20,7 @@ def program_path() -> str:
 
 
 def require_programs(manifest: ProcessManifest) -> None:
-    """Raise ConfigurationError, which names every missing program, where a process could not start."""
+    """Raise ConfigurationError, naming every missing program, if a process could not start."""
     path = program_path()
     programs = dict.fromkeys(process.argv[0] for process in manifest.processes)
     missing = [program for program in programs if shutil.which(program, path=path) is None]

@@ -87,7 +87,7 @@ class ProbeRunner:
         return code == STOPPED_EXIT_CODE
 
     def _wait_for_uncounted(self) -> None:
-        """Wait where no counters show when workers have dropped the requests of a stopped run."""
+        """Wait until workers have dropped the requests of a stopped run, if no counter shows it."""
         if all(worker.metrics_port is not None for worker in self._deployment.workers()):
             return
         wait_s = self._deployment.manifest.deadlines.stop_s

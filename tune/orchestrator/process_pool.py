@@ -19,7 +19,7 @@ _STOP_S = 10.0
 
 
 class ManagedProcesses:
-    """Hold the processes that were started and not ended here, in order of their start.
+    """Hold the processes that were started and not stopped, in the order of their start.
 
     `last`: no attempt follows the current one.
     """
@@ -32,7 +32,7 @@ class ManagedProcesses:
     def keep_reusable(self, manifest: ProcessManifest, plan: Path) -> None:
         """End every process that `manifest` would start differently.
 
-        Where services or frontend differ, that is every process: workers have registered there. Raises
+        If a service or the frontend changed, stop everything, because workers are registered with it. Raises
         OSError where a file of the plan is missing.
         """
         fingerprints = {process.name: fingerprint(process, manifest, plan) for process in manifest.processes}
@@ -44,13 +44,13 @@ class ManagedProcesses:
         names = {process.name for process in reusable}
         others = [process for process in self.running if process.name not in names]
         if self.running:
-            self._print_line(f"of {len(self.running)} processes {len(reusable)} go on, the others are ended")
+            self._print_line(f"keeping {len(reusable)} of {len(self.running)} processes, stopping the others")
         stop_in_order(others, self._stop_s, self._print_line)
         self.running[:] = reusable
         self._stop_s, self._keeps_processes = manifest.deadlines.stop_s, manifest.keeps_processes
 
     def finish_attempt(self, *, measured: bool) -> None:
-        """End after an attempt what the next one cannot use; after a failure, everything."""
+        """End the processes that the next attempt cannot reuse; after a failure, all processes."""
         if measured and self._keeps_processes and not self.last:
             self.stop_client(self._stop_s)
         else:
@@ -67,7 +67,7 @@ class ManagedProcesses:
         self.running[:] = [process for process in self.running if process not in clients]
 
     def stop(self) -> None:
-        """End everything in order, each step within the plan's `stop_s`, and kill what is left behind."""
+        """End all processes in order, each step within the plan's `stop_s`, and kill survivors."""
         stop_in_order(self.running, self._stop_s, self._print_line)
         self.running.clear()
         survivors = kill_descendants()

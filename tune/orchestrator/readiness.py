@@ -41,8 +41,8 @@ class ProgressDeadline:
 def bring_up(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
     """Start the services, frontend and workers that do not run; return once every worker is registered.
 
-    Raises AttemptFailed, with the missing processes and the ends of their logs, where one ends or `deadline`
-    does.
+    Raises AttemptFailed, with the missing processes and the ends of their logs, where a process ends or
+    `deadline` is reached.
     """
     for service in deployment.services():
         if not deployment.is_running(service):

@@ -47,8 +47,8 @@ Under random routing to 14 workers, a worker that serves stays without a request
 def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintLine) -> None:
     """Send rounds of requests until the counter of each worker has moved and a round had no error.
 
-    Prompts have the median length of the run's prompts. Where they are made to length, they share no
-    beginning with those. Raises AttemptFailed, with the counts of all workers, where a process ends or a
+    Prompts have the median length of the run's prompts. Generated prompts share no prefix with the run's
+    prompts. Raises AttemptFailed, with the counts of all workers, where a process ends or a
     worker is left out.
     """
     workers = deployment.workers()
@@ -180,7 +180,7 @@ async def _round(deployment: Deployment, settings: ClientSettings, bodies: Seque
 
 
 def _describe_counts(workers: Sequence[Process], received: Mapping[str, float]) -> str:
-    """Return a sentence about the requests that each worker received, and what was expected."""
+    """Describe the requests that each worker received, and which workers should have received some."""
     idle = [name for name, count in received.items() if not count]
     expected = f" Expected some for {', '.join(idle)}." if idle else ""
     counts = format_counts(workers, received)

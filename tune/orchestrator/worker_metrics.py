@@ -1,4 +1,4 @@
-"""Read what frontend and workers count themselves over HTTP."""
+"""Read the counters of frontend and workers over HTTP."""
 
 from __future__ import annotations
 

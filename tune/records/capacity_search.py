@@ -63,7 +63,7 @@ def write_probe_request(probe: Path, record: ProbeRequest) -> None:
 
 
 def read_probe_request(probe: Path) -> ProbeRequest | None:
-    """Return what the probe in `probe` requested, None without a file; raise ResumableError if it is torn."""
+    """Read the request of the probe in `probe`; None without a file. Raises ResumableError if it is torn."""
     return read_record(probe / _PROBE_REQUEST_FILE, ProbeRequest)
 
 

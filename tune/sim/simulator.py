@@ -170,7 +170,7 @@ class _Decoded:
 def _run_prefill(
     spec: TrialSpec, calibration: Calibration, accepted: _Accepted
 ) -> tuple[PrefillResult, IntArray]:
-    """Return what the prefill pool did with every request, and the decode worker of each, (n,)."""
+    """Simulate the prefill pool; return its result, and the decode worker (n,) of every request."""
     count, entry = len(accepted.prompt), entry_pool(spec)
     by_arrival = np.arange(count)
     if entry == "decode":
@@ -195,7 +195,7 @@ def _run_prefill(
 def _run_decode(
     spec: TrialSpec, calibration: Calibration, accepted: _Accepted, prefilled: PrefillResult, worker: IntArray
 ) -> _Decoded:
-    """Return what the decode pool did; `worker` (n,) is UNASSIGNED for a least-loaded router."""
+    """Simulate the decode pool; `worker` (n,) is UNASSIGNED for a least-loaded router."""
     count, slowdown = len(worker), worker_slowdowns(spec, calibration, "decode")
     limits, batch_s = decode_worker(spec, calibration, accepted.window_s)
     requests = DecodeRequests(

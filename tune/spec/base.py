@@ -58,6 +58,11 @@ def with_optional_fields(
         Names of the further fields; each is None by default and absent from records then.
     kind
         Type of a field that is set.
+
+    Returns
+    -------
+    type[SparseModelT]
+        The new class.
     """
     added: dict[str, Any] = dict.fromkeys(fields, (kind | None, None))
     return create_model(name, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **added)

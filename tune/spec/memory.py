@@ -64,6 +64,11 @@ def mean_sequences_that_fit(capacity_tokens: int, engine: Engine, dataset: Datas
         Says whether answers are reserved.
     dataset
         Gives the lengths of prompts and answers.
+
+    Returns
+    -------
+    int
+        Number of sequences, rounded down; 0 where not even one fits.
     """
     answer = (
         float(dataset.longest_answer_tokens)

@@ -141,7 +141,7 @@ class TrtLlmEngine(Engine):
 
     @property
     def batching(self) -> BatchingPolicy:
-        """Return what the capacity scheduler's policy means for a running batch."""
+        """Return the batching policy of the simulator that corresponds to the capacity scheduler's policy."""
         return _BATCHING[self.capacity_policy]
 
     @property
@@ -151,7 +151,7 @@ class TrtLlmEngine(Engine):
 
     @property
     def chunk_order(self) -> ChunkOrder:
-        """Return what the context chunking policy means for a prefill step."""
+        """Return the order of chunks in a prefill step under the context chunking policy."""
         return _CHUNK_ORDER[self.chunking_policy]
 
     @property

@@ -1,4 +1,4 @@
-"""Estimate what trials cost in GPU-hours, and how many of them a budget leaves."""
+"""Estimate the GPU-hours of trials, and how many trials a budget leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ median."""
 def remaining_trials(
     batch: range, n_trials: int, budget_gpu_hours: float | None, outcomes: Sequence[Outcome]
 ) -> int:
-    """Return how many trials may follow those of `batch`, each priced as the dearest of `outcomes`."""
+    """Return how many trials may follow those of `batch`.
+
+    Each is assumed to cost as much as the most expensive outcome so far.
+    """
     following = n_trials - batch.stop
     dearest = max((outcome.gpu_hours for outcome in outcomes), default=0.0)
     if budget_gpu_hours is None or not dearest:
@@ -55,7 +58,7 @@ def _least_gpu_hours(spec: TrialSpec, bring_up_s: float) -> float:
 
 
 def forecast_gpu_hours(settings: Settings, n_trials: int) -> float:
-    """Estimate the GPU-hours of `n_trials`, each priced as the configuration as composed."""
+    """Estimate the GPU-hours of `n_trials`, each assumed to cost as much as the composed configuration."""
     calibration, spec = settings.cluster.calibration, settings.trial_spec
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     runs = RUNS_PER_CAPACITY_SEARCH if spec.load.mode == "capacity" else 1.0

@@ -93,7 +93,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
 
 
 def _require_comparable(specs: Sequence[TrialSpec]) -> None:
-    """Raise ConfigurationError where the candidates differ in what the surrogate does not model."""
+    """Raise ConfigurationError where candidates differ in a setting that the surrogate does not model."""
     if len({spec.hardware.gpus for spec in specs}) > 1:
         raise ConfigurationError(
             "sweep.space: its configurations have different numbers of GPUs; search=surrogate expected one, "

@@ -23,7 +23,7 @@ from tune.study.trial_runner import MAX_FAILED_ATTEMPTS, TrialRequest, TrialRunn
 def gpu_hours_ahead(
     folder: StudyFolder, chosen: Sequence[ConfirmationCandidate], *, rerun: bool
 ) -> tuple[int, float]:
-    """Return how many repeats are still to be measured, and an estimate of their GPU-hours.
+    """Count the repeats that are still to be measured, and estimate their GPU-hours.
 
     Parameters
     ----------
@@ -33,6 +33,11 @@ def gpu_hours_ahead(
         The candidates to measure again.
     rerun
         Whether repeats on record are measured again.
+
+    Returns
+    -------
+    tuple[int, float]
+        Number of repeats, and GPU-hours.
     """
     ahead = [
         candidate.gpu_hours
@@ -75,6 +80,11 @@ def run_repeats(
     recorded
         Is called with the outcome of every repeat, also of those on record.
 
+    Returns
+    -------
+    list[RemeasuredConfiguration]
+        Each candidate with the outcomes of its repeats, in the order of `chosen`.
+
     Raises
     ------
     ResumableError
@@ -98,8 +108,8 @@ def run_repeats(
         failed = failed + len(new) if all_failed else 0
         if failed >= MAX_FAILED_IN_A_ROW:
             raise ResumableError(
-                f"{failed} repeats in a row failed; something may be broken that another one would meet too: "
-                f"{new[-1].reason}\nMend it and run the same command again."
+                f"{failed} consecutive repeats failed; the cause may affect all repeats: "
+                f"{new[-1].reason}\nFix it and run the same command again."
             )
     return [
         RemeasuredConfiguration(
@@ -166,6 +176,11 @@ def summarise_confirmation(
         The configurations with the outcomes of their repeats.
     confirm
         The confidence with which rates are guaranteed.
+
+    Returns
+    -------
+    Confirmation
+        Guaranteed rates of the configurations, and GPU-hours of the study and of the repeats.
     """
     return guarantee_rates(
         name,

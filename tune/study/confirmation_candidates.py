@@ -32,7 +32,7 @@ class ConfirmationCandidate:
 
     @property
     def gpu_hours(self) -> float:
-        """Estimate the GPU-hours of one repeat from what the trial cost."""
+        """Estimate the GPU-hours of one repeat from the cost of the trial."""
         last = self.trial.attempts[-1].gpu_hours if self.trial.attempts else 0.0
         return last if self.trial.capacity_qps.estimate is not None else RUNS_PER_CAPACITY_SEARCH * last
 
@@ -127,7 +127,7 @@ def require_confirmable(study: StudyRecord, settings: Settings, command: Sequenc
     Raises
     ------
     ConfigurationError
-        Where the backend differs from the study's, or an override changes what a trial measures: that is on
+        Where the backend differs from the study's, or an override changes a trial: trials are taken from the
         record.
     """
     require_same_backend(study, settings, confirm_overrides(study))
@@ -163,6 +163,11 @@ def pin_repeats(
         The candidates to measure again.
     settings, command
         The composed configuration of the command, and its overrides as typed.
+
+    Returns
+    -------
+    StudyRecord
+        The record of a study of single trials, one for each repeat, named after `study` with SUFFIX.
     """
     record = study_record(settings_for(chosen[0], settings), study.name + SUFFIX, command)
     question = f"What do the best configurations of {study.name} hold on new deployments?"

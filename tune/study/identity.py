@@ -1,4 +1,4 @@
-"""Pin what a study asks in study.json, and check that a resumed study asks the same."""
+"""Pin the settings of a study in study.json, and check that a resumed study has them too."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         Name of the study.
     command
         Overrides that start the study, as typed.
+
+    Returns
+    -------
+    StudyRecord
+        The settings that a resumed study must share, and the versions of tune and of its libraries.
     """
     sweep, spec = settings.sweep, settings.trial_spec
     return StudyRecord(
@@ -83,7 +88,7 @@ def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecor
     """Return the record of a resumed study: the larger n_trials and its command, the new budget and versions.
 
     A study of single trials is described by what its trials share. Raises ConfigurationError, naming every
-    difference, when `requested` asks something else than `recorded`.
+    difference, when a setting that is pinned differs in `requested`.
     """
     _require_same_question(recorded, requested)
     larger = requested if requested.n_trials > recorded.n_trials else recorded
@@ -123,7 +128,7 @@ def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: S
 
 
 def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> None:
-    """Raise ConfigurationError, naming every difference in what is pinned."""
+    """Raise ConfigurationError, naming every pinned setting that differs."""
     fields = _PINNED if requested.space or recorded.space else {"backend": _PINNED["backend"]}
     different = [
         (setting, before, after)
@@ -135,8 +140,8 @@ def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> Non
     if different:
         command = shlex.join(["python", "-m", "tune", *recorded.command])
         raise ConfigurationError(
-            f"The study {recorded.name!r} asked another question; nothing was run.\n{_listed(different)}\n"
-            f"Give this one a name of its own (study.name=NAME), or go on with the first: {command}"
+            f"The study {recorded.name!r} has different settings; nothing was run.\n{_listed(different)}\n"
+            f"Give this one a name of its own (study.name=NAME), or resume the recorded study: {command}"
         )
 
 

@@ -39,12 +39,13 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     root
         Folder of the study; it is made where it is missing.
     requested
-        Record of the study that the command describes. A recorded study is continued where both ask the same.
+        Record of the study that the command describes. A recorded study is resumed where its pinned settings
+        are equal.
 
     Raises
     ------
     ConfigurationError
-        When the folder cannot be written, another process runs the study, or the record asks something else.
+        When the folder cannot be written, another process runs the study, or the record has other settings.
     ResumableError
         When study.json is damaged.
     """
@@ -199,7 +200,7 @@ def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -
     failed += len(batch)
     if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
         raise ResumableError(
-            f"{failed} trials in a row failed; something may be broken that another one would meet too: "
-            f"{batch[max(batch)].reason}\nMend it and run the same command again."
+            f"{failed} consecutive trials failed; the cause may affect all trials: "
+            f"{batch[max(batch)].reason}\nFix it and run the same command again."
         )
     return failed

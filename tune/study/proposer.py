@@ -1,4 +1,4 @@
-"""Define what a study needs of a search method: suggest points, observe outcomes, summarise the posterior."""
+"""Define the interface of search methods: suggest points, observe outcomes, summarise the posterior."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TrialSuggestion:
     expected_capacity_qps
         Predicted capacity, queries/s; None where the search method predicts none.
     early_stop_below_qps
-        If the capacity turns out below this rate, another configuration is predicted to do better, so that no
-        exact measurement is needed; 0 if that holds at no rate.
+        Below this capacity another configuration is predicted to do better, so that no exact measurement is
+        needed; 0 if there is no such rate.
     expected_improvement_frac
         Share by which the trial is predicted to raise the best rate; None where nothing is predicted.
     """
@@ -37,9 +37,9 @@ class TrialSuggestion:
 class Proposer(Protocol):
     """Suggest the points of one study and learn from the outcomes.
 
-    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with what
-    is on record, in the order of the trial numbers, and the rebuilt proposer then suggests what the first
-    one would have suggested.
+    A proposer lives in memory. A study rebuilds it at every start: it calls `adopt` and `observe` with
+    the recorded trials, in the order of their numbers. The rebuilt proposer then suggests the points that
+    the first one would have suggested.
     """
 
     def suggest(self, number: int) -> TrialSuggestion | None:

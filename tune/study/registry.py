@@ -18,8 +18,9 @@ from tune.surrogate.modelled_limits import require_modelled
 
 @dataclass(frozen=True)
 class SearchProblem:
-    """Hold what a study asks of its search: `space` and `search` as pinned on record, the rest as composed.
+    """Describe the task of a search.
 
+    `space` and `search` are those that study.json pins; seed, settings and sweep are as composed.
     `prepared` is called for each step of a proposer's preparation that takes time.
     """
 

@@ -90,7 +90,7 @@ class SurrogateProposer:
         self._enter(number, point)
 
     def observe(self, number: int, outcome: Outcome) -> None:
-        """Learn what the outcome shows about its candidate.
+        """Update the posterior with the outcome of a candidate.
 
         A trial that was not entered, such as a baseline at a rate outside the sweep, is matched to a
         candidate by its trial_id.
@@ -156,7 +156,7 @@ class SurrogateProposer:
 
 
 def observation_of(outcome: Outcome, index: int) -> Observation:
-    """Return what `outcome` shows about the capacity of candidate `index`."""
+    """Convert `outcome` into an observation of the capacity of candidate `index`."""
     capacity = outcome.capacity_qps
     if outcome.status == "infeasible":
         return Observation(index, "crashed")

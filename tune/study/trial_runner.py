@@ -1,4 +1,4 @@
-"""Run a batch of trials on a backend: reuse what is recorded, run the rest, record every outcome."""
+"""Run a batch of trials on a backend: reuse recorded outcomes, run the rest, record every outcome."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TrialRunner:
 
         A measured or infeasible outcome on record is reused unless `rerun`. A failed one is tried again, up
         to MAX_FAILED_ATTEMPTS times where attempts are detached. An attempt that still runs is waited for.
-        When interrupted, it cancels what runs; what is recorded stays. With detached attempts the first
+        When interrupted, it cancels running attempts; records stay. With detached attempts the first
         Ctrl-C stops further submissions and waits for those that run. Raises ResumableError where `once` is
         set and an attempt has not ended.
         """

@@ -248,13 +248,13 @@ def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
 
 
 def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:
-    """Return what distinguishes prefill pools."""
+    """Return a key that is equal for prefill pools that are simulated alike."""
     worker = prefill_worker(spec, calibration, np.inf)
     return worker, spec.prefill.tensor_parallel, _on_head(spec, calibration, "prefill")
 
 
 def _decode_key(spec: TrialSpec, calibration: Calibration) -> object:
-    """Return what distinguishes decode workers."""
+    """Return a key that is equal for decode workers that are simulated alike."""
     worker, batch_s = decode_worker(spec, calibration, np.inf)
     on_head = any(_on_head(spec, calibration, "decode"))
     return worker, batch_s.tobytes(), spec.decode.tensor_parallel, on_head

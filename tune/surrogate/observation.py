@@ -53,7 +53,7 @@ def verified_qps(observations: Sequence[Observation]) -> float:
 
 
 def pool_observations(observations: Sequence[Observation]) -> Observations:
-    """Return what is known of log pool capacities; invalid, crashed and pending observations are left out.
+    """Return the observed log pool capacities, without invalid, crashed and pending observations.
 
     Known pool capacities are shifted by one offset so that their soft minimum equals the measured capacity.
     One above CENSORING_RATIO times the capacity is right-censored there.

@@ -150,7 +150,7 @@ def _highest_qps(curve: _Curve, links: _Links, budget_s: float) -> float:
 
 @compiled
 def _transfer_delay_s(links: _Links, load: int, qps: float) -> float:
-    """Return what the links add to the slowest requests at `qps`, with the prefill pool near `load`."""
+    """Return the delay of the slowest requests in the links at `qps`, with the prefill pool near `load`."""
     busy = qps * links.transfer_s / links.links
     if busy >= LINK_UTILISATION[-1]:
         return SATURATED_LINK_DELAY_S

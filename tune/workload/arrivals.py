@@ -61,7 +61,7 @@ def generated_query_duration_ns(queries: int, target_qps: float, seed: int) -> i
     Returns
     -------
     int
-        Sum of all gaps, of which there is one more than between arrivals.
+        Sum of all gaps; their number is that of the gaps between arrivals plus one.
     """
     return int(_gaps_ns(queries, target_qps, seed).sum())
 

@@ -152,7 +152,7 @@ def _read(dataset: Dataset, column: str) -> pd.DataFrame:
     except Exception as error:  # a broken pickle may raise anything
         raise ConfigurationError(
             f"load.dataset.path={path}: not read ({type(error).__name__}: {error}); expected the benchmark's "
-            "pickled DataFrame of prompts. Nothing that the file names besides was run."
+            "pickled DataFrame of prompts. No code in the file was executed."
         ) from error
     if not isinstance(frame, pd.DataFrame) or column not in frame:
         found = (

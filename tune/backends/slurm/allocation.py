@@ -23,7 +23,7 @@ _JOB_FILE, _NOTICED = "job.json", "end_noticed"
 
 
 class JobRecord(FrozenModel):
-    """Hold what is known of a job; `job_id` is None before sbatch returned it.
+    """Hold id, size and submission time of a job; `job_id` is None before sbatch returned it.
 
     `submitted_at` is the time just before sbatch was called, ISO 8601 in UTC.
     """

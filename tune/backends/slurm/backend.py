@@ -40,8 +40,8 @@ RETRY_S = 30.0
 class SlurmBackend(Backend):
     """Submit allocations to the cluster of `facts`, each for up to `trials_per_job` attempts in sequence.
 
-    `say` prints what becomes of the jobs. An attempt whose job ended without a record gets one here, with
-    what Slurm says of that job.
+    `say` prints job state changes. An attempt whose job ended without a record gets one here, with the state
+    of that job in Slurm.
     """
 
     capabilities = SLURM
@@ -109,7 +109,7 @@ class SlurmBackend(Backend):
                 raise ResumableError(f"Job {job_id} may still run: {error}") from error
 
     def announce_interrupt(self) -> None:
-        """Print the jobs that are still waited for, and what a second Ctrl-C does."""
+        """Print the jobs that are still waited for, and the effect of a second Ctrl-C."""
         unfinished = self._unfinished()
         self._say(
             f"Ctrl-C: no further trial is begun. Still waiting for {unfinished}.\nCtrl-C once more ends this "

@@ -1,4 +1,4 @@
-"""Run Slurm's programs: return what they print, or raise with the words of their refusal."""
+"""Run Slurm's programs: return their output, or raise an error with their message."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class SlurmUnavailable(Exception):
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of this process without what would change jobs or output.
+    """Return the environment of this process without variables that change jobs or output.
 
-    SBATCH_* override the directives of a job; SQUEUE_* and similar ones change what is printed. A job
-    inherits SLURM_ARRAY_*, of which this process may be a task, and submitit would take it for the job's
-    own id. TMPDIR names a folder of this machine that need not exist on a node.
+    SBATCH_* override the directives of a job; SQUEUE_* and similar ones change the output. A job
+    inherits SLURM_ARRAY_*, where this process is a task of an array, and submitit would take it for the
+    job's own id. TMPDIR names a folder of this machine that need not exist on a node.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith(_OVERRIDING)}
 
@@ -82,13 +82,13 @@ def queued_jobs() -> dict[str, JobInfo]:
 
 
 def accounted_jobs(job_ids: Sequence[str]) -> Mapping[str, JobInfo]:
-    """Return what the accounting has of these jobs, by id. Raises SlurmUnavailable where there is none."""
+    """Return the accounting's records of jobs, by id. Raises SlurmUnavailable without accounting."""
     options = ("--noheader", "--parsable2", "--allocations", f"--format={SACCT_FORMAT}")
     return parse_sacct(run_command(("sacct", *options, f"--jobs={','.join(job_ids)}"))[0])
 
 
 def show_job(job_id: str) -> JobInfo:
-    """Return what the controller has of one job; GONE where it knows none. Raises SlurmUnavailable."""
+    """Return the controller's record of a job, GONE if unknown. Raises SlurmUnavailable."""
     try:
         return parse_scontrol(run_command(("scontrol", "--oneliner", "show", "job", job_id))[0])
     except SlurmUnavailable as error:

@@ -13,10 +13,10 @@ from tune.records.folders import has_ended, trial_of
 
 
 class SlurmJobControl(JobControl):
-    """Find the jobs of a study by what its folder and Slurm have of them."""
+    """Find the jobs of a study from the records in its folder and from Slurm."""
 
     def pending(self, study: Path) -> Sequence[PendingJob]:
-        """Return the jobs that owe an attempt, the earliest first."""
+        """Return the jobs with unfinished attempts, the earliest first."""
         return pending_jobs(study)
 
     def cancel(self, study: Path, trial_id: str | None) -> Sequence[PendingJob]:
@@ -24,12 +24,12 @@ class SlurmJobControl(JobControl):
         return cancel_jobs(study, trial_id)
 
     def job_log(self, attempt: Path) -> Path | None:
-        """Return what the batch step of the attempt's allocation printed; None before it began."""
+        """Return the log of the batch step of the attempt's allocation; None before the step began."""
         allocation = allocation_of(attempt)
         return allocation.log() if allocation else None
 
     def watch(self, study: Path, attempt: Path, say: Callable[[str], None]) -> Callable[[], bool]:
-        """Return whether the attempt left its record, or the job that owes it has ended."""
+        """Return a function that says whether the attempt has left its record or its job has ended."""
         monitor = JobMonitor(say)
         owing = next((job for job in pending_jobs(study) if attempt.absolute() in job.owed), None)
         if owing and owing.job_id:

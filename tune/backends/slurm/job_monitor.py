@@ -36,7 +36,7 @@ class JobMonitor:
         self._queried_s = None
 
     def info(self, job_id: str) -> JobInfo:
-        """Return what is known of a job; UNKNOWN before the first answer."""
+        """Return the last known state of a job; UNKNOWN before the first answer."""
         return self._infos.get(job_id, UNKNOWN)
 
     def labelled(self, job_id: str) -> str:
@@ -53,7 +53,7 @@ class JobMonitor:
         return job_ids[0] if job_ids else None
 
     def refresh(self) -> None:
-        """Query Slurm, where the last query is long enough ago."""
+        """Query Slurm, unless the last query was less than the polling interval ago."""
         now_s = self._clock()
         if self._queried_s is not None and now_s - self._queried_s < self._every_s:
             return
@@ -100,14 +100,14 @@ class JobMonitor:
         self._silent = True
 
     def _note_answer(self) -> None:
-        """Print that Slurm answers again, where it did not."""
+        """Print that Slurm answers again, if it was silent before."""
         if self._silent:
             self._say("Slurm answers again.")
         self._silent = False
 
 
 def _with_details(job_id: str, listed: JobInfo) -> JobInfo:
-    """Return what squeue listed; of a job that ended or is not listed, all that Slurm still has."""
+    """Return squeue's record of a job; if it ended or is not listed, the last record that Slurm has of it."""
     if listed.phase in ("waiting", "running"):
         return listed
     details = last_known(job_id)

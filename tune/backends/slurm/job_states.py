@@ -1,4 +1,4 @@
-"""Parse what Slurm's programs print about jobs into one form. What a lost job means is decided elsewhere.
+"""Parse the output of Slurm's programs about jobs into one form.
 
 Sources: squeue(1), JOB STATE CODES; sacct(1), ELAPSED, STATE; scontrol(1), show job; sbatch(1), --time.
 """
@@ -78,7 +78,7 @@ UNKNOWN = JobInfo("UNKNOWN")
 
 
 def base_state(text: str) -> str:
-    """Return the bare state of what a program prints: CANCELLED for "CANCELLED by 1000" and "CANCELLED+"."""
+    """Return a printed state without additions: CANCELLED for "CANCELLED by 1000" and "CANCELLED+"."""
     word = (text.split() or [""])[0].upper()
     return word.rstrip("+")
 

@@ -71,7 +71,7 @@ class SlurmJob:
                 asked = ("--noheader", "--Node", f"--nodes={self.node_list}", "--format=%N %t")
                 nodes = _run_command("sinfo", *asked, timeout_s=_ENDING_TIMEOUT_S)
                 return f"{reason}, {', '.join(down_nodes(nodes)) or 'a node'} is down"
-        except ResumableError:  # the caller reports what it sees itself
+        except ResumableError:  # the caller reports the failure that it observed
             return None
         return reason
 
@@ -158,7 +158,7 @@ def _resolve(name: str) -> str:
 
 
 def _run_command(*command: str, timeout_s: float = _TIMEOUT_S) -> str:
-    """Return what one of Slurm's commands prints. Raises ResumableError where it fails.
+    """Return the output of one of Slurm's commands. Raises ResumableError where it fails.
 
     Signals are deferred: an interrupt in the middle of `run` could leave a lock of subprocess taken.
     """

@@ -26,9 +26,9 @@ def adopt_orphans() -> None:
 def signal_on_parent_death(number: signal.Signals, parent: int) -> None:
     """Make the kernel send this process `number` when process `parent`, its parent, has ended.
 
-    The signal is sent when the thread ends that started this process, so that has to be a main thread; then
-    again when another thread ends that the kernel made its parent. Source: Linux, kernel/exit.c,
-    forget_original_parent.
+    The kernel sends the signal when the thread that started this process ends, so a main thread has to
+    start it. The kernel sends it again when another thread that it made the parent ends. Source:
+    Linux, kernel/exit.c, forget_original_parent.
     """
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the call

@@ -38,10 +38,9 @@ def raise_first_signal() -> Callable[[int, FrameType | None], None]:
 
 @contextmanager
 def defer_signals(*, last: bool) -> Iterator[None]:
-    """Defer stop signals until the block has ended; with `last` nothing is left to stop: ignore them.
+    """Delay stop signals until the block ends; discard them if `last`.
 
-    Handlers do this, not a mask: another thread would take a signal that this one has blocked, and Python
-    would run the handler here all the same. For the main thread.
+    Uses handlers, because a signal blocked here would be delivered to another thread. Main thread only.
     """
     deferred: list[int] = []
 

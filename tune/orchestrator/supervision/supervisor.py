@@ -1,4 +1,4 @@
-"""Stay when an orchestrator is killed, and end what it leaves behind."""
+"""Survive the death of an orchestrator, and end the processes that it leaves behind."""
 
 from __future__ import annotations
 

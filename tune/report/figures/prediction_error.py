@@ -96,7 +96,7 @@ def _predictions(pairs: Sequence[PredictionPair]) -> go.Scatter:
 
 
 def _bands(pairs: Sequence[PredictionPair]) -> go.Scatter:
-    """Return the trace of the intervals in percent of their medians, around 0."""
+    """Return the trace of the prediction intervals as relative errors (%), centred on the median."""
     numbered = [
         (pair.outcome.number, qps) for pair in pairs if (qps := pair.predicted_qps) and qps.median > 0
     ]
