@@ -1,4 +1,4 @@
-"""Define the errors that users see, by what the user does next. Each carries the command line's exit code."""
+"""Define the errors that users see, one class for each exit code of the command line."""
 
 
 class TuneError(Exception):

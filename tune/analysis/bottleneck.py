@@ -1,4 +1,4 @@
-"""Find what keeps a probe from more tokens/s under its SLO; any measured figure may be missing.
+"""Find what limits the tokens/s of a probe under its SLO; any measured figure may be missing.
 
 A limit is the bottleneck where its figure is near it or over it. The slowest first tokens make the p99 of
 TTFT, so the bottleneck of TTFT is the stage that takes most of their time; they stand for the other
@@ -52,7 +52,7 @@ _STAGE_PHRASES = {
 
 @dataclass(frozen=True)
 class ProbeSummary:
-    """Hold what a probe measured; rates in queries/s.
+    """Hold the measured figures of a probe; rates in queries/s.
 
     `saturated_qps` is the rate of completions where the rack is saturated, else None. `first_token_frac` is
     the share of the mean latency that passes before the first token.

@@ -200,7 +200,7 @@ def _unmeasured(
 def _facts(
     spec: TrialSpec, number: int, source: str, attempts: Sequence[Attempt], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the fields of an outcome that do not depend on what was measured."""
+    """Return the fields of an outcome that do not depend on measurements."""
     return {
         "trial_id": spec.trial_id,
         "number": number,

@@ -1,4 +1,4 @@
-"""Recommend what to change about a bottleneck, as concrete settings where the figures allow them."""
+"""Recommend changes against a bottleneck, as concrete settings where the figures allow them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recom
 
 
 def _for_unknown(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
-    """Yield what would make the bottleneck known."""
+    """Yield recommendations that would make the bottleneck known."""
     yield Recommendation(text="workers that record when prefill, transfer and decode begin and end")
 
 

@@ -37,7 +37,7 @@ REPEAT_RESIDUAL_FRAC = 0.05
 
 EARLY_STOP_MARGIN_FRAC = 0.05
 """After a probe that missed, a deployment is stopped early if its forecast lies below the early-stop
-threshold by this share. Chosen here; docs/benchmarks.md says what it costs in wrong verdicts."""
+threshold by this share. Chosen here; docs/benchmarks.md states its cost in wrong verdicts."""
 
 FULL_RUN_MARGIN_FRAC = 0.012
 """How far below the forecast capacity a full run is placed, as a share of it."""

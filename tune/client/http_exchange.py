@@ -40,7 +40,7 @@ class ResponseParser:
         self._pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Return the part of the body that `data` holds. Raises ValueError for what is no such response."""
+        """Return the part of the body that `data` holds. Raises ValueError for an invalid response."""
         if self.complete:
             return b""
         try:
@@ -111,7 +111,7 @@ class Exchange(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Read what arrived, stamped with the time of this call."""
+        """Read the received bytes, stamped with the time of this call."""
         try:
             self._read(data, self._clock())
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Track what happened to every query so far, by its position in the schedule."""
+"""Track the state of every query, by its position in the schedule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ProgressCounts:
 
 @dataclass(eq=False)
 class RequestTracker:
-    """Hold what happened to each query: times in ns on the client's clock, shape (queries,), or -1.
+    """Hold the events of each query: times in ns on the client's clock, shape (queries,), or -1.
 
     LoadGen's thread writes `issued_ns` and `issued`; the dispatcher's thread writes the rest. Only where
     token ids are sent (`sends_ids`) is the length of a prompt known, and a prompt that the server cut an

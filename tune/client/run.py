@@ -122,8 +122,9 @@ class _ClientDriver:
         self._unscheduled = 0
 
     def watch(self, print_line: Callable[[str], None]) -> None:
-        """Run to the end, with a line of progress every few seconds. Raises what one of the threads raised.
+        """Run to the end, with a line of progress every few seconds.
 
+        Raises the error of a thread that failed.
         Where the settings ask for it, returns as soon as the run cannot hold its SLO; LoadGen then goes on.
         """
         gc.collect()

@@ -23,7 +23,7 @@ _TOKEN_COUNT_LIMIT = 1 << 31
 
 @dataclass
 class StreamedResponse:
-    """Hold what is known of an answer so far; times in ns, -1 for an event that has not happened.
+    """Hold the received part of an answer; times in ns, -1 for an event that has not happened.
 
     `first_token_ns` is the time of the read with the first non-empty delta. `output_tokens` and
     `prompt_tokens` come from the answer's usage, never from counting events: engines pack several tokens into

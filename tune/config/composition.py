@@ -34,7 +34,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Composition:
-    """Hold what a command line describes.
+    """Hold the settings that a command line composes.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def compose_command_line() -> Composition | None:
 
     @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
     def capture(config: DictConfig) -> None:
-        """Keep what Hydra composed."""
+        """Keep Hydra's composed configuration."""
         runtime = HydraConfig.get()
         sources = [source for source in runtime.runtime.config_sources if "command-line" in source.provider]
         config_dirs = tuple(f"{source.schema}://{source.path}" for source in sources)
@@ -152,7 +152,7 @@ def _composition(
 
 
 def _refuse_renamed(renamed: Sequence[str]) -> None:
-    """Raise ConfigurationError that says the new names, where there are any."""
+    """Raise ConfigurationError with the new names if any setting has an old name."""
     if renamed:
         raise ConfigurationError("\n".join([*renamed, "Nothing was run; use the new names."]))
 

@@ -47,7 +47,7 @@ def _parts(override: str) -> tuple[str, str]:
 
 
 def _renamed(path: str, value: object) -> Iterator[str]:
-    """Yield what is renamed about one setting and its value."""
+    """Yield the renamed parts of one setting and its value."""
     assignment = f"{path}={value}"
     if path in RENAMED_SETTINGS:
         yield f"{path}: renamed to {RENAMED_SETTINGS[path]}"

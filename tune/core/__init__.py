@@ -1,1 +1,1 @@
-"""Provide what every package stands on: array types, atomic files, compiled loops, log tails."""
+"""Provide the base of all packages: array types, atomic files, compiled loops, log tails."""

@@ -1,4 +1,4 @@
-"""Hold what one process at a time may hold: a locked file or folder, or a name on this machine."""
+"""Lock a file, a folder or a name on this machine for one process at a time."""
 
 from __future__ import annotations
 

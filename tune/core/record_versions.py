@@ -40,7 +40,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _writer(record: dict[str, Any]) -> str | None:
-    """Return the version of tune that wrote a record, where the record names it."""
+    """Return the version of tune that wrote a record, if the record names it."""
     for origin in (record, record.get("provenance")):
         versions = origin.get("versions") if isinstance(origin, dict) else None
         if isinstance(versions, dict) and versions.get("tune"):

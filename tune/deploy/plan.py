@@ -23,7 +23,7 @@ _READY_PY = Path(__file__).with_name("ready.py").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Hold what a launch writes and starts.
+    """Hold the files and processes of a launch.
 
     `files` maps relative path to text, `tables` relative path to bytes. `processes` are in the order in which
     they start, the client last. `ready` is a command line that exits 0 once every worker is registered

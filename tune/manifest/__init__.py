@@ -1,1 +1,1 @@
-"""Describe the processes of a deployment as data: what a plan says and an orchestrator reads."""
+"""Describe the processes of a deployment as data: a plan writes it, an orchestrator reads it."""

@@ -1,4 +1,4 @@
-"""Describe what an orchestrator reads of an engine's workers: their logs and their metrics."""
+"""Describe the logs and metrics of an engine's workers, as an orchestrator reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WorkerCounter(FrozenModel):
 
 
 class EngineSignals(FrozenModel):
-    """Hold what the logs and metrics of an engine's workers mean.
+    """Describe the meaning of an engine's logs and metrics.
 
     A worker whose log matches one of `failure_patterns`, regular expressions, ended because of its
     configuration. `requests` counts the requests that a worker has received, `in_flight` the ones that it has

@@ -16,9 +16,10 @@ NODE, NODE_IP = "${NODE}", "${NODE_IP}"
 PLAN_DIR, RAW_DIR = "${PLAN_DIR}", "${RAW_DIR}"
 SCRATCH_DIR = "${SCRATCH_DIR}"
 PLACEHOLDERS = (HEAD_HOST, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
-"""Placeholders for what a plan leaves open: host name and address of node 0 and of a process' own first node,
-the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the end. They
-stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
+"""Placeholders for values that a plan leaves open: host name and address of node 0 and of a process' own
+first node, the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the
+end. They stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills
+them."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
 """Shell command that gives etcd a fresh data directory on local disk, so that the next job does

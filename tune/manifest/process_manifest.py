@@ -1,4 +1,4 @@
-"""Read and write `processes.json`: what an orchestrator needs of a plan, as data."""
+"""Read and write `processes.json`: the processes of a plan, as data for an orchestrator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALIBRATION_FILE = "calibration.json"
 
 
 class ProcessManifest(FrozenModel):
-    """Hold the processes of a deployment and what an orchestrator needs to start, watch and stop them.
+    """Hold the processes of a deployment and all data to start, watch and stop them.
 
     `processes` are in the order in which they start, the client last; node indices are below `nodes`. `ready`
     is the command line of ready.py, which expects the prefill workers first, then the decode workers.

@@ -133,7 +133,7 @@ def _run(
 
 
 def local_nodes(nodes: NodeAddresses) -> dict[int, str]:
-    """Return index and address of the nodes that are the host of node 0, where the orchestrator runs."""
+    """Return index and address of the nodes on the orchestrator's host, which is that of node 0."""
     nodes_by_index = enumerate(zip(nodes.hosts, nodes.addresses, strict=True))
     return {index: address for index, (host, address) in nodes_by_index if host == nodes.hosts[0]}
 

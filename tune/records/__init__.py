@@ -1,1 +1,1 @@
-"""Read and write what a study leaves on disk, one module for each record."""
+"""Read and write the records of a study on disk, one module for each record."""

@@ -16,7 +16,7 @@ EARLY_STOP_FILE = "early_stop.json"
 
 
 class ProbeRequest(FrozenModel):
-    """Hold what one probe of a capacity search requested; `queries` is None for the run of full length.
+    """Hold the request of one probe of a capacity search; `queries` is None for the run of full length.
 
     `stopped` says that the probe ended when it could no longer hold its SLO; its record ends where that was
     certain.

@@ -47,7 +47,7 @@ class MeanCapacity(FrozenModel):
 
 
 class ConfirmedConfiguration(FrozenModel):
-    """Hold what the repeats of one configuration, named by its trial in the study, show.
+    """Hold the result of the repeats of one configuration, named by its trial in the study.
 
     Figures are None where `reason` says why. With probability `confidence_frac` the mean capacity of every
     configuration lies at or above its `guaranteed_qps`; `margin_frac` is how far that rate lies below the

@@ -26,7 +26,7 @@ class Percentiles(FrozenModel):
 
 
 class CapacityQps(FrozenModel):
-    """Hold what is known of a deployment's capacity, in queries/s.
+    """Hold estimates of and limits on a deployment's capacity, in queries/s.
 
     `low` is the verified rate, the highest that held in a run of full length; `high` is the lowest above it
     that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
@@ -148,7 +148,7 @@ class Recommendation(FrozenModel):
 
 
 class Bottleneck(FrozenModel):
-    """Hold what limits a probe, the figures that show it, and what to change."""
+    """Hold the bottleneck of a probe, the figures that show it, and recommendations."""
 
     kind: BottleneckKind
     evidence: str

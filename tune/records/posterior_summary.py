@@ -50,7 +50,7 @@ class HypothesisPosterior(FrozenModel):
 
 
 class TrialPosterior(FrozenModel):
-    """Hold a measured trial beside what the simulator predicts of its capacity under the posterior.
+    """Hold a measured trial and the simulator's prediction of its capacity under the posterior.
 
     `simulated_qps` is the simulator's capacity over the posterior samples, without the discrepancy.
     `expected_capacity_qps` is the surrogate's expectation, which includes the discrepancy.

@@ -1,4 +1,4 @@
-"""Define what the decode loops work on: limits of a worker, requests, and the state of every worker."""
+"""Define the data of the decode loops: limits of a worker, requests, and the state of every worker."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DecodeRequests(NamedTuple):
 
 
 class DecodeResult(NamedTuple):
-    """Receive what the loops compute; all fields but `usage` and `peak_tokens` have the shape (n,).
+    """Receive the results of the loops; all fields but `usage` and `peak_tokens` have the shape (n,).
 
     `worker` is read where it is not UNASSIGNED; elsewhere the least loaded worker is written. `ready_s` is
     the arrival of the KV cache, `start_s` that of a slot, `first_s` and `done_s` those of first and last
@@ -78,7 +78,7 @@ class DecodeResult(NamedTuple):
 
 
 class DecodeQueue(NamedTuple):
-    """Hold what the loops know of each request, arrays of shape (n,).
+    """Hold the state of each request in the loops, arrays of shape (n,).
 
     `follower` is the next request in the queue of its worker, `generated` the tokens generated so far.
     """

@@ -1,4 +1,4 @@
-"""Define what the prefill loops work on: limits of a worker, prompts, and the state of every worker."""
+"""Define the data of the prefill loops: limits of a worker, prompts, and the state of every worker."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PrefillRequests(NamedTuple):
 
 
 class PrefillResult(NamedTuple):
-    """Receive what the loops compute; all fields but `busy_s` have the shape (n,).
+    """Receive the results of the loops; all fields but `busy_s` have the shape (n,).
 
     `worker` is read where it is not UNASSIGNED; elsewhere the least loaded worker is written. `start_s` and
     `done_s` are start and end of prefill, `sent_s` is when the KV cache has left the worker. `busy_s`
@@ -63,7 +63,7 @@ class PrefillResult(NamedTuple):
 
 
 class PrefillQueue(NamedTuple):
-    """Hold what the loops know of each prompt, arrays of shape (n,).
+    """Hold the state of each prompt in the loops, arrays of shape (n,).
 
     `left` counts the tokens that lack. `follower` and `sending_follower` are the next prompt in the queue for
     admission and in the queue of the link.

@@ -1,4 +1,4 @@
-"""Route requests to workers, where the route does not depend on the state of the pool."""
+"""Route requests to workers by routers that ignore the state of the pool."""
 
 from __future__ import annotations
 

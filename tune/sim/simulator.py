@@ -158,7 +158,7 @@ class _Accepted:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Hold what the decode pool did, token times as the client sees them (n,), and means per worker."""
+    """Hold the result of the decode pool: token times as the client sees them (n,), and means per worker."""
 
     result: DecodeResult
     first_s: FloatArray

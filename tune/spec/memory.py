@@ -1,4 +1,4 @@
-"""Estimate what weights, a token and a sequence take of GPU memory, whatever the engine is."""
+"""Estimate the GPU memory of weights, a token and a sequence, for any engine."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class OptunaProposer:
         """Return the sampler's point for trial `number`.
 
         The sampler is seeded by the trial number, because its random state is not stored: a resumed study
-        suggests what an uninterrupted one would have.
+        suggests the points of an uninterrupted one.
         """
         self._study.sampler = make_sampler(self._search, self._seed, number)
         trial = self._study.ask(self._distributions)

@@ -172,7 +172,7 @@ class TrialRunner:
         return self._detached and len(outcome.attempts) >= MAX_FAILED_ATTEMPTS
 
     def _uncollected(self, request: TrialRequest) -> Outcome | None:
-        """Return the outcome of the last attempt, where it ended after the process that submitted it."""
+        """Return the outcome of the last attempt if it ended after the process that submitted it."""
         folder = self._study.trial(request.spec.trial_id)
         ended = [path for path in folder.attempts() if read_attempt(path)]
         if not ended or ended[-1] != folder.last_attempt():

@@ -81,7 +81,7 @@ def _engine_fields(
 
 
 class DecodeParameters(NamedTuple):
-    """Hold what the parameter samples change about decode workers.
+    """Hold the effects of the parameter samples on decode workers.
 
     `all_reduce_factor` and `kv_capacity_factor` have the shape (samples,), `step_scale` and `weight_reads`
     (samples, m) for m workers.

@@ -1,4 +1,4 @@
-"""Simulate what KV cache transfers add to the slowest requests, for every rate of the links.
+"""Simulate the delay of the slowest requests by KV cache transfers, for every rate of the links.
 
 A cache queues at the links of the worker that sends it and of the worker that receives it. Prefill does not
 wait for links, so links are simulated behind each simulated prefill pool, at several utilisations. Delays are

@@ -1,4 +1,4 @@
-"""Hold what deployments showed of their capacity, and turn it into log pool capacities with limits."""
+"""Hold observed capacities of deployments, and turn them into log pool capacities with limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATUS_SD = {"measured": NUGGET, "forecast": FORECAST_SD, "above": CENSORED_SD,
 
 @dataclass(frozen=True)
 class Observation:
-    """Hold what a deployment of configuration `index` showed of its capacity.
+    """Hold the observed capacity of a deployment of configuration `index`.
 
     Status and meaning of `qps`:
 

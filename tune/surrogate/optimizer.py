@@ -86,7 +86,7 @@ class SurrogateOptimizer:
     )
 
     def __post_init__(self) -> None:
-        """Simulate what the emulator needs, and draw the prior samples."""
+        """Simulate the curves of the emulator, and draw the prior samples."""
         prefill_tp = sorted({spec.prefill.tensor_parallel for spec in self.specs})
         decode_tp = sorted({spec.decode.tensor_parallel for spec in self.specs})
         self.prior = ParameterPrior(

@@ -1,4 +1,4 @@
-"""Hold what the surrogate predicts, and what it suggests."""
+"""Hold the predictions and suggestions of the surrogate."""
 
 from __future__ import annotations
 

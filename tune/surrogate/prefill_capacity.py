@@ -50,7 +50,7 @@ class PoolPairs(NamedTuple):
 
 
 class PrefillParameters(NamedTuple):
-    """Hold what the parameter samples change about prefill and links.
+    """Hold the effects of the parameter samples on prefill and links.
 
     `variant` and `router` (samples,) index the curves, `budget_s` (samples,) is what the TTFT limit leaves
     for prefill and transfer, `transfer_s` (samples,) the time of the mean cache on one link, and `step_scale`

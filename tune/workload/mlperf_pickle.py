@@ -46,7 +46,7 @@ _RENAMED = {
     ("numpy.core.numeric", "_frombuffer"): ("numpy._core.numeric", "_frombuffer"),
     ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
 }
-"""Names of NumPy 1 and pandas 1, and what they are called today."""
+"""Names of NumPy 1 and pandas 1, and their names today."""
 
 
 class _Array(np.ndarray):

@@ -1,4 +1,4 @@
-"""Check what a cluster says before a job is submitted, and return every finding at once."""
+"""Query a cluster before a job is submitted, and return every finding at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Partition:
 
 
 def require_cluster(facts: ClusterFacts, spec: TrialSpec) -> None:
-    """Raise ConfigurationError, with every finding, where the cluster cannot take a job of `spec`."""
+    """Raise ConfigurationError, with every finding, if the cluster cannot run a job of `spec`."""
     broken = only_errors(check_partition(facts, spec))
     if broken:
         raise ConfigurationError(
