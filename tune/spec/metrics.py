@@ -189,7 +189,7 @@ RATES = (
 )
 """Figures of throughput in outcome.json, the one that ranks first."""
 
-_, OUTPUT_TPS, LOADGEN_TPS, COMPLETED_QPS = RATES
+_, OUTPUT_TPS, LOADGEN_TPS, *_ = RATES
 
 SCHEDULED_TPS = RateMetric(
     name="scheduled_tps",
@@ -233,7 +233,7 @@ LATENCIES = (
     ),
 )
 
-TTFT, TPOT, LATENCY = LATENCIES
+TTFT, TPOT, LATENCY, *_ = LATENCIES
 
 _QUANTILE = "entry at floor(n x share) of the ascending values (LoadGen, loadgen/results.cc)"
 STATISTICS = (
