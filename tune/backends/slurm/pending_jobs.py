@@ -76,7 +76,10 @@ def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
 
 
 def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
-    """Yield allocations with unfinished attempts, the latest first; an attempt counts for its latest allocation."""
+    """Yield allocations with unfinished attempts, the latest first.
+
+    An attempt counts for its latest allocation.
+    """
     seen: set[Path] = set()
     for allocation in allocations(study):
         attempts = allocation.attempts()
