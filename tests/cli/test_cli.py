@@ -252,7 +252,7 @@ def test_study_resumes_after_ctrl_c(tmp_path: Path) -> None:
     os.killpg(running.pid, signal.SIGINT)
     _, text = running.communicate(timeout=120)
     assert running.returncode == 130, text
-    assert "the same command goes on" in text
+    assert "run the same command to resume" in text
     assert "Traceback" not in text
     before = {path: path.read_bytes() for path in recorded.glob("*/outcome.json")}
     assert 3 <= len(before) < 200

@@ -35,7 +35,7 @@ class PendingJob:
 
 
 def pending_jobs(study: Path) -> tuple[PendingJob, ...]:
-    """Return the jobs of the study in the folder `study` that owe an attempt, the earliest first.
+    """Return the jobs of the study in the folder `study` with unfinished attempts, the earliest first.
 
     Slurm is queried only where there are any; their state is UNKNOWN where it does not answer.
     """
@@ -50,7 +50,7 @@ def pending_jobs(study: Path) -> tuple[PendingJob, ...]:
 
 
 def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
-    """Cancel the jobs of the study that wait or run, or only those that owe an attempt of one trial.
+    """Cancel the jobs of the study that wait or run, or those with unfinished attempts of one trial.
 
     Returns the cancelled jobs. Raises ResumableError where Slurm refuses, or does not say which jobs there
     are.
@@ -76,7 +76,10 @@ def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
 
 
 def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
-    """Yield allocations that owe attempts, the latest first; an attempt counts for its latest allocation."""
+    """Yield allocations with unfinished attempts, the latest first.
+
+    An attempt counts for its latest allocation.
+    """
     seen: set[Path] = set()
     for allocation in allocations(study):
         attempts = allocation.attempts()
