@@ -189,7 +189,7 @@ RATES = (
 )
 """Figures of throughput in outcome.json, the one that ranks first."""
 
-_, OUTPUT_TPS, LOADGEN_TPS, COMPLETED_QPS = RATES
+OUTPUT_TPS, LOADGEN_TPS = RATES[1:3]
 
 SCHEDULED_TPS = RateMetric(
     name="scheduled_tps",
@@ -233,7 +233,7 @@ LATENCIES = (
     ),
 )
 
-TTFT, TPOT, LATENCY = LATENCIES
+TTFT, TPOT, LATENCY = LATENCIES[:3]
 
 _QUANTILE = "entry at floor(n x share) of the ascending values (LoadGen, loadgen/results.cc)"
 STATISTICS = (
