@@ -44,7 +44,7 @@ STUDY: dict[str, Meaning] = {
     "study.max_gpu_hours": ("GPU-hours", "Budget: the study stops before a batch that would exceed it; null: none."),
     "study.min_gain": ("fraction", "With search=surrogate: stop when the expected gain of another trial is below this share of the best rate."),
     "study.baseline": ("", "Whether trial 0 is the configuration as composed."),
-    "search.name": ("", "Search method; null: surrogate with load.mode=capacity and limits on p99 TTFT and p99 TPOT only, else tpe."),
+    "search.name": ("", "Search method; null: surrogate with load.mode=capacity where it models every limit, else tpe."),
     "search.startup_trials": ("trials", "Random trials before tpe or gp begins to model."),
     "search.early_stop": ("", "With load.mode=capacity: end a deployment early that cannot beat the best so far."),
 }
