@@ -41,6 +41,11 @@ EVERY = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.key)
 FURTHER = pytest.mark.parametrize("limit", FURTHER_LIMITS, ids=lambda limit: limit.key)
 
 
+@pytest.fixture(scope="module")
+def tpe_settings():
+    return compose_overrides(["+sweep=pd_split", "search=tpe"]).settings
+
+
 def limited(limit, limit_s) -> Slo:
     return Slo.model_validate({"ttft_p99_s": None, "tpot_p99_s": None, limit.key: limit_s})
 
@@ -90,14 +95,18 @@ def test_latency_per_request_agrees_with_latencies_of_answered_requests():
         assert np.array_equal(getattr(times, f"{metric.name}_ns"), values_ns[has_value])
 
 
-@EVERY
-def test_limit_is_a_setting_that_null_lifts(limit):
-    one = compose_overrides([f"slo.{limit.key}=7.5"]).settings
-    assert getattr(one.slo, limit.key) == 7.5
-    assert (limit, 7.5) in one.slo.limits
-    assert compose_overrides(trial_overrides(one.trial_spec, one)).settings.trial_spec == one.trial_spec
-    lifted = compose_overrides([f"slo.{limit.key}=null"]).settings
-    assert limit not in dict(lifted.slo.limits)
+def test_every_limit_is_a_setting_that_null_lifts():
+    values = {limit: 7.5 + index for index, limit in enumerate(LIMITS)}
+    settings = compose_overrides([f"slo.{limit.key}={value}" for limit, value in values.items()]).settings
+    assert dict(settings.slo.limits) == values
+    overrides = trial_overrides(settings.trial_spec, settings)
+    assert compose_overrides(overrides).settings.trial_spec == settings.trial_spec
+    lifted = compose_overrides([f"slo.{limit.key}=null" for limit in LIMITS]).settings
+    assert not lifted.slo.limits
+
+
+@pytest.mark.parametrize("limit", [LIMITS[0], FURTHER_LIMITS[-1]], ids=lambda limit: limit.key)
+def test_limit_that_is_not_positive_is_refused(limit):
     with pytest.raises(ConfigurationError, match=f"slo.{limit.key}: found -1"):
         compose_overrides([f"slo.{limit.key}=-1"])
 
@@ -187,8 +196,8 @@ def test_ranking_orders_by_the_limit(limit, tmp_path):
 
 
 @EVERY
-def test_optuna_receives_a_missed_limit(limit):
-    settings = compose_overrides(["+sweep=pd_split", "search=tpe"]).settings
+def test_optuna_receives_a_missed_limit(limit, tpe_settings):
+    settings = tpe_settings
     proposer = OptunaProposer(settings.sweep.space, settings.search, 0)
     proposer.suggest(0)
     trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False})
