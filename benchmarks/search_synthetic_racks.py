@@ -58,7 +58,7 @@ from tqdm import tqdm
 
 from tune.analysis.guaranteed_rates import mean_of, pooled
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
-from tune.study.loop import SELECTION_BIAS_FRAC
+from tune.study.trial_requests import SELECTION_BIAS_FRAC
 from tune.surrogate.emulator import log_soft_min_correction
 
 MAX_SUGGESTIONS = 1000
