@@ -225,7 +225,7 @@ def test_config_dir_adds_sweeps_and_options(tune: Tune, tmp_path: Path) -> None:
     (tmp_path / "mine" / "sweep").mkdir(parents=True)
     (tmp_path / "mine" / "slo").mkdir()
     (tmp_path / "mine" / "sweep" / "rate.yaml").write_text(
-        "question: How far does it go?\nn_trials: 3\nrest_to_decode: false\n"
+        "question: How far does it go?\nn_trials: 3\nfill_decode: false\n"
         "space:\n  qps: {kind: ordered, path: load.target_qps, values: [8.0, 10.0, 12.0]}\n"
     )
     (tmp_path / "mine" / "slo" / "loose.yaml").write_text("ttft_p99_s: 10.0\ntpot_p99_s: null\n")

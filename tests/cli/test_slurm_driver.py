@@ -75,12 +75,12 @@ def test_driver_interrupted_twice_leaves_the_job_to_the_next(
     (job,) = job_ids(tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.stdout
-    printed = ""
-    while "Ctrl-C once more" not in printed:
+    text = ""
+    while "Ctrl-C once more" not in text:
         line = process.stdout.readline()
-        assert line, printed
-        printed += line
-    assert f"job {job}" in printed.partition("no further trial")[2]
+        assert line, text
+        text += line
+    assert f"job {job}" in text.partition("no further trial")[2]
     process.send_signal(signal.SIGINT)
     assert finish(process) == 130
     assert slurm.jobs() == (job,)

@@ -41,7 +41,11 @@ def test_status_report_and_page_show_posterior_json(tmp_path: Path) -> None:
     study = ("+sweep=pd_split", "study.n_trials=2", "search=random", *SHORT)
     assert "learned" not in printed(tmp_path, *study)
     write_posterior(tmp_path / "runs" / "pd_split-sim", POSTERIOR)
-    expected = "learned   prefill kernels ×0.85 (0.80 to 0.90)\nnext      Another trial is expected"
+    expected = (
+        "learned   prefill kernels ×0.85 (0.80 to 0.90)\n"
+        "          as factors on the calibrated values, with 90 % intervals\n"
+        "next      Another trial is expected"
+    )
     for words in (("action=status",), ("action=report",)):
         assert expected in printed(tmp_path, *words, "study.name=pd_split-sim")
     page = tmp_path / "reports" / "pd_split-sim" / "index.html"
