@@ -214,6 +214,7 @@ def test_doubled_repeats_never_widen_the_bound(drawn: list[list[float]]) -> None
     assert twice.one_sided(CONFIDENCE, 1 / (2 * n), 3) <= once.one_sided(CONFIDENCE, 1 / n, 3) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0), (0.0, -0.01, -0.02), (0.0, -0.04, -0.08)])
 def test_guaranteed_rate_of_the_winner_is_below_its_true_capacity(gaps) -> None:
     """2,000 studies at 2 % noise, three configurations three times, the best mean chosen: 95 % are promised.

@@ -126,6 +126,7 @@ def prompts_of_the_benchmark(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "accurate"), [(616, False), (617, True), (753, True), (754, False)])
 def test_engine_with_wrong_answer_lengths_is_not_accurate(tokens, accurate, tmp_path):
     """The check applies to the benchmark's own prompts, not to synthetic lengths."""

@@ -34,6 +34,7 @@ def is_label(text: str) -> bool:
     return text in whole or any(re.search(rf"\b{re.escape(word)}\b", text) for word in words)
 
 
+@pytest.mark.slow
 def test_labels_are_written_in_the_registry_only(root):
     registry = {"tune/spec/metrics.py"}
     files = {path.relative_to(root).as_posix(): path for path in sorted((root / "tune").rglob("*.py"))}

@@ -206,6 +206,7 @@ def test_optuna_receives_a_missed_limit(limit, tpe_settings):
     assert max(constraints.values()) == pytest.approx(math.log(1.3))
 
 
+@pytest.mark.slow
 @EVERY
 def test_report_shows_the_limit_everywhere(limit, tmp_path):
     trial, slo = trial_under(limit, 0.9)

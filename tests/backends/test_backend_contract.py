@@ -239,6 +239,7 @@ def test_attempts_of_several_trials_do_not_mix(ground: Ground) -> None:
     assert len(rates) == 3
 
 
+@pytest.mark.slow
 def test_trial_that_cannot_run_is_recorded_with_its_error(ground: Ground) -> None:
     spec, attempt = ground.trial("one", _without_its_dataset)
     wait(ground.backend, ground.backend.submit(spec, attempt))

@@ -70,6 +70,7 @@ def test_capacity_search_ends_with_a_full_run_that_holds(tmp_path: Path) -> None
     assert spec.load.mode == "capacity"
 
 
+@pytest.mark.slow
 def test_search_without_a_feasible_rate_ends_after_a_short_probe(tmp_path: Path) -> None:
     _, (short,) = probed(tmp_path, "slo.ttft_p99_s=0.1")
     assert (short.full, short.feasible) == (False, False)

@@ -117,6 +117,7 @@ def directives(script: str) -> dict[str, str]:
     return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

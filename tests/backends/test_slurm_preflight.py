@@ -27,6 +27,7 @@ def found(*words: str) -> dict[str, Finding]:
     return {finding.path: finding for finding in check_slurm(settings.cluster, settings.trial_spec)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm")
 def test_job_that_fits_has_no_error() -> None:
     assert only_errors(found().values()) == ()

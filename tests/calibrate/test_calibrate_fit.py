@@ -39,6 +39,7 @@ def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredRun
     return runs_of_study(measure_trial(tmp_path_factory.mktemp("runs") / "s", *SHORT, *SLOWER), None)
 
 
+@pytest.mark.slow
 def test_fit_recovers_the_scales_of_a_recorded_run(recorded_runs: tuple[MeasuredRun, ...]) -> None:
     estimates = fitted(recorded_runs, SCALES)
     assert fitted_values(tuple(estimates.values())) == pytest.approx(TRUTH, rel=0.01)
@@ -47,10 +48,12 @@ def test_fit_recovers_the_scales_of_a_recorded_run(recorded_runs: tuple[Measured
         assert estimate.low < TRUTH[name] < estimate.high
 
 
+@pytest.mark.slow
 def test_fit_is_reproducible_to_the_bit(recorded_runs: tuple[MeasuredRun, ...]) -> None:
     assert fitted(recorded_runs, SCALES) == fitted(recorded_runs, SCALES)
 
 
+@pytest.mark.slow
 def test_two_runs_are_fitted_together(tmp_path: Path, recorded_runs: tuple[MeasuredRun, ...]) -> None:
     other = measure_trial(tmp_path / "s", *SHORT, *SLOWER, "split.prefill_workers=13", "load.target_qps=13")
     single, both = (
@@ -90,6 +93,7 @@ def test_fit_leaves_a_start_on_its_bound(tmp_path: Path) -> None:
     assert estimate.low < 0.008 < estimate.high
 
 
+@pytest.mark.slow
 def test_parameter_without_effect_is_not_identified(recorded_runs: tuple[MeasuredRun, ...]) -> None:
     estimate = fitted(recorded_runs, (*SCALES, "no_graph_overhead_s"))["no_graph_overhead_s"]
     assert estimate.prior_sd_ratio == pytest.approx(1.0, abs=0.05)

@@ -55,6 +55,7 @@ def test_written_file_selects_the_learned_calibration(tmp_path: Path, study: Stu
     assert composed == start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
 
 
+@pytest.mark.slow
 def test_best_trials_are_simulated_with_the_learned_calibration(study: StudyFolder) -> None:
     trial = compose_overrides([*QUICK, "split.prefill_workers=13", "split.decode_workers=5"]).settings
     settings = settings_with(*QUICK)

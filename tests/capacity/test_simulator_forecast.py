@@ -81,6 +81,7 @@ def test_the_shuffle_of_a_short_probe_barely_changes_the_capacity() -> None:
     assert max(capacities) < 1.01 * min(capacities)
 
 
+@pytest.mark.slow
 def test_a_full_run_corrects_what_no_hypothesis_explains() -> None:
     hardware = CALIBRATION.model_copy(update={"kv_transfer_bytes_per_s": 4e9})
     forecast, true_qps = SimulatorForecast(SPEC, CALIBRATION), highest_qps(hardware)
@@ -110,6 +111,7 @@ def test_only_a_stalled_run_has_a_large_rate_residual() -> None:
     assert forecast.log_rate_residual() < -REPEAT_RESIDUAL_FRAC
 
 
+@pytest.mark.slow
 def test_without_probes_it_forecasts_the_calibration() -> None:
     forecast = SimulatorForecast(SPEC, CALIBRATION)
     assert holds(CALIBRATION, forecast.full_run_qps())

@@ -18,6 +18,7 @@ SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false")
 PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
 
 
+@pytest.mark.slow
 def test_reference_trial_runs_and_is_recorded(tune: Tune, tmp_path: Path) -> None:
     done = tune()
     assert done.returncode == 0, done.stderr
@@ -104,6 +105,7 @@ def test_study_without_feasible_configuration_exits_with_1(tune: Tune) -> None:
     assert "index.html" in done.stdout
 
 
+@pytest.mark.slow
 def test_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
     done = tune("action=plan", "cluster=slurm", "cluster.partition=batch", "cluster.account=foo")
     assert done.returncode == 0, done.stderr
@@ -114,6 +116,7 @@ def test_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
     assert "prefill_w13   node:gpu 13:0 13:1 13:2 13:3" in done.stdout
 
 
+@pytest.mark.slow
 def test_missing_slurm_is_one_clear_error(tune: Tune, tmp_path: Path) -> None:
     done = tune("cluster=slurm", PATH=str(tmp_path))
     assert done.returncode == 2
@@ -121,6 +124,7 @@ def test_missing_slurm_is_one_clear_error(tune: Tune, tmp_path: Path) -> None:
     assert "nothing was submitted" in done.stderr
 
 
+@pytest.mark.slow
 def test_once_is_refused_without_detached_jobs(tune: Tune, tmp_path: Path) -> None:
     done = tune("study.once=true")
     assert done.returncode == 2
@@ -145,6 +149,7 @@ def test_preflight_prints_every_finding(tune: Tune, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
     done = tune("split.decode_workers=5")
     assert done.returncode == 2
@@ -153,6 +158,7 @@ def test_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
     done = tune("action=parse", f"logs='{PUBLISHED}'")
     assert done.returncode == 0, done.stderr

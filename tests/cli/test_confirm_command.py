@@ -19,6 +19,7 @@ STUDY = (
 CONFIRM = ("action=confirm", "study.name=pd_split-sim", "confirm.configurations=2", "confirm.repeats=2")
 
 
+@pytest.mark.slow
 def test_missing_study_is_named(tune: Tune) -> None:
     done = tune("action=confirm", "study.name=nowhere")
     assert done.returncode == 2

@@ -44,6 +44,7 @@ def test_old_name_in_an_override_says_the_new_one(override: str, prefix: str) ->
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.slow
 def test_new_names_are_settings() -> None:
     words = ["+sweep=pd_split", "load.mode=capacity"]
     composed = compose_overrides(words).settings.model_dump()

@@ -46,6 +46,7 @@ def test_rows_state_type_unit_and_default() -> None:
     assert rows["prefill.cuda_graph_config.batch_sizes"].default == "", "its group is null"
 
 
+@pytest.mark.slow
 def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
     script = root / "scripts" / "write_reference.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
@@ -54,6 +55,7 @@ def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
         assert (tmp_path / page).read_text() == shown.read_text(), f"make reference writes {shown} anew"
 
 
+@pytest.mark.slow
 def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, paths: list[str]) -> None:
     command = [sys.executable, "-m", "tune", "--help", "load.target_qps=14"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -62,6 +64,7 @@ def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, pat
     assert "${" not in text, "every interpolation is resolved"
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_that_is_slow(root: Path) -> None:
     code = (
         "import sys; sys.argv = ['tune', '--help']\n"

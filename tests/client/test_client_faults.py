@@ -16,6 +16,7 @@ from support.waiting import wait_for
 from tune.records.requests import read_requests
 
 
+@pytest.mark.slow
 def test_exception_in_the_loadgen_thread_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "loadgen.tmp").write_text("a file where LoadGen's logs are to be collected")
@@ -97,6 +98,7 @@ def test_wrong_settings_are_reported_without_traceback(
     assert not (tmp_path / "out" / "requests.npz").exists()
 
 
+@pytest.mark.slow
 def test_file_in_place_of_the_output_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     process = run_command(client_command(tmp_path))

@@ -54,6 +54,7 @@ def test_complete_run_leaves_exactly_its_records(complete_run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_loadgen_issues_the_drawn_schedule(complete_run: Run) -> None:
     assert complete_run.detail("generated_query_count") == len(complete_run.schedule) == 480
     gaps_ns = generated_query_duration_ns(480, 250.0, MLPERF_SCHEDULE_SEED)
@@ -155,6 +156,7 @@ def test_run_without_limits_uses_its_own_seed(tmp_path: Path) -> None:
     assert result.figures.min_duration_met is True
 
 
+@pytest.mark.slow
 def test_run_fails_when_every_request_fails(tmp_path: Path) -> None:
     with StreamingServer(fault_of=lambda _: "http") as server:
         result = run(

@@ -44,6 +44,7 @@ def test_default_is_the_published_configuration() -> None:
     assert composed.cluster.kind == "sim"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "parallel"), [([], 16), (["cluster=local"], 1), (["cluster=slurm"], 1)])
 def test_parallel_trials_suit_the_backend_unless_set(words: list[str], parallel: int) -> None:
     assert compose_overrides(words).settings.parallel == parallel
@@ -56,6 +57,7 @@ def test_shipped_option_composes(option: str) -> None:
     assert compose_overrides([option]).settings.trial_spec.trial_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_shipped_sweep_composes_and_binds_the_baseline(sweep: str) -> None:
     composition = compose_overrides([f"+sweep={sweep}"])
@@ -69,6 +71,7 @@ def test_shipped_sweep_composes_and_binds_the_baseline(sweep: str) -> None:
         assert bind_point(composed.trial_spec, composed.sweep, point) == composed.trial_spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_most_of_a_shipped_space_can_run(sweep: str) -> None:
     composed = compose_overrides([f"+sweep={sweep}"]).settings
@@ -88,6 +91,7 @@ def _drawn(dimension: Dimension, draw: random.Random) -> Value:
     return draw.choice(dimension.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
     budget = re.compile(
@@ -105,6 +109,7 @@ def test_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
     assert row in (ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_own_cluster_facts_replace_the_reference() -> None:
     (finding,) = check_cluster(compose_overrides(["cluster=slurm"]).settings.cluster)
     assert (finding.path, finding.severity) == ("cluster.model_path", "warning")
@@ -112,6 +117,7 @@ def test_own_cluster_facts_replace_the_reference() -> None:
     assert named == compose_overrides(["cluster=slurm"]).settings.cluster
 
 
+@pytest.mark.slow
 def test_command_line_overrides_the_search_of_a_sweep() -> None:
     assert compose_overrides(["+sweep=target_qps"]).settings.search.name == "grid"
     assert compose_overrides(["+sweep=target_qps", "search=random"]).settings.search.name == "random"
@@ -179,6 +185,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(o) for o, _ in BAD])
 def test_bad_configuration_is_one_clear_error(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -220,6 +227,7 @@ def test_overrides_of_a_trial_compose_to_the_same_trial(overrides: list[str]) ->
     assert again.cluster == composed.cluster
 
 
+@pytest.mark.slow
 def test_capacity_search_keeps_to_the_rates_of_the_sweep() -> None:
     def composed(*overrides: str) -> Settings:
         return compose_overrides(["+sweep=pd_split", "load.mode=capacity", *overrides]).settings
@@ -237,6 +245,7 @@ def test_capacity_search_keeps_to_the_rates_of_the_sweep() -> None:
 LIVE = ("cluster=local", "stack=dynamo_v1_mocker")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "mode"),
     [
@@ -258,6 +267,7 @@ def test_real_deployments_search_for_their_capacity(overrides: tuple[str, ...], 
         assert (settings.load.rate_range_qps, "target_qps" in settings.sweep.space) == ((6.0, 26.0), False)
 
 
+@pytest.mark.slow
 def test_content_of_a_dataset_is_part_of_the_trial(tmp_path: Path) -> None:
     lengths = tmp_path / "my lengths.csv"
     lengths.write_text("input_tokens,output_tokens\n" + "100,10\n" * 8313)

@@ -86,6 +86,7 @@ KINDS: tuple[RemedyKind, ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_recommended_overrides_compose(kind: RemedyKind, case: tuple[EngineAdapter, Settings]) -> None:
     adapter, settings = case

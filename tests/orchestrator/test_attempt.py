@@ -172,6 +172,7 @@ def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial
     assert_nothing_left(trial)
 
 
+@pytest.mark.slow
 def test_occupied_port_is_named_and_nothing_starts(make_trial: MakeTrial) -> None:
     trial = make_trial()
     with socket.create_server(("127.0.0.1", trial.ports["prefill_w1"])):

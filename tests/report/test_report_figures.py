@@ -140,6 +140,7 @@ def test_history_without_feasible_trial_has_no_best_line() -> None:
     assert {trace["name"] for trace in figure.spec["data"]} == {"SLO violated (n = 4)", "baseline"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "kind"), [(MANY_POINTS // 2, "scatter"), (2 * MANY_POINTS, "scattergl")])
 def test_webgl_draws_many_points(count: int, kind: str) -> None:
     outcomes = [measured(i, qps=8 + i / count) for i in range(count)]

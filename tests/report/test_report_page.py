@@ -49,6 +49,7 @@ CASES: Cases = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_page_loads_nothing_and_its_data_parse(case: str, tmp_path: Path) -> None:
     record, outcomes = CASES[case]

@@ -15,6 +15,7 @@ SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
 QPS_PER_GPU = 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hardware", SPLITS)
 def test_every_hardware_plans_and_simulates(hardware: str) -> None:
     prefill, decode = SPLITS[hardware]

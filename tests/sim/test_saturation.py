@@ -71,6 +71,7 @@ splits = st.tuples(st.integers(8, 15), st.integers(3, 6))
 rates = st.floats(6, 20).map(lambda rate: round(rate, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(split=splits, rate=rates, more=st.integers(1, 4))
 @example(split=(13, 3), rate=14.0, more=1)

@@ -78,6 +78,7 @@ def test_no_coefficient_beats_the_data_sheet() -> None:
     assert min(fitted.values()) > 0
 
 
+@pytest.mark.slow
 @given(MODELS, HARDWARE, TP)
 def test_every_step_time_is_positive(model: str, hardware: str, tp: int) -> None:
     assert all(value > 0 for value in vars(shape(model, hardware, tp)).values())

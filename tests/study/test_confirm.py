@@ -109,6 +109,7 @@ def wrapped(kind: type[CountingSimulator] = CountingSimulator) -> CountingSimula
     return kind(compose_overrides(FIXED), ignore_submission)
 
 
+@pytest.mark.slow
 def test_best_configurations_are_chosen_with_new_shuffle_seeds(runs: Path) -> None:
     outcomes = StudyFolder(runs / NAME).outcomes()
     best = [row["trial_id"] for row in rank(outcomes) if row["feasible"]]
@@ -188,6 +189,7 @@ def test_study_without_limits_cannot_be_confirmed(tmp_path: Path) -> None:
         chosen(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -94,6 +94,7 @@ def test_constraints_steer_the_search() -> None:
     assert sum(measured(p).feasible for p in late) > 2 * sum(measured(p).feasible for p in early)
 
 
+@pytest.mark.slow
 def test_infeasible_outcomes_teach_and_failed_ones_do_not() -> None:
     prefill_workers: dict[str, list[int]] = {}
     for name, outcome in (("infeasible", INFEASIBLE), ("failed", FAILED)):

@@ -86,6 +86,7 @@ def test_table_lists_every_search_that_settings_allow() -> None:
     assert set(SEARCH_METHODS) == set(get_args(allowed))
 
 
+@pytest.mark.slow
 def test_suggestions_are_points_of_the_sweep_in_its_order(settings: Settings, make: Make) -> None:
     for point in play(settings, make(), range(4)):
         assert list(point) == list(SWEEP.space)

@@ -30,6 +30,7 @@ SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "stu
 SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 
 
+@pytest.mark.slow
 def test_study_is_reproducible_on_any_number_of_processes(tmp_path: Path) -> None:
     one = run_composed_study(tmp_path / "one", SPLIT)
     two = run_composed_study(
@@ -41,6 +42,7 @@ def test_study_is_reproducible_on_any_number_of_processes(tmp_path: Path) -> Non
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
     reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
     first = run_composed_study(tmp_path / "with", SPLIT)[0]
@@ -49,6 +51,7 @@ def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
     assert {outcome.source for outcome in without} == {"tpe"}
 
 
+@pytest.mark.slow
 def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     first = run_composed_study(tmp_path, SPLIT)
     again = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
@@ -77,6 +80,7 @@ def test_interrupted_study_ends_as_an_uninterrupted_one(tmp_path: Path, killed_a
     assert resumed.submitted <= 10 - killed_at, "what was recorded before is not run again"
 
 
+@pytest.mark.slow
 def test_torn_proposal_is_suggested_again(tmp_path: Path) -> None:
     whole = run_composed_study(tmp_path, SPLIT)
     proposals = tmp_path / "pd_split-sim" / "proposals.jsonl"
@@ -86,6 +90,7 @@ def test_torn_proposal_is_suggested_again(tmp_path: Path) -> None:
     assert proposals.read_bytes() == lines
 
 
+@pytest.mark.slow
 def test_ended_attempt_without_outcome_is_judged_and_not_run(tmp_path: Path) -> None:
     whole = run_composed_study(tmp_path, SPLIT)
     lost = tmp_path / "pd_split-sim" / whole[6].trial_id / "outcome.json"
@@ -96,6 +101,7 @@ def test_ended_attempt_without_outcome_is_judged_and_not_run(tmp_path: Path) -> 
     assert lost.exists()
 
 
+@pytest.mark.slow
 def test_torn_attempt_is_run_again_beside_it(tmp_path: Path) -> None:
     whole = run_composed_study(tmp_path, SPLIT)
     trial = tmp_path / "pd_split-sim" / whole[6].trial_id
@@ -131,6 +137,7 @@ def test_lost_attempt_fails_and_hides_no_older_result(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
     run_composed_study(tmp_path, SPLIT)
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
@@ -143,6 +150,7 @@ def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
     run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     composition = compose_overrides(SPLIT)
@@ -157,6 +165,7 @@ def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
     run_composed_study(tmp_path, SPLIT)
     longer = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
@@ -164,6 +173,7 @@ def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
     assert longer.submitted == 2
 
 
+@pytest.mark.slow
 def test_smaller_n_trials_keeps_every_trial(tmp_path: Path) -> None:
     run_composed_study(tmp_path, SPLIT)
     assert len(run_composed_study(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
@@ -255,6 +265,7 @@ def test_point_that_breaks_a_rule_is_infeasible_and_observed(tmp_path: Path) -> 
     assert all(outcome.gpu_hours == 0 for outcome in broken)
 
 
+@pytest.mark.slow
 def test_failures_stop_the_study_and_it_resumes_when_mended(tmp_path: Path) -> None:
     broken = FailingBackend(compose_overrides(SPLIT), ignore_submission)
     with pytest.raises(ResumableError, match=r"node gb07 is down[\s\S]*run the same command again"):
@@ -266,6 +277,7 @@ def test_failures_stop_the_study_and_it_resumes_when_mended(tmp_path: Path) -> N
     assert mended[0].gpu_hours > 72 * 36 / 3600
 
 
+@pytest.mark.slow
 def test_batch_beyond_the_budget_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(ResumableError, match=r"The budget of 200 GPU-hours .* ends the study after 4 trials"):
         run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=200"))
@@ -274,6 +286,7 @@ def test_batch_beyond_the_budget_is_not_begun(tmp_path: Path) -> None:
     assert len(run_composed_study(tmp_path, (*SPLIT, "study.max_gpu_hours=2000"))) == 10
 
 
+@pytest.mark.slow
 def test_overrides_of_a_ranking_row_reproduce_it_exactly(tmp_path: Path) -> None:
     outcomes = run_composed_study(tmp_path, SPLIT)
     for row in rank(outcomes)[:3]:
@@ -291,6 +304,7 @@ def test_overrides_of_a_ranking_row_reproduce_it_exactly(tmp_path: Path) -> None
         assert outcome.model_dump(include=same) == first.model_dump(include=same)
 
 
+@pytest.mark.slow
 def test_single_trial_is_measured_again_only_with_rerun(tmp_path: Path) -> None:
     def measure_once(*more: str) -> tuple[Outcome, bool]:
         composition = compose_overrides([*SHORT, *more])

@@ -103,6 +103,7 @@ def play(settings: Settings, proposer: SurrogateProposer, numbers: range, start:
     return tried
 
 
+@pytest.mark.slow
 def test_surrogate_tries_no_point_twice_and_ends_when_all_are_known(
     settings: Settings, splits: Candidates
 ) -> None:
@@ -111,6 +112,7 @@ def test_surrogate_tries_no_point_twice_and_ends_when_all_are_known(
     assert 14 in tried[:4], "the best one comes early"
 
 
+@pytest.mark.slow
 def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, splits: Candidates) -> None:
     whole = play(settings, surrogate(settings, splits), range(4))
     rebuilt = surrogate(settings, splits)
@@ -120,6 +122,7 @@ def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, sp
     assert suggested(rebuilt, 3) == {"prefill_workers": whole[3]}
 
 
+@pytest.mark.slow
 def test_suggestion_carries_its_predictions(settings: Settings, splits: Candidates) -> None:
     proposer = surrogate(settings, splits)
     play(settings, proposer, range(1))
@@ -135,6 +138,7 @@ def test_suggestion_carries_its_predictions(settings: Settings, splits: Candidat
     assert proposer.baseline_capacity_qps("t0") is None
 
 
+@pytest.mark.slow
 def test_failed_trial_teaches_nothing(settings: Settings, splits: Candidates) -> None:
     facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
     failing, undisturbed = surrogate(settings, splits), surrogate(settings, splits)
@@ -145,6 +149,7 @@ def test_failed_trial_teaches_nothing(settings: Settings, splits: Candidates) ->
     assert suggested(failing, 2) == first == suggested(undisturbed, 1)
 
 
+@pytest.mark.slow
 def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Candidates) -> None:
     """A failed trial whose configuration is suggested again shares its deployment after a new start."""
     proposer = surrogate(settings, splits)
@@ -158,11 +163,13 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
     assert proposer.summarise({}) == once
 
 
+@pytest.mark.slow
 def test_trial_below_the_minimum_gain_is_not_suggested(settings: Settings, splits: Candidates) -> None:
     assert len(play(settings, surrogate(settings, splits, min_gain=0.05), range(12))) < 7
     assert len(play(settings, surrogate(settings, splits, min_gain=9.0), range(12))) == 1
 
 
+@pytest.mark.slow
 def test_minimum_gain_does_not_end_a_study_while_trials_run(settings: Settings, splits: Candidates) -> None:
     proposer = surrogate(settings, splits, min_gain=9.0)
     proposer.adopt(0, {"prefill_workers": 14}, "baseline")
@@ -195,6 +202,7 @@ def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) 
     assert observation_of(none_held, 3) == Observation(3, "below", MIN_RATE_FRAC * 16.0)
 
 
+@pytest.mark.slow
 def test_large_space_is_sampled_with_the_reference_in_it() -> None:
     composed = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
     assert composed.sweep
@@ -239,6 +247,7 @@ def test_configurations_that_the_emulator_cannot_tell_apart_are_refused(
         candidates(settings.trial_spec, SWEEP.model_copy(update={"space": space}), 0)
 
 
+@pytest.mark.slow
 def test_surrogate_is_the_default_in_capacity_mode() -> None:
     names = {
         ("+sweep=pd_split",): "tpe",
@@ -261,6 +270,7 @@ RATES: dict[str, Dimension] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RATES)
 def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> None:
     fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings

@@ -68,6 +68,7 @@ def test_emulated_capacity_is_near_the_simulated_one(
     assert np.abs(log_error).mean() < 0.09, "in runs of 1,000 requests a few bursts decide"
 
 
+@pytest.mark.slow
 def test_a_slow_network_lowers_every_capacity(search: SurrogateOptimizer, few: Candidates) -> None:
     indices = np.arange(len(few.specs))
     usual, slow = (

@@ -64,6 +64,7 @@ def test_files_of_older_pandas_are_read(root: Path, name: str, samples: int) -> 
     assert texts == [f'Prompt {row}: é漢\n"quoted"' for row in kept]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_ids", [list, tuple, np.array])
 def test_files_of_the_installed_pandas_are_read(tmp_path: Path, as_ids: Callable[[list[int]], Any]) -> None:
     ids = pd.Series([as_ids([1, 2, 3]), as_ids([4, 5]), as_ids([6])], dtype=object)
@@ -135,6 +136,7 @@ def test_no_call_in_a_pickle_is_executed(tmp_path: Path, wrap: Any, call: Callab
     assert not left.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -152,6 +154,7 @@ def test_pickles_without_a_valid_frame_are_refused(tmp_path: Path, content: obje
         read_pickle_texts(dataset_of(write_pickle(tmp_path, content)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
@@ -169,6 +172,7 @@ def test_wrong_lengths_are_refused(tmp_path: Path, columns: dict[str, Any], foun
         read_pickle_lengths(dataset_of(write_pickle(tmp_path, frame(**columns))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", [[1.5], ["a"], [-1], "text", 7, None, [[1, 2]]])
 def test_invalid_token_ids_are_refused(tmp_path: Path, ids: object) -> None:
     column = pd.Series([[1, 2, 3], ids, [6]], dtype=object)
