@@ -191,6 +191,7 @@ def test_settings_in_the_documents_exist() -> None:
     assert unknown == []
 
 
+@pytest.mark.slow
 def test_the_messages_of_the_troubleshooting_page_are_real() -> None:
     """Find every quoted message, between its `...`, among the texts in the code."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

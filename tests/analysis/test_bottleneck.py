@@ -66,6 +66,7 @@ def test_frontend_is_the_bottleneck_when_its_wait_is_longest():
     assert bottleneck(use(tail_first_step_s=3.0, tail_frontend_out_s=2.9)).kind == "frontend"
 
 
+@pytest.mark.slow
 def test_shared_prefill_counts_as_wait_and_needs_workers():
     shared = bottleneck(
         use(tail_prefill_s=3.0, tail_prefill_uncontended_s=1.0), overrides=("hardware.nodes=19",)

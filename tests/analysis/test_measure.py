@@ -44,6 +44,7 @@ def test_loadgen_figures_count_at_full_length(tmp_path):
     )  # the last query's end is in one only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("queries", "passes"),
     [(16_000, "true"), (8313, "true"), (16_626, "false")],
@@ -152,6 +153,7 @@ def test_short_run_needs_no_loadgen_verdict(tmp_path):
     assert (probe.feasible, probe.target_qps) == (True, 15.75)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offered_qps", [11.0, 20.0, 40.0])
 def test_saturated_pool_completes_at_its_capacity(offered_qps, tmp_path):
     probe = measured(tmp_path, saturated(4000, offered_qps), f"load.target_qps={offered_qps}", *SHORT)

@@ -95,6 +95,7 @@ def test_latency_per_request_agrees_with_latencies_of_answered_requests():
         assert np.array_equal(getattr(times, f"{metric.name}_ns"), values_ns[has_value])
 
 
+@pytest.mark.slow
 def test_every_limit_is_a_setting_that_null_lifts():
     values = {limit: 7.5 + index for index, limit in enumerate(LIMITS)}
     settings = compose_overrides([f"slo.{limit.key}={value}" for limit, value in values.items()]).settings
@@ -235,6 +236,7 @@ def test_surrogate_models_a_limit_or_refuses_it(limit):
             require_modelled(limited(limit, 1.0))
 
 
+@pytest.mark.slow
 def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
     words = ["+sweep=pd_split", "load.mode=capacity"]
     assert compose_overrides(words).settings.search.name == "surrogate"

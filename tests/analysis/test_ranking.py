@@ -157,6 +157,7 @@ OUTCOMES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(OUTCOMES, st.randoms(use_true_random=False))
 def test_ranking_is_total_and_independent_of_input_order(drawn, chance: random.Random):
     outcomes = [

@@ -125,6 +125,7 @@ def test_torn_metrics_record_raises(tmp_path: Path) -> None:
         scraped_breakdown(tmp_path, log_of(2.0), spec())
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=30))
 def test_mean_is_linear_between_scrapes(tmp_path_factory: pytest.TempPathFactory, batches: list[int]) -> None:
     folder = tmp_path_factory.mktemp("probe")

@@ -51,6 +51,7 @@ def test_compose_refuses_a_misspelt_setting() -> None:
         tune.compose(["load.target_qpss=14"])
 
 
+@pytest.mark.slow
 def test_compose_finds_options_in_config_dirs(tmp_path: Path) -> None:
     (tmp_path / "slo").mkdir()
     shipped = tune.compose().slo.model_dump() | {"ttft_p99_s": 9.0}
@@ -82,6 +83,7 @@ def test_simulate_takes_another_calibration() -> None:
     assert slowed.ttft_s.p99 > shipped.ttft_s.p99
 
 
+@pytest.mark.slow
 def test_simulate_returns_a_broken_rule_as_infeasible() -> None:
     outcome = tune.simulate(tune.compose(["split.prefill_workers=30"]).trial_spec)
     assert outcome.status == "infeasible"

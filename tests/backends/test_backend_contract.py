@@ -135,6 +135,7 @@ def test_table_lists_every_kind_of_cluster() -> None:
     assert set(BACKENDS) == set(get_args(ClusterFacts.model_fields["kind"].annotation))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_declared_capabilities_agree_with_the_table_row(kind: str) -> None:
     row, settings = BACKENDS[kind], compose_overrides([f"cluster={kind}"]).settings

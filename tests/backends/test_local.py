@@ -81,6 +81,7 @@ def test_taken_port_is_one_clear_error_before_the_start(make_trial: MakeTrial, l
     assert not list(trial.attempt.iterdir())
 
 
+@pytest.mark.slow
 def test_missing_program_is_one_clear_error_before_the_start(make_trial: MakeTrial, lock: str) -> None:
     trial = make_trial()
     path = trial.folder.plan / "processes.json"

@@ -79,6 +79,7 @@ def test_built_in_bottleneck_is_found(name: str, tmp_path: Path) -> None:
     assert binds(run(tmp_path, overrides)) == expected
 
 
+@pytest.mark.slow
 def test_slow_kv_transfer_is_found_as_bottleneck(tmp_path: Path) -> None:
     slow = run(tmp_path / "slow", (), kv_transfer_bytes_per_s=0.25e9)
     assert binds(slow) == "kv_transfer"
@@ -94,6 +95,7 @@ def test_overloaded_frontend_is_found_as_bottleneck(tmp_path: Path) -> None:
     assert binds(quick) != "frontend"
 
 
+@pytest.mark.slow
 def test_slow_decode_worker_is_distinguished_from_its_pool(tmp_path: Path) -> None:
     limited = ("slo.tpot_p99_s=0.06", "slo.ttft_p99_s=null")
     alike = {"head_node_scale": 1.0, "large_batch_weight_reads": 0.0}
@@ -119,6 +121,7 @@ def test_recommended_settings_keep_rules_and_reduce_the_bottleneck(name: str, tm
         assert suffered_s(after, expected) < suffered_s(before, expected), tried
 
 
+@pytest.mark.slow
 def test_higher_rate_gives_more_tokens_where_only_the_rate_limits(
     tmp_path: Path,
 ) -> None:

@@ -166,6 +166,7 @@ def test_process_is_the_batch_step_with_one_path(study: Study) -> None:
     assert pickle.stat().st_size < 1000, "a path, no configuration"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instant", ["sbatch", "registered"])
 def test_driver_killed_around_sbatch_finds_or_submits_its_job(study: Study, instant: str) -> None:
     attempt = study.attempt("a")
@@ -200,6 +201,7 @@ def test_allocation_without_attempt_is_ignored(study: Study, came_to: str) -> No
     assert study.allocation(2).attempts() == (attempt,)
 
 
+@pytest.mark.slow
 def test_job_without_id_waits_while_slurm_is_silent(study: Study) -> None:
     attempt = study.attempt("a")
     study.slurm.kill_caller_at("registered")
@@ -271,6 +273,7 @@ def test_job_cancelled_in_the_queue_costs_nothing(study: Study) -> None:
     assert record.held_s == 0
 
 
+@pytest.mark.slow
 def test_accounting_shows_the_end_while_the_controller_is_silent(study: Study) -> None:
     handle = study.submit("a")
     study.slurm.fail("squeue", "slurm_load_jobs error: Socket timed out")
@@ -296,6 +299,7 @@ def test_late_record_is_waited_for(study: Study) -> None:
     assert record.error is None
 
 
+@pytest.mark.slow
 def test_late_record_of_a_forgotten_job_is_waited_for(study: Study) -> None:
     """From when the end was noticed, by whichever process: study.once asks once in each."""
     handle = study.submit("a")
@@ -320,6 +324,7 @@ def test_job_cancelled_in_the_queue_is_not_waited_for(study: Study) -> None:
     assert backend.poll(handle) == "ended"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ['{"job_id": "1', ""])
 def test_torn_job_record_is_written_anew(study: Study, left: str) -> None:
     first = study.submit("a")
@@ -354,6 +359,7 @@ def test_one_query_covers_all_jobs(study: Study) -> None:
     assert {watch.info(job_id).state for job_id in study.slurm.jobs} == {"PENDING"}
 
 
+@pytest.mark.slow
 def test_each_state_is_printed_once(study: Study) -> None:
     handles = [study.submit(name) for name in "abc"]
     for handle in handles * 2:
@@ -367,6 +373,7 @@ def test_each_state_is_printed_once(study: Study) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_open_allocation_takes_trials_up_to_its_limit(study: Study) -> None:
     study.again(trials_per_job=3)
     for name in "abcd":
@@ -380,6 +387,7 @@ def test_open_allocation_takes_trials_up_to_its_limit(study: Study) -> None:
     assert is_queue_closed(study.allocation(2).folder), "nobody is left who would post"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials_per_job", [1, 3])
 def test_open_allocation_of_a_killed_process_is_used_or_closed(study: Study, trials_per_job: int) -> None:
     study.again(trials_per_job=3)
@@ -394,6 +402,7 @@ def test_open_allocation_of_a_killed_process_is_used_or_closed(study: Study, tri
     assert len(study.slurm.jobs) == (1 if trials_per_job == 3 else 2)
 
 
+@pytest.mark.slow
 def test_parallel_trials_get_several_allocations(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     handles = [study.submit(name) for name in "ab"]
@@ -415,6 +424,7 @@ def test_trial_of_another_size_gets_another_allocation(study: Study) -> None:
     assert [job["options"]["nodes"] for job in study.slurm.jobs.values()] == ["18", "9"]
 
 
+@pytest.mark.slow
 def test_attempt_that_was_not_started_gets_another_job(study: Study) -> None:
     backend = study.again(trials_per_job=4)
     first = study.submit("a")
@@ -451,6 +461,7 @@ POLICY = (
 """Preceded, in Slurm 22.05, by a line with the limit."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -55,6 +55,7 @@ def test_every_misfit_is_reported_at_once() -> None:
     assert len(only_errors(broken.values())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm")
 def test_limit_that_a_qos_may_lift_is_a_warning() -> None:
     """A QOS with PartitionTimeLimit and PartitionMaxNodes does; the nodes that there are, none does."""
@@ -72,6 +73,7 @@ def test_unknown_partition_is_reported_with_the_existing_ones() -> None:
     assert finding.expected == "one of hidden, rack, small (did you mean rack?)"
 
 
+@pytest.mark.slow
 def test_refusal_of_sbatch_test_only_is_reported(slurm: FakeSlurm) -> None:
     slurm.fail("sbatch", "allocation failure: Invalid account or account/partition combination specified")
     finding = found()["cluster"]

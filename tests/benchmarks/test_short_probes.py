@@ -22,6 +22,7 @@ def test_lengths_are_compared_with_the_dataset(short_probes: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_strata_stray_less_than_the_beginning_of_a_run(short_probes: Any, make_spec: Any) -> None:
     _, *rows = short_probes.length_lines(make_spec().load, shuffles=20)
     assert len(rows) == len(short_probes.LENGTHS)

@@ -74,6 +74,7 @@ def test_fit_recovers_scales_from_logs_without_lengths(tmp_path: Path) -> None:
     assert all(estimate.identified for estimate in estimates.values())
 
 
+@pytest.mark.slow
 def test_distant_queue_overflow_identifies_a_parameter(
     recorded_runs: tuple[MeasuredRun, ...],
 ) -> None:
@@ -83,6 +84,7 @@ def test_distant_queue_overflow_identifies_a_parameter(
     assert estimates["prefill_scale"].value == pytest.approx(0.97, rel=0.02)
 
 
+@pytest.mark.slow
 def test_fit_leaves_a_start_on_its_bound(tmp_path: Path) -> None:
     dearer = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.no_overlap_overhead_s=0.008")
     start = calibration_of(settings_for("cluster.calibration.no_overlap_overhead_s=0"))
@@ -101,6 +103,7 @@ def test_parameter_without_effect_is_not_identified(recorded_runs: tuple[Measure
     assert estimate.value == pytest.approx(estimate.parameter.start, rel=0.05)
 
 
+@pytest.mark.slow
 def test_value_out_of_reach_ends_at_its_bound(tmp_path: Path) -> None:
     far = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.decode_scale=2.6", "load.target_qps=4")
     estimate = fitted(runs_of_study(far, None), ("decode_scale",))["decode_scale"]

@@ -44,6 +44,7 @@ def settings_with(*arguments: str) -> Settings:
     return compose_overrides(["action=calibrate", "calibrate.learned=split", *arguments]).settings
 
 
+@pytest.mark.slow
 def test_written_file_selects_the_learned_calibration(tmp_path: Path, study: StudyFolder) -> None:
     path = tmp_path / "mine" / "cluster" / "rack7.yaml"
     settings = settings_with(f"calibrate.to={path}")
@@ -80,6 +81,7 @@ def test_best_trials_are_simulated_with_the_learned_calibration(study: StudyFold
         learned_calibration(settings.calibrate, start, study)
 
 
+@pytest.mark.slow
 def test_without_a_file_overrides_are_returned(study: StudyFolder) -> None:
     settings = settings_with()
     result = learned_calibration(settings.calibrate, starting_calibration(settings, ()), study)

@@ -32,6 +32,7 @@ def test_u_and_value_are_inverse_within_the_bounds(parameter: Parameter, share: 
     assert parameter.value(parameter.u(value)) == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameter", [LOG, LINEAR])
 @given(u=st.floats(-50, 50))
 def test_no_u_leaves_the_bounds(parameter: Parameter, u: float) -> None:

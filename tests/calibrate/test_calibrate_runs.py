@@ -32,6 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return measure_trial(root, *SHORT, "prefill.enable_chunked_prefill=false", "prefill.max_num_tokens=256")
 
 
+@pytest.mark.slow
 def test_recorded_trial_gives_its_requests(study: StudyFolder) -> None:
     (run,) = runs_of_study(study, None)
     log = read_requests(logs_of(study) / REQUESTS_FILE)
@@ -59,6 +60,7 @@ def test_trial_is_found_by_number_and_by_id(study: StudyFolder) -> None:
     assert runs_of_study(study, [0])[0].label == runs_of_study(study, [outcome.trial_id])[0].label
 
 
+@pytest.mark.slow
 def test_trial_without_requests_is_simulated_in_several_shuffles(tmp_path: Path) -> None:
     study = measure_trial(tmp_path / "s", *SHORT)
     (logs_of(study) / REQUESTS_FILE).unlink()
@@ -106,6 +108,7 @@ def test_published_logs_give_their_metrics(shipped: Settings) -> None:
     assert ("output_tps", "mean") not in run.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -71,6 +71,7 @@ sweep:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "path", "says"),
     [
@@ -91,6 +92,7 @@ def test_old_name_in_a_sweep_of_the_user_says_the_new_one(
         compose_overrides(["+sweep=mine"], [f"file://{tmp_path}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "text", "says"),
     [
@@ -120,6 +122,7 @@ def test_old_name_in_a_group_of_the_user_says_the_new_one(
         compose_overrides([f"{group}=mine"], [f"file://{tmp_path}"])
 
 
+@pytest.mark.slow
 def test_old_name_on_the_command_line_exits_with_2(tmp_path: Path) -> None:
     done = run_tune(tmp_path, "load.length_seed=3", "search=calibrated")
     assert done.returncode == 2

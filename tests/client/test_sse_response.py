@@ -40,6 +40,7 @@ def test_complete_answer_has_times_and_tokens() -> None:
     )
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(0, len(WHOLE))), ending=st.sampled_from([b"\n", b"\r\n"]))
 def test_split_reads_change_only_the_times(cuts: list[int], ending: bytes) -> None:
     stream = WHOLE.replace(b"\n", ending)

@@ -285,6 +285,7 @@ def test_tp8_spans_two_nodes_and_tp2_shares_one(make_spec: MakeSpec, make_facts:
     assert seen[5:] == [((3,), None), ((4,), None)]
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(
     prefill_workers=st.integers(1, 12),

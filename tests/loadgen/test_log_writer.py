@@ -81,6 +81,7 @@ def test_every_key_and_type_equals_loadgens(tmp_path):
     assert results - set(ours) == {"result_overlatency_query_count", "result_token_throughput"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fewest", [1, 701])
 def test_summary_and_detail_agree(fewest, tmp_path):
     late = with_late_first_tokens(make_log(700), 9, 9.0)
@@ -120,6 +121,7 @@ def test_published_token_rates_share_one_token_count():
     assert last_done_s - last_arrival_s == pytest.approx(2.1, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "queries", "reason"),
     [

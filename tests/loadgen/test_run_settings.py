@@ -37,6 +37,7 @@ def test_more_queries_than_rate_times_duration_are_kept():
     assert settings_for(*PROBE[:2], "load.min_queries=2000").min_queries == 2000
 
 
+@pytest.mark.slow
 def test_a_part_of_a_millisecond_is_rounded_up():
     assert settings_for("load.min_duration_s=600.0001").min_duration_ms == 600_001
 

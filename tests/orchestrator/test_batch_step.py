@@ -39,6 +39,7 @@ def test_job_with_another_id_does_nothing(
     assert [path.name for path in job.iterdir()] == ["job.json"]
 
 
+@pytest.mark.slow
 def test_damaged_record_of_a_job_does_not_stop_it(job: Path) -> None:
     (job / "job.json").write_text('{"job_id": "')
     environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}
@@ -48,6 +49,7 @@ def test_damaged_record_of_a_job_does_not_stop_it(job: Path) -> None:
     assert done.stdout.strip() == "0", done.stderr
 
 
+@pytest.mark.slow
 def test_supervisor_reports_a_killed_orchestrator(job: Path) -> None:
     """A lack of memory on the first node kills it, and submitit calls the job completed."""
     environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "g[1-2]"}

@@ -31,6 +31,7 @@ class RecordingLauncher(ChildProcessLauncher):
         return super().start(resolved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps", [False, True])
 def test_kept_container_is_named_after_its_process(tmp_path: Path, keeps: bool) -> None:
     plan = Trial(tmp_path).folder.plan

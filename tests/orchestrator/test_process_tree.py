@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from support.waiting import wait_for
 
 from tune.orchestrator.supervision.process_tree import descendants
@@ -62,6 +63,7 @@ print(child.wait())
 """
 
 
+@pytest.mark.slow
 def test_interrupted_poll_keeps_the_exit_code() -> None:
     command = [sys.executable, "-c", INTERRUPTED_POLLS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

@@ -79,6 +79,7 @@ def test_report_of_repeats_recommends_no_confirmation() -> None:
     assert not any("action=confirm" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_page_shows_interval_rate_and_comparison_of_each_configuration(load: Load, tmp_path: Path) -> None:
     record = confirmation(load)
     text = write_report(tmp_path, study(), OUTCOMES, confirmation=record).read_text(encoding="utf-8")

@@ -75,6 +75,7 @@ def test_unknown_hypothesis_is_shown_by_its_name(name: str) -> None:
     assert (row.statement, row.prior, row.posterior) == (name, "30 %", "4 %")
 
 
+@pytest.mark.slow
 def test_section_without_figures_is_golden(tmp_path: Path, regenerate_golden: bool) -> None:
     outcomes, proposals, posterior = learned_study()
     text = write_report(tmp_path, study(), outcomes, posterior=posterior, proposals=proposals).read_text(

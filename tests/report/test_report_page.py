@@ -76,12 +76,14 @@ def test_plotly_is_embedded_once(tmp_path: Path) -> None:
     assert len(text) < 6e6
 
 
+@pytest.mark.slow
 def test_page_does_not_depend_on_the_order_of_outcomes(tmp_path: Path) -> None:
     outcomes = mixed(40)
     first = write_report(tmp_path / "a", study(), outcomes).read_bytes()
     assert write_report(tmp_path / "b", study(), outcomes[::-1]).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     point = {"prefill_workers": 14, "note": NASTY}
     outcomes = [
@@ -129,6 +131,7 @@ def test_row_gives_back_the_overrides_of_its_trial(tmp_path: Path) -> None:
         assert shlex.split(line) == recorded[trial["id"]]
 
 
+@pytest.mark.slow
 def test_page_shows_the_rates_of_capacity_searches(tmp_path: Path) -> None:
     page = page_of(tmp_path, study(), [searched_trial(0), searched_trial(1), measured(2)])
     capacity = "16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS"
@@ -163,6 +166,7 @@ def test_file_instead_of_the_folder_is_refused_with_advice(tmp_path: Path) -> No
         write_report(tmp_path / "reports", study(), [measured(0)])
 
 
+@pytest.mark.slow
 def test_older_page_is_replaced_completely(tmp_path: Path) -> None:
     write_report(tmp_path, study(), mixed(40))
     page = page_of(tmp_path, study(), [measured(0)])

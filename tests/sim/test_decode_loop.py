@@ -125,6 +125,7 @@ def step_by_step(
     return start, first, done
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=25),

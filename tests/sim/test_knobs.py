@@ -106,6 +106,7 @@ NESTED: dict[str, type[FrozenModel]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", CHANGES)
 def test_the_setting_changes_the_simulation(setting: str) -> None:
     changed, *load = CHANGES[setting]

@@ -58,6 +58,7 @@ def run(
     return served.start_s, served.done_s, float(served.busy_s[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.85])
 def test_waiting_time_equals_the_m_d_1_queue(utilisation: float) -> None:
     """Mean wait = rho S / (2 (1 - rho)). Source: Pollaczek-Khinchine formula for fixed service times."""

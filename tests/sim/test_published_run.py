@@ -32,6 +32,7 @@ PUBLISHED = {
 Source: LoadGen's logs of NVIDIA's MLPerf Inference v5.1 run of the default configuration."""
 
 
+@pytest.mark.slow
 def test_ten_shuffles_reproduce_the_published_run() -> None:
     logs = [simulate(*make_trial(f"load.shuffle_seed={seed}")) for seed in range(10)]
     simulated = {
@@ -51,6 +52,7 @@ def test_ten_shuffles_reproduce_the_published_run() -> None:
     assert rate_tps == pytest.approx(9917.58, rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "holds"), [(15.5, True), (16.5, False)])
 def test_the_reference_capacity_is_about_16_qps(rate: float, holds: bool) -> None:
     """At most 136 of 16,626 requests may be late. Source: LoadGen's early stopping."""

@@ -37,6 +37,7 @@ def completed_qps(log: RequestLog) -> float:
     return qps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [(14, 4), (15, 3), (9, 9)])
 def test_past_capacity_the_queue_grows_and_throughput_stays(
     split: tuple[int, int],
@@ -95,6 +96,7 @@ def test_a_lower_rate_never_makes_a_request_wait_longer(
     assert less_tpot.mean() <= tpot.mean() * (1 + TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(split=splits, rate=rates, budget_s=st.floats(0.5, 10), longer_s=st.floats(0, 10))
 def test_a_longer_budget_never_makes_more_requests_late(

@@ -56,6 +56,7 @@ def predicted_s(times: StepTimes, phase: str, row: FloatArray) -> float:
     return decode_s(times, row[0], row[2]) if phase == "decode" else prefill_s(times, *row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("name", FILES)
 def test_predictions_match_measured_steps(name: str, phase: str) -> None:

@@ -21,6 +21,7 @@ def test_budget_leaves_trials_at_the_cost_of_the_dearest(budget_gpu_hours: float
     assert remaining_trials(range(2, 3), 9, budget_gpu_hours, []) == 6, "what a trial costs is not known"
 
 
+@pytest.mark.slow
 def test_study_and_confirmation_price_a_capacity_search_alike() -> None:
     fixed = compose_overrides(["cluster.calibration.bring_up_s=0"]).settings
     capacity = compose_overrides(["cluster.calibration.bring_up_s=0", "load.mode=capacity"]).settings

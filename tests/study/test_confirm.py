@@ -126,6 +126,7 @@ def test_best_configurations_are_chosen_with_new_shuffle_seeds(runs: Path) -> No
         assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
 
 
+@pytest.mark.slow
 def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     best, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=2"))
     assert best.output_tps_per_gpu
@@ -153,6 +154,7 @@ def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
+@pytest.mark.slow
 def test_trials_that_differ_in_rate_are_one_candidate(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     (best, *others) = chosen(runs, "confirm.configurations=9")
@@ -168,6 +170,7 @@ def test_trials_that_differ_in_rate_are_one_candidate(runs: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_shuffle_seeds_of_the_study_are_not_used_again(runs: Path) -> None:
     study = StudyFolder(runs / NAME)
     spec = study.trials()[0].read_spec()
@@ -177,12 +180,14 @@ def test_shuffle_seeds_of_the_study_are_not_used_again(runs: Path) -> None:
     assert [again.load.shuffle_seed for again in chosen(runs)[0].specs] == [100, 300, 400]
 
 
+@pytest.mark.slow
 def test_study_without_feasible_trial_is_a_negative_result(tmp_path: Path) -> None:
     run_composed_study(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=0.001"))
     with pytest.raises(NegativeResult, match="nothing to confirm"):
         chosen(tmp_path)
 
 
+@pytest.mark.slow
 def test_study_without_limits_cannot_be_confirmed(tmp_path: Path) -> None:
     run_composed_study(tmp_path, (*FIXED, "study.n_trials=2", "slo.ttft_p99_s=null", "slo.tpot_p99_s=null"))
     with pytest.raises(ConfigurationError, match="every limit of this study lifted"):
@@ -223,6 +228,7 @@ def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
         select_candidates(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
 
 
+@pytest.mark.slow
 def test_failures_in_a_row_end_the_confirmation(runs: Path) -> None:
     backend = wrapped(FailingBackend)
     with pytest.raises(ResumableError, match="2 consecutive repeats failed"):
@@ -230,6 +236,7 @@ def test_failures_in_a_row_end_the_confirmation(runs: Path) -> None:
     assert backend.submitted == 2
 
 
+@pytest.mark.slow
 def test_confirmation_stays_within_its_budget(runs: Path) -> None:
     backend = wrapped()
     with pytest.raises(ResumableError, match=r"budget of 0\.5 GPU-hours"):

@@ -52,6 +52,7 @@ def play(proposer: OptunaProposer, numbers: range) -> list[Point]:
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "random"])
 def test_proposer_rebuilt_from_the_record_suggests_the_same(name: str) -> None:
     whole = OptunaProposer(SPACE, search(name), seed=3)
@@ -88,6 +89,7 @@ def test_suggestions_of_one_batch_differ() -> None:
     assert len({tuple(sorted(point.items())) for point in points}) == 40
 
 
+@pytest.mark.slow
 def test_constraints_steer_the_search() -> None:
     points = play(OptunaProposer(SPACE, search("tpe"), seed=0), range(80))
     early, late = points[:20], points[60:]
@@ -124,6 +126,7 @@ def test_search_that_optuna_has_no_sampler_for_is_refused(name: str | None) -> N
         make_sampler(SETTINGS.search.model_copy(update={"name": name}), 0, 0)
 
 
+@pytest.mark.slow
 def test_trial_stopped_early_counts_with_its_forecast() -> None:
     """It missed its SLO at a rate that it was never expected to hold, which is no evidence against it."""
     chosen: dict[float, int] = {}

@@ -280,6 +280,7 @@ def test_trials_share_allocations(driver: MakeDriver) -> None:
     assert len(study.nodes.measured) == 5
 
 
+@pytest.mark.slow
 def test_finished_study_does_not_query_slurm(driver: MakeDriver) -> None:
     study = driver("study.n_trials=2")
     assert study.finish() == 0

@@ -207,12 +207,14 @@ def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: 
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_default_parallel_is_pinned_as_a_number() -> None:
     left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
     said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
     assert left_open == said
 
 
+@pytest.mark.slow
 def test_one_process_runs_a_study(tmp_path: Path) -> None:
     run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
     with (tmp_path / "pd_split-sim" / ".lock").open() as held:
@@ -221,6 +223,7 @@ def test_one_process_runs_a_study(tmp_path: Path) -> None:
             run_composed_study(tmp_path, SPLIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_file_system_without_locks_is_refused(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +240,7 @@ def test_file_system_without_locks_is_refused(
         is_running(tmp_path / "pd_split-sim")
 
 
+@pytest.mark.slow
 def test_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     outcome = run_composed_study(tmp_path, SPLIT)[4]
     damaged = tmp_path / "pd_split-sim" / outcome.trial_id / "outcome.json"
@@ -247,6 +251,7 @@ def test_damaged_outcome_stops_the_study_and_is_kept(tmp_path: Path) -> None:
     assert damaged.read_text() == '{"schema": 2, "trial_id": '
 
 
+@pytest.mark.slow
 def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -254,6 +259,7 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
         run_composed_study(blocked, SPLIT)
 
 
+@pytest.mark.slow
 def test_point_that_breaks_a_rule_is_infeasible_and_observed(tmp_path: Path) -> None:
     overrides = ("+sweep=parallelism", "study.n_trials=12", "search=random", *SHORT)
     backend = CountingSimulator(compose_overrides(overrides), ignore_submission)

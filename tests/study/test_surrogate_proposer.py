@@ -295,6 +295,7 @@ def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> N
     assert held >= 12
 
 
+@pytest.mark.slow
 def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
     fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
     assert fixed.cluster.calibration

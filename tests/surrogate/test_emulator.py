@@ -85,6 +85,7 @@ def test_a_slow_last_worker_lowers_decode_capacity(search: SurrogateOptimizer, f
     assert (slow < usual).any()
 
 
+@pytest.mark.slow
 def test_a_slow_frontend_node_slows_the_pool_that_shares_it(settings: Settings) -> None:
     assert settings.cluster.calibration
     spec = settings.trial_spec

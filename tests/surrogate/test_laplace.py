@@ -44,6 +44,7 @@ def draw_weighted(count: int) -> tuple[ParameterSamples, FloatArray]:
     return samples, weight / weight.sum()
 
 
+@pytest.mark.slow
 def test_weighted_draws_have_the_posterior_mean_and_covariance() -> None:
     samples, weight = draw_weighted(40_000)
     first = samples.choice[:, 0] == 0

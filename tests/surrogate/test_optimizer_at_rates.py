@@ -33,6 +33,7 @@ def observe_rates(search: SurrogateOptimizer, runs: int) -> list[Observation]:
     return observations
 
 
+@pytest.mark.slow
 def test_one_rate_a_run_reaches_nearly_the_best_capacity(at_rates: SurrogateOptimizer) -> None:
     observations = observe_rates(at_rates, 14)
     verified = 0.0

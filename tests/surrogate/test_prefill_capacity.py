@@ -36,6 +36,7 @@ def qps(
     return float(capacity_qps[0, 0])
 
 
+@pytest.mark.slow
 @given(point=st.integers(1, len(UTILISATION) - 1), scale=st.floats(0.5, 2.0))
 def test_a_budget_on_a_point_of_the_curve_gives_its_utilisation(point: int, scale: float) -> None:
     capacity_qps = qps(budget_s=scale * LATENCY_S[point] * (1 + 1e-9), scale=scale)

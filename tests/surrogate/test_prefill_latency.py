@@ -35,6 +35,7 @@ def pool(worker: PrefillWorker, on_head: int = 1) -> PrefillPool:
     return PrefillPool(worker, np.arange(6) < on_head)
 
 
+@pytest.mark.slow
 def test_doubled_step_times_double_the_latency_at_every_utilisation(
     settings: Settings, runs: tuple[Workload, ...]
 ) -> None:

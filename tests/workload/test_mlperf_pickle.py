@@ -180,6 +180,7 @@ def test_invalid_token_ids_are_refused(tmp_path: Path, ids: object) -> None:
         read_pickle_ids(dataset_of(write_pickle(tmp_path, frame(tok_input=column))))
 
 
+@pytest.mark.slow
 def test_only_the_file_with_the_pinned_hash_is_read(tmp_path: Path) -> None:
     path = write_pickle(tmp_path, frame())
     with pytest.raises(ConfigurationError, match=r"a pickle is read only with load\.dataset\.sha256"):
