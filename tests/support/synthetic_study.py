@@ -6,17 +6,14 @@ import math
 import random
 from typing import Any
 
+from support.probes import BOTTLENECK, percentiles, spread
 from tune.records.outcome import (
     Attempt,
-    Bottleneck,
     Breakdown,
     CapacityQps,
     Constraints,
-    LatencySpread,
     Outcome,
-    Percentiles,
     Probe,
-    Recommendation,
     ShuffleSpread,
 )
 from tune.records.study_record import StudyRecord
@@ -79,45 +76,6 @@ def study(**changes: Any) -> StudyRecord:
             **changes,
         }
     )
-
-
-def percentiles(p99: float) -> Percentiles:
-    """Return percentiles of a latency, s, in fixed proportion to its p99."""
-    shares = {
-        "mean": 0.36,
-        "p50": 0.33,
-        "p90": 0.6,
-        "p95": 0.7,
-        "p97": 0.79,
-        "p99": 1.0,
-        "p99_9": 1.55,
-        "max": 1.77,
-    }
-    return Percentiles(**{name: share * p99 for name, share in shares.items()})
-
-
-def spread(held: int, ttft_p99_s: float, sd_s: float = 0.3, tpot_p99_s: float = 0.059) -> ShuffleSpread:
-    """Return the spread of five shuffles around a p99 TTFT; in `held` of them the SLO held."""
-    return ShuffleSpread(
-        shuffles=5,
-        slo_held=held,
-        ttft_p99_s=LatencySpread(mean=ttft_p99_s, sd=sd_s, min=ttft_p99_s - sd_s, max=ttft_p99_s + 2 * sd_s),
-        tpot_p99_s=LatencySpread(mean=tpot_p99_s, sd=0.001, min=tpot_p99_s, max=tpot_p99_s + 0.002),
-    )
-
-
-BOTTLENECK = Bottleneck(
-    kind="prefill",
-    evidence="p99 TTFT uses 94 % of its limit; 76 % of the slowest 2 % of first tokens is waiting for a "
-    "prefill worker or sharing it with other prompts; prefill workers are busy 86 % of the time",
-    recommendations=(
-        Recommendation(
-            text="one more prefill worker, 15P3D",
-            overrides=("split.prefill_workers=15", "split.decode_workers=3"),
-        ),
-        Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)"),
-    ),
-)
 
 
 def measured(
