@@ -32,6 +32,7 @@ class CapacityQps(FrozenModel):
     that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
     to hold in half of all shuffles, where a search looked for it. `prefill` and `decode` are the pool
     capacities. `censored` says that the deployment was stopped early, clearly below the rate `early_stop`.
+    `range` is the range of rates in which the search began; it goes on beyond an end that is no answer.
     """
 
     low: float | None
@@ -41,6 +42,7 @@ class CapacityQps(FrozenModel):
     prefill: float | None = None
     decode: float | None = None
     early_stop: float | None = None
+    range: tuple[float, float] | None = None
 
 
 class LoadGenConstraints(SparseModel):
