@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
+from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
@@ -200,7 +201,10 @@ class Attempt(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """Hold the record of a trial; absent figures are None, and `reason` says why in words."""
+    """Hold the record of a trial; absent figures are None, and `reason` says why in words.
+
+    `model_error` is that of the simulator, None where the trial was measured on a real rack.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -231,3 +235,4 @@ class Outcome(FrozenModel):
     provenance: dict[str, Any]
     spread: ShuffleSpread | None = None
     bottleneck: Bottleneck | None = None
+    model_error: ModelError | None = None
