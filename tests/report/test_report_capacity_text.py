@@ -67,6 +67,23 @@ RATES = st.floats(0.5, 40.0)
         ),
         (
             searched_trial(
+                capacity_qps=CapacityQps(
+                    low=28.4, high=None, censored=False, estimate=28.8, range=(6.0, 26.0)
+                ),
+            ),
+            "28.4 QPS verified, no full run above it missed, estimated capacity 28.8 QPS; above the range 6 "
+            "to 26 QPS in which the search began",
+        ),
+        (
+            searched_trial(
+                capacity_qps=CapacityQps(
+                    low=26.0, high=None, censored=False, estimate=26.0, range=(6.0, 26.0)
+                ),
+            ),
+            "26 QPS verified, no full run above it missed, estimated capacity 26 QPS",
+        ),
+        (
+            searched_trial(
                 capacity_qps=CapacityQps(low=None, high=None, censored=True, estimate=9.0, early_stop=16.0),
                 reason="stopped early: 9 queries/s expected at most, 16 to beat",
             ),

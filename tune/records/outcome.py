@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
+from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
@@ -32,6 +33,7 @@ class CapacityQps(FrozenModel):
     that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
     to hold in half of all shuffles, where a search looked for it. `prefill` and `decode` are the pool
     capacities. `censored` says that the deployment was stopped early, clearly below the rate `early_stop`.
+    `range` is the range of rates in which the search began; it goes on beyond an end that is no answer.
     """
 
     low: float | None
@@ -41,6 +43,7 @@ class CapacityQps(FrozenModel):
     prefill: float | None = None
     decode: float | None = None
     early_stop: float | None = None
+    range: tuple[float, float] | None = None
 
 
 class LoadGenConstraints(SparseModel):
@@ -215,7 +218,10 @@ class Attempt(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """Hold the record of a trial; absent figures are None, and `reason` says why in words."""
+    """Hold the record of a trial; absent figures are None, and `reason` says why in words.
+
+    `model_error` is that of the simulator, None where the trial was measured on a real rack.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -246,3 +252,4 @@ class Outcome(FrozenModel):
     provenance: dict[str, Any]
     spread: ShuffleSpread | None = None
     bottleneck: Bottleneck | None = None
+    model_error: ModelError | None = None

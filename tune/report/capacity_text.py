@@ -71,7 +71,16 @@ def describe_capacity(outcome: Outcome) -> str:
         parts.append(f"estimated capacity {formatting.rate(rates.estimate)}{_describe_pools(rates)}")
     elif rates.estimate is not None:
         parts.append("and no rate is expected to hold it")
-    return ", ".join(parts)
+    return ", ".join(parts) + _describe_widening(rates)
+
+
+def _describe_widening(rates: CapacityQps) -> str:
+    """Return that the verified rate lies outside of the first range of rates; empty where it does not."""
+    if rates.low is None or rates.range is None or rates.range[0] <= rates.low <= rates.range[1]:
+        return ""
+    low, high = rates.range
+    side = "above" if rates.low > high else "below"
+    return f"; {side} the range {low:g} to {formatting.rate(high)} in which the search began"
 
 
 def _describe_pools(rates: CapacityQps) -> str:

@@ -88,7 +88,8 @@ class Load(FrozenModel):
 
     With `mode: fixed` there is one run at `target_qps`. With `mode: capacity` there are several on one
     deployment, beginning near `target_qps`, for the highest rate that holds the SLO; it is found to within
-    `resolution` of itself. No run has a rate outside of `rate_range_qps` (lowest, highest).
+    `resolution` of itself. The search begins within `rate_range_qps` (lowest, highest) and leaves it past an
+    end that is no answer; a range of one rate tries that rate alone.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
