@@ -11,6 +11,7 @@ from typing import Any
 
 from tune.analysis.judge import judge, judge_failed, judge_infeasible
 from tune.analysis.measure import measure_attempt
+from tune.analysis.model_error_sources import estimate_model_error
 from tune.backends.base import Backend
 from tune.core.files import make_folder
 from tune.deploy.plan import render, write_plan
@@ -237,11 +238,20 @@ class TrialRunner:
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
         capacity = read_capacity(attempt)
         if capacity is None:
-            return judge(request.spec, probes, **identity)
+            return self._with_model_error(judge(request.spec, probes, **identity), request.spec)
         threshold = read_early_stop(attempt) if capacity.censored else None
         outcome = judge(request.spec, probes, search=capacity, early_stop=threshold, **identity)
+        outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
+
+    def _with_model_error(self, outcome: Outcome, spec: TrialSpec) -> Outcome:
+        """Return a measured outcome with the model error of the simulator, where that computed it."""
+        calibration = self._facts.calibration
+        if self._backend.capabilities.real_time or calibration is None:
+            return outcome
+        kind = outcome.bottleneck.kind if outcome.bottleneck else None
+        return outcome.model_copy(update={"model_error": estimate_model_error(spec, calibration, kind)})
 
     def _record(self, outcome: Outcome) -> Outcome:
         """Write the outcome and note that it is new."""
