@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.metrics import LIMITS, SHOWN_LIMITS
 from tune.spec.space import OrderedDimension
-from tune.study.optuna_space import distributions
+from tune.study.optuna_space import as_scalar, distributions
 
 SQLITE_SUFFIXES = (".db", ".sqlite3")
 """Suffixes of a file that becomes an SQLite database; any other file becomes Optuna's journal."""
@@ -109,7 +110,7 @@ def _trials(folder: StudyFolder, record: StudyRecord) -> list[FrozenTrial]:
 def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
     """Return Optuna's distributions, with the values of ordered dimensions instead of their positions."""
     ordered = {
-        name: CategoricalDistribution(dimension.values)
+        name: CategoricalDistribution([as_scalar(value) for value in dimension.values])
         for name, dimension in record.space.items()
         if isinstance(dimension, OrderedDimension)
     }
@@ -119,10 +120,10 @@ def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
 def _trial(
     proposal: Proposal, outcome: Outcome | None, dimensions: Mapping[str, BaseDistribution]
 ) -> FrozenTrial:
-    params = dict(proposal.params)
+    params = {name: as_scalar(value) for name, value in proposal.params.items()}
     state = _STATES[outcome.status] if outcome else TrialState.RUNNING
     complete = outcome is not None and state == TrialState.COMPLETE
-    return create_trial(
+    trial = create_trial(
         state=state,
         value=(outcome.output_tps_per_gpu or 0.0) if outcome and complete else None,
         params=params,
@@ -130,6 +131,15 @@ def _trial(
         user_attrs=_attributes(proposal, outcome),
         constraints=_constraints(outcome) if outcome and complete else None,
     )
+    if outcome is not None and outcome.attempts:
+        trial.datetime_start = _local_time(outcome.attempts[0].started_at)
+        trial.datetime_complete = _local_time(outcome.attempts[-1].ended_at)
+    return trial
+
+
+def _local_time(recorded: str) -> datetime:
+    """Return a recorded moment as Optuna keeps it: in local time, without a time zone."""
+    return datetime.fromisoformat(recorded).astimezone().replace(tzinfo=None)
 
 
 def _constraints(outcome: Outcome) -> dict[str, float]:
