@@ -29,8 +29,8 @@ SHORT_LENGTHSCALE_SD, SHORT_LENGTHSCALE = 0.04, 0.15
 to the next. Chosen here."""
 
 EMULATOR_SD = 0.03
-"""Standard deviation of the part of each error that is the emulator's, whatever the rack. Chosen here by the emulated
-and simulated capacities of 71 random points of sweep=everything."""
+"""Standard deviation of the part of each error that is the emulator's, whatever the rack. Chosen here by the
+emulated and the simulated capacities of 71 random points of sweep=everything."""
 
 NUGGET = 0.02
 """Standard deviation of the noise of a measured log capacity."""
