@@ -81,13 +81,20 @@ class SimulatedDeployment:
 def _write_probe(
     log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, *, full: bool
 ) -> None:
-    """Write the records of a probe that ended; near a limit also the results under further shuffles."""
+    """Write the records of a probe that ended; near a limit also the results under further shuffles.
+
+    A trace has one order, hence no other shuffles.
+    """
     folder.mkdir(parents=True)
     load = spec.load
-    duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    duration_ns = (
+        int(log.scheduled_ns[-1])
+        if load.trace
+        else generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    )
     write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
-    if full and near_a_limit(log, spec.slo):
+    if full and not load.trace and near_a_limit(log, spec.slo):
         write_shuffles(folder, [_shuffled(spec, calibration, 1 + index) for index in range(EXTRA_SHUFFLES)])
 
 

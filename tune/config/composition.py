@@ -24,6 +24,7 @@ from tune.config.completion import complete_settings
 from tune.config.explanations import explain_hydra, explain_validation, setting_paths
 from tune.config.override_grammar import override_differences, override_value
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
+from tune.config.workload_completion import complete_workload
 from tune.errors import ConfigurationError
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
@@ -142,6 +143,8 @@ def _composition(
     mode_is_open = isinstance(load, dict) and load.get("mode", "") is None
     if isinstance(load, dict) and mode_is_open:
         load["mode"] = "fixed"
+    if isinstance(load, dict):
+        complete_workload(load)
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
