@@ -13,8 +13,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration, MeanCapacity, Repeat
 from tune.records.outcome import Outcome
 from tune.spec.load import Load, readable_qps
@@ -42,6 +40,8 @@ class PooledVariance:
 
     def _bound(self, level: float, variance: float) -> float:
         """Return Student's quantile at `level` in units of ln capacity."""
+        from scipy.special import stdtrit  # noqa: PLC0415  (only confirmations need it)
+
         return float(stdtrit(self.degrees_of_freedom, level)) * self.sd * math.sqrt(variance)
 
 

@@ -5,31 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-from plotly import graph_objects as go
-
 from tune.analysis.slo import figure_s
 from tune.records.outcome import Outcome, Percentiles, Probe
 from tune.report import formatting
-from tune.report.figures.style import (
-    HOVER_TPS,
-    TPS,
-    TPS_TITLE,
-    Figure,
-    empty_figure,
-    limit_line,
-    make_figure,
-    spans_decades,
-    value_axis,
-    verdict_points,
-)
 from tune.spec.load import Slo
 from tune.spec.metrics import LatencyLimit
 
 
 def limit_phrases(slo: Slo) -> str:
     """Return ", mean TPOT within 30 ms" for each further limit, in one text."""
-    return "".join(f", {limit.label} within {limit.show(limit_s)}" for limit, limit_s in _further(slo))
+    return "".join(
+        f", {limit.label} within {limit.show(limit_s)}" for limit, limit_s in further_limits_of(slo)
+    )
 
 
 def figure_phrases(slo: Slo, outcome: Outcome | Probe) -> str:
@@ -40,7 +27,8 @@ def figure_phrases(slo: Slo, outcome: Outcome | Probe) -> str:
 def figure_lines(slo: Slo, outcome: Outcome | Probe) -> list[str]:
     """Return "mean TPOT 20.1 ms of 30 ms" for each further limit."""
     return [
-        f"{limit.label} {_shown(limit, outcome)} of {limit.show(limit_s)}" for limit, limit_s in _further(slo)
+        f"{limit.label} {_shown(limit, outcome)} of {limit.show(limit_s)}"
+        for limit, limit_s in further_limits_of(slo)
     ]
 
 
@@ -54,7 +42,7 @@ def tile_facts(slo: Slo, outcome: Outcome) -> list[tuple[str, str, str, str, flo
             f"limit {limit.show(limit_s)}",
             outcome.constraints.used.get(limit),
         )
-        for limit, limit_s in _further(slo)
+        for limit, limit_s in further_limits_of(slo)
     ]
 
 
@@ -74,39 +62,12 @@ def table_columns(slo: Slo) -> dict[str, list[dict[str, Any]]]:
             "scale": limit.latency.shown_scale,
             "limit": limit_s * limit.latency.shown_scale,
         }
-        for limit, limit_s in _further(slo)
+        for limit, limit_s in further_limits_of(slo)
     ]
     return {"further_limits": columns} if columns else {}
 
 
-def trade_off_figures(slo: Slo, good: pd.DataFrame) -> list[Figure]:
-    """Return throughput against the figure of each further limit; `good` holds the valid trials."""
-    return [_trade_off(limit, limit_s, good) for limit, limit_s in _further(slo)]
-
-
-def _trade_off(limit: LatencyLimit, limit_s: float, good: pd.DataFrame) -> Figure:
-    """Return throughput against the figure of one limit."""
-    name, unit, scale = limit.label, limit.latency.shown_unit, limit.latency.shown_scale
-    title = f"What does throughput cost in {name}?"
-    rows = good.assign(**{limit.name: good[limit.key] * scale}).dropna(subset=[TPS, limit.name])
-    if rows.empty:
-        return empty_figure(limit.name, title, f"Left out: no valid measurement has a {name}.")
-    drawn, values = go.Figure(), rows[limit.name]
-    hover = f"{HOVER_TPS}<br>{name} %{{x:.3g}} {unit}"
-    verdict_points(drawn, rows, limit.name, TPS, hover)
-    drawn.update_xaxes(value_axis(values, f"{name}, {unit}"))
-    drawn.update_yaxes(title=TPS_TITLE)
-    limit_line(drawn, "x", limit_s * scale, f"limit {limit.show(limit_s)}", spans_decades(values))
-    within = int((values <= limit_s * scale).sum())
-    caption = (
-        f"Each mark is one trial, n = {len(rows):,}; {within:,} lie within the limit of "
-        f"{limit.show(limit_s)} ({limit.latency.title}, {limit.statistic.name} over requests). "
-        "Up and left is better."
-    )
-    return make_figure(limit.name, title, caption, drawn)
-
-
-def _further(slo: Slo) -> Sequence[tuple[LatencyLimit, float]]:
+def further_limits_of(slo: Slo) -> Sequence[tuple[LatencyLimit, float]]:
     """Return every further limit that is set, with its value in seconds."""
     return [(limit, limit_s) for limit, limit_s in slo.limits if limit in slo.further]
 

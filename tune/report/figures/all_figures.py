@@ -10,13 +10,13 @@ from tune.analysis.ranking import outcome_frame
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.figures.latency_stages import latency_stages
+from tune.report.figures.limit_trade_offs import trade_off_figures
 from tune.report.figures.load_curves import load_curves
 from tune.report.figures.rate_sweep import is_rate_sweep, rate_sweep
 from tune.report.figures.search_history import search_history
 from tune.report.figures.space_map import space_map
 from tune.report.figures.style import TPS, Figure, column_of, empty_figure
 from tune.report.figures.trade_off import trade_off
-from tune.report.further_limits import trade_off_figures
 from tune.report.trial_status import baseline_trial, trial_status
 from tune.spec.metrics import SHOWN_LIMITS
 
