@@ -152,12 +152,6 @@ def test_estimate_from_invalid_runs_is_ignored() -> None:
     assert last.reason == "no repeat gives an estimate of its capacity: a stall"
 
 
-def test_capacity_above_the_rate_range_is_clipped() -> None:
-    load = LOAD.model_copy(update={"rate_range_qps": (5.0, 14.0)})
-    first = confirmation_of_outcomes([repeat(16.0), repeat(16.2)], load).configurations[0]
-    assert [repeat.capacity_qps for repeat in first.repeats] == [14.0, 14.0]
-
-
 def test_capacities_orders_of_magnitude_apart_give_no_rate() -> None:
     (configuration,) = confirmation_of([0.01, 50.0], confidence=0.99).configurations
     assert configuration.guaranteed_qps is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -45,6 +46,10 @@ def test_optuna_opens_the_exported_study(recorded: Path, name: str | None) -> No
         assert exported.value == (trial.outcome.output_tps_per_gpu or 0.0)
         assert (exported.constraints["feasible"] <= 0) is trial.outcome.feasible
         assert exported.user_attrs["trial_id"] == trial.trial_id
+        attempts = trial.outcome.attempts
+        recorded_at = [datetime.fromisoformat(at) for at in (attempts[0].started_at, attempts[-1].ended_at)]
+        exported_at = [exported.datetime_start, exported.datetime_complete]
+        assert [at.timestamp() for at in exported_at if at] == [at.timestamp() for at in recorded_at]
     best = tune.load_study(recorded / "runs" / "short").best()
     assert best
     assert study.best_trial.user_attrs["trial_id"] == best.trial_id

@@ -16,6 +16,7 @@ from tune.capacity.search import (
     FULL_RUN_STEP_FRAC,
     MAX_FULL_RUNS,
     MAX_SHORT_PROBES,
+    RANGE_WIDENING_FACTOR,
     CapacityResult,
     ProbePlan,
     ProbeVerdict,
@@ -25,7 +26,7 @@ from tune.capacity.search import (
 )
 from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.records.requests import RequestLog
-from tune.spec.load import Load
+from tune.spec.load import Load, readable_qps
 from tune.spec.split import Role
 
 LOAD = make_load(samples=8313)
@@ -189,11 +190,18 @@ def limited(low: float, high: float) -> Load:
 @given(
     st.floats(0.1, 40.0), st.floats(0.9, 1.5), st.floats(0.97, 1.03), st.floats(1.0, 20.0), st.floats(1, 3)
 )
-def test_rates_stay_in_range_and_none_misses_twice(
+def test_rates_leave_the_range_only_past_an_end_that_was_reached_and_none_misses_twice(
     true_qps: float, off: float, drift: float, low: float, width: float
 ) -> None:
     _, verdicts = run_search(FixedForecast(true_qps * off, drift), true_qps, limited(low, low * width))
-    assert all(low <= verdict.plan.target_qps <= low * width for verdict in verdicts)
+    lowest, highest = low, low * width
+    for verdict in verdicts:
+        qps = verdict.plan.target_qps
+        assert lowest <= qps <= highest
+        if width > 1 and verdict.slo_held and qps >= readable_qps(highest):
+            highest *= RANGE_WIDENING_FACTOR
+        if width > 1 and not verdict.slo_held and qps <= lowest:
+            lowest /= RANGE_WIDENING_FACTOR
     missed = [
         verdict.plan.target_qps
         for verdict in verdicts
@@ -202,11 +210,29 @@ def test_rates_stay_in_range_and_none_misses_twice(
     assert len(set(missed)) == len(missed)
 
 
-def test_verdicts_at_the_ends_of_the_range_are_final() -> None:
-    result, verdicts = run_search(FixedForecast(10.0), 100.0, limited(5.0, 8.0))
-    assert (result.verified_qps, result.missed_qps, len(verdicts)) == (8.0, None, 2)
-    result, verdicts = run_search(FixedForecast(10.0), 1.0, limited(12.0, 20.0))
-    assert (result.verified_qps, result.missed_qps, len(verdicts)) == (None, 12.0, 2)
+def test_an_end_of_the_range_that_is_no_answer_is_left_behind() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), 10.1, limited(5.0, 8.0))
+    assert [verdict.plan for verdict in verdicts] == [
+        ProbePlan(8.0, 1200),
+        ProbePlan(10.0, 1200),
+        ProbePlan(10.0, None),
+    ]
+    assert (result.verified_qps, result.missed_qps) == (10.0, None)
+    result, verdicts = run_search(FixedForecast(10.0), 10.1, limited(12.0, 20.0))
+    assert [verdict.plan.target_qps for verdict in verdicts] == [12.0, 10.0, 10.0]
+    assert (result.verified_qps, result.missed_qps) == (10.0, None)
+
+
+def test_a_range_is_left_by_steps_however_far_the_forecast_goes() -> None:
+    _, verdicts = run_search(FixedForecast(100.0), 9.0, limited(5.0, 8.0))
+    assert [verdict.plan.target_qps for verdict in verdicts[:2]] == [8.0, 8.0 * RANGE_WIDENING_FACTOR]
+    assert not verdicts[1].slo_held
+
+
+def test_a_range_of_one_rate_pins_the_rate() -> None:
+    result, verdicts = run_search(FixedForecast(10.0), 100.0, limited(8.0, 8.0))
+    assert {verdict.plan.target_qps for verdict in verdicts} == {8.0}
+    assert (result.verified_qps, result.missed_qps) == (8.0, None)
 
 
 @pytest.mark.parametrize(("held", "residual"), [(False, -0.1), (None, 0.0)])

@@ -120,17 +120,14 @@ def guarantee_rates(
 
 
 def _repeat(load: Load, outcome: Outcome) -> Repeat:
-    """Return the repeat of an outcome; a capacity above the range of rates counts as its upper end."""
+    """Return the repeat of an outcome."""
     capacity = outcome.capacity_qps
-    capacity_qps = capacity.estimate if _is_valid(outcome) else None
-    if capacity_qps is not None and load.rate_range_qps:
-        capacity_qps = min(capacity_qps, load.rate_range_qps[1])
     return Repeat(
         trial_id=outcome.trial_id,
         shuffle_seed=load.shuffle_seed,
         status=outcome.status,
         reason=None if outcome.feasible else outcome.reason,
-        capacity_qps=capacity_qps,
+        capacity_qps=capacity.estimate if _is_valid(outcome) else None,
         verified_qps=capacity.low,
         gpu_hours=outcome.gpu_hours,
     )

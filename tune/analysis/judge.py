@@ -75,7 +75,7 @@ def judge(
         status="measured",
         feasible=bool(feasible),
         **figures,
-        capacity_qps=_capacity(probes, search, early_stop),
+        capacity_qps=_capacity(probes, search, early_stop, spec.load.rate_range_qps),
         probes=tuple(probes),
         **_facts(spec, number, source, attempts, provenance),
     )
@@ -161,7 +161,10 @@ _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
 
 
 def _capacity(
-    probes: Sequence[Probe], search: CapacityRecord | None, early_stop: EarlyStopThreshold | None
+    probes: Sequence[Probe],
+    search: CapacityRecord | None,
+    early_stop: EarlyStopThreshold | None,
+    rate_range_qps: tuple[float, float] | None,
 ) -> CapacityQps:
     """Return the highest feasible and the lowest infeasible rate above it; invalid probes bound nothing."""
     full = [probe for probe in probes if probe.full]
@@ -176,6 +179,7 @@ def _capacity(
         prefill=search.prefill_capacity_qps if search else None,
         decode=search.decode_capacity_qps if search else None,
         early_stop=early_stop.early_stop_qps if early_stop else None,
+        range=rate_range_qps if search else None,
     )
 
 

@@ -39,6 +39,10 @@ EARLY_STOP_MARGIN_FRAC = 0.05
 """After a probe that missed, a deployment is stopped early if its forecast lies below the early-stop
 threshold by this share. Chosen here; docs/benchmarks.md states its cost in wrong verdicts."""
 
+RANGE_WIDENING_FACTOR = 1.5
+"""Factor by which `load.rate_range_qps` grows beyond an end that a probe reached. Chosen here: a forecast
+that is wrong by more leads to no probe far outside of the range."""
+
 FULL_RUN_MARGIN_FRAC = 0.012
 """How far below the forecast capacity a full run is placed, as a share of it."""
 
@@ -152,8 +156,8 @@ def next_step(
     forecast
         Forecast fitted to all of them.
     load
-        Load of the trial. Its rate is probed first if the forecast knows of no rate that holds. No rate
-        outside its range is probed: a run that holds at the upper end or misses at the lower end is final.
+        Load of the trial. Its rate is probed first if the forecast knows of no rate that holds. A rate
+        outside its range is probed only once a probe held at the upper end or missed at the lower one.
     early_stop_qps
         Early-stop threshold in queries/s. Only a capacity above it matters, so the first probe is placed just
         above it, and a deployment that clearly stays below it is stopped early.
@@ -162,6 +166,7 @@ def next_step(
     -------
     ProbePlan | CapacityResult
     """
+    load = _widened(load, verdicts)
     if early_stop_qps and not verdicts:
         return _short_probe(early_stop_qps * (1 + load.resolution), load)
     forecast_qps = forecast.full_run_qps()
@@ -186,6 +191,23 @@ def next_step(
         if planned_qps > least_qps:
             return ProbePlan(planned_qps, None)
     return _result(verified, missed, forecast)
+
+
+def _widened(load: Load, verdicts: Sequence[ProbeVerdict]) -> Load:
+    """Return `load` with its range moved beyond each end at which a probe decided nothing.
+
+    Every probe that held at the upper end or missed at the lower one moves that end by RANGE_WIDENING_FACTOR.
+    A range of one rate stays as it is.
+    """
+    if load.rate_range_qps is None or load.rate_range_qps[0] == load.rate_range_qps[1]:
+        return load
+    low, high = load.rate_range_qps
+    for verdict in verdicts:
+        if verdict.slo_held and verdict.plan.target_qps >= readable_qps(high):
+            high *= RANGE_WIDENING_FACTOR
+        if verdict.slo_held is False and verdict.plan.target_qps <= low:
+            low /= RANGE_WIDENING_FACTOR
+    return load.model_copy(update={"rate_range_qps": (low, high)})
 
 
 def _full_run_qps(missed: float | None, expected_qps: float, forecast: Forecast, load: Load) -> float:

@@ -113,7 +113,7 @@ ENGINE: dict[str, Meaning] = {
     "kv_cache_config.free_gpu_memory_fraction": ("fraction", "Share of the memory left by weights and buffers that the KV cache takes."),
     "kv_cache_config.enable_block_reuse": ("", "Whether blocks of equal prefixes are shared."),
     "cuda_graph_config": ("", "CUDA graphs of decode steps; null: none are captured."),
-    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured."),
+    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured, in any order; the engine leaves out those that no batch reaches."),
     "cuda_graph_config.enable_padding": ("", "Whether a batch is padded to the next captured size."),
     "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
     "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer."),
@@ -127,7 +127,7 @@ ENGINE: dict[str, Meaning] = {
 LOAD: dict[str, Meaning] = {
     "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
     "load.resolution": ("fraction", "With mode=capacity: share of the rate by which the result may be too low."),
-    "load.rate_range_qps": ("queries/s", "With mode=capacity: lowest and highest rate that is tried; null: the ends of the sweep's load.target_qps, if it has one."),
+    "load.rate_range_qps": ("queries/s", "With mode=capacity: the range in which the search begins; it goes on beyond an end where a run held, or missed at the lower one. Equal ends try that rate alone. null: the ends of the sweep's load.target_qps, if it has one."),
     "load.target_qps": ("queries/s", "Mean rate of the Poisson arrivals; with mode=capacity where the search begins."),
     "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
     "load.min_queries": ("queries", "Fewest queries of a run."),

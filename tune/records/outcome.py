@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
+from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
@@ -32,6 +33,7 @@ class CapacityQps(FrozenModel):
     that missed. Each is None where no run bounds it. `estimate` is the rate at which the SLO is estimated
     to hold in half of all shuffles, where a search looked for it. `prefill` and `decode` are the pool
     capacities. `censored` says that the deployment was stopped early, clearly below the rate `early_stop`.
+    `range` is the range of rates in which the search began; it goes on beyond an end that is no answer.
     """
 
     low: float | None
@@ -41,6 +43,7 @@ class CapacityQps(FrozenModel):
     prefill: float | None = None
     decode: float | None = None
     early_stop: float | None = None
+    range: tuple[float, float] | None = None
 
 
 class LoadGenConstraints(SparseModel):
@@ -114,7 +117,7 @@ class Breakdown(FrozenModel):
 
 
 class LatencySpread(FrozenModel):
-    """Hold the spread of one p99 over several shuffles of the prompt lengths, in seconds."""
+    """Hold the spread of one figure over several shuffles of the prompt lengths, in seconds."""
 
     mean: float
     sd: float
@@ -122,16 +125,33 @@ class LatencySpread(FrozenModel):
     max: float
 
 
-class ShuffleSpread(FrozenModel):
+class LoadGenSpread(SparseModel):
     """Hold the spread of a probe over `shuffles` shuffles of the prompt lengths, its own included.
 
-    `slo_held` counts the shuffles in which the SLO held.
+    `slo_held` counts the shuffles in which the SLO held. Each figure of the SLO has its spread, by the
+    limit's key in tune.spec.metrics; those of further limits are absent where the study lifts them.
     """
 
     shuffles: int
     slo_held: int
     ttft_p99_s: LatencySpread | None
     tpot_p99_s: LatencySpread | None
+
+    def of(self, limit: LatencyLimit) -> LatencySpread | None:
+        """Return the spread of the figure of a limit, None where it is not recorded."""
+        spread: LatencySpread | None = getattr(self, limit.key, None)
+        return spread
+
+
+if TYPE_CHECKING:
+
+    class ShuffleSpread(LoadGenSpread):
+        """Hold the spread of a probe; further limits are fields by their keys in tune.spec.metrics."""
+
+else:
+    ShuffleSpread = with_optional_fields(
+        LoadGenSpread, "ShuffleSpread", (limit.key for limit in FURTHER_LIMITS), LatencySpread
+    )
 
 
 BottleneckKind = Literal[
@@ -198,7 +218,10 @@ class Attempt(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """Hold the record of a trial; absent figures are None, and `reason` says why in words."""
+    """Hold the record of a trial; absent figures are None, and `reason` says why in words.
+
+    `model_error` is that of the simulator, None where the trial was measured on a real rack.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -229,3 +252,4 @@ class Outcome(FrozenModel):
     provenance: dict[str, Any]
     spread: ShuffleSpread | None = None
     bottleneck: Bottleneck | None = None
+    model_error: ModelError | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,7 +123,7 @@ def _trial(
     params = dict(proposal.params)
     state = _STATES[outcome.status] if outcome else TrialState.RUNNING
     complete = outcome is not None and state == TrialState.COMPLETE
-    return create_trial(
+    trial = create_trial(
         state=state,
         value=(outcome.output_tps_per_gpu or 0.0) if outcome and complete else None,
         params=params,
@@ -130,6 +131,15 @@ def _trial(
         user_attrs=_attributes(proposal, outcome),
         constraints=_constraints(outcome) if outcome and complete else None,
     )
+    if outcome is not None and outcome.attempts:
+        trial.datetime_start = _local_time(outcome.attempts[0].started_at)
+        trial.datetime_complete = _local_time(outcome.attempts[-1].ended_at)
+    return trial
+
+
+def _local_time(recorded: str) -> datetime:
+    """Return a recorded moment as Optuna keeps it: in local time, without a time zone."""
+    return datetime.fromisoformat(recorded).astimezone().replace(tzinfo=None)
 
 
 def _constraints(outcome: Outcome) -> dict[str, float]:
