@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from typing import get_args
 
 import pytest
+from support.outcomes import held_at
 
-from tune.analysis.judge import judge_failed, judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
-from tune.records.outcome import CapacityQps, Constraints, Outcome
+from tune.records.outcome import Constraints, Outcome
 from tune.spec.bind import Point, bind_point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, IntDimension, Search, Sweep
@@ -53,19 +54,15 @@ def make(request: pytest.FixtureRequest, settings: Settings) -> Make:
 def outcome_of(settings: Settings, number: int, point: Point) -> Outcome:
     """Return a measured outcome of a made-up rack on which 14 prefill workers are best."""
     spec = bind_point(settings.trial_spec, SWEEP, point)
-    facts = {"number": number, "source": "search", "attempts": (), "provenance": {}}
     workers = int(point["prefill_workers"])
     capacity_qps = min(1.2 * workers, 4.1 * (18 - workers))
-    return judge_infeasible(spec, reason="", **facts).model_copy(  # type: ignore[arg-type]
-        update={
-            "status": "measured",
-            "valid": True,
-            "feasible": True,
-            "output_tps_per_gpu": 8.75 * capacity_qps,
-            "completed_qps": capacity_qps,
-            "constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.1),
-            "capacity_qps": CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False),
-        }
+    return held_at(
+        spec,
+        capacity_qps,
+        number,
+        output_tps_per_gpu=8.75 * capacity_qps,
+        completed_qps=capacity_qps,
+        constraints=Constraints(ttft_p99=-0.1, tpot_p99=-0.1),
     )
 
 
@@ -118,8 +115,7 @@ def test_running_trials_are_not_suggested_again_by_search_methods_that_remember(
 
 def test_failed_and_foreign_outcomes_are_accepted(settings: Settings, make: Make) -> None:
     proposer = make()
-    facts = {"number": 0, "source": "search", "attempts": (), "provenance": {}}
-    failed = judge_failed(settings.trial_spec, reason="node down", **facts)  # type: ignore[arg-type]
+    failed = judge_unmeasured("failed", settings.trial_spec, "node down", TrialFacts(0, "search"))
     proposer.observe(7, failed)
     assert proposer.suggest(0)
     proposer.observe(0, failed)
