@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from tune.config.override_grammar import override_value
+from tune.core.override_grammar import override_value
 
 _PATH = re.compile(r"\+{0,2}[\w@./-]+")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
