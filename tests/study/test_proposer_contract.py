@@ -13,9 +13,10 @@ from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.outcome import Constraints, Outcome
+from tune.records.proposals import Proposal
 from tune.spec.bind import Point, bind_point, contains
 from tune.spec.settings import Settings
-from tune.spec.space import ChoiceDimension, IntDimension, Search, Sweep
+from tune.spec.space import ChoiceDimension, IntDimension, OrderedDimension, Search, Sweep
 from tune.study.proposer import Proposer
 from tune.study.registry import SEARCH_METHODS, SearchProblem, check_search, make_proposer
 
@@ -144,3 +145,41 @@ def test_check_refuses_a_path_that_no_trial_has(settings: Settings, name: str) -
     space = {"nothing": ChoiceDimension(kind="choice", path="prefill.nothing", values=(1, 2))}
     with pytest.raises(ConfigurationError, match=r"prefill\.nothing"):
         check_search(problem(settings, name, SWEEP.model_copy(update={"space": space})))
+
+
+MIXED = Sweep(
+    question="Which graphs?",
+    n_trials=6,
+    space={
+        "graphs": ChoiceDimension(
+            kind="choice", path="decode.cuda_graph_config.batch_sizes", values=((1, 2, 4), (64, 128), (512,))
+        ),
+        "policy": OrderedDimension(
+            kind="ordered",
+            path="decode.scheduler_config.capacity_scheduler_policy",
+            values=(None, "MAX_UTILIZATION"),
+        ),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "surrogate" else ()) for name in BUILDABLE],
+)
+def test_null_and_lists_are_suggested_recorded_and_adopted(settings: Settings, name: str) -> None:
+    first, second = (make_proposer(problem(settings, name, MIXED)) for _ in range(2))
+    for number in range(3):
+        suggestion = first.suggest(number)
+        assert suggestion is not None
+        assert all(contains(MIXED.space[key], value) for key, value in suggestion.point.items())
+        spec = bind_point(settings.trial_spec, MIXED, suggestion.point)
+        proposal = Proposal(number=number, params=dict(suggestion.point), source=name, trial_id=spec.trial_id)
+        recalled = Proposal.model_validate_json(proposal.model_dump_json())
+        assert recalled.params == suggestion.point
+        second.adopt(number, recalled.params, name)
+        outcome = judge_unmeasured("infeasible", spec, "", TrialFacts(number, name))
+        first.observe(number, outcome)
+        second.observe(number, outcome)
+    ends = [proposer.suggest(3) for proposer in (first, second)]
+    assert ends[0] == ends[1]

@@ -85,8 +85,8 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
 
     if len(chosen) < settings.confirm.configurations:
         print(
-            f"confirm.configurations: {settings.confirm.configurations} asked, {len(chosen)} of this study "
-            "hold their SLO and differ in more than their rate",
+            f"confirm.configurations: {settings.confirm.configurations} asked, this study has "
+            f"{len(chosen)} of different split or parallelism that hold their SLO",
             file=sys.stderr,
         )
     ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)

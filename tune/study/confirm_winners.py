@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
+from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.backends.base import Backend
+from tune.capacity.shuffle_noise import shuffle_noise
 from tune.errors import ResumableError
+from tune.records.capacity_search import read_capacity
 from tune.records.confirmation import Confirmation
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
@@ -108,7 +111,9 @@ def run_repeats(
         failed = _failed_in_a_row(new, failed)
     return [
         RemeasuredConfiguration(
-            candidate.trial, tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs)
+            candidate.trial,
+            tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs),
+            _shuffle_noise(folder, candidate, outcomes, settings),
         )
         for candidate in chosen
     ]
@@ -128,6 +133,26 @@ def _failed_in_a_row(new: Sequence[Outcome], failed: int) -> int:
             f"{new[-1].reason}\nFix it and run the same command again."
         )
     return failed
+
+
+def _shuffle_noise(
+    folder: StudyFolder,
+    candidate: ConfirmationCandidate,
+    outcomes: Mapping[str, Outcome],
+    settings: Settings,
+) -> ShuffleNoise | None:
+    """Simulate what a run of the configuration varies by over shuffles, on the rack that a repeat showed.
+
+    Returns None where no repeat has a capacity, or no simulator is calibrated.
+    """
+    calibration = settings.cluster.calibration
+    for spec in candidate.specs:
+        capacity_qps = outcomes[spec.trial_id].capacity_qps.estimate
+        attempt = folder.trial(spec.trial_id).last_attempt()
+        record = read_capacity(attempt) if attempt else None
+        if capacity_qps and record and calibration:
+            return shuffle_noise(spec, calibration.model_copy(update=record.fitted), capacity_qps)
+    return None
 
 
 def _requests(
