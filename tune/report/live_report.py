@@ -1,0 +1,42 @@
+"""Rewrite the page of a study while it runs, seldom enough to cost almost nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+MIN_INTERVAL_S = 20.0
+"""Shortest time between two rewrites."""
+
+MAX_SHARE = 0.03
+"""Largest share of the study's time that rewriting takes."""
+
+
+class LiveReport:
+    """Call `write` after trials have ended, at intervals; a failure of it never reaches the study.
+
+    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `clock` returns
+    seconds.
+
+    Use: `live = LiveReport(lambda: write_report(...))`, then `live.update()` after every batch of trials.
+    """
+
+    def __init__(self, write: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._due_s = clock()
+        self._failed = False
+
+    def update(self) -> None:
+        """Rewrite the page if it is due."""
+        began_s = self._clock()
+        if began_s < self._due_s:
+            return
+        try:
+            self._write()
+        except Exception as error:  # a page that cannot be written must not end hours of measurement
+            if not self._failed:
+                print(f"the report was not rewritten, the study goes on: {error}", file=sys.stderr)
+            self._failed = True
+        ended_s = self._clock()
+        self._due_s = ended_s + max(MIN_INTERVAL_S, (ended_s - began_s) / MAX_SHARE)
