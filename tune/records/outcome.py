@@ -117,7 +117,7 @@ class Breakdown(FrozenModel):
 
 
 class LatencySpread(FrozenModel):
-    """Hold the spread of one p99 over several shuffles of the prompt lengths, in seconds."""
+    """Hold the spread of one figure over several shuffles of the prompt lengths, in seconds."""
 
     mean: float
     sd: float
@@ -125,16 +125,33 @@ class LatencySpread(FrozenModel):
     max: float
 
 
-class ShuffleSpread(FrozenModel):
+class LoadGenSpread(SparseModel):
     """Hold the spread of a probe over `shuffles` shuffles of the prompt lengths, its own included.
 
-    `slo_held` counts the shuffles in which the SLO held.
+    `slo_held` counts the shuffles in which the SLO held. Each figure of the SLO has its spread, by the
+    limit's key in tune.spec.metrics; those of further limits are absent where the study lifts them.
     """
 
     shuffles: int
     slo_held: int
     ttft_p99_s: LatencySpread | None
     tpot_p99_s: LatencySpread | None
+
+    def of(self, limit: LatencyLimit) -> LatencySpread | None:
+        """Return the spread of the figure of a limit, None where it is not recorded."""
+        spread: LatencySpread | None = getattr(self, limit.key, None)
+        return spread
+
+
+if TYPE_CHECKING:
+
+    class ShuffleSpread(LoadGenSpread):
+        """Hold the spread of a probe; further limits are fields by their keys in tune.spec.metrics."""
+
+else:
+    ShuffleSpread = with_optional_fields(
+        LoadGenSpread, "ShuffleSpread", (limit.key for limit in FURTHER_LIMITS), LatencySpread
+    )
 
 
 BottleneckKind = Literal[

@@ -31,6 +31,7 @@ from tune.report.sections.trials_table import trials_table
 from tune.report.sections.verdict_counts import verdict_lines
 from tune.report.terms import TERMS, Explainer
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, distinct_trials
+from tune.spec.metrics import LATENCIES, TPOT, TTFT
 
 
 def write_report(
@@ -121,6 +122,10 @@ def render_page(
             {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}
             for status, word in TRIAL_STATUS_WORDS.items()
         ],
+        latencies=LATENCIES,
+        statistics=dict.fromkeys(limit.statistic for limit in study.slo.shown),
+        ttft=TTFT,
+        tpot=TPOT,
         resume=formatting.command(study.command),
         provenance=provenance(study, trials),
         plotly_notice=NOTICE,
