@@ -9,6 +9,7 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
+from tune.report.model_error_text import simulated_change
 from tune.report.trial_status import baseline_trial
 
 POOLS = ("prefill", "decode")
@@ -20,13 +21,16 @@ class BestOfKind:
 
     `held` is what the kind gives while its SLO holds, at the guaranteed rate if it was confirmed, and None if
     none of its trials held. `missed` is the throughput at the lowest rate above it that missed the SLO, None
-    if no rate above it was measured. `trials` counts the valid trials of the kind.
+    if no rate above it was measured. `interval` is the 90 % interval of a simulated `held` beside the
+    recommended configuration, by the simulator's own error; None without one. `trials` counts the valid
+    trials of the kind.
     """
 
     label: str
     trials: int
     held: float | None
     missed: float | None
+    interval: tuple[float, float] | None
     is_confirmed: bool
     is_recommended: bool
     is_baseline: bool
@@ -71,7 +75,7 @@ def best_of_kinds(
     outcomes: Sequence[Outcome],
     ranked: Sequence[str],
     guaranteed: Mapping[str, float],
-    recommended_id: str | None,
+    recommended: Outcome | None,
 ) -> list[BestOfKind]:
     """Return the best trial of every kind with a valid trial: the recommended kind first, then the fastest.
 
@@ -87,7 +91,7 @@ def best_of_kinds(
         Ids of the measured trials, best first.
     guaranteed
         Output tokens/s per GPU at the guaranteed rate, by the id of a confirmed trial.
-    recommended_id
+    recommended
         The trial that the page recommends, None if it recommends none.
 
     Returns
@@ -103,8 +107,7 @@ def best_of_kinds(
     for outcome in valid:
         groups.setdefault(labels[outcome.trial_id] or formatting.DASH, []).append(outcome)
     baseline = baseline_trial(study, outcomes)
-    marked = (recommended_id, baseline and baseline.trial_id)
-    kinds = [_best_of(label, group, guaranteed, *marked) for label, group in groups.items()]
+    kinds = [_best_of(label, group, guaranteed, recommended, baseline) for label, group in groups.items()]
     return sorted(kinds, key=lambda kind: (not kind.is_recommended, -(kind.held or 0.0)))
 
 
@@ -112,22 +115,31 @@ def _best_of(
     label: str,
     group: Sequence[Outcome],
     guaranteed: Mapping[str, float],
-    recommended_id: str | None,
-    baseline_id: str | None,
+    recommended: Outcome | None,
+    baseline: Outcome | None,
 ) -> BestOfKind:
     """Return the best of `group`, whose trials are in order of rank; a confirmed trial goes first."""
     best = next((outcome for outcome in group if outcome.trial_id in guaranteed), group[0])
-    ids = [outcome.trial_id for outcome in group]
     measured = best.output_tps_per_gpu if best.feasible else None
+    held = guaranteed.get(best.trial_id, measured)
     return BestOfKind(
         label=label,
         trials=len(group),
-        held=guaranteed.get(best.trial_id, measured),
+        held=held,
         missed=_lowest_missed(best, group),
         is_confirmed=best.trial_id in guaranteed,
-        is_recommended=recommended_id in ids,
-        is_baseline=baseline_id in ids,
+        interval=_interval(held, best, recommended),
+        is_recommended=recommended in group,
+        is_baseline=baseline in group,
     )
+
+
+def _interval(held: float | None, best: Outcome, recommended: Outcome | None) -> tuple[float, float] | None:
+    """Return the 90 % interval of `held` beside the recommended trial, None for that trial itself."""
+    change = simulated_change(recommended, best) if recommended else None
+    if held is None or change is None or not change.error_frac:
+        return None
+    return held / (1 + change.error_frac), held * (1 + change.error_frac)
 
 
 def _lowest_missed(best: Outcome, group: Sequence[Outcome]) -> float | None:

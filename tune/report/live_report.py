@@ -16,8 +16,8 @@ MAX_SHARE = 0.03
 class LiveReport:
     """Call `write` after trials have ended, at intervals; a failure of it never reaches the study.
 
-    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `clock` returns
-    seconds.
+    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `clock`
+    returns seconds.
 
     Use: `live = LiveReport(lambda: write_report(...))`, then `live.update()` after every batch of trials.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +31,8 @@ from tune.report.sections.learned import LearnedSection, learned_section
 from tune.report.sections.setup import rule_rows, space_rows
 from tune.report.sections.trials_table import trials_table
 from tune.report.sections.verdict_counts import verdict_lines
-from tune.report.terms import TERMS, Explainer
+from tune.report.terms import Explainer, page_terms
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, distinct_trials
-from tune.spec.metrics import LATENCIES, TPOT, TTFT
 
 
 def write_report(
@@ -79,7 +80,7 @@ def write_report(
     ranking = rank(trials, posterior)
     path = folder / "index.html"
     learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
-    write_text(path, render_page(study, trials, ranking, confirmation, learned, running))
+    write_text(path, render_page(study, trials, ranking, confirmation, learned, running=running))
     write_ranking(folder, ranking)
     return path
 
@@ -90,6 +91,7 @@ def render_page(
     ranking: Sequence[dict[str, Any]],
     confirmation: Confirmation | None = None,
     learned: LearnedSection | None = None,
+    *,
     running: bool = False,
 ) -> str:
     """Return the HTML of the page. `trials` holds each trial once; `ranking` lists its rows best first."""
@@ -102,30 +104,27 @@ def render_page(
     )
     environment.filters["plotly_json"] = lambda spec: embed(to_json_plotly(spec))
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
+    terms = page_terms(study.slo.shown)
     return environment.get_template("index.html").render(
         study=study,
         backend=backend_label(study.backend, study.engine),
         sections=_sections(confirmation, learned),
-        explain=Explainer().mark,
+        explain=Explainer(terms).mark,
         rules=rule_rows(study, trials),
         space=space_rows(study),
         answer=answer(study, trials, list(ranks), confirmation, running=running),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
-        table=embed(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
+        table=pack(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
         verdicts=verdict_lines(trials),
         searched=any(map(is_capacity_search, trials)),
         learned=learned,
         figures=study_figures(study, trials, ranks),
-        terms=TERMS,
+        terms=terms,
         statuses=[
             {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}
             for status, word in TRIAL_STATUS_WORDS.items()
         ],
-        latencies=LATENCIES,
-        statistics=dict.fromkeys(limit.statistic for limit in study.slo.shown),
-        ttft=TTFT,
-        tpot=TPOT,
         resume=formatting.command(study.command),
         provenance=provenance(study, trials),
         plotly_notice=NOTICE,
@@ -133,9 +132,7 @@ def render_page(
     )
 
 
-def _sections(
-    confirmation: Confirmation | None, learned: LearnedSection | None
-) -> list[tuple[str, str]]:
+def _sections(confirmation: Confirmation | None, learned: LearnedSection | None) -> list[tuple[str, str]]:
     """Return id and name of each section that the page links to."""
     return [
         ("answer", "Answer"),
@@ -152,6 +149,11 @@ def _sections(
 def embed(text: str) -> Markup:
     """Return JSON for a script element: without `<`, which could end the element or open a comment."""
     return Markup(text.replace("<", "\\u003c"))
+
+
+def pack(text: str) -> Markup:
+    """Return text compressed, as base64; it is a tenth as long, and the page decompresses it."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii"))
 
 
 def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str, str]]:

@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -43,8 +46,6 @@ def setting_importance(
     varied = [name for name in study.space if len({json.dumps(point[name]) for point in points}) > 1]
     if len(ranked) < MIN_TRIALS or len(varied) < 2:
         return {}
-    import optuna
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(
@@ -64,8 +65,6 @@ def setting_importance(
 
 def _evaluate(trials: Sequence[Any], evaluator: Any) -> dict[str, float]:
     """Return the importance of every parameter; Optuna logs nothing meanwhile."""
-    import optuna
-
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -78,10 +77,12 @@ def _evaluate(trials: Sequence[Any], evaluator: Any) -> dict[str, float]:
 
 def _distribution(dimension: Dimension, values: Sequence[Value]) -> Any:
     """Return Optuna's distribution of a dimension, widened to `values`, of which an older space had more."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if isinstance(dimension, IntDimension | FloatDimension):
-        numbers = [*(value for value in values if isinstance(value, int | float)), dimension.low, dimension.high]
+        numbers = [
+            *(value for value in values if isinstance(value, int | float)),
+            dimension.low,
+            dimension.high,
+        ]
         if isinstance(dimension, IntDimension):
             return IntDistribution(int(min(numbers)), int(max(numbers)))
         return FloatDistribution(min(numbers), max(numbers), log=dimension.log)

@@ -20,7 +20,9 @@ BAR_PX, AROUND_PX = 34, 110
 def importance_figure(study: StudyRecord, importance: Mapping[str, float], ranked: int) -> Figure:
     """Draw `importance` of each dimension as a bar; `ranked` is the number of ranked trials."""
     if not importance:
-        reason = f"Left out: it needs two settings that vary and {MIN_TRIALS} ranked trials; there are {ranked:,}."
+        reason = (
+            f"Left out: it needs two settings that vary and {MIN_TRIALS} ranked trials; there are {ranked:,}."
+        )
         return empty_figure(NAME, TITLE, reason)
     names = [formatting.setting_name(name, study.space[name]) for name in importance]
     shares = [100 * share for share in importance.values()]

@@ -61,7 +61,9 @@ def _view(study: StudyRecord, valid: pd.DataFrame, name: str, share: float | Non
     figure.update_xaxes(title=_axis_title(name, dimension))
     figure.update_yaxes(title=TPS_TITLE)
     label = formatting.setting_name(name, dimension)
-    note = f"{label}: n = {len(rows):,}" + ("" if share is None else f", importance {share * 100:.0f} %") + "."
+    note = (
+        f"{label}: n = {len(rows):,}" + ("" if share is None else f", importance {share * 100:.0f} %") + "."
+    )
     return FigureView(f"{NAME}-{name}", label, note, plotly_spec(figure), HEIGHT_PX)
 
 

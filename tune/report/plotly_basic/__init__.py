@@ -1,8 +1,9 @@
 """Hold plotly.js for the page: the basic bundle (scatter and bar traces), compressed, with its licence.
 
-Source: plotly.js-basic-dist-min 4.1.1 of npm, file plotly-basic.min.js, compressed with `gzip -9n`. It is a quarter of
-the full bundle in the Python package plotly, and it compiles no text to code, so the page needs no
-`unsafe-eval`. To renew it: take the version of `plotly.offline.get_plotlyjs_version()`, and change VERSION and SHA256.
+Source: plotly.js-basic-dist-min 4.1.1 of npm, file plotly-basic.min.js, compressed with `gzip -9n`. It is a
+quarter of the full bundle in the Python package plotly, and it compiles no text to code, so the page needs
+no `unsafe-eval`. To renew it: take the version that `plotly.offline.get_plotlyjs_version()` returns, and
+change VERSION and SHA256.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune.records.confirmation import SUFFIX, Confirmation
+from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -23,7 +23,6 @@ from tune.report.sections.answer_notes import (
     baseline_fact,
     certainty_fact,
     closest_notes,
-    measured_latencies,
 )
 from tune.report.sections.best_by_kind import KindPicture, kind_picture
 from tune.report.sections.tiles import Tile, closest_tiles, recommended_tiles
@@ -95,9 +94,7 @@ def answer(
     )
 
 
-def _headline(
-    study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration
-) -> str:
+def _headline(study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration) -> str:
     """Return what to deploy and what it gives, as a sentence for people who read nothing else."""
     return (
         f"Deploy {describe_workers(recommended.label)}: "
@@ -144,15 +141,14 @@ def _settings(study: StudyRecord, outcome: Outcome) -> str:
 
 
 def _limits_fact(study: StudyRecord, recommended: RecommendedConfiguration) -> list[Fact]:
-    """Return the latencies with their limits; none after a confirmation, which states a rate only."""
-    if recommended.confirmed:
+    """Return the limits that a guaranteed rate holds; without one the tiles show them."""
+    if not recommended.confirmed or not study.slo.limits:
         return []
-    return [("Latencies", f"{measured_latencies(study, recommended.trial)}.")]
+    limits = ", ".join(f"{limit.label} within {limit.show(limit_s)}" for limit, limit_s in study.slo.limits)
+    return [("Limits", f"{limits}.")]
 
 
-def _cost_fact(
-    study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation | None
-) -> Fact:
+def _cost_fact(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation | None) -> Fact:
     """Return what the answer cost in trials and GPU-hours."""
     hours = sum(outcome.gpu_hours for outcome in outcomes)
     text = f"{formatting.plural(len(outcomes), 'trial')}, {formatting.format_figure(hours, 4)} GPU-hours"
@@ -181,8 +177,9 @@ def _closest(
     if not misses:
         misses = top.reason or "the verdict needs more queries than were measured"
     headline = (
-        f"{so_far}No configuration held every limit. The closest, {describe_workers(configuration_label(top, study))} "
-        f"at {verified_or_offered_qps(top):.4g} queries/s, missed: {misses}."
+        f"{so_far}No configuration held every limit. The closest, "
+        f"{describe_workers(configuration_label(top, study))} at "
+        f"{verified_or_offered_qps(top):.4g} queries/s, missed: {misses}."
     )
     texts = formatting.overrides(top)
     return Answer(
@@ -190,10 +187,7 @@ def _closest(
         headline=headline,
         settings=_settings(study, top),
         tiles=closest_tiles(study, top),
-        facts=(
-            ("Latencies", f"{measured_latencies(study, top)}."),
-            _cost_fact(study, outcomes, None),
-        ),
+        facts=(_cost_fact(study, outcomes, None),),
         picture=picture,
         notes=tuple(closest_notes(study, top, is_missed=bool(missed))),
         command_title="To measure it again",

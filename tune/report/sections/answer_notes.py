@@ -12,6 +12,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
 from tune.report.confirmation_text import confirm_command, confirmation_sentence, format_share
+from tune.report.model_error_text import change_phrase, error_frac, model_error_sentence, simulated_change
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import verdict_notes, verdict_over_shuffles
@@ -46,8 +47,10 @@ def baseline_fact(
     if baseline.output_tps_per_gpu is None:
         return [("Baseline", f"{name} was not measured: {baseline.reason or baseline.status}.")]
     figure = f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU"
-    held = "held every limit" if baseline.feasible else "violated the SLO"
-    return [("Baseline", f"{name}: {figure}, {held} ({measured_latencies(study, baseline)}).")]
+    held = "holds every limit" if baseline.feasible else "violates the SLO"
+    change = simulated_change(baseline, recommended.trial)
+    error = f" The change is {change_phrase(change)}." if change else ""
+    return [("Baseline", f"{name} gives {figure} and {held}.{error}")]
 
 
 def certainty_fact(
@@ -62,7 +65,11 @@ def certainty_fact(
     verdict = "measured in one shuffle, not confirmed on new deployments"
     if trial.spread is not None:
         verdict = f"{verdict_over_shuffles(trial, study.slo)}; not confirmed on new deployments"
-    return "How sure", f"{verdict[0].upper()}{verdict[1:]}."
+    error = ""
+    if trial.model_error:
+        percent = formatting.format_figure(100 * error_frac(trial.model_error), 2)
+        error = f" A real rack may hold {percent} % more or less: the simulator's own error (90 % interval)."
+    return "How sure", f"{verdict[0].upper()}{verdict[1:]}.{error}"
 
 
 def answer_notes(
@@ -75,13 +82,20 @@ def answer_notes(
     trial = recommended.trial
     notes = [
         *_confirmation_notes(study, outcomes, recommended, confirmation),
+        *([model_error_sentence(trial.model_error)] if trial.model_error else []),
         *_capacity_note(trial),
         *verdict_notes(outcomes, trial, study.slo, study.space),
         _tightest_note(trial),
         *_bottleneck_notes(trial),
+        *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
         *_edge_notes(study, trial),
     ]
+    if study.space and len(outcomes) < study.n_trials:
+        notes.append(
+            f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others repeat a listed "
+            "configuration, have not run, or were left out because the search expected too little gain."
+        )
     if study.name.endswith(SUFFIX):
         confirmed_study = study.name.removesuffix(SUFFIX)
         notes.append(f"These trials are repeats: the report of {confirmed_study} shows the confirmation.")
@@ -159,6 +173,14 @@ def _tightest_note(best: Outcome) -> str:
             "trial can show whether a higher rate holds: latency rises steeply at the edge of saturation."
         )
     return f"Tightest limit: {name} uses {share * 100:.0f} % of its limit."
+
+
+def _latencies_note(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the latencies of a measured baseline."""
+    baseline = baseline_trial(study, outcomes)
+    if baseline is None or baseline.output_tps_per_gpu is None:
+        return []
+    return [f"Latencies of the baseline: {measured_latencies(study, baseline)}."]
 
 
 def _changed_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:

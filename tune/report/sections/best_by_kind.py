@@ -1,4 +1,4 @@
-"""Compute the picture of the answer: what each kind of configuration gives, the baseline and the best marked."""
+"""Compute the picture of the answer: what each kind of configuration gives, baseline and best marked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ HEADROOM_FRAC = 0.04
 class KindRow:
     """Hold one row of the picture; lengths are percent of the axis.
 
-    `held` is the length of the bar, None if nothing held. `missed` is where the lowest rate that missed lies.
+    `held` is the length of the bar, None if nothing held. `missed` is where the lowest rate that missed lies,
+    and `interval` where the interval begins and ends.
     """
 
     label: str
@@ -34,6 +35,7 @@ class KindRow:
     is_recommended: bool
     held: float | None
     missed: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class KindPicture:
     `others` is the number of kinds left out.
     """
 
+    title: str
     rows: tuple[KindRow, ...]
     baseline: float | None
     baseline_text: str
@@ -63,26 +66,38 @@ def kind_picture(
     """
     confirmed = confirmation.configurations if confirmation else ()
     guaranteed = {c.trial_id: c.output_tps_per_gpu for c in confirmed if c.output_tps_per_gpu}
-    kinds = best_of_kinds(study, outcomes, ranked, guaranteed, recommended and recommended.trial.trial_id)
+    kinds = best_of_kinds(study, outcomes, ranked, guaranteed, recommended.trial if recommended else None)
     if len(kinds) < 2:
         return None
-    shown = [
-        kind for place, kind in enumerate(kinds) if place < MAX_KINDS or kind.is_baseline
-    ]
+    shown = [kind for place, kind in enumerate(kinds) if place < MAX_KINDS or kind.is_baseline]
     baseline = baseline_trial(study, outcomes)
     level = baseline.output_tps_per_gpu if baseline and baseline.feasible else None
-    ends = [end for kind in shown for end in (kind.held, kind.missed) if end]
+    ends = [end for kind in shown for end in (kind.held, kind.missed, *(kind.interval or ())) if end]
     if not ends:
         return None
     full = max([*ends, level or 0.0]) * (1 + HEADROOM_FRAC)
     return KindPicture(
+        title="What each kind gives, output tokens/s/GPU",
         rows=tuple(_row(kind, full) for kind in shown),
         baseline=level and 100 * level / full,
         baseline_text=f"baseline {formatting.format_figure(level, 4)}" if level else "",
         others=len(kinds) - len(shown),
-        caption="Bar: the most output tokens/s/GPU that held the SLO. Pale: up to the lowest rate above it "
-        "that missed, so the limit lies there. No pale part: no higher rate was measured.",
+        caption=_caption(shown),
     )
+
+
+def _caption(kinds: Sequence[BestOfKind]) -> str:
+    """Return how to read the picture."""
+    text = (
+        "Bar: the most that held the SLO. Hatched: up to the lowest rate above it that missed, so the limit "
+        "lies between; without it no higher rate was measured."
+    )
+    if any(kind.interval for kind in kinds):
+        text += (
+            " Line: 90 % interval beside the recommended one, by the simulator's own error; where it reaches "
+            "the recommended bar, the simulator cannot tell which is better."
+        )
+    return text
 
 
 def _row(kind: BestOfKind, full: float) -> KindRow:
@@ -96,4 +111,5 @@ def _row(kind: BestOfKind, full: float) -> KindRow:
         is_recommended=kind.is_recommended,
         held=kind.held and 100 * kind.held / full,
         missed=kind.missed and min(100.0, 100 * kind.missed / full),
+        interval=kind.interval and (100 * kind.interval[0] / full, min(100.0, 100 * kind.interval[1] / full)),
     )

@@ -12,7 +12,6 @@ from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
 from tune.report.recommended import RecommendedConfiguration, verified_or_offered_qps
 from tune.report.trial_status import baseline_trial, limit_shares
-from tune.report.verdict_robustness import sd_over_shuffles
 from tune.spec.load import Slo
 from tune.spec.metrics import OUTPUT_TPS, OUTPUT_TPS_PER_GPU, LatencyLimit
 
@@ -54,9 +53,7 @@ def closest_tiles(study: StudyRecord, top: Outcome) -> tuple[Tile, ...]:
     )
 
 
-def _throughput_tiles(
-    total: float | None, per_gpu: float | None, gpus: int, note: str
-) -> tuple[Tile, Tile]:
+def _throughput_tiles(total: float | None, per_gpu: float | None, gpus: int, note: str) -> tuple[Tile, Tile]:
     """Return the tiles of total throughput and of throughput per GPU."""
     return (
         Tile("Output", formatting.format_figure(total, 4), OUTPUT_TPS.unit, f"over {gpus} GPUs"),
@@ -70,15 +67,14 @@ def _latency_tiles(slo: Slo, top: Outcome) -> tuple[Tile, ...]:
 
 
 def _latency_tile(limit: LatencyLimit, slo: Slo, top: Outcome) -> Tile:
-    """Return the tile of a latency: its statistic, its limit, its spread and the used share of the limit."""
+    """Return the tile of a latency: its statistic, its limit and the used share of the limit."""
     metric, limit_s = limit.latency, dict(slo.limits).get(limit)
     value_s = figure_s(limit, getattr(top, metric.field))
-    spread = top.spread.of(limit) if top.spread else None
     return Tile(
         limit.label,
         formatting.format_figure(value_s and value_s * metric.shown_scale),
         metric.shown_unit,
-        (f"limit {limit.show(limit_s)}" if limit_s else "no limit") + sd_over_shuffles(spread, metric),
+        f"limit {limit.show(limit_s)}" if limit_s else "no limit",
         limit_shares(top).get(limit.label),
     )
 

@@ -1,4 +1,4 @@
-"""Say in plain words how many trials ended in each way, and why those without a result have none."""
+"""Count in plain words how many trials ended in each way, and why those without a result have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,3 @@
-"use strict";
 const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${shuffleSummary(t)}`]));
 function shuffleSummary(trial) {
   if (!trial.spread) return "";
@@ -10,12 +9,8 @@ function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/* Decompress plotly.js and run it; every drawing waits for it. */
-const plotlyReady = (async () => {
-  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
-  const text = new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  document.head.append(make("script", {}, await text));
-})();
+/* Run plotly.js; every drawing waits for it. */
+const plotlyReady = unpacked("plotly").then((text) => document.head.append(make("script", {}, text)));
 
 /* Replace names of CSS variables by the colours of the current scheme. */
 function coloured(value, style) {
@@ -108,7 +103,10 @@ function drawWhenIdle([element, ...rest]) {
 }
 const isOnScreen = (element) => element.getBoundingClientRect().top < innerHeight;
 drawings.filter(isOnScreen).forEach(drawFigure);
-addEventListener("load", () => drawWhenIdle(drawings));
+if (document.readyState === "complete") drawWhenIdle(drawings);
+else addEventListener("load", () => drawWhenIdle(drawings));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 addEventListener("beforeprint", () => drawings.forEach(drawFigure));
+/* What a script outside this module may use, such as a test. */
+globalThis.tunePage = { LABELS, TRIALS, drawings, drawFigure };
