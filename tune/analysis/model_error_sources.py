@@ -149,3 +149,8 @@ def _length_distance(spec: TrialSpec) -> float:
 def _mean_error(name: str, mean_frac: float, basis: str) -> ErrorSource:
     """Return the source of an error of which the mean absolute value is known."""
     return ErrorSource(name=name, sd_frac=mean_frac * SD_OF_MEAN_ERROR, basis=basis)
+
+
+def covered_frac(sd_frac: float) -> float:
+    """Return half of the 90 % interval of a rate whose logarithm has the standard deviation `sd_frac`."""
+    return math.expm1(COVERED_SDS * sd_frac)

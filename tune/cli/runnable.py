@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +25,16 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
     timed = check_timed_weights(spec) if _needs_simulator(settings) else ()
     return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
+
+
+def check_whole_sweep(settings: Settings) -> tuple[Finding, ...]:
+    """Return what is wrong with the points of the sweep; none without a sweep.
+
+    Raises ConfigurationError for a dimension that is no setting, or a value that does not fit its setting.
+    """
+    from tune.study.sweep_check import check_sweep
+
+    return check_sweep(settings.trial_spec, settings.sweep, settings.study.seed) if settings.sweep else ()
 
 
 def _needs_simulator(settings: Settings) -> str | None:
@@ -54,10 +63,9 @@ def print_findings(findings: Sequence[Finding]) -> None:
         print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
 
 
-def make_backend(settings: Settings, processes: int | None = None) -> Backend:
-    """Return the backend of the settings.
+def make_backend(settings: Settings, at_once: int) -> Backend:
+    """Return the backend of the settings, for `at_once` trials at a time.
 
-    `processes` is the number of worker processes of a simulator; None takes cluster.processes, or one a core.
     Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
     from tune.cli.progress import print_above_bar
@@ -75,5 +83,4 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
             f"cluster.calibration: found none with cluster={kind}; expected one with "
             f"{needed_by}, which starts from it. Copy `calibration:` from conf/cluster/slurm.yaml."
         )
-    processes = processes or settings.cluster.processes or len(os.sched_getaffinity(0))
-    return BACKENDS[kind].build(settings, processes, print_above_bar)
+    return BACKENDS[kind].build(settings, at_once, print_above_bar)

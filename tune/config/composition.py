@@ -22,8 +22,8 @@ from pydantic import ValidationError
 
 from tune.config.completion import complete_settings
 from tune.config.explanations import explain_hydra, explain_validation, setting_paths
-from tune.config.override_grammar import override_differences, override_value
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
+from tune.core.override_grammar import override_differences, override_value
 from tune.errors import ConfigurationError
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tune.records.confirmation import ConfirmedConfiguration
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -21,9 +22,9 @@ class BestOfKind:
 
     `held` is what the kind gives while its SLO holds, at the guaranteed rate if it was confirmed, and None if
     none of its trials held. `missed` is the throughput at the lowest rate above it that missed the SLO, None
-    if no rate above it was measured. `interval` is the 90 % interval of a simulated `held` beside the
-    recommended configuration, by the simulator's own error; None without one. `trials` counts the valid
-    trials of the kind.
+    if no rate above it was measured. `interval` is that of the mean capacity of a confirmed kind; of another
+    simulated one it is the 90 % interval of `held` beside the recommended configuration, by the simulator's
+    own error; None without one. `trials` counts the valid trials of the kind.
     """
 
     label: str
@@ -74,7 +75,7 @@ def best_of_kinds(
     study: StudyRecord,
     outcomes: Sequence[Outcome],
     ranked: Sequence[str],
-    guaranteed: Mapping[str, float],
+    confirmed: Mapping[str, ConfirmedConfiguration],
     recommended: Outcome | None,
 ) -> list[BestOfKind]:
     """Return the best trial of every kind with a valid trial: the recommended kind first, then the fastest.
@@ -89,8 +90,8 @@ def best_of_kinds(
         Each trial once.
     ranked
         Ids of the measured trials, best first.
-    guaranteed
-        Output tokens/s per GPU at the guaranteed rate, by the id of a confirmed trial.
+    confirmed
+        The configurations with a guaranteed rate, by the id of their trial.
     recommended
         The trial that the page recommends, None if it recommends none.
 
@@ -107,34 +108,50 @@ def best_of_kinds(
     for outcome in valid:
         groups.setdefault(labels[outcome.trial_id] or formatting.DASH, []).append(outcome)
     baseline = baseline_trial(study, outcomes)
-    kinds = [_best_of(label, group, guaranteed, recommended, baseline) for label, group in groups.items()]
+    kinds = [_best_of(label, group, confirmed, recommended, baseline) for label, group in groups.items()]
     return sorted(kinds, key=lambda kind: (not kind.is_recommended, -(kind.held or 0.0)))
 
 
 def _best_of(
     label: str,
     group: Sequence[Outcome],
-    guaranteed: Mapping[str, float],
+    confirmed: Mapping[str, ConfirmedConfiguration],
     recommended: Outcome | None,
     baseline: Outcome | None,
 ) -> BestOfKind:
     """Return the best of `group`, whose trials are in order of rank; a confirmed trial goes first."""
-    best = next((outcome for outcome in group if outcome.trial_id in guaranteed), group[0])
-    measured = best.output_tps_per_gpu if best.feasible else None
-    held = guaranteed.get(best.trial_id, measured)
+    best = next((outcome for outcome in group if outcome.trial_id in confirmed), group[0])
+    configuration = confirmed.get(best.trial_id)
+    held = best.output_tps_per_gpu if best.feasible else None
+    interval = _simulated_interval(held, best, recommended)
+    if configuration:
+        held, interval = configuration.output_tps_per_gpu, _capacity_interval(configuration)
     return BestOfKind(
         label=label,
         trials=len(group),
         held=held,
         missed=_lowest_missed(best, group),
-        is_confirmed=best.trial_id in guaranteed,
-        interval=_interval(held, best, recommended),
+        is_confirmed=configuration is not None,
+        interval=interval,
         is_recommended=recommended in group,
         is_baseline=baseline in group,
     )
 
 
-def _interval(held: float | None, best: Outcome, recommended: Outcome | None) -> tuple[float, float] | None:
+def _capacity_interval(configuration: ConfirmedConfiguration) -> tuple[float, float] | None:
+    """Return the interval of the mean capacity as output tokens/s per GPU, None without one."""
+    mean, per_gpu = configuration.capacity_qps, configuration.output_tps_per_gpu
+    if mean is None or mean.low is None or mean.high is None:
+        return None
+    if not per_gpu or not configuration.guaranteed_qps:
+        return None
+    per_query = per_gpu / configuration.guaranteed_qps
+    return per_query * mean.low, per_query * mean.high
+
+
+def _simulated_interval(
+    held: float | None, best: Outcome, recommended: Outcome | None
+) -> tuple[float, float] | None:
     """Return the 90 % interval of `held` beside the recommended trial, None for that trial itself."""
     change = simulated_change(recommended, best) if recommended else None
     if held is None or change is None or not change.error_frac:

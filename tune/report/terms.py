@@ -75,7 +75,8 @@ _REST = (
     ),
     Term(
         "guaranteed rate",
-        "Rate that a confirmation states with its confidence.",
+        "Rate at which one further full run, on a new deployment and in a new shuffle, holds the SLO with "
+        "the stated confidence.",
         ("guaranteed rate", "guaranteed"),
     ),
     Term(

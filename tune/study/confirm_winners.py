@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
+from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.backends.base import Backend
+from tune.capacity.shuffle_noise import shuffle_noise
 from tune.errors import ResumableError
+from tune.records.capacity_search import read_capacity
 from tune.records.confirmation import Confirmation
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
@@ -15,7 +18,8 @@ from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.confirmation_candidates import ConfirmationCandidate
-from tune.study.loop import MAX_FAILED_IN_A_ROW, Recorded
+from tune.study.listener import SILENT, StudyListener
+from tune.study.loop import MAX_FAILED_IN_A_ROW
 from tune.study.trial_requests import Overrides, trial_request
 from tune.study.trial_runner import MAX_FAILED_ATTEMPTS, TrialRequest, TrialRunner
 
@@ -61,7 +65,7 @@ def run_repeats(
     backend: Backend,
     *,
     overrides: Overrides,
-    recorded: Recorded,
+    listener: StudyListener = SILENT,
 ) -> list[RemeasuredConfiguration]:
     """Measure the repeats that are not on record, each configuration once before any is repeated.
 
@@ -77,8 +81,8 @@ def run_repeats(
         Where repeats run.
     overrides
         Returns the overrides that compose a trial; they go on record.
-    recorded
-        Is called with the outcome of every repeat, also of those on record.
+    listener
+        Learns what happens.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def run_repeats(
         When the GPU-hours would exceed study.max_gpu_hours, or MAX_FAILED_IN_A_ROW repeats fail in whole
         batches.
     """
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     costs = {spec.trial_id: candidate.gpu_hours for candidate in chosen for spec in candidate.specs}
     requests = list(_requests(folder, chosen, overrides))
     outcomes: dict[str, Outcome] = {}
@@ -101,7 +105,7 @@ def run_repeats(
         _require_affordable(folder, batch, costs, settings)
         results = runner.run(batch, settings.rerun)
         for number in sorted(results):
-            recorded(results[number])
+            listener.recorded(results[number])
         outcomes |= {outcome.trial_id: outcome for outcome in results.values()}
         new = [outcome for outcome in results.values() if outcome.trial_id in runner.recorded]
         all_failed = all(outcome.status == "failed" for outcome in new)
@@ -113,10 +117,32 @@ def run_repeats(
             )
     return [
         RemeasuredConfiguration(
-            candidate.trial, tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs)
+            candidate.trial,
+            tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs),
+            _shuffle_noise(folder, candidate, outcomes, settings),
         )
         for candidate in chosen
     ]
+
+
+def _shuffle_noise(
+    folder: StudyFolder,
+    candidate: ConfirmationCandidate,
+    outcomes: Mapping[str, Outcome],
+    settings: Settings,
+) -> ShuffleNoise | None:
+    """Simulate what a run of the configuration varies by over shuffles, on the rack that a repeat showed.
+
+    Returns None where no repeat has a capacity, or no simulator is calibrated.
+    """
+    calibration = settings.cluster.calibration
+    for spec in candidate.specs:
+        capacity_qps = outcomes[spec.trial_id].capacity_qps.estimate
+        attempt = folder.trial(spec.trial_id).last_attempt()
+        record = read_capacity(attempt) if attempt else None
+        if capacity_qps and record and calibration:
+            return shuffle_noise(spec, calibration.model_copy(update=record.fitted), capacity_qps)
+    return None
 
 
 def _requests(

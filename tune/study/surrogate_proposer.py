@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -43,9 +44,9 @@ class SurrogateProposer:
         seed: int,
         *,
         min_gain: float = 0.0,
-        progress: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Build the surrogate of all `candidates`; `progress` is called for each prefill pool simulated."""
+        """Build the surrogate of all `candidates`; `progress` is that of SurrogateOptimizer."""
         self._space = space
         self._candidates = candidates
         self._min_gain = min_gain
@@ -141,7 +142,7 @@ class SurrogateProposer:
     def _offered_qps(self, point: Point) -> float:
         """Return the rate at which a trial of `point` runs; 0 where each trial searches for its capacity."""
         if self._candidates.rate:
-            return float(point[self._candidates.rate])
+            return float(cast("float", point[self._candidates.rate]))
         return float(self._candidates.rates[0]) if self._candidates.rates else 0.0
 
     def _observations(self) -> list[tuple[int, Observation]]:

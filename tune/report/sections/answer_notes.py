@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tune.analysis.model_error_sources import covered_frac
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.analysis.slo import figure_s
 from tune.records.confirmation import SUFFIX, Confirmation
@@ -12,7 +13,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
 from tune.report.confirmation_text import confirm_command, confirmation_sentence, format_share
-from tune.report.model_error_text import change_phrase, error_frac, model_error_sentence, simulated_change
+from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import verdict_notes, verdict_over_shuffles
@@ -59,16 +60,21 @@ def certainty_fact(
     """Return how sure the answer is, in one or two sentences."""
     if recommended.confirmed and confirmation:
         repeats = formatting.plural(len(recommended.confirmed.repeats), "new deployment")
-        share = format_share(confirmation.confidence_frac)
-        return "How sure", f"Guaranteed at {share} confidence, by {repeats}."
+        share, error = format_share(confirmation.confidence_frac), ""
+        if recommended.confirmed.model_error_frac is not None:
+            error = (
+                f" The simulator's own error of {format_share(recommended.confirmed.model_error_frac)} (90 % "
+                "interval) comes on top: a real rack decides."
+            )
+        return "How sure", f"One further full run holds with {share} confidence, by {repeats}.{error}"
     trial = recommended.trial
     verdict = "measured in one shuffle, not confirmed on new deployments"
     if trial.spread is not None:
         verdict = f"{verdict_over_shuffles(trial, study.slo)}; not confirmed on new deployments"
     error = ""
     if trial.model_error:
-        percent = formatting.format_figure(100 * error_frac(trial.model_error), 2)
-        error = f" A real rack may hold {percent} % more or less: the simulator's own error (90 % interval)."
+        share = format_share(covered_frac(trial.model_error.sd_frac))
+        error = f" A real rack may hold {share} more or less: the simulator's own error (90 % interval)."
     return "How sure", f"{verdict[0].upper()}{verdict[1:]}.{error}"
 
 

@@ -64,9 +64,9 @@ def kind_picture(
 
     `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first.
     """
-    confirmed = confirmation.configurations if confirmation else ()
-    guaranteed = {c.trial_id: c.output_tps_per_gpu for c in confirmed if c.output_tps_per_gpu}
-    kinds = best_of_kinds(study, outcomes, ranked, guaranteed, recommended.trial if recommended else None)
+    configurations = confirmation.configurations if confirmation else ()
+    confirmed = {each.trial_id: each for each in configurations if each.guaranteed_qps}
+    kinds = best_of_kinds(study, outcomes, ranked, confirmed, recommended.trial if recommended else None)
     if len(kinds) < 2:
         return None
     shown = [kind for place, kind in enumerate(kinds) if place < MAX_KINDS or kind.is_baseline]
@@ -92,7 +92,9 @@ def _caption(kinds: Sequence[BestOfKind]) -> str:
         "Bar: the most that held the SLO. Hatched: up to the lowest rate above it that missed, so the limit "
         "lies between; without it no higher rate was measured."
     )
-    if any(kind.interval for kind in kinds):
+    if any(kind.is_confirmed for kind in kinds):
+        text += " A confirmed bar ends at the guaranteed rate; its line is the interval of the mean capacity."
+    if any(kind.interval and not kind.is_confirmed for kind in kinds):
         text += (
             " Line: 90 % interval beside the recommended one, by the simulator's own error; where it reaches "
             "the recommended bar, the simulator cannot tell which is better."

@@ -9,7 +9,20 @@ from typing import Any
 
 
 def override_differences(path: str, default: Any, target: Any) -> Iterator[str]:
-    """Yield the overrides that turn the plain value `default` at `path` into `target`."""
+    """Yield the overrides that turn one plain value into another.
+
+    Parameters
+    ----------
+    path
+        Setting that holds the value.
+    default, target
+        The value without overrides, and the value with them.
+
+    Yields
+    ------
+    str
+        One override for each leaf that differs.
+    """
     if default == target and type(default) is type(target):
         return
     if not (isinstance(default, dict) and isinstance(target, dict)):
