@@ -33,7 +33,7 @@ def test_rewriting_takes_a_small_share_of_the_time(batches_s: list[float], write
         written += 1
         clock.now_s += write_s
 
-    live = LiveReport(write, clock)
+    live = LiveReport(write, print, clock)
     for batch_s in batches_s:
         clock.now_s += batch_s
         live.update()
@@ -44,7 +44,7 @@ def test_rewriting_takes_a_small_share_of_the_time(batches_s: list[float], write
 
 def test_first_trial_gives_a_page_at_once_and_later_ones_wait() -> None:
     clock, pages = Clock(), []
-    live = LiveReport(lambda: pages.append(clock.now_s), clock)
+    live = LiveReport(lambda: pages.append(clock.now_s), print, clock)
     for _ in range(5):
         live.update()
         clock.now_s += MIN_INTERVAL_S / 2
@@ -59,10 +59,10 @@ def test_page_that_cannot_be_written_is_said_once_and_the_study_goes_on(
     def write() -> None:
         raise ConfigurationError("reports: cannot be written")
 
-    live = LiveReport(write, clock)
+    live = LiveReport(write, print, clock)
     for _ in range(3):
         live.update()
         clock.now_s += 2 * MIN_INTERVAL_S
-    assert capsys.readouterr().err == (
+    assert capsys.readouterr().out == (
         "the report was not rewritten, the study goes on: reports: cannot be written\n"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -16,14 +15,17 @@ MAX_SHARE = 0.03
 class LiveReport:
     """Call `write` after trials have ended, at intervals; a failure of it never reaches the study.
 
-    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `clock`
-    returns seconds.
-
-    Use: `live = LiveReport(lambda: write_report(...))`, then `live.update()` after every batch of trials.
+    The interval is MIN_INTERVAL_S, and longer where a rewrite takes more than MAX_SHARE of it. `say`
+    receives the first failure in words, and `clock` returns seconds.
     """
 
-    def __init__(self, write: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
+    def __init__(
+        self,
+        write: Callable[[], object],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write, self._say, self._clock = write, say, clock
         self._due_s = clock()
         self._failed = False
 
@@ -36,7 +38,7 @@ class LiveReport:
             self._write()
         except Exception as error:  # a page that cannot be written must not end hours of measurement
             if not self._failed:
-                print(f"the report was not rewritten, the study goes on: {error}", file=sys.stderr)
+                self._say(f"the report was not rewritten, the study goes on: {error}")
             self._failed = True
         ended_s = self._clock()
         self._due_s = ended_s + max(MIN_INTERVAL_S, (ended_s - began_s) / MAX_SHARE)
