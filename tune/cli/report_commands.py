@@ -19,6 +19,7 @@ def report_action(composition: Composition) -> None:
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.page import write_report
+    from tune.report.study_end_text import describe_end
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
     folder, record = recorded_study(study_root(composition))
@@ -33,6 +34,9 @@ def report_action(composition: Composition) -> None:
         print(render_posterior(posterior))
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
+    ended = describe_end(record)
+    if ended:
+        print(f"ended     {ended}")
     reports = Path(composition.settings.reports_dir) / composition.study_name
     page = write_report(
         reports,

@@ -11,7 +11,7 @@ from tune.spec.space import Dimension, Search, Sweep
 from tune.study.candidates import candidates
 from tune.study.grid_proposer import GridProposer
 from tune.study.optuna_proposer import OptunaProposer
-from tune.study.proposer import Proposer
+from tune.study.proposer import Proposer, TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer
 from tune.surrogate.modelled_limits import require_modelled
 
@@ -84,7 +84,7 @@ def _build_surrogate(problem: SearchProblem) -> Proposer:
 def _check_first_point(problem: SearchProblem) -> None:
     """Build the proposer, and bind its first point to a trial."""
     suggestion = make_proposer(problem).suggest(0)
-    if suggestion:
+    if isinstance(suggestion, TrialSuggestion):
         bind_point(problem.settings.trial_spec, problem.sweep, suggestion.point)
 
 
