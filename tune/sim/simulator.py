@@ -26,7 +26,7 @@ from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import Role, Split
 from tune.spec.trial import TrialSpec
 from tune.workload.arrivals import arrivals_ns
-from tune.workload.lengths import draw_lengths
+from tune.workload.lengths import request_lengths
 
 
 def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None) -> RequestLog:
@@ -54,13 +54,7 @@ def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None
         If a pool has no workers or the dataset is wrong.
     """
     scheduled_ns = arrivals_ns(spec.load)
-    prompts, answer_tokens = draw_lengths(
-        spec.load.dataset,
-        len(scheduled_ns),
-        spec.load.concatenate_permutation,
-        spec.load.shuffle_seed,
-        stratified=spec.load.is_short_run,
-    )
+    prompts, answer_tokens = request_lengths(spec.load, len(scheduled_ns))
     if single_pool == "prefill":
         answer_tokens = np.ones_like(answer_tokens)
         return simulate_requests(spec, calibration, scheduled_ns, (prompts, answer_tokens), answer_tokens)
