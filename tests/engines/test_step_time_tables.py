@@ -77,7 +77,7 @@ def test_chunks_of_the_whole_dataset_take_the_simulated_time() -> None:
     table_s = ours_s = 0.0
     for prompt in prompts.tolist():
         starts = np.arange(0, prompt, ours.token_budget)
-        new = np.minimum(ours.max_num_tokens, prompt - starts)
+        new = np.minimum(ours.token_budget, prompt - starts)
         table_s += np.interp(new, table["prefill_isl"], table["prefill_ttft_ms"]).sum() * 1e-3
         pairs = new * (starts + new / 2)
         ours_s += (ours.step_s + ours.token_s * new + ours.pair_s * pairs).sum()
