@@ -12,11 +12,11 @@ from tune.study.proposer import SearchEnd
 
 
 class BudgetSpent(ResumableError):
-    """The GPU-hours of a study are spent."""
+    """Tell that the GPU-hours of a study are spent."""
 
 
 class TooManyFailures(ResumableError):
-    """Too many trials of a study failed in a row, or the last one."""
+    """Tell that too many trials of a study failed in a row, or the last one."""
 
 
 @contextmanager
