@@ -12,11 +12,11 @@ from tune.study.proposer import SearchEnd
 
 
 class BudgetSpent(ResumableError):
-    """Tell that the GPU-hours of a study are spent."""
+    """Report that the GPU-hours of a study are spent."""
 
 
 class TooManyFailures(ResumableError):
-    """Tell that too many trials of a study failed in a row, or the last one."""
+    """Report that too many trials of a study failed in a row, or the last one."""
 
 
 @contextmanager
