@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tune.records.outcome import Outcome
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
-from tune.study.study_end import BudgetSpent
+from tune.study.recorded_end import BudgetSpent
 from tune.study.trial_runner import TrialRequest
 
 RUNS_PER_CAPACITY_SEARCH = 1.5

@@ -18,8 +18,8 @@ from tune.study.budget import check_budget, remaining_trials
 from tune.study.identity import merge_on_resume
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
+from tune.study.recorded_end import TooManyFailures, recorded_end
 from tune.study.registry import SearchProblem, check_search
-from tune.study.study_end import TooManyFailures, recorded_end
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
 
