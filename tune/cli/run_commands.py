@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.report_commands import report_action
-from tune.cli.runnable import check_configuration, make_backend, print_findings, require_runnable
+from tune.cli.runnable import (
+    check_configuration,
+    check_whole_sweep,
+    make_backend,
+    print_findings,
+    require_runnable,
+)
 from tune.config import Composition, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
+from tune.spec.findings import Finding, only_errors, render_findings
 
 
 def run_action(composition: Composition) -> None:
@@ -48,15 +57,18 @@ def _run_trial(composition: Composition) -> None:
 
 def _run_study(composition: Composition) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
-    from tune.cli.progress import StudyBar
+    from tune.cli.progress import StudyBar, print_above_bar
+    from tune.report.live_report import LiveReport
+    from tune.report.study_report import write_study_report
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
 
     settings = composition.settings
+    _require_possible_sweep(check_whole_sweep(settings))
     require_search(settings)
     print_findings(check_configuration(settings))
-    study = study_record(settings, composition.study_name, composition.overrides)
+    study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     keeps_parallel = settings.study.parallel is None
     opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
@@ -71,12 +83,23 @@ def _run_study(composition: Composition) -> None:
                 file=sys.stderr,
             )
         overrides = partial(trial_overrides, settings=settings)
+        page = LiveReport(
+            partial(write_study_report, folder, Path(settings.reports_dir), running=True), print_above_bar
+        )
         try:
             with StudyBar(n_trials, study.name) as bar:
-                run_study(folder, settings, running, overrides, bar)
+                run_study(folder, settings, running, overrides, bar, batch_recorded=page.update)
         except ResumableError:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):
                 with suppress(NegativeResult):  # the message is why the study stopped
                     report_action(composition)
             raise
     report_action(composition)
+
+
+def _require_possible_sweep(findings: Sequence[Finding]) -> None:
+    """Print what is wrong with points of the sweep. Raises ConfigurationError where none can run."""
+    if only_errors(findings):
+        raise ConfigurationError(f"{render_findings(findings)}\nThe sweep has no point; nothing was run.")
+    if findings:
+        print(render_findings(findings), file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.base import FrozenModel, NonNegativeInt
@@ -23,6 +23,8 @@ Action = Literal[
     "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
     "calibrate", "export",
 ]  # fmt: skip
+
+ACTION_NAMES: tuple[str, ...] = get_args(Action)
 
 
 LEARNING_PARALLEL = 4

@@ -131,15 +131,20 @@ class SurrogateOptimizer:
         pools = self.emulator.log_pool_capacity(unique, np.arange(len(self.specs)))
         simulated = log_capacity(pools)
         residual = observed.residual(pools[..., observed.indices])
-        sd = np.empty((2, len(self.specs)))
-        for pool, informative in enumerate(observed.is_informative(residual[:, inverse])):
-            discrepancy = Discrepancy(
-                self._pool_features[pool], observed.indices[informative], observed.sd[pool, informative]
-            )
-            pools[pool] += discrepancy.mean(residual[pool][:, informative])
-            sd[pool] = discrepancy.sd
-        mean, min_sd = min_of_normals(pools, sd)
-        log_mean = mean - log_soft_min_correction(pools)
+        informative = observed.is_informative(residual[:, inverse])
+        log_mean, min_sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
+        scale = self.prior.calibration_error(unique)
+        for value in np.unique(scale).tolist():
+            rows = scale == value
+            sd = np.empty((2, len(self.specs)))
+            for pool, exact in enumerate(informative):
+                discrepancy = Discrepancy(
+                    self._pool_features[pool], observed.indices[exact], observed.sd[pool, exact], value
+                )
+                pools[pool, rows] += discrepancy.mean(residual[pool][rows][:, exact])
+                sd[pool] = discrepancy.sd
+            log_mean[rows], min_sd[rows] = min_of_normals(pools[:, rows], sd)
+        log_mean -= log_soft_min_correction(pools)
         return Prediction(samples, simulated[inverse], pools[:, inverse], log_mean[inverse], min_sd[inverse])
 
     def expected_improvement(self, prediction: Prediction, observations: Sequence[Observation]) -> FloatArray:

@@ -10,6 +10,7 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.confirmation_text import (
+    comparison_phrase,
     configuration_names,
     confirm_command,
     confirmation_notes,
@@ -37,13 +38,12 @@ class ConfirmedRow:
 
 @dataclass(frozen=True)
 class ConfirmationSection:
-    """Hold what the page shows of a confirmation. `command` is None if no rate is guaranteed."""
+    """Hold what the page shows of a confirmation beside the answer."""
 
     sentence: str
     confidence: str
     rows: tuple[ConfirmedRow, ...]
     notes: tuple[str, ...]
-    command: str | None
 
 
 def confirmation_section(
@@ -66,7 +66,6 @@ def confirmation_section(
             *confirmation_notes(confirmation, names),
             *_unconfirmed_best(study, outcomes, confirmation, best_id),
         ),
-        command=formatting.command(first.overrides) if first.guaranteed_qps else None,
     )
 
 
@@ -82,15 +81,8 @@ def _row(configuration: ConfirmedConfiguration, name: str, first: ConfirmedConfi
         guaranteed=f"{guaranteed_qps:.4g}" if guaranteed_qps else formatting.DASH,
         throughput=formatting.format_figure(configuration.output_tps_per_gpu, 4),
         verified=count_verified(configuration) if guaranteed_qps else formatting.DASH,
-        comparison="the best" if configuration is first and mean else _compare(configuration),
+        comparison="the best" if configuration is first and mean else comparison_phrase(configuration),
     )
-
-
-def _compare(configuration: ConfirmedConfiguration) -> str:
-    """Return how a configuration compares with the best one, or why it cannot be compared."""
-    if configuration.tied is None:
-        return configuration.reason or formatting.DASH
-    return "tied" if configuration.tied else "lower"
 
 
 def _count_repeats(configuration: ConfirmedConfiguration) -> str:
