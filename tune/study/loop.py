@@ -31,7 +31,7 @@ _LOCK_FILE = ".lock"
 
 @contextmanager
 def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = False) -> Iterator[StudyFolder]:
-    """Lock the folder of a study, check its record against `requested`, and yield the folder.
+    """Lock the folder of a study, check its record against `requested`, and yield it.
 
     Parameters
     ----------
@@ -42,6 +42,11 @@ def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = Fal
         are equal.
     keeps_parallel
         Whether a recorded study keeps its number of trials at once: study.parallel is null.
+
+    Yields
+    ------
+    StudyFolder
+        The folder, locked.
 
     Raises
     ------
