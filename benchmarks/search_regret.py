@@ -24,7 +24,7 @@ from statistics import median
 
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure
-from tune.backends.simulated_attempt import simulate_attempt
+from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.records.folders import PROBE_FOLDER
@@ -46,7 +46,7 @@ def evaluate(point: Point) -> Outcome:
     spec = bind_point(SETTINGS.trial_spec, SWEEP, point)
     assert not only_errors(check(spec)), point
     with tempfile.TemporaryDirectory() as folder:
-        simulate_attempt(spec, SETTINGS.cluster.calibration, Path(folder), lambda step: None)
+        simulate_attempt(spec, SETTINGS.cluster.calibration, Path(folder), lambda _activity: None)
         probe = measure(Path(folder) / PROBE_FOLDER, spec, PROBE_FOLDER)
     return judge(spec, [probe], TrialFacts(0, "benchmark", provenance={"params": dict(point)}))
 
