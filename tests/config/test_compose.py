@@ -26,6 +26,16 @@ GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "sta
 OPTIONS = [
     f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
+LENGTHS_OF_TESTS = str(ROOT / "tests" / "data" / "dataset" / "trace.csv")
+FILLED_IN = {
+    "load=lognormal": [
+        *("load.dataset.inputs.median_tokens=1200", "load.dataset.inputs.p95_tokens=6000"),
+        *("load.dataset.outputs.mean_tokens=300", "load.dataset.outputs.sd_tokens=250"),
+    ],
+    "load=csv": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
+    "load=trace": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
+}
+"""What a load needs beside its name."""
 SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 
 
@@ -56,7 +66,63 @@ def test_parallel_trials_suit_the_backend_unless_set(words: list[str], parallel:
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_shipped_option_composes(option: str) -> None:
-    assert compose_overrides([option]).settings.trial_spec.trial_id
+    assert compose_overrides([option, *FILLED_IN.get(option, ())]).settings.trial_spec.trial_id
+
+
+def test_every_load_is_composed_again_from_the_overrides_of_its_trial(tmp_path: Path) -> None:
+    lengths, trace = tmp_path / "lengths.csv", tmp_path / "my trace.jsonl"
+    lengths.write_text("100,10\n300,20\n")
+    trace.write_text(
+        "".join(
+            f'{{"timestamp": {t}, "input_length": 9, "output_length": {5 + t}}}\n' for t in (0, 500, 2000)
+        )
+    )
+    loads = {
+        "fixed": ["load.dataset.inputs.tokens=8192", "load.dataset.inputs.range_ratio=0.2"],
+        "lognormal": FILLED_IN["load=lognormal"],
+        "csv": [f"load.dataset.path={lengths}"],
+        "trace": [f"load.dataset.path='{trace}'"],
+    }
+    found = {}
+    for name, overrides in loads.items():
+        composed = compose_overrides([f"load={name}", *overrides]).settings
+        spec = composed.trial_spec
+        assert compose_overrides(trial_overrides(spec, composed)).settings.trial_spec == spec
+        dataset = spec.load.dataset
+        longest = (dataset.longest_prompt_tokens, dataset.longest_answer_tokens)
+        found[name] = (dataset.name, dataset.samples, *longest, spec.load.target_qps)
+    assert found == {
+        "fixed": ("fixed", 1000, 9831, 1229, 10.0),
+        "lognormal": ("lognormal", 2000, 16384, 2048, 10.0),
+        "csv": ("lengths", 2, 300, 20, 10.0),
+        "trace": ("my trace", 3, 9, 2005, 1.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["load=csv"], "load.dataset.path: found null; this load reads its requests from a file"),
+        (["load=trace"], "load.dataset.path: found null; this load reads its requests from a file"),
+        (["load=csv", "load.dataset.path=/nowhere"], "load.dataset.path: /nowhere cannot be read"),
+        (
+            ["load=lognormal"],
+            "The configuration does not validate; nothing was run.\n"
+            "  load.dataset.inputs: found neither mean_tokens nor median_tokens; expected one of",
+        ),
+        (
+            ["load=fixed", "load.dataset.inputs.range_ratio=1"],
+            "load.dataset.outputs: range_ratio is 1; with range_rule=vllm it is below 1",
+        ),
+        (
+            ["load=fixed", "load.dataset.inputs.mean_tokens=4"],
+            "load.dataset.inputs.mean_tokens: no such setting. It belongs to another option of load",
+        ),
+    ],
+)
+def test_an_incomplete_load_says_what_it_needs(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        compose_overrides(overrides)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tune.config.command_words import CommandWords, split_words
 from tune.config.completion import complete_settings
 from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
+from tune.config.workload_completion import complete_workload
 from tune.config.yaml_errors import explain_encoding, explain_yaml, refuse_base_60
 from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
 from tune.errors import ConfigurationError
@@ -159,6 +160,8 @@ def _composition(
     mode_is_open = isinstance(load, dict) and load.get("mode", "") is None
     if isinstance(load, dict) and mode_is_open:
         load["mode"] = "fixed"
+    if isinstance(load, dict):
+        complete_workload(load)
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:

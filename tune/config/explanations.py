@@ -72,9 +72,18 @@ def _explain_unknown(path: str, typed: TypedCommand) -> str:
         return f"{renamed[0]}."
     if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
-    near = nearest_settings(path, typed.known_paths())
-    hint = f"Did you mean {' or '.join(near)}?" if near else "python -m tune --cfg job lists every key."
+    hint = _hint(path, typed.known_paths) or "python -m tune --cfg job lists every key."
     return f"{path}: no such setting. {hint}"
+
+
+def _hint(path: str, known_paths: Callable[[], Sequence[str]]) -> str:
+    """Return what may have been meant by an unknown setting; "" where none is near."""
+    known = known_paths()
+    if path in known:
+        group = path.partition(".")[0]
+        return f"It belongs to another option of {group}; python -m tune --cfg job lists those of this one."
+    near = nearest_settings(path, known)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _explain_option(message: str) -> str:
@@ -101,8 +110,10 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
     """Describe the found and the expected value of one setting."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        near = nearest_settings(path, known_paths())
-        return f"{path}: no such setting." + (f" Did you mean {' or '.join(near)}?" if near else "")
+        return f"{path}: no such setting. {_hint(path, known_paths)}".rstrip()
+    if detail["type"] == "value_error":
+        found = "" if isinstance(detail["input"], dict) else f"found {detail['input']!r}; "
+        return f"{path}: {found}{detail['msg'].removeprefix('Value error, ')}."
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
     expected = detail["msg"].replace("Input should be", "expected")

@@ -43,7 +43,7 @@ def override_differences(path: str, default: Any, target: Any) -> Iterator[str]:
     if not all(_PATH_PART.fullmatch(key) for key in default.keys() | target.keys()):
         yield from (f"~{path}", f"+{path}={override_value(target)}")
         return
-    for key in default.keys() - target.keys():
+    for key in sorted(default.keys() - target.keys()):
         yield f"~{path}.{key}"
     for key, value in target.items():
         if key in default:
