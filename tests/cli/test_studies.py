@@ -38,7 +38,7 @@ def test_single_trials_are_not_taken_for_a_study_that_was_not_named(studies: Pat
     assert head == "action=confirm: found no study; expected study.name=NAME."
     assert sorted(line.split()[0] for line in lines) == ["another", "one", "single-sim", "torn"]
     one = next(line for line in lines if line.split()[0] == "one")
-    assert one.endswith("single trials: 0          python -m tune action=confirm study.name=one cluster=sim")
+    assert one.endswith("single trials: 0           python -m tune action=confirm study.name=one cluster=sim")
     assert "not readable" in next(line for line in lines if "torn" in line)
 
 
