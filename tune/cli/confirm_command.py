@@ -62,7 +62,7 @@ def confirm_action(composition: Composition) -> None:
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:
     """Print the number and the cost of the repeats before the first submission."""
-    from tune.study.confirm_winners import gpu_hours_ahead
+    from tune.study.confirm_winners import remaining_gpu_hours
 
     if len(chosen) < settings.confirm.configurations:
         print(
@@ -70,7 +70,7 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
             f"{len(chosen)} of different split or parallelism that hold their SLO",
             file=sys.stderr,
         )
-    ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
+    ahead, gpu_hours = remaining_gpu_hours(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
     print(
         f"{ahead} of {repeats} repeats remain, about {gpu_hours:,.0f} GPU-hours by what these "
