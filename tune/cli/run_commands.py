@@ -70,7 +70,9 @@ def _run_study(composition: Composition) -> None:
     print_findings(check_configuration(settings))
     study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
-    with open_study(study_root(composition), study) as folder, backend as running:
+    keeps_parallel = settings.study.parallel is None
+    opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
+    with opened as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         ahead = n_trials - len(folder.outcomes())
         if ahead > 0:
