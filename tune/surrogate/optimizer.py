@@ -226,7 +226,7 @@ class SurrogateOptimizer:
         improvement of a batch, Ginsbourger, Le Riche and Carraro 2010, summed over samples). A batch thus
         tries what is best if the samples that favour its first trials are wrong.
         """
-        prediction = self.predict([item for item in observations if item.status != "pending"])
+        prediction = self.predict(observations)
         if self.rates_qps is not None:
             return self._suggest_rate(prediction, observations)
         observed = [observation.index for observation in observations]

@@ -146,8 +146,8 @@ def _traits(spec: TrialSpec, worker: PrefillWorker) -> list[float]:
     """Return what makes latency curves of two pools similar, apart from the scale of their steps."""
     return [
         0.5 * float(np.log(spec.split.prefill_workers)),
-        float(np.log(worker.max_num_tokens)),
-        0.3 * float(np.log(worker.max_batch_size)),
+        float(np.log(worker.token_budget)),
+        0.3 * float(np.log(worker.max_sequences)),
         float(np.log(worker.step_s / worker.token_s)),
         0.3 * float(np.log(worker.pair_s / worker.token_s)),
         *(_UNLIKE * flag for flag in (worker.chunked, worker.equal_progress, worker.static_batch)),
