@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def calibrate_action(composition: Composition) -> None:
     """Fit the calibration, print the tables, and write it where calibrate.to names a file."""
     from tune.calibrate import calibration as fitting
-    from tune.cli.progress import evaluations_bar
+    from tune.cli.progress import evaluations_progress
 
     def described(overrides: Sequence[str]) -> TrialSpec:
         """Return the trial that a measured run with these overrides was."""
@@ -44,7 +44,7 @@ def calibrate_action(composition: Composition) -> None:
         runs = fitting.read_measured_runs(requested, measured, described)
     except ResumableError as error:
         raise ConfigurationError(str(error)) from None
-    with evaluations_bar() as progress:
+    with evaluations_progress() as progress:
         result = fitting.calibrate(requested, start, runs, progress)
     _print_result(result)
 

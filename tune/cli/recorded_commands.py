@@ -136,10 +136,10 @@ def _log_files(attempt: Path, jobs: JobControl | None) -> Callable[[], list[Path
 
 def _has_ended(attempt: Path, folder: StudyFolder, jobs: JobControl | None) -> Callable[[], bool]:
     """Return a function that says whether an attempt left its record, or whatever would write one is gone."""
-    from tune.cli.progress import print_above_bar
+    from tune.cli.progress import print_progress
     from tune.records.folders import has_ended
     from tune.study.loop import is_running
 
     if jobs is None:
         return lambda: has_ended(attempt) or not is_running(folder.root)
-    return jobs.watch(folder.root, attempt, print_above_bar)
+    return jobs.watch(folder.root, attempt, print_progress)

@@ -17,6 +17,7 @@ def report_action(composition: Composition) -> None:
     Raises NegativeResult where no configuration holds its SLO.
     """
     from tune.analysis.ranking import rank
+    from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.study_report import write_study_report
@@ -35,9 +36,9 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
-    page = write_study_report(
-        folder, Path(composition.settings.reports_dir), running=_runs_now(study_root(composition))
-    )
+    reports, running = Path(composition.settings.reports_dir), _runs_now(study_root(composition))
+    with working("writing the report"):
+        page = write_study_report(folder, reports, running=running)
     print(f"report    {page}")
     if best is None:
         raise NegativeResult(

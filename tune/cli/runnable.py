@@ -63,12 +63,19 @@ def print_findings(findings: Sequence[Finding]) -> None:
         print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
 
 
+def cost_text(settings: Settings, gpu_hours: float) -> str:
+    """Return the cost of trials; where a rack is simulated, what they would cost on a real one."""
+    if BACKENDS[settings.cluster.kind].capabilities.real_time:
+        return f"about {gpu_hours:,.0f} GPU-hours"
+    return f"simulated: would cost about {gpu_hours:,.0f} GPU-hours on a rack"
+
+
 def make_backend(settings: Settings, at_once: int) -> Backend:
     """Return the backend of the settings, for `at_once` trials at a time.
 
     Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
-    from tune.cli.progress import print_above_bar
+    from tune.cli.progress import print_progress
 
     kind = settings.cluster.kind
     if settings.study.once and not BACKENDS[kind].capabilities.detached:
@@ -83,4 +90,4 @@ def make_backend(settings: Settings, at_once: int) -> Backend:
             f"cluster.calibration: found none with cluster={kind}; expected one with "
             f"{needed_by}, which starts from it. Copy `calibration:` from conf/cluster/slurm.yaml."
         )
-    return BACKENDS[kind].build(settings, at_once, print_above_bar)
+    return BACKENDS[kind].build(settings, at_once, print_progress)
