@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune.cli.output import show
 from tune.cli.runnable import require_runnable
 from tune.cli.studies import recorded_study
 from tune.config import Composition, compose_overrides, shipped_options
@@ -26,7 +27,7 @@ def calibrate_action(composition: Composition) -> None:
         """Return the trial that a measured run with these overrides was."""
         words = (*composition.overrides, *overrides)
         settings = compose_overrides(words, composition.config_dirs).settings
-        require_runnable(settings)
+        require_runnable(settings, again=True)
         return settings.trial_spec
 
     requested = composition.settings.calibrate
@@ -51,4 +52,4 @@ def calibrate_action(composition: Composition) -> None:
 
 def _print_result(result: CalibrationResult) -> None:
     """Print the tables of a calibration and the command that uses it."""
-    print(f"{result.text}\nuse       {shlex.join(['python', '-m', 'tune', *result.arguments])}")
+    show(f"{result.text}\nuse       {shlex.join(['python', '-m', 'tune', *result.arguments])}")

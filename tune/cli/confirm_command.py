@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune.cli.output import show
 from tune.cli.runnable import cost_text, make_backend, require_runnable
 from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
@@ -42,7 +43,7 @@ def confirm_action(composition: Composition) -> None:
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
-    require_runnable(settings)
+    require_runnable(settings, again=True)
     backend = make_backend(settings, settings.parallel)
     repeats = pin_repeats(record, chosen, settings, composition.words)
     overrides = partial(trial_overrides, settings=settings)
@@ -54,11 +55,11 @@ def confirm_action(composition: Composition) -> None:
             measured = run_repeats(folder, chosen, settings, running, overrides=overrides, listener=progress)
         confirmation = summarise_confirmation(study, folder, record.name, measured, settings.confirm)
         path = write_confirmation(folder.root, confirmation)
-    print(render_confirmation(record, study.outcomes(), confirmation))
-    print(f"record    {path}")
+    show(render_confirmation(record, study.outcomes(), confirmation))
+    show(f"record    {path}")
     with working("writing the report"):
         page = write_study_report(study, Path(settings.reports_dir))
-    print(f"report    {page}")
+    show(f"report    {page}")
     require_complete(measured)
     if confirmation.configurations[0].capacity_qps is None:
         raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")

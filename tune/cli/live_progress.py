@@ -65,11 +65,11 @@ def _bar(title: str, done: int, total: int, unit: str) -> Table:
 def _table(progress: StudyProgress) -> Table:
     """Return the table of the running trials, the one that runs longest first."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("trial", justify="right")
+    table.add_column("trial", justify="right", min_width=5)
     table.add_column("configuration", no_wrap=True)
-    table.add_column("since", justify="right")
+    table.add_column("since", justify="right", min_width=5)
     table.add_column("does", no_wrap=True)
-    table.add_column("known so far", no_wrap=True)
+    table.add_column("known so far, queries/s", no_wrap=True)
     trials = list(progress.running.values())
     trials.sort(key=lambda trial: trial.begun_s)
     for trial in trials[:MAX_ROWS]:

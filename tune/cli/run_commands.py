@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from tune.cli.output import show
 from tune.cli.report_commands import report_action
 from tune.cli.runnable import (
     check_configuration,
@@ -43,15 +44,15 @@ def _run_trial(composition: Composition) -> None:
         raise ConfigurationError(
             "study.n_trials: without a sweep there is one trial; expected +sweep=NAME beside it."
         )
-    require_runnable(settings)
     root = study_root(composition)
+    require_runnable(settings, again=root.exists())
     backend = make_backend(settings, at_once=1)
     study = study_record(settings, composition.study_name, ())
     overrides = partial(trial_overrides, settings=settings)
     with open_study(root, study) as folder, backend as running, study_progress(1, study.name) as progress:
         outcome, fresh = run_trial(folder, settings, running, overrides, progress)
-    print(render_outcome(outcome, settings.slo, study))
-    print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
+    show(render_outcome(outcome, settings.slo, study))
+    show(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":
         raise NegativeResult(f"The configuration cannot run: {outcome.reason}")
     if outcome.status == "failed":
@@ -71,7 +72,7 @@ def _run_study(composition: Composition) -> None:
     settings = composition.settings
     _require_possible_sweep(check_whole_sweep(settings))
     require_search(settings)
-    print_findings(check_configuration(settings))
+    print_findings(check_configuration(settings), again=study_root(composition).exists())
     study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     keeps_parallel = settings.study.parallel is None

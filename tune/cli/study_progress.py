@@ -34,11 +34,10 @@ class RunningTrial:
 
     @property
     def known(self) -> str:
-        """Return the highest rate that held so far and the lowest that missed."""
+        """Return the highest rate that held so far and the lowest that missed, queries/s."""
         held = None if self.held_qps is None else f"held {self.held_qps:g}"
         missed = None if self.missed_qps is None else f"missed {self.missed_qps:g}"
-        rates = ", ".join(part for part in (held, missed) if part)
-        return f"{rates} queries/s" if rates else ""
+        return ", ".join(part for part in (held, missed) if part)
 
     def does(self, activity: Activity) -> None:
         """Learn a step of the trial."""
