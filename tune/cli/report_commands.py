@@ -19,6 +19,7 @@ def report_action(composition: Composition) -> None:
     from tune.analysis.ranking import rank
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
@@ -35,6 +36,9 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
+    ended = describe_end(record)
+    if ended:
+        print(f"ended     {ended}")
     page = write_study_report(
         folder, Path(composition.settings.reports_dir), running=_runs_now(study_root(composition))
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tune.backends.base import Backend
 from tune.core.locks import is_file_locked, lock_file
-from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import write_posterior
@@ -19,6 +18,7 @@ from tune.study.budget import check_budget, remaining_trials
 from tune.study.identity import merge_on_resume
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
+from tune.study.recorded_end import TooManyFailures, recorded_end
 from tune.study.registry import SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
@@ -179,22 +179,23 @@ def run_study(
     outcomes: dict[int, Outcome] = {}
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
-    for start in range(0, n_trials, study.parallel):
-        numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
-        following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
-        requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
-        if study.max_gpu_hours is not None:
-            requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
-        batch = runner.run(requests, settings.rerun)
-        if not batch:
-            break
-        for number in sorted(batch):
-            source.proposer.observe(number, batch[number])
-            listener.recorded(batch[number])
-        outcomes |= batch
-        _record_posterior(folder, source.proposer, outcomes)
-        batch_recorded()
-        failed = _failed_in_a_row(batch, failed, n_trials)
+    with recorded_end(folder, lambda: source.ended):
+        for start in range(0, n_trials, study.parallel):
+            numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
+            following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
+            requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
+            if study.max_gpu_hours is not None:
+                requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
+            batch = runner.run(requests, settings.rerun)
+            if not batch:
+                break
+            for number in sorted(batch):
+                source.proposer.observe(number, batch[number])
+                listener.recorded(batch[number])
+            outcomes |= batch
+            _record_posterior(folder, source.proposer, outcomes)
+            batch_recorded()
+            failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -208,13 +209,13 @@ def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping
 def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:
     """Return the number of consecutive failures after `batch`, with `failed` before it.
 
-    Raises ResumableError where they end the study: too many in a row, or the last trial among them.
+    Raises TooManyFailures where they end the study: too many in a row, or the last trial among them.
     """
     if any(outcome.status != "failed" for outcome in batch.values()):
         return 0
     failed += len(batch)
     if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
-        raise ResumableError(
+        raise TooManyFailures(
             f"{failed} consecutive trials failed; the cause may affect all trials: "
             f"{batch[max(batch)].reason}\nFix it and run the same command again."
         )
