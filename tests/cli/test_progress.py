@@ -21,6 +21,10 @@ from tune.spec.settings import Settings
 GOLDEN = Path(__file__).parent / "golden"
 
 
+HEAD = "14P4D  15.75 queries/s  simulator  trial t1\noutput    137.7 tokens/s/GPU"
+TRY = "try       more: split.prefill_workers=15"
+
+
 class Clock:
     """Return a time that the test sets."""
 
@@ -79,10 +83,7 @@ def test_drawn_progress_equals_the_golden_text(
 def test_colours_of_a_result_equal_the_golden_text(regenerate_golden: bool) -> None:
     console = drawing()
     for verdict in ("holds its SLO", "SLO violated: p99 TTFT", "invalid: 40 requests", "stopped early"):
-        text = (
-            "14P4D  15.75 queries/s  simulator  trial t1\noutput    137.7 tokens/s/GPU\n"
-            f"verdict   {verdict}\n          p99 TTFT 4.15 s\nbottleneck: prefill\ntry       more: split.prefill_workers=15"
-        )
+        text = f"{HEAD}\nverdict   {verdict}\n          p99 TTFT 4.15 s\nbottleneck: prefill\n{TRY}"
         assert coloured(text).plain == text
         console.print(coloured(text))
     assert_golden("result_colours.txt", console, regenerate_golden)

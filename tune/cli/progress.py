@@ -98,7 +98,7 @@ def evaluations_progress() -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def working(task: str) -> Iterator[Callable[[str], None]]:
-    """Say on a terminal that a task of unknown length goes on; the yielded function replaces its words."""
+    """Show on a terminal that a task of unknown length goes on; the yielded function replaces its words."""
     if not draws_on_terminal():
         yield lambda words: None
         return
