@@ -1,14 +1,15 @@
-"""Count how often the intervals of search=surrogate contain what is measured, and how far its studies end from the best.
+"""Count how often intervals of search=surrogate contain what is measured, and how near the best studies end.
 
     python benchmarks/calibration_of_search.py best [--problems 0 1 2]
     python benchmarks/calibration_of_search.py studies [--problems 0 1 2] [--seeds 0]
 
-A problem is a simulated rack as it is calibrated, with hardware, model, lengths, limits and a space of 3 to 11
-dimensions drawn by its number. Numbers from HELD_OUT on are held out. Runs have QUERIES requests, so that a capacity takes
-milliseconds. `best` looks for the highest capacity with the simulator alone: at SAMPLED points of the space, then
-at all neighbours of the best so far until none is better; the result goes to data/calibration_of_search.json.
-`studies` runs each study as `tune` does, one trial at a time, until it ends by study.min_gain or after TRIALS;
-a deployment shows its capacity and those of its pools with NOISE_SD of noise.
+A problem is a simulated rack as it is calibrated; its number draws hardware, model, lengths, limits and a
+space of 3 to 11 dimensions. Numbers from HELD_OUT on are held out. Runs have QUERIES requests and last
+DURATION_S at least, so that a capacity takes a second at most. `best` looks for the highest capacity with the
+simulator alone: at SAMPLED points of the space, then at all neighbours of the best CLIMBS until none is
+better; the result goes to DATA. `studies` runs each study as `tune` does, one trial at a time, until it ends
+by study.min_gain or after TRIALS; a deployment shows its capacity and those of its pools, with NOISE_SD of
+noise.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tune.analysis.judge import judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.analysis.slo import late_requests
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
 from tune.config import compose_overrides
@@ -43,8 +44,8 @@ from tune.study.candidates import candidates
 from tune.study.proposer import TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer
 
-QUERIES, HELD_OUT, PROBLEMS = 1000, 6, 12
-SAMPLED, TRIALS, NOISE_SD = 600, 24, 0.01
+QUERIES, DURATION_S, HELD_OUT, PROBLEMS = 1000, 120, 6, 12
+SAMPLED, CLIMBS, TRIALS, NOISE_SD = 600, 3, 24, 0.01
 TOLERANCE, LOWEST_QPS, HIGHEST_QPS = 1.004, 0.05, 500.0
 DATA = Path(__file__).parent / "data" / "calibration_of_search.json"
 
@@ -78,9 +79,9 @@ class Problem:
         assert sweep
         data = spec.load.dataset
         return (
-            f"{spec.hardware.name} {spec.model.name} {data.inputs.mean_tokens:.0f}/{data.outputs.mean_tokens:.0f} "
-            f"tokens, {spec.slo.ttft_p99_s:.2f} s, {1000 * (spec.slo.tpot_p99_s or 0):.0f} ms, "
-            f"{len(sweep.space)} dimensions"
+            f"{spec.hardware.name} {spec.model.name} {data.inputs.mean_tokens:.0f}/"
+            f"{data.outputs.mean_tokens:.0f} tokens, {spec.slo.ttft_p99_s:.2f} s, "
+            f"{1000 * (spec.slo.tpot_p99_s or 0):.0f} ms, {len(sweep.space)} dimensions"
         )
 
 
@@ -103,7 +104,7 @@ def draw_problem(number: int) -> Problem:
         f"load.dataset.outputs.mean_tokens={draws.uniform(200, 900):.0f}",
         f"load.dataset.samples={QUERIES}",
         f"load.min_queries={QUERIES}",
-        "load.min_duration_s=1",
+        f"load.min_duration_s={DURATION_S}",
         *(f"~sweep.space.{name}" for name in DIMENSIONS if name not in kept),
     ]
     settings = compose_overrides(words).settings
@@ -139,26 +140,30 @@ def best_by_simulation(problem: Problem) -> dict[str, object]:
     assert settings.sweep
     first = candidates(settings.trial_spec, settings.sweep, 10_000 + problem.number)
     space, specs = CandidateSpace(settings.trial_spec, settings.sweep, first, 0), list(first.specs[:SAMPLED])
-    best, winner, tried = 0.0, 0, set(range(len(specs)))
+    tried = set(range(len(specs)))
 
-    def improve(indices: Sequence[int]) -> bool:
-        """Return whether one of `indices` holds a higher rate than the best so far."""
-        nonlocal best, winner
-        before = best
-        for index in indices:
-            if holds(problem, specs[index], max(best * TOLERANCE, 1.0)):
-                best = highest_rate(lambda qps, spec=specs[index]: holds(problem, spec, qps), max(best, 1.0))  # type: ignore[misc]
-                winner = index
-        return best > before
+    def climbed(index: int, qps: float, others: Sequence[int]) -> tuple[int, float]:
+        """Return the best of a configuration with a capacity of `qps` and of `others`, and its capacity."""
+        for other in others:
+            if holds(problem, specs[other], max(qps * TOLERANCE, 1.0)):
+                qps = highest_rate(lambda rate, spec=specs[other]: holds(problem, spec, rate), max(qps, 1.0))  # type: ignore[misc]
+                index = other
+                best.append((qps, index))
+        return index, qps
 
-    improve(range(len(specs)))
-    while True:
-        found, new, _ = space.neighbours([winner])
-        specs += new
-        fresh = [index for index in found if index not in tried]
-        tried |= set(fresh)
-        if not improve(fresh):
-            return {"qps": round(best, 4), "point": dict(space.points[winner]), "tried": len(tried)}
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    climbed(0, 0.0, range(len(specs)))
+    for start_qps, start in best[-CLIMBS:]:
+        index, qps, before = start, start_qps, 0.0
+        while qps > before:
+            before = qps
+            found, new, _ = space.neighbours([index])
+            specs += new
+            fresh = [other for other in found if other not in tried]
+            tried |= set(fresh)
+            index, qps = climbed(index, qps, fresh)
+    qps, winner = max(best)
+    return {"qps": round(qps, 4), "point": dict(space.points[winner]), "tried": len(tried)}
 
 
 def measured(problem: Problem, spec: TrialSpec, number: int, guess: float) -> Outcome:
@@ -172,9 +177,7 @@ def measured(problem: Problem, spec: TrialSpec, number: int, guess: float) -> Ou
         )
         for role in ("prefill", "decode")
     }
-    start = judge_infeasible(
-        spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
-    )
+    start = judge_unmeasured("infeasible", spec, "made up", TrialFacts(number, "made up"))
     capacity = CapacityQps(low=qps, high=None, estimate=noise * qps, censored=False, **pools)
     return start.model_copy(update={"status": "measured", "feasible": qps > 0, "capacity_qps": capacity})
 
@@ -245,16 +248,20 @@ def main() -> None:
             gap = 1 - study.best_qps / float(known[str(number)]["qps"])
             studies.append((study, gap))
             print(
-                f"{number:2d} seed {seed} {problem.label}: {sum(study.inside)} of {study.trials} inside, "
+                f"{number:2d} seed {seed} {problem.label}: "
+                f"{sum(study.inside)} of {study.trials} inside, "
                 f"half width {np.median(study.widths):.3f}, error sd {np.std(study.log_errors[1:]):.3f}, "
-                f"{100 * gap:.1f} % below the best, {'ended' if study.ended else 'not ended'}, {study.seconds:.0f} s",
+                f"{100 * gap:.1f} % below the best, {'ended' if study.ended else 'not ended'}, "
+                f"{study.seconds:.0f} s",
                 flush=True,
             )
     if studies:
         inside = [value for study, _ in studies for value in study.inside]
         ended = [gap for study, gap in studies if study.ended]
-        print(f"inside: {np.mean(inside):.1%} of {len(inside)}; ended: {len(ended)} of {len(studies)}, within 2 %: "
-              f"{np.mean([gap <= 0.02 for gap in ended] or [0]):.0%}")  # fmt: skip
+        print(
+            f"inside: {np.mean(inside):.1%} of {len(inside)}; ended: {len(ended)} of {len(studies)}, "
+            f"within 2 %: {sum(gap <= 0.02 for gap in ended)}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -72,14 +72,15 @@ class SurrogateProposer:
     def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
         """Return the candidate with the highest expected gain, at its rate where rates are swept.
 
-        The search ends when every candidate is known or runs, when no higher rate may hold, or when the
-        expected gain is below `min_gain` and no trial runs.
+        The search ends when every candidate is known or runs, when no higher rate may hold, or when no trial
+        runs and the expected gain is below `min_gain`, and was before the last outcome too.
         """
-        selected = self._optimizer.suggest([observation for _, observation in self._observations()])
+        observations = [observation for _, observation in self._observations()]
+        selected = self._optimizer.suggest(observations)
         if selected is None:
             return SearchEnd("gain", 0.0) if self._candidates.rates else SearchEnd("points")
         gain = selected.expected_improvement_frac
-        if gain < (0.0 if self._running else self._min_gain):
+        if gain < self._min_gain and not self._running and self._gain(observations[:-1]) < self._min_gain:
             return SearchEnd("gain", gain)
         point = self._point(selected.index, selected.qps)
         self._enter(number, point)
@@ -133,6 +134,11 @@ class SurrogateProposer:
         trial = _EnteredTrial(number, pending)
         self._entered.append(trial)
         self._running[number] = trial
+
+    def _gain(self, observations: Sequence[Observation]) -> float:
+        """Return the highest expected gain after `observations`, a share of the best rate."""
+        prediction = self._optimizer.predict(observations)
+        return float(self._optimizer.expected_improvement(prediction, observations).max())
 
     def _point(self, index: int, qps: float | None) -> Point:
         """Return candidate `index` as a point of the sweep, at `qps` where the sweep varies the rate."""

@@ -64,7 +64,7 @@ class Emulator:
         self._pair_of = self._engine_of = self._decode_workers = self._links = np.zeros(0, int)
         self._pool_tp = self._engine_tp = np.zeros(0, int)
         self._engine_on_head = np.zeros(0, bool)
-        self._all_reduce_frac = np.zeros(0)
+        self._all_reduce_frac = self._frontend_qps = np.zeros(0)
         self._engine_tables: list[decode_capacity.DecodeEngines] = []
         self._tables = PrefillTables(self._simulate_pool, np.array([run.max_qps for run in self._runs]))
         self.add(specs)
@@ -83,6 +83,13 @@ class Emulator:
             self._add_engines([specs[index] for index in new_engines])
         self._decode_workers = np.append(self._decode_workers, [spec.split.decode_workers for spec in specs])
         self._links = np.append(self._links, [link_count(spec) for spec in specs])
+        self._frontend_qps = np.append(self._frontend_qps, [self._streamed_qps(spec) for spec in specs])
+
+    def _streamed_qps(self, spec: TrialSpec) -> float:
+        """Return the rate at which the frontend is half the TTFT limit late when the last query arrives."""
+        messages = self._runs[0].answer.mean() / spec.decode.tokens_per_message
+        overload = 1 + (self._ttft_s or 0.0) / 2 / spec.load.min_duration_s
+        return float(overload / max(messages * self._calibration.frontend_message_s, 1e-9))
 
     def focus(self, indices: IntArray) -> None:
         """Simulate the prefill pools of the configurations `indices` with their links.
@@ -158,7 +165,8 @@ class Emulator:
     def log_pool_capacity(self, samples: ParameterSamples, indices: IntArray) -> FloatArray:
         """Return the log capacity of both pools, prefill with its links first, queries/s.
 
-        `indices` (m,) are configurations. The shape is (2, samples, m).
+        What the frontend can stream limits decode. The shape is (2, samples, m), for the configurations
+        `indices` (m,).
         """
         if not len(indices):
             return np.zeros((2, len(samples), 0))
@@ -169,7 +177,8 @@ class Emulator:
         link_qps = self._links[indices] / transfer_s[:, None]
         prefill = np.minimum(self._prefill_qps(samples, factors, transfer_s, pairs)[:, pair_column], link_qps)
         decode = self._decode_qps(samples, factors, engines)[:, engine_column] * self._decode_workers[indices]
-        capacity = np.stack([prefill, decode])
+        frontend_qps = self._frontend_qps[indices] / factors["frontend_message_s"][:, None]
+        capacity = np.stack([prefill, np.minimum(decode, frontend_qps)])
         log_capacity: FloatArray = np.log(np.maximum(capacity, CAPACITY_FLOOR_QPS))
         return log_capacity
 
