@@ -137,7 +137,9 @@ def _print_jobs(folder: StudyFolder, record: StudyRecord, trial_id: str | None) 
 
     jobs = _job_control(record)
     for job in jobs.pending(folder.root) if jobs else ():
-        if trial_id is None or trial_id in {trial_of(attempt).root.name for attempt in job.owed}:
+        if trial_id is None or trial_id in {
+            trial_of(attempt).root.name for attempt in job.unfinished_attempts
+        }:
             print(f"runs      {job.text}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,8 +30,8 @@ _LOCK_FILE = ".lock"
 
 
 @contextmanager
-def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
-    """Lock the folder of a study, check its record against `requested`, and yield the folder.
+def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = False) -> Iterator[StudyFolder]:
+    """Lock the folder of a study, check its record against `requested`, and yield it.
 
     Parameters
     ----------
@@ -40,6 +40,13 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     requested
         Record of the study that the command describes. A recorded study is resumed where its pinned settings
         are equal.
+    keeps_parallel
+        Whether a recorded study keeps its number of trials at once: study.parallel is null.
+
+    Yields
+    ------
+    StudyFolder
+        The folder, locked.
 
     Raises
     ------
@@ -55,6 +62,8 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     )
     with lock_file(root / _LOCK_FILE, in_use):
         recorded = folder.read_study()
+        if recorded and keeps_parallel:
+            requested = requested.model_copy(update={"parallel": recorded.parallel})
         record = merge_on_resume(recorded, requested) if recorded else requested
         if record != recorded:
             folder.write_study(record)
@@ -128,6 +137,8 @@ def run_study(
     backend: Backend,
     overrides: Overrides,
     listener: StudyListener = SILENT,
+    *,
+    batch_recorded: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run the study to its last trial, from wherever its record ends.
 
@@ -143,6 +154,8 @@ def run_study(
         Returns the overrides that compose a trial; they go on record.
     listener
         Learns what happens in the study.
+    batch_recorded
+        Is called after every batch, when its outcomes and what the search learned are on record.
 
     Returns
     -------
@@ -177,6 +190,7 @@ def run_study(
             listener.recorded(batch[number])
         outcomes |= batch
         _record_posterior(folder, source.proposer, outcomes)
+        batch_recorded()
         failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
 
