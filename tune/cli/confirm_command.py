@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.runnable import make_backend, require_runnable
+from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
 from tune.errors import NegativeResult
 from tune.spec.settings import Settings
@@ -37,7 +37,7 @@ def confirm_action(composition: Composition) -> None:
     )
     from tune.study.loop import open_study
 
-    study, record = recorded_study(study_root(composition))
+    study, record = named_study(composition)
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.report_commands import report_action
 from tune.cli.runnable import (
     check_configuration,
@@ -17,6 +16,7 @@ from tune.cli.runnable import (
     print_findings,
     require_runnable,
 )
+from tune.cli.studies import recorded_study, study_root
 from tune.config import Composition, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.spec.findings import Finding, only_errors, render_findings

@@ -97,6 +97,7 @@ def run_trial(
     settings: Settings,
     backend: Backend,
     overrides: Overrides,
+    listener: StudyListener = SILENT,
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed, as a study of one trial.
 
@@ -110,6 +111,8 @@ def run_trial(
         Where the trial runs.
     overrides
         Returns the overrides that compose the trial; they go on record.
+    listener
+        Learns what happens to the trial.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def run_trial(
         The outcome, and whether it is new; False when it was already on record.
     """
     spec = settings.trial_spec
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
