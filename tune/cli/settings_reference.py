@@ -153,7 +153,8 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         items = [_type_name(argument) for argument in arguments if argument is not Ellipsis]
         if Ellipsis not in arguments:
             return f"[{', '.join(items)}]"
-        return f"list of ({items[0]})" if " or " in items[0] else f"list of {items[0]}"
+        item, nested, _ = items[0].partition("list of ")
+        return f"list of {item}{'list' if nested else ''}"
     if origin is dict:
         return "mapping"
     found = [(sign, getattr(limit, name, None)) for limit in metadata for name, sign in _BOUNDS.items()]
