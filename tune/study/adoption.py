@@ -1,4 +1,4 @@
-"""Continue a study whose sweep was corrected: keep the trials that are points of the new sweep."""
+"""Keep the trials of a study that are points of its corrected sweep, and leave the others aside."""
 
 from __future__ import annotations
 
