@@ -102,11 +102,13 @@ def test_uncertain_answer_names_fastest_certain_configuration() -> None:
     slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
     result = answered([uncertain_trial, certain, slow])
     assert result.sentence.endswith(
-        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), and a "
+        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), in another "
+        "one with probability 58 % (26 to 87 %), and a "
         "violation lies within their spread."
     )
     assert result.notes[0] == (
-        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3; p99 TTFT 4.40 s ± 0.300 s "
+        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3, in another one with probability "
+        "58 % (26 to 87 %); p99 TTFT 4.40 s ± 0.300 s "
         "(sd), 4.10 s to 5.00 s; p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms."
     )
     assert result.notes[1].startswith("The fastest configuration with a certain verdict: 13P5D")
