@@ -39,12 +39,12 @@ def confirm_action(composition: Composition) -> None:
     from tune.study.loop import open_study
 
     study, record = recorded_study(study_root(composition))
-    require_confirmable(record, composition.settings, composition.overrides)
+    require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
     require_runnable(settings)
     backend = make_backend(settings, settings.parallel)
-    repeats = pin_repeats(record, chosen, settings, composition.overrides)
+    repeats = pin_repeats(record, chosen, settings, composition.words)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)

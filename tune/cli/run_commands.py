@@ -65,7 +65,7 @@ def _run_study(composition: Composition) -> None:
     _require_possible_sweep(check_whole_sweep(settings))
     require_search(settings)
     print_findings(check_configuration(settings))
-    study = study_record(settings, composition.study_name, composition.overrides)
+    study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     with open_study(study_root(composition), study) as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials

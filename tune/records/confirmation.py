@@ -16,7 +16,7 @@ SUFFIX = ".confirm"
 
 _FILE = "confirmation.json"
 _ADVICE = "Move the file away and run action=confirm again: no repeat is measured twice."
-_LOCATION_KEYS = ("cluster", "runs_dir", "reports_dir")
+_LOCATION_KEYS = ("--config-dir=", "cluster", "runs_dir", "reports_dir")
 
 
 class Repeat(FrozenModel):

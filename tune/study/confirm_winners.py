@@ -108,13 +108,7 @@ def run_repeats(
             listener.recorded(results[number])
         outcomes |= {outcome.trial_id: outcome for outcome in results.values()}
         new = [outcome for outcome in results.values() if outcome.trial_id in runner.recorded]
-        all_failed = all(outcome.status == "failed" for outcome in new)
-        failed = failed + len(new) if all_failed else 0
-        if failed >= MAX_FAILED_IN_A_ROW:
-            raise ResumableError(
-                f"{failed} consecutive repeats failed; the cause may affect all repeats: "
-                f"{new[-1].reason}\nFix it and run the same command again."
-            )
+        failed = _failed_in_a_row(new, failed)
     return [
         RemeasuredConfiguration(
             candidate.trial,
@@ -123,6 +117,22 @@ def run_repeats(
         )
         for candidate in chosen
     ]
+
+
+def _failed_in_a_row(new: Sequence[Outcome], failed: int) -> int:
+    """Return the number of consecutive failures after the outcomes `new`, with `failed` before them.
+
+    Raises ResumableError from MAX_FAILED_IN_A_ROW on.
+    """
+    if any(outcome.status != "failed" for outcome in new):
+        return 0
+    failed += len(new)
+    if failed >= MAX_FAILED_IN_A_ROW:
+        raise ResumableError(
+            f"{failed} consecutive repeats failed; the cause may affect all repeats: "
+            f"{new[-1].reason}\nFix it and run the same command again."
+        )
+    return failed
 
 
 def _shuffle_noise(
