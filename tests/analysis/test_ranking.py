@@ -13,7 +13,7 @@ from tune.analysis.ranking import outcome_frame, rank, write_ranking
 from tune.errors import ConfigurationError
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
 
-COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
+COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 5 + 2 * 4 + 1
 
 
 def test_frame_has_one_row_per_outcome_in_order():

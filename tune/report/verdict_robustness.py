@@ -87,19 +87,17 @@ def verdict_notes(
 
 
 def _one_run(top: Outcome) -> list[str]:
-    """Return what one run in one shuffle leaves open, where it is near a limit of a real rack."""
-    worst = top.constraints.worst()
-    if not top.valid or _is_simulated(top) or worst is None or abs(math.expm1(worst)) > NEAR_FRAC:
+    """Return what one run in one shuffle leaves open, where it is near a limit on a real rack.
+
+    Far from every limit the simulated rack repeats no run.
+    """
+    worst, live = top.constraints.worst(), top.provenance.get("backend") in ("local", "slurm")
+    if not top.valid or not live or worst is None or abs(math.expm1(worst)) > NEAR_FRAC:
         return []
     return [
         "One run in one shuffle was measured, so how often another shuffle holds is not known; on the "
         f"simulated rack p99 TTFT varies by {SIMULATED_SD} (sd) from shuffle to shuffle."
     ]
-
-
-def _is_simulated(outcome: Outcome) -> bool:
-    """Return whether the simulated rack computed the outcome; far from its limits it repeats no run."""
-    return outcome.model_error is not None or outcome.provenance.get("backend") == "sim"
 
 
 def _fastest_certain(
