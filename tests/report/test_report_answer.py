@@ -139,7 +139,8 @@ def test_uncertain_answer_names_fastest_certain_configuration() -> None:
     result = answered([uncertain_trial, certain, slow])
     assert dict(result.facts)["How sure"] == (
         "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), in "
-        "another one with probability 58 % (26 to 87 %), and a violation lies within their spread; not confirmed on new deployments."
+        "another one with probability 58 % (26 to 87 %), and a violation lies within their spread; not "
+        "confirmed on new deployments."
     )
     over, fastest = (note for note in result.notes if note.startswith(("Over 5", "The fastest")))
     assert over == (

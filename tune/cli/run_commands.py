@@ -32,6 +32,7 @@ def run_action(composition: Composition) -> None:
 
 def _run_trial(composition: Composition) -> None:
     """Measure the configuration as composed and print the outcome."""
+    from tune.report.checked_recommendations import recommendable
     from tune.report.terminal import render_outcome
     from tune.study.identity import study_record
     from tune.study.loop import open_study, run_trial
@@ -47,6 +48,7 @@ def _run_trial(composition: Composition) -> None:
     study = study_record(settings, composition.study_name, ())
     with open_study(root, study) as folder, backend as running:
         outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
+        (outcome,) = recommendable([outcome], outcome.trial_id, folder, study)
     print(render_outcome(outcome, settings.slo, study))
     print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":
