@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tune.records.outcome import Outcome
 from tune.spec.bind import Point
 from tune.spec.space import Dimension
-from tune.study.proposer import TrialSuggestion
+from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import grid_point
 
 
@@ -18,14 +18,14 @@ class GridProposer:
         self._space = space
         self._position = 0
 
-    def suggest(self, number: int) -> TrialSuggestion | None:
-        """Return the next point of the grid; None past its end.
+    def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
+        """Return the next point of the grid, or that there is none.
 
         Raises ConfigurationError for a dimension with a continuous range.
         """
         point = grid_point(self._space, self._position)
         if point is None:
-            return None
+            return SearchEnd("points")
         self._position += 1
         return TrialSuggestion(point)
 

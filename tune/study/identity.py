@@ -97,6 +97,7 @@ def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecor
             "max_gpu_hours": requested.max_gpu_hours,
             "versions": requested.versions,
             "name": requested.name,
+            "ended": None,
         }
     )
     if requested.space:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tune.backends.base import Backend
 from tune.core.locks import is_file_locked, lock_file
-from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import write_posterior
@@ -19,6 +18,7 @@ from tune.study.budget import check_budget, remaining_trials
 from tune.study.identity import merge_on_resume
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
+from tune.study.recorded_end import TooManyFailures, recorded_end
 from tune.study.registry import SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
@@ -30,8 +30,8 @@ _LOCK_FILE = ".lock"
 
 
 @contextmanager
-def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
-    """Lock the folder of a study, check its record against `requested`, and yield the folder.
+def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = False) -> Iterator[StudyFolder]:
+    """Lock the folder of a study, check its record against `requested`, and yield it.
 
     Parameters
     ----------
@@ -40,6 +40,13 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     requested
         Record of the study that the command describes. A recorded study is resumed where its pinned settings
         are equal.
+    keeps_parallel
+        Whether a recorded study keeps its number of trials at once: study.parallel is null.
+
+    Yields
+    ------
+    StudyFolder
+        The folder, locked.
 
     Raises
     ------
@@ -55,6 +62,8 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     )
     with lock_file(root / _LOCK_FILE, in_use):
         recorded = folder.read_study()
+        if recorded and keeps_parallel:
+            requested = requested.model_copy(update={"parallel": recorded.parallel})
         record = merge_on_resume(recorded, requested) if recorded else requested
         if record != recorded:
             folder.write_study(record)
@@ -88,6 +97,7 @@ def run_trial(
     settings: Settings,
     backend: Backend,
     overrides: Overrides,
+    listener: StudyListener = SILENT,
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed, as a study of one trial.
 
@@ -101,6 +111,8 @@ def run_trial(
         Where the trial runs.
     overrides
         Returns the overrides that compose the trial; they go on record.
+    listener
+        Learns what happens to the trial.
 
     Returns
     -------
@@ -108,7 +120,7 @@ def run_trial(
         The outcome, and whether it is new; False when it was already on record.
     """
     spec = settings.trial_spec
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -167,22 +179,23 @@ def run_study(
     outcomes: dict[int, Outcome] = {}
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
-    for start in range(0, n_trials, study.parallel):
-        numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
-        following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
-        requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
-        if study.max_gpu_hours is not None:
-            requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
-        batch = runner.run(requests, settings.rerun)
-        if not batch:
-            break
-        for number in sorted(batch):
-            source.proposer.observe(number, batch[number])
-            listener.recorded(batch[number])
-        outcomes |= batch
-        _record_posterior(folder, source.proposer, outcomes)
-        batch_recorded()
-        failed = _failed_in_a_row(batch, failed, n_trials)
+    with recorded_end(folder, lambda: source.ended):
+        for start in range(0, n_trials, study.parallel):
+            numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
+            following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
+            requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
+            if study.max_gpu_hours is not None:
+                requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
+            batch = runner.run(requests, settings.rerun)
+            if not batch:
+                break
+            for number in sorted(batch):
+                source.proposer.observe(number, batch[number])
+                listener.recorded(batch[number])
+            outcomes |= batch
+            _record_posterior(folder, source.proposer, outcomes)
+            batch_recorded()
+            failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -196,13 +209,13 @@ def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping
 def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:
     """Return the number of consecutive failures after `batch`, with `failed` before it.
 
-    Raises ResumableError where they end the study: too many in a row, or the last trial among them.
+    Raises TooManyFailures where they end the study: too many in a row, or the last trial among them.
     """
     if any(outcome.status != "failed" for outcome in batch.values()):
         return 0
     failed += len(batch)
     if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
-        raise ResumableError(
+        raise TooManyFailures(
             f"{failed} consecutive trials failed; the cause may affect all trials: "
             f"{batch[max(batch)].reason}\nFix it and run the same command again."
         )
