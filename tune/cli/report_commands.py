@@ -17,10 +17,12 @@ def report_action(composition: Composition) -> None:
 
     Raises NegativeResult where no configuration holds its SLO.
     """
+    from tune.analysis.range_ends import range_ends
     from tune.analysis.ranking import rank
     from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
@@ -38,6 +40,10 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
+    ends = range_ends(record, best) if best else ()
+    if ends:
+        show(f"widen     {describe_ends(ends)}")
+        show(f"          {widening_command(record, ends)}")
     ended = describe_end(record)
     if ended:
         show(f"ended     {ended}")
