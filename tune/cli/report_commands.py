@@ -22,6 +22,7 @@ def report_action(composition: Composition) -> None:
     from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
     from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
@@ -31,7 +32,9 @@ def report_action(composition: Composition) -> None:
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     posterior = read_posterior(folder.root)
     ranked = rank(outcomes, posterior)
-    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    top_id = ranked[0]["trial_id"] if ranked else None
+    shown = recommendable(outcomes, top_id, folder, record)
+    best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
     if best:
         show(render_outcome(best, record.slo, record))
         show(f"again     {repeat_command(best)}")
@@ -40,7 +43,8 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
-    ends = range_ends(record, best) if best else ()
+    top = best or next((o for o in outcomes if o.trial_id == top_id), None)
+    ends = range_ends(record, top) if top else ()
     if ends:
         show(f"widen     {describe_ends(ends)}")
         show(f"          {widening_command(record, ends)}")
