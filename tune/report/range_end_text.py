@@ -1,4 +1,4 @@
-"""Say that the best value is the end of its range, and with which command the study goes on beyond it."""
+"""Describe ranges that end at the best value, and write the command that widens them."""
 
 from __future__ import annotations
 
