@@ -100,6 +100,7 @@ class Trial:
             gpus_per_node=None,
             keeps_processes=True,
             engine=engine_of(self.spec).signals,
+            srun_env={},
         )
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())

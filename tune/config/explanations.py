@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tune.config.renamed_settings import renamed_in_overrides
+from tune.spec.environment import SECRET_VALUE
 
 NEAR_NAME_SIMILARITY = 0.78
 """Least similarity of a name that is proposed for an unknown one: 2 x matching / all characters of both.
@@ -73,6 +74,8 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
         return f"{path}: no such setting." + (f" Did you mean {near}?" if near else "")
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
+    if detail["type"] == SECRET_VALUE:
+        return f"{path}: {detail['msg']}."
     return f"{path}: found {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}."
 
 

@@ -128,6 +128,7 @@ class Deployment:
             log=self.log_of(process),
             container=container,
             gpus_per_node=self.manifest.gpus_per_node,
+            srun_env=self.manifest.srun_env,
         )
 
     def require_alive(self) -> None:

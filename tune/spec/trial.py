@@ -42,6 +42,15 @@ class TrialSpec(FrozenModel):
         """
         return "t" + hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
+    @property
+    def environments(self) -> dict[str, dict[str, str | None]]:
+        """Return the environment variables of each group of processes, by the path of their setting."""
+        return {
+            "prefill.env": self.prefill.env,
+            "decode.env": self.decode.env,
+            "stack.env": self.stack.env,
+        }
+
     def canonical(self) -> str:
         """Return the configuration as JSON with sorted keys and without spaces."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
