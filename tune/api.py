@@ -194,6 +194,6 @@ def simulate(spec: TrialSpec, calibration: Calibration | None = None) -> Outcome
     settings = shipped.model_copy(update={**trial, "cluster": cluster})
     with TemporaryDirectory(prefix="tune-simulate-") as scratch:
         record = study_record(settings, "simulate", ())
-        with open_study(Path(scratch), record) as folder, SimulatorBackend(simulated, 1) as backend:
+        with open_study(Path(scratch), record) as folder, SimulatorBackend(simulated, 0) as backend:
             outcome, _ = run_trial(folder, settings, backend, partial(trial_overrides, settings=settings))
     return outcome

@@ -109,19 +109,19 @@ def ground(
         with SlurmBackend(facts, 1, lambda _: None, every_s=0.2, grace_s=2.0) as cluster:
             yield SlurmGround(cluster, tmp_path, words)
     else:
-        with simulated(1 if request.param == "sim in this process" else 2) as rack:
+        with simulated(0 if request.param == "sim in this process" else 2) as rack:
             yield SimulatedGround(rack, tmp_path)
 
 
-@pytest.fixture(params=[1, 2], ids=["sim in this process", "sim in two processes"])
+@pytest.fixture(params=[0, 2], ids=["sim in this process", "sim in two processes"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with simulated(request.param) as rack:
         yield rack
 
 
-def simulated(processes: int) -> SimulatorBackend:
+def simulated(workers: int) -> SimulatorBackend:
     assert SETTINGS.cluster.calibration is not None
-    return SimulatorBackend(SETTINGS.cluster.calibration, processes)
+    return SimulatorBackend(SETTINGS.cluster.calibration, workers)
 
 
 def wait(backend: Backend, handle: str) -> None:
@@ -265,18 +265,50 @@ def test_cancelling_an_ended_attempt_does_nothing(ground: Ground) -> None:
 def test_leaving_the_simulator_leaves_no_process(tmp_path: Path) -> None:
     before = set(multiprocessing.active_children())
     assert SETTINGS.cluster.calibration is not None
-    with SimulatorBackend(SETTINGS.cluster.calibration, processes=2) as rack:
+    with SimulatorBackend(SETTINGS.cluster.calibration, workers=2) as rack:
         for number in range(6):
             rack.submit(_seeded(number), tmp_path / str(number))
     assert set(multiprocessing.active_children()) <= before
-    begun = [path for path in tmp_path.iterdir() if (path / PROBE_FOLDER).exists()]
-    assert all(read_attempt(path) for path in begun), "what had begun was ended, not torn"
+
+
+@pytest.mark.slow
+def test_cancelled_simulation_is_lost_and_the_others_go_on(tmp_path: Path) -> None:
+    with simulated(2) as rack:
+        first, second, third = (rack.submit(_seeded(number), tmp_path / str(number)) for number in range(3))
+        rack.cancel(first)
+        rack.cancel(third)
+        assert rack.poll(first) == rack.poll(third) == "ended"
+        assert rack.probes(first) is rack.probes(third) is None
+        wait(rack, second)
+        assert rack.probes(second)
+    assert not (tmp_path / "2").exists()
+
+
+@pytest.mark.slow
+def test_attempt_reports_its_steps_in_order_and_once(backend: Backend, tmp_path: Path) -> None:
+    load = {"mode": "capacity", "min_queries": 2000, "target_qps": 30.0}
+    spec = SPEC.model_copy(update={"load": SPEC.load.model_copy(update=load)})
+    handle = backend.submit(spec, tmp_path)
+    steps = []
+    while backend.poll(handle) != "ended":
+        steps += backend.activities(handle)
+        time.sleep(0.01)
+    steps += backend.activities(handle)
+    assert not backend.activities(handle)
+    probes = measure_attempt(tmp_path, spec)
+    stages = [step for step in steps if step.stage != "shuffle"]
+    assert [step.stage for step in stages] == ["forecast", *["probe", "probe", "forecast"] * len(probes)]
+    ended = [step for step in stages if step.verdict]
+    assert [(step.number, step.target_qps, step.full) for step in ended] == [
+        (number, probe.target_qps, probe.full) for number, probe in enumerate(probes, 1)
+    ]
+    assert [step.verdict == "held" for step in ended] == [probe.feasible for probe in probes]
 
 
 @pytest.mark.slow
 def test_killed_worker_loses_its_attempt_only(tmp_path: Path) -> None:
     assert SETTINGS.cluster.calibration is not None
-    with SimulatorBackend(SETTINGS.cluster.calibration, processes=1 + 1) as rack:
+    with SimulatorBackend(SETTINGS.cluster.calibration, workers=2) as rack:
         wait(rack, rack.submit(SPEC, tmp_path / "before"))
         for worker in multiprocessing.active_children():
             worker.kill()

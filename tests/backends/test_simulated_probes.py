@@ -32,7 +32,7 @@ def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
     settings = compose_overrides([*SHORT, *overrides]).settings
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     assert calibration is not None
-    with SimulatorBackend(calibration, 1) as rack:
+    with SimulatorBackend(calibration, 0) as rack:
         rack.submit(spec, attempt)
     record = read_attempt(attempt)
     assert record is not None
@@ -84,7 +84,7 @@ def test_search_without_a_feasible_rate_ends_after_a_short_probe(tmp_path: Path)
 def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None:
     settings = compose_overrides(SHORT).settings
     assert settings.cluster.calibration is not None
-    deployment = SimulatedDeployment(settings.cluster.calibration)
+    deployment = SimulatedDeployment(settings.cluster.calibration, lambda step: None)
     log, held = measure_probe(
         ProbePlan(25.0, None), settings.trial_spec, tmp_path / "probe-1", deployment.run
     )

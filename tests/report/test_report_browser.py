@@ -34,7 +34,7 @@ def test_browser_draws_figures_and_table_works(tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", study(n_trials=40), mixed(40))
     result = _run_in_page(page, USE_TABLE.read_text(), tmp_path / "profile")
     _assert_table_works(result)
-    assert {name for name, _ in result["drawn"]} == {"ttft", "tpot", "history", "map", "stages"}
+    assert {name for name, _ in result["drawn"]} == {"ttft_p99", "tpot_p99", "history", "map", "stages"}
     assert all(marks > 5 for _, marks in result["drawn"])
     line_px, expected_px, axis = result["limit"]
     assert axis == "log"
@@ -47,12 +47,12 @@ def test_browser_draws_the_selected_load_curve(tmp_path: Path) -> None:
     outcomes = [searched_trial(0), searched_trial(1, prefill=13), searched_trial(2, prefill=12)]
     page = write_report(tmp_path / "report", study(), outcomes)
     result = _run_in_page(page, CHOOSE_CURVE.read_text(), tmp_path / "profile")
-    assert result["first"] == ["rates-0", 5, 5]
-    assert result["next"] == ["rates-1", 5, 5]
+    assert result["first"] == ["rates-0", 10, 10]
+    assert result["next"] == ["rates-1", 10, 10]
     assert result["note"].startswith("13P5D")
     capacity = "16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS. Cost: 5 probes"
     assert capacity in result["note"]
-    assert result["fromRow"] == ["rates-0", 5, 5]
+    assert result["fromRow"] == ["rates-0", 10, 10]
     assert result["probes"] == ["18", "16.4", "16.6", "16.3", "16.05"]
 
 
@@ -107,6 +107,8 @@ def _assert_table_works(result: dict[str, Any]) -> None:
         in result["bottleneck"]
     )
     assert {"Where the time to first token goes", "How full the pools are"} <= set(result["tables"])
-    assert result["label"].endswith("<br>SLO held in 4 of 5 shuffles, p99 TTFT 4.22 ± 0.300 s")
+    assert result["label"].endswith(
+        "<br>SLO held in 4 of 5 shuffles, p99 TTFT 4.22 ± 0.300 s, p99 TPOT 59.0 ± 1.00 ms"
+    )
     assert {"–", "5 of 5"} <= set(result["held"])
     assert result["opened"]

@@ -163,10 +163,10 @@ def test_terminal_shows_capacity_cost_and_a_line_per_probe() -> None:
     assert lines[start : start + 7] == [
         "capacity  16.05 QPS verified, 16.3 QPS missed, estimated capacity 16.2 QPS",
         "          5 probes lasting 2.4 full runs, 2,509 s of arrivals, 49.2 GPU-hours",
-        "probe 1      18 QPS  short run  missed   p99 TTFT   9.40 s  TPOT  59.0 ms  1,200 queries",
-        "probe 2    16.4 QPS  short run  held     p99 TTFT   3.30 s  TPOT  59.0 ms  1,200 queries",
-        "probe 3    16.6 QPS  full run   aborted  p99 TTFT   7.90 s  TPOT  59.0 ms  5,200 queries",
-        "probe 4    16.3 QPS  full run   missed   p99 TTFT   4.62 s  TPOT  59.0 ms  16,626 queries",
-        "probe 5   16.05 QPS  full run   held     p99 TTFT   4.31 s  TPOT  59.0 ms  16,626 queries",
+        "probe 1      18 QPS  short run  missed   p99 TTFT   9.40 s  p99 TPOT  59.0 ms  1,200 queries",
+        "probe 2    16.4 QPS  short run  held     p99 TTFT   3.30 s  p99 TPOT  59.0 ms  1,200 queries",
+        "probe 3    16.6 QPS  full run   aborted  p99 TTFT   7.90 s  p99 TPOT  59.0 ms  5,200 queries",
+        "probe 4    16.3 QPS  full run   missed   p99 TTFT   4.62 s  p99 TPOT  59.0 ms  16,626 queries",
+        "probe 5   16.05 QPS  full run   held     p99 TTFT   4.31 s  p99 TPOT  59.0 ms  16,626 queries",
     ]
     assert "probe 1" not in render_outcome(measured(0), SLO, study())

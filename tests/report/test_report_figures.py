@@ -53,8 +53,8 @@ def axes(figure: Figure) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("record", "outcomes", "names"),
     [
-        (study(), mixed(60), ["ttft", "tpot", "history", "map", "stages"]),
-        (study(space=RATE_SPACE), rate_sweep(), ["ttft", "tpot", "load", "history", "stages"]),
+        (study(), mixed(60), ["ttft_p99", "tpot_p99", "history", "map", "stages"]),
+        (study(space=RATE_SPACE), rate_sweep(), ["ttft_p99", "tpot_p99", "load", "history", "stages"]),
     ],
 )
 def test_every_figure_has_a_question_a_count_and_axis_titles(
@@ -71,7 +71,7 @@ def test_every_figure_has_a_question_a_count_and_axis_titles(
 
 def test_marks_are_the_trials_and_their_count_is_true() -> None:
     outcomes = mixed(60)
-    figure = drawn(study(), outcomes)["ttft"]
+    figure = drawn(study(), outcomes)["ttft_p99"]
     assert figure.spec is not None
     marks = {trace["name"].split(" (")[0]: trace for trace in figure.spec["data"]}
     feasible = [o for o in outcomes if o.feasible]
@@ -86,7 +86,7 @@ def test_marks_are_the_trials_and_their_count_is_true() -> None:
 
 @pytest.mark.parametrize(("worst_s", "log"), [(6.0, False), (60.0, True)])
 def test_limit_stands_at_its_value_on_both_kinds_of_axis(worst_s: float, log: bool) -> None:
-    figure = drawn(study(), [measured(0, ttft_p99_s=2.0), measured(1, ttft_p99_s=worst_s)])["ttft"]
+    figure = drawn(study(), [measured(0, ttft_p99_s=2.0), measured(1, ttft_p99_s=worst_s)])["ttft_p99"]
     assert figure.spec is not None
     layout = figure.spec["layout"]
     assert layout["xaxis"]["type"] == ("log" if log else "linear")
@@ -97,16 +97,16 @@ def test_limit_stands_at_its_value_on_both_kinds_of_axis(worst_s: float, log: bo
 def test_lifted_limit_leaves_out_its_figure_with_a_reason() -> None:
     slo = Slo(ttft_p99_s=4.5, tpot_p99_s=None)
     figures = drawn(study(slo=slo), [measured(i, slo=slo, qps=10.0 + i) for i in range(3)])
-    assert figures["ttft"].spec is not None
-    assert figures["tpot"].spec is None
-    assert figures["tpot"].caption == "Left out: the study sets no limit on p99 TPOT."
+    assert figures["ttft_p99"].spec is not None
+    assert figures["tpot_p99"].spec is None
+    assert figures["tpot_p99"].caption == "Left out: the study sets no limit on p99 TPOT."
 
 
 def test_single_trial_has_no_history_and_no_map() -> None:
     figures = drawn(study(space={}), [measured(0)])
     assert figures["history"].spec is None
     assert figures["map"].spec is None
-    assert figures["ttft"].spec is not None
+    assert figures["ttft_p99"].spec is not None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_history_without_feasible_trial_has_no_best_line() -> None:
 def test_webgl_draws_many_points(count: int, kind: str) -> None:
     outcomes = [measured(i, qps=8 + i / count) for i in range(count)]
     figures = drawn(study(), outcomes)
-    for name in ("ttft", "history", "map"):
+    for name in ("ttft_p99", "history", "map"):
         spec = figures[name].spec
         assert spec is not None
         assert {t["type"] for t in spec["data"] if t.get("customdata") is not None} == {kind}

@@ -14,20 +14,17 @@ from tune.report.figures.load_curves import load_curves
 from tune.report.figures.style import FigureView
 from tune.spec.load import Slo
 
-TPOT_TIGHTER = searched_trial(
-    probes=(probe_at(13.5, 1.9, 0.0815), probe_at(13.1, 1.8, 0.078)), rates=(13.1, 13.5, 13.3)
-)
+TTFT_ONLY = Slo(ttft_p99_s=4.5, tpot_p99_s=None)
 
 
-def view(outcome: Outcome, slo: Slo | None = None) -> FigureView:
-    record = study() if slo is None else study(slo=slo)
-    (figure,) = load_curves(record, [outcome], {outcome.trial_id: 1})
+def view(outcome: Outcome, slo: Slo = TTFT_ONLY) -> FigureView:
+    (figure,) = load_curves(study(slo=slo), [outcome], {outcome.trial_id: 1})
     (only,) = figure.views
     return only
 
 
 def marks(drawing: FigureView) -> dict[str, dict[str, Any]]:
-    """Return the traces of probes by name; those of the first panel if there are two."""
+    """Return the traces of probes by name; those of the first panel."""
     return {t["name"]: t for t in reversed(drawing.spec["data"]) if t.get("hovertext")}
 
 
@@ -97,12 +94,15 @@ def test_unbounded_rate_has_no_areas_and_no_capacity_line() -> None:
     assert axis["range"][0] < math.log10(4.5) < math.log10(1004.0) < axis["range"][1]
 
 
-def test_tpot_is_drawn_if_a_full_run_uses_more_of_its_limit() -> None:
+def test_every_limit_that_is_set_has_a_panel() -> None:
+    slo = Slo.model_validate({"ttft_p99_s": 4.5, "tpot_p99_s": 0.08, "latency_mean_s": 50.0})
+    drawing = view(searched_trial(), slo)
+    layout = drawing.spec["layout"]
+    titles = [layout[axis]["title"]["text"] for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert titles == ["p99 TTFT, s", "p99 TPOT, ms", "mean latency, s"]
+    assert [s["y0"] for s in shapes(drawing, "line") if s["y0"] == s["y1"]] == [4.5, 80.0, 50.0]
+    assert len(shapes(drawing, "rect")) == 6
     assert "yaxis2" not in view(searched_trial()).spec["layout"]
-    drawing = view(TPOT_TIGHTER)
-    assert drawing.spec["layout"]["yaxis2"]["title"]["text"] == "p99 TPOT, ms"
-    assert [s["y0"] for s in shapes(drawing, "line") if s["y0"] == s["y1"]] == [4.5, 80.0]
-    assert len(shapes(drawing, "rect")) == 4
     assert drawing.height_px > view(searched_trial()).height_px
 
 
@@ -128,7 +128,7 @@ def test_hover_shows_every_figure_and_escapes_reasons() -> None:
             probe_at(16.05, 4.31, spread=spread(4, 4.3)),
         )
     )
-    traces = marks(view(outcome))
+    traces = marks(view(outcome, study().slo))
     assert traces["full run, held"]["hovertext"] == [
         "<b>Probe 2 of 2, full run: held</b><br>16.05 queries/s, 16.05 completed; 16,626 queries<br>"
         "p99 TTFT 4.31 s of 4.50 s (96 %), 4.00 s to 4.90 s over shuffles<br>"

@@ -21,7 +21,7 @@ async function act() {
   result.held = cells(column("SLO"));
   await Promise.all(drawings.map(drawFigure));
   result.drawn = drawings.map((d) => [d.dataset.figure, d.querySelectorAll(".point, .scatterlayer path").length]);
-  const gd = document.querySelector("[data-figure=ttft]");
+  const gd = document.querySelector("[data-figure=ttft_p99]");
   gd.emit("plotly_click", { points: [{ customdata: 38 }] });
   result.opened = document.querySelector("#trial-38 + tr.details") !== null;
   const axis = gd._fullLayout.xaxis;

@@ -84,6 +84,25 @@ def test_graph_families_give_sizes_up_to_the_largest_batch(
     assert with_graph_family(engine, family).graph_batch_sizes == sizes  # type: ignore[arg-type]
 
 
+@given(
+    st.lists(st.integers(1, 600), min_size=1, max_size=8),
+    st.integers(1, 600),
+    st.integers(1, 600),
+    st.booleans(),
+)
+def test_captured_sizes_are_those_that_a_batch_can_reach(
+    sizes: list[int], max_batch_size: int, max_num_tokens: int, padding: bool
+) -> None:
+    graphs = CudaGraphConfig(batch_sizes=tuple(sizes), enable_padding=padding)
+    changes = {"max_batch_size": max_batch_size, "max_num_tokens": max_num_tokens}
+    captured = DECODE.model_copy(update={"cuda_graph_config": graphs, **changes}).captured_graph_sizes
+    largest = min(max_batch_size, max_num_tokens)
+    assert graphs.batch_sizes == tuple(sorted(set(sizes)))
+    assert list(captured) == sorted(captured)
+    assert set(captured) - {largest} == {size for size in sizes if size < largest}
+    assert (largest in captured) == (largest in sizes or (padding and max(sizes) > largest))
+
+
 def test_graph_family_adds_graphs_and_removes_those_that_do_not_fit() -> None:
     assert with_graph_family(BASE.prefill, "powers_of_two").graph_batch_sizes[-1] == 128
     assert with_graph_family(BASE.prefill, "listed").cuda_graph_config is None

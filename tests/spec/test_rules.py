@@ -103,13 +103,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "decode.cache_transceiver_config.max_tokens_in_buffer",
     ),
     "no graph size": ({GRAPHS: []}, "decode.cuda_graph_config.batch_sizes"),
-    "unsorted graph sizes": ({GRAPHS: [2, 1, 512]}, "decode.cuda_graph_config.batch_sizes"),
-    "a graph size twice": ({GRAPHS: [1, 1, 512]}, "decode.cuda_graph_config.batch_sizes"),
-    "a graph above the batch": ({GRAPHS: [1, 513]}, "decode.cuda_graph_config.batch_sizes"),
-    "a prefill graph above the batch": (
-        {"prefill__cuda_graph_config": {"batch_sizes": [129]}},
-        "prefill.cuda_graph_config.batch_sizes",
-    ),
     "KV of two kinds": ({"decode__kv_cache_config__dtype": "bfloat16"}, "decode.kv_cache_config.dtype"),
     "weights do not fit": (
         {"decode__tensor_parallel_size": 1, "split__decode_workers": 16},
@@ -169,6 +162,11 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         "no more than 511 decode at once",
     ),
     "graphs too small": ({GRAPHS: [1, 2, 4]}, "decode.cuda_graph_config.batch_sizes", "without a CUDA graph"),
+    "graphs above the batch": (
+        {"decode__max_batch_size": 128, GRAPHS: [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 512]},
+        "decode.cuda_graph_config.batch_sizes",
+        "leaves larger sizes out",
+    ),
     "graphs in prefill": (
         {"prefill__cuda_graph_config": {"batch_sizes": [1, 2]}},
         "prefill.cuda_graph_config.batch_sizes",

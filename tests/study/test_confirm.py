@@ -11,6 +11,7 @@ import pytest
 from support.studies import (
     CountingSimulator,
     FailingBackend,
+    Recording,
     ignore_submission,
     reproducible_fields,
     run_composed_study,
@@ -92,17 +93,15 @@ def confirm(
     settings = settings_for(picked[0], composition.settings)
     requested = pin_repeats(record, picked, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
-    outcomes: list[Outcome] = []
+    received = Recording()
     with (
         open_study(repeats_root(study.root), requested) as folder,
         backend or CountingSimulator(composition, ignore_submission) as running,
     ):
-        candidates = run_repeats(
-            folder, picked, settings, running, overrides=overrides, recorded=outcomes.append
-        )
+        candidates = run_repeats(folder, picked, settings, running, overrides=overrides, listener=received)
         found = summarise_confirmation(study, folder, NAME, candidates, settings.confirm)
     require_complete(candidates)
-    return outcomes, found
+    return received.outcomes, found
 
 
 def wrapped(kind: type[CountingSimulator] = CountingSimulator) -> CountingSimulator:

@@ -56,9 +56,7 @@ class Driver:
             open_study(self.folder.root, study_record(settings, "one", self.words)) as folder,
             backend as running,
         ):
-            return run_study(
-                folder, settings, running, partial(trial_overrides, settings=settings), lambda outcome: None
-            )
+            return run_study(folder, settings, running, partial(trial_overrides, settings=settings))
 
     def _hear(self, line: str) -> None:
         with (self.root / "said").open("a") as file:

@@ -11,6 +11,7 @@ import pytest
 from support.studies import (
     CountingSimulator,
     FailingBackend,
+    Recording,
     ignore_submission,
     reproducible_fields,
     run_composed_study,
@@ -34,12 +35,22 @@ SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 def test_study_is_reproducible_on_any_number_of_processes(tmp_path: Path) -> None:
     one = run_composed_study(tmp_path / "one", SPLIT)
     two = run_composed_study(
-        tmp_path / "two", SPLIT, CountingSimulator(compose_overrides(SPLIT), ignore_submission, processes=2)
+        tmp_path / "two", SPLIT, CountingSimulator(compose_overrides(SPLIT), ignore_submission, workers=2)
     )
     assert reproducible_fields(one) == reproducible_fields(two)
     assert rank(one) == rank(two)
     names = [StudyFolder(tmp_path / n / "pd_split-sim").read_proposals() for n in ("one", "two")]
     assert names[0] == names[1]
+
+
+def test_study_tells_what_its_trials_do(tmp_path: Path) -> None:
+    received = Recording()
+    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"), listener=received)
+    begun, *steps, recorded = received.steps
+    assert begun == (0, "14P4D begun")
+    assert steps[0] == (0, "probe 1: full run at 15.75 queries/s")
+    assert steps[1:] in ([], [(0, f"shuffle {number} of 4") for number in range(1, 5)])
+    assert recorded == (0, "recorded")
 
 
 @pytest.mark.slow
@@ -55,12 +66,11 @@ def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
 def test_finished_study_runs_nothing_again(tmp_path: Path) -> None:
     first = run_composed_study(tmp_path, SPLIT)
     again = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
-    recorded: list[int] = []
-    assert reproducible_fields(run_composed_study(tmp_path, SPLIT, again, recorded)) == reproducible_fields(
-        first
-    )
+    received = Recording()
+    second = run_composed_study(tmp_path, SPLIT, again, received)
+    assert reproducible_fields(second) == reproducible_fields(first)
     assert again.submitted == 0
-    assert recorded == list(range(10))
+    assert received.steps == [(number, "recorded") for number in range(10)]
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def measure_trial(root: Path, *overrides: str) -> StudyFolder:
     settings = settings_for(*overrides)
     with (
         open_study(root, study_record(settings, root.name, ())) as folder,
-        SimulatorBackend(calibration_of(settings), 1) as backend,
+        SimulatorBackend(calibration_of(settings), 0) as backend,
     ):
         run_trial(folder, settings, backend, partial(trial_overrides, settings=settings))
     return folder

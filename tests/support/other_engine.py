@@ -40,6 +40,7 @@ class OtherEngine(Engine):
     overlaps_host_work = property(lambda self: self.is_async)
     tokens_per_message = property(lambda self: 1)
     graph_batch_sizes = property(lambda self: self.graphs)
+    captured_graph_sizes = property(lambda self: self.graphs)
     pads_to_graphs = property(lambda self: bool(self.graphs))
     passed_through = property(lambda self: {})
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tune.backends.activity import Activity
 from tune.backends.base import AttemptState, Backend
 from tune.backends.simulated import SimulatorBackend
 from tune.config import Composition, compose_overrides, trial_overrides
@@ -15,6 +16,7 @@ from tune.records.folders import write_attempt
 from tune.records.outcome import Outcome
 from tune.spec.trial import TrialSpec
 from tune.study.identity import study_record
+from tune.study.listener import SILENT, StudyListener
 from tune.study.loop import open_study, run_study
 
 
@@ -24,10 +26,10 @@ class CountingSimulator(Backend):
     `before` is called with the number of each submission before it is made.
     """
 
-    def __init__(self, composition: Composition, before: Callable[[int], None], processes: int = 1) -> None:
+    def __init__(self, composition: Composition, before: Callable[[int], None], workers: int = 0) -> None:
         calibration = composition.settings.cluster.calibration
         assert calibration is not None
-        self._simulator: Backend = SimulatorBackend(calibration, processes)
+        self._simulator: Backend = SimulatorBackend(calibration, workers)
         self.capabilities = self._simulator.capabilities
         self._before = before
         self.submitted = 0
@@ -39,6 +41,9 @@ class CountingSimulator(Backend):
 
     def poll(self, handle: str) -> AttemptState:
         return self._simulator.poll(handle)
+
+    def activities(self, handle: str) -> Sequence[Activity]:
+        return self._simulator.activities(handle)
 
     def cancel(self, handle: str) -> None:
         self._simulator.cancel(handle)
@@ -75,6 +80,27 @@ class FailingBackend(CountingSimulator):
         return "ended"
 
 
+class Recording(StudyListener):
+    """Keep what a study tells, in its order."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.steps: list[tuple[int, str]] = []
+
+    def prepared(self, done: int, total: int) -> None:
+        self.steps.append((-1, f"prepared {done} of {total}"))
+
+    def trial_begun(self, number: int, spec: TrialSpec) -> None:
+        self.steps.append((number, f"{spec.split.label} begun"))
+
+    def trial_does(self, number: int, activity: Activity) -> None:
+        self.steps.append((number, activity.text))
+
+    def recorded(self, outcome: Outcome) -> None:
+        self.steps.append((outcome.number, "recorded"))
+        self.outcomes.append(outcome)
+
+
 def ignore_submission(number: int) -> None:
     """Do nothing before a submission."""
 
@@ -83,27 +109,17 @@ def run_composed_study(
     runs: Path,
     overrides: tuple[str, ...],
     backend: CountingSimulator | None = None,
-    observed_numbers: list[int] | None = None,
+    listener: StudyListener = SILENT,
 ) -> list[Outcome]:
-    """Run the study that `overrides` compose in a folder below `runs` and return its outcomes.
-
-    The numbers of its trials are appended to `observed_numbers` in the order in which the study reports them.
-    """
+    """Run the study that `overrides` compose in a folder below `runs` and return its outcomes."""
     composition = compose_overrides(overrides)
     settings = composition.settings
     record = study_record(settings, composition.study_name, overrides)
-    numbers: list[int] = [] if observed_numbers is None else observed_numbers
     with (
         open_study(runs / composition.study_name, record) as folder,
         backend or CountingSimulator(composition, ignore_submission) as running,
     ):
-        return run_study(
-            folder,
-            settings,
-            running,
-            lambda spec: trial_overrides(spec, settings),
-            lambda outcome: numbers.append(outcome.number),
-        )
+        return run_study(folder, settings, running, lambda spec: trial_overrides(spec, settings), listener)
 
 
 def reproducible_fields(outcomes: list[Outcome]) -> list[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tune.records.folders import trial_of
 from tune.records.outcome import Constraints, Percentiles, Probe
 from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import Load, Slo
+from tune.spec.metrics import LATENCIES, LATENCY, TTFT
 from tune.spec.trial import TrialSpec
 
 REQUESTS_FILE = "requests.npz"
@@ -68,7 +70,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     target_qps = (requested or loadgen or spec.load).target_qps or spec.load.target_qps
     good = answered(log)
     times = latencies(log, good)
-    ttft, tpot, latency = (percentiles_s(t) for t in (times.ttft_ns, times.tpot_ns, times.latency_ns))
+    measured = {metric.field: percentiles_s(getattr(times, f"{metric.name}_ns")) for metric in LATENCIES}
     completed_qps = completion_qps(log, times, good)
     broken = slo_violation(log, good, times, spec.slo)
     suffers = bool(broken) or not spec.slo.limits
@@ -84,7 +86,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     if broken and saturated_qps:
         broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
-    constraints = _constraints(spec.slo, ttft=ttft, tpot=tpot, latency=latency)
+    constraints = _constraints(spec.slo, measured)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec)
     return Probe(
         target_qps=target_qps,
@@ -95,9 +97,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         output_tps=output_tps,
         loadgen_tps=loadgen.tps if loadgen and full else None,
         completed_qps=completed_qps,
-        ttft_s=ttft,
-        tpot_s=tpot,
-        latency_s=latency,
+        **measured,
         constraints=constraints,
         breakdown=use,
         loadgen_result=loadgen.result if loadgen else None,
@@ -105,9 +105,9 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         raw=raw,
         full=requested is None or requested.queries is None,
         stopped=bool(requested and requested.stopped),
-        spread=shuffle_spread(ttft, tpot, not broken, read_shuffles(folder)) if valid else None,
+        spread=shuffle_spread(measured, not broken, read_shuffles(folder), spec.slo) if valid else None,
         bottleneck=find_bottleneck(
-            spec, ProbeSummary(target_qps, saturated_qps, constraints, use, _prefill_frac(ttft, latency))
+            spec, ProbeSummary(target_qps, saturated_qps, constraints, use, _prefill_frac(measured))
         )
         if valid
         else None,
@@ -197,15 +197,16 @@ def _why(loadgen: LoadGenFigures) -> str:
     return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
-def _constraints(slo: Slo, **measured: Percentiles | None) -> Constraints:
-    """Return ln(figure / limit) of each limit, from the statistics of each latency by its name."""
+def _constraints(slo: Slo, measured: Mapping[str, Percentiles | None]) -> Constraints:
+    """Return ln(figure / limit) of each limit, from the statistics of each latency by its field."""
     logs: dict[str, float | None] = {"ttft_p99": None, "tpot_p99": None}
     for limit, limit_s in slo.limits:
-        value_s = figure_s(limit, measured[limit.latency.name])
+        value_s = figure_s(limit, measured[limit.latency.field])
         logs[limit.name] = math.log(value_s / limit_s) if value_s is not None and value_s > 0 else None
     return Constraints.model_validate(logs)
 
 
-def _prefill_frac(ttft: Percentiles | None, latency: Percentiles | None) -> float:
+def _prefill_frac(measured: Mapping[str, Percentiles | None]) -> float:
     """Return the share of the mean latency that passes before the first token, 0 where not measured."""
+    ttft, latency = measured[TTFT.field], measured[LATENCY.field]
     return ttft.mean / latency.mean if ttft and latency and latency.mean > 0 else 0.0

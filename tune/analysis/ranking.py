@@ -15,9 +15,9 @@ import pandas as pd
 
 from tune.analysis.slo import figure_s
 from tune.core.files import write_text
-from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles
+from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.posterior_summary import PosteriorSummary
-from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LatencyLimit
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, SHOWN_LIMITS, LatencyLimit
 
 _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
@@ -29,7 +29,7 @@ _COUNTS = ("number", "gpus", "probes", "attempts")
 _LATENCIES = tuple(latency.name for latency in LATENCIES)
 _ROBUSTNESS = (
     "shuffles", "slo_held_shuffles",
-    *(f"{kind}_p99_shuffles_{name}_s" for kind in ("ttft", "tpot") for name in LatencySpread.model_fields),
+    *(f"{limit.name}_shuffles_{name}_s" for limit in SHOWN_LIMITS for name in LatencySpread.model_fields),
     "bottleneck",
 )  # fmt: skip
 
@@ -40,10 +40,10 @@ def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;
     {ttft,tpot,latency}_ {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of
     Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles
-    and {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; a column <limit>_constraint for every
-    further limit of the SLO; and param.<name> for every parameter in a provenance. Absent numbers are NaN,
-    absent texts missing. A parameter is Int64, float64, boolean or str where all its values are, absent or
-    not, and object where they mix.
+    and {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; <limit>_constraint and
+    <limit>_shuffles_{mean,sd,min,max}_s for every further limit of the SLO; and param.<name> for every
+    parameter in a provenance. Absent numbers are NaN, absent texts missing. A parameter is Int64, float64,
+    boolean or str where all its values are, absent or not, and object where they mix.
     """
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
@@ -51,6 +51,9 @@ def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     for limit in _further_limits(outcomes):
         logs = [getattr(outcome.constraints, limit.name) for outcome in outcomes]
         data[f"{limit.name}_constraint"] = pd.Series(logs, dtype="float64")
+        spreads = [_over_shuffles(limit, outcome.spread) for outcome in outcomes]
+        for name in spreads[0]:
+            data[name] = pd.Series([spread[name] for spread in spreads], dtype="float64")
     names = dict.fromkeys(name for outcome in outcomes for name in _params(outcome))
     for name in names:
         values = [_params(outcome).get(name) for outcome in outcomes]
@@ -79,11 +82,10 @@ def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None)
             "number": outcome.number,
             "feasible": outcome.feasible,
             "output_tps_per_gpu": outcome.output_tps_per_gpu,
-            "ttft_p99_s": outcome.ttft_s and outcome.ttft_s.p99,
-            "tpot_p99_s": outcome.tpot_s and outcome.tpot_s.p99,
-            **{limit.key: _figure_s(outcome, limit) for limit in further},
+            **{limit.key: _figure_s(outcome, limit) for limit in (*SHOWN_LIMITS, *further)},
             "target_qps": outcome.target_qps,
             **_robustness(outcome),
+            **{name: v for limit in further for name, v in _over_shuffles(limit, outcome.spread).items()},
             "params": _params(outcome),
             "overrides": list(outcome.provenance.get("overrides", [])),
         }
@@ -98,17 +100,17 @@ def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """
     write_text(folder / "ranking.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
     params = dict.fromkeys(name for row in rows for name in row["params"])
+    further = [limit for limit in FURTHER_LIMITS if rows and limit.key in rows[0]]
     plain = (
         "rank",
         "trial_id",
         "number",
         "feasible",
         "output_tps_per_gpu",
-        "ttft_p99_s",
-        "tpot_p99_s",
-        *(limit.key for limit in FURTHER_LIMITS if rows and limit.key in rows[0]),
+        *(limit.key for limit in (*SHOWN_LIMITS, *further)),
         "target_qps",
         *_ROBUSTNESS,
+        *(name for limit in further for name in _over_shuffles(limit, None)),
     )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -154,16 +156,15 @@ def _robustness(outcome: Outcome) -> dict[str, float | str | None]:
     return {
         "shuffles": spread.shuffles if spread else None,
         "slo_held_shuffles": spread.slo_held if spread else None,
-        **_over_shuffles("ttft", spread.ttft_p99_s if spread else None),
-        **_over_shuffles("tpot", spread.tpot_p99_s if spread else None),
+        **{name: value for limit in SHOWN_LIMITS for name, value in _over_shuffles(limit, spread).items()},
         "bottleneck": bottleneck.kind if bottleneck else None,
     }
 
 
-def _over_shuffles(kind: str, spread: LatencySpread | None) -> dict[str, float | None]:
-    """Return the spread of one p99 by column, all None without one."""
-    names = LatencySpread.model_fields
-    return {f"{kind}_p99_shuffles_{name}_s": getattr(spread, name) if spread else None for name in names}
+def _over_shuffles(limit: LatencyLimit, spread: ShuffleSpread | None) -> dict[str, float | None]:
+    """Return the spread of the figure of a limit by column, all None without one."""
+    over, names = spread and spread.of(limit), LatencySpread.model_fields
+    return {f"{limit.name}_shuffles_{name}_s": getattr(over, name) if over else None for name in names}
 
 
 def _columns() -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,11 +13,12 @@ from tune.analysis.slo import figure_s, values_of
 from tune.analysis.validity import slo_violation
 from tune.core.files import first_validation_error, write_text
 from tune.errors import ResumableError
-from tune.loadgen.latencies import answered, latencies, p99_s, percentiles_s
+from tune.loadgen.latencies import answered, latencies, percentiles_s
 from tune.records.outcome import LatencySpread, Percentiles, ShuffleSpread
 from tune.records.requests import RequestLog
-from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt
+from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, SparseModel, with_optional_fields
 from tune.spec.load import Slo
+from tune.spec.metrics import FURTHER_LIMITS
 
 SHUFFLES_FILE = "shuffles.json"
 
@@ -28,13 +30,27 @@ known one by 17 %. Beyond a quarter hardly any shuffle gives the other verdict. 
 """
 
 
-class ShuffleResult(FrozenModel):
-    """Hold one probe under the shuffle of `shuffle_seed`; a p99 is None where nothing was measured."""
+class LoadGenShuffle(SparseModel):
+    """Hold one probe under the shuffle of `shuffle_seed`: each figure of the SLO by its limit's key.
+
+    LoadGen's two are None where nothing was measured; those of further limits are absent then.
+    """
 
     shuffle_seed: NonNegativeInt
     ttft_p99_s: NonNegativeFloat | None
     tpot_p99_s: NonNegativeFloat | None
     slo_held: bool
+
+
+if TYPE_CHECKING:
+
+    class ShuffleResult(LoadGenShuffle):
+        """Hold one probe under another shuffle; further limits are fields by their keys."""
+
+else:
+    ShuffleResult = with_optional_fields(
+        LoadGenShuffle, "ShuffleResult", (limit.key for limit in FURTHER_LIMITS), NonNegativeFloat
+    )
 
 
 class ShuffleResults(FrozenModel):
@@ -58,17 +74,13 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
     Returns
     -------
     ShuffleResult
-        Seed, p99 of TTFT and TPOT in seconds, and whether every limit holds.
+        Seed, the figure of each of `slo.shown` in seconds, and whether every limit holds.
     """
     good = answered(log)
     times = latencies(log, good)
-    ttft, tpot = percentiles_s(times.ttft_ns), percentiles_s(times.tpot_ns)
-    return ShuffleResult(
-        shuffle_seed=shuffle_seed,
-        ttft_p99_s=p99_s(ttft),
-        tpot_p99_s=p99_s(tpot),
-        slo_held=slo_violation(log, good, times, slo) is None,
-    )
+    figures = {limit.key: figure_s(limit, percentiles_s(values_of(times, limit))) for limit in slo.shown}
+    held = slo_violation(log, good, times, slo) is None
+    return ShuffleResult.model_validate({"shuffle_seed": shuffle_seed, **figures, "slo_held": held})
 
 
 def near_a_limit(log: RequestLog, slo: Slo) -> bool:
@@ -100,22 +112,37 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
     except (OSError, ValidationError) as error:
         raise ResumableError(
             f"{path}: not a readable {SHUFFLES_FILE} ({first_validation_error(error)}); expected "
-            "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_held of each shuffle. Remove it, or use rerun=true."
+            "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_held of each shuffle, and the figures of further "
+            "limits. Remove it, or use rerun=true."
         ) from error
 
 
 def shuffle_spread(
-    ttft: Percentiles | None, tpot: Percentiles | None, held: bool, others: Sequence[ShuffleResult]
+    measured: Mapping[str, Percentiles | None], held: bool, others: Sequence[ShuffleResult], slo: Slo
 ) -> ShuffleSpread | None:
-    """Return the spread over the probe's own shuffle and `others`, None without others."""
+    """Return the spread over the probe's own shuffle and `others`, None without others.
+
+    Parameters
+    ----------
+    measured
+        The statistics of each latency of the probe, by the latency's field such as "ttft_s".
+    held
+        Whether the probe held the SLO.
+    others
+        The probe in other shuffles.
+    slo
+        The limits; the figure of each of `slo.shown` has a spread where every shuffle measured it.
+    """
     if not others:
         return None
-    return ShuffleSpread(
-        shuffles=1 + len(others),
-        slo_held=held + sum(result.slo_held for result in others),
-        ttft_p99_s=_spread_of([p99_s(ttft), *(result.ttft_p99_s for result in others)]),
-        tpot_p99_s=_spread_of([p99_s(tpot), *(result.tpot_p99_s for result in others)]),
-    )
+    spreads = {
+        limit.key: _spread_of(
+            [figure_s(limit, measured[limit.latency.field]), *(getattr(o, limit.key, None) for o in others)]
+        )
+        for limit in slo.shown
+    }
+    slo_held = held + sum(result.slo_held for result in others)
+    return ShuffleSpread.model_validate({"shuffles": 1 + len(others), "slo_held": slo_held, **spreads})
 
 
 def _spread_of(values_s: Sequence[float | None]) -> LatencySpread | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from tune.backends.activity import Activity
 from tune.records.outcome import Probe
 from tune.spec.backend_kinds import Capabilities
 from tune.spec.trial import TrialSpec
@@ -46,6 +47,10 @@ class Backend(Protocol):
         the errors of `measure_attempt`.
         """
         return None
+
+    def activities(self, handle: str) -> Sequence[Activity]:
+        """Return the steps that the attempt has begun or ended since the last call; none where not known."""
+        return ()
 
     def resume(self, attempt: Path) -> str | None:
         """Return the handle of an attempt that another process submitted, even if it ended meanwhile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class BackendKind:
     declaration
         What the backend declares about itself.
     build
-        Returns the backend for composed settings. The other arguments are the number of worker processes,
-        which only simulated attempts use, and a function that prints one line to the user.
+        Returns the backend for composed settings. The other arguments are the number of trials that run at
+        once, and a function that prints one line to the user.
     check
         Returns findings on the composed trial; quick, run before every trial and study.
     preflight
@@ -46,8 +47,11 @@ class BackendKind:
         return self.declaration.capabilities
 
 
-def _build_simulator(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
-    """Return the simulator with `processes` workers; say that its first use compiles it."""
+def _build_simulator(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
+    """Return the simulator with a worker for each core and trial; say that its first use compiles it.
+
+    A single run without a search for its capacity takes less time than the start of a worker.
+    """
     from tune.backends.simulated import SimulatorBackend  # noqa: PLC0415  (imports numba)
     from tune.core.jit import is_cold  # noqa: PLC0415
     from tune.sim.decode_loop import decode  # noqa: PLC0415
@@ -55,17 +59,19 @@ def _build_simulator(settings: Settings, processes: int, say: Callable[[str], No
     if is_cold(decode):
         say("compiling the simulator: some ten seconds, on its first use only")
     assert settings.cluster.calibration is not None
-    return SimulatorBackend(settings.cluster.calibration, processes)
+    workers = min(settings.cluster.processes or len(os.sched_getaffinity(0)), at_once)
+    in_this_process = at_once == 1 and settings.load.mode != "capacity"
+    return SimulatorBackend(settings.cluster.calibration, 0 if in_this_process else workers)
 
 
-def _build_local(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+def _build_local(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
     """Return the backend of this machine."""
     from tune.backends.local import LocalBackend  # noqa: PLC0415
 
     return LocalBackend(say)
 
 
-def _build_slurm(settings: Settings, processes: int, say: Callable[[str], None]) -> Backend:
+def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
     """Return the backend of the cluster that the settings describe."""
     from tune.backends.slurm.backend import SlurmBackend  # noqa: PLC0415
 

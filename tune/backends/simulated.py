@@ -1,27 +1,20 @@
-"""Run trials on the simulated rack: each attempt is one call in a pool of worker processes."""
+"""Run trials on the simulated rack, in worker processes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import traceback
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tune.analysis.measure import measure_attempt
+from tune.backends.activity import Activity
 from tune.backends.base import AttemptState, Backend
-from tune.backends.simulated_probes import simulate_probes
+from tune.backends.simulated_attempt import simulate_attempt
+from tune.backends.simulator_worker import AttemptEnd, SimulatorWorker
 from tune.core.jit import is_cold
 from tune.errors import TuneError
-from tune.records.attempt_record import AttemptRecord, Phases
-from tune.records.folders import write_attempt
 from tune.records.outcome import Probe
 from tune.sim.decode_loop import decode
 from tune.sim.simulator import simulate
@@ -31,28 +24,30 @@ from tune.spec.trial import TrialSpec
 
 
 class SimulatorBackend(Backend):
-    """Run attempts in `processes` worker processes; with one, in this process, at once, on submit."""
+    """Run attempts in up to `workers` processes; with none, in this process, at once, on submit."""
 
     capabilities = SIMULATOR
 
-    def __init__(self, calibration: Calibration, processes: int) -> None:
+    def __init__(self, calibration: Calibration, workers: int) -> None:
         self._calibration = calibration
-        self._processes = processes
-        self._pool: ProcessPoolExecutor | None = None
-        self._attempts: dict[str, Future[list[Probe]]] = {}
+        self._max_workers = workers
+        self._workers: list[SimulatorWorker] = []
+        self._waiting: deque[tuple[str, TrialSpec]] = deque()
+        self._ended: dict[str, AttemptEnd | None] = {}
+        self._activities: defaultdict[str, list[Activity]] = defaultdict(list)
 
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
-        """Hand the attempt to the pool, or simulate it at once without one."""
-        arguments = (spec.model_dump_json(), self._calibration.model_dump_json(), str(attempt))
-        if self._pool is None:
-            future: Future[list[Probe]] = Future()
-            future.set_result(simulate_attempt(*arguments))
-        else:
-            if is_cold(decode):
-                self._compile(spec)
-            future = self._submit(arguments)
-        self._attempts[str(attempt)] = future
-        return str(attempt)
+        """Hand the attempt to a worker, or simulate it at once without one."""
+        handle = str(attempt)
+        if not self._max_workers:
+            report = self._activities[handle].append
+            self._ended[handle] = AttemptEnd(simulate_attempt(spec, self._calibration, attempt, report))
+            return handle
+        if self._max_workers > 1 and is_cold(decode):
+            self._compile(spec)
+        self._waiting.append((handle, spec))
+        self._advance()
+        return handle
 
     def _compile(self, spec: TrialSpec) -> None:
         """Compile the serving loops once, in this process, instead of in every worker at the same time.
@@ -68,111 +63,71 @@ class SimulatorBackend(Backend):
         with suppress(TuneError):
             simulate(spec.model_copy(update={"load": load}), self._calibration)
 
-    def _submit(self, arguments: tuple[str, str, str]) -> Future[list[Probe]]:
-        """Hand one attempt to the pool, and to a new pool where a worker was killed.
-
-        Ctrl-C is held back meanwhile: the pool knows a worker only after it has started it.
-        """
-        assert self._pool is not None
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return self._pool.submit(simulate_attempt, *arguments)
-        except BrokenProcessPool:
-            self._pool.shutdown(wait=False)
-            self._pool = self._new_pool()
-            return self._pool.submit(simulate_attempt, *arguments)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        """Return a pool without running workers; it starts them when attempts are submitted."""
-        return ProcessPoolExecutor(
-            self._processes, multiprocessing.get_context("spawn"), initializer=_begin_worker
-        )
-
     def poll(self, handle: str) -> AttemptState:
-        """Return the state of the attempt in the pool."""
-        future = self._attempts[handle]
-        if future.done():
+        """Return the state of the attempt; hand waiting attempts to idle workers."""
+        self._advance()
+        if handle in self._ended:
             return "ended"
-        return "running" if future.running() else "waiting"
+        return "waiting" if any(waiting == handle for waiting, _ in self._waiting) else "running"
 
-    def probes(self, handle: str) -> list[Probe] | None:
+    def activities(self, handle: str) -> Sequence[Activity]:
+        """Return the steps of the attempt since the last call."""
+        return self._activities.pop(handle, [])
+
+    def probes(self, handle: str) -> Sequence[Probe] | None:
         """Return the probes that the worker measured; None where the worker was killed."""
-        future = self._attempts[handle]
-        return None if isinstance(future.exception(), BrokenProcessPool) else future.result()
+        end = self._ended[handle]
+        if end and end.error:
+            raise end.error
+        return end.probes if end else None
 
     def cancel(self, handle: str) -> None:
-        """Cancel an attempt that no worker has begun; a simulation that runs is left to end."""
-        self._attempts[handle].cancel()
+        """Drop an attempt that waits, or kill the worker that runs it: such an attempt is lost."""
+        self._waiting = deque(entry for entry in self._waiting if entry[0] != handle)
+        for worker in [worker for worker in self._workers if worker.handle == handle]:
+            self._lose(worker)
+        self._ended.setdefault(handle, None)
 
     def __enter__(self) -> Self:
-        if self._processes > 1:
-            self._pool = self._new_pool()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        """Kill the workers: what they have not ended is lost and runs again when the study is resumed."""
+        self._waiting.clear()
+        while self._workers:
+            self._lose(self._workers[-1])
 
+    def _advance(self) -> None:
+        """Take what the workers have sent, and give them what waits."""
+        for worker in [worker for worker in self._workers if worker.handle]:
+            self._receive(worker)
+        while self._waiting:
+            idle = next((worker for worker in self._workers if not worker.handle), None)
+            if idle is None:
+                if len(self._workers) == self._max_workers:
+                    return
+                idle = SimulatorWorker(self._calibration)
+                self._workers.append(idle)
+            idle.begin(*self._waiting.popleft())
 
-def simulate_attempt(spec_json: str, calibration_json: str, attempt: str) -> list[Probe]:
-    """Simulate one attempt, write the records of a deployment into the folder `attempt`, and measure them.
+    def _receive(self, worker: SimulatorWorker) -> None:
+        """Take the messages of a worker; one that was killed loses its attempt."""
+        assert worker.handle
+        try:
+            for step, end in worker.messages():
+                if step:
+                    self._activities[worker.handle].append(step)
+                if end:
+                    self._ended[worker.handle], worker.handle = end, None
+                    return
+        except EOFError:
+            self._lose(worker)
 
-    Parameters
-    ----------
-    spec_json, calibration_json
-        The trial and the calibration as JSON, so that another process can run the function.
-    attempt
-        Path of the attempt's folder.
-
-    Returns
-    -------
-    list[Probe]
-        The measured probes; [] where the simulation failed, with the error on record.
-
-    Notes
-    -----
-    Times on record are those that a real deployment would hold its GPUs for: bring-up and run, by the
-    simulated clock.
-    """
-    spec = TrialSpec.model_validate_json(spec_json)
-    calibration = Calibration.model_validate_json(calibration_json)
-    started = datetime.now(UTC)
-    phases, error = Phases(), None
-    try:
-        phases = simulate_probes(spec, calibration, Path(attempt))
-    except TuneError as expected:
-        error = str(expected)
-    except Exception:  # an error in the simulator fails its trial, with its trace, not the whole study
-        error = traceback.format_exc()
-    held_s = phases.bring_up_s + phases.probes_s + phases.drain_s
-    write_attempt(
-        Path(attempt),
-        AttemptRecord(
-            started_at=started.isoformat(),
-            ended_at=(started + timedelta(seconds=held_s)).isoformat(),
-            held_s=held_s,
-            error=error,
-            cause="infrastructure" if error else None,
-            phases=phases,
-        ),
-    )
-    return [] if error else measure_attempt(Path(attempt), spec)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the process that owns the study, and end with that process, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait for the parent process, then end this one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    def _lose(self, worker: SimulatorWorker) -> None:
+        """Kill a worker; the attempt that it runs is lost."""
+        worker.kill()
+        self._workers.remove(worker)
+        if worker.handle:
+            self._ended[worker.handle] = None

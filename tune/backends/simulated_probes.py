@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from tune.analysis.measure import REQUESTS_FILE
 from tune.analysis.shuffles import ShuffleResult, near_a_limit, shuffle_result, write_shuffles
+from tune.backends.activity import VERDICTS, Activity
 from tune.capacity.futility import find_futility
 from tune.capacity.runner import find_capacity
+from tune.capacity.search import ProbeVerdict
 from tune.loadgen.log_writer import write_logs
 from tune.records.attempt_record import Phases
 from tune.records.requests import RequestLog, first_requests, write_requests
@@ -22,7 +24,11 @@ EXTRA_SHUFFLES = 4
 standard deviation to about 35 %, at five times the cost of one. Formula: 1 / sqrt(2 (n - 1)), n = 5."""
 
 
-def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path) -> Phases:
+Report = Callable[[Activity], None]
+"""Receive each step of an attempt as it begins or ends."""
+
+
+def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path, report: Report) -> Phases:
     """Simulate one probe, or a capacity search, as the load of `spec` says; write one folder a probe.
 
     Parameters
@@ -31,27 +37,48 @@ def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path) ->
         The trial, and the calibration of the simulated rack.
     attempt
         Folder of the attempt.
+    report
+        Receives each step.
 
     Returns
     -------
     Phases
         Duration of each phase in seconds, by the simulated clock.
     """
-    deployment = SimulatedDeployment(calibration)
     if spec.load.mode == "capacity":
-        deque(find_capacity(spec, calibration, attempt, deployment.run), maxlen=0)
+        deployment = SimulatedDeployment(calibration, report)
+        report(Activity("forecast", 1))
+        for number, step in enumerate(find_capacity(spec, calibration, attempt, deployment.run), 1):
+            if isinstance(step, ProbeVerdict):
+                report(_ended_probe(number, step))
+                report(Activity("forecast", number + 1))
         return deployment.phases
+    report(Activity("probe", 1, target_qps=spec.load.target_qps, full=True))
     log = simulate(spec, calibration)
-    _write_probe(log, spec, calibration, attempt / PROBE_FOLDER, full=True)
+    _write_probe(log, spec, attempt / PROBE_FOLDER)
+    _write_shuffles(log, spec, calibration, attempt / PROBE_FOLDER, report)
     return Phases(bring_up_s=calibration.bring_up_s, probes_s=float(log.done_ns.max()) / 1e9)
+
+
+def _ended_probe(number: int, verdict: ProbeVerdict) -> Activity:
+    """Return the step of a probe that ended with `verdict`."""
+    plan = verdict.plan
+    return Activity(
+        "probe",
+        number,
+        target_qps=plan.target_qps,
+        full=plan.queries is None,
+        verdict=VERDICTS[verdict.slo_held],
+    )
 
 
 class SimulatedDeployment:
     """Simulate one deployment that serves one probe after the other, each after the one before is drained."""
 
-    def __init__(self, calibration: Calibration) -> None:
-        self._calibration = calibration
+    def __init__(self, calibration: Calibration, report: Report) -> None:
+        self._calibration, self._report = calibration, report
         self._probes_s = self._drain_s = 0.0
+        self._probes = 0
 
     @property
     def phases(self) -> Phases:
@@ -64,11 +91,15 @@ class SimulatedDeployment:
 
         A probe that is not `full` takes a sample of the load and is never stopped.
         """
+        self._probes += 1
+        self._report(Activity("probe", self._probes, target_qps=spec.load.target_qps, full=full))
         log = simulate(spec, self._calibration)
         futility = find_futility(log, spec.slo, len(log)) if full else None
         if futility is None:
             self._probes_s += float(log.done_ns.max()) / 1e9
-            _write_probe(log, spec, self._calibration, folder, full=full)
+            _write_probe(log, spec, folder)
+            if full:
+                _write_shuffles(log, spec, self._calibration, folder, self._report)
             return False
         drained_ns = int(log.done_ns[log.scheduled_ns <= futility.after_ns].max())
         self._probes_s += futility.after_ns / 1e9
@@ -78,17 +109,26 @@ class SimulatedDeployment:
         return True
 
 
-def _write_probe(
-    log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, *, full: bool
-) -> None:
-    """Write the records of a probe that ended; near a limit also the results under further shuffles."""
+def _write_probe(log: RequestLog, spec: TrialSpec, folder: Path) -> None:
+    """Write the records of a probe that ended."""
     folder.mkdir(parents=True)
     load = spec.load
     duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
     write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
-    if full and near_a_limit(log, spec.slo):
-        write_shuffles(folder, [_shuffled(spec, calibration, 1 + index) for index in range(EXTRA_SHUFFLES)])
+
+
+def _write_shuffles(
+    log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, report: Report
+) -> None:
+    """Write the results of a full run under further shuffles where it is near a limit."""
+    if not near_a_limit(log, spec.slo):
+        return
+    results = []
+    for number in range(1, 1 + EXTRA_SHUFFLES):
+        report(Activity("shuffle", number, EXTRA_SHUFFLES))
+        results.append(_shuffled(spec, calibration, number))
+    write_shuffles(folder, results)
 
 
 def _shuffled(spec: TrialSpec, calibration: Calibration, further: int) -> ShuffleResult:

@@ -26,7 +26,7 @@ def confirm_action(composition: Composition) -> None:
     Raises NegativeResult where no configuration holds its SLO on every new deployment, ResumableError where a
     repeat failed.
     """
-    from tune.cli.progress import trials_bar
+    from tune.cli.progress import StudyBar
     from tune.records.confirmation import repeats_root, write_confirmation
     from tune.report.terminal import render_confirmation
     from tune.study.confirm_winners import require_complete, run_repeats, summarise_confirmation
@@ -43,14 +43,14 @@ def confirm_action(composition: Composition) -> None:
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
     require_runnable(settings)
-    backend = make_backend(settings)
+    backend = make_backend(settings, settings.parallel)
     repeats = pin_repeats(record, chosen, settings, composition.overrides)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)
         n_repeats = sum(len(candidate.specs) for candidate in chosen)
-        with backend as running, trials_bar(n_repeats, repeats.name) as recorded:
-            measured = run_repeats(folder, chosen, settings, running, overrides=overrides, recorded=recorded)
+        with backend as running, StudyBar(n_repeats, repeats.name) as bar:
+            measured = run_repeats(folder, chosen, settings, running, overrides=overrides, listener=bar)
         confirmation = summarise_confirmation(study, folder, record.name, measured, settings.confirm)
         path = write_confirmation(folder.root, confirmation)
     print(render_confirmation(record, study.outcomes(), confirmation))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from tune.records.outcome import Outcome
+from tune.backends.activity import Activity
+from tune.records.outcome import Outcome
+from tune.study.listener import StudyListener
 
 
 def print_above_bar(line: str) -> None:
@@ -18,40 +20,57 @@ def print_above_bar(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-@contextmanager
-def trials_bar(n_trials: int, name: str) -> Iterator[Callable[[Outcome], None]]:
-    """Draw the bar of a study; the yielded function takes every outcome that is recorded."""
-    best = 0.0
-    with tqdm(total=n_trials, desc=name, unit="trial", file=sys.stderr) as bar:
+class StudyBar(StudyListener):
+    """Draw the bar of a study of `n_trials`, after one of its preparation where there is any."""
 
-        def recorded(outcome: Outcome) -> None:
-            """Advance by one trial and show the best so far."""
-            nonlocal best
-            if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > best:
-                best = outcome.output_tps_per_gpu or 0.0
-                bar.set_postfix_str(f"best {best:.1f} tokens/s/GPU, trial {outcome.number}")
-            bar.update()
+    def __init__(self, n_trials: int, name: str) -> None:
+        self._n_trials, self._name, self._best = n_trials, name, 0.0
+        self._preparation: tqdm[Any] | None = None
+        self._trials: tqdm[Any] | None = None
 
-        yield recorded
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for bar in (self._preparation, self._trials):
+            if bar is not None:
+                bar.close()
 
-@contextmanager
-def preparations_bar() -> Iterator[Callable[[], None]]:
-    """Show the progress of the simulations before a search; the yielded function counts one of them."""
-    bar: tqdm[Any] | None = None
+    def prepared(self, done: int, total: int) -> None:
+        """Draw how far the preparation is."""
+        if self._preparation is None:
+            self._preparation = tqdm(
+                total=total,
+                desc="the search learns the simulator",
+                unit=" prefill pools",
+                leave=False,
+                file=sys.stderr,
+            )
+        self._preparation.update()
 
-    def prepared() -> None:
-        """Count one more simulation; the bar appears with the first."""
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(desc="the search learns the simulator", unit=" prefill pools", file=sys.stderr)
+    def trial_does(self, number: int, activity: Activity) -> None:
+        """Show what a trial does."""
+        self._bar().set_description_str(f"{self._name}: trial {number} {activity.text}")
+
+    def recorded(self, outcome: Outcome) -> None:
+        """Advance by one trial and show the best so far."""
+        bar = self._bar()
+        bar.set_description_str(self._name, refresh=False)
+        if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > self._best:
+            self._best = outcome.output_tps_per_gpu or 0.0
+            bar.set_postfix_str(f"best {self._best:.1f} tokens/s/GPU, trial {outcome.number}")
         bar.update()
 
-    try:
-        yield prepared
-    finally:
-        if bar is not None:
-            bar.close()
+    def _bar(self) -> tqdm[Any]:
+        """Return the bar of the trials, drawn from now on; the one of the preparation ends."""
+        if self._preparation is not None:
+            self._preparation.close()
+            self._preparation = None
+        if self._trials is None:
+            self._trials = tqdm(total=self._n_trials, desc=self._name, unit="trial", file=sys.stderr)
+        return self._trials
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def _run_trial(composition: Composition) -> None:
         )
     require_runnable(settings)
     root = study_root(composition)
-    backend = make_backend(settings, processes=1)
+    backend = make_backend(settings, at_once=1)
     study = study_record(settings, composition.study_name, ())
     with open_study(root, study) as folder, backend as running:
         outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
@@ -48,7 +48,7 @@ def _run_trial(composition: Composition) -> None:
 
 def _run_study(composition: Composition) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
-    from tune.cli.progress import preparations_bar, trials_bar
+    from tune.cli.progress import StudyBar
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
@@ -57,7 +57,7 @@ def _run_study(composition: Composition) -> None:
     require_search(settings)
     print_findings(check_configuration(settings))
     study = study_record(settings, composition.study_name, composition.overrides)
-    backend = make_backend(settings)
+    backend = make_backend(settings, settings.parallel)
     with open_study(study_root(composition), study) as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         ahead = n_trials - len(folder.outcomes())
@@ -70,8 +70,8 @@ def _run_study(composition: Composition) -> None:
             )
         overrides = partial(trial_overrides, settings=settings)
         try:
-            with preparations_bar() as prepared, trials_bar(n_trials, study.name) as recorded:
-                run_study(folder, settings, running, overrides, recorded, prepared=prepared)
+            with StudyBar(n_trials, study.name) as bar:
+                run_study(folder, settings, running, overrides, bar)
         except ResumableError:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):
                 with suppress(NegativeResult):  # the message is why the study stopped

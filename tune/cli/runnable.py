@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -54,10 +53,9 @@ def print_findings(findings: Sequence[Finding]) -> None:
         print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
 
 
-def make_backend(settings: Settings, processes: int | None = None) -> Backend:
-    """Return the backend of the settings.
+def make_backend(settings: Settings, at_once: int) -> Backend:
+    """Return the backend of the settings, for `at_once` trials at a time.
 
-    `processes` is the number of worker processes of a simulator; None takes cluster.processes, or one a core.
     Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
     from tune.cli.progress import print_above_bar
@@ -75,5 +73,4 @@ def make_backend(settings: Settings, processes: int | None = None) -> Backend:
             f"cluster.calibration: found none with cluster={kind}; expected one with "
             f"{needed_by}, which starts from it. Copy `calibration:` from conf/cluster/slurm.yaml."
         )
-    processes = processes or settings.cluster.processes or len(os.sched_getaffinity(0))
-    return BACKENDS[kind].build(settings, processes, print_above_bar)
+    return BACKENDS[kind].build(settings, at_once, print_above_bar)

@@ -114,7 +114,7 @@ ENGINE: dict[str, Meaning] = {
     "kv_cache_config.free_gpu_memory_fraction": ("fraction", "Share of the memory left by weights and buffers that the KV cache takes."),
     "kv_cache_config.enable_block_reuse": ("", "Whether blocks of equal prefixes are shared."),
     "cuda_graph_config": ("", "CUDA graphs of decode steps; null: none are captured."),
-    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured."),
+    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured, in any order; the engine leaves out those that no batch reaches."),
     "cuda_graph_config.enable_padding": ("", "Whether a batch is padded to the next captured size."),
     "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
     "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer."),

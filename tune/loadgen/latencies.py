@@ -64,11 +64,6 @@ def percentiles_s(values_ns: IntArray) -> Percentiles | None:
     return Percentiles(mean=float(ordered.mean()) / 1e9, max=int(ordered[-1]) / 1e9, **figures)
 
 
-def p99_s(latency: Percentiles | None) -> float | None:
-    """Return the 99th percentile of a latency, None where it was not measured."""
-    return latency.p99 if latency else None
-
-
 def commonest(error: NDArray[np.str_]) -> str:
     """Return the most frequent error message, first by alphabet among ties, "" where there is none."""
     counts = Counter(str(text) for text in error[error != ""])

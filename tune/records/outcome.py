@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
+from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
 
@@ -116,7 +117,7 @@ class Breakdown(FrozenModel):
 
 
 class LatencySpread(FrozenModel):
-    """Hold the spread of one p99 over several shuffles of the prompt lengths, in seconds."""
+    """Hold the spread of one figure over several shuffles of the prompt lengths, in seconds."""
 
     mean: float
     sd: float
@@ -124,16 +125,33 @@ class LatencySpread(FrozenModel):
     max: float
 
 
-class ShuffleSpread(FrozenModel):
+class LoadGenSpread(SparseModel):
     """Hold the spread of a probe over `shuffles` shuffles of the prompt lengths, its own included.
 
-    `slo_held` counts the shuffles in which the SLO held.
+    `slo_held` counts the shuffles in which the SLO held. Each figure of the SLO has its spread, by the
+    limit's key in tune.spec.metrics; those of further limits are absent where the study lifts them.
     """
 
     shuffles: int
     slo_held: int
     ttft_p99_s: LatencySpread | None
     tpot_p99_s: LatencySpread | None
+
+    def of(self, limit: LatencyLimit) -> LatencySpread | None:
+        """Return the spread of the figure of a limit, None where it is not recorded."""
+        spread: LatencySpread | None = getattr(self, limit.key, None)
+        return spread
+
+
+if TYPE_CHECKING:
+
+    class ShuffleSpread(LoadGenSpread):
+        """Hold the spread of a probe; further limits are fields by their keys in tune.spec.metrics."""
+
+else:
+    ShuffleSpread = with_optional_fields(
+        LoadGenSpread, "ShuffleSpread", (limit.key for limit in FURTHER_LIMITS), LatencySpread
+    )
 
 
 BottleneckKind = Literal[
@@ -200,7 +218,10 @@ class Attempt(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """Hold the record of a trial; absent figures are None, and `reason` says why in words."""
+    """Hold the record of a trial; absent figures are None, and `reason` says why in words.
+
+    `model_error` is that of the simulator, None where the trial was measured on a real rack.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -231,3 +252,4 @@ class Outcome(FrozenModel):
     provenance: dict[str, Any]
     spread: ShuffleSpread | None = None
     bottleneck: Bottleneck | None = None
+    model_error: ModelError | None = None

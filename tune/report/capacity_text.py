@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from tune.loadgen.latencies import p99_s
+from tune.analysis.slo import figure_s
 from tune.records.outcome import CapacityQps, Outcome, Probe
 from tune.report import formatting
 from tune.report.trial_status import limit_shares
-from tune.spec.metrics import TPOT, TTFT, TTFT_P99
+from tune.spec.load import Slo
 
 ProbeStatus = Literal["held", "missed", "aborted", "invalid"]
 PROBE_STATUSES: tuple[ProbeStatus, ...] = get_args(ProbeStatus)
@@ -144,12 +144,19 @@ def summarise_probes(outcomes: Sequence[Outcome]) -> str:
     return f"{total}; full runs: {full}; short runs: {short}"
 
 
-def probe_lines(outcome: Outcome) -> list[str]:
-    """Return one aligned line per probe, in the order run."""
+def probe_lines(outcome: Outcome, slo: Slo) -> list[str]:
+    """Return one aligned line per probe, in the order run, with its figure of every limit that is shown."""
+
+    def figures(probe: Probe) -> str:
+        """Return the figure of each limit, such as "p99 TTFT   4.31 s"."""
+        values = ((limit, figure_s(limit, getattr(probe, limit.latency.field))) for limit in slo.shown)
+        return "".join(
+            f"{limit.label} {formatting.format_latency(limit.latency, s):>8}  " for limit, s in values
+        )
+
     return [
         f"{number}  {probe.target_qps:>6.4g} QPS  {probe_length(probe):<9}  {probe_status(probe):<7}  "
-        f"{TTFT_P99.label} {formatting.format_latency(TTFT, p99_s(probe.ttft_s)):>8}  "
-        f"{TPOT.label} {formatting.format_latency(TPOT, p99_s(probe.tpot_s)):>8}  {probe.queries:,} queries"
+        f"{figures(probe)}{probe.queries:,} queries"
         for number, probe in enumerate(outcome.probes, start=1)
     ]
 

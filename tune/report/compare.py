@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from tune.analysis.ranking import rank
+from tune.analysis.slo import figure_s
 from tune.core.differences import leaf_differences
 from tune.errors import ConfigurationError
-from tune.loadgen.latencies import p99_s
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
 from tune.report.formatting import format_figure, format_latency, signed_percent
-from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, TPOT_P99, TTFT_P99
+from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS
 from tune.spec.trial import TrialSpec
 
 _Row = tuple[str, str, str, str]
@@ -83,9 +83,9 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
     yield "status", _status(a), _status(b), ""
     throughput = f"{OUTPUT_TPS_PER_GPU.label} {OUTPUT_TPS_PER_GPU.unit}"
     yield row(throughput, a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
-    for limit in (TTFT_P99, TPOT_P99, LATENCY_P99):
-        field, show = limit.latency.field, partial(format_latency, limit.latency)
-        yield row(limit.label, p99_s(getattr(a, field)), p99_s(getattr(b, field)), show)
+    for limit in dict.fromkeys((*SHOWN_LIMITS, LATENCY_P99, *a.constraints.used, *b.constraints.used)):
+        left, right = (figure_s(limit, getattr(outcome, limit.latency.field)) for outcome in (a, b))
+        yield row(limit.label, left, right, partial(format_latency, limit.latency))
     yield row("GPU-hours", a.gpu_hours, b.gpu_hours, format_figure)
 
 

@@ -29,6 +29,7 @@ from tune.report.sections.learned import LearnedSection, learned_section
 from tune.report.sections.setup import rule_rows, space_rows
 from tune.report.sections.trials_table import trials_table
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, distinct_trials
+from tune.spec.metrics import LATENCIES, TPOT, TTFT
 
 
 def write_report(
@@ -118,6 +119,10 @@ def render_page(
             {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}
             for status, word in TRIAL_STATUS_WORDS.items()
         ],
+        latencies=LATENCIES,
+        statistics=dict.fromkeys(limit.statistic for limit in study.slo.shown),
+        ttft=TTFT,
+        tpot=TPOT,
         resume=formatting.command(study.command),
         provenance=provenance(study, trials),
         plotly=Markup(get_plotlyjs()),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tune.analysis.ranking import rank
+from tune.analysis.slo import figure_s
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Bottleneck, Outcome, Percentiles, Recommendation
 from tune.records.posterior_summary import PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search, probe_lines
 from tune.report.confirmation_text import (
@@ -57,7 +58,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
             for metric in LATENCIES
         ),
     ]
-    lines += [f"limit     {line}" for line in further_limits.figure_lines(slo, outcome)]
+    lines += [f"limit     {line}" for line in _further_lines(outcome, slo)]
     lines += [
         f"LoadGen   {probe.loadgen_result}"
         + (f", {format_figure(probe.loadgen_tps, 5)} tokens/s by its own count" if probe.loadgen_tps else "")
@@ -68,7 +69,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     if is_capacity_search(outcome):
         lines.append(f"capacity  {describe_capacity(outcome)}")
         lines.append(f"          {describe_cost(outcome)}")
-        lines += [f"probe {line}" for line in probe_lines(outcome)]
+        lines += [f"probe {line}" for line in probe_lines(outcome, slo)]
     if outcome.spread:
         lines.append(f"shuffles  {verdict_over_shuffles(outcome, slo)}")
         lines += [f"          {line}" for line in latencies_over_shuffles(outcome.spread)]
@@ -239,9 +240,17 @@ def _latency(metric: LatencyMetric, outcome: Outcome) -> str:
 
 def _limit(metric: LatencyMetric, outcome: Outcome, slo: Slo) -> str:
     """Return the limit of a latency in SHOWN_LIMITS and its used share; empty if there is no limit."""
-    measured: Percentiles | None = getattr(outcome, metric.field)
-    limits = (limit_s for limit, limit_s in slo.limits if limit in SHOWN_LIMITS and limit.latency == metric)
-    limit_s = next(limits, None)
-    if measured is None or limit_s is None:
-        return ""
-    return f"  limit {format_latency(metric, limit_s)}, {measured.p99 / limit_s:.0%} used"
+    used = outcome.constraints.used
+    return "".join(
+        f"  limit {format_latency(metric, limit_s)}, {used[limit]:.0%} used"
+        for limit, limit_s in slo.limits
+        if limit in SHOWN_LIMITS and limit.latency == metric and limit in used
+    )
+
+
+def _further_lines(outcome: Outcome, slo: Slo) -> Iterator[str]:
+    """Yield "mean TPOT 20.1 ms of 30 ms" for each limit that LoadGen does not know."""
+    limits_s = dict(slo.limits)
+    for limit in slo.further:
+        value = format_latency(limit.latency, figure_s(limit, getattr(outcome, limit.latency.field)))
+        yield f"{limit.label} {value} of {limit.show(limits_s[limit])}"

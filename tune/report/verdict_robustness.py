@@ -8,14 +8,14 @@ from functools import partial
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
 from tune.spec.load import Slo
-from tune.spec.metrics import SHOWN_LIMITS, LatencyMetric
+from tune.spec.metrics import LIMITS, LatencyMetric
 from tune.spec.space import Dimension
 
 SHUFFLES = "shuffles (orders of the dataset's lengths)"
 
 
 def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
-    """Return True if a shuffle gives the opposite verdict, or a p99 one standard deviation higher would.
+    """Return True if a shuffle gives the opposite verdict, or a figure one standard deviation higher would.
 
     Returns False if no spread is recorded: the probe was then far from its limits, or ran once.
     """
@@ -24,10 +24,8 @@ def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
         return False
     if not outcome.feasible:
         return spread.slo_held > 0
-    pairs = ((spread.ttft_p99_s, slo.ttft_p99_s), (spread.tpot_p99_s, slo.tpot_p99_s))
-    exceeds = any(
-        latency and limit_s is not None and latency.mean + latency.sd > limit_s for latency, limit_s in pairs
-    )
+    pairs = ((spread.of(limit), limit_s) for limit, limit_s in slo.limits)
+    exceeds = any(latency and latency.mean + latency.sd > limit_s for latency, limit_s in pairs)
     return exceeds or spread.slo_held < spread.shuffles
 
 
@@ -43,10 +41,9 @@ def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
 
 
 def latencies_over_shuffles(spread: ShuffleSpread) -> Iterator[str]:
-    """Yield the mean, standard deviation and extremes of each p99 over the shuffles."""
-    for limit in SHOWN_LIMITS:
-        latency: LatencySpread | None = getattr(spread, limit.key)
-        if latency:
+    """Yield the mean, standard deviation and extremes of each figure over the shuffles."""
+    for limit in LIMITS:
+        if latency := spread.of(limit):
             show = partial(formatting.format_latency, limit.latency)
             mean, sd = show(latency.mean), show(latency.sd)
             yield f"{limit.label} {mean} ± {sd} (sd), {show(latency.min)} to {show(latency.max)}"

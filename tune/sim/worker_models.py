@@ -151,7 +151,7 @@ def _padded_batches(engine: Engine, slots: int) -> tuple[IntArray, NDArray[np.bo
     Source: TensorRT-LLM's CUDA graph runner.
     """
     batch = np.arange(slots + 1)
-    sizes = np.sort(np.array(engine.graph_batch_sizes, np.int64))
+    sizes = np.array(engine.captured_graph_sizes, np.int64)
     if not engine.pads_to_graphs:
         return batch, np.isin(batch, sizes)
     has_graph = batch <= sizes[-1]

@@ -109,7 +109,15 @@ class Engine(WithEnvironment):
     @property
     @abstractmethod
     def graph_batch_sizes(self) -> tuple[int, ...]:
-        """Return the decode batch sizes with a captured CUDA graph; empty without CUDA graphs."""
+        """Return the decode batch sizes for which a CUDA graph is asked; empty without CUDA graphs."""
+
+    @property
+    @abstractmethod
+    def captured_graph_sizes(self) -> tuple[int, ...]:
+        """Return those of `graph_batch_sizes` that the engine captures, in ascending order.
+
+        A size that no batch of the engine reaches is left out, or replaced by the largest batch.
+        """
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ from tune.spec.base import (
     SparseModel,
     with_optional_fields,
 )
-from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
+from tune.spec.metrics import FURTHER_LIMITS, LIMITS, SHOWN_LIMITS, LatencyLimit
 
 MLPERF_SCHEDULE_SEED = 18209322760996052031
 """Source: `schedule_rng_seed` in mlperf.conf of MLPerf Inference v5.1, printed in every LoadGen log."""
@@ -175,6 +175,11 @@ class LoadGenSlo(SparseModel):
     def further(self) -> tuple[LatencyLimit, ...]:
         """Return the limits that are set and that LoadGen does not know."""
         return tuple(limit for limit, _ in self.limits if limit in FURTHER_LIMITS)
+
+    @property
+    def shown(self) -> tuple[LatencyLimit, ...]:
+        """Return the limits whose figures are recorded and shown: SHOWN_LIMITS and every further one."""
+        return (*SHOWN_LIMITS, *self.further)
 
     def as_settings(self) -> dict[str, float | None]:
         """Return every setting of `slo`, None for a lifted limit."""

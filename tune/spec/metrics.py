@@ -6,8 +6,7 @@ fields, columns, labels, units and scales from the tables below.
 A limit on another statistic is one more row in STATISTICS, and touches no other file where Percentiles in
 tune.records.outcome records that statistic. Another latency is one more row in LATENCIES with its formula
 per request, its array in Latencies of tune.loadgen.latencies, and its field in the records (Probe, Outcome).
-LoadGen's names and texts in its logs, sentences, and the report's HTML and JavaScript templates name metrics
-themselves.
+LoadGen's names and texts in its logs, and sentences, name metrics themselves.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ Source of names and defaults: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tune.spec.base import Fraction, FrozenModel, PositiveInt
 from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, SettingName
@@ -32,6 +32,10 @@ _CHUNK_ORDER: dict[ChunkingPolicy, ChunkOrder] = {
 }
 
 
+def _sorted_once(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(sizes)))
+
+
 class KvCacheConfig(FrozenModel):
     """Hold the settings of a worker's KV cache. `dtype: auto` is the number format of the model."""
 
@@ -41,9 +45,13 @@ class KvCacheConfig(FrozenModel):
 
 
 class CudaGraphConfig(FrozenModel):
-    """Hold the CUDA graphs of decode-only batches, padded up to the next captured size when padding is on."""
+    """Hold the CUDA graphs of decode-only batches, padded up to the next captured size when padding is on.
 
-    batch_sizes: tuple[PositiveInt, ...]
+    The engine sorts the sizes (llm_args.py); here they are sorted too, so that one set of sizes is one
+    configuration.
+    """
+
+    batch_sizes: Annotated[tuple[PositiveInt, ...], AfterValidator(_sorted_once)]
     enable_padding: bool = False
 
 
@@ -166,8 +174,20 @@ class TrtLlmEngine(Engine):
 
     @property
     def graph_batch_sizes(self) -> tuple[int, ...]:
-        """Return the captured decode batch sizes; empty without CUDA graphs."""
+        """Return the listed decode batch sizes; empty without CUDA graphs."""
         return self.cuda_graph_config.batch_sizes if self.cuda_graph_config else ()
+
+    @property
+    def captured_graph_sizes(self) -> tuple[int, ...]:
+        """Return the listed sizes up to the largest decode batch; with padding it replaces larger sizes.
+
+        Source: TensorRT-LLM, _filter_cuda_graph_batch_sizes in _torch/pyexecutor/model_engine.py.
+        """
+        largest = min(self.max_batch_size, self.max_num_tokens)
+        sizes = {size for size in self.graph_batch_sizes if size <= largest}
+        if self.pads_to_graphs and len(sizes) < len(self.graph_batch_sizes):
+            sizes.add(largest)
+        return tuple(sorted(sizes))
 
     @property
     def pads_to_graphs(self) -> bool:

@@ -15,7 +15,8 @@ from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.confirmation_candidates import ConfirmationCandidate
-from tune.study.loop import MAX_FAILED_IN_A_ROW, Recorded
+from tune.study.listener import SILENT, StudyListener
+from tune.study.loop import MAX_FAILED_IN_A_ROW
 from tune.study.trial_requests import Overrides, trial_request
 from tune.study.trial_runner import MAX_FAILED_ATTEMPTS, TrialRequest, TrialRunner
 
@@ -61,7 +62,7 @@ def run_repeats(
     backend: Backend,
     *,
     overrides: Overrides,
-    recorded: Recorded,
+    listener: StudyListener = SILENT,
 ) -> list[RemeasuredConfiguration]:
     """Measure the repeats that are not on record, each configuration once before any is repeated.
 
@@ -77,8 +78,8 @@ def run_repeats(
         Where repeats run.
     overrides
         Returns the overrides that compose a trial; they go on record.
-    recorded
-        Is called with the outcome of every repeat, also of those on record.
+    listener
+        Learns what happens.
 
     Returns
     -------
@@ -91,7 +92,7 @@ def run_repeats(
         When the GPU-hours would exceed study.max_gpu_hours, or MAX_FAILED_IN_A_ROW repeats fail in whole
         batches.
     """
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     costs = {spec.trial_id: candidate.gpu_hours for candidate in chosen for spec in candidate.specs}
     requests = list(_requests(folder, chosen, overrides))
     outcomes: dict[str, Outcome] = {}
@@ -101,7 +102,7 @@ def run_repeats(
         _require_affordable(folder, batch, costs, settings)
         results = runner.run(batch, settings.rerun)
         for number in sorted(results):
-            recorded(results[number])
+            listener.recorded(results[number])
         outcomes |= {outcome.trial_id: outcome for outcome in results.values()}
         new = [outcome for outcome in results.values() if outcome.trial_id in runner.recorded]
         all_failed = all(outcome.status == "failed" for outcome in new)

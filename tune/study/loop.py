@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tune.records.study_record import StudyRecord
 from tune.spec.settings import Settings
 from tune.study.budget import check_budget, remaining_trials
 from tune.study.identity import merge_on_resume
+from tune.study.listener import SILENT, StudyListener
 from tune.study.registry import SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
@@ -25,9 +26,6 @@ MAX_FAILED_IN_A_ROW = 2
 """Number of consecutive failures that end a study: one may be a broken node, two have a common cause."""
 
 _LOCK_FILE = ".lock"
-
-Recorded = Callable[[Outcome], None]
-"""Receive every outcome of a study, also those on record, in the order of their numbers."""
 
 
 @contextmanager
@@ -128,9 +126,7 @@ def run_study(
     settings: Settings,
     backend: Backend,
     overrides: Overrides,
-    recorded: Recorded,
-    *,
-    prepared: Callable[[], None] = lambda: None,
+    listener: StudyListener = SILENT,
 ) -> list[Outcome]:
     """Run the study to its last trial, from wherever its record ends.
 
@@ -144,10 +140,8 @@ def run_study(
         Where trials run.
     overrides
         Returns the overrides that compose a trial; they go on record.
-    recorded
-        Is called with every outcome, also those on record, in the order in which the search observes them.
-    prepared
-        Is called for each prefill pool that search=surrogate simulates before its first suggestion.
+    listener
+        Learns what happens in the study.
 
     Returns
     -------
@@ -163,8 +157,8 @@ def run_study(
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
     assert sweep is not None
-    source = TrialRequests(folder, settings, sweep, study, overrides, prepared=prepared)
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
     failed = 0
     n_trials = settings.study.n_trials or study.n_trials
@@ -179,7 +173,7 @@ def run_study(
             break
         for number in sorted(batch):
             source.proposer.observe(number, batch[number])
-            recorded(batch[number])
+            listener.recorded(batch[number])
         outcomes |= batch
         posterior = source.proposer.summarise(
             {number: outcome.trial_id for number, outcome in outcomes.items()}

@@ -21,7 +21,7 @@ class SearchProblem:
     """Describe the task of a search.
 
     `space` and `search` are those that study.json pins; seed, settings and sweep are as composed.
-    `prepared` is called for each step of a proposer's preparation that takes time.
+    `prepared` is called with the number of prefill pools that a proposer has simulated, and of all.
     """
 
     space: Mapping[str, Dimension]
@@ -29,7 +29,7 @@ class SearchProblem:
     seed: int
     settings: Settings
     sweep: Sweep
-    prepared: Callable[[], None] = lambda: None
+    prepared: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ class SurrogateProposer:
         seed: int,
         *,
         min_gain: float = 0.0,
-        progress: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Build the surrogate of all `candidates`; `progress` is called for each prefill pool simulated."""
+        """Build the surrogate of all `candidates`; `progress` is that of SurrogateOptimizer."""
         self._space = space
         self._candidates = candidates
         self._min_gain = min_gain

@@ -41,7 +41,7 @@ class TrialRequests:
         study: StudyRecord,
         overrides: Overrides,
         *,
-        prepared: Callable[[], None],
+        prepared: Callable[[int, int], None],
     ) -> None:
         self.proposer = make_proposer(
             SearchProblem(

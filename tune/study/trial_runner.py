@@ -11,6 +11,7 @@ from typing import Any
 
 from tune.analysis.judge import judge, judge_failed, judge_infeasible
 from tune.analysis.measure import measure_attempt
+from tune.analysis.model_error_sources import estimate_model_error
 from tune.backends.base import Backend
 from tune.core.files import make_folder
 from tune.deploy.plan import render, write_plan
@@ -30,6 +31,7 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import only_errors
 from tune.spec.trial import TrialSpec
 from tune.study.interrupts import Interrupts
+from tune.study.listener import SILENT, StudyListener
 
 MAX_FAILED_ATTEMPTS = 3
 """Number of failed attempts after which a detached trial runs again only with rerun=true."""
@@ -64,15 +66,23 @@ class TrialRunner:
     """Run trial requests on a backend and record the outcomes in a study.
 
     `recorded` holds the trial_ids whose outcomes are new. With `once`, attempts that have not ended are
-    left to run, on a backend whose attempts are detached.
+    left to run, on a backend whose attempts are detached. `listener` learns what attempts do.
     """
 
-    def __init__(self, study: StudyFolder, facts: ClusterFacts, backend: Backend, once: bool = False) -> None:
+    def __init__(
+        self,
+        study: StudyFolder,
+        facts: ClusterFacts,
+        backend: Backend,
+        once: bool = False,
+        listener: StudyListener = SILENT,
+    ) -> None:
         self._study = study
         self._facts = facts
         self._backend = backend
         self._detached = backend.capabilities.detached
         self._once = once
+        self._listener = listener
         self.recorded: set[str] = set()
 
     def run(self, requests: Iterable[TrialRequest], rerun: bool = False) -> dict[int, Outcome]:
@@ -109,6 +119,7 @@ class TrialRunner:
                 else:
                     handle, attempt = self._begin(request)
                     running[handle] = request, attempt
+                    self._listener.trial_begun(request.number, request.spec)
             for handle in self._ended(running, interrupts):
                 request, attempt = running.pop(handle)
                 probes = self._backend.probes(handle)
@@ -119,11 +130,17 @@ class TrialRunner:
                     self._backend.cancel(handle)
         return outcomes
 
-    def _ended(self, running: Mapping[str, object], interrupts: Interrupts | None) -> Iterator[str]:
+    def _ended(
+        self, running: Mapping[str, tuple[TrialRequest, Path]], interrupts: Interrupts | None
+    ) -> Iterator[str]:
         """Yield handles of `running` as they end, until the caller has removed all of them."""
         announced = False
         while running:
-            yield from [handle for handle in running if self._backend.poll(handle) == "ended"]
+            states = {handle: self._backend.poll(handle) for handle in running}
+            for handle, (request, _) in running.items():
+                for step in self._backend.activities(handle):
+                    self._listener.trial_does(request.number, step)
+            yield from [handle for handle, state in states.items() if state == "ended"]
             if self._once and running:
                 raise ResumableError(
                     f"study.once: {len(running)} of this study's trials wait or run; they go on without this "
@@ -221,11 +238,20 @@ class TrialRunner:
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
         capacity = read_capacity(attempt)
         if capacity is None:
-            return judge(request.spec, probes, **identity)
+            return self._with_model_error(judge(request.spec, probes, **identity), request.spec)
         threshold = read_early_stop(attempt) if capacity.censored else None
         outcome = judge(request.spec, probes, search=capacity, early_stop=threshold, **identity)
+        outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
+
+    def _with_model_error(self, outcome: Outcome, spec: TrialSpec) -> Outcome:
+        """Return a measured outcome with the model error of the simulator, where that computed it."""
+        calibration = self._facts.calibration
+        if self._backend.capabilities.real_time or calibration is None:
+            return outcome
+        kind = outcome.bottleneck.kind if outcome.bottleneck else None
+        return outcome.model_copy(update={"model_error": estimate_model_error(spec, calibration, kind)})
 
     def _record(self, outcome: Outcome) -> Outcome:
         """Write the outcome and note that it is new."""

@@ -51,11 +51,11 @@ class Emulator:
         specs: Sequence[TrialSpec],
         calibration: Calibration,
         prior: ParameterPrior,
-        progress: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Simulate each distinct prefill pool of `specs` at several loads, with each router.
 
-        `progress` is called after each pool.
+        `progress` is called with the number of pools so far and of all.
         """
         self._prior, self._calibration = prior, calibration
         self._runs = Workload.from_load(specs[0].load)
@@ -82,7 +82,7 @@ class Emulator:
         self._simulate_pools([specs[index] for index in pools], [specs[index] for index in pairs], progress)
 
     def _simulate_pools(
-        self, specs: Sequence[TrialSpec], pairs: Sequence[TrialSpec], progress: Callable[[], None]
+        self, specs: Sequence[TrialSpec], pairs: Sequence[TrialSpec], progress: Callable[[int, int], None]
     ) -> None:
         """Simulate the prefill pools `specs` and the links of `pairs`; tabulate what scales them.
 
@@ -96,7 +96,7 @@ class Emulator:
                 self._simulate_pool, specs, [[pairs[index] for index in indices] for indices in behind]
             ):
                 simulated.append(result)
-                progress()
+                progress(len(simulated), len(specs))
         finally:
             threads.shutdown(cancel_futures=True)
         latency_s, delays = zip(*simulated, strict=True)

@@ -61,7 +61,7 @@ class SurrogateOptimizer:
     structural
         Whether discrete hypotheses other than those of configuration and calibration are considered.
     progress
-        Called after each prefill pool that is simulated in advance.
+        Called with the number of prefill pools that are simulated in advance so far, and of all.
     rates_qps
         Rising rates, of which a deployment is measured at one; None if its capacity is searched for.
     """
@@ -72,7 +72,7 @@ class SurrogateOptimizer:
     calibration: Calibration
     seed: int
     structural: bool = True
-    progress: Callable[[], None] = lambda: None
+    progress: Callable[[int, int], None] = lambda done, total: None
     rates_qps: FloatArray | None = None
     prior: ParameterPrior = field(init=False)
     emulator: Emulator = field(init=False)

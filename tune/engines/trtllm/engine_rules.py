@@ -173,22 +173,16 @@ def _graphs(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
             _ARGS,
         )
         return
-    if list(sizes) != sorted(set(sizes)):
-        yield _error(
+    captured = engine.captured_graph_sizes
+    left_out = [size for size in sizes if size not in captured]
+    if left_out:
+        yield _warning(
             path,
-            _listed(sizes),
-            "each size once, smallest first",
-            "the engine sorts the list; one spelling keeps the same configuration the same trial",
-            _ARGS,
-        )
-    above = [size for size in sizes if size > engine.max_batch_size]
-    if above:
-        yield _error(
-            path,
-            _listed(above),
-            f"no size above {role}.max_batch_size, {engine.max_batch_size}",
-            "such a batch never runs",
-            _ARGS,
+            _listed(left_out),
+            f"{_listed(captured)}, the sizes that are captured; in a sweep, a graph_family follows the batch",
+            f"no batch is larger than {role}.max_batch_size, {engine.max_batch_size}, or "
+            f"{role}.max_num_tokens, {engine.max_num_tokens}: the engine leaves larger sizes out",
+            "TensorRT-LLM, _torch/pyexecutor/model_engine.py",
         )
     if role == "prefill":
         yield _warning(
@@ -229,7 +223,7 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
 
 
 def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
-    limit, sizes = engine.max_batch_size, engine.graph_batch_sizes
+    limit, sizes = engine.max_batch_size, engine.captured_graph_sizes
     source = "tune/engines/trtllm/gpu_memory.py: KV cache over what a sequence of mean length reserves"
     if limit > batch:
         yield _warning(

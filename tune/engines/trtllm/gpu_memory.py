@@ -50,7 +50,7 @@ def trtllm_kv_capacity_tokens(model: Model, hardware: Hardware, engine: TrtLlmEn
     taken = (
         weight_bytes_per_gpu(model, engine)
         + activation_bytes_per_gpu(model, engine)
-        + CUDA_GRAPH_BYTES * len(engine.graph_batch_sizes)
+        + CUDA_GRAPH_BYTES * len(engine.captured_graph_sizes)
         + transfer_buffer_bytes_per_gpu(model, engine)
         + RUNTIME_BYTES
     )

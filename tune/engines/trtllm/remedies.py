@@ -61,7 +61,7 @@ def _wider_batch(decode: TrtLlmEngine, batch: int) -> Recommendation:
 def _fuller_batches(decode: TrtLlmEngine, batch: float | None) -> Iterator[Recommendation]:
     if decode.capacity_policy == "STATIC_BATCH":
         yield Recommendation(text="another capacity_scheduler_policy: STATIC_BATCH fills only an empty batch")
-    sizes = decode.graph_batch_sizes
+    sizes = decode.captured_graph_sizes
     if batch is not None and (not sizes or batch > max(sizes)):
         yield Recommendation(text=f"CUDA graphs for decode batches up to {batch:.0f}")
 

@@ -16,9 +16,7 @@ from tune.report.figures.search_history import search_history
 from tune.report.figures.space_map import space_map
 from tune.report.figures.style import TPS, Figure, column_of, empty_figure
 from tune.report.figures.trade_off import trade_off
-from tune.report.further_limits import trade_off_figures
 from tune.report.trial_status import baseline_trial, trial_status
-from tune.spec.metrics import SHOWN_LIMITS
 
 
 def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> list[Figure]:
@@ -34,8 +32,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
         return [*curves, empty_figure("none", "Figures", reason)]
     return [
         *curves,
-        *(trade_off(study, valid, limit) for limit in SHOWN_LIMITS),
-        *trade_off_figures(study.slo, valid),
+        *(trade_off(study, valid, limit) for limit in study.slo.shown),
         *([rate_sweep(study, valid)] if is_rate_sweep(study) else []),
         search_history(rows, valid),
         *([] if is_rate_sweep(study) else [space_map(study, valid)]),
@@ -44,7 +41,7 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
 
 
 def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
-    """Return the frame of `trials` with further columns: trial status, rank, baseline, latencies in ms."""
+    """Return the frame of `trials` with trial status, rank, baseline, and the limited figures as shown."""
     baseline = baseline_trial(study, trials)
     data = outcome_frame(trials)
     return data.assign(
@@ -54,7 +51,7 @@ def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[s
         baseline=[o is baseline for o in trials],
         **{
             column_of(limit): data[limit.key] * limit.latency.shown_scale
-            for limit in SHOWN_LIMITS
+            for limit in study.slo.shown
             if column_of(limit) != limit.key
         },
     )

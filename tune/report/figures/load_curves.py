@@ -33,15 +33,14 @@ from tune.report.figures.style import (
     spans_decades,
     value_axis,
 )
-from tune.report.trial_status import limit_shares
 from tune.spec.load import Slo
-from tune.spec.metrics import TPOT_P99, TTFT_P99, LatencyLimit
+from tune.spec.metrics import LatencyLimit
 
 NAME = "rates"
 TITLE = "At which rate does a deployment exceed its limits?"
 
 PANEL_PX, AROUND_PX = 290, 130
-"""Height of one latency's panel, and height of the legend and of the axis title around all panels."""
+"""Height of one limit's panel, and height of the legend and of the axis title around all panels."""
 
 HEADROOM = 1.3
 """Ratio of the end of a latency axis to its highest value, to fit labels; squared on a log axis."""
@@ -58,10 +57,10 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
     caption = (
         "Load curve of one deployment. Each mark is a probe, numbered in the order run. Only full runs "
         "(large marks) verify a rate; a short run (small mark) sends a sample of the requests. Vertical "
-        "bars: range of the p99 over shuffles (orders of the dataset's lengths), where the probe was "
+        "bars: range of the figure over shuffles (orders of the dataset's lengths), where the probe was "
         "repeated. Blue area: rates up to the verified one. Orange area: rates from the lowest one above it "
         "that missed. Dotted line: estimated capacity, the rate that should hold in half of all shuffles. "
-        f"Dashed line: the limit. Deployments, best first, n = {len(views):,}."
+        f"Dashed line: the limit, one panel each. Deployments, best first, n = {len(views):,}."
     )
     return [Figure(NAME, TITLE, caption, None, views=views)]
 
@@ -77,7 +76,7 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     ]
     configuration = formatting.describe_configuration(outcome, study.space)
     note = f"{configuration}: {describe_capacity(outcome)}. Cost: {describe_cost(outcome)}."
-    panels = _panels(outcome)
+    panels = [limit for limit, _ in study.slo.limits] or [*study.slo.shown]
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     low, high = _rates_shown(outcome)
     _mark_rates(figure, outcome, low, high, len(panels))
@@ -89,17 +88,6 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     spec["layout"]["legend"]["itemsizing"] = "trace"
     name = f"{NAME}-{outcome.number}"
     return FigureView(name, " · ".join(label), note, spec, AROUND_PX + PANEL_PX * len(panels))
-
-
-def _panels(outcome: Outcome) -> list[LatencyLimit]:
-    """Return the latencies to draw: TTFT, and TPOT if a run uses more of its TPOT limit.
-
-    Full runs decide; short runs do if there is no full run.
-    """
-    runs = [probe for probe in outcome.probes if probe.full] or outcome.probes
-    shares = [limit_shares(probe) for probe in runs]
-    tpot_is_tighter = any(used.get(TPOT_P99.label, 0.0) > used.get(TTFT_P99.label, 0.0) for used in shares)
-    return [TTFT_P99, TPOT_P99] if tpot_is_tighter else [TTFT_P99]
 
 
 def _rates_shown(outcome: Outcome) -> tuple[float, float]:

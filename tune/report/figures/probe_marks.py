@@ -11,12 +11,12 @@ import plotly.graph_objects as go
 
 from tune.analysis.slo import figure_s
 from tune.records.outcome import LatencySpread, Outcome, Probe
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.capacity_text import ProbeStatus, probe_length, probe_status
 from tune.report.figures.style import FEASIBLE, QUIET, VIOLATED
 from tune.report.trial_status import limit_shares
 from tune.spec.load import Slo
-from tune.spec.metrics import SHOWN_LIMITS, LatencyLimit
+from tune.spec.metrics import LatencyLimit
 
 MARKS: dict[ProbeStatus, tuple[str, str, str]] = {
     "held": ("circle", "circle-open", FEASIBLE),
@@ -97,8 +97,7 @@ def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, limit: Laten
 
 def _spread(probe: Probe, limit: LatencyLimit) -> LatencySpread | None:
     """Return the spread of the figure of `limit` over shuffles, or None if the probe was not repeated."""
-    spread: LatencySpread | None = getattr(probe.spread, limit.key) if probe.spread else None
-    return spread
+    return probe.spread.of(limit) if probe.spread else None
 
 
 def max_over_shuffles_s(probe: Probe, limit: LatencyLimit) -> float:
@@ -115,7 +114,6 @@ def _hover(outcome: Outcome, index: int, slo: Slo) -> str:
         f"{probe.target_qps:.4g} queries/s, {formatting.format_figure(probe.completed_qps, 4)} completed; "
         f"{probe.queries:,} queries",
         *_latency_lines(probe, slo),
-        *further_limits.figure_lines(slo, probe),
     ]
     if probe.spread:
         lines.append(f"SLO held in {probe.spread.slo_held} of {probe.spread.shuffles} shuffles")
@@ -125,10 +123,10 @@ def _hover(outcome: Outcome, index: int, slo: Slo) -> str:
 
 
 def _latency_lines(probe: Probe, slo: Slo) -> list[str]:
-    """Return each figure in SHOWN_LIMITS with its limit and its range over shuffles."""
+    """Return the figure of every limit that is shown, with its limit and its range over shuffles."""
     limits_s = dict(slo.limits)
     lines = []
-    for limit in SHOWN_LIMITS:
+    for limit in slo.shown:
         show = partial(formatting.format_latency, limit.latency)
         text = f"{limit.label} {show(figure_s(limit, getattr(probe, limit.latency.field)))}"
         share = limit_shares(probe).get(limit.label)

@@ -21,7 +21,6 @@ from tune.report.figures.style import (
     value_axis,
     verdict_points,
 )
-from tune.spec.metrics import SHOWN_LIMITS
 
 RATE_TITLE = "target rate, queries/s"
 
@@ -32,9 +31,9 @@ def is_rate_sweep(study: StudyRecord) -> bool:
 
 
 def rate_sweep(study: StudyRecord, valid: pd.DataFrame) -> Figure:
-    """Draw a panel for throughput and one for each latency; `valid` holds valid measurements."""
+    """Draw a panel for throughput and one for each limit; `valid` holds valid measurements."""
     panels: list[tuple[str, str, str, float | None]] = [("Output throughput", TPS, TPS_TITLE, None)]
-    for shown in SHOWN_LIMITS:
+    for shown in study.slo.shown:
         axis_title = f"{shown.label}, {shown.latency.shown_unit}"
         panels.append((shown.label, column_of(shown), axis_title, limit_of(study, shown)))
     panels = [panel for panel in panels if valid[panel[1]].notna().any()]

@@ -1,4 +1,4 @@
-"""Draw throughput against one latency, with a mark per trial."""
+"""Draw throughput against one figure of a latency, with a mark per trial."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tune.spec.metrics import LatencyLimit
 def trade_off(study: StudyRecord, valid: pd.DataFrame, shown: LatencyLimit) -> Figure:
     """Draw throughput against the figure of the limit `shown`; `valid` holds valid measurements."""
     metric, name, column = shown.latency, shown.label, column_of(shown)
-    key, unit = metric.name, metric.shown_unit
+    key, unit = shown.name, metric.shown_unit
     title = f"What does throughput cost in {name}?"
     limit = limit_of(study, shown)
     rows = valid.dropna(subset=[TPS, column])

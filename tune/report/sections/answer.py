@@ -11,13 +11,12 @@ from tune.analysis.slo import figure_s
 from tune.records.confirmation import SUFFIX, Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
 from tune.report.confirmation_text import confirm_command, confirmation_note
 from tune.report.sections.tiles import Tile, answer_tiles
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import is_uncertain, verdict_notes, verdict_over_shuffles
-from tune.spec.metrics import SHOWN_LIMITS
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
 
 
@@ -142,16 +141,16 @@ def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer
 
 
 def _latencies(study: StudyRecord, outcome: Outcome) -> str:
-    """Return the latencies in SHOWN_LIMITS, each with its limit unless that is lifted, and further limits."""
+    """Return the figure of every limit that is shown, each with its limit unless that is lifted."""
     limits_s = dict(study.slo.limits)
     phrases = []
-    for limit in SHOWN_LIMITS:
+    for limit in study.slo.shown:
         value = formatting.format_latency(
             limit.latency, figure_s(limit, getattr(outcome, limit.latency.field))
         )
         allowed = f" of {limit.show(limits_s[limit])}" if limit in limits_s else ""
         phrases.append(f"{limit.label} {value}{allowed}")
-    return ", ".join(phrases) + further_limits.figure_phrases(study.slo, outcome)
+    return ", ".join(phrases)
 
 
 def _capacity_note(top: Outcome) -> list[str]:

@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from tune.engines.registry import ENGINES
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.load import Slo
-from tune.spec.metrics import SHOWN_LIMITS
 from tune.spec.space import Dimension, GraphFamilyDimension
 
 SEARCHES = {
@@ -35,9 +34,9 @@ def describe_limits(slo: Slo) -> str:
         f"{limit.label} within {limit.show(limits_s[limit])}"
         if limit in limits_s
         else f"{limit.label} without limit"
-        for limit in SHOWN_LIMITS
+        for limit in slo.shown
     )
-    return ", ".join(phrases) + further_limits.limit_phrases(slo)
+    return ", ".join(phrases)
 
 
 def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

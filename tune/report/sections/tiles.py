@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune.analysis.slo import figure_s
-from tune.records.outcome import LatencySpread, Outcome
+from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
 from tune.report.trial_status import baseline_trial, limit_shares
 from tune.report.verdict_robustness import sd_over_shuffles
 from tune.spec.load import Slo
-from tune.spec.metrics import OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, LatencyLimit
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU, LatencyLimit
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Tile:
 
 
 def answer_tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) -> tuple[Tile, ...]:
-    """Return the tiles of throughput, both latencies and the rate of the trial `top`."""
+    """Return the tiles of throughput, of every limit that is shown and of the rate of the trial `top`."""
     baseline = baseline_trial(study, outcomes)
     note = f"{formatting.format_figure(top.output_tps, 4)} tokens/s over {top.gpus} GPUs"
     if baseline and baseline is not top and baseline.output_tps_per_gpu and top.output_tps_per_gpu:
@@ -37,8 +37,7 @@ def answer_tiles(study: StudyRecord, outcomes: Sequence[Outcome], top: Outcome) 
     throughput = formatting.format_figure(top.output_tps_per_gpu, 4)
     return (
         Tile("Output throughput", throughput, OUTPUT_TPS_PER_GPU.unit, note),
-        *(_latency_tile(limit, study.slo, top) for limit in SHOWN_LIMITS),
-        *(Tile(*facts) for facts in further_limits.tile_facts(study.slo, top)),
+        *(_latency_tile(limit, study.slo, top) for limit in study.slo.shown),
         _rate_tile(top),
     )
 
@@ -47,7 +46,7 @@ def _latency_tile(limit: LatencyLimit, slo: Slo, top: Outcome) -> Tile:
     """Return the tile of a latency: its statistic, its limit, its spread and the used share of the limit."""
     metric, limit_s = limit.latency, dict(slo.limits).get(limit)
     value_s = figure_s(limit, getattr(top, metric.field))
-    spread: LatencySpread | None = getattr(top.spread, limit.key) if top.spread else None
+    spread = top.spread.of(limit) if top.spread else None
     return Tile(
         limit.label,
         formatting.format_figure(value_s and value_s * metric.shown_scale),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune.loadgen.latencies import p99_s
+from tune.analysis.slo import figure_s
 from tune.records.outcome import Bottleneck, Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.study_record import StudyRecord
-from tune.report import formatting, further_limits
+from tune.report import formatting
 from tune.report.capacity_text import (
     describe_capacity,
     describe_cost,
@@ -17,6 +17,8 @@ from tune.report.capacity_text import (
     probe_status,
 )
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
+from tune.spec.load import Slo
+from tune.spec.metrics import LATENCIES, LatencyMetric
 
 PERCENTILES = tuple(Percentiles.model_fields)
 STAGES = tuple(Breakdown.model_fields)
@@ -30,7 +32,7 @@ def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping
     of theirs. Figures keep five significant digits; throughput keeps eight, so that rounding it once more
     gives the digits of the answer.
     """
-    names = _param_names(study, outcomes)
+    names, limits_s = _param_names(study, outcomes), dict(study.slo.limits)
     override_indices: dict[str, int] = {}
     status_order = {status: index for index, status in enumerate(TRIAL_STATUSES)}
     last = len(outcomes) + 1
@@ -46,8 +48,16 @@ def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping
         ],
         "percentiles": [name.replace("p99_9", "p99.9") for name in PERCENTILES],
         "stages": STAGES,
-        "limits": {"ttft_s": study.slo.ttft_p99_s, "tpot_s": study.slo.tpot_p99_s},
-        **further_limits.table_columns(study.slo),
+        "latencies": [_latency_column(metric) for metric in LATENCIES],
+        "limits": [
+            {
+                "title": limit.label,
+                **_latency_column(limit.latency),
+                "statistic": PERCENTILES.index(limit.statistic.name),
+                "limit": limits_s[limit] * limit.latency.shown_scale if limit in limits_s else None,
+            }
+            for limit in study.slo.shown
+        ],
         "command": formatting.COMMAND,
         "fields": list(rows[0]) if rows else [],
         "rows": [list(row.values()) for row in rows],
@@ -70,6 +80,16 @@ def _column(name: str, study: StudyRecord) -> dict[str, str]:
     return {"title": formatting.setting_name(name, dimension), "unit": formatting.unit(dimension)}
 
 
+def _latency_column(metric: LatencyMetric) -> dict[str, Any]:
+    """Return name, unit, the row's field and the factor from seconds to the unit of a latency."""
+    return {
+        "name": metric.label,
+        "unit": metric.shown_unit,
+        "field": metric.field,
+        "scale": metric.shown_scale,
+    }
+
+
 def _row(
     outcome: Outcome,
     names: Sequence[str],
@@ -90,9 +110,7 @@ def _row(
         "reason": outcome.reason,
         "tps_gpu": short(outcome.output_tps_per_gpu, 8),
         "qps": short(outcome.target_qps),
-        "ttft_s": _percentiles(outcome.ttft_s),
-        "tpot_s": _percentiles(outcome.tpot_s),
-        "latency_s": _percentiles(outcome.latency_s),
+        **{metric.field: _percentiles(getattr(outcome, metric.field)) for metric in LATENCIES},
         "completed_qps": short(outcome.completed_qps),
         "loadgen_tps": short(outcome.loadgen_tps),
         "hours": short(outcome.gpu_hours),
@@ -100,8 +118,8 @@ def _row(
         "params": [point.get(name) for name in names],
         "overrides": _indices(formatting.overrides(outcome), override_indices),
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
-        "capacity": _capacity(outcome),
-        "spread": outcome.spread and _spread(outcome.spread),
+        "capacity": _capacity(outcome, study.slo),
+        "spread": outcome.spread and _spread(outcome.spread, study.slo),
         "bottleneck": outcome.bottleneck and _bottleneck(outcome.bottleneck),
     }
 
@@ -119,18 +137,13 @@ def _percentiles(percentiles: Percentiles | None) -> list[float | None] | None:
     return [short(getattr(percentiles, name)) for name in PERCENTILES] if percentiles else None
 
 
-def _spread(spread: ShuffleSpread) -> list[Any]:
-    """Return shuffles, shuffles that held the SLO, then the spreads of p99 TTFT and of p99 TPOT."""
-    return [
-        spread.shuffles,
-        spread.slo_held,
-        _latency_spread(spread.ttft_p99_s),
-        _latency_spread(spread.tpot_p99_s),
-    ]
+def _spread(spread: ShuffleSpread, slo: Slo) -> list[Any]:
+    """Return shuffles, shuffles that held the SLO, and the spread of the figure of each limit shown."""
+    return [spread.shuffles, spread.slo_held, [_latency_spread(spread.of(limit)) for limit in slo.shown]]
 
 
 def _latency_spread(spread: LatencySpread | None) -> list[float | None] | None:
-    """Return mean, sd, min and max of a p99 over shuffles, s."""
+    """Return mean, sd, min and max of a figure over shuffles, s."""
     return [short(spread.mean), short(spread.sd), short(spread.min), short(spread.max)] if spread else None
 
 
@@ -143,7 +156,7 @@ def _bottleneck(bottleneck: Bottleneck) -> list[Any]:
     return [formatting.BOTTLENECK_NAMES[bottleneck.kind], bottleneck.evidence, recommendations]
 
 
-def _capacity(outcome: Outcome) -> dict[str, Any] | None:
+def _capacity(outcome: Outcome, slo: Slo) -> dict[str, Any] | None:
     """Return the rates and cost as text, and every probe; None if one rate was measured."""
     if not is_capacity_search(outcome):
         return None
@@ -153,8 +166,7 @@ def _capacity(outcome: Outcome) -> dict[str, Any] | None:
             probe_status(probe),
             short(probe.target_qps),
             probe.queries,
-            short(p99_s(probe.ttft_s)),
-            short(p99_s(probe.tpot_s)),
+            *(short(figure_s(limit, getattr(probe, limit.latency.field))) for limit in slo.shown),
         ]
         for probe in outcome.probes
     ]

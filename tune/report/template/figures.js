@@ -2,9 +2,9 @@
 const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${shuffleSummary(t)}`]));
 function shuffleSummary(trial) {
   if (!trial.spread) return "";
-  const latency = trial.spread[TTFT];
-  const text = latency ? `, p99 TTFT ${digits(latency[0], 3)} ± ${digits(latency[1], 3)} s` : "";
-  return `<br>SLO held in ${heldText(trial)} shuffles${text}`;
+  const figures = DATA.limits.map((c, i) => [c, spreadOf(trial, i)]).filter(([, spread]) => spread)
+    .map(([c, [mean, sd]]) => `, ${c.title} ${mean} ± ${sd} ${c.unit}`);
+  return `<br>SLO held in ${heldText(trial)} shuffles${figures.join("")}`;
 }
 function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");

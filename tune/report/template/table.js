@@ -14,16 +14,19 @@ function plain(value) {
   if (value === null || value === undefined) return dash;
   return isNumber(value) ? String(Number(value.toPrecision(6))) : String(value);
 }
-const P99 = DATA.percentiles.indexOf("p99");
-const p99 = (percentiles) => (percentiles ? percentiles[P99] : null);
+/* A figure in the unit in which people read it; every figure of a latency is recorded in seconds. */
+const inUnit = (seconds, latency) => (isNumber(seconds) ? seconds * latency.scale : seconds);
+const headed = (name, unit) => `${name}, ${unit}`;
 
-/* trial.spread: number of shuffles (orders of the dataset's lengths), number that held, [mean, sd, min, max] of p99 TTFT and of p99 TPOT. */
-const TTFT = 2;
-const TPOT = 3;
-function spreadText(trial, latency, scale, unit) {
-  const spread = trial.spread && trial.spread[latency];
+/* trial.spread: number of shuffles (orders of the dataset's lengths), number that held, [mean, sd, min, max] of each of DATA.limits. */
+function spreadOf(trial, i) {
+  const spread = trial.spread && trial.spread[2][i];
+  return spread && spread.map((v) => digits(inUnit(v, DATA.limits[i]), 3));
+}
+function spreadText(trial, i) {
+  const spread = spreadOf(trial, i);
   if (!spread) return null;
-  const [mean, sd, min, max] = spread.map((v) => digits(v * scale, 3));
+  const [[mean, sd, min, max], { unit }] = [spread, DATA.limits[i]];
   return `${mean} ± ${sd} ${unit} (mean and sd), ${min} to ${max} ${unit} over ${trial.spread[0]} shuffles of the dataset's lengths`;
 }
 function heldText(trial) {
@@ -38,11 +41,9 @@ const COLUMNS = [
   { title: "Verdict", value: (t) => STATUSES[t.status].word, text: true, chip: true },
   { title: "Output", unit: "tokens/s/GPU", best: "highest", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
   { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
-  { title: "p99\u00a0TTFT", unit: "s", value: (t) => p99(t.ttft_s), show: (v) => digits(v, 3), limit: DATA.limits.ttft_s, measured: true, tip: (t) => spreadText(t, TTFT, 1, "s") },
-  { title: "p99\u00a0TPOT", unit: "ms", value: (t) => p99(t.tpot_s), show: (v) => digits(isNumber(v) ? v * 1e3 : v, 3), limit: DATA.limits.tpot_s, measured: true, tip: (t) => spreadText(t, TPOT, 1e3, "ms") },
-  ...(DATA.further_limits || []).map((c) => ({
-    title: c.title.replaceAll(" ", "\u00a0"), unit: c.unit, value: (t) => (t[c.field] ? t[c.field][c.statistic] * c.scale : null),
-    show: (v) => digits(v, 3), limit: c.limit, measured: true,
+  ...DATA.limits.map((c, i) => ({
+    title: c.title.replaceAll(" ", "\u00a0"), unit: c.unit, value: (t) => (t[c.field] ? inUnit(t[c.field][c.statistic], c) : null),
+    show: (v) => digits(v, 3), limit: c.limit, measured: true, tip: (t) => spreadText(t, i),
   })),
   ...(TRIALS.some((t) => t.spread) ? [{
     title: "SLO\u00a0held", unit: "shuffles", best: "highest", value: (t) => (t.spread ? t.spread[1] / t.spread[0] : null), show: (v, t) => heldText(t) || dash, measured: true,
@@ -140,16 +141,16 @@ function stageRows(trial, lines) {
 }
 
 function spreadGrid(trial) {
-  const lines = [["p99 TTFT, s", TTFT, 1], ["p99 TPOT, ms", TPOT, 1e3]].filter(([, latency]) => trial.spread[latency])
-    .map(([name, latency, scale]) => [name, ...trial.spread[latency].map((v) => digits(v * scale, 3))]);
+  const lines = DATA.limits.map((c, i) => [headed(c.title, c.unit), spreadOf(trial, i)]).filter(([, spread]) => spread)
+    .map(([name, spread]) => [name, ...spread]);
   return grid(`Over ${trial.spread[0]} shuffles (orders of the dataset's lengths); the SLO holds in ${trial.spread[1]}`, ["mean", "sd", "lowest", "highest"], lines);
 }
 
-/* Each probe, in the order run: length, status, rate, queries, p99 TTFT and p99 TPOT in seconds. */
+/* Each probe, in the order run: length, status, rate, queries, and the figure of each of DATA.limits in seconds. */
 function probeGrid(probes) {
-  const lines = probes.map(([length, status, qps, queries, ttft, tpot], i) =>
-    [`${i + 1}, ${length}`, status, plain(qps), queries.toLocaleString("en"), digits(ttft, 3), digits(isNumber(tpot) ? tpot * 1e3 : tpot, 3)]);
-  return grid("Probes, in the order run", ["verdict", "queries/s", "queries", "p99 TTFT, s", "p99 TPOT, ms"], lines);
+  const lines = probes.map(([length, status, qps, queries, ...figures], n) =>
+    [`${n + 1}, ${length}`, status, plain(qps), queries.toLocaleString("en"), ...figures.map((v, i) => digits(inUnit(v, DATA.limits[i]), 3))]);
+  return grid("Probes, in the order run", ["verdict", "queries/s", "queries", ...DATA.limits.map((c) => headed(c.title, c.unit))], lines);
 }
 
 function bottleneckText([name, evidence, recommendations]) {
@@ -161,10 +162,9 @@ function details(trial) {
   const cells = make("div", { class: "cells" });
   const params = DATA.params.map((p, i) => [p.title, plain(trial.params[i]) + (p.unit && ` ${p.unit}`)]);
   if (params.length) cells.append(grid("Settings of the search space", null, params));
-  const measured = [["TTFT, s", trial.ttft_s, 1], ["TPOT, ms", trial.tpot_s, 1e3], ["Latency, s", trial.latency_s, 1]].filter(([, f]) => f);
-  if (measured.length) {
-    cells.append(grid("Percentiles over requests", DATA.percentiles, measured.map(([name, f, scale]) => [name, ...f.map((v) => digits(isNumber(v) ? v * scale : v, 3))])));
-  }
+  const measured = DATA.latencies.filter((latency) => trial[latency.field])
+    .map((latency) => [headed(latency.name, latency.unit), ...trial[latency.field].map((v) => digits(inUnit(v, latency), 3))]);
+  if (measured.length) cells.append(grid("Percentiles over requests", DATA.percentiles, measured));
   if (trial.spread) cells.append(spreadGrid(trial));
   const times = trial.stages ? stageRows(trial, STAGES) : [];
   const pools = trial.stages ? stageRows(trial, POOLS) : [];
