@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -135,13 +134,15 @@ def test_cancelled_attempt_stops_and_is_recorded(make_trial: MakeTrial, lock: st
 
 @pytest.mark.slow
 def test_attempt_cancelled_twice_is_recorded(make_trial: MakeTrial, lock: str) -> None:
-    trial = make_trial(behaviour={"deaf": ["client"]})
+    """The second cancel comes at once, the third while what is deaf is being stopped."""
+    trial = make_trial(behaviour={"deaf": ["client", "decode_w0"]})
     with LocalBackend(unheard, lock) as backend:
         handle = backend.submit(trial.spec, trial.attempt)
         trial.pid("client")
-        for _ in range(2):
-            backend.cancel(handle)
-            time.sleep(0.5)
+        backend.cancel(handle)
+        backend.cancel(handle)
+        wait_for((trial.attempt / "attempt.json").exists)
+        backend.cancel(handle)
         wait_for(lambda: backend.poll(handle) == "ended")
     assert "interrupted after" in (trial.record.error or "")
 

@@ -26,11 +26,14 @@ from support.waiting import wait_for
 
 from tune.analysis.measure import measure
 from tune.client.client_settings import read_client_settings
+from tune.errors import ResumableError, TuneError
 from tune.manifest.process_manifest import read_manifest
+from tune.orchestrator.attempt import run_attempt
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.launcher import ChildProcessLauncher, NodeAddresses
 from tune.orchestrator.managed_process import ManagedProcess
+from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
 from tune.orchestrator.warm_up import warm_up
 from tune.records.folders import PROBE_FOLDER
@@ -53,6 +56,37 @@ def deployed(trial: Trial) -> Iterator[Deployment]:
         for process in running:
             process.handle.kill()
         wait_for(lambda: all(process.handle.poll() is not None for process in running))
+
+
+class RevokedLauncher(ChildProcessLauncher):
+    """Start processes on a machine that is being taken back."""
+
+    def revoked_reason(self) -> str | None:
+        return "taken back"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "ending"),
+    [(ChildProcessLauncher, (3, "no answer")), (RevokedLauncher, (130, "taken back after"))],
+)
+@pytest.mark.parametrize("failure", [AttemptFailed, ResumableError])
+def test_any_failure_during_a_revocation_is_the_revocation(
+    launcher: type[ChildProcessLauncher],
+    ending: tuple[int, str],
+    failure: type[TuneError],
+    make_trial: MakeTrial,
+    tmp_path: Path,
+) -> None:
+    """Whatever shows it first: a step that ended, a worker that refuses a connection, Slurm's commands."""
+    trial = make_trial()
+
+    def allocate(_nodes: int) -> NodeAddresses:
+        raise failure("no answer")
+
+    processes = ManagedProcesses(print, last=False)
+    assert run_attempt(trial.attempt, allocate, launcher(tmp_path), print, processes) == ending[0]
+    assert (trial.record.error or "").startswith(ending[1])
+    assert trial.record.cause == "infrastructure"
 
 
 @pytest.mark.slow

@@ -205,6 +205,7 @@ def run_rank(role):
     if behaves("deaf", role, role):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     host, port = os.environ.get("DYN_SYSTEM_HOST", ""), os.environ.get("DYN_SYSTEM_PORT")
+    server = listen(host, port) if port else None  # before it registers: then its counters are asked
     if os.environ.get("SLURM_PROCID", "0") == "0" and not behaves("unregistered", role, role):
         first = os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
         worker = {
@@ -213,8 +214,8 @@ def run_rank(role):
             "component": "tensorrt_llm" if first else "tensorrt_llm_next",
         }
         register("worker", role, worker)
-    if port:
-        listen(host, port).serve_forever()
+    if server:
+        server.serve_forever()
     signal.pause()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,8 @@ def _classified_run(
     Raises AllocationRevoked.
     """
     try:
-        _run(running, allocate, launcher, processes)
+        with _revocation_explains(launcher):
+            _run(running, allocate, launcher, processes)
     except AllocationRevoked:
         raise
     except AttemptFailed as failure:
@@ -116,6 +118,17 @@ def _classified_run(
     except Exception:  # a fault of ours fails the attempt with its trace; the study goes on
         return traceback.format_exc(), "infrastructure", 3
     return None, None, 0
+
+
+@contextmanager
+def _revocation_explains(launcher: ProcessLauncher) -> Iterator[None]:
+    """Raise AllocationRevoked in place of any failure that comes while the nodes are taken away."""
+    try:
+        yield
+    except TuneError as failure:
+        if reason := launcher.revoked_reason():
+            raise AllocationRevoked(reason) from failure
+        raise
 
 
 def _run(

@@ -8,7 +8,6 @@ from pathlib import Path
 from tune.manifest.process import Process, bind_text
 from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.failures import (
-    AllocationRevoked,
     AttemptFailed,
     FailureCause,
     classify_failure,
@@ -138,7 +137,6 @@ class Deployment:
                 continue
             code = running.handle.poll()
             if code is not None:
-                self.require_allocation()
                 cause: FailureCause = "infrastructure"
                 if running.process.role in WORKER_ROLES:
                     cause = classify_failure(running.log, self.manifest.engine.failure_patterns)
@@ -147,11 +145,6 @@ class Deployment:
                     f"lines of its log:\n{last_lines(running.log)}",
                     cause,
                 )
-
-    def require_allocation(self) -> None:
-        """Raise AllocationRevoked where the nodes are taken away, which ends processes without a fault."""
-        if reason := self._launcher.revoked_reason():
-            raise AllocationRevoked(reason)
 
     def logged_bytes(self) -> int:
         """Return the size of all logs together: it grows as long as something happens."""

@@ -26,7 +26,7 @@ class AttemptFailed(TuneError):
         self.cause = cause
 
 
-class AllocationRevoked(AttemptFailed):
+class AllocationRevoked(TuneError):
     """Report that the scheduler takes the nodes away, which ends this attempt and all after it."""
 
 

@@ -70,7 +70,7 @@ class ProcessLauncher(Protocol):
     def revoked_reason(self) -> str | None:
         """Return the reason if the allocation is being revoked, else None.
 
-        Called when a process has ended. May wait a moment, in which Interrupted may be raised instead.
+        Called when an attempt has failed. May wait a moment, in which Interrupted may be raised instead.
         """
 
     def nodes_clean(self) -> bool:

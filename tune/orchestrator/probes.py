@@ -135,7 +135,6 @@ def _wait_for_client(deployment: Deployment, client: ManagedProcess, print_line:
                 print_line(f"client  {line}")
             time.sleep(POLL_S)
     if code not in (0, STOPPED_EXIT_CODE):
-        deployment.require_allocation()
         raise AttemptFailed(
             f"the load client ended {describe_exit(code)}; the last lines of its log:\n"
             f"{last_lines(client.log)}"

@@ -188,8 +188,7 @@ def _describe_counts(workers: Sequence[Process], received: Mapping[str, float]) 
 
 
 def _unreachable_worker(deployment: Deployment, error: OSError) -> AttemptFailed:
-    """Return the error of a worker that does not answer; raise instead what else may have happened to it."""
-    deployment.require_allocation()
+    """Return the error of a worker that does not answer; raise instead that a process has ended."""
     deployment.require_alive()
     return AttemptFailed(f"A worker does not report its counters: {error}. See its log.")
 
