@@ -104,6 +104,7 @@ class ChildProcessLauncher:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
+        self._environment = dict(os.environ)
         self._own = {"TMPDIR": str(scratch), "PATH": program_path()}
 
     def start(self, resolved: ResolvedProcess) -> ProcessHandle:
@@ -112,7 +113,7 @@ class ChildProcessLauncher:
         Only the main thread may call this, as die_with_parent requires.
         """
         process = resolved.process
-        inherited = step_environment(os.environ, process.role, process.inherits)
+        inherited = step_environment(self._environment, process.role, process.inherits)
         environment = inherited | self._own | dict(resolved.env)
         with resolved.log.open("wb") as file:
             return _Child(

@@ -77,13 +77,14 @@ class SrunLauncher:
     def __init__(self, job: SlurmJob, scratch: Path, temporary: Path) -> None:
         self.scratch = scratch
         self._job, self._temporary = job, temporary
+        self._environment = dict(os.environ)
 
     def start(self, resolved: ResolvedProcess) -> ProcessHandle:
         """Run a process as a step, its output into its log. Raises OSError where it cannot be started.
 
         Only the main thread may call this, as die_with_parent requires.
         """
-        environment = srun_environment(os.environ, resolved)
+        environment = srun_environment(self._environment, resolved)
         in_image = resolved.container and resolved.process.role != "client"
         if resolved.process.node_index == 0 and not in_image:
             environment["TMPDIR"] = str(self._temporary)
