@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 from machine import cpus
 
-from tune.analysis.judge import judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.config import compose_overrides
 from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps, Outcome
@@ -36,9 +36,8 @@ REPEATS = 5
 
 def outcome(number: int, qps: float) -> Outcome:
     """Make up the outcome of a deployment with a capacity of `qps`."""
-    start = judge_infeasible(
-        SETTINGS.trial_spec, reason="made up", number=number, source="made up", attempts=(), provenance={}
-    )
+    facts = TrialFacts(number, "made up")
+    start = judge_unmeasured("infeasible", SETTINGS.trial_spec, "made up", facts)
     pools = {"prefill": 1.3 * qps, "decode": 1.02 * qps}
     capacity = CapacityQps(low=qps, high=None, estimate=qps, censored=False, **pools)
     measured = {"status": "measured", "feasible": True, "output_tps_per_gpu": 8.75 * qps}

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tune.analysis.judge import judge
+from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure
 from tune.backends.simulated import simulate_attempt
 from tune.config import compose_overrides
@@ -48,7 +48,7 @@ def evaluate(point: Point) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         simulate_attempt(spec.model_dump_json(), SETTINGS.cluster.calibration.model_dump_json(), folder)
         probe = measure(Path(folder) / PROBE_FOLDER, spec, PROBE_FOLDER)
-    return judge(spec, [probe], number=0, source="benchmark", attempts=(), provenance={"params": dict(point)})
+    return judge(spec, [probe], TrialFacts(0, "benchmark", provenance={"params": dict(point)}))
 
 
 def climb(discrete: dict, start_qps: float) -> tuple[float, dict | None]:

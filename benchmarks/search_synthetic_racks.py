@@ -56,7 +56,7 @@ from synthetic_racks.result_tables import (
 from synthetic_racks.space import CONFIGURATIONS, SEED
 from tqdm import tqdm
 
-from tune.analysis.guaranteed_rates import mean_of, pooled
+from tune.analysis.repeated_capacities import mean_of, pooled, student_quantile
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
 from tune.study.trial_requests import SELECTION_BIAS_FRAC
 from tune.surrogate.emulator import log_soft_min_correction
@@ -212,7 +212,7 @@ def guarantee(
     seeds: tuple[int, int],
     searched_gpu_hours: float,
 ) -> Guaranteed:
-    """Return what action=confirm guarantees of the configurations `chosen`; `seeds`: rack and noise seed."""
+    """Return the lower bound of the best mean capacity of `chosen`; `seeds`: rack and noise seed."""
     draws, best = np.random.default_rng([*seeds, 4]), max(qps for qps in truth if qps is not None)
     logs = [
         [float(np.log(truth[index] or 0.0)) + draws.normal(0, NOISE_SD) for _ in range(REPEATS)]
@@ -221,7 +221,9 @@ def guarantee(
     noise = pooled(logs)
     assert noise is not None, "each is repeated"
     winner = max(range(len(chosen)), key=lambda row: mean_of(logs[row]))
-    qps = float(np.exp(mean_of(logs[winner]) - noise.one_sided(CONFIDENCE, 1 / REPEATS, len(chosen))))
+    level = CONFIDENCE ** (1 / len(chosen))  # Sidak: bounds of all means hold together
+    margin = student_quantile(level, noise.degrees_of_freedom) * noise.sd / REPEATS**0.5
+    qps = float(np.exp(mean_of(logs[winner]) - margin))
     exact = [cost.runs for costs in costs_by_rack() for cost in costs if not cost.early_stop_frac]
     runs = float(np.mean(exact))
     hours = sum(REPEATS * gpu_hours(index, truth[index], runs) for index in chosen)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.outcomes import held_at
 
-from tune.analysis.judge import judge_infeasible
 from tune.calibrate.calibration import learned_calibration, starting_calibration
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError, ResumableError
 from tune.records.folders import StudyFolder
-from tune.records.outcome import CapacityQps
 from tune.records.posterior_summary import Interval, ParameterPosterior, PosteriorSummary, write_posterior
 from tune.spec.settings import Settings
 
@@ -65,14 +64,9 @@ def test_best_trials_are_simulated_with_the_learned_calibration(study: StudyFold
     spec = trial.trial_spec
     true_qps = SimulatorForecast(spec, learned).capacity_qps()
     for number, capacity_qps in enumerate((0.98 * true_qps, None)):
-        facts = {"number": number, "source": "surrogate", "attempts": (), "provenance": {}}
         other_spec = spec.model_copy(update={"load": spec.load.model_copy(update={"shuffle_seed": number})})
-        outcome = judge_infeasible(other_spec, reason="", **facts)  # type: ignore[arg-type]
-        result = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
         study.trial(other_spec.trial_id).write_spec(other_spec)
-        study.trial(other_spec.trial_id).write_outcome(
-            outcome.model_copy(update={"status": "measured", "feasible": True, "capacity_qps": result})
-        )
+        study.trial(other_spec.trial_id).write_outcome(held_at(other_spec, capacity_qps, number))
     table = learned_calibration(settings.calibrate, start, study).text.splitlines()[-2:]
     assert table[0].split() == ["trial", "split", "measured", "this", "rack", "error", "queries/s"]
     assert table[1].split() == ["0", "13P5D", f"{0.98 * true_qps:.2f}", f"{true_qps:.2f}", "+2.0%"]

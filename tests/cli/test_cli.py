@@ -150,6 +150,19 @@ def test_preflight_prints_every_finding(tune: Tune, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sweep_without_a_possible_point_runs_nothing(tune: Tune, tmp_path: Path) -> None:
+    words = ("+sweep=batching", "sweep.space.prefill_max_num_tokens.values=[16,24]")
+    done = tune(*words)
+    assert done.returncode == 2
+    assert "error: sweep.space.prefill_max_num_tokens" in done.stderr
+    assert "at least a KV block, 32 tokens" in done.stderr
+    assert written(tmp_path) == set()
+    preflight = tune(*words, "action=preflight")
+    assert preflight.returncode == 1
+    assert "error: sweep.space.prefill_max_num_tokens" in preflight.stdout
+
+
+@pytest.mark.slow
 def test_broken_rule_runs_nothing(tune: Tune, tmp_path: Path) -> None:
     done = tune("split.decode_workers=5")
     assert done.returncode == 2

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.recorded_studies import figures_of
 
-from tune.analysis.judge import judge
+from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure
 from tune.config import compose_overrides, trial_overrides
 from tune.records.attempt_record import AttemptRecord
@@ -72,9 +72,7 @@ def write_live_study(runs: Path) -> None:
         gpu_hours = spec.hardware.gpus * 90.0 / 3600
         record = Attempt(started_at=BEGAN, ended_at=ENDED, gpu_hours=gpu_hours, class_="measured")
         provenance = {"params": {}, "overrides": list(trial_overrides(spec, settings))}
-        trial.write_outcome(
-            judge(spec, [probe], number=0, source="baseline", attempts=(record,), provenance=provenance)
-        )
+        trial.write_outcome(judge(spec, [probe], TrialFacts(0, "baseline", (record,), provenance)))
 
 
 def prune(runs: Path) -> None:

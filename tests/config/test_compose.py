@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from pathlib import Path
@@ -18,12 +19,23 @@ from tune.spec.findings import only_errors
 from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
+from tune.spec.trial import TrialSpec
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("model", "hardware", "split", "prefill", "decode", "load", "slo", "stack", "cluster", "search")
 OPTIONS = [
     f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
+LENGTHS_OF_TESTS = str(ROOT / "tests" / "data" / "dataset" / "trace.csv")
+FILLED_IN = {
+    "load=lognormal": [
+        *("load.dataset.inputs.median_tokens=1200", "load.dataset.inputs.p95_tokens=6000"),
+        *("load.dataset.outputs.mean_tokens=300", "load.dataset.outputs.sd_tokens=250"),
+    ],
+    "load=csv": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
+    "load=trace": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
+}
+"""What a load needs beside its name."""
 SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 
 
@@ -54,7 +66,63 @@ def test_parallel_trials_suit_the_backend_unless_set(words: list[str], parallel:
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_shipped_option_composes(option: str) -> None:
-    assert compose_overrides([option]).settings.trial_spec.trial_id
+    assert compose_overrides([option, *FILLED_IN.get(option, ())]).settings.trial_spec.trial_id
+
+
+def test_every_load_is_composed_again_from_the_overrides_of_its_trial(tmp_path: Path) -> None:
+    lengths, trace = tmp_path / "lengths.csv", tmp_path / "my trace.jsonl"
+    lengths.write_text("100,10\n300,20\n")
+    trace.write_text(
+        "".join(
+            f'{{"timestamp": {t}, "input_length": 9, "output_length": {5 + t}}}\n' for t in (0, 500, 2000)
+        )
+    )
+    loads = {
+        "fixed": ["load.dataset.inputs.tokens=8192", "load.dataset.inputs.range_ratio=0.2"],
+        "lognormal": FILLED_IN["load=lognormal"],
+        "csv": [f"load.dataset.path={lengths}"],
+        "trace": [f"load.dataset.path='{trace}'"],
+    }
+    found = {}
+    for name, overrides in loads.items():
+        composed = compose_overrides([f"load={name}", *overrides]).settings
+        spec = composed.trial_spec
+        assert compose_overrides(trial_overrides(spec, composed)).settings.trial_spec == spec
+        dataset = spec.load.dataset
+        longest = (dataset.longest_prompt_tokens, dataset.longest_answer_tokens)
+        found[name] = (dataset.name, dataset.samples, *longest, spec.load.target_qps)
+    assert found == {
+        "fixed": ("fixed", 1000, 9831, 1229, 10.0),
+        "lognormal": ("lognormal", 2000, 16384, 2048, 10.0),
+        "csv": ("lengths", 2, 300, 20, 10.0),
+        "trace": ("my trace", 3, 9, 2005, 1.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["load=csv"], "load.dataset.path: found null; this load reads its requests from a file"),
+        (["load=trace"], "load.dataset.path: found null; this load reads its requests from a file"),
+        (["load=csv", "load.dataset.path=/nowhere"], "load.dataset.path: /nowhere cannot be read"),
+        (
+            ["load=lognormal"],
+            "The configuration does not validate; nothing was run.\n"
+            "  load.dataset.inputs: found neither mean_tokens nor median_tokens; expected one of",
+        ),
+        (
+            ["load=fixed", "load.dataset.inputs.range_ratio=1"],
+            "load.dataset.outputs: range_ratio is 1; with range_rule=vllm it is below 1",
+        ),
+        (
+            ["load=fixed", "load.dataset.inputs.mean_tokens=4"],
+            "load.dataset.inputs.mean_tokens: no such setting. It belongs to another option of load",
+        ),
+    ],
+)
+def test_an_incomplete_load_says_what_it_needs(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        compose_overrides(overrides)
 
 
 @pytest.mark.slow
@@ -145,8 +213,26 @@ BAD = [
     (["load.target_qps=nan"], "load.target_qps"),
     (["load.target_qps=inf"], "load.target_qps"),
     (["load.target_qps=null"], "load.target_qps: found None; expected a valid number"),
-    (["load.target_qps=14,15"], "Ambiguous value for argument 'load.target_qps=14,15'"),
-    (["load.target_qps"], "missing EQUAL"),
+    (
+        ["load.target_qps=14,15"],
+        "load.target_qps=14,15: found several values; expected one. Write load.target_qps=[14,15] for",
+    ),
+    (["load.target_qps=choice(14,15)"], "Write load.target_qps=[14,15] for a list"),
+    (["load.target_qps=range(1,3)"], "found several values"),
+    (["load.target_qps=glob(*)"], "found several values"),
+    (["load.target_qps=shuffle(1,3)"], "found several values"),
+    (["load.target_qps"], "expected load.target_qps=VALUE"),
+    (["logs=a b;c"], "found ';'; expected text with special characters in quotes: \"logs='a b;c'\""),
+    (["logs=f(x)"], "found f(...), which is no function"),
+    (["logs='x"], "found ' that is not closed"),
+    (["logs=a=b"], "found '=' where the value ends"),
+    (["split=[a"], "found [ that is not closed; expected ] after it"),
+    (["a b=1"], "found 'a b' before =; expected a setting"),
+    (["n_trials=10"], "n_trials: no such setting. Did you mean study.n_trials?"),
+    (["max_num_tokens=1"], "Did you mean prefill.max_num_tokens or decode.max_num_tokens?"),
+    (["tpot_p99_s=1"], "Did you mean slo.tpot_p99_s?"),
+    (["cluster.output=7"], "found 7; expected a valid string. Put it in quotes."),
+    (["logs=${x.y}"], "logs: Interpolation key 'x.y' not found"),
     (["load.seed=mlprf"], "load.seed"),
     (["load.dataset.path=/nowhere.csv"], "load.dataset.path: /nowhere.csv cannot be read"),
     (["study.name=../outside"], "study.name: found '../outside'"),
@@ -159,7 +245,7 @@ BAD = [
     (["decode.disable_overlap_scheduler=1"], "decode.disable_overlap_scheduler: found 1"),
     (["decode.cuda_graph_config.batch_sizes=32"], "decode.cuda_graph_config.batch_sizes: found 32"),
     (["decode.kv_cache_config.free_gpu_memory_fraction=1.2"], "expected less than or equal to 1"),
-    (["prefill=null"], "Config group override must be a string or a list. Got NoneType"),
+    (["prefill=null"], "prefill=null: expected the name of an option"),
     (["split.prefill_workers=-1"], "split.prefill_workers: found -1"),
     (["slo.ttft_p99_s=0"], "slo.ttft_p99_s: found 0; expected greater than 0"),
     (["study.parallel=0"], "study.parallel: found 0"),
@@ -306,6 +392,83 @@ def test_any_text_and_number_survive_the_override_grammar(texts: list[str], numb
     again = compose_overrides(overrides).settings
     assert again.cluster.container_mounts == tuple(texts)
     assert again.trial_spec == spec
+
+
+ODD_KEYS = (
+    "", " ", "1", "1e3", "=", "True", "a b", "a-b", "a.b", "a/b", "a:b", "a,b", "null", "x",
+    "{x}", "${y}", "é",
+)  # fmt: skip
+ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
+KEYS = st.sampled_from(ODD_KEYS) | ANY_TEXT
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-1e3, 1e3) | KEYS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(extra=st.dictionaries(KEYS, VALUES, max_size=3))
+@example(extra={"a.b": 1, "": {"é": "${x}"}})
+def test_any_key_of_a_free_mapping_survives_recorded_overrides(extra: dict[str, object]) -> None:
+    composed = compose_overrides([]).settings
+    plain = composed.trial_spec.model_dump(mode="json")
+    plain["prefill"]["extra"] = extra
+    spec = TrialSpec.model_validate_json(json.dumps(plain))
+    again = compose_overrides(trial_overrides(spec, composed)).settings.trial_spec
+    assert again.prefill.extra == spec.prefill.extra
+    assert again.trial_id == spec.trial_id
+
+
+BROKEN_FILES = {
+    "open_list": ("ttft_p99_s: 10.0\ntpot: [1\n", "slo/open_list.yaml, line 3: expected ',' or ']'"),
+    "twice": ("ttft_p99_s: 1\nttft_p99_s: 2\n", "slo/twice.yaml, line 2: found duplicate key ttft_p99_s"),
+    "tab": ("a:\tb: 1\n", "slo/tab.yaml, line 1: found a tab; expected blanks"),
+    "latin": ("# Gr\xfc\xdfe\nttft_p99_s: 1\n", "slo/latin.yaml, line 1: found bytes that are not UTF-8"),
+    "nowhere": (
+        "\nttft_p99_s: ${no.where}\n",
+        "slo.ttft_p99_s (mine/slo/nowhere.yaml, line 2): Interpolation",
+    ),
+    "unset": (
+        "ttft_p99_s: ${oc.env:NO_SUCH}\n",
+        'slo.ttft_p99_s (mine/slo/unset.yaml, line 1): "Environment',
+    ),
+    "open": ("ttft_p99_s: ${a.b\n", "An interpolation (mine/slo/open.yaml, line 1)"),
+    "listed": ("- a\n- b\n", "slo/listed.yaml: found a list; expected settings"),
+    "base": ("defaults:\n  - nosuch\n", "slo/nosuch: no such option; slo/base names it"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_broken_file_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine" / "slo"
+    folder.mkdir(parents=True)
+    for other, (text, _) in BROKEN_FILES.items():
+        (folder / f"{other}.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigurationError) as caught:
+        compose_overrides([f"slo={name}"], ["mine"])
+    assert BROKEN_FILES[name][1] in str(caught.value)
+
+
+@pytest.mark.slow
+def test_time_without_quotes_in_yaml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    file = tmp_path / "cluster" / "mine.yaml"
+    file.write_text("defaults: [slurm, _self_]\ntime_limit: 2:00:00\n")
+    with pytest.raises(ConfigurationError, match=r"line 2: time_limit: found 2:00:00 .* the number 7200"):
+        compose_overrides(["cluster=mine"], [str(tmp_path)])
+    file.write_text("defaults: [slurm, _self_]\ntime_limit: '2:00:00'  # a day: 1-0:00\n")
+    assert compose_overrides(["cluster=mine"], [str(tmp_path)]).settings.cluster.time_limit == "2:00:00"
+
+
+def test_missing_folder_of_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere is no folder"):
+        compose_overrides([], [str(tmp_path / "nowhere")])
 
 
 def test_reference_breaks_no_rule() -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.fake_deployment import SERVERS, STOP_S, Trial, finish
 from support.waiting import wait_for
 
-from tune.analysis.judge import judge
+from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure_attempt
 from tune.config import compose_overrides
 from tune.manifest.process_manifest import CALIBRATION_FILE
@@ -71,7 +71,7 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
 
 def outcome_of(trial: Trial) -> Outcome:
     probes = measure_attempt(trial.attempt, trial.spec)
-    return judge(trial.spec, probes, number=0, source="command", attempts=[], provenance={})
+    return judge(trial.spec, probes, TrialFacts(0, "command"))
 
 
 def clients(trial: Trial) -> list[int]:

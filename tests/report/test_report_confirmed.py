@@ -12,6 +12,7 @@ from support.synthetic_study import measured, study
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.ranking import rank
+from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Outcome
 from tune.report import formatting
@@ -22,6 +23,7 @@ from tune.report.terminal import render_confirmation
 from tune.spec.load import Load
 
 CAPACITIES_QPS = ((16.1, 16.5, 16.3), (16.2, 16.0, 16.4), (13.0, 13.3, 13.2))
+SHUFFLES = ShuffleNoise(0.012, 15)
 OUTCOMES = [measured(i, prefill=14 - i, tps_gpu=140.0 - i) for i in range(4)]
 
 
@@ -34,6 +36,7 @@ def confirmation(load: Load, capacities_qps: tuple[tuple[float, ...], ...] = CAP
                 (load, searched_trial(10 + 5 * number + k, rates=(16.05, 16.4, qps)))
                 for k, qps in enumerate(deployments)
             ),
+            SHUFFLES,
         )
         for number, deployments in enumerate(capacities_qps)
     ]
@@ -55,7 +58,8 @@ def test_confirmed_answer_gives_the_guaranteed_rate_without_a_warning(load: Load
     assert result.sentence.startswith("14P4D, prefill max_num_tokens 2048, decode CUDA graphs listed at ")
     guaranteed_qps = confirmation(load).configurations[0].guaranteed_qps
     sentence = (
-        f"Confirmed on new deployments, at 95 % confidence: it holds its SLO at {guaranteed_qps:.4g} QPS, "
+        f"Confirmed on new deployments, at 95 % confidence: it holds its SLO in one further full run at "
+        f"{guaranteed_qps:.4g} QPS, "
     )
     assert sentence in result.sentence
     assert not any("luckiest" in note for note in result.notes)
@@ -87,7 +91,9 @@ def test_page_shows_interval_rate_and_comparison_of_each_configuration(load: Loa
     assert '<a href="#confirmed">Confirmed</a>' in text
     assert text.count('<section id="confirmed">') == 1
     first, tied, lower = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id).rows
-    assert [first.comparison, tied.comparison, lower.comparison] == ["the best", "tied", "lower"]
+    assert first.comparison == "the best"
+    assert tied.comparison.startswith("not distinguishable from the best: loses 0.6 % (-1.8 to 3.0 %)")
+    assert lower.comparison == "loses 19.2 % (17.2 to 21.1 %) of the output tokens/s/GPU"
     for row in (first, tied, lower):
         for shown in (row.name, row.mean, row.interval, row.guaranteed, row.throughput, row.verified):
             assert shown in page.text
@@ -106,8 +112,9 @@ def test_best_trial_that_was_not_confirmed_is_named(load: Load) -> None:
 
 
 def test_trial_without_record_is_named_by_its_number(load: Load) -> None:
-    assert "Guaranteed at 95 % confidence: trial 0 holds its SLO at" in render_confirmation(
-        study(), [], confirmation(load)
+    assert (
+        "Guaranteed at 95 % confidence: trial 0 holds its SLO in one further full run at"
+        in render_confirmation(study(), [], confirmation(load))
     )
 
 
@@ -140,9 +147,29 @@ def test_terminal_shows_guaranteed_rate_others_notes_and_command(load: Load) -> 
     assert sum(line.startswith("compared  ") for line in lines) == 2
     assert lines[-1] == f"run it    {formatting.command(first.overrides)}"
     assert any("Not distinguishable from the best at 95 % confidence: 13P5D" in line for line in lines)
+    assert any("12P6D" in line and "; loses 19.2 % (17.2 to 21.1 %) of" in line for line in lines)
+    assert any("varies by 1.2 % from shuffle to shuffle" in line for line in lines)
     assert any(_verified(first) in line for line in lines)
     assert any("the highest verified rate is 16.05 QPS." in line for line in lines)
 
 
 def _verified(first: ConfirmedConfiguration) -> str:
-    return f"In {first.slo_held_repeats} of 3 repeats a full run verified the guaranteed rate or a higher one"
+    return f"In {first.slo_held_repeats} of 3 repeats a full run held at the guaranteed rate or a higher one"
+
+
+def test_a_simulated_confirmation_states_the_simulators_own_error(load: Load) -> None:
+    record = confirmation(load)
+    first, tied, lower = record.configurations
+    assert lower.loss
+    simulated = record.model_copy(
+        update={
+            "configurations": (
+                first.model_copy(update={"model_error_frac": 0.0523}),
+                tied,
+                lower.model_copy(update={"loss": lower.loss.model_copy(update={"model_error_frac": 0.05})}),
+            )
+        }
+    )
+    text = render_confirmation(study(), OUTCOMES, simulated)
+    assert "The simulator's own error of 5.2 % (90 % interval) comes on top" in text
+    assert "above the simulator's error of 5 % for this difference" in text

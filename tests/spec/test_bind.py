@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,14 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
-from tune.spec.space import FloatDimension, GraphFamilyDimension, IntDimension, OrderedDimension, Sweep
+from tune.spec.space import (
+    ChoiceDimension,
+    FloatDimension,
+    GraphFamilyDimension,
+    IntDimension,
+    OrderedDimension,
+    Sweep,
+)
 from tune.spec.trtllm_engine import CudaGraphConfig
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
@@ -115,12 +124,18 @@ def test_graph_family_adds_graphs_and_removes_those_that_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("split.prefill_worker", 3, "which is not a setting of a trial"),
-        ("load", 3, "sweep.space: load cannot be 3"),
+        ("split.prefill_worker", 3, "which is not a setting of a trial; did you mean split.prefill_workers"),
+        ("load", 3, "sweep.space.x: found 3 for load; expected an object"),
         ("load.target_qps.x", 3, "which is not a setting of a trial"),
         ("cluster.partition", "a", "which is not a setting of a trial"),
-        ("load.target_qps", -3.0, "load.target_qps cannot be -3.0"),
-        ("decode.max_batch_size", 1.5, "decode.max_batch_size cannot be 1.5"),
+        ("load.target_qps", -3.0, "found -3.0 for load.target_qps; expected greater than 0"),
+        (
+            "prefill.cuda_graph_config.enable_padding",
+            True,
+            "and prefill.cuda_graph_config.batch_sizes has no default; expected a value of it",
+        ),
+        ("decode.max_batch_size", None, "found null for decode.max_batch_size; expected a valid integer"),
+        ("decode.max_batch_size", 1.5, "found 1.5 for decode.max_batch_size; expected a valid integer"),
     ],
 )
 def test_dimension_without_a_setting_is_one_clear_error(path: str, value: object, message: str) -> None:
@@ -160,3 +175,33 @@ def test_dimension_contains_its_own_values_only(
 ) -> None:
     assert all(contains(dimension, value) for value in inside)  # type: ignore[arg-type]
     assert not any(contains(dimension, value) for value in outside)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("decode.cuda_graph_config.batch_sizes", (1, 2, 8)),
+        ("decode.scheduler_config", None),
+        ("decode.scheduler_config.capacity_scheduler_policy", "MAX_UTILIZATION"),
+        ("prefill.extra.print_iter_log", None),
+        ("decode.extra.print_iter_log", True),
+        ("slo.ttft_p50_s", 1.0),
+    ],
+)
+def test_null_lists_and_settings_of_absent_groups_are_values(path: str, value: Any) -> None:
+    dimension = ChoiceDimension(kind="choice", path=path, values=(value,))
+    sweep = Sweep(question="?", n_trials=1, space={"x": dimension})
+    spec = bind_point(BASE, sweep, {"x": value})
+    assert locate_point(spec, sweep) == {"x": value}
+    bound: Any = spec.model_dump(mode="json")
+    for key in path.split("."):
+        bound = bound[key]
+    assert bound == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_null_in_a_group_that_is_null_is_the_configuration_itself() -> None:
+    path = "decode.scheduler_config.capacity_scheduler_policy"
+    dimension = ChoiceDimension(kind="choice", path=path, values=(None, "MAX_UTILIZATION"))
+    sweep = Sweep(question="?", n_trials=1, space={"x": dimension})
+    assert bind_point(BASE, sweep, {"x": None}) == BASE
+    assert locate_point(BASE, sweep) == {"x": None}

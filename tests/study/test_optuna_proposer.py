@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.outcomes import made_up
 
-from tune.analysis.judge import judge_failed, judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.outcome import CapacityQps, Constraints, Outcome
@@ -17,23 +18,20 @@ from tune.study.optuna_proposer import OptunaProposer, make_sampler
 SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
 assert SETTINGS.sweep is not None
 SPACE = SETTINGS.sweep.space
-FACTS: dict[str, Any] = {"number": 0, "source": "tpe", "attempts": (), "provenance": {}}
-INFEASIBLE = judge_infeasible(SETTINGS.trial_spec, reason="breaks a rule", **FACTS)
-FAILED = judge_failed(SETTINGS.trial_spec, reason="node down", **FACTS)
+FACTS = TrialFacts(0, "tpe")
+INFEASIBLE = judge_unmeasured("infeasible", SETTINGS.trial_spec, "breaks a rule", FACTS)
+FAILED = judge_unmeasured("failed", SETTINGS.trial_spec, "node down", FACTS)
 
 
-def measured(point: Point) -> Outcome:
+def outcome_at(point: Point) -> Outcome:
     """Return a made-up outcome: throughput grows with the rate, TTFT with the rate per prefill worker."""
     qps, prefill = float(point["target_qps"]), int(point["prefill_workers"])
     constraints = Constraints(ttft_p99=qps / prefill - 1.1, tpot_p99=qps / (18.5 - prefill) - 4.0)
-    return INFEASIBLE.model_copy(
-        update={
-            "status": "measured",
-            "valid": True,
-            "feasible": max(constraints.ttft_p99 or 0, constraints.tpot_p99 or 0) <= 0,
-            "output_tps_per_gpu": qps * 8.75,
-            "constraints": constraints,
-        }
+    return made_up(
+        SETTINGS.trial_spec,
+        feasible=(constraints.worst() or 0) <= 0,
+        output_tps_per_gpu=qps * 8.75,
+        constraints=constraints,
     )
 
 
@@ -47,7 +45,7 @@ def play(proposer: OptunaProposer, numbers: range) -> list[Point]:
     for start in range(numbers.start, numbers.stop, 4):
         batch = {n: proposer.suggest(n).point for n in range(start, min(start + 4, numbers.stop))}
         for number, point in batch.items():
-            proposer.observe(number, measured(point))
+            proposer.observe(number, outcome_at(point))
             points.append(point)
     return points
 
@@ -60,7 +58,7 @@ def test_proposer_rebuilt_from_the_record_suggests_the_same(name: str) -> None:
     rebuilt = OptunaProposer(SPACE, search(name), seed=3)
     for number, point in enumerate(points[:20]):
         rebuilt.adopt(number, point, name)
-        rebuilt.observe(number, measured(point))
+        rebuilt.observe(number, outcome_at(point))
     assert play(rebuilt, range(20, 32)) == points[20:]
 
 
@@ -70,7 +68,7 @@ def test_batch_cut_in_half_is_completed_with_the_same_points() -> None:
     batch = [whole.suggest(number).point for number in range(12, 16)]
     for number, point in enumerate(points):
         resumed.adopt(number, point, "tpe")
-        resumed.observe(number, measured(point))
+        resumed.observe(number, outcome_at(point))
     for number, point in zip((12, 13), batch[:2], strict=True):
         resumed.adopt(number, point, "tpe")
     assert [resumed.suggest(14).point, resumed.suggest(15).point] == batch[2:]
@@ -93,7 +91,7 @@ def test_suggestions_of_one_batch_differ() -> None:
 def test_constraints_steer_the_search() -> None:
     points = play(OptunaProposer(SPACE, search("tpe"), seed=0), range(80))
     early, late = points[:20], points[60:]
-    assert sum(measured(p).feasible for p in late) > 2 * sum(measured(p).feasible for p in early)
+    assert sum(outcome_at(p).feasible for p in late) > 2 * sum(outcome_at(p).feasible for p in early)
 
 
 @pytest.mark.slow
@@ -105,7 +103,7 @@ def test_infeasible_outcomes_teach_and_failed_ones_do_not() -> None:
         for number in range(60):
             point = proposer.suggest(number).point
             right = int(point["prefill_workers"]) >= 9
-            proposer.observe(number, outcome if right else measured(point))
+            proposer.observe(number, outcome if right else outcome_at(point))
             chosen.append(int(point["prefill_workers"]))
         prefill_workers[name] = chosen[40:]
     avoided, ignored = (
@@ -137,9 +135,10 @@ def test_trial_stopped_early_counts_with_its_forecast() -> None:
         for number in range(60):
             point = proposer.suggest(number).point
             right.append(int(point["prefill_workers"]) >= 9)
-            broken = {"constraints": Constraints(ttft_p99=1.2, tpot_p99=-0.3), "capacity_qps": capacity}
-            holds = {"constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.3), "feasible": True}
-            figures = {"status": "measured", "output_tps_per_gpu": 100.0, "completed_qps": 10.0}
-            proposer.observe(number, INFEASIBLE.model_copy(update=figures | (broken if right[-1] else holds)))
+            held = made_up(SETTINGS.trial_spec, output_tps_per_gpu=100.0, completed_qps=10.0, valid=False)
+            missed = {"constraints": Constraints(ttft_p99=1.2, tpot_p99=-0.3), "capacity_qps": capacity}
+            holds = {"constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.3)}
+            update = missed | {"feasible": False} if right[-1] else holds
+            proposer.observe(number, held.model_copy(update=update))
         chosen[capacity_qps] = sum(right[40:])
     assert chosen[40.0] > chosen[1.0]

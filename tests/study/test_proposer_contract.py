@@ -7,14 +7,16 @@ from importlib.util import find_spec
 from typing import get_args
 
 import pytest
+from support.outcomes import held_at
 
-from tune.analysis.judge import judge_failed, judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
-from tune.records.outcome import CapacityQps, Constraints, Outcome
+from tune.records.outcome import Constraints, Outcome
+from tune.records.proposals import Proposal
 from tune.spec.bind import Point, bind_point, contains
 from tune.spec.settings import Settings
-from tune.spec.space import ChoiceDimension, IntDimension, Search, Sweep
+from tune.spec.space import ChoiceDimension, IntDimension, OrderedDimension, Search, Sweep
 from tune.study.proposer import Proposer
 from tune.study.registry import SEARCH_METHODS, SearchProblem, check_search, make_proposer
 
@@ -53,19 +55,15 @@ def make(request: pytest.FixtureRequest, settings: Settings) -> Make:
 def outcome_of(settings: Settings, number: int, point: Point) -> Outcome:
     """Return a measured outcome of a made-up rack on which 14 prefill workers are best."""
     spec = bind_point(settings.trial_spec, SWEEP, point)
-    facts = {"number": number, "source": "search", "attempts": (), "provenance": {}}
     workers = int(point["prefill_workers"])
     capacity_qps = min(1.2 * workers, 4.1 * (18 - workers))
-    return judge_infeasible(spec, reason="", **facts).model_copy(  # type: ignore[arg-type]
-        update={
-            "status": "measured",
-            "valid": True,
-            "feasible": True,
-            "output_tps_per_gpu": 8.75 * capacity_qps,
-            "completed_qps": capacity_qps,
-            "constraints": Constraints(ttft_p99=-0.1, tpot_p99=-0.1),
-            "capacity_qps": CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False),
-        }
+    return held_at(
+        spec,
+        capacity_qps,
+        number,
+        output_tps_per_gpu=8.75 * capacity_qps,
+        completed_qps=capacity_qps,
+        constraints=Constraints(ttft_p99=-0.1, tpot_p99=-0.1),
     )
 
 
@@ -118,8 +116,7 @@ def test_running_trials_are_not_suggested_again_by_search_methods_that_remember(
 
 def test_failed_and_foreign_outcomes_are_accepted(settings: Settings, make: Make) -> None:
     proposer = make()
-    facts = {"number": 0, "source": "search", "attempts": (), "provenance": {}}
-    failed = judge_failed(settings.trial_spec, reason="node down", **facts)  # type: ignore[arg-type]
+    failed = judge_unmeasured("failed", settings.trial_spec, "node down", TrialFacts(0, "search"))
     proposer.observe(7, failed)
     assert proposer.suggest(0)
     proposer.observe(0, failed)
@@ -148,3 +145,41 @@ def test_check_refuses_a_path_that_no_trial_has(settings: Settings, name: str) -
     space = {"nothing": ChoiceDimension(kind="choice", path="prefill.nothing", values=(1, 2))}
     with pytest.raises(ConfigurationError, match=r"prefill\.nothing"):
         check_search(problem(settings, name, SWEEP.model_copy(update={"space": space})))
+
+
+MIXED = Sweep(
+    question="Which graphs?",
+    n_trials=6,
+    space={
+        "graphs": ChoiceDimension(
+            kind="choice", path="decode.cuda_graph_config.batch_sizes", values=((1, 2, 4), (64, 128), (512,))
+        ),
+        "policy": OrderedDimension(
+            kind="ordered",
+            path="decode.scheduler_config.capacity_scheduler_policy",
+            values=(None, "MAX_UTILIZATION"),
+        ),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "surrogate" else ()) for name in BUILDABLE],
+)
+def test_null_and_lists_are_suggested_recorded_and_adopted(settings: Settings, name: str) -> None:
+    first, second = (make_proposer(problem(settings, name, MIXED)) for _ in range(2))
+    for number in range(3):
+        suggestion = first.suggest(number)
+        assert suggestion is not None
+        assert all(contains(MIXED.space[key], value) for key, value in suggestion.point.items())
+        spec = bind_point(settings.trial_spec, MIXED, suggestion.point)
+        proposal = Proposal(number=number, params=dict(suggestion.point), source=name, trial_id=spec.trial_id)
+        recalled = Proposal.model_validate_json(proposal.model_dump_json())
+        assert recalled.params == suggestion.point
+        second.adopt(number, recalled.params, name)
+        outcome = judge_unmeasured("infeasible", spec, "", TrialFacts(number, name))
+        first.observe(number, outcome)
+        second.observe(number, outcome)
+    ends = [proposer.suggest(3) for proposer in (first, second)]
+    assert ends[0] == ends[1]

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.outcomes import probe
+from support.outcomes import held_at, made_up, probe
 from support.studies import run_composed_study
 
-from tune.analysis.judge import judge_failed, judge_infeasible
+from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
-from tune.records.outcome import CapacityQps, Outcome
+from tune.records.outcome import CapacityQps
 from tune.records.posterior_summary import read_posterior
 from tune.spec.bind import Point, contains
 from tune.spec.settings import Settings
@@ -68,19 +68,6 @@ def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
     return suggestion.point if suggestion else None
 
 
-def measured(settings: Settings, capacity_qps: float | None, **capacity: object) -> Outcome:
-    facts = {"number": 0, "source": "surrogate", "attempts": (), "provenance": {}}
-    start = judge_infeasible(settings.trial_spec, reason="none", **facts)  # type: ignore[arg-type]
-    bracket = CapacityQps(low=capacity_qps, high=None, estimate=capacity_qps, censored=False)
-    return start.model_copy(
-        update={
-            "status": "measured",
-            "feasible": not capacity.get("censored"),
-            "capacity_qps": bracket.model_copy(update=capacity),
-        }
-    )
-
-
 def true_capacity_qps(workers: int) -> float:
     """Return the capacity of a made-up rack: prefill limits it up to 13 workers, decode from there on."""
     return min(1.2 * workers, 4.1 * (18 - workers))
@@ -98,7 +85,7 @@ def play(settings: Settings, proposer: SurrogateProposer, numbers: range, start:
         if point is None:
             break
         workers = int(point["prefill_workers"])
-        proposer.observe(number, measured(settings, true_capacity_qps(workers)))
+        proposer.observe(number, held_at(settings.trial_spec, true_capacity_qps(workers)))
         tried.append(workers)
     return tried
 
@@ -118,7 +105,7 @@ def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, sp
     rebuilt = surrogate(settings, splits)
     for number, workers in enumerate(whole[:3]):
         rebuilt.adopt(number, {"prefill_workers": workers}, "surrogate")
-        rebuilt.observe(number, measured(settings, true_capacity_qps(workers)))
+        rebuilt.observe(number, held_at(settings.trial_spec, true_capacity_qps(workers)))
     assert suggested(rebuilt, 3) == {"prefill_workers": whole[3]}
 
 
@@ -140,12 +127,12 @@ def test_suggestion_carries_its_predictions(settings: Settings, splits: Candidat
 
 @pytest.mark.slow
 def test_failed_trial_teaches_nothing(settings: Settings, splits: Candidates) -> None:
-    facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
     failing, undisturbed = surrogate(settings, splits), surrogate(settings, splits)
     for proposer in (failing, undisturbed):
         play(settings, proposer, range(1))
     first = suggested(failing, 1)
-    failing.observe(1, judge_failed(settings.trial_spec, reason="node down", **facts))  # type: ignore[arg-type]
+    failed = judge_unmeasured("failed", settings.trial_spec, "node down", TrialFacts(1, "surrogate"))
+    failing.observe(1, failed)
     assert suggested(failing, 2) == first == suggested(undisturbed, 1)
 
 
@@ -154,7 +141,7 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
     """A failed trial whose configuration is suggested again shares its deployment after a new start."""
     proposer = surrogate(settings, splits)
     play(settings, proposer, range(2))
-    outcome = measured(settings, true_capacity_qps(12))
+    outcome = held_at(settings.trial_spec, true_capacity_qps(12))
     proposer.adopt(2, {"prefill_workers": 12}, "surrogate")
     proposer.observe(2, outcome)
     once = proposer.summarise({})
@@ -178,18 +165,20 @@ def test_minimum_gain_does_not_end_a_study_while_trials_run(settings: Settings, 
     assert len({int(point["prefill_workers"]) for point in points if point}) == 6
     assert suggested(proposer, 7) is None, "all seven run"
     for number, workers in enumerate([14, *(int(point["prefill_workers"]) for point in points if point)]):
-        proposer.observe(number, measured(settings, true_capacity_qps(workers)))
+        proposer.observe(number, held_at(settings.trial_spec, true_capacity_qps(workers)))
 
 
 def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) -> None:
-    facts = {"number": 1, "source": "surrogate", "attempts": (), "provenance": {}}
-    crashed = judge_infeasible(settings.trial_spec, reason="out of memory", **facts)  # type: ignore[arg-type]
+    facts = TrialFacts(1, "surrogate")
+    crashed = judge_unmeasured("infeasible", settings.trial_spec, "out of memory", facts)
     assert observation_of(crashed, 3) == Observation(3, "crashed")
-    outcome = measured(settings, 12.5, prefill=12.6, decode=16.0)
+    rates = CapacityQps(low=12.5, high=None, estimate=12.5, prefill=12.6, decode=16.0, censored=False)
+    outcome = made_up(settings.trial_spec, capacity_qps=rates)
     assert observation_of(outcome, 3) == Observation(3, "measured", 12.5, 12.6, 16.0)
-    stopped_early = measured(settings, 9.0, censored=True, early_stop=15.0)
+    rates = CapacityQps(low=9.0, high=None, estimate=9.0, censored=True, early_stop=15.0)
+    stopped_early = made_up(settings.trial_spec, capacity_qps=rates, feasible=False)
     assert observation_of(stopped_early, 3) == Observation(3, "forecast", 9.0)
-    held = measured(settings, None)
+    held = held_at(settings.trial_spec, None)
     assert observation_of(held, 3) == Observation(3, "above", 15.75)
     missed = held.model_copy(update={"feasible": False, "valid": True})
     assert observation_of(missed, 3) == Observation(3, "below", 15.75)
@@ -291,7 +280,7 @@ def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> N
         feasible = rate <= true_capacity_qps(int(point["prefill_workers"]))
         held = rate if feasible else held
         update = {"feasible": feasible, "valid": True, "target_qps": rate}
-        proposer.observe(number, measured(fixed, None).model_copy(update=update))
+        proposer.observe(number, held_at(fixed.trial_spec, None).model_copy(update=update))
     assert held >= 12
 
 
@@ -302,7 +291,7 @@ def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
     found = candidates(fixed.trial_spec, sweep, 0)
     proposer = SurrogateProposer(sweep.space, found, fixed.cluster.calibration, 0)
-    proposer.observe(0, measured(fixed, None))
+    proposer.observe(0, held_at(fixed.trial_spec, None))
     point = suggested(proposer, 1)
     assert point
     assert float(point["rate"]) > fixed.trial_spec.load.target_qps

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune.spec.load import Dataset, Load, SyntheticInputs, SyntheticOutputs
+from tune.spec.dataset import Dataset, SyntheticInputs, SyntheticOutputs
+from tune.spec.load import Load
 
 
 def make_load(samples: int = 40, **changes: Any) -> Load:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tune.errors import ConfigurationError
-from tune.spec.load import Dataset, SyntheticInputs, SyntheticOutputs
-from tune.workload.lengths import draw_lengths, read_lengths
+from tune.spec.dataset import Dataset, SyntheticInputs, SyntheticOutputs
+from tune.workload.length_files import read_lengths
+from tune.workload.lengths import draw_lengths
 
 INPUTS = SyntheticInputs(kind="beta", mean_tokens=9400.0, sd_tokens=3800.0, min_tokens=200, max_tokens=20000)
 DATASET = Dataset(
@@ -218,6 +219,11 @@ GOOD = "input_tokens,output_tokens\n100,10\n200,20\n300,30\n"
         "\ufeff" + GOOD,
         GOOD.replace("\n", "\r\n"),
         "id,output_tokens,input_tokens\na,10,100\nb,20,200\nc,30, 300 \n",
+        "100,10\n200,20\n300,30\n",
+        "100,10\n\n200,20\n\n300,30\n",
+        "Timestamp,Model,Request tokens,Response tokens\n5,a,100,10\n1,b,200,20\n7,c,300,30\n",
+        '{"input_length": 100, "output_length": 10}\n\n{"input_length": 200, "output_length": 20}\n'
+        '{"timestamp": 3, "input_length": 300, "output_length": 30, "hash_ids": [1]}',
     ],
 )
 def test_a_csv_is_read_and_its_pairs_stay_together(csv_dataset: Csv, text: str) -> None:
@@ -229,29 +235,32 @@ def test_a_csv_is_read_and_its_pairs_stay_together(csv_dataset: Csv, text: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column input_tokens or output_tokens in its header line"),
-        ("input_tokens\n1\n2\n3\n", r"no column output_tokens in its header \['input_tokens'\]"),
-        ("input,output\n1,2\n", "no column input_tokens or output_tokens"),
-        ("100,10\n200,20\n300,30\n", "no column input_tokens or output_tokens"),
+        ("", "holds no request"),
+        ("input_tokens\n1\n2\n3\n", "line 2: no column output_tokens in input_tokens; expected"),
+        ("in,out\n1,2\n", "line 2: no column input_tokens or output_tokens in in, out; expected"),
+        ("100,10,1\n200,20,1\n", "line 1: found 3 numbers and no header"),
         (
             GOOD.replace("200,20", "200.5,20"),
-            "line 3: input_tokens is '200.5'; expected a whole number from 1 to 20010",
+            "line 3: input_tokens is '200.5'; expected a whole number from 1",
         ),
         (GOOD.replace("200,20", "200,"), "line 3: output_tokens is ''"),
-        (GOOD.replace("200,20", "200"), "line 3: output_tokens is None"),
+        (GOOD.replace("200,20", "200"), "line 3: found 1 cells; expected 2"),
         (GOOD.replace("200,20", "-200,20"), "line 3: input_tokens is '-200'"),
         (GOOD.replace("200,20", "0,20"), "line 3: input_tokens is '0'"),
         (GOOD.replace("200,20", "200,0"), "line 3: output_tokens is '0'"),
         (GOOD.replace("200,20", "nan,20"), "line 3: input_tokens is 'nan'"),
         (GOOD.replace("200,20", "1e3,20"), "line 3: input_tokens is '1e3'"),
-        (GOOD.replace("300,30", "20011,30"), "line 4: input_tokens is '20011'"),
+        (
+            GOOD.replace("300,30", "20011,30"),
+            r"line 4: input_tokens is 20011; expected 1 to 20010 \(load.dataset.longest_prompt_tokens\)",
+        ),
         (
             GOOD.replace("300,30", "300,2001"),
-            "line 4: output_tokens is '2001'; expected a whole number from 1 to 2000",
+            "line 4: output_tokens is 2001; expected 1 to 2000.*Set load.dataset.longest_answer_tokens=2001",
         ),
         (GOOD.replace("300,30", "9" * 5000 + ",30"), "line 4: input_tokens is '9999"),
         (GOOD + "400,40\n", "4 rows, but load.dataset.samples is 3; set load.dataset.samples=4"),
-        ("input_tokens,output_tokens\n", "0 rows, but load.dataset.samples is 3"),
+        ("input_tokens,output_tokens\n", "holds no request"),
     ],
 )
 def test_a_bad_csv_is_refused(csv_dataset: Csv, text: str, message: str) -> None:
@@ -263,5 +272,5 @@ def test_missing_files_folders_and_binary_files_are_refused(tmp_path: Path) -> N
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00input_tokens")
     for path in (tmp_path / "absent.csv", tmp_path, binary):
-        with pytest.raises(ConfigurationError, match=r"load\.dataset\.path=.*cannot be read"):
+        with pytest.raises(ConfigurationError, match=r"load\.dataset\.path: .*cannot be read"):
             read_lengths(path, DATASET)

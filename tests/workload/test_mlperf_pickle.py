@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
-from tune.spec.load import Dataset
+from tune.spec.dataset import Dataset
 from tune.workload.lengths import draw_lengths, draw_rows
 from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_lengths, read_pickle_texts
 

@@ -1,71 +1,34 @@
-"""Derive guaranteed rates from capacities that were measured again. The functions are pure.
+"""Derive the rates that a confirmation guarantees from repeats of the best configurations. Pure functions.
 
-ln capacity of a deployment is modelled as normal, with a mean for each configuration and one standard
-deviation for all. Sources: Student, The probable error of a mean, Biometrika 6 (1908), for the bounds; the
-pooled variance of the analysis of variance (Fisher, Statistical methods for research workers, 1925); Šidák,
-Rectangular confidence regions for the means of multivariate normal distributions, JASA 62 (1967), for
-bounds that hold together, which are needed because a configuration is chosen by its mean.
+The bounds and their sources are those of tune/analysis/repeated_capacities.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
-from tune.records.confirmation import Confirmation, ConfirmedConfiguration, MeanCapacity, Repeat
+from tune.analysis.model_error_sources import covered_frac
+from tune.analysis.repeated_capacities import Logs, PooledVariance, ShuffleNoise, mean_of, pooled
+from tune.records.confirmation import Confirmation, ConfirmedConfiguration, Loss, MeanCapacity, Repeat
 from tune.records.outcome import Outcome
 from tune.spec.load import Load, readable_qps
 
 MAX_HALF_WIDTH = 5.0
 """Largest half width of an interval of ln capacity that is stated: a factor of 148, chosen here."""
 
-_Logs = Sequence[float]
-
-
-@dataclass(frozen=True)
-class PooledVariance:
-    """Hold the standard deviation of ln capacity between deployments and its degrees of freedom."""
-
-    sd: float
-    degrees_of_freedom: int
-
-    def two_sided(self, confidence: float, variance: float) -> float:
-        """Return the half width of a two-sided interval; `variance` is in variances of one deployment."""
-        return self._bound((1 + confidence) / 2, variance)
-
-    def one_sided(self, confidence: float, variance: float, among: int) -> float:
-        """Return the width of a lower bound that holds for each of `among` configurations at once."""
-        return self._bound(confidence ** (1 / among), variance)
-
-    def _bound(self, level: float, variance: float) -> float:
-        """Return Student's quantile at `level` in units of ln capacity."""
-        return float(stdtrit(self.degrees_of_freedom, level)) * self.sd * math.sqrt(variance)
-
-
-def pooled(samples: Sequence[_Logs]) -> PooledVariance | None:
-    """Return the pooled deviation of ln capacities, one sample per configuration; None where none has two.
-
-    Formula: the squares around each sample's own mean, summed over all samples, over the sum of (n - 1).
-    """
-    free = sum(len(logs) - 1 for logs in samples if logs)
-    squares = sum((log - mean_of(logs)) ** 2 for logs in samples for log in logs)
-    return PooledVariance(math.sqrt(squares / free), free) if free else None
-
-
-def mean_of(logs: _Logs) -> float:
-    """Return the mean of `logs`, summed without rounding errors."""
-    return math.fsum(logs) / len(logs)
-
 
 @dataclass(frozen=True)
 class RemeasuredConfiguration:
-    """Hold a remeasured configuration: its trial in the study, and load and outcome of each repeat."""
+    """Hold a remeasured configuration: its trial in the study, and load and outcome of each repeat.
+
+    `shuffles` is what one run varies by from shuffle to shuffle, None where no repeat has a capacity.
+    """
 
     trial: Outcome
     repeats: tuple[tuple[Load, Outcome], ...]
+    shuffles: ShuffleNoise | None
 
 
 def guarantee_rates(
@@ -87,7 +50,7 @@ def guarantee_rates(
     candidates
         The configurations with their repeats.
     confidence
-        Probability with which all guaranteed rates hold together.
+        Probability with which one further full run at a guaranteed rate holds.
     study_gpu_hours, gpu_hours
         GPU-hours of all trials of the study, and of all repeats on record.
 
@@ -108,14 +71,16 @@ def guarantee_rates(
         for (candidate, repeats), sample in zip(remeasured, logs, strict=True)
     ]
     ranked = sorted(confirmed, key=_merit, reverse=True)
+    trials = {candidate.trial.trial_id: candidate.trial for candidate in candidates}
     return Confirmation(
         study=study,
         confidence_frac=confidence,
         deployment_sd_frac=noise.sd if noise else None,
         degrees_of_freedom=noise.degrees_of_freedom if noise else 0,
-        configurations=tuple(_compared(each, ranked[0], noise, confidence) for each in ranked),
+        configurations=tuple(_compared(each, ranked[0], trials, noise, confidence) for each in ranked),
         study_gpu_hours=study_gpu_hours,
         gpu_hours=gpu_hours,
+        guarantee="next_run",
     )
 
 
@@ -153,36 +118,36 @@ def _logs(repeats: Sequence[Repeat]) -> list[float]:
 def _confirmed(
     candidate: RemeasuredConfiguration,
     repeats: tuple[Repeat, ...],
-    logs: _Logs,
+    logs: Logs,
     *,
     noise: PooledVariance | None,
     confidence: float,
     among: int,
 ) -> ConfirmedConfiguration:
-    """Summarise the repeats of one configuration; `among` configurations are bounded together."""
-    trial = candidate.trial
+    """Summarise the repeats of one configuration, the best of which may be the luckiest of `among`."""
+    trial, shuffles = candidate.trial, candidate.shuffles
     capacity_qps = MeanCapacity(mean=math.exp(mean_of(logs)), low=None, high=None) if logs else None
-    next_qps = guaranteed_qps = margin_frac = None
-    if logs and noise and _is_informative(noise, len(logs), confidence, among):
-        mean, variance = mean_of(logs), 1 / len(logs)
-        half_width = noise.two_sided(confidence, variance)
-        capacity_qps = MeanCapacity(
-            mean=math.exp(mean), low=math.exp(mean - half_width), high=math.exp(mean + half_width)
-        )
-        guaranteed_qps = readable_qps(math.exp(mean - noise.one_sided(confidence, variance, among)))
-        next_qps = readable_qps(math.exp(mean - noise.one_sided(confidence, 1 + variance, among)))
-        margin_frac = max(0.0, 1 - guaranteed_qps / math.exp(mean))
+    guaranteed_qps = margin_frac = None
+    highest_qps = max((repeat.verified_qps or 0.0 for repeat in repeats), default=0.0)
+    if capacity_qps and noise and shuffles:
+        half_width = noise.two_sided(confidence, 1 / len(logs))
+        margin = noise.next_run_margin(confidence, len(logs), among, shuffles)
+        if max(half_width, margin) <= MAX_HALF_WIDTH:
+            capacity_qps = _with_interval(capacity_qps.mean, half_width)
+            next_run_qps = capacity_qps.mean * math.exp(-margin)
+            guaranteed_qps = min(readable_qps(next_run_qps), highest_qps) or None
+    if capacity_qps and guaranteed_qps:
+        margin_frac = max(0.0, 1 - guaranteed_qps / capacity_qps.mean)
     tokens = _tokens_per_query([outcome for _, outcome in candidate.repeats])
     return ConfirmedConfiguration(
         trial_id=trial.trial_id,
         number=trial.number,
         gpus=trial.gpus,
         repeats=repeats,
-        reason=None if guaranteed_qps else _missing(repeats, logs, noise),
+        reason=None if guaranteed_qps else _missing(repeats, logs, noise, highest_qps),
         capacity_qps=capacity_qps,
         guaranteed_qps=guaranteed_qps,
         margin_frac=margin_frac,
-        next_deployment_qps=next_qps,
         slo_held_repeats=sum(
             bool(guaranteed_qps and (repeat.verified_qps or 0) >= guaranteed_qps) for repeat in repeats
         ),
@@ -190,17 +155,21 @@ def _confirmed(
         output_tps_per_gpu=tokens * guaranteed_qps / trial.gpus if tokens and guaranteed_qps else None,
         tied=None,
         overrides=_at(trial.provenance["overrides"], guaranteed_qps) if guaranteed_qps else (),
+        shuffle_sd_frac=shuffles.sd if shuffles else None,
+        model_error_frac=covered_frac(trial.model_error.sd_frac) if trial.model_error else None,
     )
 
 
-def _is_informative(noise: PooledVariance, n: int, confidence: float, among: int) -> bool:
-    """Return whether the bounds on n deployments and on one more are narrow enough to be stated."""
-    widest = noise.one_sided(confidence, 1 + 1 / n, among), noise.two_sided(confidence, 1 / n)
-    return max(widest) <= MAX_HALF_WIDTH
+def _with_interval(mean_qps: float, half_width: float) -> MeanCapacity:
+    """Return a mean capacity with its interval, `half_width` in units of ln capacity."""
+    low_qps, high_qps = (mean_qps * math.exp(sign * half_width) for sign in (-1, 1))
+    return MeanCapacity(mean=mean_qps, low=low_qps, high=high_qps)
 
 
-def _missing(repeats: Sequence[Repeat], logs: _Logs, noise: PooledVariance | None) -> str:
-    """Return why no rate is guaranteed."""
+def _missing(repeats: Sequence[Repeat], logs: Logs, noise: PooledVariance | None, highest_qps: float) -> str:
+    """Return why no rate is guaranteed; `highest_qps` is the highest verified rate, 0 without one."""
+    if logs and noise and not highest_qps:
+        return "no full run of its repeats held"
     if logs and noise:
         return f"capacities differ by {noise.sd:.0%} (sd) between deployments, too much for a guaranteed rate"
     if logs:
@@ -234,15 +203,31 @@ def _merit(configuration: ConfirmedConfiguration) -> tuple[float, int]:
 def _compared(
     configuration: ConfirmedConfiguration,
     first: ConfirmedConfiguration,
+    trials: Mapping[str, Outcome],
     noise: PooledVariance | None,
     confidence: float,
 ) -> ConfirmedConfiguration:
-    """Return `configuration` with `tied`: whether its merit cannot be separated from that of `first`."""
-    if configuration is first or noise is None or configuration.capacity_qps is None:
+    """Return `configuration` with what it loses against `first`, and whether the data show a loss at all."""
+    merit, best = _merit(configuration)[0], _merit(first)[0]
+    if configuration is first or noise is None or not merit:
         return configuration
     counts = [
         sum(repeat.capacity_qps is not None for repeat in each.repeats) for each in (configuration, first)
     ]
-    merit, best = _merit(configuration)[0], _merit(first)[0]
-    tied = merit > 0 and math.log(best / merit) <= noise.two_sided(confidence, sum(1 / n for n in counts))
-    return configuration.model_copy(update={"tied": tied})
+    behind, half_width = math.log(best / merit), noise.two_sided(confidence, sum(1 / n for n in counts))
+    loss = None
+    if half_width <= MAX_HALF_WIDTH:
+        loss = Loss(
+            mean_frac=-math.expm1(-behind),
+            low_frac=-math.expm1(half_width - behind),
+            high_frac=-math.expm1(-half_width - behind),
+            model_error_frac=_difference_error_frac(trials[configuration.trial_id], trials[first.trial_id]),
+        )
+    return configuration.model_copy(update={"tied": behind <= half_width, "loss": loss})
+
+
+def _difference_error_frac(one: Outcome, other: Outcome) -> float | None:
+    """Return half of the 90 % interval of the simulator's own error of a difference, None on a real rack."""
+    if one.model_error is None or other.model_error is None:
+        return None
+    return covered_frac(one.model_error.difference_sd_frac(other.model_error))

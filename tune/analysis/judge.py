@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,14 +13,25 @@ from tune.spec.metrics import LATENCIES, RATES
 from tune.spec.trial import TrialSpec
 
 
+@dataclass(frozen=True)
+class TrialFacts:
+    """Hold what an outcome states besides measurements.
+
+    `number` is that of the trial in its study, `source` which proposer suggested it, `attempts` every try at
+    it, and `provenance` what ran it and from which overrides and parameters.
+    """
+
+    number: int
+    source: str
+    attempts: Sequence[Attempt] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
 def judge(
     spec: TrialSpec,
     probes: Sequence[Probe],
+    facts: TrialFacts,
     *,
-    number: int,
-    source: str,
-    attempts: Sequence[Attempt],
-    provenance: Mapping[str, Any],
     search: CapacityRecord | None = None,
     early_stop: EarlyStopThreshold | None = None,
 ) -> Outcome:
@@ -35,12 +47,8 @@ def judge(
         The configuration.
     probes
         Every measured probe, in order; at least one.
-    number, source
-        Number of the trial in its study, and which proposer suggested it.
-    attempts
-        Every try at the trial.
-    provenance
-        What ran it and from which overrides and parameters.
+    facts
+        What the outcome states besides.
     search
         Result of the capacity search, None where there was none.
     early_stop
@@ -65,88 +73,51 @@ def judge(
         best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
     figures = {name: getattr(best, name) for name in _OF_BEST}
     if early_stop:
-        capacity_qps = search.capacity_qps if search else 0.0
-        threshold = "expected of others" if early_stop.expected else "to beat"
-        figures["reason"] = (
-            f"stopped early: {capacity_qps:.4g} queries/s expected at most, "
-            f"{early_stop.early_stop_qps:.4g} {threshold}"
-        )
+        figures["reason"] = _stopped_early(search, early_stop)
     return Outcome(
         status="measured",
         feasible=bool(feasible),
         **figures,
         capacity_qps=_capacity(probes, search, early_stop, spec.load.rate_range_qps),
         probes=tuple(probes),
-        **_facts(spec, number, source, attempts, provenance),
+        **_fields(spec, facts),
     )
 
 
-def judge_infeasible(
-    spec: TrialSpec,
-    *,
-    reason: str,
-    number: int,
-    source: str,
-    attempts: Sequence[Attempt],
-    provenance: Mapping[str, Any],
+def judge_unmeasured(
+    status: Literal["infeasible", "failed"], spec: TrialSpec, reason: str, facts: TrialFacts
 ) -> Outcome:
-    """Return the outcome of a configuration that cannot run.
-
-    It breaks a rule, does not fit in memory, or an engine rejects its settings.
+    """Return the outcome of a trial that measured nothing.
 
     Parameters
     ----------
+    status
+        "infeasible" for a configuration that cannot run: it breaks a rule, does not fit in memory, or an
+        engine rejects it. "failed" for a trial that the infrastructure broke; it can be run again.
     spec
         The configuration.
     reason
-        What is wrong with it, in words.
-    number, source
-        Number of the trial in its study, and which proposer suggested it.
-    attempts
-        Every try at the trial.
-    provenance
-        What ran it and from which overrides and parameters.
+        What is wrong with it, or what broke, in words.
+    facts
+        What the outcome states besides.
 
     Returns
     -------
     Outcome
-        Status "infeasible", without figures or probes.
+        Without figures or probes.
     """
-    return _unmeasured("infeasible", reason, spec, _facts(spec, number, source, attempts, provenance))
-
-
-def judge_failed(
-    spec: TrialSpec,
-    *,
-    reason: str,
-    number: int,
-    source: str,
-    attempts: Sequence[Attempt],
-    provenance: Mapping[str, Any],
-) -> Outcome:
-    """Return the outcome of a trial that the infrastructure broke: a node, the network, a preemption.
-
-    Such a trial can be run again.
-
-    Parameters
-    ----------
-    spec
-        The configuration.
-    reason
-        What broke, in words.
-    number, source
-        Number of the trial in its study, and which proposer suggested it.
-    attempts
-        Every try at the trial.
-    provenance
-        What ran it and from which overrides and parameters.
-
-    Returns
-    -------
-    Outcome
-        Status "failed", without figures or probes.
-    """
-    return _unmeasured("failed", reason, spec, _facts(spec, number, source, attempts, provenance))
+    return Outcome(
+        status=status,
+        reason=reason,
+        valid=False,
+        feasible=False,
+        target_qps=spec.load.target_qps,
+        constraints=Constraints(ttft_p99=None, tpot_p99=None),
+        capacity_qps=CapacityQps(low=None, high=None, censored=False),
+        probes=(),
+        **_NO_FIGURES,
+        **_fields(spec, facts),
+    )
 
 
 _FIGURES = (
@@ -158,6 +129,16 @@ _FIGURES = (
 )
 _OF_BEST = ("target_qps", "valid", "reason", "constraints", *_FIGURES)
 _NO_FIGURES: dict[str, Any] = dict.fromkeys(_FIGURES)
+
+
+def _stopped_early(search: CapacityRecord | None, early_stop: EarlyStopThreshold) -> str:
+    """Return why the deployment was stopped early: the rates that were expected and had to be beaten."""
+    capacity_qps = search.capacity_qps if search else 0.0
+    threshold = "expected of others" if early_stop.expected else "to beat"
+    return (
+        f"stopped early: {capacity_qps:.4g} queries/s expected at most, "
+        f"{early_stop.early_stop_qps:.4g} {threshold}"
+    )
 
 
 def _capacity(
@@ -183,37 +164,17 @@ def _capacity(
     )
 
 
-def _unmeasured(
-    status: Literal["infeasible", "failed"], reason: str, spec: TrialSpec, facts: dict[str, Any]
-) -> Outcome:
-    """Return an outcome without figures."""
-    return Outcome(
-        status=status,
-        reason=reason,
-        valid=False,
-        feasible=False,
-        target_qps=spec.load.target_qps,
-        constraints=Constraints(ttft_p99=None, tpot_p99=None),
-        capacity_qps=CapacityQps(low=None, high=None, censored=False),
-        probes=(),
-        **_NO_FIGURES,
-        **facts,
-    )
-
-
-def _facts(
-    spec: TrialSpec, number: int, source: str, attempts: Sequence[Attempt], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+def _fields(spec: TrialSpec, facts: TrialFacts) -> dict[str, Any]:
     """Return the fields of an outcome that do not depend on measurements."""
     return {
         "trial_id": spec.trial_id,
-        "number": number,
-        "source": source,
+        "number": facts.number,
+        "source": facts.source,
         "gpus": spec.hardware.gpus,
-        "attempts": tuple(attempts),
-        "gpu_hours": sum(attempt.gpu_hours for attempt in attempts),
-        "wall_s": sum(_lasted_s(attempt) for attempt in attempts),
-        "provenance": dict(provenance),
+        "attempts": tuple(facts.attempts),
+        "gpu_hours": sum(attempt.gpu_hours for attempt in facts.attempts),
+        "wall_s": sum(_lasted_s(attempt) for attempt in facts.attempts),
+        "provenance": dict(facts.provenance),
     }
 
 

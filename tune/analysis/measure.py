@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tune.engines.registry import engine_of
 from tune.errors import ResumableError
 from tune.loadgen.latencies import Latencies, answered, latencies, percentiles_s
 from tune.loadgen.log_reader import LoadGenFigures, read_logs
-from tune.records.capacity_search import read_probe_request
+from tune.records.capacity_search import ProbeRequest, read_probe_request
 from tune.records.folders import trial_of
 from tune.records.outcome import Constraints, Percentiles, Probe
 from tune.records.requests import RequestLog, read_requests
@@ -61,57 +62,103 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     ResumableError
         When requests.npz is missing, torn or has no request, or the metrics are torn.
     """
-    log = read_requests(folder / REQUESTS_FILE)
-    if not len(log):
-        raise ResumableError(
-            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
-        )
-    loadgen, requested = _loadgen(folder), read_probe_request(folder)
-    target_qps = (requested or loadgen or spec.load).target_qps or spec.load.target_qps
-    good = answered(log)
-    times = latencies(log, good)
-    measured = {metric.field: percentiles_s(getattr(times, f"{metric.name}_ns")) for metric in LATENCIES}
-    completed_qps = completion_qps(log, times, good)
-    broken = slo_violation(log, good, times, spec.slo)
-    suffers = bool(broken) or not spec.slo.limits
-    saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
-    saturated_qps = completed_qps if saturated else None
-    full = is_full_length(log, spec.load) and not (requested and requested.stopped)
-    reason = invalid_reason(log, good, times, target_qps, late=bool(broken))
-    if reason is None and full:
-        reason, broken = _official(loadgen, broken)
-        if spec.load.dataset.holds_prompts and engine_of(spec).computes_tokens:
-            reason = reason or accuracy_violation(log, good)
-    valid = reason is None
-    if broken and saturated_qps:
-        broken = f"saturated at {saturated_qps:.1f} of {target_qps:g} queries/s: {broken}"
+    run = _read_run(folder, spec)
+    log, good, loadgen, requested = run.log, run.good, run.loadgen, run.requested
+    completed_qps = completion_qps(log, run.times, good)
+    verdict = _verdict(run, completed_qps)
+    measured = {metric.field: percentiles_s(getattr(run.times, f"{metric.name}_ns")) for metric in LATENCIES}
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
     constraints = _constraints(spec.slo, measured)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec)
+    summary = ProbeSummary(run.target_qps, verdict.saturated_qps, constraints, use, _prefill_frac(measured))
+    held = not verdict.broken
     return Probe(
-        target_qps=target_qps,
+        target_qps=run.target_qps,
         queries=len(log),
-        valid=valid,
-        feasible=valid and not broken,
+        valid=verdict.valid,
+        feasible=verdict.valid and held,
         output_tps_per_gpu=None if output_tps is None else output_tps / spec.hardware.gpus,
         output_tps=output_tps,
-        loadgen_tps=loadgen.tps if loadgen and full else None,
+        loadgen_tps=loadgen.tps if loadgen and run.is_full else None,
         completed_qps=completed_qps,
         **measured,
         constraints=constraints,
         breakdown=use,
         loadgen_result=loadgen.result if loadgen else None,
-        reason=reason or broken,
+        reason=verdict.invalid or verdict.broken,
         raw=raw,
         full=requested is None or requested.queries is None,
         stopped=bool(requested and requested.stopped),
-        spread=shuffle_spread(measured, not broken, read_shuffles(folder), spec.slo) if valid else None,
-        bottleneck=find_bottleneck(
-            spec, ProbeSummary(target_qps, saturated_qps, constraints, use, _prefill_frac(measured))
-        )
-        if valid
-        else None,
+        spread=shuffle_spread(measured, held, read_shuffles(folder), spec.slo) if verdict.valid else None,
+        bottleneck=find_bottleneck(spec, summary) if verdict.valid else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Hold one run: its requests, LoadGen's figures, and what asked for it.
+
+    `good` says which requests were answered, `times` has their latencies. `is_full`: the benchmark counts the
+    run, and nothing stopped it.
+    """
+
+    spec: TrialSpec
+    log: RequestLog
+    good: NDArray[np.bool_]
+    times: Latencies
+    loadgen: LoadGenFigures | None
+    requested: ProbeRequest | None
+    is_full: bool
+
+    @property
+    def target_qps(self) -> float:
+        """Return the offered rate, in queries/s."""
+        return (self.requested or self.loadgen or self.spec.load).target_qps or self.spec.load.target_qps
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Hold why a run is invalid and how it violates the SLO, each None where it does not.
+
+    `saturated_qps` is the rate of completions where the deployment could not follow the offered rate.
+    """
+
+    invalid: str | None
+    broken: str | None
+    saturated_qps: float | None
+
+    @property
+    def valid(self) -> bool:
+        """Return whether the measurement can be trusted."""
+        return self.invalid is None
+
+
+def _read_run(folder: Path, spec: TrialSpec) -> _Run:
+    """Read the files of a probe. Raises ResumableError where its requests are missing, torn or none."""
+    log = read_requests(folder / REQUESTS_FILE)
+    if not len(log):
+        raise ResumableError(
+            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
+        )
+    good, requested = answered(log), read_probe_request(folder)
+    is_full = is_full_length(log, spec.load) and not (requested and requested.stopped)
+    return _Run(spec, log, good, latencies(log, good), _loadgen(folder), requested, is_full)
+
+
+def _verdict(run: _Run, completed_qps: float | None) -> _Verdict:
+    """Judge a run by its requests, and one of full length by LoadGen too."""
+    log, good, spec, target_qps = run.log, run.good, run.spec, run.target_qps
+    broken = slo_violation(log, good, run.times, spec.slo)
+    suffers = bool(broken) or not spec.slo.limits
+    saturated = suffers and is_saturated(target_qps, completed_qps, len(log))
+    invalid = invalid_reason(log, good, run.times, target_qps, late=bool(broken))
+    if invalid is None and run.is_full:
+        invalid, broken = _official(run.loadgen, broken)
+        if spec.load.dataset.holds_prompts and engine_of(spec).computes_tokens:
+            invalid = invalid or accuracy_violation(log, good)
+    if broken and saturated and completed_qps:
+        broken = f"saturated at {completed_qps:.1f} of {target_qps:g} queries/s: {broken}"
+    return _Verdict(invalid, broken, completed_qps if saturated else None)
 
 
 def measure_attempt(attempt: Path, spec: TrialSpec) -> list[Probe]:

@@ -16,6 +16,7 @@ from tune.records.outcome import BottleneckKind
 from tune.spec.cluster import Calibration
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
+from tune.workload.length_summary import mean_sequence
 
 SD_OF_MEAN_ERROR = math.sqrt(math.pi / 2)
 """Standard deviation of a normal error over its mean absolute value."""
@@ -54,6 +55,9 @@ _FITTED_HARDWARE, _FITTED_MODEL = "gb200-nvl72", "llama3.1-405b-fp4"
 _FITTED_PROMPT_TOKENS, _FITTED_ANSWER_TOKENS = 9400.0, 629.9
 _FAR_LOG_RATIO = math.log(2)
 """Distance of mean lengths, as a logarithm, from which step times count as unseen. Chosen here."""
+
+_SAME_FRAC = 0.01
+"""Share of that distance below which lengths are the fitted ones: drawn lengths are whole tokens."""
 
 
 def estimate_model_error(
@@ -128,7 +132,7 @@ def _of_distance(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
     if spec.model.name != _FITTED_MODEL:
         yield _mean_error(f"{role} steps of {spec.model.name}", _UNSEEN_ERROR[role], unseen)
     distance = min(1.0, _length_distance(spec) / _FAR_LOG_RATIO)
-    if distance > 0:
+    if distance > _SAME_FRAC:
         yield _mean_error(f"{role} steps of this workload", distance * _UNSEEN_ERROR[role], unseen)
 
 
@@ -140,12 +144,18 @@ def _length_distance(spec: TrialSpec) -> float:
     dataset = spec.load.dataset
     if dataset.path is not None:
         return _FAR_LOG_RATIO
+    mean = mean_sequence(dataset)
     return max(
-        abs(math.log(dataset.inputs.mean_tokens / _FITTED_PROMPT_TOKENS)),
-        abs(math.log(dataset.outputs.mean_tokens / _FITTED_ANSWER_TOKENS)),
+        abs(math.log(mean.prompt_tokens / _FITTED_PROMPT_TOKENS)),
+        abs(math.log(mean.answer_tokens / _FITTED_ANSWER_TOKENS)),
     )
 
 
 def _mean_error(name: str, mean_frac: float, basis: str) -> ErrorSource:
     """Return the source of an error of which the mean absolute value is known."""
     return ErrorSource(name=name, sd_frac=mean_frac * SD_OF_MEAN_ERROR, basis=basis)
+
+
+def covered_frac(sd_frac: float) -> float:
+    """Return half of the 90 % interval of a rate whose logarithm has the standard deviation `sd_frac`."""
+    return math.expm1(COVERED_SDS * sd_frac)

@@ -9,15 +9,16 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from tune.analysis.slo import figure_s
 from tune.core.files import write_text
 from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
 from tune.records.posterior_summary import PosteriorSummary
 from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, SHOWN_LIMITS, LatencyLimit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PLAIN = (
     "trial_id", "number", "source", "status", "reason", "valid", "feasible", "output_tps_per_gpu",
@@ -45,6 +46,8 @@ def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     parameter in a provenance. Absent numbers are NaN, absent texts missing. A parameter is Int64, float64,
     boolean or str where all its values are, absent or not, and object where they mix.
     """
+    import pandas as pd  # noqa: PLC0415  (only the table needs it, and it takes 0.2 s)
+
     rows = [_row(outcome) for outcome in outcomes]
     columns = {name: [row[name] for row in rows] for name in _columns()}
     data = {name: pd.Series(values, dtype=_dtype(name)) for name, values in columns.items()}

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.core.binomial_test import CONFIDENCE, max_late, quantile_holds
@@ -40,6 +39,8 @@ def mean_bound(values_ns: IntArray, unanswered: int = 0) -> MeanBound | None:
     An unanswered request counts with the largest of the values: it took at least as long as was waited for
     it.
     """
+    from scipy.special import stdtrit  # noqa: PLC0415  (a limit on a mean is rare)
+
     if len(values_ns) + unanswered < 2 * MEAN_BATCHES or not len(values_ns):
         return None
     values: FloatArray = np.append(values_ns, np.full(unanswered, values_ns.max())).astype(float)

@@ -113,7 +113,11 @@ def _write_probe(log: RequestLog, spec: TrialSpec, folder: Path) -> None:
     """Write the records of a probe that ended."""
     folder.mkdir(parents=True)
     load = spec.load
-    duration_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    duration_ns = (
+        int(log.scheduled_ns[-1])
+        if load.trace
+        else generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)
+    )
     write_logs(folder, log, load, spec.slo, duration_ns)
     write_requests(folder / REQUESTS_FILE, log)
 
@@ -121,8 +125,11 @@ def _write_probe(log: RequestLog, spec: TrialSpec, folder: Path) -> None:
 def _write_shuffles(
     log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, report: Report
 ) -> None:
-    """Write the results of a full run under further shuffles where it is near a limit."""
-    if not near_a_limit(log, spec.slo):
+    """Write the results of a full run under further shuffles where it is near a limit.
+
+    A trace has one order, hence no other shuffles.
+    """
+    if spec.load.trace or not near_a_limit(log, spec.slo):
         return
     results = []
     for number in range(1, 1 + EXTRA_SHUFFLES):

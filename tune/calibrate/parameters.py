@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tune.errors import ConfigurationError
 from tune.spec.cluster import Calibration
-from tune.spec.load import Dataset
+from tune.spec.dataset import Dataset
 
 Values = Mapping[str, float]
 """A value for each parameter, by its name."""
@@ -154,7 +154,10 @@ def _fittable_parameters(calibration: Calibration, dataset: Dataset) -> dict[str
     """Return every number that has bounds, by its name."""
     numbers = {name: value for name, value in _numbers(calibration) if name not in _NOT_FITTABLE}
     for group in ("inputs", "outputs"):
-        numbers |= {f"{_DATASET}{group}.{name}": value for name, value in _numbers(getattr(dataset, group))}
+        lengths = getattr(dataset, group)
+        numbers |= (
+            {f"{_DATASET}{group}.{name}": value for name, value in _numbers(lengths)} if lengths else {}
+        )
     bounded = {name: (value, bounds_of(name, value)) for name, value in numbers.items()}
     return {name: Parameter(name, value, bounds) for name, (value, bounds) in bounded.items() if bounds}
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from tune.core.arrays import FloatArray
 from tune.spec.cluster import Calibration
@@ -78,6 +77,8 @@ def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray]) ->
         )
 
     tolerances = dict.fromkeys(("ftol", "xtol", "gtol"), _FIT_TOLERANCE)
+    from scipy.optimize import least_squares  # noqa: PLC0415  (only a capacity search fits anything)
+
     solution = least_squares(
         evaluate, fit.log_factors, slopes, x_scale=_LOG_SCALE, max_nfev=_MAX_EVALUATIONS, **tolerances
     )

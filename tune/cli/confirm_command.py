@@ -39,12 +39,12 @@ def confirm_action(composition: Composition) -> None:
     from tune.study.loop import open_study
 
     study, record = recorded_study(study_root(composition))
-    require_confirmable(record, composition.settings, composition.overrides)
+    require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
     require_runnable(settings)
     backend = make_backend(settings, settings.parallel)
-    repeats = pin_repeats(record, chosen, settings, composition.overrides)
+    repeats = pin_repeats(record, chosen, settings, composition.words)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)
@@ -85,8 +85,8 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
 
     if len(chosen) < settings.confirm.configurations:
         print(
-            f"confirm.configurations: {settings.confirm.configurations} asked, {len(chosen)} of this study "
-            "hold their SLO and differ in more than their rate",
+            f"confirm.configurations: {settings.confirm.configurations} asked, this study has "
+            f"{len(chosen)} of different split or parallelism that hold their SLO",
             file=sys.stderr,
         )
     ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tune.backends.registry import BACKENDS
 from tune.cli.recorded_commands import study_root
-from tune.cli.runnable import check_configuration, require_runnable
+from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
 from tune.config import Composition
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
@@ -34,7 +34,11 @@ def preflight_action(composition: Composition) -> None:
     Raises NegativeResult where one of them forbids the trial.
     """
     settings = composition.settings
-    findings = (*check_configuration(settings), *BACKENDS[settings.cluster.kind].preflight(settings))
+    findings = (
+        *check_configuration(settings),
+        *check_whole_sweep(settings),
+        *BACKENDS[settings.cluster.kind].preflight(settings),
+    )
     print(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:

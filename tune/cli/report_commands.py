@@ -31,6 +31,7 @@ def report_action(composition: Composition) -> None:
         print(f"again     {repeat_command(best)}")
     if posterior:
         print(render_posterior(posterior))
+    confirmation = confirmation and confirmation.current()
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
     reports = Path(composition.settings.reports_dir) / composition.study_name

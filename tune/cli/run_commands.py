@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.report_commands import report_action
-from tune.cli.runnable import check_configuration, make_backend, print_findings, require_runnable
+from tune.cli.runnable import (
+    check_configuration,
+    check_whole_sweep,
+    make_backend,
+    print_findings,
+    require_runnable,
+)
 from tune.config import Composition, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
+from tune.spec.findings import Finding, only_errors, render_findings
 
 
 def run_action(composition: Composition) -> None:
@@ -54,9 +62,10 @@ def _run_study(composition: Composition) -> None:
     from tune.study.loop import open_study, require_search, run_study
 
     settings = composition.settings
+    _require_possible_sweep(check_whole_sweep(settings))
     require_search(settings)
     print_findings(check_configuration(settings))
-    study = study_record(settings, composition.study_name, composition.overrides)
+    study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     with open_study(study_root(composition), study) as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
@@ -78,3 +87,11 @@ def _run_study(composition: Composition) -> None:
                     report_action(composition)
             raise
     report_action(composition)
+
+
+def _require_possible_sweep(findings: Sequence[Finding]) -> None:
+    """Print what is wrong with points of the sweep. Raises ConfigurationError where none can run."""
+    if only_errors(findings):
+        raise ConfigurationError(f"{render_findings(findings)}\nThe sweep has no point; nothing was run.")
+    if findings:
+        print(render_findings(findings), file=sys.stderr)

@@ -27,6 +27,16 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
     return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
 
 
+def check_whole_sweep(settings: Settings) -> tuple[Finding, ...]:
+    """Return what is wrong with the points of the sweep; none without a sweep.
+
+    Raises ConfigurationError for a dimension that is no setting, or a value that does not fit its setting.
+    """
+    from tune.study.sweep_check import check_sweep
+
+    return check_sweep(settings.trial_spec, settings.sweep, settings.study.seed) if settings.sweep else ()
+
+
 def _needs_simulator(settings: Settings) -> str | None:
     """Return the setting that makes live runs depend on the simulator's forecast, or None."""
     if settings.sweep and settings.search.name == "surrogate":

@@ -111,8 +111,17 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
             continue
         if type(None) in _alternatives(field.annotation) and path != "sweep":
             yield path, "group or null"
-        for group in SETTINGS_CLASSES if groups[0] is Engine else groups[:1]:
-            yield from _leaves(group, f"{path}.")
+        yield from _group_leaves(SETTINGS_CLASSES if groups[0] is Engine else groups, f"{path}.")
+
+
+def _group_leaves(groups: Sequence[type[BaseModel]], prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield path and type of every setting below `prefix`, whose group has one of several classes."""
+    kinds: dict[str, list[str]] = {}
+    for group in groups:
+        for path, kind in _leaves(group, prefix):
+            kinds.setdefault(path, []).extend(kind.split(" or "))
+    for path, described in kinds.items():
+        yield path, " or ".join(dict.fromkeys(described))
 
 
 def _dimension_leaves() -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     except TuneError as error:
         _print_line(str(error))
         return error.exit_code
-    except Exception:
+    except Exception:  # an error of ours: print its trace; 3 lets the attempt be tried again
         traceback.print_exc()
         return 3
     return STOPPED_EXIT_CODE if futility else 0

@@ -88,7 +88,7 @@ class RequestDispatcher:
         """Run the event loop until it is stopped; keep an exception for `check`."""
         try:
             self._loop.run_until_complete(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # of a thread: `check` raises it in the one that watches
             self._fault = error
         finally:
             self._ready.set()

@@ -76,12 +76,7 @@ def run_client(
     """
     schedule = draw_schedule(settings)
     _allow_open_files(settings.load.client_concurrency + _OTHER_OPEN_FILES)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--out {folder}: no folder and none can be made ({error.strerror})."
-        ) from error
+    _make_folder(folder)
     asyncio.run(check_endpoint(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
@@ -94,6 +89,16 @@ def run_client(
         write_requests(folder / REQUESTS_FILE, driver.record(epoch_s()))
     driver.judge()
     return driver.stopped
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of the run. Raises ConfigurationError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {folder}: no folder and none can be made ({error.strerror})."
+        ) from error
 
 
 class _ClientDriver:
@@ -183,7 +188,7 @@ class _ClientDriver:
         """Run LoadGen in its thread; keep an exception for `watch`."""
         try:
             run_loadgen(self._loadgen, self._folder, self._issue)
-        except BaseException as error:
+        except BaseException as error:  # of a thread: `watch` raises it in the one that waits
             self._error = error
 
     def _issue(self, response_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Draw the run as LoadGen will issue it: arrival, prompt length and answer length of each query."""
+"""Draw the run as it will be issued: arrival, prompt length and answer length of each query."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tune.client.client_settings import ClientRun
 from tune.core.arrays import IntArray
 from tune.workload.arrivals import arrivals_ns
-from tune.workload.lengths import draw_lengths
+from tune.workload.lengths import request_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Schedule:
 
 
 def draw_schedule(settings: ClientRun) -> Schedule:
-    """Return the queries that LoadGen will issue. Raises ConfigurationError for lengths that cannot be drawn.
+    """Return the queries of the run. Raises ConfigurationError for lengths that cannot be drawn.
 
     A prompt made to length has no natural answer: the request asks for all its tokens. The benchmark's own
     prompts end where the engine ends them, at the dataset's longest answer at the latest. No request asks for
@@ -44,9 +44,7 @@ def draw_schedule(settings: ClientRun) -> Schedule:
     load = settings.load
     arrival_ns = arrivals_ns(load)
     dataset, queries = load.dataset, len(arrival_ns)
-    inputs, outputs = draw_lengths(
-        dataset, queries, load.concatenate_permutation, load.shuffle_seed, stratified=load.is_short_run
-    )
+    inputs, outputs = request_lengths(load, queries)
     min_tokens, max_tokens = outputs, outputs
     if dataset.holds_prompts:
         min_tokens, max_tokens = np.ones_like(outputs), np.full_like(outputs, dataset.longest_answer_tokens)

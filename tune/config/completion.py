@@ -73,8 +73,8 @@ def _with_dataset(settings: Settings) -> Settings:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigurationError(
-            f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV with the columns "
-            "input_tokens,output_tokens, or the benchmark's pickle (*.pkl)."
+            f"load.dataset.path: {path} cannot be read ({error.strerror}); expected a CSV or JSON lines "
+            "with input_tokens and output_tokens, or the benchmark's pickle (*.pkl)."
         ) from None
     if dataset.sha256 not in (None, sha256):
         raise ConfigurationError(

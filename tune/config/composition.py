@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir, main
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -20,10 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from tune.config.command_words import CommandWords, split_words
 from tune.config.completion import complete_settings
-from tune.config.explanations import explain_hydra, explain_validation, setting_paths
-from tune.config.override_grammar import override_differences, override_value
+from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
+from tune.config.workload_completion import complete_workload
+from tune.config.yaml_errors import explain_encoding, explain_yaml, refuse_base_60
+from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
 from tune.errors import ConfigurationError
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
@@ -45,7 +49,7 @@ class Composition:
     overrides
         Hydra overrides as the user typed them.
     config_dirs
-        Search paths that the user added to the shipped configuration.
+        Folders that the user added to the shipped configuration.
     """
 
     settings: Settings
@@ -53,33 +57,40 @@ class Composition:
     overrides: tuple[str, ...]
     config_dirs: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the words of a command line that composes the same configuration."""
+        return (*(f"--config-dir={folder}" for folder in self.config_dirs), *self.overrides)
+
 
 def compose_command_line() -> Composition | None:
     """Compose `sys.argv`; return None when Hydra answered itself (`--help`, `--cfg`, shell completion).
 
     Raises ConfigurationError for anything that does not compose or validate.
     """
-    words = sys.argv[1:]
-    if any(word == "-m" or word.startswith(("--mu", "hydra.mode=")) for word in words):
-        raise ConfigurationError(
-            "--multirun is not how tune sweeps: name a sweep with +sweep=NAME (sweeps/ holds them)."
-        )
-    _refuse_renamed(renamed_in_overrides(words))
-    captured: list[tuple[DictConfig, dict[str, str], tuple[str, ...], tuple[str, ...]]] = []
+    command = split_words(sys.argv[1:], _known_paths, _options)
+    if command.flags:
+        return _compose_by_hydra(command)
+    return compose_overrides(command.overrides, command.config_dirs)
+
+
+def _compose_by_hydra(command: CommandWords) -> Composition | None:
+    """Let Hydra answer its own flags; return a composition where it runs the program, as with --run."""
+    _refuse_renamed(renamed_in_overrides(command.overrides))
+    captured: list[tuple[DictConfig, dict[str, str]]] = []
 
     @main(version_base="1.3", config_path=str(_shipped("conf")), config_name="config")
     def capture(config: DictConfig) -> None:
         """Keep Hydra's composed configuration."""
-        runtime = HydraConfig.get()
-        sources = [source for source in runtime.runtime.config_sources if "command-line" in source.provider]
-        config_dirs = tuple(f"{source.schema}://{source.path}" for source in sources)
-        choices, overrides = dict(runtime.runtime.choices), tuple(runtime.overrides.task)
-        captured.append((config, choices, overrides, config_dirs))
+        captured.append((config, dict(HydraConfig.get().runtime.choices)))
 
     _register_nodes()
-    with _clear_errors():
+    sys.argv[1:] = command.for_hydra
+    with _clear_errors(command.overrides, command.config_dirs):
         capture()
-    return _composition(*captured[0]) if captured else None
+        if captured:
+            return _composition(*captured[0], command.overrides, command.config_dirs)
+    return None
 
 
 def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composition:
@@ -89,15 +100,19 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
     or validate.
     """
     _refuse_renamed(renamed_in_overrides(overrides))
+    _refuse_missing(config_dirs)
+    refuse_base_60(config_dirs)
     _register_nodes()
-    search_path = [f"hydra.searchpath={override_value(list(config_dirs))}"] if config_dirs else []
-    with _clear_errors(), initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
-        config = compose("config", [*overrides, *search_path], return_hydra_config=True)
-        choices = dict(config.hydra.runtime.choices)
-        with_hydra = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(with_hydra, dict)
-    del with_hydra["hydra"]
-    return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
+    folders = [str(Path(folder).absolute()) for folder in config_dirs]
+    search_path = [f"hydra.searchpath={override_value(folders)}"] if folders else []
+    with _clear_errors(overrides, config_dirs):
+        with initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
+            config = compose("config", [*overrides, *search_path], return_hydra_config=True)
+            choices = dict(config.hydra.runtime.choices)
+            with_hydra = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(with_hydra, dict)
+        del with_hydra["hydra"]
+        return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
@@ -142,13 +157,26 @@ def _composition(
     mode_is_open = isinstance(load, dict) and load.get("mode", "") is None
     if isinstance(load, dict) and mode_is_open:
         load["mode"] = "fixed"
+    if isinstance(load, dict):
+        complete_workload(load)
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         raise ConfigurationError(explain_validation(error, _known_paths)) from None
     settings = complete_settings(settings, mode_is_open=mode_is_open)
+    if not overrides and not config_dirs:
+        _DEFAULTS.update(_plain_defaults(settings))
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
+
+
+def _refuse_missing(config_dirs: Sequence[str]) -> None:
+    """Raise ConfigurationError where a folder of configuration does not exist."""
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigurationError(
+                f"--config-dir: {folder} is no folder; expected one with GROUP/OPTION.yaml."
+            )
 
 
 def _refuse_renamed(renamed: Sequence[str]) -> None:
@@ -157,8 +185,13 @@ def _refuse_renamed(renamed: Sequence[str]) -> None:
         raise ConfigurationError("\n".join([*renamed, "Nothing was run; use the new names."]))
 
 
+@cache
 def _register_nodes() -> None:
-    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold."""
+    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold.
+
+    The resolver of `${json:TEXT}` is registered too.
+    """
+    OmegaConf.register_new_resolver(JSON_RESOLVER, json_mapping, replace=True)
     limits = {limit.key: None for limit in LIMITS}
     ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
     for path in _shipped("sweeps").glob("*.yaml"):
@@ -170,15 +203,19 @@ def _register_nodes() -> None:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _clear_errors(overrides: Sequence[str], config_dirs: Sequence[str]) -> Iterator[None]:
     """Raise ConfigurationError with one message, where Hydra by itself would print several and exit."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
+    except yaml.YAMLError as error:
+        raise ConfigurationError(explain_yaml(error)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(explain_encoding(error, config_dirs)) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        path = getattr(error.__cause__, "full_key", None)
-        raise ConfigurationError(explain_hydra(str(error).strip(), path, _known_paths)) from None
+        typed = TypedCommand(overrides, config_dirs, _known_paths)
+        raise ConfigurationError(explain_hydra(error, typed)) from None
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -186,13 +223,29 @@ def _clear_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-@cache
-def _defaults() -> dict[str, Any]:
-    """Return the configuration without overrides, as plain values."""
-    settings = compose_overrides(()).settings
+_DEFAULTS: dict[str, Any] = {}
+"""The configuration without overrides, as plain values; empty until it is first composed."""
+
+
+def _defaults() -> Mapping[str, Any]:
+    """Return the configuration without overrides, composed once in a process."""
+    if not _DEFAULTS:
+        compose_overrides(())
+    return _DEFAULTS
+
+
+def _plain_defaults(settings: Settings) -> dict[str, Any]:
+    """Return settings as the plain values that overrides change."""
     return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
 
 
 def _known_paths() -> list[str]:
     """Return the path of every setting."""
     return list(setting_paths(_defaults()))
+
+
+def _options() -> dict[str, list[str]]:
+    """Return the shipped options of every group, and the sweeps."""
+    folders = [path for path in _shipped("conf").iterdir() if path.is_dir()]
+    groups = {folder.name: [path.stem for path in folder.glob("*.yaml")] for folder in folders}
+    return groups | {"sweep": [path.stem for path in _shipped("sweeps").glob("*.yaml")]}

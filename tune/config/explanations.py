@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tune.config.near_names import nearest, nearest_settings
+from tune.config.override_errors import explain_several_values, explain_unreadable
 from tune.config.renamed_settings import renamed_in_overrides
+<<<<<<< HEAD
 from tune.spec.environment import SECRET_VALUE
 
 NEAR_NAME_SIMILARITY = 0.78
@@ -18,32 +22,79 @@ NEAR_NAME_SIMILARITY = 0.78
 Chosen here: `modle` leads to `model` (0.8), `bogus` not to `logs` (0.67) and `n_trials` not to
 `trial` (0.77).
 """
+=======
+from tune.config.yaml_errors import line_of_interpolation
+>>>>>>> main
 
 
-def explain_hydra(message: str, path: str | None, known_paths: Callable[[], Sequence[str]]) -> str:
-    """Return Hydra's error with a better hint: it proposes `+key` for every unknown key.
+@dataclass(frozen=True)
+class TypedCommand:
+    """Hold what was typed, for explanations; `known_paths` returns the path of every setting when called."""
 
-    `path` is the setting that does not exist, where the error names one. `known_paths` returns the path of
-    every setting; it is called only where the nearest one is looked for.
-    """
+    overrides: Sequence[str]
+    config_dirs: Sequence[str]
+    known_paths: Callable[[], Sequence[str]]
+
+
+def explain_hydra(error: Exception, typed: TypedCommand) -> str:
+    """Return an error of Hydra or OmegaConf in the words of the command line."""
+    message = str(error).strip() or str(error.__cause__ or "")
+    override = getattr(error, "override", None)
+    several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", message)
+    if override is not None:
+        return explain_unreadable(override, message)
+    if several:
+        return explain_several_values(several[1])
     if "Available options in '" in message:
         return _explain_option(message)
-    if "Could not override '" not in message:
-        return "\n".join(line for line in message.splitlines() if "multirun" not in line)
-    path = path or message.partition("Could not override '")[2].partition("'")[0]
+    if "Could not override '" in message:
+        path = getattr(error.__cause__, "full_key", None)
+        return _explain_unknown(path or message.partition("Could not override '")[2].partition("'")[0], typed)
+    if "Config group override must be" in message:
+        groups = [
+            word for word in typed.overrides if re.fullmatch(r"[\w/@.]+=(null|\d.*|true|false|\{.*)", word)
+        ]
+        return f"{', '.join(groups) or message}: expected the name of an option, as in hardware=gb200_nvl72."
+    return _explain_file(error, message, typed)
+
+
+def _explain_file(error: Exception, message: str, typed: TypedCommand) -> str:
+    """Return an error that comes from the content of a YAML file, or from an interpolation in an override."""
+    first = message.partition("\n")[0].replace("KeyError raised while resolving interpolation: ", "")
+    path = getattr(error, "full_key", None)
+    if path is not None or "no viable alternative" in message:
+        where = line_of_interpolation(path, message, typed.config_dirs)
+        return f"{path or 'An interpolation'}{where}: {first}; expected ${{PATH}} with the path of a setting."
+    missing = re.match(r"In '(.*)': Could not (?:load|find) '(.*)'", message)
+    if missing:
+        return f"{missing[2]}: no such option; {missing[1]} names it in its list of defaults."
+    wrong = re.match(r"In '(.*)': ConfigTypeError", message)
+    if wrong:
+        return f"{wrong[1]}.yaml: found a list; expected settings, one `key: value` a line."
+    return "\n".join(
+        line for line in message.splitlines() if "multirun" not in line and "hydra.cc" not in line
+    )
+
+
+def _explain_unknown(path: str, typed: TypedCommand) -> str:
+    """Return that a setting does not exist, with its new name or the settings that it may mean."""
     renamed = renamed_in_overrides([path])
     if renamed:
         return f"{renamed[0]}."
     if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
-    near = _nearest(path, known_paths())
-    hint = f"Did you mean {near}?" if near else "python -m tune --cfg job lists every key."
+    hint = _hint(path, typed.known_paths) or "python -m tune --cfg job lists every key."
     return f"{path}: no such setting. {hint}"
 
 
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name that is most like `name`; None where none is near."""
-    return next(iter(get_close_matches(name, known, n=1, cutoff=NEAR_NAME_SIMILARITY)), None)
+def _hint(path: str, known_paths: Callable[[], Sequence[str]]) -> str:
+    """Return what may have been meant by an unknown setting; "" where none is near."""
+    known = known_paths()
+    if path in known:
+        group = path.partition(".")[0]
+        return f"It belongs to another option of {group}; python -m tune --cfg job lists those of this one."
+    near = nearest_settings(path, known)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _explain_option(message: str) -> str:
@@ -54,13 +105,13 @@ def _explain_option(message: str) -> str:
     if renamed:
         return f"{renamed[0]}."
     options = [line.strip() for line in listed.splitlines()[1:] if line.startswith("\t") and "=" not in line]
-    near = _nearest(option, options)
+    near = nearest(option, options)
     hint = f" Did you mean {group}={near}?" if near else ""
     return f"{group}={option}: no such option.{hint} There are: {', '.join(options)}."
 
 
 def explain_validation(error: ValidationError, known_paths: Callable[[], Sequence[str]]) -> str:
-    """Return one line for each setting that does not validate; `known_paths` as in `explain_hydra`."""
+    """Return one line for each setting that does not validate; `known_paths` returns all settings."""
     lines = ["The configuration does not validate; nothing was run."]
     lines += [f"  {_explain_setting(detail, known_paths)}" for detail in error.errors()]
     return "\n".join(lines)
@@ -70,13 +121,21 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
     """Describe the found and the expected value of one setting."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        near = _nearest(path, known_paths())
-        return f"{path}: no such setting." + (f" Did you mean {near}?" if near else "")
+        return f"{path}: no such setting. {_hint(path, known_paths)}".rstrip()
+    if detail["type"] == "value_error":
+        found = "" if isinstance(detail["input"], dict) else f"found {detail['input']!r}; "
+        return f"{path}: {found}{detail['msg'].removeprefix('Value error, ')}."
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
+<<<<<<< HEAD
     if detail["type"] == SECRET_VALUE:
         return f"{path}: {detail['msg']}."
     return f"{path}: found {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}."
+=======
+    expected = detail["msg"].replace("Input should be", "expected")
+    unquoted = detail["type"] == "string_type" and isinstance(detail["input"], int | float)
+    return f"{path}: found {detail['input']!r}; {expected}.{' Put it in quotes.' if unquoted else ''}"
+>>>>>>> main
 
 
 def setting_paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ from tune.spec.findings import Finding
 from tune.spec.rules import check_deployment, check_load, check_timed_weights
 from tune.spec.split import ROLES
 from tune.spec.trial import TrialSpec
+from tune.workload.checks import check_workload
 
 
 def check(spec: TrialSpec) -> tuple[Finding, ...]:
@@ -16,7 +17,12 @@ def check(spec: TrialSpec) -> tuple[Finding, ...]:
 
     Raises ConfigurationError where no adapter has the name `stack.engine`.
     """
-    return (*check_deployment(spec), *engine_of(spec).check(spec), *check_load(spec))
+    return (
+        *check_deployment(spec),
+        *engine_of(spec).check(spec),
+        *check_load(spec),
+        *check_workload(spec),
+    )
 
 
 def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:

@@ -6,6 +6,7 @@ from tune.engines.registry import engine_of
 from tune.spec.memory import mean_sequences_that_fit
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+from tune.workload.length_summary import mean_sequence
 
 
 def kv_capacity_tokens(spec: TrialSpec, role: Role) -> int:
@@ -16,4 +17,5 @@ def kv_capacity_tokens(spec: TrialSpec, role: Role) -> int:
 
 def decode_batch_that_kv_holds(spec: TrialSpec) -> int:
     """Return the most sequences of mean length whose KV cache one decode worker holds at once."""
-    return mean_sequences_that_fit(kv_capacity_tokens(spec, "decode"), spec.decode, spec.load.dataset)
+    mean = mean_sequence(spec.load.dataset)
+    return mean_sequences_that_fit(kv_capacity_tokens(spec, "decode"), spec.decode, mean)

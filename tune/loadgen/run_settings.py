@@ -32,7 +32,8 @@ def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSetti
     """Return the settings that make LoadGen issue the arrivals of `load`.
 
     Without permutations LoadGen issues queries until it reaches the minimum duration. The count is therefore
-    pinned, and the duration is lowered to the last arrival where that is earlier.
+    pinned, and the duration is lowered to the last arrival where that is earlier. So are those of a trace,
+    whose last arrival comes a gap before the end of its pass.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSetti
         A lifted limit is LIFTED_LIMIT_NS. Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
     """
     min_queries, min_duration_ms = load.min_queries, load.min_duration_ms
-    if not load.concatenate_permutation:
+    if load.trace or not load.concatenate_permutation:
         min_queries, min_duration_ms = load.expected_queries, min(min_duration_ms, last_arrival_ns // 10**6)
     return LoadGenSettings(
         target_qps=load.target_qps,

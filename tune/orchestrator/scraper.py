@@ -53,7 +53,7 @@ class Scraper:
                 while not self._stop.wait(self._scrape_all(writer)):
                     pass
                 self._scrape_all(writer)
-        except BaseException as error:
+        except BaseException as error:  # of a thread: the one that waits for it raises it again
             self._fault = error
 
     def _scrape_all(self, writer: MetricsWriter) -> float:

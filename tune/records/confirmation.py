@@ -16,7 +16,7 @@ SUFFIX = ".confirm"
 
 _FILE = "confirmation.json"
 _ADVICE = "Move the file away and run action=confirm again: no repeat is measured twice."
-_LOCATION_KEYS = ("cluster", "runs_dir", "reports_dir")
+_LOCATION_KEYS = ("--config-dir=", "cluster", "runs_dir", "reports_dir")
 
 
 class Repeat(FrozenModel):
@@ -46,17 +46,32 @@ class MeanCapacity(FrozenModel):
     high: PositiveFloat | None
 
 
+class Loss(FrozenModel):
+    """Hold by how much a configuration gives fewer output tokens/s/GPU than the best, at mean capacities.
+
+    `low_frac` and `high_frac` are the ends of the two-sided interval; a negative loss is a gain.
+    `model_error_frac` is half of the 90 % interval of the simulator's own error of the difference, None on a
+    real rack.
+    """
+
+    mean_frac: float
+    low_frac: float
+    high_frac: float
+    model_error_frac: NonNegativeFloat | None = None
+
+
 class ConfirmedConfiguration(FrozenModel):
     """Hold the result of the repeats of one configuration, named by its trial in the study.
 
-    Figures are None where `reason` says why. With probability `confidence_frac` the mean capacity of every
-    configuration lies at or above its `guaranteed_qps`; `margin_frac` is how far that rate lies below the
-    mean. `next_deployment_qps` is the rate that the capacity of one more deployment reaches, at that
-    confidence. `slo_held_repeats` counts the repeats in which a run of full length held at the guaranteed
-    rate or above. `output_tps_per_gpu` is at the guaranteed rate, with the tokens per answer that the
-    repeats measured. `tied` says that the data cannot separate the configuration from the first; it is None
-    for the first itself and where nothing can be compared. `overrides` run the configuration at the
-    guaranteed rate.
+    Figures are None where `reason` says why. One further full run at `guaranteed_qps`, on a new deployment
+    and in a new shuffle, holds with probability `confidence_frac`; `margin_frac` is how far that rate lies
+    below the mean capacity. `shuffle_sd_frac` is the standard deviation, over shuffles, of the rate that one
+    run holds. `slo_held_repeats` counts the repeats in which a full run held at the guaranteed rate or
+    above. `output_tps_per_gpu` is at the guaranteed rate, with the tokens per answer that the repeats
+    measured. `tied` says that the data cannot separate the configuration from the first, and `loss` by how
+    much it loses; they are None for the first itself and where nothing can be compared. `model_error_frac` is
+    half of the 90 % interval of the simulator's own error, None on a real rack. `overrides` run the
+    configuration at the guaranteed rate.
     """
 
     trial_id: str
@@ -67,12 +82,15 @@ class ConfirmedConfiguration(FrozenModel):
     capacity_qps: MeanCapacity | None
     guaranteed_qps: PositiveFloat | None
     margin_frac: NonNegativeFloat | None
-    next_deployment_qps: PositiveFloat | None
+    next_deployment_qps: PositiveFloat | None = None
     slo_held_repeats: NonNegativeInt
     tokens_per_query: PositiveFloat | None
     output_tps_per_gpu: PositiveFloat | None
     tied: bool | None
     overrides: tuple[str, ...]
+    shuffle_sd_frac: NonNegativeFloat | None = None
+    loss: Loss | None = None
+    model_error_frac: NonNegativeFloat | None = None
 
 
 class Confirmation(FrozenModel):
@@ -81,7 +99,8 @@ class Confirmation(FrozenModel):
     Configurations without a mean capacity come last. `deployment_sd_frac` is the standard deviation of ln
     capacity between deployments, pooled over the configurations with `degrees_of_freedom`; it is None where
     no configuration has two repeats. GPU-hours are those of all trials of the study and of all repeats on
-    record.
+    record. `guarantee` says of what the rates are lower bounds: of one further full run, or of the mean
+    capacity, as records without the field state it.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -94,6 +113,29 @@ class Confirmation(FrozenModel):
     configurations: tuple[ConfirmedConfiguration, ...]
     study_gpu_hours: NonNegativeFloat
     gpu_hours: NonNegativeFloat
+    guarantee: Literal["next_run", "mean_capacity"] = "mean_capacity"
+
+    def current(self) -> Confirmation:
+        """Return this confirmation, without rates where they are bounds of the mean capacity.
+
+        Such a rate held in a full run less often than stated. action=confirm derives the rates anew from the
+        repeats on record.
+        """
+        if self.guarantee == "next_run":
+            return self
+        reason = "this record states rates of an earlier version; action=confirm derives them anew"
+        dropped = {
+            "guaranteed_qps": None,
+            "margin_frac": None,
+            "next_deployment_qps": None,
+            "output_tps_per_gpu": None,
+            "overrides": (),
+        }
+        configurations = tuple(
+            each.model_copy(update={**dropped, "reason": each.reason or reason})
+            for each in self.configurations
+        )
+        return self.model_copy(update={"configurations": configurations})
 
 
 def repeats_root(study: Path) -> Path:

@@ -8,6 +8,7 @@ from tune.records.confirmation import Confirmation, ConfirmedConfiguration, conf
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
+from tune.report.model_error_text import SimulatedChange, change_phrase
 
 
 def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation) -> str:
@@ -23,10 +24,22 @@ def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confi
         return f"{name}: {mean} is {mean_rate}, but no rate is guaranteed: {first.reason}."
     interval = format_interval(first)
     return (
-        f"Guaranteed at {format_share(confirmation.confidence_frac)} confidence: {name} holds its SLO at "
-        f"{formatting.rate(first.guaranteed_qps)}, {formatting.format_figure(first.output_tps_per_gpu, 4)} "
-        f"output tokens/s/GPU. This is {mean}, {mean_rate}{f' ({interval})' if interval else ''}, less a "
-        f"margin of {format_share(first.margin_frac or 0.0)}."
+        f"Guaranteed at {format_share(confirmation.confidence_frac)} confidence: {name} holds its SLO in one "
+        f"further full run at {formatting.rate(first.guaranteed_qps)}, "
+        f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU. This is {mean}, "
+        f"{mean_rate}{f' ({interval})' if interval else ''}, less "
+        f"{format_share(first.margin_frac or 0.0)} for a deployment and a shuffle of its own."
+        f"{_model_error(first)}"
+    )
+
+
+def _model_error(configuration: ConfirmedConfiguration) -> str:
+    """Return a sentence on the simulator's own error, preceded by a space; empty on a real rack."""
+    if configuration.model_error_frac is None:
+        return ""
+    return (
+        f" The simulator's own error of {format_share(configuration.model_error_frac)} (90 % interval) comes "
+        "on top: a real rack decides."
     )
 
 
@@ -41,8 +54,8 @@ def confirmation_note(
     name = "it" if first.trial_id == best_id else names[first.trial_id]
     return (
         f"Confirmed on new deployments, at {format_share(confirmation.confidence_frac)} confidence: {name} "
-        f"holds its SLO at {formatting.rate(first.guaranteed_qps)}, "
-        f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU."
+        f"holds its SLO in one further full run at {formatting.rate(first.guaranteed_qps)}, "
+        f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU.{_model_error(first)}"
     )
 
 
@@ -78,17 +91,17 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
         highest_qps = max((repeat.verified_qps or 0.0 for repeat in first.repeats), default=0.0)
         highest = f"; the highest verified rate is {formatting.rate(highest_qps)}" if highest_qps else ""
         notes.append(
-            f"In {count_verified(first)} repeats a full run verified the guaranteed rate or a higher "
-            f"one{highest}."
-        )
-    if first.next_deployment_qps:
-        notes.append(
-            f"One more deployment has a capacity of at least {formatting.rate(first.next_deployment_qps)}, "
-            f"at {confidence} confidence."
+            f"In {count_verified(first)} repeats a full run held at the guaranteed rate or a higher one"
+            f"{highest}."
         )
     tied = [names[other.trial_id] for other in confirmation.configurations if other.tied]
     if tied:
         notes.append(f"Not distinguishable from the best at {confidence} confidence: {'; '.join(tied)}.")
+    if first.shuffle_sd_frac is not None:
+        notes.append(
+            f"The rate that one full run holds varies by {format_share(first.shuffle_sd_frac)} from shuffle "
+            "to shuffle (sd, simulated)."
+        )
     if confirmation.deployment_sd_frac is not None:
         notes.append(
             f"The capacity varies by {format_share(confirmation.deployment_sd_frac)} from deployment to "
@@ -97,6 +110,26 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
     study_hours = formatting.format_figure(confirmation.study_gpu_hours)
     hours = formatting.format_figure(confirmation.gpu_hours)
     return [*notes, f"The study spent {study_hours} GPU-hours, the confirmation {hours}."]
+
+
+def comparison_phrase(configuration: ConfirmedConfiguration) -> str:
+    """Return how a configuration compares with the best, such as "loses 7.9 % (7.2 to 8.6 %) of ...".
+
+    On a simulated rack the phrase ends with the simulator's own error of the difference. Without a comparison
+    it is the reason why there is none.
+    """
+    if configuration.tied is None:
+        return configuration.reason or formatting.DASH
+    loss = configuration.loss
+    if loss is None:
+        return "not distinguishable from the best" if configuration.tied else "lower than the best"
+    low, high = (f"{100 * share:.1f}" for share in (loss.low_frac, loss.high_frac))
+    phrase = f"loses {100 * loss.mean_frac:.1f} % ({low} to {high} %) of the output tokens/s/GPU"
+    if configuration.tied:
+        phrase = f"not distinguishable from the best: {phrase}"
+    if loss.model_error_frac is None:
+        return phrase
+    return f"{phrase}, {change_phrase(SimulatedChange(-loss.mean_frac, loss.model_error_frac))}"
 
 
 def count_verified(configuration: ConfirmedConfiguration) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Iterable
@@ -41,6 +42,8 @@ def format_figure(value: float | None, significant: int = 3) -> str:
 
 def setting(value: Value) -> str:
     """Return a configured value: exact for integers and text, six significant digits for floats."""
+    if value is None or isinstance(value, tuple):
+        return json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -128,8 +131,9 @@ def split_label(outcome: Outcome) -> str | None:
 
 
 def params(outcome: Outcome) -> dict[str, Value]:
-    """Return the proposed point: values by dimension name."""
-    return dict(outcome.provenance.get("params", {}))
+    """Return the proposed point: values by dimension name, a list as a tuple."""
+    point = outcome.provenance.get("params", {})
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in point.items()}
 
 
 def overrides(outcome: Outcome) -> list[str] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tune.analysis.model_error_sources import COVERED_SDS
+from tune.analysis.model_error_sources import covered_frac
 from tune.records.model_error import ModelError
 from tune.records.outcome import Outcome
-from tune.report import formatting
+
+NEGLIGIBLE_FRAC = 0.0005
+"""Model error of a difference below which both figures are said to share all of it."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,6 @@ class SimulatedChange:
         return abs(self.change_frac) > self.error_frac
 
 
-def error_frac(error: ModelError) -> float:
-    """Return half of the 90 % interval of a simulated rate, as a share of it."""
-    return math.expm1(COVERED_SDS * error.sd_frac)
-
-
 def simulated_change(before: Outcome, after: Outcome) -> SimulatedChange | None:
     """Return the change of output tokens/s/GPU, None where either was not simulated or not measured."""
     if not (before.model_error and after.model_error):
@@ -39,9 +35,7 @@ def simulated_change(before: Outcome, after: Outcome) -> SimulatedChange | None:
     if not (before.output_tps_per_gpu and after.output_tps_per_gpu):
         return None
     sd_frac = before.model_error.difference_sd_frac(after.model_error)
-    return SimulatedChange(
-        after.output_tps_per_gpu / before.output_tps_per_gpu - 1, math.expm1(COVERED_SDS * sd_frac)
-    )
+    return SimulatedChange(after.output_tps_per_gpu / before.output_tps_per_gpu - 1, covered_frac(sd_frac))
 
 
 def model_error_sentence(error: ModelError) -> str:
@@ -49,17 +43,20 @@ def model_error_sentence(error: ModelError) -> str:
     parts = sorted(error.sources, key=lambda source: -source.sd_frac)
     sources = ", ".join(f"{part.name} {_percent(part.sd_frac)}" for part in parts)
     return (
-        f"The simulator's own error: a real rack may hold {_percent(error_frac(error))} more or less (90 % "
-        f"interval; standard deviations: {sources})."
+        "The simulator's own error: a real rack may hold "
+        f"{_percent(covered_frac(error.sd_frac))} more or less (90 % interval; standard deviations: "
+        f"{sources})."
     )
 
 
 def change_phrase(change: SimulatedChange) -> str:
     """Return how a change compares with the model error, such as "within the simulator's error of 4 %"."""
+    if change.error_frac < NEGLIGIBLE_FRAC:
+        return "an error of the simulator is the same in both"
     where = "above" if change.exceeds_error else "within"
     return f"{where} the simulator's error of {_percent(change.error_frac)} for this difference"
 
 
 def _percent(share: float) -> str:
     """Return a share as percent of two digits."""
-    return f"{formatting.format_figure(100 * share, 2)} %"
+    return f"{float(f'{100 * share:.2g}'):g} %"

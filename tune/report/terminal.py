@@ -16,6 +16,7 @@ from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search, probe_lines
 from tune.report.confirmation_text import (
+    comparison_phrase,
     configuration_names,
     confirmation_notes,
     confirmation_sentence,
@@ -216,16 +217,12 @@ def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
     if mean is None or configuration.guaranteed_qps is None:
         capacity = f"mean capacity {formatting.rate(mean.mean)}, " if mean else ""
         return f"{head}: {capacity}no rate is guaranteed: {configuration.reason}"
-    comparison = configuration.reason or formatting.DASH
-    if configuration.tied is not None:
-        comparison = (
-            "tied: not distinguishable from the best" if configuration.tied else "lower than the best"
-        )
     interval = format_interval(configuration)
     return (
         f"{head}: {formatting.rate(configuration.guaranteed_qps)} guaranteed, "
         f"{format_figure(configuration.output_tps_per_gpu, 4)} tokens/s/GPU, mean capacity "
-        f"{formatting.rate(mean.mean)}{f' ({interval})' if interval else ''}; {comparison}"
+        f"{formatting.rate(mean.mean)}{f' ({interval})' if interval else ''}; "
+        f"{comparison_phrase(configuration)}"
     )
 
 

@@ -23,10 +23,10 @@ from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdow
 from tune.spec.cluster import Calibration
 from tune.spec.engine import Engine
 from tune.spec.memory import kv_bytes_per_token
-from tune.spec.split import Role
+from tune.spec.split import Role, Split
 from tune.spec.trial import TrialSpec
 from tune.workload.arrivals import arrivals_ns
-from tune.workload.lengths import draw_lengths
+from tune.workload.lengths import request_lengths
 
 
 def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None = None) -> RequestLog:
@@ -54,13 +54,7 @@ def simulate(spec: TrialSpec, calibration: Calibration, single_pool: Role | None
         If a pool has no workers or the dataset is wrong.
     """
     scheduled_ns = arrivals_ns(spec.load)
-    prompts, answer_tokens = draw_lengths(
-        spec.load.dataset,
-        len(scheduled_ns),
-        spec.load.concatenate_permutation,
-        spec.load.shuffle_seed,
-        stratified=spec.load.is_short_run,
-    )
+    prompts, answer_tokens = request_lengths(spec.load, len(scheduled_ns))
     if single_pool == "prefill":
         answer_tokens = np.ones_like(answer_tokens)
         return simulate_requests(spec, calibration, scheduled_ns, (prompts, answer_tokens), answer_tokens)
@@ -106,14 +100,8 @@ def simulate_requests(
     ConfigurationError
         If a pool has no workers.
     """
-    split = spec.split
-    if not (split.prefill_workers and split.decode_workers):
-        raise ConfigurationError(
-            f"split: {split.label} leaves a pool empty; the simulator needs split.prefill_workers and "
-            "split.decode_workers of at least 1."
-        )
-    prompt, answer = lengths
-    answer = answered_tokens(spec, prompt, answer)
+    _require_both_pools(spec.split)
+    prompt, answer = lengths[0], answered_tokens(spec, *lengths)
     if max_answer is None:
         max_answer = np.full_like(prompt, spec.load.dataset.longest_answer_tokens)
     error = rejections(spec, prompt, max_answer)
@@ -139,6 +127,15 @@ def simulate_requests(
         stages=_stages(accepted, prefilled, decoded, is_accepted),
         pools=PoolUse(_mean(prefilled.busy_s, accepted.window_s), decoded.batch_mean, decoded.kv_used_frac),
     )
+
+
+def _require_both_pools(split: Split) -> None:
+    """Raise ConfigurationError if a pool has no workers."""
+    if not (split.prefill_workers and split.decode_workers):
+        raise ConfigurationError(
+            f"split: {split.label} leaves a pool empty; the simulator needs split.prefill_workers and "
+            "split.decode_workers of at least 1."
+        )
 
 
 @dataclass(frozen=True, eq=False)

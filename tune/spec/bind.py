@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tune.errors import ConfigurationError
 from tune.spec.engine import Engine
@@ -56,14 +59,11 @@ def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
         if isinstance(dimension, GraphFamilyDimension):
             families[dimension.path] = point[name]  # type: ignore[assignment]
         else:
-            _set(plain, name, dimension.path, point[name])
+            _set(plain, base, name, dimension.path, point[name])
     try:
         spec = TrialSpec.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(
-            f"sweep.space: {'.'.join(map(str, first['loc']))} cannot be {first['input']!r}: {first['msg']}."
-        ) from None
+        raise _misfit(error.errors()[0], base, sweep, point) from None
     for role, family in families.items():
         spec = spec.model_copy(update={role: with_graph_family(getattr(spec, role), family)})
     if sweep.fill_decode:
@@ -135,18 +135,71 @@ def _candidates(dimension: Dimension, plain: Mapping[str, Any]) -> list[Any]:
         return list(dimension.values)
     node: Any = plain
     for key in dimension.path.split("."):
+        if node is None:
+            break
+        if not isinstance(node, Mapping) or key not in node:
+            return []
         node = node[key]
-    return [node]
+    return [tuple(node) if isinstance(node, list) else node]
 
 
-def _set(plain: dict[str, Any], name: str, path: str, value: Value) -> None:
-    node: Any = plain
+def _set(plain: dict[str, Any], base: TrialSpec, name: str, path: str, value: Value) -> None:
+    """Set the value at `path`; a group on the way that is null becomes one with this setting alone.
+
+    Null in a group that is null changes nothing.
+    """
     *parents, leaf = path.split(".")
+    node = plain
     for key in parents:
-        node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
-        raise ConfigurationError(
-            f"sweep.space.{name}.path: found {path!r}, which is not a setting of a trial; expected a path "
-            "such as split.prefill_workers or load.target_qps (python -m tune --cfg job lists them)."
-        )
+        if node.get(key) is None:
+            if value is None:
+                return
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            raise _no_setting(base, name, path)
     node[leaf] = value
+
+
+def _misfit(detail: ErrorDetails, base: TrialSpec, sweep: Sweep, point: Point) -> ConfigurationError:
+    """Return the error that names the dimension, its value and what its setting expects."""
+    found = [str(part) for part in detail["loc"]]
+    name, dimension = max(
+        ((name, dimension) for name, dimension in sweep.space.items() if dimension.kind != "graph_family"),
+        key=lambda item: _common_parts(item[1].path.split("."), found),
+    )
+    if detail["type"] == "extra_forbidden":
+        return _no_setting(base, name, dimension.path)
+    if detail["type"] == "missing":
+        return ConfigurationError(
+            f"sweep.space.{name}: {dimension.path} is in a group that the configuration leaves out, and "
+            f"{'.'.join(found)} has no default; expected a value of it in the configuration."
+        )
+    return ConfigurationError(
+        f"sweep.space.{name}: found {json.dumps(point[name])} for {dimension.path}; "
+        f"{detail['msg'].replace('Input should be', 'expected')}."
+    )
+
+
+def _common_parts(path: list[str], other: list[str]) -> int:
+    """Return how many parts two paths have in common from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, other, strict=False)))
+
+
+def _no_setting(base: TrialSpec, name: str, path: str) -> ConfigurationError:
+    """Return the error for a dimension whose path is no setting, with the setting that is most like it."""
+    near = get_close_matches(path, _setting_paths(base.model_dump(mode="json")), n=1)
+    hint = f"did you mean {near[0]}?" if near else "expected one such as split.prefill_workers."
+    return ConfigurationError(
+        f"sweep.space.{name}.path: found {path!r}, which is not a setting of a trial; {hint} "
+        "python -m tune --cfg job lists them."
+    )
+
+
+def _setting_paths(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the path of every setting that is no group."""
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            yield from _setting_paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -10,9 +10,9 @@ from tune.spec.base import FrozenModel, PositiveInt
 
 
 class ConfirmSettings(FrozenModel):
-    """Measure the best `configurations` of a study again, each on `repeats` new deployments.
+    """Measure the best `configurations` of different kinds again, each on `repeats` new deployments.
 
-    Guaranteed rates hold with probability `confidence`.
+    One further full run at a guaranteed rate holds with probability `confidence`.
     """
 
     configurations: PositiveInt

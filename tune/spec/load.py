@@ -1,21 +1,27 @@
-"""Hold the load on a deployment: arrivals, dataset, duration, latency limits."""
+"""Hold the load on a deployment: arrivals, duration, latency limits."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tune.spec.base import (
     FrozenModel,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SparseModel,
     with_optional_fields,
 )
+from tune.spec.dataset import Dataset
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, SHOWN_LIMITS, LatencyLimit
 
 MLPERF_SCHEDULE_SEED = 18209322760996052031
@@ -36,44 +42,10 @@ def readable_qps(qps: float) -> float:
     return round(math.floor(qps * 10.0**digits) / 10.0**digits, max(digits, 0))
 
 
-class SyntheticInputs(FrozenModel):
-    """Describe prompt lengths that are drawn from a beta or a normal distribution, clipped to its range."""
+class Trace(FrozenModel):
+    """Hold how the arrival times in the dataset's file are read: `time_unit` is that of its numbers."""
 
-    kind: Literal["beta", "normal", "fixed"]
-    mean_tokens: PositiveFloat
-    sd_tokens: NonNegativeFloat
-    min_tokens: PositiveInt
-    max_tokens: PositiveInt
-
-
-class SyntheticOutputs(FrozenModel):
-    """Describe answer lengths: measured ones, resampled and scaled to a mean, a share of them at the cap."""
-
-    mean_tokens: PositiveFloat
-    cap_frac: Annotated[float, Field(ge=0, lt=1)]
-
-
-class Dataset(FrozenModel):
-    """Describe `samples` prompts and answers, drawn or read from the file at `path`.
-
-    `path` names a CSV with input_tokens,output_tokens, or the benchmark's pickle (*.pkl), which holds the
-    prompts themselves. `sha256` is the hash of that file, since other lengths are another trial; composing
-    the configuration fills it in.
-    """
-
-    name: str
-    samples: PositiveInt
-    longest_prompt_tokens: PositiveInt
-    longest_answer_tokens: PositiveInt
-    inputs: SyntheticInputs
-    outputs: SyntheticOutputs
-    path: str | None = None
-    sha256: str | None = None
-
-    @property
-    def holds_prompts(self) -> bool:
-        """Return whether `path` names the benchmark's pickle; the engine decides how long its answers are."""
-        return self.path is not None and self.path.endswith(".pkl")
+    time_unit: Literal["ms", "s"]
 
 
 class Load(FrozenModel):
@@ -90,6 +62,9 @@ class Load(FrozenModel):
     deployment, beginning near `target_qps`, for the highest rate that holds the SLO; it is found to within
     `resolution` of itself. The search begins within `rate_range_qps` (lowest, highest) and leaves it past an
     end that is no answer; a range of one rate tries that rate alone.
+
+    With `trace` the arrivals are those in the dataset's file instead, in their order, and a run is whole
+    passes over them. All gaps are scaled by one factor, so that the mean rate is `target_qps`.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
@@ -106,6 +81,23 @@ class Load(FrozenModel):
     response_timeout_s: PositiveFloat
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
+    trace: Trace | None = None
+
+    @model_validator(mode="after")
+    def _trace_has_a_file(self) -> Self:
+        if self.trace and (self.dataset.path is None or self.dataset.holds_prompts):
+            raise ValueError(
+                "a trace has its arrivals in a file; give load.dataset.path=FILE, CSV or JSON lines"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_trace(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the record; it has a `trace` only where there is one, as in records of earlier versions."""
+        record: dict[str, Any] = handler(self)
+        if self.trace is None:
+            record.pop("trace", None)
+        return record
 
     @field_validator("rate_range_qps")
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tune.spec.engine import Engine, KvDtype
-from tune.spec.load import Dataset
 from tune.spec.model import Model
 
 _KV_ELEMENT_BYTES: dict[KvDtype, int] = {"fp8": 1, "auto": 2, "bfloat16": 2, "float16": 2}
@@ -50,7 +51,16 @@ def reserved_tokens(
     return -(-tokens // block) * block
 
 
-def mean_sequences_that_fit(capacity_tokens: int, engine: Engine, dataset: Dataset) -> int:
+@dataclass(frozen=True)
+class MeanSequence:
+    """Hold the mean tokens of prompts and answers, and the tokens of the longest answer."""
+
+    prompt_tokens: float
+    answer_tokens: float
+    longest_answer_tokens: int
+
+
+def mean_sequences_that_fit(capacity_tokens: int, engine: Engine, mean: MeanSequence) -> int:
     """Return the most sequences of mean length that a KV cache holds at once.
 
     A sequence takes its longest answer where that is reserved, else half of a mean answer: it grows from
@@ -62,18 +72,14 @@ def mean_sequences_that_fit(capacity_tokens: int, engine: Engine, dataset: Datas
         Tokens of the KV cache of one worker.
     engine
         Says whether answers are reserved.
-    dataset
-        Gives the lengths of prompts and answers.
+    mean
+        Lengths of prompts and answers.
 
     Returns
     -------
     int
         Number of sequences, rounded down; 0 where not even one fits.
     """
-    answer = (
-        float(dataset.longest_answer_tokens)
-        if engine.batching == "reserve_answers"
-        else dataset.outputs.mean_tokens / 2
-    )
-    mean_tokens = dataset.inputs.mean_tokens + answer
-    return int(capacity_tokens // mean_tokens)
+    reserves = engine.batching == "reserve_answers"
+    answer = float(mean.longest_answer_tokens) if reserves else mean.answer_tokens / 2
+    return int(capacity_tokens // (mean.prompt_tokens + answer))

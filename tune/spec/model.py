@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
+from tune.spec.base import PositiveFloat, PositiveInt, SparseModel
 
 WeightDtype = Literal["nvfp4", "mxfp4", "fp8", "int8", "bfloat16", "float16"]
 
@@ -13,11 +13,12 @@ TIMED_WEIGHT_DTYPE: WeightDtype = "nvfp4"
 are fitted to were measured with NVFP4 weights alone."""
 
 
-class Model(FrozenModel):
+class Model(SparseModel):
     """Hold architecture and checkpoint.
 
     `linear_parameters` counts the weights that every token multiplies. `weight_dtype` is the number format of
-    these weights in the checkpoint.
+    these weights in the checkpoint. `context_tokens` is the longest sequence that the model takes, None where
+    nobody stated it.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Model(FrozenModel):
     linear_parameters: PositiveFloat
     weight_dtype: WeightDtype
     checkpoint_bytes: PositiveFloat
+    context_tokens: PositiveInt | None = None

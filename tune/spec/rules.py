@@ -186,7 +186,7 @@ def check_load(spec: TrialSpec) -> tuple[Finding, ...]:
 
 
 def _load(spec: TrialSpec) -> Iterator[Finding]:
-    queries, dataset = spec.load.expected_queries, spec.load.dataset
+    queries = spec.load.expected_queries
     if queries > MAX_QUERIES:
         yield Finding(
             "error",
@@ -204,15 +204,6 @@ def _load(spec: TrialSpec) -> Iterator[Finding]:
             f"at most {LONGEST_RUN_S:.3g} s",
             "nobody waits longer, and times are kept in nanoseconds",
             "tune/records/requests.py",
-        )
-    if dataset.path is None and dataset.inputs.max_tokens > dataset.longest_prompt_tokens:
-        yield Finding(
-            "error",
-            "load.dataset.inputs.max_tokens",
-            str(dataset.inputs.max_tokens),
-            f"at most load.dataset.longest_prompt_tokens, {dataset.longest_prompt_tokens}",
-            "the rules hold buffers and sequence lengths against the longest prompt",
-            "tune/spec/load.py",
         )
     needed = min_queries(_MAX_SHARE)
     if queries < needed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
@@ -22,6 +22,8 @@ Action = Literal[
     "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
     "calibrate", "export",
 ]  # fmt: skip
+
+ACTION_NAMES: tuple[str, ...] = get_args(Action)
 
 
 class CompareSettings(FrozenModel):

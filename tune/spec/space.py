@@ -9,7 +9,10 @@ from pydantic import AfterValidator, Field, model_validator
 from tune.errors import ConfigurationError
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
-Value = str | int | float | bool
+Scalar = str | int | float | bool | None
+Value = Scalar | tuple[Scalar, ...]
+"""Value of a dimension: a setting may be null or a list. A list is a tuple here, as points are compared."""
+
 GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
 
 Dim = TypeVar("Dim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from tune.spec.base import FrozenModel, NonNegativeInt
@@ -74,12 +75,20 @@ def place_workers(
     -------
     The prefill workers, then the decode workers; None when the rack is too small.
     """
+    return _placed(hardware, prefill.gpus, decode.gpus, split)
+
+
+@lru_cache(maxsize=4096)
+def _placed(
+    hardware: Hardware, prefill_gpus: int, decode_gpus: int, split: Split
+) -> tuple[WorkerPlacement, ...] | None:
+    """Place workers of `prefill_gpus` and `decode_gpus` GPUs; the points of a sweep repeat few placements."""
     free = [list(range(hardware.gpus_per_node)) for _ in range(hardware.nodes)]
     if split.head == "none":
         free[HEAD_NODE].clear()
     pools: dict[Role, tuple[int, int]] = {
-        "prefill": (prefill.gpus, split.prefill_workers),
-        "decode": (decode.gpus, split.decode_workers),
+        "prefill": (prefill_gpus, split.prefill_workers),
+        "decode": (decode_gpus, split.decode_workers),
     }
     placed: list[WorkerPlacement] = []
     for role in sorted(ROLES, key=lambda role: role != split.head):

@@ -52,5 +52,9 @@ class TrialSpec(FrozenModel):
         }
 
     def canonical(self) -> str:
-        """Return the configuration as JSON with sorted keys and without spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Return what decides the result as JSON with sorted keys and without spaces.
+
+        The model's `context_tokens` only forbids trials, so it is left out.
+        """
+        plain = self.model_dump(mode="json", exclude={"model": {"context_tokens"}})
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
+from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.backends.base import Backend
+from tune.capacity.shuffle_noise import shuffle_noise
 from tune.errors import ResumableError
+from tune.records.capacity_search import read_capacity
 from tune.records.confirmation import Confirmation
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
@@ -105,19 +108,51 @@ def run_repeats(
             listener.recorded(results[number])
         outcomes |= {outcome.trial_id: outcome for outcome in results.values()}
         new = [outcome for outcome in results.values() if outcome.trial_id in runner.recorded]
-        all_failed = all(outcome.status == "failed" for outcome in new)
-        failed = failed + len(new) if all_failed else 0
-        if failed >= MAX_FAILED_IN_A_ROW:
-            raise ResumableError(
-                f"{failed} consecutive repeats failed; the cause may affect all repeats: "
-                f"{new[-1].reason}\nFix it and run the same command again."
-            )
+        failed = _failed_in_a_row(new, failed)
     return [
         RemeasuredConfiguration(
-            candidate.trial, tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs)
+            candidate.trial,
+            tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs),
+            _shuffle_noise(folder, candidate, outcomes, settings),
         )
         for candidate in chosen
     ]
+
+
+def _failed_in_a_row(new: Sequence[Outcome], failed: int) -> int:
+    """Return the number of consecutive failures after the outcomes `new`, with `failed` before them.
+
+    Raises ResumableError from MAX_FAILED_IN_A_ROW on.
+    """
+    if any(outcome.status != "failed" for outcome in new):
+        return 0
+    failed += len(new)
+    if failed >= MAX_FAILED_IN_A_ROW:
+        raise ResumableError(
+            f"{failed} consecutive repeats failed; the cause may affect all repeats: "
+            f"{new[-1].reason}\nFix it and run the same command again."
+        )
+    return failed
+
+
+def _shuffle_noise(
+    folder: StudyFolder,
+    candidate: ConfirmationCandidate,
+    outcomes: Mapping[str, Outcome],
+    settings: Settings,
+) -> ShuffleNoise | None:
+    """Simulate what a run of the configuration varies by over shuffles, on the rack that a repeat showed.
+
+    Returns None where no repeat has a capacity, or no simulator is calibrated.
+    """
+    calibration = settings.cluster.calibration
+    for spec in candidate.specs:
+        capacity_qps = outcomes[spec.trial_id].capacity_qps.estimate
+        attempt = folder.trial(spec.trial_id).last_attempt()
+        record = read_capacity(attempt) if attempt else None
+        if capacity_qps and record and calibration:
+            return shuffle_noise(spec, calibration.model_copy(update=record.fitted), capacity_qps)
+    return None
 
 
 def _requests(

@@ -40,7 +40,7 @@ class ConfirmationCandidate:
 def select_candidates(
     folder: StudyFolder, study: StudyRecord, confirm: ConfirmSettings
 ) -> tuple[ConfirmationCandidate, ...]:
-    """Return the best feasible configurations of `study` that differ in more than their rate.
+    """Return the best feasible configurations of `study`, one of each kind.
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def select_candidates(
     -------
     tuple[ConfirmationCandidate, ...]
         Best first, in the order of `rank`: where the search fitted a surrogate, by expected instead of
-        measured capacity. Fewer than `confirm.configurations` where the study has fewer.
+        measured capacity. Fewer than `confirm.configurations` where the study has fewer kinds. A kind is a
+        split with its parallelism. Where all trials have one of these, configurations that differ in more
+        than their rate are of different kinds.
 
     Raises
     ------
@@ -79,6 +81,7 @@ def select_candidates(
         )
     specs = {trial.root.name: trial.read_spec() for trial in folder.trials()}
     used = {spec.load.shuffle_seed for spec in specs.values() if spec}
+    several = len({_kind(spec) for spec in specs.values() if spec}) > 1
     chosen: dict[str, ConfirmationCandidate] = {}
     for trial_id in best:
         spec = specs.get(trial_id)
@@ -86,7 +89,8 @@ def select_candidates(
             path = folder.trial(trial_id).root / "spec.json"
             raise ResumableError(f"{path}: found none; expected the configuration of the trial. Restore it.")
         repeats = tuple(islice(_repeats(spec, used), confirm.repeats))
-        chosen.setdefault(_identity_without_rate(spec), ConfirmationCandidate(outcomes[trial_id], repeats))
+        kind = _kind(spec) if several else _identity_without_rate(spec)
+        chosen.setdefault(kind, ConfirmationCandidate(outcomes[trial_id], repeats))
         if len(chosen) == confirm.configurations:
             break
     return tuple(chosen.values())
@@ -104,6 +108,14 @@ def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
         if seed not in used:
             load = spec.load.model_copy(update={"mode": "capacity", "shuffle_seed": seed})
             yield spec.model_copy(update={"load": load})
+
+
+def _kind(spec: TrialSpec) -> str:
+    """Return the split with the tensor parallelism and pipeline stages of both pools, as an identity."""
+    parallel = (
+        f"TP{engine.tensor_parallel} PP{engine.pipeline_stages}" for engine in (spec.prefill, spec.decode)
+    )
+    return f"{spec.split.label} {' '.join(parallel)}"
 
 
 def _identity_without_rate(spec: TrialSpec) -> str:

@@ -18,6 +18,7 @@ from tune.spec.settings import Settings
 from tune.study.budget import check_budget, remaining_trials
 from tune.study.identity import merge_on_resume
 from tune.study.listener import SILENT, StudyListener
+from tune.study.proposer import Proposer
 from tune.study.registry import SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
@@ -175,13 +176,16 @@ def run_study(
             source.proposer.observe(number, batch[number])
             listener.recorded(batch[number])
         outcomes |= batch
-        posterior = source.proposer.summarise(
-            {number: outcome.trial_id for number, outcome in outcomes.items()}
-        )
-        if posterior:
-            write_posterior(folder.root, posterior)
+        _record_posterior(folder, source.proposer, outcomes)
         failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
+
+
+def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping[int, Outcome]) -> None:
+    """Write what the search learned from `outcomes`, if it keeps a posterior."""
+    posterior = proposer.summarise({number: outcome.trial_id for number, outcome in outcomes.items()})
+    if posterior:
+        write_posterior(folder.root, posterior)
 
 
 def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:

@@ -24,7 +24,7 @@ from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.metrics import LIMITS, SHOWN_LIMITS
 from tune.spec.space import OrderedDimension
-from tune.study.optuna_space import distributions
+from tune.study.optuna_space import as_scalar, distributions
 
 SQLITE_SUFFIXES = (".db", ".sqlite3")
 """Suffixes of a file that becomes an SQLite database; any other file becomes Optuna's journal."""
@@ -110,7 +110,7 @@ def _trials(folder: StudyFolder, record: StudyRecord) -> list[FrozenTrial]:
 def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
     """Return Optuna's distributions, with the values of ordered dimensions instead of their positions."""
     ordered = {
-        name: CategoricalDistribution(dimension.values)
+        name: CategoricalDistribution([as_scalar(value) for value in dimension.values])
         for name, dimension in record.space.items()
         if isinstance(dimension, OrderedDimension)
     }
@@ -120,7 +120,7 @@ def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
 def _trial(
     proposal: Proposal, outcome: Outcome | None, dimensions: Mapping[str, BaseDistribution]
 ) -> FrozenTrial:
-    params = dict(proposal.params)
+    params = {name: as_scalar(value) for name, value in proposal.params.items()}
     state = _STATES[outcome.status] if outcome else TrialState.RUNNING
     complete = outcome is not None and state == TrialState.COMPLETE
     trial = create_trial(

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from tune.spec.bind import bind_point
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, Search, Sweep
-from tune.study.candidates import candidates
-from tune.study.grid_proposer import GridProposer
-from tune.study.optuna_proposer import OptunaProposer
 from tune.study.proposer import Proposer
-from tune.study.surrogate_proposer import SurrogateProposer
-from tune.surrogate.modelled_limits import require_modelled
+
+# Each search method is imported where it is built: a single trial reads this table and searches nothing.
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,23 @@ def check_search(problem: SearchProblem) -> None:
 
 def _build_optuna(problem: SearchProblem) -> Proposer:
     """Return a proposer that wraps one of Optuna's samplers."""
+    from tune.study.optuna_proposer import OptunaProposer  # noqa: PLC0415
+
     return OptunaProposer(problem.space, problem.search, problem.seed)
 
 
 def _build_grid(problem: SearchProblem) -> Proposer:
     """Return a proposer that walks the grid."""
+    from tune.study.grid_proposer import GridProposer  # noqa: PLC0415
+
     return GridProposer(problem.space)
 
 
 def _build_surrogate(problem: SearchProblem) -> Proposer:
     """Return a proposer with a surrogate of all candidates of the sweep."""
+    from tune.study.candidates import candidates  # noqa: PLC0415
+    from tune.study.surrogate_proposer import SurrogateProposer  # noqa: PLC0415
+
     calibration = problem.settings.cluster.calibration
     assert calibration is not None, "search=surrogate is refused without one"
     return SurrogateProposer(
@@ -90,6 +94,9 @@ def _check_first_point(problem: SearchProblem) -> None:
 
 def _check_candidates(problem: SearchProblem) -> None:
     """Check the limits and list the candidates, without a surrogate of them."""
+    from tune.study.candidates import candidates  # noqa: PLC0415
+    from tune.surrogate.modelled_limits import require_modelled  # noqa: PLC0415
+
     require_modelled(problem.settings.slo)
     candidates(problem.settings.trial_spec, problem.sweep, problem.seed)
 

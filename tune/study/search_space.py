@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, product
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+
+from tune.core.override_grammar import override_value
 from tune.errors import ConfigurationError
 from tune.spec.bind import Point
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
+
+_CONTINUOUS_VALUES = 33
+"""Number of values that stand for a continuous range."""
 
 
 def dimension_values(name: str, dimension: Dimension, search: str) -> list[Any]:
@@ -38,12 +45,42 @@ def grid_point(space: Mapping[str, Dimension], position: int) -> Point | None:
     return None if values is None else dict(zip(space, values, strict=True))
 
 
+def sample_values(dimension: Dimension, most: int) -> list[Any]:
+    """Return the values of `dimension`; `most` of them, from end to end, where it has more."""
+    if isinstance(dimension, FloatDimension) and dimension.step is None:
+        space = np.geomspace if dimension.log else np.linspace
+        return [float(value) for value in space(dimension.low, dimension.high, min(most, _CONTINUOUS_VALUES))]
+    values = dimension_values("", dimension, "")
+    if len(values) <= most:
+        return values
+    return [values[round(index)] for index in np.linspace(0, len(values) - 1, most)]
+
+
+def overrides_for(name: str, dimension: Dimension, values: Sequence[Value]) -> str:
+    """Return, for a shell, the overrides that give the dimension `name` these values.
+
+    A range gets the least and the greatest of `values` as its ends; empty where these are its ends.
+    """
+    path = f"sweep.space.{name}"
+    if isinstance(dimension, IntDimension | FloatDimension):
+        numbers = [cast("float", value) for value in values]
+        ends = {"low": min(numbers), "high": max(numbers)}
+        return " ".join(f"{path}.{end}={ends[end]:g}" for end in ends if ends[end] != getattr(dimension, end))
+    return shlex.quote(f"{path}.values={listed_values(values)}")
+
+
+def listed_values(values: Iterable[Value]) -> str:
+    """Return values in Hydra's grammar, such as [1024,null,[1,2]]."""
+    return override_value([list(value) if isinstance(value, tuple) else value for value in values])
+
+
 def typed_value(dimension: Dimension, value: Value) -> Value:
     """Return `value` in the type that its dimension has, as it goes on record."""
     match dimension:
         case IntDimension():
-            return int(value)
+            return int(cast("int", value))
         case FloatDimension():
-            return round(float(value), 12) if dimension.step is not None else float(value)
+            number = float(cast("float", value))
+            return number if dimension.step is None else round(number, 12)
         case _:
             return next(known for known in dimension.values if known == value)

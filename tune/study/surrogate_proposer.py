@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -141,7 +142,7 @@ class SurrogateProposer:
     def _offered_qps(self, point: Point) -> float:
         """Return the rate at which a trial of `point` runs; 0 where each trial searches for its capacity."""
         if self._candidates.rate:
-            return float(point[self._candidates.rate])
+            return float(cast("float", point[self._candidates.rate]))
         return float(self._candidates.rates[0]) if self._candidates.rates else 0.0
 
     def _observations(self) -> list[tuple[int, Observation]]:

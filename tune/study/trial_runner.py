@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.analysis.judge import judge, judge_failed, judge_infeasible
+from tune.analysis.judge import TrialFacts, judge, judge_unmeasured
 from tune.analysis.measure import measure_attempt
 from tune.analysis.model_error_sources import estimate_model_error
 from tune.backends.base import Backend
@@ -173,16 +173,8 @@ class TrialRunner:
             return None
         reason = "; ".join(f"{f.path}: found {f.found}, expected {f.expected}" for f in broken)
         folder.write_spec(request.spec)
-        return self._record(
-            judge_infeasible(
-                request.spec,
-                reason=reason,
-                number=request.number,
-                source=request.source,
-                attempts=(),
-                provenance=request.provenance,
-            )
-        )
+        facts = TrialFacts(request.number, request.source, provenance=request.provenance)
+        return self._record(judge_unmeasured("infeasible", request.spec, reason, facts))
 
     def _is_exhausted(self, outcome: Outcome) -> bool:
         """Return whether a detached trial has failed MAX_FAILED_ATTEMPTS times."""
@@ -221,26 +213,21 @@ class TrialRunner:
         """Judge `attempt` by its `probes`, measured here where None; count the cost of all attempts."""
         folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
-        identity: dict[str, Any] = {
-            "number": request.number,
-            "source": request.source,
-            "attempts": [_summary(record, request.spec.hardware.gpus) for record in records if record],
-            "provenance": request.provenance,
-        }
+        attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
+        facts = TrialFacts(request.number, request.source, attempts, request.provenance)
         last = read_attempt(attempt)
         if last is None:
-            return judge_failed(
-                request.spec, reason=f"{attempt} was lost: it ended without its record", **identity
-            )
+            lost = f"{attempt} was lost: it ended without its record"
+            return judge_unmeasured("failed", request.spec, lost, facts)
         if last.error:
-            judge_broken = judge_infeasible if last.cause == "configuration" else judge_failed
-            return judge_broken(request.spec, reason=last.error, **identity)
+            wrong = last.cause == "configuration"
+            return judge_unmeasured("infeasible" if wrong else "failed", request.spec, last.error, facts)
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
         capacity = read_capacity(attempt)
         if capacity is None:
-            return self._with_model_error(judge(request.spec, probes, **identity), request.spec)
+            return self._with_model_error(judge(request.spec, probes, facts), request.spec)
         threshold = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(request.spec, probes, search=capacity, early_stop=threshold, **identity)
+        outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold)
         outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})

@@ -19,7 +19,7 @@ from tune.sim.queues import UNASSIGNED
 from tune.spec.load import Load
 from tune.surrogate.kv_transfer import CompletedPrefill
 from tune.workload.arrivals import arrivals_ns
-from tune.workload.lengths import draw_lengths
+from tune.workload.lengths import request_lengths
 
 UTILISATION = np.array([0.02, 0.06, 0.15, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.93, 0.98, 1.05])
 """Simulated utilisations: arriving work over the work that a pool can do. In between, curves are interpolated
@@ -69,9 +69,7 @@ class Workload:
     def _first_queries(cls, load: Load, count: int, max_qps: float) -> Workload:
         """Return the first `count` requests of `load`."""
         short = load.sample(count)
-        prompt, answer = draw_lengths(
-            load.dataset, count, False, load.shuffle_seed, stratified=load.is_short_run
-        )
+        prompt, answer = request_lengths(load.model_copy(update={"concatenate_permutation": False}), count)
         arrival_s = arrivals_ns(short)[:count] / 1e9 * load.target_qps
         return cls(arrival_s, prompt, answer, 1 - max(late_allowed(count), 0) / count, max_qps)
 

@@ -1,13 +1,15 @@
-"""Compute when LoadGen's Server scenario issues each query; the schedule is known before the run."""
+"""Compute when each query is issued, by LoadGen's Server scenario or by a trace, before the run."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 
 from tune.core.arrays import FloatArray, IntArray
 from tune.spec.load import Load
+from tune.workload.length_files import read_rows
 
 _DRAWS_32_BIT = 2.0**32
 """Number of values of a 32-bit draw."""
@@ -17,10 +19,13 @@ def arrivals_ns(load: Load) -> IntArray:
     """Return the arrivals of a whole run of `load`, int64 nanoseconds, shape (queries,).
 
     With permutations, LoadGen issues whole passes over the dataset until one ends at or after the minimum
-    duration. Without, it would stop at a random count; tune pins the count to rate x duration.
+    duration. Without, it would stop at a random count; tune pins the count to rate x duration. A trace is
+    repeated in its own order; between the passes lies its mean gap.
 
     Source: GenerateQueries in MLPerf Inference, loadgen/loadgen.cc.
     """
+    if load.trace:
+        return _trace_ns(load)
     if not load.concatenate_permutation:
         return schedule_ns(load.expected_queries, load.target_qps, load.schedule_seed)
     samples = load.dataset.samples
@@ -44,6 +49,15 @@ def schedule_ns(queries: int, target_qps: float, seed: int) -> IntArray:
     arrivals = np.zeros(queries, np.int64)
     np.cumsum(gaps[:-1], out=arrivals[1:])
     return arrivals
+
+
+def _trace_ns(load: Load) -> IntArray:
+    """Return the arrivals of the trace, scaled so that their mean rate is the load's."""
+    rows = read_rows(Path(str(load.dataset.path)), load.trace)
+    assert rows.time_s is not None
+    passes, row = np.divmod(np.arange(load.expected_queries), len(rows.time_s))
+    at_own_rate_s = rows.time_s[row] + passes * (len(rows.time_s) / rows.mean_qps)
+    return np.rint(at_own_rate_s * (rows.mean_qps / load.target_qps) * 1e9).astype(np.int64)
 
 
 def generated_query_duration_ns(queries: int, target_qps: float, seed: int) -> int:

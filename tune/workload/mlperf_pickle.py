@@ -22,7 +22,7 @@ import pandas as pd
 
 from tune.core.arrays import IntArray
 from tune.errors import ConfigurationError
-from tune.spec.load import Dataset
+from tune.spec.dataset import Dataset
 
 _ALLOWED = {
     "builtins": {"slice"},

@@ -20,6 +20,7 @@ from tune.spec.model import Model
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 from tune.spec.trtllm_engine import KV_BLOCK_TOKENS, TrtLlmEngine
+from tune.workload.length_summary import mean_sequence
 
 _ARGS = "TensorRT-LLM, llm_args.py"
 _PREFILL_ANSWER_TOKENS = 1
@@ -218,7 +219,7 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
             "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and graphs leave",
         )
     elif role == "decode":
-        batch = mean_sequences_that_fit(capacity, engine, dataset)
+        batch = mean_sequences_that_fit(capacity, engine, mean_sequence(dataset))
         yield from _reach(spec.model, engine, batch)
 
 

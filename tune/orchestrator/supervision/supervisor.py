@@ -77,7 +77,7 @@ def _run_worker(work: Callable[[Path], int], scratch: Path, supervisor: int) -> 
         code = work(scratch)
     except KeyboardInterrupt:
         code = 130
-    except Exception:
+    except Exception:  # an error of ours: print its trace, as this process ends without one
         traceback.print_exc()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -10,6 +10,7 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.confirmation_text import (
+    comparison_phrase,
     configuration_names,
     confirm_command,
     confirmation_notes,
@@ -82,15 +83,8 @@ def _row(configuration: ConfirmedConfiguration, name: str, first: ConfirmedConfi
         guaranteed=f"{guaranteed_qps:.4g}" if guaranteed_qps else formatting.DASH,
         throughput=formatting.format_figure(configuration.output_tps_per_gpu, 4),
         verified=count_verified(configuration) if guaranteed_qps else formatting.DASH,
-        comparison="the best" if configuration is first and mean else _compare(configuration),
+        comparison="the best" if configuration is first and mean else comparison_phrase(configuration),
     )
-
-
-def _compare(configuration: ConfirmedConfiguration) -> str:
-    """Return how a configuration compares with the best one, or why it cannot be compared."""
-    if configuration.tied is None:
-        return configuration.reason or formatting.DASH
-    return "tied" if configuration.tied else "lower"
 
 
 def _count_repeats(configuration: ConfirmedConfiguration) -> str:

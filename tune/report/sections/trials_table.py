@@ -19,6 +19,7 @@ from tune.report.capacity_text import (
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, LatencyMetric
+from tune.spec.space import Value
 
 PERCENTILES = tuple(Percentiles.model_fields)
 STAGES = tuple(Breakdown.model_fields)
@@ -115,7 +116,7 @@ def _row(
         "loadgen_tps": short(outcome.loadgen_tps),
         "hours": short(outcome.gpu_hours),
         "attempts": len(outcome.attempts),
-        "params": [point.get(name) for name in names],
+        "params": [_shown(point, name) for name in names],
         "overrides": _indices(formatting.overrides(outcome), override_indices),
         "stages": outcome.breakdown and [short(getattr(outcome.breakdown, name)) for name in STAGES],
         "capacity": _capacity(outcome, study.slo),
@@ -176,3 +177,10 @@ def _capacity(outcome: Outcome, slo: Slo) -> dict[str, Any] | None:
 def short(value: float | None, significant: int = 5) -> float | None:
     """Round to `significant` digits; five are more than a repeated run reproduces and keep the page small."""
     return None if value is None else float(f"{value:.{significant}g}")
+
+
+def _shown(point: Mapping[str, Value], name: str) -> Value:
+    """Return a value of a point for the table, null and lists as text; None where the point has none."""
+    value = point.get(name)
+    as_text = name in point and (value is None or isinstance(value, tuple))
+    return formatting.setting(value) if as_text else value
