@@ -184,16 +184,22 @@ def test_frontend_log_is_no_evidence_against_the_configuration(make_trial: MakeT
     assert trial.record.cause == "infrastructure"
 
 
+class ClockAfter:
+    """Return 0 until one of `said` holds `words`, then one second more with every look."""
+
+    def __init__(self, said: list[str], words: str) -> None:
+        self._said, self._words, self._seconds = said, words, count()
+
+    def __call__(self) -> float:
+        return float(next(self._seconds) if any(self._words in line for line in self._said) else 0)
+
+
 @pytest.mark.slow
 def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial) -> None:
-    """The clock stands still until all others have registered."""
+    """The clock stands still until all others have registered; the frontend logs every question."""
     trial = make_trial(behaviour={"unregistered": ["prefill_w0"]})
     said: list[str] = []
-    seconds = count()
-
-    def clock() -> float:
-        return float(next(seconds) if any("prefill 1 of 2, backend 1 of 1" in line for line in said) else 0)
-
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
     with deployed(trial) as deployment, pytest.raises(AttemptFailed) as failed:
         bring_up(deployment, ProgressDeadline(20.0, 60.0, clock), said.append)
     error = str(failed.value)
@@ -203,6 +209,45 @@ def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial
     assert "Missing: 1 of the workers prefill_w0, prefill_w1." in error
     assert "prefill_w0 starts" in error
     assert "decode_w0" not in error
+    assert_nothing_left(trial)
+
+
+REFUSAL = "1 validation error for TorchLlmArgs\nmax_num_tokenz"
+
+
+@pytest.mark.slow
+def test_worker_that_rejects_its_configuration_and_waits_is_noticed_within_a_minute(
+    make_trial: MakeTrial,
+) -> None:
+    """A launcher swallows the exit code: the process goes on, and only its log says why nothing happens."""
+    trial = make_trial(behaviour={"unregistered": ["prefill_w0"], "says": {"prefill_w0": REFUSAL}})
+    said: list[str] = []
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
+    with deployed(trial) as deployment, pytest.raises(AttemptFailed) as failed:
+        bring_up(deployment, ProgressDeadline(900.0, 3600.0, clock), said.append)
+    assert failed.value.cause == "configuration"
+    assert str(failed.value).startswith("prefill_w0 rejects its configuration and does not end")
+    assert "max_num_tokenz" in str(failed.value)
+    assert clock() < 60
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_words_of_a_worker_that_goes_on_are_no_refusal(make_trial: MakeTrial) -> None:
+    """Its log grows; what it said becomes evidence only where nothing moves any more."""
+    trial = make_trial(behaviour={"unregistered": ["prefill_w0"], "says": {"prefill_w0": REFUSAL}})
+    said: list[str] = []
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
+
+    def looked_at() -> float:
+        for log in (trial.attempt / "logs").glob("*prefill_w0.out"):
+            with log.open("a") as file:
+                file.write("reading weights\n")
+        return clock()
+
+    with deployed(trial) as deployment, pytest.raises(AttemptFailed, match="not within 120 s") as failed:
+        bring_up(deployment, ProgressDeadline(20.0, 120.0, looked_at), said.append)
+    assert failed.value.cause == "configuration", "of a deployment that kept everybody waiting to the end"
     assert_nothing_left(trial)
 
 

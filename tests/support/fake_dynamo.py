@@ -9,6 +9,7 @@ prints one line of JSON, what it was started with, and rank 0 registers.
 A worker registers with a file in STATE/registered/ROOM, which counts as long as the worker lives; ROOM is the
 address of its etcd. STATE/began/NAME holds the id of a process that works. STATE/behaviour.json holds, all
 optional, where a process is meant by its name or its role:
+  says: {name: words} that it prints at its start
   unregistered, deaf, leaves: processes that never register; that ignore SIGTERM; that leave a child behind
   ends: {name: [exit code, last words]}
   one_engine_after: number of requests after which one worker of each role serves all
@@ -133,7 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_):
-        pass
+        """Print a line for each answer, as Dynamo's frontend does."""
+        print(f"http response sent {self.path}", flush=True)
 
 
 def completion(request):
@@ -166,6 +168,8 @@ def run_process(name, role, port):
     if behaves("leaves", name, role):
         subprocess.Popen(["sleep", "1000"], start_new_session=True)
     print(f"{name} starts", flush=True)
+    if name in BEHAVIOUR.get("says", {}):
+        print(BEHAVIOUR["says"][name], flush=True)
     if name in BEHAVIOUR.get("ends", {}):
         code, words = BEHAVIOUR["ends"][name]
         print(words, flush=True)

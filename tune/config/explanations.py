@@ -13,18 +13,8 @@ from pydantic_core import ErrorDetails
 from tune.config.near_names import nearest, nearest_settings
 from tune.config.override_errors import explain_several_values, explain_unreadable
 from tune.config.renamed_settings import renamed_in_overrides
-<<<<<<< HEAD
-from tune.spec.environment import SECRET_VALUE
-
-NEAR_NAME_SIMILARITY = 0.78
-"""Least similarity of a name that is proposed for an unknown one: 2 x matching / all characters of both.
-
-Chosen here: `modle` leads to `model` (0.8), `bogus` not to `logs` (0.67) and `n_trials` not to
-`trial` (0.77).
-"""
-=======
 from tune.config.yaml_errors import line_of_interpolation
->>>>>>> main
+from tune.spec.environment import SECRET_VALUE
 
 
 @dataclass(frozen=True)
@@ -127,15 +117,11 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
         return f"{path}: {found}{detail['msg'].removeprefix('Value error, ')}."
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
-<<<<<<< HEAD
     if detail["type"] == SECRET_VALUE:
         return f"{path}: {detail['msg']}."
-    return f"{path}: found {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}."
-=======
     expected = detail["msg"].replace("Input should be", "expected")
     unquoted = detail["type"] == "string_type" and isinstance(detail["input"], int | float)
     return f"{path}: found {detail['input']!r}; {expected}.{' Put it in quotes.' if unquoted else ''}"
->>>>>>> main
 
 
 def setting_paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

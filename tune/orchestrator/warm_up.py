@@ -63,7 +63,8 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
             limit = f"{deployment.manifest.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
             received = _increase(before, worker_request_counts(deployment))
             raise AttemptFailed(
-                f"No answer came in the warm-up for {limit}.{_describe_counts(workers, received)}"
+                f"No answer came in the warm-up for {limit}.{_describe_counts(workers, received)}",
+                deployment.waiting_cause(),
             ) from None
         received = _increase(before, worker_request_counts(deployment))
         if not error and all(received.values()):

@@ -59,8 +59,8 @@ class Deadlines(FrozenModel):
     """Limit how long a deployment may take.
 
     `quiet_s` limits the time without progress while it starts (a process that listens, a worker that
-    registers, a log that grows). `ready_s` limits the time until it is ready, with or without progress.
-    `stop_s` limits the time from the request to end until a process is killed.
+    registers, a worker's log that grows). `ready_s` limits the time until it is ready, with or without
+    progress. `stop_s` limits the time from the request to end until a process is killed.
     """
 
     quiet_s: PositiveFloat
