@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.report_page import Page
 from support.request_logs import make_log, spec
 from support.synthetic_study import measured as synthetic_trial
 from support.synthetic_study import study
@@ -214,12 +215,11 @@ def test_report_shows_the_limit_everywhere(limit, tmp_path):
     trial, slo = trial_under(limit, 0.9)
     question = study(slo=slo)
     page = write_report(tmp_path, question, [trial]).read_text(encoding="utf-8")
-    assert f"{limit.label} within {limit.show(getattr(slo, limit.key))}" in page
+    assert f"{limit.label} within {limit.show(getattr(slo, limit.key))}" in Page(page).text
     assert f"What does throughput cost in {limit.label}?" in page
     assert f'<p class="label">{limit.label}</p>' in page
     text = render_outcome(trial, slo, question)
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    column = next(column for column in data["limits"] if column["title"] == limit.label)
+    column = next(column for column in Page(page).table["limits"] if column["title"] == limit.label)
     assert (column["field"], column["unit"]) == (limit.latency.field, limit.latency.shown_unit)
     assert list(Percentiles.model_fields)[column["statistic"]] == limit.statistic.name
     assert column["limit"] == getattr(slo, limit.key) * limit.latency.shown_scale
@@ -283,7 +283,7 @@ def test_one_more_statistic_needs_no_other_line(tmp_path: Path) -> None:
     assert row["ttft_p97_s"] > 0
     assert row["ttft_p97_shuffles_sd_s"] > 0
     page = (report / "index.html").read_text(encoding="utf-8")
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    data = Page(page).table
     assert [limit["title"] for limit in data["limits"]] == ["p99 TTFT", "p99 TPOT", "p97 TTFT"]
     curve = json.loads(page.partition('id="spec-rates-0">')[2].partition("</script>")[0])
     assert curve["layout"]["yaxis3"]["title"]["text"] == "p97 TTFT, s"

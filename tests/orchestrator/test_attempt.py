@@ -106,7 +106,7 @@ def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> N
     assert taken["decode_w0"][-1] - taken["decode_w0"][0] >= QUERIES - 5
     assert {path.stem for path in (trial.attempt / "logs").iterdir()} == {*SERVERS, "client"}
     assert "prefill 2 of 2, backend 1 of 1, model listed" in said
-    assert "every worker has worked" in said
+    assert "every worker has worked, after 1 rounds of warm-up; 2 of 2 pairs of prefill and decode worker" in said
     assert f"issued {QUERIES}/{QUERIES}" in said
     assert_nothing_left(trial)
 

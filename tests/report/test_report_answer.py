@@ -17,6 +17,7 @@ from tune.report.trial_status import distinct_trials
 from tune.report.verdict_robustness import is_uncertain
 from tune.spec.load import Slo
 
+BASE = {"prefill": {"tensor_parallel_size": 4}, "decode": {"tensor_parallel_size": 8}}
 LIFTED = Slo(ttft_p99_s=None, tpot_p99_s=None)
 
 
@@ -24,53 +25,81 @@ def answered(outcomes: Sequence[Outcome], record: StudyRecord | None = None, **c
     return answer(record or study(**changes), outcomes, [row["trial_id"] for row in rank(outcomes)])
 
 
-def test_answer_names_configuration_rate_throughput_and_latencies() -> None:
+def test_headline_says_what_to_deploy_what_it_gives_and_against_what() -> None:
     best = measured(
-        3, prefill=13, qps=15.9, tps_gpu=139.23, ttft_p99_s=4.3142, tpot_p99_s=0.0593, spread=None
+        3, prefill=13, qps=15.9, tps_gpu=140.25, ttft_p99_s=4.3142, tpot_p99_s=0.0593, spread=None
     )
-    result = answered([measured(0, ttft_p99_s=5.0), best])
+    result = answered([measured(0, tps_gpu=137.5), best], base=BASE)
     assert result.is_feasible
-    assert result.sentence == (
-        "13P5D, prefill max_num_tokens 2048, decode CUDA graphs listed at 15.9 QPS: "
-        "139.2 output tokens/s/GPU, p99 TTFT 4.31 s of 4.5 s, p99 TPOT 59.3 ms of 80 ms."
+    assert result.headline == (
+        "Deploy 13 prefill and 5 decode workers (13P5D TP4/TP8): 10,100 output tokens/s, 140.2 per GPU, at "
+        "15.9 queries/s, 2.0 % more than the baseline."
     )
+    assert result.settings == "prefill max_num_tokens 2048, decode CUDA graphs listed"
     assert result.command is not None
     assert shlex.split(result.command)[3:] == best.provenance["overrides"]
 
 
+def test_every_part_of_the_answer_gives_the_same_figures() -> None:
+    best = measured(3, prefill=13, tps_gpu=138.9495)
+    result = answered([measured(0, tps_gpu=137.5), best])
+    assert "138.9 per GPU" in result.headline
+    assert [tile.value for tile in result.tiles[:2]] == ["10,000", "138.9"]
+    assert result.picture is not None
+    (row,) = (row for row in result.picture.rows if row.is_recommended)
+    assert row.text == "138.9"
+
+
 def test_answer_compares_best_with_baseline() -> None:
     result = answered([measured(0, tps_gpu=137.5), measured(3, prefill=13, tps_gpu=140.25)])
-    notes = " ".join(result.notes)
-    assert "2.0 % more output tokens/s/GPU than the baseline, 14P4D" in notes
-    assert "Changed from the baseline: prefill_workers 14 → 13." in notes
-    assert result.tiles[0].note == "+2.0 % against the baseline"
+    facts = dict(result.facts)
+    assert facts["Baseline"] == "14P4D at 15.75 queries/s gives 137.5 tokens/s/GPU and holds every limit."
+    assert "Changed from the baseline: prefill_workers 14 → 13." in result.notes
+    assert result.tiles[1].note == "+2.0 % against the baseline"
 
 
-def test_best_slower_than_violating_baseline_says_fewer() -> None:
+def test_baseline_that_violates_the_slo_is_no_measure_of_the_gain() -> None:
     result = answered([measured(0, tps_gpu=150.0, ttft_p99_s=9.0), measured(1, tps_gpu=135.0)])
-    assert any(note.startswith("10.0 % fewer") and "which violated the SLO" in note for note in result.notes)
+    assert result.headline.endswith("; the baseline did not hold the SLO.")
+    assert dict(result.facts)["Baseline"].endswith("gives 150.0 tokens/s/GPU and violates the SLO.")
 
 
 def test_baseline_may_remain_the_best() -> None:
     result = answered([measured(0, tps_gpu=150.0), measured(1, tps_gpu=135.0)])
-    assert "This is the baseline: no other trial beat it." in result.notes
+    assert result.headline.endswith("queries/s, which is the baseline.")
+    assert dict(result.facts)["Baseline"].endswith("no other trial was better.")
 
 
 def test_unmeasured_baseline_is_named_with_its_reason() -> None:
     result = answered([unmeasured(0, "failed", "gb03 lost its link"), measured(1)])
-    assert "The baseline (trial 0) was not measured: gb03 lost its link." in result.notes
+    assert dict(result.facts)["Baseline"].endswith("was not measured: gb03 lost its link.")
 
 
 def test_study_without_baseline_mentions_none() -> None:
     result = answered([measured(0, tps_gpu=130.0), measured(1)], baseline=False)
-    assert not any("baseline" in note for note in result.notes)
+    assert "baseline" not in " ".join([result.headline, *result.notes, *(text for _, text in result.facts)])
+
+
+def test_answer_states_what_it_cost() -> None:
+    result = answered([measured(0), measured(1, prefill=13), unmeasured(2, "failed", "gone")])
+    assert dict(result.facts)["Cost"] == (
+        "3 trials, 147.6 GPU-hours that the simulated trials would have cost."
+    )
+
+
+def test_running_study_says_that_the_answer_is_the_one_so_far() -> None:
+    outcomes = [measured(0), measured(1, prefill=13)]
+    ranked = [row["trial_id"] for row in rank(outcomes)]
+    result = answer(study(), outcomes, ranked, running=True)
+    assert result.headline.startswith("So far, after 2 of 12 trials: Deploy ")
+    assert not answer(study(), outcomes, ranked).headline.startswith("So far")
 
 
 @pytest.mark.parametrize(
     ("ttft_s", "tpot_s", "start"),
     [
-        (4.41, 0.04, "Tightest limit: p99 TTFT uses 98 % of its limit; p99 TPOT uses 50 %."),
-        (1.8, 0.0792, "Tightest limit: p99 TPOT uses 99 % of its limit; p99 TTFT uses 40 %."),
+        (4.41, 0.04, "Tightest limit: p99 TTFT uses 98 % of its limit."),
+        (1.8, 0.0792, "Tightest limit: p99 TPOT uses 99 % of its limit."),
         (1.8, 0.04, "No limit is near: p99 TPOT, the tightest, uses 50 % of its limit"),
     ],
 )
@@ -101,17 +130,17 @@ def test_uncertain_answer_names_fastest_certain_configuration() -> None:
     certain = measured(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
     slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
     result = answered([uncertain_trial, certain, slow])
-    assert result.sentence.endswith(
+    assert dict(result.facts)["How sure"] == (
         "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), and a "
-        "violation lies within their spread."
+        "violation lies within their spread; not confirmed on new deployments."
     )
-    assert result.notes[0] == (
+    over, fastest = (note for note in result.notes if note.startswith(("Over 5", "The fastest")))
+    assert over == (
         "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3; p99 TTFT 4.40 s ± 0.300 s "
         "(sd), 4.10 s to 5.00 s; p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms."
     )
-    assert result.notes[1].startswith("The fastest configuration with a certain verdict: 13P5D")
-    assert result.notes[1].endswith("(trial 4), 133.0 tokens/s/GPU, -5.0 % against the best.")
-    assert result.tiles[1].note == "limit 4.5 s, sd 0.300 s over shuffles"
+    assert fastest.startswith("The fastest configuration with a certain verdict: 13P5D")
+    assert fastest.endswith("(trial 4), 133.0 tokens/s/GPU, -5.0 % against the best.")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +153,7 @@ def test_answer_is_uncertain_if_a_shuffle_or_one_sd_violates_the_slo(
 ) -> None:
     trial = measured(0, ttft_p99_s=4.0, spread=spread(held, mean_s, sd_s))
     assert is_uncertain(trial, study().slo) == uncertain
-    assert ("verdict is uncertain" in answered([trial]).sentence) == uncertain
+    assert ("verdict is uncertain" in dict(answered([trial]).facts)["How sure"]) == uncertain
 
 
 def test_violation_is_uncertain_if_a_shuffle_holds() -> None:
@@ -135,9 +164,9 @@ def test_violation_is_uncertain_if_a_shuffle_holds() -> None:
 
 def test_lifted_limits_are_not_shown() -> None:
     result = answered([measured(0, slo=LIFTED, ttft_p99_s=50.0)], slo=LIFTED)
-    assert result.sentence.endswith("p99 TTFT 50.0 s, p99 TPOT 59.0 ms.")
+    assert [tile.note for tile in result.tiles[3:]] == ["no limit"] * 2
     assert result.notes[0].startswith("No latency limit is set")
-    assert [tile.share for tile in result.tiles] == [None] * 4
+    assert [tile.share for tile in result.tiles] == [None] * 5
 
 
 def test_best_at_the_edge_of_the_space_is_noted() -> None:
@@ -155,8 +184,10 @@ def test_fewer_trials_than_planned_are_explained() -> None:
 def test_without_feasible_trial_the_closest_is_named() -> None:
     result = answered([measured(i, ttft_p99_s=5.04 + i) for i in range(3)])
     assert not result.is_feasible
-    assert result.sentence.startswith("No configuration held every limit. The closest, 14P4D")
-    assert "missed: p99 TTFT by 12.0 % (p99 TTFT 5.04 s of 4.5 s" in result.sentence
+    assert result.headline == (
+        "No configuration held every limit. The closest, 14 prefill and 4 decode workers (14P4D) at 15.75 "
+        "queries/s, missed: p99 TTFT by 12.0 %."
+    )
     assert result.notes[0].startswith("Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 0")
     assert result.notes[1].startswith("Bottleneck: prefill.")
     assert result.notes[2].startswith("To try: one more prefill worker")
@@ -165,12 +196,12 @@ def test_without_feasible_trial_the_closest_is_named() -> None:
 def test_invalid_trial_is_not_the_closest() -> None:
     fast_but_wrong = measured(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)
     result = answered([fast_but_wrong, measured(1, ttft_p99_s=5.0)])
-    assert "p99 TTFT by 11.1 %" in result.sentence
+    assert "p99 TTFT by 11.1 %" in result.headline
 
 
 def test_only_invalid_trials_are_shown_with_their_reason() -> None:
     result = answered([measured(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)])
-    assert "missed: no tokens came back" in result.sentence
+    assert "missed: no tokens came back" in result.headline
 
 
 def test_nothing_measured_counts_reasons_and_statuses() -> None:
@@ -180,7 +211,7 @@ def test_nothing_measured_counts_reasons_and_statuses() -> None:
             unmeasured(3, "infeasible", "too big"),
         ]
     )
-    assert result.sentence == (
+    assert result.headline == (
         "Nothing was measured: 3 trials failed and 1 trial could not run as configured."
     )
     assert result.notes[0] == "The most frequent reason, 3 of 4: gb07 went down"
@@ -188,7 +219,7 @@ def test_nothing_measured_counts_reasons_and_statuses() -> None:
 
 
 def test_study_without_trials_says_how_many_are_planned() -> None:
-    assert answered([]).sentence == "No trial is recorded yet; 12 are planned."
+    assert answered([]).headline == "No trial is recorded yet; 12 are planned."
 
 
 def test_repeated_proposal_counts_once_under_its_first_number() -> None:

@@ -53,18 +53,25 @@ def answered(outcomes: list[Outcome], record: Confirmation | None, **changes: An
     return answer(study(**changes), outcomes, [row["trial_id"] for row in rank(outcomes)], record)
 
 
-def test_confirmed_answer_gives_the_guaranteed_rate_without_a_warning(load: Load) -> None:
-    result = answered(OUTCOMES, confirmation(load))
-    assert result.sentence.startswith("14P4D, prefill max_num_tokens 2048, decode CUDA graphs listed at ")
-    guaranteed_qps = confirmation(load).configurations[0].guaranteed_qps
-    sentence = (
-        f"Confirmed on new deployments, at 95 % confidence: it holds its SLO in one further full run at "
-        f"{guaranteed_qps:.4g} QPS, "
-    )
-    assert sentence in result.sentence
+def test_confirmed_answer_is_one_answer(load: Load) -> None:
+    """Headline, tiles, picture and command give the guaranteed rate; nothing gives the unconfirmed one."""
+    record = confirmation(load)
+    result = answered(OUTCOMES, record)
+    first = record.configurations[0]
+    assert first.guaranteed_qps
+    assert first.output_tps_per_gpu
+    per_gpu = f"{first.output_tps_per_gpu:.1f}"
+    assert f"{per_gpu} per GPU, at {first.guaranteed_qps:.4g} queries/s" in result.headline
+    assert [tile.value for tile in result.tiles[1:]] == [per_gpu, f"{first.guaranteed_qps:.4g}"]
+    assert result.command == formatting.command(first.overrides)
+    assert {row.text for row in result.picture.rows if row.is_recommended} == {per_gpu}
     assert not any("luckiest" in note for note in result.notes)
+    assert "140.0" not in " ".join([result.headline, *(text for _, text in result.facts), *result.notes])
+
+
+def test_confirmed_configuration_is_recommended_even_if_another_trial_ranks_first(load: Load) -> None:
     other = [OUTCOMES[0].model_copy(update={"output_tps_per_gpu": 100.0}), *OUTCOMES[1:]]
-    assert "confidence: 14P4D, prefill max_num_tokens 2048" in answered(other, confirmation(load)).sentence
+    assert "14 prefill and 4 decode workers" in answered(other, confirmation(load)).headline
 
 
 def test_unconfirmed_answer_recommends_the_command_with_its_backend() -> None:
@@ -89,7 +96,7 @@ def test_page_shows_interval_rate_and_comparison_of_each_configuration(load: Loa
     text = write_report(tmp_path, study(), OUTCOMES, confirmation=record).read_text(encoding="utf-8")
     page = Page(text)
     assert '<a href="#confirmed">Confirmed</a>' in text
-    assert text.count('<section id="confirmed">') == 1
+    assert text.count('<section id="confirmed" ') == 1
     first, tied, lower = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id).rows
     assert first.comparison == "the best"
     assert tied.comparison.startswith("not distinguishable from the best: loses 0.6 % (-1.8 to 3.0 %)")
@@ -127,7 +134,6 @@ def test_one_repeat_gives_no_interval_and_no_guarantee(load: Load) -> None:
     )
     assert "run it" not in text
     shown = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id)
-    assert shown.command is None
     assert (shown.rows[0].interval, shown.rows[0].guaranteed) == ("–", "–")
 
 

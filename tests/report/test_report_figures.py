@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.synthetic_study import RATE_SPACE, measured, mixed, study, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
+from tune.report.figures import all_figures
 from tune.report.figures.all_figures import study_figures
-from tune.report.figures.style import MANY_POINTS, Figure
+from tune.report.figures.pareto import pareto_front
+from tune.report.figures.style import Figure
 from tune.spec.load import Slo
 from tune.spec.space import ChoiceDimension
 
@@ -53,20 +57,23 @@ def axes(figure: Figure) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("record", "outcomes", "names"),
     [
-        (study(), mixed(60), ["ttft_p99", "tpot_p99", "history", "map", "stages"]),
-        (study(space=RATE_SPACE), rate_sweep(), ["ttft_p99", "tpot_p99", "load", "history", "stages"]),
+        (study(), mixed(60), ["importance", "slices"]),
+        (study(space=RATE_SPACE), rate_sweep(), ["load"]),
     ],
 )
 def test_every_figure_has_a_question_a_count_and_axis_titles(
     record: StudyRecord, outcomes: list[Outcome], names: list[str]
 ) -> None:
     figures = drawn(record, outcomes)
-    assert list(figures) == names
+    assert list(figures) == ["ttft_p99", "tpot_p99", "user_speed", *names, "history", "stages"]
     for figure in figures.values():
         assert figure.title.endswith("?")
-        assert "n = " in figure.caption
-        titles = [axis.get("title", {}).get("text", "") for axis in axes(figure).values()]
-        assert any(titles)
+        notes = [view.note for view in figure.views]
+        assert all("n = " in text for text in notes or [figure.caption])
+        for spec in [view.spec for view in figure.views] or [figure.spec]:
+            assert spec is not None
+            layout = [value for key, value in spec["layout"].items() if key[1:5] == "axis"]
+            assert any(axis.get("title", {}).get("text") for axis in layout)
 
 
 def test_marks_are_the_trials_and_their_count_is_true() -> None:
@@ -84,14 +91,43 @@ def test_marks_are_the_trials_and_their_count_is_true() -> None:
     )
 
 
-@pytest.mark.parametrize(("worst_s", "log"), [(6.0, False), (60.0, True)])
-def test_limit_stands_at_its_value_on_both_kinds_of_axis(worst_s: float, log: bool) -> None:
-    figure = drawn(study(), [measured(0, ttft_p99_s=2.0), measured(1, ttft_p99_s=worst_s)])["ttft_p99"]
+def test_axes_are_cut_around_the_limit_and_the_caption_says_so() -> None:
+    latencies_s = (2.0, 4.4, 6.0, 9.1, 400.0)
+    outcomes = [measured(i, ttft_p99_s=s, tps_gpu=100.0 + i) for i, s in enumerate(latencies_s)]
+    figure = drawn(study(), outcomes)["ttft_p99"]
     assert figure.spec is not None
     layout = figure.spec["layout"]
-    assert layout["xaxis"]["type"] == ("log" if log else "linear")
+    low, high = layout["xaxis"]["range"]
+    assert low < 2.0
+    assert high == 9.0
+    low, high = layout["yaxis"]["range"]
+    assert low < 100.0
+    assert 102.0 < high < 103.0
     assert layout["shapes"][0]["x0"] == layout["shapes"][0]["x1"] == 4.5
-    assert layout["annotations"][0]["x"] == pytest.approx(math.log10(4.5) if log else 4.5)
+    assert "2 trials beyond 2 times the limit" in figure.caption
+
+
+def test_axes_are_whole_where_every_trial_is_near_the_limit() -> None:
+    figure = drawn(study(), [measured(i, ttft_p99_s=3.0 + i) for i in range(4)])["ttft_p99"]
+    assert figure.spec is not None
+    assert "range" not in figure.spec["layout"]["xaxis"]
+    assert "beyond" not in figure.caption
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30),
+    rising=st.booleans(),
+)
+def test_pareto_front_is_what_no_trial_beats(points: list[tuple[int, int]], rising: bool) -> None:
+    rows = pd.DataFrame(points, columns=["x", "y"])
+    front = pareto_front(rows, "x", "y", rising=rising)
+    sign = 1 if rising else -1
+
+    def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        return sign * a[0] >= sign * b[0] and a[1] >= b[1] and a != b
+
+    expected = {point for point in points if not any(beats(other, point) for other in points)}
+    assert list(zip(front["x"], front["y"], strict=True)) == sorted(expected)
 
 
 def test_lifted_limit_leaves_out_its_figure_with_a_reason() -> None:
@@ -102,10 +138,10 @@ def test_lifted_limit_leaves_out_its_figure_with_a_reason() -> None:
     assert figures["tpot_p99"].caption == "Left out: the study sets no limit on p99 TPOT."
 
 
-def test_single_trial_has_no_history_and_no_map() -> None:
+def test_single_trial_has_no_history_and_no_settings() -> None:
     figures = drawn(study(space={}), [measured(0)])
     assert figures["history"].spec is None
-    assert figures["map"].spec is None
+    assert not {"importance", "slices"} & set(figures)
     assert figures["ttft_p99"].spec is not None
 
 
@@ -131,7 +167,7 @@ def test_best_so_far_never_falls_and_counts_feasible_trials() -> None:
     best = values(line["y"])
     assert best == sorted(best)
     assert best[-1] == max(o.output_tps_per_gpu or 0 for o in outcomes if o.feasible)
-    assert values(line["x"])[-1] == 79
+    assert values(line["x"])[-1] == pytest.approx(80 * 49.2)
 
 
 def test_history_without_feasible_trial_has_no_best_line() -> None:
@@ -140,15 +176,15 @@ def test_history_without_feasible_trial_has_no_best_line() -> None:
     assert {trace["name"] for trace in figure.spec["data"]} == {"SLO violated (n = 4)", "baseline"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "kind"), [(MANY_POINTS // 2, "scatter"), (2 * MANY_POINTS, "scattergl")])
-def test_webgl_draws_many_points(count: int, kind: str) -> None:
-    outcomes = [measured(i, qps=8 + i / count) for i in range(count)]
-    figures = drawn(study(), outcomes)
-    for name in ("ttft_p99", "history", "map"):
-        spec = figures[name].spec
+def test_figures_draw_the_best_ranked_trials_and_the_best_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_figures, "MAX_MARKS", 5)
+    outcomes = [measured(i, qps=8 + i / 10) for i in range(12)]
+    for name in ("ttft_p99", "user_speed", "history"):
+        spec = drawn(study(), outcomes)[name].spec
         assert spec is not None
-        assert {t["type"] for t in spec["data"] if t.get("customdata") is not None} == {kind}
+        marks = {trace["name"].split(" (")[0]: trace for trace in spec["data"]}
+        assert sorted(values(marks["feasible"]["customdata"])) == [7, 8, 9, 10, 11]
+        assert list(values(marks["best"]["customdata"])) == [11]
 
 
 def test_rate_sweep_has_a_panel_per_figure_and_its_limits() -> None:
@@ -159,10 +195,23 @@ def test_rate_sweep_has_a_panel_per_figure_and_its_limits() -> None:
     assert [shape["y0"] for shape in figure.spec["layout"]["shapes"]] == [4.5, 80.0]
 
 
-def test_map_needs_numeric_settings() -> None:
+def test_slices_show_every_value_of_a_setting_in_its_order() -> None:
+    figures = drawn(study(), mixed(60))
+    views = {view.name: view for view in figures["slices"].views}
+    assert set(views) == {f"slices-{name}" for name in study().space}
+    axis = views["slices-prefill_max_num_tokens"].spec["layout"]["xaxis"]
+    assert list(axis["ticktext"]) == ["2048", "4096", "8192"]
+    graphs = views["slices-decode_cuda_graphs"].spec
+    assert list(graphs["layout"]["xaxis"]["ticktext"]) == ["listed", "powers_of_two", "none"]
+    assert sum(len(values(t["x"])) for t in graphs["data"] if "n = " in t["name"]) == sum(
+        o.valid for o in mixed(60)
+    )
+
+
+def test_setting_that_took_one_value_has_no_slice() -> None:
     choice = ChoiceDimension(kind="choice", path="prefill.kv_cache_config.dtype", values=("fp8", "auto"))
-    figures = drawn(study(space={"dtype": choice}), [measured(i) for i in range(3)])
-    assert figures["map"].spec is None
+    outcomes = [measured(i, provenance={"params": {"dtype": "fp8"}}) for i in range(3)]
+    assert not drawn(study(space={"dtype": choice}), outcomes)["slices"].views
 
 
 def test_stages_are_left_out_if_none_is_recorded() -> None:

@@ -26,7 +26,7 @@ async function act() {
   result.opened = document.querySelector("#trial-38 + tr.details") !== null;
   const axis = gd._fullLayout.xaxis;
   const line = Number(gd.querySelector(".shapelayer path").getAttribute("d").match(/^M([\d.]+)/)[1]);
-  result.limit = [line, axis._offset + axis.l2p(axis.d2l(4.5)), axis.type];
+  result.limit = [line, axis._offset + axis.l2p(4.5)];
   document.getElementById("browser-result").textContent = JSON.stringify(result);
 }
 act();

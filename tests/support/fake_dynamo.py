@@ -15,6 +15,7 @@ optional, where a process is meant by its name or its role:
   one_engine_after: number of requests after which one worker of each role serves all
   late_after, late_s: number of requests after which answers take late_s longer
   silent: whether no request is ever answered
+  refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
 As long as the file STATE/holding exists, every worker reports one request in flight.
@@ -68,7 +69,7 @@ def register(name, role, worker):
     """Register `worker`: its address, its model and its component."""
     folder = STATE / "registered" / ROOM
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{role}-{name}-{os.getpid()}", json.dumps(worker))
+    write_whole(folder / f"{role}-{name}-{os.getpid()}", json.dumps(worker | {"id": os.getpid()}))
 
 
 def write_whole(path, text):
@@ -85,8 +86,8 @@ def etcd_count(key):
     return json.dumps({"count": sum(worker["component"] == component for worker in workers)})
 
 
-def take_turn():
-    """Count a request and return the addresses of the workers that serve it, where they have one."""
+def take_turn(asked):
+    """Count a request; return the workers that serve it: those it asks for, else those whose turn it is."""
     with LOCK:
         turn = COUNTS["requests"]
         COUNTS["requests"] += 1
@@ -94,7 +95,14 @@ def take_turn():
     if limit is not None and turn >= limit:
         turn = 0
     pools = [registered(ROOM, role) for role in WORKERS]
-    return [address for pool in pools if (address := pool[turn % len(pool)]["address"])]
+    if limit is None or turn < limit:
+        named = [asked.get(f"{role}_worker_id") for role in WORKERS]
+    else:
+        named = [None, None]
+    return [
+        next((worker for worker in pool if worker["id"] == name), pool[turn % len(pool)])
+        for name, pool in zip(named, pools, strict=True)
+    ]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -114,11 +122,13 @@ class Handler(BaseHTTPRequestHandler):
             served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
             self.answer(json.dumps({"data": [{"id": worker["model"]} for worker in served]}))
         elif self.path == "/health":
-            components = ["prefill"] * len(registered(ROOM, "prefill"))
-            components += ["backend"] * len(registered(ROOM, "decode"))
-            self.answer(
-                json.dumps({"instances": [{"component": c, "endpoint": "generate"} for c in components]})
-            )
+            components = {"prefill": "prefill", "decode": "backend"}
+            instances = [
+                {"component": components[role], "endpoint": "generate", "instance_id": worker["id"]}
+                for role in WORKERS
+                for worker in registered(ROOM, role)
+            ]
+            self.answer(json.dumps({"instances": instances}))
         else:
             with LOCK:
                 COUNTS["requests"] += 1
@@ -126,6 +136,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if BEHAVIOUR.get("refuses_routing") and "extra_fields" in request.get("nvext", {}):
+            self.send_error(400)
+            return
         self.answer(etcd_count(request["key"]) if "range_end" in request else completion(request))
 
     def answer(self, text):
@@ -145,10 +158,16 @@ def completion(request):
     late_after = BEHAVIOUR.get("late_after")
     if late_after is not None and COUNTS["requests"] >= late_after:
         time.sleep(BEHAVIOUR["late_s"])
-    for address in take_turn():
-        urllib.request.urlopen(f"http://{address}/work", timeout=30).close()
+    asked = request.get("nvext", {})
+    workers = take_turn(asked)
+    for worker in workers:
+        if worker["address"]:
+            urllib.request.urlopen(f"http://{worker['address']}/work", timeout=30).close()
     usage = {"prompt_tokens": len(request["prompt"]), "completion_tokens": request["max_tokens"]}
     events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
+    if "worker_id" in asked.get("extra_fields", ()):
+        served_by = {f"{role}_worker_id": worker["id"] for role, worker in zip(WORKERS, workers, strict=True)}
+        events = [event | {"nvext": {"worker_id": served_by}} for event in events]
     return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from functools import cached_property
 from html.parser import HTMLParser
@@ -11,6 +13,11 @@ from typing import Any
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.page import write_report
+
+
+def unpack(packed: str) -> str:
+    """Return the text that the page holds compressed, as base64."""
+    return gzip.decompress(base64.b64decode(packed)).decode()
 
 
 class Page(HTMLParser):
@@ -47,7 +54,7 @@ class Page(HTMLParser):
     @cached_property
     def table(self) -> dict[str, Any]:
         """Return the data of the table of trials."""
-        data: dict[str, Any] = json.loads(self.scripts["data"])
+        data: dict[str, Any] = json.loads(unpack(self.scripts["data"]))
         return data
 
     @cached_property

@@ -7,12 +7,12 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from tune.surrogate.discrepancy import (
-    AMPLITUDE,
+    EMULATOR_SD,
     OUTLIER_CLIP,
-    SHORT_LENGTHSCALE_SD,
     Discrepancy,
     Observations,
     covariance,
+    error_variances,
 )
 from tune.surrogate.emulator import SOFT_MIN_SHARPNESS
 
@@ -32,15 +32,21 @@ def observe(log_qps: list[float], low: float, high: float, *, capacity_only: boo
     )
 
 
-def test_whitened_residuals_give_the_multivariate_normal_density() -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_whitened_residuals_give_the_multivariate_normal_density(scale: float) -> None:
     indices, sd = np.array([0, 4, 7]), np.full(3, 0.01)
-    discrepancy = Discrepancy(FEATURES, indices, sd)
+    discrepancy = Discrepancy(FEATURES, indices, sd, scale)
     residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
     observed = FEATURES[indices]
-    normal = multivariate_normal(np.zeros(3), covariance(observed, observed) + np.diag(sd**2))
-    log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1)
-    difference = normal.logpdf(residual[1]) - normal.logpdf(residual[0])
-    assert log_density[1] - log_density[0] == pytest.approx(difference)
+    normal = multivariate_normal(np.zeros(3), covariance(observed, observed, scale) + np.diag(sd**2))
+    log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
+    assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
+
+
+def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() -> None:
+    wide, narrow, least = (np.sqrt(sum(error_variances(scale))) for scale in (1.0, 0.1, 0.0))
+    assert wide > 2 * narrow > 2 * least
+    assert least == pytest.approx(np.sqrt(2) * EMULATOR_SD)
 
 
 def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
@@ -49,7 +55,7 @@ def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
     assert mean[0] == pytest.approx(0.1, rel=0.05)
     assert (np.diff(mean) < 0).all()
     assert (np.diff(discrepancy.sd) > 0).all()
-    assert discrepancy.sd.max() < np.hypot(AMPLITUDE, SHORT_LENGTHSCALE_SD)
+    assert discrepancy.sd.max() < np.sqrt(sum(error_variances(1.0)))
 
 
 def test_an_outlier_stays_at_its_own_configuration() -> None:

@@ -25,8 +25,12 @@ class LinearModel:
         difference = samples.normal @ SLOPES - OBSERVED[samples.choice[:, 0]]
         return np.stack([difference, np.zeros_like(difference)])
 
-    def whitened(self, residual: FloatArray) -> FloatArray:
+    def whitened(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
         return np.concatenate([*residual], 1)
+
+    def log_likelihood(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
+        log_likelihood: FloatArray = -0.5 * (self.whitened(samples, residual) ** 2).sum(1)
+        return log_likelihood
 
 
 def residual_of(samples: ParameterSamples) -> FloatArray:

@@ -57,7 +57,7 @@ def test_a_rate_far_below_expectation_barely_informs(at_rates: SurrogateOptimize
     prediction = at_rates.predict(observations)
     low_qps = 0.2 * float(prediction.expected_capacity_qps[3])
     updated = at_rates.predict([*observations, Observation(3, "above", low_qps)])
-    assert updated.sd[:, 3].mean() == pytest.approx(prediction.sd[:, 3].mean(), rel=0.05)
+    assert updated.sd[:, 3].mean() == pytest.approx(prediction.sd[:, 3].mean(), rel=0.1)
 
 
 def test_an_invalid_run_changes_no_prediction_and_is_not_repeated(at_rates: SurrogateOptimizer) -> None:

@@ -14,9 +14,7 @@ from tune.errors import NegativeResult
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
-    from tune.records.confirmation import Confirmation
     from tune.records.folders import StudyFolder
-    from tune.records.study_record import StudyRecord
     from tune.study.confirmation_candidates import ConfirmationCandidate
 
 
@@ -28,6 +26,7 @@ def confirm_action(composition: Composition) -> None:
     """
     from tune.cli.progress import StudyBar
     from tune.records.confirmation import repeats_root, write_confirmation
+    from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation
     from tune.study.confirm_winners import require_complete, run_repeats, summarise_confirmation
     from tune.study.confirmation_candidates import (
@@ -55,28 +54,10 @@ def confirm_action(composition: Composition) -> None:
         path = write_confirmation(folder.root, confirmation)
     print(render_confirmation(record, study.outcomes(), confirmation))
     print(f"record    {path}")
-    _write_report(study, record, confirmation, Path(settings.reports_dir))
+    print(f"report    {write_study_report(study, Path(settings.reports_dir))}")
     require_complete(measured)
     if confirmation.configurations[0].capacity_qps is None:
         raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
-
-
-def _write_report(
-    study: StudyFolder, record: StudyRecord, confirmation: Confirmation, reports_dir: Path
-) -> None:
-    """Write the report of the study with its confirmation, and print where it is."""
-    from tune.records.posterior_summary import read_posterior
-    from tune.report.page import write_report
-
-    page = write_report(
-        reports_dir / record.name,
-        record,
-        study.outcomes(),
-        confirmation=confirmation,
-        posterior=read_posterior(study.root),
-        proposals=study.read_proposals(),
-    )
-    print(f"report    {page}")
 
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:

@@ -18,7 +18,7 @@ def report_action(composition: Composition) -> None:
     from tune.analysis.ranking import rank
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
-    from tune.report.page import write_report
+    from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
     folder, record = recorded_study(study_root(composition))
@@ -34,20 +34,24 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         print(render_confirmation(record, outcomes, confirmation))
-    reports = Path(composition.settings.reports_dir) / composition.study_name
-    page = write_report(
-        reports,
-        record,
-        outcomes,
-        confirmation=confirmation,
-        posterior=posterior,
-        proposals=folder.read_proposals(),
+    page = write_study_report(
+        folder, Path(composition.settings.reports_dir), running=_runs_now(study_root(composition))
     )
     print(f"report    {page}")
     if best is None:
         raise NegativeResult(
             "No configuration of this study holds its SLO; the report says how far each missed."
         )
+
+
+def _runs_now(root: Path) -> bool:
+    """Return whether a process runs the study; False where the file system has no locks to tell."""
+    from tune.study.loop import is_running
+
+    try:
+        return is_running(root)
+    except ConfigurationError:
+        return False
 
 
 def compare_action(composition: Composition) -> None:

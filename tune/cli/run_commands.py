@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.report_commands import report_action
@@ -56,7 +57,9 @@ def _run_trial(composition: Composition) -> None:
 
 def _run_study(composition: Composition) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
-    from tune.cli.progress import StudyBar
+    from tune.cli.progress import StudyBar, print_above_bar
+    from tune.report.live_report import LiveReport
+    from tune.report.study_report import write_study_report
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
@@ -78,9 +81,12 @@ def _run_study(composition: Composition) -> None:
                 file=sys.stderr,
             )
         overrides = partial(trial_overrides, settings=settings)
+        page = LiveReport(
+            partial(write_study_report, folder, Path(settings.reports_dir), running=True), print_above_bar
+        )
         try:
             with StudyBar(n_trials, study.name) as bar:
-                run_study(folder, settings, running, overrides, bar)
+                run_study(folder, settings, running, overrides, bar, batch_recorded=page.update)
         except ResumableError:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):
                 with suppress(NegativeResult):  # the message is why the study stopped

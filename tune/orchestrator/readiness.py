@@ -85,6 +85,14 @@ def _question(deployment: Deployment) -> argparse.Namespace:
     return ready.parse_arguments([deployment.bind(text) for text in deployment.manifest.ready[2:]])
 
 
+def registered_instances(deployment: Deployment) -> list[list[int]]:
+    """Return the instance ids of prefill and decode workers, none where the frontend names none."""
+    try:
+        return ready.query_instances(_question(deployment))
+    except (OSError, ValueError):
+        return [[], []]
+
+
 def _await_port(deployment: Deployment, service: Process, deadline: ProgressDeadline) -> None:
     """Return once `service` listens. Raises AttemptFailed where the deadline ends."""
     port = service.listens[0]

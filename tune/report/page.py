@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.io.json import to_json_plotly
-from plotly.offline import get_plotlyjs
 
 from tune.analysis.ranking import rank, write_ranking
 from tune.core.files import write_text
@@ -23,13 +24,15 @@ from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search
 from tune.report.figures.all_figures import study_figures
+from tune.report.plotly_basic import NOTICE, compressed_plotlyjs
 from tune.report.sections.answer import answer
 from tune.report.sections.confirmed import confirmation_section
 from tune.report.sections.learned import LearnedSection, learned_section
 from tune.report.sections.setup import rule_rows, space_rows
 from tune.report.sections.trials_table import trials_table
+from tune.report.sections.verdict_counts import verdict_lines
+from tune.report.terms import Explainer, page_terms
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, distinct_trials
-from tune.spec.metrics import LATENCIES, TPOT, TTFT
 
 
 def write_report(
@@ -40,6 +43,7 @@ def write_report(
     confirmation: Confirmation | None = None,
     posterior: PosteriorSummary | None = None,
     proposals: Sequence[Proposal] = (),
+    running: bool = False,
 ) -> Path:
     """Write `index.html`, ranking.json and ranking.csv into `folder`.
 
@@ -59,6 +63,8 @@ def write_report(
         What a surrogate search learned, or None; it adds a section and changes the ranking.
     proposals
         The proposals of the study: they hold the predicted capacity of each trial.
+    running
+        Whether the study goes on, so that the page says what holds so far.
 
     Returns
     -------
@@ -74,7 +80,7 @@ def write_report(
     ranking = rank(trials, posterior)
     path = folder / "index.html"
     learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
-    write_text(path, render_page(study, trials, ranking, confirmation, learned))
+    write_text(path, render_page(study, trials, ranking, confirmation, learned, running=running))
     write_ranking(folder, ranking)
     return path
 
@@ -85,6 +91,8 @@ def render_page(
     ranking: Sequence[dict[str, Any]],
     confirmation: Confirmation | None = None,
     learned: LearnedSection | None = None,
+    *,
+    running: bool = False,
 ) -> str:
     """Return the HTML of the page. `trials` holds each trial once; `ranking` lists its rows best first."""
     environment = Environment(
@@ -96,42 +104,56 @@ def render_page(
     )
     environment.filters["plotly_json"] = lambda spec: embed(to_json_plotly(spec))
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
+    terms = page_terms(study.slo.shown)
     return environment.get_template("index.html").render(
         study=study,
         backend=backend_label(study.backend, study.engine),
+        sections=_sections(confirmation, learned),
+        explain=Explainer(terms).mark,
         rules=rule_rows(study, trials),
         space=space_rows(study),
-        answer=answer(study, trials, list(ranks), confirmation),
+        answer=answer(study, trials, list(ranks), confirmation, running=running),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
-        table=embed(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
+        table=pack(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),
+        verdicts=verdict_lines(trials),
         searched=any(map(is_capacity_search, trials)),
         learned=learned,
-        figures=[
-            (
-                figure,
-                figure.spec and embed(to_json_plotly(figure.spec)),
-                [embed(to_json_plotly(view.spec)) for view in figure.views],
-            )
-            for figure in study_figures(study, trials, ranks)
-        ],
+        figures=study_figures(study, trials, ranks),
+        terms=terms,
         statuses=[
             {"word": word, "meaning": TRIAL_STATUS_MEANING[status]}
             for status, word in TRIAL_STATUS_WORDS.items()
         ],
-        latencies=LATENCIES,
-        statistics=dict.fromkeys(limit.statistic for limit in study.slo.shown),
-        ttft=TTFT,
-        tpot=TPOT,
         resume=formatting.command(study.command),
         provenance=provenance(study, trials),
-        plotly=Markup(get_plotlyjs()),
+        plotly_notice=NOTICE,
+        plotly=Markup(compressed_plotlyjs()),
     )
+
+
+def _sections(confirmation: Confirmation | None, learned: LearnedSection | None) -> list[tuple[str, str]]:
+    """Return id and name of each section that the page links to."""
+    return [
+        ("answer", "Answer"),
+        *([("confirmed", "Confirmed")] if confirmation else []),
+        ("figures", "Figures"),
+        *([("learned", "What was learned")] if learned else []),
+        ("ranking", "Ranking"),
+        ("rules", "Rules"),
+        ("glossary", "Words"),
+        ("provenance", "Provenance"),
+    ]
 
 
 def embed(text: str) -> Markup:
     """Return JSON for a script element: without `<`, which could end the element or open a comment."""
     return Markup(text.replace("<", "\\u003c"))
+
+
+def pack(text: str) -> Markup:
+    """Return text compressed, as base64; it is a tenth as long, and the page decompresses it."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii"))
 
 
 def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -143,7 +165,7 @@ def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str,
         ("Cluster hash", study.cluster_hash),
         *((f"Version of {name}", version) for name, version in study.versions.items()),
     ]
-    shown_elsewhere = {"params", "overrides", "split"}
+    shown_elsewhere = {"params", "overrides", "split", "parallelism"}
     for name in dict.fromkeys(key for o in trials for key in o.provenance if key not in shown_elsewhere):
         values = {json.dumps(o.provenance[name], sort_keys=True) for o in trials if name in o.provenance}
         facts.append(

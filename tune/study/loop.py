@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,6 +128,8 @@ def run_study(
     backend: Backend,
     overrides: Overrides,
     listener: StudyListener = SILENT,
+    *,
+    batch_recorded: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run the study to its last trial, from wherever its record ends.
 
@@ -143,6 +145,8 @@ def run_study(
         Returns the overrides that compose a trial; they go on record.
     listener
         Learns what happens in the study.
+    batch_recorded
+        Is called after every batch, when its outcomes and what the search learned are on record.
 
     Returns
     -------
@@ -177,6 +181,7 @@ def run_study(
             listener.recorded(batch[number])
         outcomes |= batch
         _record_posterior(folder, source.proposer, outcomes)
+        batch_recorded()
         failed = _failed_in_a_row(batch, failed, n_trials)
     return [outcomes[number] for number in sorted(outcomes)]
 

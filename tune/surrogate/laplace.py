@@ -45,8 +45,11 @@ class ObservationModel(Protocol):
     def residual(self, samples: ParameterSamples) -> FloatArray:
         """Return how far the predictions must move to agree with the observations, (2, samples, n)."""
 
-    def whitened(self, residual: FloatArray) -> FloatArray:
+    def whitened(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
         """Return `residual` (2, samples, n) in independent standard deviations, shape (samples, 2n)."""
+
+    def log_likelihood(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
+        """Return the log likelihood of each sample with `residual`, shape (samples,), up to a constant."""
 
 
 class LaplaceMixture:
@@ -104,7 +107,7 @@ def _local_maxima(
     for _ in range(LM_ITERATIONS):
         slopes = _slopes(observations, groups, points, residual)
         curvature = slopes @ slopes.swapaxes(1, 2) + np.eye(slopes.shape[1])
-        ascent = -(slopes @ observations.whitened(residual)[..., None])[..., 0] - points.normal
+        ascent = -(slopes @ observations.whitened(points, residual)[..., None])[..., 0] - points.normal
         damped = curvature * (1 + damping[:, None, None] * np.eye(slopes.shape[1]))
         step = np.linalg.solve(damped, ascent[..., None])[..., 0]
         step *= np.minimum(1, LARGEST_STEP_SDS / np.maximum(np.linalg.norm(step, axis=1), 1e-9))[:, None]
@@ -123,9 +126,7 @@ def _log_posterior(
     prior: ParameterPrior, observations: ObservationModel, samples: ParameterSamples, residual: FloatArray
 ) -> FloatArray:
     """Return the log posterior density of each sample up to a constant; `residual` is that of `samples`."""
-    log_posterior: FloatArray = prior.log_density(samples) - 0.5 * (observations.whitened(residual) ** 2).sum(
-        1
-    )
+    log_posterior: FloatArray = prior.log_density(samples) + observations.log_likelihood(samples, residual)
     return log_posterior
 
 
@@ -153,7 +154,8 @@ def _slopes(
         for parameter in group.tolist():
             mask = observations.sensitivity_mask[parameter][:, None]
             slopes[:, :, parameter] = group_slopes[:, :, number] * mask
-    return observations.whitened(slopes.reshape(2, count * parameters, -1)).reshape(count, parameters, -1)
+    every = points[np.arange(count).repeat(parameters)]
+    return observations.whitened(every, slopes.reshape(2, len(every), -1)).reshape(count, parameters, -1)
 
 
 def independent_parameter_groups(sensitivity_mask: BoolArray) -> list[IntArray]:

@@ -8,7 +8,7 @@ predicts no further improvement, a Gaussian process without a serving model take
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -131,15 +131,20 @@ class SurrogateOptimizer:
         pools = self.emulator.log_pool_capacity(unique, np.arange(len(self.specs)))
         simulated = log_capacity(pools)
         residual = observed.residual(pools[..., observed.indices])
-        sd = np.empty((2, len(self.specs)))
-        for pool, informative in enumerate(observed.is_informative(residual[:, inverse])):
-            discrepancy = Discrepancy(
-                self._pool_features[pool], observed.indices[informative], observed.sd[pool, informative]
-            )
-            pools[pool] += discrepancy.mean(residual[pool][:, informative])
-            sd[pool] = discrepancy.sd
-        mean, min_sd = min_of_normals(pools, sd)
-        log_mean = mean - log_soft_min_correction(pools)
+        informative = observed.is_informative(residual[:, inverse])
+        log_mean, min_sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
+        scale = self.prior.calibration_error(unique)
+        for value in np.unique(scale).tolist():
+            rows = scale == value
+            sd = np.empty((2, len(self.specs)))
+            for pool, exact in enumerate(informative):
+                discrepancy = Discrepancy(
+                    self._pool_features[pool], observed.indices[exact], observed.sd[pool, exact], value
+                )
+                pools[pool, rows] += discrepancy.mean(residual[pool][rows][:, exact])
+                sd[pool] = discrepancy.sd
+            log_mean[rows], min_sd[rows] = min_of_normals(pools[:, rows], sd)
+        log_mean -= log_soft_min_correction(pools)
         return Prediction(samples, simulated[inverse], pools[:, inverse], log_mean[inverse], min_sd[inverse])
 
     def expected_improvement(self, prediction: Prediction, observations: Sequence[Observation]) -> FloatArray:
@@ -179,8 +184,15 @@ class SurrogateOptimizer:
         """Return the configuration most worth a deployment; None if all are observed or running.
 
         Pending deployments count as observed at their expected capacity ("Kriging believer", Ginsbourger, Le
-        Riche and Carraro 2010).
+        Riche and Carraro 2010) where configurations are compared. The prediction that the result carries
+        rests on what was observed alone.
         """
+        selected = self._select(observations)
+        finished = [observation for observation in observations if observation.status != "pending"]
+        return selected and replace(selected, prediction=self.predict(finished))
+
+    def _select(self, observations: Sequence[Observation]) -> SelectedCandidate | None:
+        """Select a configuration by a prediction that takes pending deployments as observed."""
         prediction = self.predict(observations)
         pending = [observation for observation in observations if observation.status == "pending"]
         if pending:

@@ -7,7 +7,7 @@ raised to a power below 1, so that their effective number (Kong 1992) never fall
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +64,33 @@ class Posterior:
             return self.prior_samples[np.arange(POSTERIOR_SAMPLES)]
         first = self.prior_samples[np.arange(min(PRIOR_DRAWS, MAX_PRIOR_EVALUATIONS // count))]
         residual = observations.residual(self._prior_predictions(observations, len(first)))
-        sd = np.where(observations.is_informative(residual), observations.sd, UNINFORMATIVE_SD)
-        pools = [
-            Discrepancy(features, observations.indices, pool_sd)
-            for features, pool_sd in zip(self._pool_features, sd, strict=True)
-        ]
-        weighted = _tempered(first, _log_likelihood(_whitened(pools, residual)))
+        informative = observations.is_informative(residual)
+        model = _EmulatedObservations(
+            observations, self._errors(observations, informative), self._prior, self._emulator
+        )
+        weighted = _tempered(first, model.log_likelihood(first, residual))
         starts = _resampled(weighted, max(min(LAPLACE_STARTS, MAX_START_EVALUATIONS // count), 1), generator)
-        model = _EmulatedObservations(observations, pools, self._emulator)
         proposal = LaplaceMixture(self._prior, starts, model)
         samples = proposal.draw(min(PROPOSAL_DRAWS, MAX_PROPOSAL_EVALUATIONS // count), generator)
-        log_likelihood = _log_likelihood(model.whitened(model.residual(samples)))
+        log_likelihood = model.log_likelihood(samples, model.residual(samples))
         log_weight = log_likelihood + proposal.log_importance_weight(samples)
         return _resampled(_tempered(samples, log_weight), POSTERIOR_SAMPLES, generator)
+
+    def _errors(self, observations: Observations, informative: BoolArray) -> Mapping[float, _Errors]:
+        """Return the errors of both pools for each value of CALIBRATION_ERROR.
+
+        `informative` (2, n) are the observations that are taken as exact.
+        """
+        sd = np.where(informative, observations.sd, UNINFORMATIVE_SD)
+        errors = {}
+        for scale in self._prior.calibration_errors:
+            pools, log_normaliser = [], 0.0
+            for features, pool_sd, exact in zip(self._pool_features, sd, informative, strict=True):
+                pools.append(Discrepancy(features, observations.indices, pool_sd, scale))
+                measured = Discrepancy(features, observations.indices[exact], pool_sd[exact], scale)
+                log_normaliser -= measured.log_root_determinant
+            errors[scale] = _Errors(pools, log_normaliser)
+        return errors
 
     def _prior_predictions(self, observations: Observations, count: int) -> FloatArray:
         """Return the log pool capacities that the first `count` prior samples predict, (2, count, n)."""
@@ -91,14 +105,23 @@ class Posterior:
 
 
 @dataclass(frozen=True, eq=False)
+class _Errors:
+    """Hold the discrepancies of prefill and decode, and the log of what normalises their density."""
+
+    pools: Sequence[Discrepancy]
+    log_normaliser: float
+
+
+@dataclass(frozen=True, eq=False)
 class _EmulatedObservations:
     """Predict `observations` with the `emulator`; implements ObservationModel.
 
-    `pools` are the discrepancies of prefill and decode.
+    `errors` holds the discrepancies for each value of CALIBRATION_ERROR.
     """
 
     observations: Observations
-    pools: Sequence[Discrepancy]
+    errors: Mapping[float, _Errors]
+    prior: ParameterPrior
     emulator: Emulator
 
     @property
@@ -112,9 +135,22 @@ class _EmulatedObservations:
         """Return the residual of the emulated log pool capacities, shape (2, samples, n)."""
         return self.observations.residual(self.emulator.log_pool_capacity(samples, self.observations.indices))
 
-    def whitened(self, residual: FloatArray) -> FloatArray:
+    def whitened(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
         """Return `residual` (2, samples, n) in independent standard deviations, shape (samples, 2n)."""
-        return _whitened(self.pools, residual)
+        scale = self.prior.calibration_error(samples)
+        whitened = np.empty((len(samples), 2 * residual.shape[-1]))
+        for value, errors in self.errors.items():
+            rows = scale == value
+            whitened[rows] = _whitened(errors.pools, residual[:, rows])
+        return whitened
+
+    def log_likelihood(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
+        """Return the log likelihood of each sample with `residual`, shape (samples,), up to a constant."""
+        scale = self.prior.calibration_error(samples)
+        log_likelihood: FloatArray = -0.5 * (self.whitened(samples, residual) ** 2).sum(1)
+        for value, errors in self.errors.items():
+            log_likelihood[scale == value] += errors.log_normaliser
+        return log_likelihood
 
 
 def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
@@ -122,12 +158,6 @@ def _whitened(pools: Sequence[Discrepancy], residual: FloatArray) -> FloatArray:
     return np.concatenate(
         [pool.whitened(pool_residual) for pool, pool_residual in zip(pools, residual, strict=True)], 1
     )
-
-
-def _log_likelihood(whitened: FloatArray) -> FloatArray:
-    """Return the log likelihood of each sample, shape (samples,), up to a constant."""
-    log_likelihood: FloatArray = -0.5 * (whitened**2).sum(1)
-    return log_likelihood
 
 
 def _tempered(samples: ParameterSamples, log_weight: FloatArray) -> WeightedSamples:

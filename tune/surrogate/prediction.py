@@ -41,7 +41,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class SelectedCandidate:
-    """Describe the next deployment: configuration `index`, and the `prediction` that suggests it.
+    """Describe the next deployment: configuration `index`, and the `prediction` from all that is observed.
 
     `expected_improvement_frac` is the expected improvement of the best rate, as a share of it. `qps` is the
     rate to measure at, None if the capacity is searched for. If the capacity falls below

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from tune.core.arrays import FloatArray, IntArray
+from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
@@ -38,6 +38,15 @@ MAX_FACTOR = {"kv_capacity": 1.1}
 CONFIGURED_ROUTER_PROBABILITY = 0.6
 """Prior probability that requests are routed as configured. Chosen on the development racks of
 benchmarks/search_synthetic_racks.py, half of which route otherwise."""
+
+
+CALIBRATION_ERROR = "calibration_error"
+"""Name of the hypothesis how far the rack is from its calibration: a factor on the prior standard deviation
+of every parameter, and on that of the discrepancy."""
+
+CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY = (1.0, 0.4, 0.1), (0.4, 0.2, 0.4)
+"""Values of that hypothesis and their prior probabilities. Chosen here: another rack, one like it, and the
+calibrated one. With the last value, all other hypotheses are as configured."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ def structural_hypotheses(
         ("head_node_scale", (1.0, 1.1, 1.2), calibration.head_node_scale, 0.5),
     )
     if structural:
-        return tuple(_around(*row) for row in table)
+        error = Hypothesis(CALIBRATION_ERROR, CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY)
+        return (*(_around(*row) for row in table), error)
     return tuple(Hypothesis(name, (configured,), (1.0,)) for name, _, configured, _ in table)
 
 
@@ -138,23 +148,64 @@ class ParameterPrior:
             generator.choice(len(hypothesis.values), count, p=hypothesis.probability)
             for hypothesis in self.hypotheses
         ]
-        return ParameterSamples(generator.normal(size=(count, len(self.names))), np.stack(choices, 1))
+        choice = np.stack(choices, 1)
+        is_calibrated = self._is_calibrated(choice)
+        for column, hypothesis in zip(choice.T, self.hypotheses, strict=True):
+            if hypothesis.name != CALIBRATION_ERROR:
+                column[is_calibrated] = 0
+        return ParameterSamples(generator.normal(size=(count, len(self.names))), choice)
 
     def log_density(self, samples: ParameterSamples) -> FloatArray:
         """Return the log prior density of each sample, shape (n,), up to a constant."""
         log_density: FloatArray = -0.5 * (samples.normal**2).sum(1)
+        is_calibrated = self._is_calibrated(samples.choice)
         for index, hypothesis in enumerate(self.hypotheses):
-            log_density += np.log(np.array(hypothesis.probability))[samples.choice[:, index]]
+            log_probability = np.log(np.array(hypothesis.probability))[samples.choice[:, index]]
+            if hypothesis.name != CALIBRATION_ERROR:
+                as_configured = np.where(samples.choice[:, index] == 0, 0.0, -np.inf)
+                log_probability = np.where(is_calibrated, as_configured, log_probability)
+            log_density += log_probability
         return log_density
 
     def factors(self, samples: ParameterSamples) -> Mapping[str, FloatArray]:
         """Return by parameter name the factor of each sample, shape (n,); 1 for names without a prior."""
-        values = np.exp(self._log_sd * samples.normal).T
+        values = np.exp(self._log_sd * samples.normal * self.calibration_error(samples)[:, None]).T
         factors = {
             name: np.minimum(values[index], MAX_FACTOR.get(name, np.inf))
             for index, name in enumerate(self.names)
         }
         return defaultdict(partial(np.ones, len(samples)), factors)
+
+    @property
+    def calibration_errors(self) -> tuple[float, ...]:
+        """Return the possible values of CALIBRATION_ERROR; 1 without it."""
+        if CALIBRATION_ERROR in {hypothesis.name for hypothesis in self.hypotheses}:
+            return self.hypothesis_values(CALIBRATION_ERROR)
+        return (1.0,)
+
+    def calibration_error(self, samples: ParameterSamples) -> FloatArray:
+        """Return the value that each sample has for CALIBRATION_ERROR, shape (n,); 1 without it."""
+        if len(self.calibration_errors) == 1:
+            return np.full(len(samples), self.calibration_errors[0])
+        return self.hypothesis_value(samples, CALIBRATION_ERROR)
+
+    def _is_calibrated(self, choice: IntArray) -> BoolArray:
+        """Return which rows of `choice` (n, hypotheses) stand for the calibrated rack, shape (n,)."""
+        is_calibrated = np.zeros(len(choice), bool)
+        for column, hypothesis in zip(choice.T, self.hypotheses, strict=True):
+            if hypothesis.name == CALIBRATION_ERROR:
+                is_calibrated |= np.array(hypothesis.values)[column] == min(CALIBRATION_ERRORS)
+        return is_calibrated
+
+    def hypothesis_probability(self, name: str) -> tuple[float, ...]:
+        """Return the prior probability of each value of hypothesis `name`, over all other hypotheses."""
+        hypothesis = self.hypotheses[self._index(name)]
+        if name == CALIBRATION_ERROR or len(self.calibration_errors) == 1:
+            return hypothesis.probability
+        errors = zip(self.calibration_errors, self.hypothesis_probability(CALIBRATION_ERROR), strict=True)
+        calibrated = sum(frac for value, frac in errors if value == min(CALIBRATION_ERRORS))
+        first, *others = ((1 - calibrated) * frac for frac in hypothesis.probability)
+        return (calibrated + first, *others)
 
     def hypothesis_values(self, name: str) -> tuple[float, ...]:
         """Return the possible values of hypothesis `name`."""

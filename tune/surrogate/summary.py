@@ -16,7 +16,7 @@ from tune.records.posterior_summary import (
     TrialPosterior,
 )
 from tune.spec.cluster import Calibration
-from tune.surrogate.discrepancy import AMPLITUDE, NUGGET, SHORT_LENGTHSCALE_SD
+from tune.surrogate.discrepancy import NUGGET, error_variances
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.prediction import Prediction
@@ -72,7 +72,7 @@ def summarise_posterior(
         trials_observed=len(observations),
         parameters=_parameters(search, prediction.samples),
         hypotheses=_hypotheses(search, prediction.samples),
-        trials=tuple(_trials(prediction, measured)),
+        trials=tuple(_trials(search, prediction, measured)),
         expected_improvement_frac=float(improvement.max(initial=0.0)),
         calibration=_calibration(search, prediction.samples),
     )
@@ -98,7 +98,10 @@ def _hypotheses(search: SurrogateOptimizer, samples: ParameterSamples) -> tuple[
         )
         shares = counts / len(samples)
         for value, prior, posterior in zip(
-            hypothesis.values, hypothesis.probability, shares.tolist(), strict=True
+            hypothesis.values,
+            search.prior.hypothesis_probability(hypothesis.name),
+            shares.tolist(),
+            strict=True,
         ):
             text = ROUTERS[int(value)] if hypothesis.name == "router" else f"{value:g}"
             rows.append(
@@ -110,12 +113,13 @@ def _hypotheses(search: SurrogateOptimizer, samples: ParameterSamples) -> tuple[
 
 
 def _trials(
-    prediction: Prediction, trials: Sequence[tuple[str, int, Observation]]
+    search: SurrogateOptimizer, prediction: Prediction, trials: Sequence[tuple[str, int, Observation]]
 ) -> Iterator[TrialPosterior]:
     """Yield the measured capacity of each trial beside the simulated one, in standard deviations."""
     simulated = prediction.log_simulated[:, [observation.index for _, _, observation in trials]]
     low, median, high = np.exp(np.quantile(simulated, [0.05, 0.5, 0.95], axis=0))
-    spread = np.sqrt(simulated.var(0) + AMPLITUDE**2 + SHORT_LENGTHSCALE_SD**2 + NUGGET**2)
+    scale = search.prior.calibration_error(prediction.samples)
+    spread = np.sqrt(simulated.var(0) + float(np.mean(sum(error_variances(scale)))) + NUGGET**2)
     for row, (trial_id, number, observation) in enumerate(trials):
         log_ratio = np.log(max(observation.qps, 1e-3) / median[row])
         yield TrialPosterior(

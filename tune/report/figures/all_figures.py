@@ -9,13 +9,16 @@ import pandas as pd
 from tune.analysis.ranking import outcome_frame
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
+from tune.report.figures.importance import importance_figure
 from tune.report.figures.latency_stages import latency_stages
 from tune.report.figures.load_curves import load_curves
 from tune.report.figures.rate_sweep import is_rate_sweep, rate_sweep
 from tune.report.figures.search_history import search_history
-from tune.report.figures.space_map import space_map
-from tune.report.figures.style import TPS, Figure, column_of, empty_figure
+from tune.report.figures.slices import slices
+from tune.report.figures.style import MAX_MARKS, TPS, Figure, column_of, empty_figure
 from tune.report.figures.trade_off import trade_off
+from tune.report.figures.user_speed import user_speed
+from tune.report.setting_importance import setting_importance
 from tune.report.trial_status import baseline_trial, trial_status
 
 
@@ -30,18 +33,33 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
     if valid.empty:
         reason = "No trial has a valid measurement, so there is nothing to draw."
         return [*curves, empty_figure("none", "Figures", reason)]
+    drawn = valid[valid["rank"].rank() <= MAX_MARKS]
     return [
+        *(trade_off(study, drawn, limit) for limit in study.slo.shown),
+        user_speed(drawn),
+        *(
+            [rate_sweep(study, drawn)]
+            if is_rate_sweep(study)
+            else _settings_figures(study, trials, ranks, drawn)
+        ),
         *curves,
-        *(trade_off(study, valid, limit) for limit in study.slo.shown),
-        *([rate_sweep(study, valid)] if is_rate_sweep(study) else []),
-        search_history(rows, valid),
-        *([] if is_rate_sweep(study) else [space_map(study, valid)]),
+        search_history(rows, drawn),
         latency_stages(valid),
     ]
 
 
+def _settings_figures(
+    study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int], drawn: pd.DataFrame
+) -> list[Figure]:
+    """Return the figures of the settings of a study: their importance, and throughput over each."""
+    if not study.space:
+        return []
+    importance = setting_importance(study, trials, ranks)
+    return [importance_figure(study, importance, len(ranks)), slices(study, drawn, importance)]
+
+
 def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[str, int]) -> pd.DataFrame:
-    """Return the frame of `trials` with trial status, rank, baseline, and the limited figures as shown."""
+    """Return the frame of `trials` with trial status, rank, marks, and the limited figures as shown."""
     baseline = baseline_trial(study, trials)
     data = outcome_frame(trials)
     return data.assign(
@@ -49,6 +67,7 @@ def trials_frame(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[s
         feasible=[o.feasible for o in trials],
         rank=pd.Series([ranks.get(o.trial_id) for o in trials], dtype="float64"),
         baseline=[o is baseline for o in trials],
+        best=[o.feasible and ranks.get(o.trial_id) == 1 for o in trials],
         **{
             column_of(limit): data[limit.key] * limit.latency.shown_scale
             for limit in study.slo.shown

@@ -20,6 +20,7 @@ from tune.report.capacity_text import (
     is_capacity_search,
     probe_status,
 )
+from tune.report.configuration_kinds import kind_label
 from tune.report.figures.probe_marks import max_over_shuffles_s, probe_line, probe_marks
 from tune.report.figures.rate_sweep import RATE_TITLE
 from tune.report.figures.style import (
@@ -62,7 +63,7 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
         "that missed. Dotted line: estimated capacity, the rate that should hold in half of all shuffles. "
         f"Dashed line: the limit, one panel each. Deployments, best first, n = {len(views):,}."
     )
-    return [Figure(NAME, TITLE, caption, None, views=views)]
+    return [Figure(NAME, TITLE, caption, None, views=views, choice="Deployment")]
 
 
 def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
@@ -71,7 +72,7 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     label = [
         *([f"#{rank}"] if rank is not None else []),
         f"trial {outcome.number}",
-        *([split] if (split := formatting.split_label(outcome)) else []),
+        *([kind] if (kind := kind_label(outcome, study)) else []),
         "no rate held" if verified_qps is None else f"{formatting.rate(verified_qps)} verified",
     ]
     configuration = formatting.describe_configuration(outcome, study.space)

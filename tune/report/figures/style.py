@@ -17,8 +17,11 @@ import plotly.graph_objects as go
 from tune.records.study_record import StudyRecord
 from tune.spec.metrics import OUTPUT_TPS_PER_GPU, LatencyLimit
 
-MANY_POINTS = 2000
-"""Number of points above which WebGL draws them: SVG takes seconds and stays slow to move."""
+MAX_MARKS = 2000
+"""Largest number of trials that a figure draws, the best ranked ones: more make the page slow to move."""
+
+MANY_MARKS = 500
+"""Number of trials above which their marks are small."""
 
 LOG_SPAN = 8.0
 """Ratio of highest to lowest value above which a latency axis is logarithmic; chosen here."""
@@ -47,7 +50,10 @@ class FigureView:
 
 @dataclass(frozen=True)
 class Figure:
-    """Hold a figure: a plotly `spec`, or `views`, or neither and the reason in `caption`."""
+    """Hold a figure: a plotly `spec`, or `views`, or neither and the reason in `caption`.
+
+    `choice` names what a view is chosen by.
+    """
 
     name: str
     title: str
@@ -55,6 +61,7 @@ class Figure:
     spec: dict[str, Any] | None
     height_px: int = 420
     views: tuple[FigureView, ...] = ()
+    choice: str = ""
 
 
 def make_figure(name: str, title: str, caption: str, figure: go.Figure, height_px: int = 420) -> Figure:
@@ -83,32 +90,31 @@ def numbers(column: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return column.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
-def points(rows: pd.DataFrame, x: str, y: str, **style: Any) -> go.Scatter | go.Scattergl:
+def points(rows: pd.DataFrame, x: str, y: str, **style: Any) -> go.Scatter:
     """Return markers of `rows`; each carries its trial number, from which the page writes its hover text.
 
-    `style` holds plotly's names, and `many`, which selects WebGL.
+    `style` holds plotly's names.
     """
-    kind = go.Scattergl if style.pop("many") else go.Scatter
     coordinates = {"x": numbers(rows[x]), "y": numbers(rows[y])}
-    return kind(**coordinates, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
+    return go.Scatter(**coordinates, mode="markers", customdata=rows["number"].to_numpy(np.int32), **style)
 
 
 def verdict_points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, hover: str) -> None:
-    """Add feasible trials as blue discs, SLO violations as orange crosses, and a ring for the baseline."""
-    many = len(rows) > MANY_POINTS
-    size = 5 if many else 8
+    """Add feasible trials as blue discs, SLO violations as orange crosses; ring baseline and best."""
+    size = 5 if len(rows) > MANY_MARKS else 8
     cross = {"symbol": "x-thin", "size": size, "line": {"width": 1.6, "color": VIOLATED}}
     disc = {"symbol": "circle", "size": size, "color": FEASIBLE, "opacity": 0.85}
-    ring = {"symbol": "circle-open", "size": 15, "color": TEXT, "line": {"width": 2}}
     feasible = rows["feasible"]
     marks = (("SLO violated", rows[~feasible], cross), ("feasible", rows[feasible], disc))
     for name, trials, marker in marks:
         if len(trials):
             style = {"marker": marker, "hovertemplate": f"%{{text}}<br>{hover}<extra>{name}</extra>"}
-            figure.add_trace(points(trials, x, y, name=f"{name} (n = {len(trials):,})", many=many, **style))
-    baseline = rows[rows["baseline"]]
-    if len(baseline):
-        figure.add_trace(points(baseline, x, y, name="baseline", marker=ring, hoverinfo="skip", many=many))
+            figure.add_trace(points(trials, x, y, name=f"{name} (n = {len(trials):,})", **style))
+    for name, symbol, ring_px in (("baseline", "circle-open", 15), ("best", "star-diamond-open", 19)):
+        trial = rows[rows[name]]
+        if len(trial):
+            ring = {"symbol": symbol, "size": ring_px, "color": TEXT, "line": {"width": 2}}
+            figure.add_trace(points(trial, x, y, name=name, marker=ring, hoverinfo="skip"))
 
 
 def spans_decades(column: pd.Series[Any]) -> bool:

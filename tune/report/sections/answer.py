@@ -1,37 +1,53 @@
-"""Compute the answer of a study: the best feasible configuration, or how far the closest one missed."""
+"""Compute the answer of a study: the recommended configuration, or how far the closest one missed."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune.analysis.shuffles import NEAR_FRAC
-from tune.analysis.slo import figure_s
-from tune.records.confirmation import SUFFIX, Confirmation
+from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
-from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
-from tune.report.confirmation_text import confirm_command, confirmation_note
-from tune.report.sections.tiles import Tile, answer_tiles
-from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
-from tune.report.verdict_robustness import is_uncertain, verdict_notes, verdict_over_shuffles
-from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
+from tune.report.backend_label import backend_label
+from tune.report.recommended import (
+    RecommendedConfiguration,
+    configuration_label,
+    recommended_configuration,
+    verified_or_offered_qps,
+)
+from tune.report.sections.answer_notes import (
+    answer_notes,
+    baseline_fact,
+    certainty_fact,
+    closest_notes,
+)
+from tune.report.sections.best_by_kind import KindPicture, kind_picture
+from tune.report.sections.tiles import Tile, closest_tiles, recommended_tiles
+from tune.report.trial_status import baseline_trial, limit_shares
+
+Fact = tuple[str, str]
+"""Name of a fact and its text."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold a sentence, its figures, notes, and the command that measures the configuration again.
+    """Hold what the first screen shows: headline, settings, large figures, facts, picture and command.
 
-    `is_feasible` is False if no configuration held every limit.
+    `is_feasible` is False if no configuration held every limit. `notes` are for those who read on.
     """
 
     is_feasible: bool
-    sentence: str
-    tiles: tuple[Tile, ...]
-    notes: tuple[str, ...]
-    command: str | None
+    headline: str
+    settings: str = ""
+    tiles: tuple[Tile, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    picture: KindPicture | None = None
+    notes: tuple[str, ...] = ()
+    command_title: str = ""
+    command: str | None = None
 
 
 def answer(
@@ -39,60 +55,120 @@ def answer(
     outcomes: Sequence[Outcome],
     ranked: Sequence[str],
     confirmation: Confirmation | None = None,
+    *,
+    running: bool = False,
 ) -> Answer:
-    """Return the answer of a study.
+    """Return the answer of a study; `running` says that it goes on.
 
     `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     measured = [by_id[trial_id] for trial_id in ranked]
+    recommended = recommended_configuration(study, outcomes, ranked, confirmation)
+    picture = kind_picture(study, outcomes, ranked, recommended, confirmation)
     if not measured:
         return _nothing_measured(study, outcomes)
-    if measured[0].feasible:
-        return _best(study, outcomes, measured[0], confirmation)
-    return _closest(study, next((o for o in measured if o.valid), measured[0]))
-
-
-def _best(
-    study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome, confirmation: Confirmation | None
-) -> Answer:
-    """Return the answer for a study whose best trial is feasible."""
-    sentence = (
-        f"{formatting.describe_configuration(best, study.space)} at {formatting.rate(best.target_qps)}: "
-        f"{formatting.format_figure(best.output_tps_per_gpu, 4)} output tokens/s/GPU, "
-        f"{_latencies(study, best)}."
+    if recommended is None:
+        return _closest(
+            study,
+            outcomes,
+            next((o for o in measured if o.valid), measured[0]),
+            _so_far(study, outcomes, running),
+            picture,
+        )
+    return Answer(
+        is_feasible=True,
+        headline=_so_far(study, outcomes, running) + _headline(study, outcomes, recommended),
+        settings=_settings(study, recommended.trial),
+        tiles=recommended_tiles(study, outcomes, recommended),
+        facts=(
+            *baseline_fact(study, outcomes, recommended),
+            *_limits_fact(study, recommended),
+            certainty_fact(study, recommended, confirmation),
+            _cost_fact(study, outcomes, confirmation),
+        ),
+        picture=picture,
+        notes=tuple(answer_notes(study, outcomes, recommended, confirmation)),
+        command_title="To run it at its guaranteed rate" if recommended.confirmed else "To measure it again",
+        command=None if recommended.overrides is None else formatting.command(recommended.overrides),
     )
-    if is_uncertain(best, study.slo):
-        verdict = verdict_over_shuffles(best, study.slo)
-        sentence += f" {verdict[0].upper()}{verdict[1:]}."
+
+
+def _headline(study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration) -> str:
+    """Return what to deploy and what it gives, as a sentence for people who read nothing else."""
+    return (
+        f"Deploy {describe_workers(recommended.label)}: "
+        f"{formatting.format_figure(recommended.output_tps, 4)} output tokens/s, "
+        f"{formatting.format_figure(recommended.output_tps_per_gpu, 4)} per GPU, at "
+        f"{recommended.rate_qps:.4g} queries/s{_against_baseline(study, outcomes, recommended)}."
+    )
+
+
+def _so_far(study: StudyRecord, outcomes: Sequence[Outcome], running: bool) -> str:
+    """Return the start of a headline that later trials may still change; empty for a study that ended."""
+    return f"So far, after {len(outcomes):,} of {study.n_trials:,} trials: " if running else ""
+
+
+def describe_workers(label: str) -> str:
+    """Return a label such as 14P4D TP4/TP4 in words, followed by the label itself."""
+    match = re.match(r"(\d+)P(\d+)D\b", label)
+    if match is None:
+        return label
+    return f"{match[1]} prefill and {match[2]} decode workers ({label})"
+
+
+def _against_baseline(
+    study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration
+) -> str:
+    """Return by how much the throughput exceeds the baseline's, as the end of a sentence."""
+    baseline = baseline_trial(study, outcomes)
+    if baseline is None:
+        return ""
+    if baseline.trial_id == recommended.trial.trial_id:
+        return ", which is the baseline" if len(outcomes) > 1 else ""
+    if not baseline.feasible or not baseline.output_tps_per_gpu or not recommended.output_tps_per_gpu:
+        return "; the baseline did not hold the SLO"
+    change = recommended.output_tps_per_gpu / baseline.output_tps_per_gpu - 1
+    return f", {abs(change) * 100:.1f} % {'more' if change >= 0 else 'less'} than the baseline"
+
+
+def _settings(study: StudyRecord, outcome: Outcome) -> str:
+    """Return the settings of the space beyond split and rate, empty if there are none."""
+    label = formatting.split_label(outcome)
+    text = formatting.describe_configuration(outcome, study.space)
+    text = text.removeprefix(label or "").removeprefix(", ")
+    return "" if text.startswith("trial ") else text
+
+
+def _limits_fact(study: StudyRecord, recommended: RecommendedConfiguration) -> list[Fact]:
+    """Return the limits that a guaranteed rate holds; without one the tiles show them."""
+    if not recommended.confirmed or not study.slo.limits:
+        return []
+    limits = ", ".join(f"{limit.label} within {limit.show(limit_s)}" for limit, limit_s in study.slo.limits)
+    return [("Limits", f"{limits}.")]
+
+
+def _cost_fact(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation | None) -> Fact:
+    """Return what the answer cost in trials and GPU-hours."""
+    hours = sum(outcome.gpu_hours for outcome in outcomes)
+    text = f"{formatting.plural(len(outcomes), 'trial')}, {formatting.format_figure(hours, 4)} GPU-hours"
     if confirmation:
-        sentence += f" {confirmation_note(study, outcomes, confirmation, best.trial_id)}"
-    notes = [
-        *_capacity_note(best),
-        *verdict_notes(outcomes, best, study.slo, study.space),
-        _tightest_note(best),
-        *_bottleneck_notes(best),
-        *_baseline_notes(study, outcomes, best),
-        *_edge_notes(study, best),
-    ]
-    if study.space and len(outcomes) < study.n_trials:
-        notes.append(
-            f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others repeat a listed "
-            "configuration, have not run, or were left out because the search expected too little gain."
+        repeats = sum(len(configuration.repeats) for configuration in confirmation.configurations)
+        text += (
+            f"; {formatting.plural(repeats, 'repeat')} to confirm, "
+            f"{formatting.format_figure(confirmation.gpu_hours, 4)} GPU-hours"
         )
-    if study.name.endswith(SUFFIX):
-        confirmed_study = study.name.removesuffix(SUFFIX)
-        notes.append(f"These trials are repeats: the report of {confirmed_study} shows the confirmation.")
-    elif confirmation is None and study.search.name != "grid" and len(outcomes) > 1:
-        notes.append(
-            "The best of many trials is partly the luckiest one, so its figures are probably too good. For a "
-            "rate to rely on, measure the best configurations again on new deployments: "
-            f"{confirm_command(study)}."
-        )
-    return Answer(True, sentence, answer_tiles(study, outcomes, best), tuple(notes), _command(best))
+    cost = backend_label(study.backend, study.engine).cost
+    return "Cost", f"{text} {cost}." if cost else f"{text}."
 
 
-def _closest(study: StudyRecord, top: Outcome) -> Answer:
+def _closest(
+    study: StudyRecord,
+    outcomes: Sequence[Outcome],
+    top: Outcome,
+    so_far: str,
+    picture: KindPicture | None,
+) -> Answer:
     """Return the answer for a study without a feasible trial: `top` missed its limits by the least."""
     missed = {name: share - 1 for name, share in limit_shares(top).items() if share > 1}
     misses = ", ".join(
@@ -100,34 +176,36 @@ def _closest(study: StudyRecord, top: Outcome) -> Answer:
     )
     if not misses:
         misses = top.reason or "the verdict needs more queries than were measured"
-    sentence = (
-        "No configuration held every limit. The closest, "
-        f"{formatting.describe_configuration(top, study.space)} at {formatting.rate(top.target_qps)}, "
-        f"missed: {misses} ({_latencies(study, top)})."
+    headline = (
+        f"{so_far}No configuration held every limit. The closest, "
+        f"{describe_workers(configuration_label(top, study))} at "
+        f"{verified_or_offered_qps(top):.4g} queries/s, missed: {misses}."
     )
-    notes = [
-        *_capacity_note(top),
-        *verdict_notes([], top, study.slo, study.space),
-        *_bottleneck_notes(top),
-    ]
-    if not missed:
-        notes.append(
-            "Run it longer: a short run proves that a limit holds only if it stays well below the limit."
-        )
-    return Answer(False, sentence, answer_tiles(study, [top], top), tuple(notes), _command(top))
+    texts = formatting.overrides(top)
+    return Answer(
+        is_feasible=False,
+        headline=headline,
+        settings=_settings(study, top),
+        tiles=closest_tiles(study, top),
+        facts=(_cost_fact(study, outcomes, None),),
+        picture=picture,
+        notes=tuple(closest_notes(study, top, is_missed=bool(missed))),
+        command_title="To measure it again",
+        command=None if texts is None else formatting.command(texts),
+    )
 
 
 def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer:
     """Return the answer for a study without a measured trial."""
     if not outcomes:
-        sentence = f"No trial is recorded yet; {study.n_trials:,} are planned."
-        return Answer(False, sentence, (), ("Run the study with the command under Provenance.",), None)
+        headline = f"No trial is recorded yet; {study.n_trials:,} are planned."
+        return Answer(False, headline, notes=("Run the study with the command under Provenance.",))
     reasons = Counter(o.reason or "no reason recorded" for o in outcomes)
     reason, reason_count = reasons.most_common(1)[0]
     failed = sum(o.status == "failed" for o in outcomes)
     parts = {"failed": failed, "could not run as configured": len(outcomes) - failed}
     clauses = [f"{formatting.plural(count, 'trial')} {verb}" for verb, count in parts.items() if count]
-    sentence = f"Nothing was measured: {' and '.join(clauses)}."
+    headline = f"Nothing was measured: {' and '.join(clauses)}."
     notes = [f"The most frequent reason, {reason_count:,} of {len(outcomes):,}: {reason}"]
     if failed:
         notes.append(
@@ -137,117 +215,4 @@ def _nothing_measured(study: StudyRecord, outcomes: Sequence[Outcome]) -> Answer
         notes.append(
             "To avoid configurations that cannot run, change the search space or the fixed settings."
         )
-    return Answer(False, sentence, (), tuple(notes), None)
-
-
-def _latencies(study: StudyRecord, outcome: Outcome) -> str:
-    """Return the figure of every limit that is shown, each with its limit unless that is lifted."""
-    limits_s = dict(study.slo.limits)
-    phrases = []
-    for limit in study.slo.shown:
-        value = formatting.format_latency(
-            limit.latency, figure_s(limit, getattr(outcome, limit.latency.field))
-        )
-        allowed = f" of {limit.show(limits_s[limit])}" if limit in limits_s else ""
-        phrases.append(f"{limit.label} {value}{allowed}")
-    return ", ".join(phrases)
-
-
-def _capacity_note(top: Outcome) -> list[str]:
-    """Return the rates that a capacity search found and its cost; nothing if one rate was measured."""
-    if not is_capacity_search(top):
-        return []
-    return [f"Capacity search on one deployment: {describe_capacity(top)}. Cost: {describe_cost(top)}."]
-
-
-def _bottleneck_notes(top: Outcome) -> list[str]:
-    """Return the bottleneck and what to try; nothing if no bottleneck is recorded."""
-    if top.bottleneck is None:
-        return []
-    recommendations = "; ".join(
-        f"{recommendation.text} ({' '.join(recommendation.overrides)})"
-        if recommendation.overrides
-        else recommendation.text
-        for recommendation in top.bottleneck.recommendations
-    )
-    notes = [f"To try: {recommendations}."]
-    _, *evidence = top.bottleneck.evidence.split("; ")  # the first part repeats the tightest limit
-    if evidence:
-        name = formatting.BOTTLENECK_NAMES[top.bottleneck.kind]
-        notes.insert(0, f"Bottleneck: {name}. {'; '.join(evidence)}.")
-    return notes
-
-
-def _tightest_note(best: Outcome) -> str:
-    """Return how much of each latency limit the best trial uses, the tightest limit first."""
-    tightest = tightest_limit(best)
-    if tightest is None:
-        return "No latency limit is set: the ranking is by output tokens/s/GPU only."
-    name, share = tightest
-    shares = limit_shares(best).items()
-    others = "".join(f"; {other} uses {used * 100:.0f} %" for other, used in shares if other != name)
-    if share < 1 - NEAR_FRAC:
-        return (
-            f"No limit is near: {name}, the tightest, uses {share * 100:.0f} % of its limit{others}. Only a "
-            "trial can show whether a higher rate holds: latency rises steeply at the edge of saturation."
-        )
-    return f"Tightest limit: {name} uses {share * 100:.0f} % of its limit{others}."
-
-
-def _baseline_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
-    """Return how the best trial compares with the baseline, and which settings differ."""
-    baseline = baseline_trial(study, outcomes)
-    if baseline is None:
-        return []
-    if baseline.trial_id == best.trial_id:
-        return ["This is the baseline: no other trial beat it."] if len(outcomes) > 1 else []
-    if baseline.output_tps_per_gpu is None:
-        return [
-            f"The baseline (trial {baseline.number}) was not measured: {baseline.reason or baseline.status}."
-        ]
-    held = "held every limit" if baseline.feasible else "violated the SLO"
-    change = (best.output_tps_per_gpu or 0.0) / baseline.output_tps_per_gpu - 1
-    notes = [
-        f"{abs(change) * 100:.1f} % {'more' if change >= 0 else 'fewer'} output tokens/s/GPU than the "
-        f"baseline, {formatting.describe_configuration(baseline, study.space)} at "
-        f"{formatting.rate(baseline.target_qps)}, which {held}: "
-        f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU, "
-        f"{_latencies(study, baseline)}."
-    ]
-    before, after = formatting.params(baseline), formatting.params(best)
-    changed = [
-        f"{name} {formatting.setting(before[name])} → {formatting.setting(value)}"
-        for name, value in after.items()
-        if name in before and before[name] != value
-    ]
-    return [*notes, f"Changed from the baseline: {', '.join(changed)}."] if changed else notes
-
-
-def _edge_notes(study: StudyRecord, best: Outcome) -> list[str]:
-    """Return the settings of the best trial that lie at an end of their range."""
-    edges = []
-    for name, value in formatting.params(best).items():
-        dimension = study.space.get(name)
-        ends = _ends(dimension)
-        if ends and value in ends and ends[0] != ends[1]:
-            edges.append(
-                f"{name} = {formatting.setting(value)} ({'lowest' if value == ends[0] else 'highest'})"
-            )
-    return (
-        [f"At the edge of the search space, so a wider one may give more: {', '.join(edges)}."]
-        if edges
-        else []
-    )
-
-
-def _ends(dimension: Dimension | None) -> tuple[Value, Value] | None:
-    """Return the lowest and highest value, or None if the values have no order."""
-    if isinstance(dimension, IntDimension | FloatDimension):
-        return dimension.low, dimension.high
-    return (dimension.values[0], dimension.values[-1]) if isinstance(dimension, OrderedDimension) else None
-
-
-def _command(outcome: Outcome) -> str | None:
-    """Return the command that measures a trial again, or None if its overrides were not recorded."""
-    texts = formatting.overrides(outcome)
-    return None if texts is None else formatting.command(texts)
+    return Answer(False, headline, notes=tuple(notes))

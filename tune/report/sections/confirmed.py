@@ -38,13 +38,12 @@ class ConfirmedRow:
 
 @dataclass(frozen=True)
 class ConfirmationSection:
-    """Hold what the page shows of a confirmation. `command` is None if no rate is guaranteed."""
+    """Hold what the page shows of a confirmation beside the answer."""
 
     sentence: str
     confidence: str
     rows: tuple[ConfirmedRow, ...]
     notes: tuple[str, ...]
-    command: str | None
 
 
 def confirmation_section(
@@ -67,7 +66,6 @@ def confirmation_section(
             *confirmation_notes(confirmation, names),
             *_unconfirmed_best(study, outcomes, confirmation, best_id),
         ),
-        command=formatting.command(first.overrides) if first.guaranteed_qps else None,
     )
 
 

@@ -24,6 +24,7 @@ LIKELY_FRAC, UNLIKELY_FRAC = 0.9, 0.1
 
 HYPOTHESES = {
     "router": "the router is {}",
+    "calibration_error": "distance of the rack from its calibration: ×{} of an unknown rack's",
     "large_batch_weight_reads": "extra weight reads per decode step above 128 sequences: {}",
     "last_decode_worker_scale": "step time of the last decode worker, relative to the others: ×{}",
     "head_node_scale": "step time of workers on the frontend's node, relative to the others: ×{}",

@@ -16,6 +16,7 @@ from tune.report.capacity_text import (
     probe_length,
     probe_status,
 )
+from tune.report.configuration_kinds import kind_label
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, LatencyMetric
@@ -30,8 +31,8 @@ def trials_table(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping
 
     `outcomes` holds each trial once; `ranks` holds the rank of every measured trial by its id. Each override
     is written once, quoted for a shell, and rows refer to it by index, because thousands of rows share most
-    of theirs. Figures keep five significant digits; throughput keeps eight, so that rounding it once more
-    gives the digits of the answer.
+    of theirs. Figures keep five significant digits; `output` is the throughput as every part of the page
+    shows it.
     """
     names, limits_s = _param_names(study, outcomes), dict(study.slo.limits)
     override_indices: dict[str, int] = {}
@@ -106,10 +107,11 @@ def _row(
         "id": outcome.trial_id,
         "source": outcome.source,
         "status": trial_status(outcome),
-        "split": formatting.split_label(outcome),
+        "kind": kind_label(outcome, study),
         "label": formatting.describe_configuration(outcome, study.space),
         "reason": outcome.reason,
-        "tps_gpu": short(outcome.output_tps_per_gpu, 8),
+        "tps_gpu": outcome.output_tps_per_gpu,
+        "output": formatting.format_figure(outcome.output_tps_per_gpu, 4),
         "qps": short(outcome.target_qps),
         **{metric.field: _percentiles(getattr(outcome, metric.field)) for metric in LATENCIES},
         "completed_qps": short(outcome.completed_qps),

@@ -1,4 +1,3 @@
-"use strict";
 const LABELS = new Map(TRIALS.map((t) => [t.number, `<b>trial ${t.number}</b> · ${escaped(t.label)}${shuffleSummary(t)}`]));
 function shuffleSummary(trial) {
   if (!trial.spread) return "";
@@ -9,6 +8,9 @@ function shuffleSummary(trial) {
 function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
+
+/* Run plotly.js; every drawing waits for it. */
+const plotlyReady = unpacked("plotly").then((text) => document.head.append(make("script", {}, text)));
 
 /* Replace names of CSS variables by the colours of the current scheme. */
 function coloured(value, style) {
@@ -43,6 +45,7 @@ function numbersOf(packed) {
 }
 
 async function drawFigure(element) {
+  await plotlyReady;
   const style = getComputedStyle(document.documentElement);
   const spec = coloured(JSON.parse(document.getElementById(`spec-${element.dataset.figure}`).textContent), style);
   for (const trace of spec.data) {
@@ -51,7 +54,7 @@ async function drawFigure(element) {
     trace.text ??= trace.customdata.map((number) => LABELS.get(number));
   }
   const first = !element.dataset.drawn;
-  await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
+  await Plotly.react(element, spec.data, layout(spec.layout, style), { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "autoScale2d", "resetScale2d"]] });
   if (first) element.on("plotly_click", (event) => { if (event.points[0].customdata !== undefined) openTrial(event.points[0].customdata); });
   element.dataset.drawn = "yes";
 }
@@ -87,18 +90,23 @@ function showCurve(number) {
   document.getElementById("figure-rates").scrollIntoView({ block: "start" });
 }
 
+/* Draw what is on the screen at once, and the rest one by one when the browser is idle, so that it is there for print. */
 const drawings = [...document.querySelectorAll("[data-figure]")];
 const redraw = () => drawings.filter((e) => e.dataset.drawn).forEach(drawFigure);
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries.filter((e) => e.isIntersecting)) {
-    watcher.unobserve(entry.target);
-    drawFigure(entry.target);
-  }
-}, { rootMargin: "300px" });
-for (const element of drawings) {
-  if (element.getBoundingClientRect().top < innerHeight) drawFigure(element);
-  else watcher.observe(element);
+const whenIdle = window.requestIdleCallback || ((task) => setTimeout(task, 50));
+function drawWhenIdle([element, ...rest]) {
+  if (!element) return;
+  whenIdle(async () => {
+    if (!element.dataset.drawn) await drawFigure(element);
+    drawWhenIdle(rest);
+  });
 }
+const isOnScreen = (element) => element.getBoundingClientRect().top < innerHeight;
+drawings.filter(isOnScreen).forEach(drawFigure);
+if (document.readyState === "complete") drawWhenIdle(drawings);
+else addEventListener("load", () => drawWhenIdle(drawings));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 addEventListener("beforeprint", () => drawings.forEach(drawFigure));
+/* What a script outside this module may use, such as a test. */
+globalThis.tunePage = { LABELS, TRIALS, drawings, drawFigure };

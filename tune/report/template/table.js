@@ -1,5 +1,9 @@
-"use strict";
-const DATA = JSON.parse(document.getElementById("data").textContent);
+/* Return the text of an element that holds it compressed, as base64. */
+async function unpacked(id) {
+  const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+const DATA = JSON.parse(await unpacked("data"));
 const TRIALS = DATA.rows.map((row) => Object.fromEntries(DATA.fields.map((name, i) => [name, row[i]])));
 const STATUSES = Object.fromEntries(DATA.statuses.map((s) => [s.key, s]));
 const PAGE_ROWS = 25;
@@ -37,9 +41,9 @@ function heldText(trial) {
 const COLUMNS = [
   { title: "Rank", value: (t) => t.rank },
   { title: "Trial", value: (t) => t.number, open: true },
-  { title: "Split", value: (t) => t.split, text: true },
+  { title: "Configuration", value: (t) => t.kind, text: true },
   { title: "Verdict", value: (t) => STATUSES[t.status].word, text: true, chip: true },
-  { title: "Output", unit: "tokens/s/GPU", best: "highest", value: (t) => t.tps_gpu, show: (v) => digits(v, 4), measured: true },
+  { title: "Output", unit: "tokens/s/GPU", best: "highest", value: (t) => t.tps_gpu, show: (v, t) => t.output, measured: true },
   { title: "Rate", unit: "queries/s", value: (t) => t.qps, show: (v) => v.toFixed(2), measured: true },
   ...DATA.limits.map((c, i) => ({
     title: c.title.replaceAll(" ", "\u00a0"), unit: c.unit, value: (t) => (t[c.field] ? inUnit(t[c.field][c.statistic], c) : null),
@@ -199,7 +203,8 @@ function head() {
     const sorted = i === state.column ? (state.down ? "descending" : "ascending") : null;
     const button = make("button", { type: "button", "data-column": i }, ...breakable(column.title));
     if (column.unit) button.append(make("span", { class: "unit" }, column.unit));
-    tr.append(make("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": sorted }, button));
+    const printed = column.unit ? `${column.title}, ${column.unit}` : column.title;
+    tr.append(make("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": sorted, "data-printed": printed }, button));
   });
   table.tHead.replaceChildren(tr);
 }
