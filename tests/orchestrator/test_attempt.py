@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> N
     assert taken["decode_w0"][-1] - taken["decode_w0"][0] >= QUERIES - 5
     assert {path.stem for path in (trial.attempt / "logs").iterdir()} == {*SERVERS, "client"}
     assert "prefill 2 of 2, backend 1 of 1, model listed" in said
-    assert "every worker has worked, after 1 rounds of warm-up; 2 of 2 pairs of prefill and decode worker" in said
+    assert (
+        "every worker has worked, after 1 rounds of warm-up; 2 of 2 pairs of prefill and decode worker"
+        in said
+    )
     assert f"issued {QUERIES}/{QUERIES}" in said
     assert_nothing_left(trial)
 
@@ -294,8 +298,26 @@ def test_damaged_plan_is_recorded(make_trial: MakeTrial) -> None:
 def test_warm_up_notices_a_worker_without_requests(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 0})
     assert trial.run()[0] == 3
-    assert "prefill_w0 40, prefill_w1 none, decode_w0 40" in (trial.record.error or "")
+    assert "prefill_w0 42, prefill_w1 none, decode_w0 42" in (trial.record.error or "")
     assert not (trial.state / "began" / "client").exists()
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_warm_up_says_what_it_could_not_count(make_trial: MakeTrial) -> None:
+    """An older frontend cannot be asked for pairs, and workers may have no counters."""
+    trial = make_trial(behaviour={"refuses_routing": True})
+    said: list[str] = []
+    with deployed(trial) as deployment:
+        bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
+        uncounted = [replace(process, metrics_port=None) for process in deployment.manifest.processes]
+        deployment.manifest = deployment.manifest.model_copy(update={"processes": tuple(uncounted)})
+        url = deployment.bind(deployment.manifest.endpoint_url)
+        warm_up(deployment, read_client_settings(trial.folder.plan / "client.json", url), said.append)
+    assert said[-1] == (
+        "requests of single workers are not counted, after 3 rounds of warm-up; which of 2 pairs of prefill "
+        "and decode worker they reached is not counted"
+    )
     assert_nothing_left(trial)
 
 

@@ -1,4 +1,4 @@
-"""Notice that an engine rejects its configuration while its process goes on.
+"""Detect that an engine rejects its configuration while its process goes on.
 
 A launcher may outlive its engine: the leader of an MPI job waits for ranks that are gone, a shell swallows an
 exit code. Then no process ends, and only the log says why nothing happens.
@@ -18,7 +18,7 @@ from tune.orchestrator.managed_process import ManagedProcess
 
 REFUSAL_QUIET_S = 20.0
 """Time in which the log of a worker does not grow before it is read, in seconds: an engine that goes on after
-words such as "out of memory" is not taken for one that gave up, and a refusal is noticed within a minute."""
+words such as "out of memory" is not taken for one that stopped, and a refusal is noticed within a minute."""
 
 
 @dataclass

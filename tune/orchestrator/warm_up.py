@@ -41,7 +41,7 @@ PROMPT_SEED_OFFSET = 1_000_003
 def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintLine) -> None:
     """Send rounds of requests until each pair of workers was asked, each has worked and a round had no error.
 
-    Pairs are chosen where the frontend can be told; elsewhere 2 x prefill workers x decode workers requests
+    Pairs are chosen where the frontend accepts that; elsewhere 2 x prefill workers x decode workers requests
     are left to its router, as many as TensorRT-LLM's own benchmark of disaggregated serving sends for its
     connections. Prompts have the median length of the run's prompts. Generated prompts share no prefix with
     the run's prompts. Raises AttemptFailed, with the counts of all workers, where a process ends or a worker
@@ -82,9 +82,14 @@ def _summary(
     rounds: int, pools: Sequence[int], reached: Set[WorkerPair], received: Mapping[str, float]
 ) -> str:
     """Return what the warm-up reached, and what of it nobody counted."""
-    pairs = f"{len(reached)} of {pools[0] * pools[1]}" if reached else "not counted:"
+    wanted = pools[0] * pools[1]
+    pairs = (
+        f"{len(reached)} of {wanted} pairs of prefill and decode worker"
+        if reached
+        else f"which of {wanted} pairs of prefill and decode worker they reached is not counted"
+    )
     worked = "every worker has worked" if received else "requests of single workers are not counted"
-    return f"{worked}, after {rounds} rounds of warm-up; {pairs} pairs of prefill and decode worker"
+    return f"{worked}, after {rounds} rounds of warm-up; {pairs}"
 
 
 def _answers(

@@ -17,7 +17,7 @@ from tune.client.sse_response import StreamedResponse
 
 _SERVED_BY = re.compile(rb'"prefill_worker_id":\s*(\d+).*?"decode_worker_id":\s*(\d+)')
 
-REFUSED_ROUTING = "status 400"
+REFUSED_ROUTING = "http 400"
 """Beginning of the error of a request whose routing fields the frontend does not know."""
 
 
@@ -36,7 +36,7 @@ class RoutedResponse(StreamedResponse):
     served_by: WorkerPair | None = None
 
     def feed(self, data: bytes, read_ns: int) -> None:
-        """Read the bytes of one read of the socket; every event names the pair, so one read holds it whole."""
+        """Read the bytes of one read of the socket; each event names the pair, so one read holds it whole."""
         if self.served_by is None and (found := _SERVED_BY.search(data)):
             self.served_by = WorkerPair(int(found[1]), int(found[2]))
         super().feed(data, read_ns)
