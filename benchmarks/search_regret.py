@@ -46,7 +46,7 @@ def evaluate(point: Point) -> Outcome:
     spec = bind_point(SETTINGS.trial_spec, SWEEP, point)
     assert not only_errors(check(spec)), point
     with tempfile.TemporaryDirectory() as folder:
-        simulate_attempt(spec.model_dump_json(), SETTINGS.cluster.calibration.model_dump_json(), folder)
+        simulate_attempt(spec, SETTINGS.cluster.calibration, Path(folder), lambda _activity: None)
         probe = measure(Path(folder) / PROBE_FOLDER, spec, PROBE_FOLDER)
     return judge(spec, [probe], TrialFacts(0, "benchmark", provenance={"params": dict(point)}))
 

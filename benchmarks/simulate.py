@@ -67,7 +67,7 @@ def whole_trial(spec: TrialSpec, calibration: Calibration) -> int:
     """Run and judge one trial in a new folder; return the number of simulated shuffles."""
     with tempfile.TemporaryDirectory() as folder:
         attempt = Path(folder) / "1"
-        simulate_attempt(spec.model_dump_json(), calibration.model_dump_json(), str(attempt))
+        simulate_attempt(spec, calibration, attempt, lambda _activity: None)
         probe = measure(attempt / PROBE_FOLDER, spec, PROBE_FOLDER)
     return probe.spread.shuffles if probe.spread else 1
 

@@ -44,7 +44,7 @@ def composed(overrides: tuple[str, ...]) -> tuple[TrialSpec, Calibration]:
 def run(folder: Path, overrides: tuple[str, ...], **calibration: float) -> Probe:
     spec, usual = composed(overrides)
     changed = usual.model_copy(update=calibration)
-    simulate_attempt(spec.model_dump_json(), changed.model_dump_json(), str(folder))
+    simulate_attempt(spec, changed, folder, lambda _activity: None)
     record = read_attempt(folder)
     assert record is not None
     assert record.error is None

@@ -193,7 +193,7 @@ def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
         (["hydra.mode=MULTIRUN", "load.target_qps=1,2"], 2, "+sweep=NAME"),
         (["load.dataset.inputs.sd_tokens=90000.0"], 2, "load.dataset.inputs"),
         (["action=status", "study.name=nothing"], 2, "no study there"),
-        (["action=report"], 2, "no study there"),
+        (["action=report"], 2, "found no study; expected study.name=NAME"),
         (["action=parse"], 2, "needs logs=DIR"),
         (["action=parse", "logs=/nowhere"], 2, "/nowhere"),
         (["study.n_trials=5"], 2, "expected +sweep=NAME"),

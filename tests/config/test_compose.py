@@ -57,8 +57,20 @@ def test_default_is_the_published_configuration() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "parallel"), [([], 16), (["cluster=local"], 1), (["cluster=slurm"], 1)])
-def test_parallel_trials_suit_the_backend_unless_set(words: list[str], parallel: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "parallel"),
+    [
+        ([], 16),
+        (["+sweep=pd_split", "search=random"], 16),
+        (["+sweep=pd_split", "search=grid"], 16),
+        (["+sweep=pd_split"], 4),
+        (["+sweep=pd_split", "load.mode=capacity"], 1),
+        (["+sweep=pd_split", "load.mode=capacity", "search=tpe"], 1),
+        (["cluster=local"], 1),
+        (["cluster=slurm", "+sweep=pd_split", "search=random"], 1),
+    ],
+)
+def test_parallel_trials_suit_backend_and_search_unless_set(words: list[str], parallel: int) -> None:
     assert compose_overrides(words).settings.parallel == parallel
     assert compose_overrides([*words, "study.parallel=3"]).settings.parallel == 3
 

@@ -91,7 +91,7 @@ def test_plan_is_read_back_from_disk(
     write_plan(plan, tmp_path)
     launch = read_manifest(tmp_path)
     assert launch.processes == plan.processes
-    assert (launch.ready, launch.deadlines) == (plan.ready, facts.deadlines)
+    assert (launch.readiness_command, launch.deadlines) == (plan.readiness_command, facts.deadlines)
     assert max(node for process in launch.processes for node in process.nodes) < launch.nodes
 
 
@@ -303,7 +303,7 @@ def test_dynamo_v1_has_no_nats_and_no_strategy(make_spec: MakeSpec, make_facts: 
 
 def test_decode_first_swaps_the_component_names(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
     plan = render(make_spec(split__disaggregation_strategy="decode_first"), make_facts())
-    assert {"tensorrt_llm_next=14", "tensorrt_llm=4"} <= set(plan.ready)
+    assert {"tensorrt_llm_next=14", "tensorrt_llm=4"} <= set(plan.readiness_command)
 
 
 def test_tp8_spans_two_nodes_and_tp2_shares_one(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

@@ -173,7 +173,7 @@ def test_an_adapter_is_asked_for_rules_files_and_processes(stand_in: StandIn) ->
     plan = render(settings.trial_spec, settings.cluster)
     assert [process.name for process in plan.processes] == [*SERVERS, "client"]
     assert {"prefill.yaml", "decode.yaml"}.isdisjoint(plan.files)
-    assert plan.ready[-4:] == ("--expect", "prefill=2", "--expect", "backend=1")
+    assert plan.readiness_command[-4:] == ("--expect", "prefill=2", "--expect", "backend=1")
 
 
 def test_pools_are_read_in_the_settings_of_the_adapter(stand_in: StandIn) -> None:

@@ -77,7 +77,7 @@ def test_servers_listen_on_the_address_of_their_node_alone(make_spec: MakeSpec, 
         assert by_name[name].env["HOME"] == by_name[name].env["TMPDIR"] == "${SCRATCH_DIR}"
     assert by_name["decode_w0"].env["DYN_EVENT_PLANE"] == "nats"  # ZeroMQ's publishers bind to 0.0.0.0
     assert by_name["decode_w0"].env["ETCD_ENDPOINTS"] == "${HEAD_NODE_IP}:12379"
-    assert "http://${HEAD_NODE_IP}:18000" in plan.ready
+    assert "http://${HEAD_NODE_IP}:18000" in plan.readiness_command
 
 
 def test_engine_settings_become_flags(make_spec: MakeSpec, facts: ClusterFacts) -> None:

@@ -69,15 +69,15 @@ def test_decode_step_is_exact_away_from_graph_sizes(sequences: int) -> None:
 
 
 def test_chunks_of_the_whole_dataset_take_the_simulated_time() -> None:
-    """Sum the steps of all prompts, each in chunks of max_num_tokens."""
+    """Sum the steps of all prompts, each in chunks of the token budget."""
     from tune.workload.lengths import draw_lengths
 
     table, ours = TABLES["prefill_step_times.npz"], prefill_worker(SPEC, calibration(), window_s=0.0)
     prompts, _ = draw_lengths(SPEC.load.dataset, SPEC.load.dataset.samples, False, 0)
     table_s = ours_s = 0.0
     for prompt in prompts.tolist():
-        starts = np.arange(0, prompt, ours.max_num_tokens)
-        new = np.minimum(ours.max_num_tokens, prompt - starts)
+        starts = np.arange(0, prompt, ours.token_budget)
+        new = np.minimum(ours.token_budget, prompt - starts)
         table_s += np.interp(new, table["prefill_isl"], table["prefill_ttft_ms"]).sum() * 1e-3
         pairs = new * (starts + new / 2)
         ours_s += (ours.step_s + ours.token_s * new + ours.pair_s * pairs).sum()

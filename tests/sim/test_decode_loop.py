@@ -29,7 +29,7 @@ WORKER = DecodeWorker(
     kv_block_tokens=32,
     transfer_latency_s=0.0,
     context_token_s=0.0,
-    max_num_tokens=64,
+    token_budget=64,
     recompute_step_s=0.5,
     recompute_token_s=0.01,
     recompute_pair_s=0.0001,
@@ -101,7 +101,7 @@ def step_by_step(
         while paused and fits(paused[-1]):
             request = paused.pop()
             tokens = prompt[request] + made[request]
-            now += 0.5 * -(-tokens // worker.max_num_tokens) + 0.01 * tokens + 0.0001 * tokens * tokens / 2
+            now += 0.5 * -(-tokens // worker.token_budget) + 0.01 * tokens + 0.0001 * tokens * tokens / 2
             running.append(request)
         may_join = not paused and not (worker.policy == WHOLE_BATCHES and running)
         while may_join and queue and ready_s[queue[0]] <= now and fits(queue[0]):

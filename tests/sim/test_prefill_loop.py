@@ -16,8 +16,8 @@ from tune.sim.queues import UNASSIGNED
 from tune.workload.arrivals import schedule_ns
 
 WORKER = PrefillWorker(
-    max_batch_size=8,
-    max_num_tokens=128,
+    max_sequences=8,
+    token_budget=128,
     kv_tokens=12_800,
     kv_block_tokens=32,
     chunked=True,
@@ -64,7 +64,7 @@ def test_waiting_time_equals_the_m_d_1_queue(utilisation: float) -> None:
     """Mean wait = rho S / (2 (1 - rho)). Source: Pollaczek-Khinchine formula for fixed service times."""
     mean_service_s, count = 2.0, 200_000
     arrival_s = schedule_ns(count, utilisation / mean_service_s, 1) / 1e9
-    start_s, done_s, _ = run([100] * count, list(arrival_s), max_batch_size=1)
+    start_s, done_s, _ = run([100] * count, list(arrival_s), max_sequences=1)
     assert np.allclose(done_s - start_s, mean_service_s)
     expected_s = utilisation * mean_service_s / (2 * (1 - utilisation))
     assert (start_s - arrival_s).mean() == pytest.approx(expected_s, rel=0.05)
@@ -75,7 +75,7 @@ def test_waiting_time_equals_the_m_g_1_queue() -> None:
     count, rate_qps = 200_000, 0.45
     tokens = np.random.RandomState(0).choice([10, 100], size=count)
     arrival_s = schedule_ns(count, rate_qps, 2) / 1e9
-    start_s, _, busy_s = run(tokens.tolist(), list(arrival_s), max_batch_size=1)
+    start_s, _, busy_s = run(tokens.tolist(), list(arrival_s), max_sequences=1)
     rho, second_moment = rate_qps * 1.55, (1.1**2 + 2.0**2) / 2
     assert (start_s - arrival_s).mean() == pytest.approx(rate_qps * second_moment / (2 * (1 - rho)), rel=0.05)
     assert busy_s == pytest.approx((1.0 + 0.01 * tokens).sum())
@@ -110,7 +110,7 @@ def test_equal_progress_reuses_the_rest_of_a_short_share() -> None:
 
 
 def test_more_prompts_than_tokens_in_a_step_still_end() -> None:
-    start_s, done_s, _ = run([5] * 8, equal_progress=True, max_num_tokens=3)
+    start_s, done_s, _ = run([5] * 8, equal_progress=True, token_budget=3)
     assert (done_s > start_s).all()
     assert done_s.max() == pytest.approx(16 + 40 * 0.01)
 
@@ -121,7 +121,7 @@ def test_whole_prompts_wait_for_a_step_that_fits_them() -> None:
 
 
 def test_the_batch_size_limits_a_step() -> None:
-    _, done_s, _ = run([10, 10, 10], max_batch_size=2)
+    _, done_s, _ = run([10, 10, 10], max_sequences=2)
     assert done_s == pytest.approx([1.2, 1.2, 2.3])
 
 
@@ -195,7 +195,7 @@ def test_routing_by_load_to_one_worker_changes_nothing(
 
 
 def test_busy_time_stops_at_the_window() -> None:
-    assert run([100, 100], max_batch_size=1, window_s=3.0)[2] == pytest.approx(3.0)
+    assert run([100, 100], max_sequences=1, window_s=3.0)[2] == pytest.approx(3.0)
     assert run([100], [10.0], window_s=3.0)[2] == 0.0
 
 
@@ -203,7 +203,7 @@ def test_busy_time_stops_at_the_window() -> None:
     tokens=st.lists(st.integers(1, 400), min_size=1, max_size=40),
     gap_s=st.floats(0, 3),
     kv_blocks=st.integers(13, 40),
-    max_batch_size=st.integers(1, 6),
+    max_sequences=st.integers(1, 6),
     chunked=st.booleans(),
     equal_progress=st.booleans(),
     static_batch=st.booleans(),
@@ -219,7 +219,7 @@ def test_every_prompt_is_served_and_the_cache_never_overflows(
         arrival_s,
         0.3,
         kv_tokens=kv_blocks * BLOCK,
-        max_num_tokens=budget,
+        token_budget=budget,
         **limits,
     )
     start_s, done_s, busy_s = served.start_s, served.done_s, served.busy_s[0]
@@ -230,4 +230,4 @@ def test_every_prompt_is_served_and_the_cache_never_overflows(
     for now_s in start_s:
         cached = (start_s <= now_s) & (served.sent_s > now_s)
         assert (-(-np.array(tokens)[cached] // BLOCK)).sum() <= kv_blocks
-        assert ((start_s <= now_s) & (done_s > now_s)).sum() <= limits["max_batch_size"]
+        assert ((start_s <= now_s) & (done_s > now_s)).sum() <= limits["max_sequences"]

@@ -26,7 +26,12 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
 from tune.spec.trial import TrialSpec
-from tune.study.confirm_winners import gpu_hours_ahead, require_complete, run_repeats, summarise_confirmation
+from tune.study.confirm_winners import (
+    remaining_gpu_hours,
+    require_complete,
+    run_repeats,
+    summarise_confirmation,
+)
 from tune.study.confirmation_candidates import (
     ConfirmationCandidate,
     pin_repeats,
@@ -284,7 +289,7 @@ def test_interrupted_confirmation_resumes_and_takes_more_repeats(runs: Path) -> 
         confirm(runs, backend=CountingSimulator(compose_overrides(FIXED), interrupt))
     picked = chosen(runs, *AGAIN)
     repeats = StudyFolder(runs / f"{NAME}.confirm")
-    number, gpu_hours = gpu_hours_ahead(repeats, picked, rerun=False)
+    number, gpu_hours = remaining_gpu_hours(repeats, picked, rerun=False)
     assert number == 2
     assert gpu_hours == pytest.approx(sum(one.gpu_hours for one in picked))
     backend = wrapped()

@@ -160,6 +160,18 @@ def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
+def test_recorded_study_keeps_its_parallel_trials_where_the_command_leaves_them_open(tmp_path: Path) -> None:
+    record = study_record(compose_overrides(SPLIT).settings, "one", ())
+    with open_study(tmp_path / "one", record.model_copy(update={"parallel": 16})):
+        pass
+    with open_study(tmp_path / "one", record, keeps_parallel=True) as folder:
+        study = folder.read_study()
+        assert study
+        assert study.parallel == 16
+    with pytest.raises(ConfigurationError, match=r"study.parallel"), open_study(tmp_path / "one", record):
+        pass
+
+
 @pytest.mark.slow
 def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
     run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))

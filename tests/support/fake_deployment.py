@@ -92,7 +92,7 @@ class Trial:
         manifest = ProcessManifest(
             nodes=3,
             processes=tuple(self._process(name, role) for name, role in NAMES),
-            ready=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
+            readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_url=f"{url}/v1",
             container=(),

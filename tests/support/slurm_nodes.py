@@ -17,7 +17,7 @@ class Nodes:
     """Do the work in the queues of all jobs when `work` is called; `refuse` limits attempts of a job."""
 
     def __init__(self, slurm: FakeSlurm, calibration: Calibration) -> None:
-        self.slurm, self._calibration = slurm, calibration.model_dump_json()
+        self.slurm, self._calibration = slurm, calibration
         self.refuse: int | None = None
         self.measured: list[Path] = []
 
@@ -43,7 +43,7 @@ class Nodes:
         assert spec is not None
         mark_started(attempt, ["g01"])
         self.measured.append(attempt)
-        simulate_attempt(spec.model_dump_json(), self._calibration, str(attempt))
+        simulate_attempt(spec, self._calibration, attempt, lambda _activity: None)
 
     def end(self, job_id: str, state: str, **facts: str) -> None:
         ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 60))

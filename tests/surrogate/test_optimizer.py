@@ -96,6 +96,25 @@ def test_suggestions_for_parallel_trials_differ(search: SurrogateOptimizer) -> N
         observations.append(Observation(suggestion.index, "pending"))
 
 
+def test_pending_trials_change_no_prediction_and_lower_the_gain_of_what_resembles_them(
+    search: SurrogateOptimizer,
+) -> None:
+    observations = observe(search, 3)
+    prediction, first = search.predict(observations), search.suggest(observations)
+    assert first
+    alone = search.expected_improvement(prediction, observations)
+    with_pending = [*observations, Observation(first.index, "pending")]
+    second = search.suggest(with_pending)
+    assert second
+    assert (second.prediction.expected_capacity_qps == prediction.expected_capacity_qps).all()
+    beside = search.expected_improvement(prediction, with_pending)
+    assert (beside <= alone + 1e-12).all()
+    others = np.setdiff1d(np.arange(len(search.specs)), indices_of(with_pending))
+    capacity = prediction.capacity_qps
+    worth = [np.maximum(capacity[:, index], capacity[:, first.index]).mean() for index in others.tolist()]
+    assert worth[others.tolist().index(second.index)] >= np.median(worth)
+
+
 def test_predictions_beside_pending_trials_rest_on_what_was_observed(search: SurrogateOptimizer) -> None:
     observations = observe(search, 3)
     known, observed = search.predict(observations), indices_of(observations)

@@ -77,8 +77,8 @@ class DetachedJob(Protocol):
     """Describe one job that works for a study without this process."""
 
     @property
-    def owed(self) -> tuple[Path, ...]:
-        """Return the folders of the attempts that it has not delivered yet."""
+    def unfinished_attempts(self) -> tuple[Path, ...]:
+        """Return the folders of the attempts that have not ended."""
 
     @property
     def text(self) -> str:

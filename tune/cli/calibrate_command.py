@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.cli.recorded_commands import recorded_study
 from tune.cli.runnable import require_runnable
+from tune.cli.studies import recorded_study
 from tune.config import Composition, compose_overrides, shipped_options
 from tune.errors import ConfigurationError, ResumableError
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.runnable import make_backend, require_runnable
+from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
 from tune.errors import NegativeResult
 from tune.spec.settings import Settings
@@ -37,7 +37,7 @@ def confirm_action(composition: Composition) -> None:
     )
     from tune.study.loop import open_study
 
-    study, record = recorded_study(study_root(composition))
+    study, record = named_study(composition)
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
@@ -62,7 +62,7 @@ def confirm_action(composition: Composition) -> None:
 
 def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], settings: Settings) -> None:
     """Print the number and the cost of the repeats before the first submission."""
-    from tune.study.confirm_winners import gpu_hours_ahead
+    from tune.study.confirm_winners import remaining_gpu_hours
 
     if len(chosen) < settings.confirm.configurations:
         print(
@@ -70,7 +70,7 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
             f"{len(chosen)} of different split or parallelism that hold their SLO",
             file=sys.stderr,
         )
-    ahead, gpu_hours = gpu_hours_ahead(folder, chosen, rerun=settings.rerun)
+    ahead, gpu_hours = remaining_gpu_hours(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
     print(
         f"{ahead} of {repeats} repeats remain, about {gpu_hours:,.0f} GPU-hours by what these "

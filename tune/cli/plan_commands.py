@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tune.backends.registry import BACKENDS
-from tune.cli.recorded_commands import study_root
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
+from tune.cli.studies import study_root
 from tune.config import Composition
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings

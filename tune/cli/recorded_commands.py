@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
+from tune.cli.studies import named_study
 from tune.config import Composition
 from tune.errors import ConfigurationError
 
@@ -16,27 +17,6 @@ if TYPE_CHECKING:
     from tune.records.folders import StudyFolder
     from tune.records.outcome import Outcome
     from tune.records.study_record import StudyRecord
-
-
-def study_root(composition: Composition) -> Path:
-    """Return the folder of the study that a command names."""
-    return Path(composition.settings.runs_dir) / composition.study_name
-
-
-def recorded_study(root: Path, setting: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
-    """Return folder and record of the study in `root`, which `setting` named.
-
-    Raises ConfigurationError where there is none.
-    """
-    from tune.records.folders import StudyFolder
-
-    record = StudyFolder(root).read_study()
-    if record is None:
-        studies = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/study.json"))) or "none"
-        raise ConfigurationError(
-            f"{root}: no study there; expected {setting}=NAME with one of those in {root.parent}: {studies}."
-        )
-    return StudyFolder(root), record
 
 
 def repeat_command(outcome: Outcome) -> str:
@@ -49,7 +29,7 @@ def status_action(composition: Composition) -> None:
     from tune.records.posterior_summary import read_posterior
     from tune.report.terminal import render_outcome, render_status
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     if composition.settings.trial is None:
         posterior = read_posterior(folder.root)
         print(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
@@ -72,7 +52,7 @@ def logs_action(composition: Composition) -> None:
     """
     from tune.core.log_tail import follow_logs
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     trial_id = _trial_id(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
     no_logs = BACKENDS[record.backend].declaration.no_logs
@@ -94,7 +74,7 @@ def cancel_action(composition: Composition) -> None:
     """
     from tune.study.loop import is_running
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     jobs = _job_control(record)
     if jobs is None:
         expected = " or ".join(name for name, entry in BACKENDS.items() if entry.jobs)
@@ -137,7 +117,9 @@ def _print_jobs(folder: StudyFolder, record: StudyRecord, trial_id: str | None) 
 
     jobs = _job_control(record)
     for job in jobs.pending(folder.root) if jobs else ():
-        if trial_id is None or trial_id in {trial_of(attempt).root.name for attempt in job.owed}:
+        if trial_id is None or trial_id in {
+            trial_of(attempt).root.name for attempt in job.unfinished_attempts
+        }:
             print(f"runs      {job.text}")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, repeat_command, study_root
+from tune.cli.recorded_commands import repeat_command
+from tune.cli.studies import named_study, no_study, study_root
 from tune.config import Composition
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 
@@ -21,7 +22,7 @@ def report_action(composition: Composition) -> None:
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     posterior = read_posterior(folder.root)
     ranked = rank(outcomes, posterior)
@@ -60,8 +61,10 @@ def compare_action(composition: Composition) -> None:
 
     a, b = composition.settings.compare.a, composition.settings.compare.b
     if a is None or b is None:
+        missing = "compare.a" if a is None else "compare.b"
         raise ConfigurationError(
-            "action=compare needs compare.a and compare.b: two studies, or two trials as STUDY/TRIAL_ID."
+            f"{no_study(composition, missing)}\nBoth compare.a and compare.b are needed: two studies, or two "
+            "trials as STUDY/TRIAL_ID."
         )
     print(render_comparison(Path(composition.settings.runs_dir), a, b))
 

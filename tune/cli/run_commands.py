@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, study_root
 from tune.cli.report_commands import report_action
 from tune.cli.runnable import (
     check_configuration,
@@ -17,6 +16,7 @@ from tune.cli.runnable import (
     print_findings,
     require_runnable,
 )
+from tune.cli.studies import recorded_study, study_root
 from tune.config import Composition, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.spec.findings import Finding, only_errors, render_findings
@@ -70,7 +70,9 @@ def _run_study(composition: Composition) -> None:
     print_findings(check_configuration(settings))
     study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
-    with open_study(study_root(composition), study) as folder, backend as running:
+    keeps_parallel = settings.study.parallel is None
+    opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
+    with opened as folder, backend as running:
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         ahead = n_trials - len(folder.outcomes())
         if ahead > 0:

@@ -1,4 +1,4 @@
-"""Fill in what a composed configuration leaves open: load mode, search, parallel trials, dataset content."""
+"""Fill in what a composed configuration leaves open: load mode, search, dataset content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def complete_settings(settings: Settings, *, mode_is_open: bool) -> Settings:
         settings = _with_mode(settings, real_time=capabilities.real_time)
     if settings.sweep and settings.load.mode == "capacity":
         settings = _with_rate_range(settings, settings.sweep)
-    return _with_parallel(_with_search(settings), capabilities.default_parallel)
+    return _with_search(settings)
 
 
 def _with_mode(settings: Settings, *, real_time: bool) -> Settings:
@@ -47,12 +47,6 @@ def _with_search(settings: Settings) -> Settings:
     has_surrogate = settings.load.mode == "capacity" and settings.sweep and not settings.slo.further
     name = settings.search.name or ("surrogate" if has_surrogate else "tpe")
     return settings.model_copy(update={"search": settings.search.model_copy(update={"name": name})})
-
-
-def _with_parallel(settings: Settings, default_parallel: int) -> Settings:
-    """Choose the backend's number of parallel trials where study.parallel is null."""
-    parallel = settings.study.parallel or default_parallel
-    return settings.model_copy(update={"study": settings.study.model_copy(update={"parallel": parallel})})
 
 
 def _with_rate_range(settings: Settings, sweep: Sweep) -> Settings:

@@ -87,6 +87,7 @@ def _compose_by_hydra(command: CommandWords) -> Composition | None:
     _register_nodes()
     sys.argv[1:] = command.for_hydra
     with _clear_errors(command.overrides, command.config_dirs):
+        _register_sweeps()
         capture()
         if captured:
             return _composition(*captured[0], command.overrides, command.config_dirs)
@@ -106,6 +107,8 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
     folders = [str(Path(folder).absolute()) for folder in config_dirs]
     search_path = [f"hydra.searchpath={override_value(folders)}"] if folders else []
     with _clear_errors(overrides, config_dirs):
+        if config_dirs or any("sweep" in word for word in overrides):
+            _register_sweeps()
         with initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
             config = compose("config", [*overrides, *search_path], return_hydra_config=True)
             choices = dict(config.hydra.runtime.choices)
@@ -187,13 +190,15 @@ def _refuse_renamed(renamed: Sequence[str]) -> None:
 
 @cache
 def _register_nodes() -> None:
-    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold.
-
-    The resolver of `${json:TEXT}` is registered too.
-    """
+    """Register every limit that the SLO may hold, as lifted, and the resolver of `${json:TEXT}`."""
     OmegaConf.register_new_resolver(JSON_RESOLVER, json_mapping, replace=True)
     limits = {limit.key: None for limit in LIMITS}
     ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
+
+
+@cache
+def _register_sweeps() -> None:
+    """Register the shipped sweeps with Hydra; reading them takes time, which few commands need."""
     for path in _shipped("sweeps").glob("*.yaml"):
         header = path.read_text(encoding="utf-8").splitlines()[0]
         package = header.removeprefix("# @package ") if header.startswith("# @package ") else None

@@ -26,14 +26,14 @@ class LaunchPlan:
     """Hold the files and processes of a launch.
 
     `files` maps relative path to text, `tables` relative path to bytes. `processes` are in the order in which
-    they start, the client last. `ready` is a command line that exits 0 once every worker is registered
+    they start, the client last. `readiness_command` exits 0 once every worker is registered
     (tune/deploy/ready.py). Node indices count from 0, the head node. Texts hold the placeholders of
     tune.manifest.process.PLACEHOLDERS.
     """
 
     files: Mapping[str, str]
     processes: tuple[Process, ...]
-    ready: tuple[str, ...]
+    readiness_command: tuple[str, ...]
     tables: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -45,12 +45,12 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     """
     _reject_unbindable(spec, facts)
     adapter = engine_of(spec)
-    ready, processes = _ready(spec), deployment_processes(spec, facts)
+    command, processes = _readiness_command(spec), deployment_processes(spec, facts)
     gpus_per_node = spec.hardware.gpus_per_node
     manifest = ProcessManifest(
         nodes=spec.hardware.nodes,
         processes=processes,
-        ready=ready,
+        readiness_command=command,
         deadlines=facts.deadlines,
         endpoint_url=endpoint_url(spec),
         container=container_options(facts, mounts_scratch=adapter.needs_scratch),
@@ -70,7 +70,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     }
     if spec.load.mode == "capacity" and facts.calibration is not None:
         files |= {CALIBRATION_FILE: facts.calibration.model_dump_json(indent=1) + "\n"}
-    return LaunchPlan(files, processes, ready, adapter.tables(spec, facts, _time_steps))
+    return LaunchPlan(files, processes, command, adapter.tables(spec, facts, _time_steps))
 
 
 def _reject_unbindable(spec: TrialSpec, facts: ClusterFacts) -> None:
@@ -106,7 +106,7 @@ def client_json(spec: TrialSpec) -> str:
     return json.dumps(settings, indent=2) + "\n"
 
 
-def _ready(spec: TrialSpec) -> tuple[str, ...]:
+def _readiness_command(spec: TrialSpec) -> tuple[str, ...]:
     """Return the command line of ready.py, which counts in etcd where /health lists no prefill worker."""
     stack, split = spec.stack, spec.split
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]

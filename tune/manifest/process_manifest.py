@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from tune.errors import ResumableError
 from tune.manifest.engine_signals import EngineSignals
@@ -22,9 +22,10 @@ CALIBRATION_FILE = "calibration.json"
 class ProcessManifest(FrozenModel):
     """Hold the processes of a deployment and all data to start, watch and stop them.
 
-    `processes` are in the order in which they start, the client last; node indices are below `nodes`. `ready`
-    is the command line of ready.py, which expects the prefill workers first, then the decode workers.
-    `endpoint_url` is where the client sends requests. `engine` is what the workers' logs and metrics mean.
+    `processes` are in the order in which they start, the client last; node indices are below `nodes`.
+    `readiness_command` (`ready` in the file) is the command line of ready.py, which expects the prefill
+    workers first, then the decode workers. `endpoint_url` is where the client sends requests. `engine` is
+    what the workers' logs and metrics mean.
 
     In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
     the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
@@ -36,9 +37,11 @@ class ProcessManifest(FrozenModel):
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
     """
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     nodes: PositiveInt
     processes: tuple[Process, ...]
-    ready: tuple[str, ...]
+    readiness_command: tuple[str, ...] = Field(alias="ready")
     deadlines: Deadlines
     endpoint_url: str
     container: tuple[str, ...]
@@ -50,7 +53,7 @@ class ProcessManifest(FrozenModel):
 
     def text(self) -> str:
         """Return the content of `processes.json`."""
-        return self.model_dump_json(indent=1) + "\n"
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 def read_manifest(plan: Path) -> ProcessManifest:

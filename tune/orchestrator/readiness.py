@@ -82,7 +82,9 @@ def _await_departures(deployment: Deployment, deadline: ProgressDeadline, print_
 
 def _question(deployment: Deployment) -> argparse.Namespace:
     """Return the query for the registered workers, with addresses filled in."""
-    return ready.parse_arguments([deployment.bind(text) for text in deployment.manifest.ready[2:]])
+    return ready.parse_arguments(
+        [deployment.bind(text) for text in deployment.manifest.readiness_command[2:]]
+    )
 
 
 def registered_instances(deployment: Deployment) -> list[list[int]]:

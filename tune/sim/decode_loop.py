@@ -161,7 +161,7 @@ def _resume(limits: DecodeWorker, queue: DecodeQueue, state: DecodeState) -> Non
             return
         counters[PAUSED] -= 1
         tokens = queue.prompt[request] + queue.generated[request]
-        chunks = -(-tokens // limits.max_num_tokens)
+        chunks = -(-tokens // limits.token_budget)
         lost_s = limits.recompute_step_s * chunks + limits.recompute_token_s * tokens
         lost_s += limits.recompute_pair_s * (tokens * (tokens / 2))
         _pass_time(limits, state, state.slowdown * lost_s, counters[CONTEXT])

@@ -26,7 +26,7 @@ class DecodeWorker(NamedTuple):
     """Describe a decode worker: a step takes batch_s[batch] + context_token_s x total context seconds.
 
     `transfer_latency_s` passes between the end of a KV transfer and its use. The recompute times are those of
-    a prefill on this engine, in chunks of max_num_tokens. Usage is counted up to `window_s`.
+    a prefill on this engine, in chunks of token_budget. Usage is counted up to `window_s`.
     """
 
     policy: int
@@ -35,7 +35,7 @@ class DecodeWorker(NamedTuple):
     kv_block_tokens: int
     transfer_latency_s: float
     context_token_s: float
-    max_num_tokens: int
+    token_budget: int
     recompute_step_s: float
     recompute_token_s: float
     recompute_pair_s: float

@@ -36,7 +36,7 @@ def prefill(
     Parameters
     ----------
     limits
-        What each worker may do. A prompt must fit its empty cache, and max_num_tokens if it is not chunked.
+        What each worker may do. A prompt must fit its empty cache, and token_budget if it is not chunked.
     slowdown
         Factor on the steps of each worker, shape (workers,).
     prompts
@@ -60,7 +60,7 @@ def prefill(
         follower,
         sending_follower,
     )
-    pool = empty_prefill_pool(slowdown, min(limits.max_batch_size, count))
+    pool = empty_prefill_pool(slowdown, min(limits.max_sequences, count))
     pool.counters[:, FREE_BLOCKS] = limits.kv_tokens // limits.kv_block_tokens
     for prompt in range(count):
         if result.worker[prompt] == UNASSIGNED:
@@ -136,14 +136,14 @@ def _admit(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState, star
 def _plan(limits: PrefillWorker, queue: PrefillQueue, state: PrefillState) -> int:
     """Plan the tokens of each active prompt in the next step; return how many prompts take part.
 
-    The step has at most max_num_tokens. EQUAL_PROGRESS gives every prompt an equal share first; the rest goes
+    The step has at most token_budget. EQUAL_PROGRESS gives every prompt an equal share first; the rest goes
     in order of arrival. A chunk that does not end its prompt is cut to whole KV blocks, unless the budget is
     less than one block.
 
     Source: TensorRT-LLM's micro batch scheduler, whose unit of chunks is tokens_per_block.
     """
     active, chunk = state.active, state.chunk
-    batch, budget = state.counters[BATCH], limits.max_num_tokens
+    batch, budget = state.counters[BATCH], limits.token_budget
     unit = min(limits.kv_block_tokens, budget)
     share = budget // batch if limits.chunked and limits.equal_progress else 0
     share -= share % unit

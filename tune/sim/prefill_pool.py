@@ -25,8 +25,8 @@ class PrefillWorker(NamedTuple):
     `window_s`.
     """
 
-    max_batch_size: int
-    max_num_tokens: int
+    max_sequences: int
+    token_budget: int
     kv_tokens: int
     kv_block_tokens: int
     chunked: bool

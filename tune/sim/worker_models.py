@@ -50,8 +50,8 @@ def prefill_worker(spec: TrialSpec, calibration: Calibration, window_s: float) -
     times = StepTimes.of(spec.model, spec.hardware, engine)
     share = calibration.prefill_scale / engine.pipeline_stages
     return PrefillWorker(
-        max_batch_size=engine.max_sequences,
-        max_num_tokens=engine.token_budget,
+        max_sequences=engine.max_sequences,
+        token_budget=engine.token_budget,
         kv_tokens=kv_capacity_tokens(spec, "prefill"),
         kv_block_tokens=engine.kv_block_tokens,
         chunked=engine.chunks_prompts,
@@ -96,7 +96,7 @@ def decode_worker(
         kv_block_tokens=engine.kv_block_tokens,
         transfer_latency_s=calibration.kv_transfer_latency_s,
         context_token_s=calibration.decode_scale * times.decode_context_token_s / stages,
-        max_num_tokens=engine.token_budget,
+        token_budget=engine.token_budget,
         recompute_step_s=calibration.prefill_scale * times.prefill_step_s,
         recompute_token_s=calibration.prefill_scale * times.prefill_token_s,
         recompute_pair_s=calibration.prefill_scale * times.prefill_pair_s,

@@ -25,7 +25,7 @@ class Capabilities:
     needs_calibration
         Attempts cannot run without cluster.calibration, which action=calibrate fits.
     default_parallel
-        Number of trials at once where study.parallel is null.
+        Number of trials at once where study.parallel is null and the search does not learn.
     """
 
     detached: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
@@ -24,6 +25,11 @@ Action = Literal[
 ]  # fmt: skip
 
 ACTION_NAMES: tuple[str, ...] = get_args(Action)
+
+
+LEARNING_PARALLEL = 4
+"""Trials at once of a search that learns from runs at one rate, where the backend runs more. Chosen by
+benchmarks/search_regret.py: TPE comes as far with 20 trials in batches of 4 as with 40 in batches of 16."""
 
 
 class CompareSettings(FrozenModel):
@@ -66,6 +72,13 @@ class Settings(FrozenModel):
 
     @property
     def parallel(self) -> int:
-        """Return how many trials run at once; composition replaces null by what suits the backend."""
-        assert self.study.parallel is not None
-        return self.study.parallel
+        """Return how many trials run at once; null is what suits backend and search.
+
+        A search learns nothing from the trials that run beside its next one, so batches of those that learn
+        are small (docs/benchmarks.md).
+        """
+        most = BACKEND_DECLARATIONS[self.cluster.kind].capabilities.default_parallel
+        if self.sweep and self.search.name not in ("random", "grid"):
+            searches_capacity = self.load.mode == "capacity" or self.search.name == "surrogate"
+            most = min(most, 1 if searches_capacity else LEARNING_PARALLEL)
+        return self.study.parallel or most

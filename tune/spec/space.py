@@ -157,7 +157,7 @@ class StudySettings(FrozenModel):
     """Hold how the trials of a study run.
 
     `parallel` trials run at once, in batches that the search observes in order of number, so results depend
-    on it and not on the number of cores; None is the number that suits the backend, Settings.parallel. With
+    on it and not on the number of cores; None is the number of Settings.parallel. With
     `min_gain` a search that predicts its gain ends when another trial is expected to raise the best rate by a
     smaller share. `trials_per_job` is how many trials one Slurm allocation runs, one after the other. With
     `once` the command does not wait for running trials.

@@ -24,7 +24,7 @@ from tune.study.trial_requests import Overrides, trial_request
 from tune.study.trial_runner import MAX_FAILED_ATTEMPTS, TrialRequest, TrialRunner
 
 
-def gpu_hours_ahead(
+def remaining_gpu_hours(
     folder: StudyFolder, chosen: Sequence[ConfirmationCandidate], *, rerun: bool
 ) -> tuple[int, float]:
     """Count the repeats that are still to be measured, and estimate their GPU-hours.

@@ -30,8 +30,8 @@ _LOCK_FILE = ".lock"
 
 
 @contextmanager
-def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
-    """Lock the folder of a study, check its record against `requested`, and yield the folder.
+def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = False) -> Iterator[StudyFolder]:
+    """Lock the folder of a study, check its record against `requested`, and yield it.
 
     Parameters
     ----------
@@ -40,6 +40,13 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     requested
         Record of the study that the command describes. A recorded study is resumed where its pinned settings
         are equal.
+    keeps_parallel
+        Whether a recorded study keeps its number of trials at once: study.parallel is null.
+
+    Yields
+    ------
+    StudyFolder
+        The folder, locked.
 
     Raises
     ------
@@ -55,6 +62,8 @@ def open_study(root: Path, requested: StudyRecord) -> Iterator[StudyFolder]:
     )
     with lock_file(root / _LOCK_FILE, in_use):
         recorded = folder.read_study()
+        if recorded and keeps_parallel:
+            requested = requested.model_copy(update={"parallel": recorded.parallel})
         record = merge_on_resume(recorded, requested) if recorded else requested
         if record != recorded:
             folder.write_study(record)
@@ -88,6 +97,7 @@ def run_trial(
     settings: Settings,
     backend: Backend,
     overrides: Overrides,
+    listener: StudyListener = SILENT,
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed, as a study of one trial.
 
@@ -101,6 +111,8 @@ def run_trial(
         Where the trial runs.
     overrides
         Returns the overrides that compose the trial; they go on record.
+    listener
+        Learns what happens to the trial.
 
     Returns
     -------
@@ -108,7 +120,7 @@ def run_trial(
         The outcome, and whether it is new; False when it was already on record.
     """
     spec = settings.trial_spec
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id

@@ -75,21 +75,27 @@ def _normal_cdf(deviations: float) -> float:
     return 0.5 * math.erfc(-deviations / math.sqrt(2))
 
 
-@compiled
-def expected_improvement(log_mean: FloatArray, sd: FloatArray, best: float) -> FloatArray:
+def expected_improvement(log_mean: FloatArray, sd: FloatArray, best: float | FloatArray) -> FloatArray:
     """Return the expected improvement over the rate `best` as a share of it, shape (m,).
 
-    The log rate of a configuration is normal with `log_mean` and `sd`, both (samples, m). The result is
-    averaged over samples.
+    The log rate of a configuration is normal with `log_mean` and `sd`, both (samples, m). `best` is one rate,
+    or the rate of each sample, shape (samples,). The result is averaged over samples.
+    """
+    return _mean_excess(log_mean, sd, np.broadcast_to(np.log(best), len(log_mean)).copy())
+
+
+@compiled
+def _mean_excess(log_mean: FloatArray, sd: FloatArray, log_best: FloatArray) -> FloatArray:
+    """Return the mean over samples of the expected excess over the best rate, as a share of it, shape (m,).
 
     Source: E max(X - b, 0) = E[X] N(d + s) - b N(d) with d = (mean - ln b) / s for lognormal X (Black and
     Scholes, J. Political Economy 81, 1973).
     """
     samples, count = log_mean.shape
-    log_best, total = math.log(best), np.zeros(count)
+    total = np.zeros(count)
     for sample in range(samples):
         for index in range(count):
-            excess, error = log_mean[sample, index] - log_best, sd[sample, index]
+            excess, error = log_mean[sample, index] - log_best[sample], sd[sample, index]
             if excess < -NEGLIGIBLE_SDS * error - error**2:
                 continue
             rate = math.exp(excess + error**2 / 2) * _normal_cdf(excess / error + error)
@@ -99,17 +105,19 @@ def expected_improvement(log_mean: FloatArray, sd: FloatArray, best: float) -> F
 
 
 def improvement_at_rates(
-    log_mean: FloatArray, sd: FloatArray, best: float, rates_qps: FloatArray
+    log_mean: FloatArray, sd: FloatArray, best: float | FloatArray, rates_qps: FloatArray
 ) -> FloatArray:
     """Return the expected improvement of one run at each of `rates_qps` (k,), shape (m, k).
 
-    The improvement of a run is P(capacity >= rate) x (rate / best - 1), a share of the rate `best`. The log
-    capacity is normal with `log_mean` (samples, m) and `sd` (samples, m) or (m,).
+    The improvement of a run is P(capacity >= rate) x (rate / best - 1), a share of the rate `best`, which is
+    one rate or that of each sample, shape (samples,). The log capacity is normal with `log_mean` (samples, m)
+    and `sd` (samples, m) or (m,).
     """
+    best = np.broadcast_to(best, len(log_mean))[:, None]
     improvement = np.zeros((log_mean.shape[1], len(rates_qps)))
     for index, qps in enumerate(rates_qps.tolist()):
-        probability = ndtr((log_mean - np.log(qps)) / sd).mean(0)
-        improvement[:, index] = np.maximum(probability * (qps / best - 1), 0.0)
+        gain = np.maximum(qps / best - 1, 0.0)
+        improvement[:, index] = (ndtr((log_mean - np.log(qps)) / sd) * gain).mean(0)
     return improvement
 
 

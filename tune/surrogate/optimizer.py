@@ -151,6 +151,7 @@ class SurrogateOptimizer:
         """Return the acquisition value of every configuration, a share of the best rate, shape (n,).
 
         The value is expected improvement times probability of feasibility, and 0 for observed configurations.
+        Where trials run, each sample counts what it predicts for them as measured.
         Where rates are given, it is the highest value over about RATE_GRID_POINTS of them. `prediction` is
         that of `observations`. The last result is cached.
         """
@@ -175,7 +176,9 @@ class SurrogateOptimizer:
             (expected[observation.index] for observation in observations if observation.status == "measured"),
             default=float(expected.min()),
         )
-        improvement = expected_improvement(prediction.log_mean, prediction.sd, best)
+        running = [observation.index for observation in observations if observation.status == "pending"]
+        best_by_sample = prediction.capacity_qps[:, running].max(1, initial=best)
+        improvement = expected_improvement(prediction.log_mean, prediction.sd, best_by_sample)
         improvement = improvement * self._feasibility(observations)
         improvement[[observation.index for observation in observations]] = 0.0
         return improvement
@@ -183,23 +186,11 @@ class SurrogateOptimizer:
     def suggest(self, observations: Sequence[Observation]) -> SelectedCandidate | None:
         """Return the configuration most worth a deployment; None if all are observed or running.
 
-        Pending deployments count as observed at their expected capacity ("Kriging believer", Ginsbourger, Le
-        Riche and Carraro 2010) where configurations are compared. The prediction that the result carries
-        rests on what was observed alone.
+        What runs raises the best rate of each sample to what that sample predicts for it (the expected
+        improvement of a batch, Ginsbourger, Le Riche and Carraro 2010, summed over samples). A batch thus
+        tries what is best if the samples that favour its first trials are wrong.
         """
-        selected = self._select(observations)
-        finished = [observation for observation in observations if observation.status != "pending"]
-        return selected and replace(selected, prediction=self.predict(finished))
-
-    def _select(self, observations: Sequence[Observation]) -> SelectedCandidate | None:
-        """Select a configuration by a prediction that takes pending deployments as observed."""
-        prediction = self.predict(observations)
-        pending = [observation for observation in observations if observation.status == "pending"]
-        if pending:
-            imputed = [self._imputed(observation, prediction) for observation in pending]
-            finished = [observation for observation in observations if observation.status != "pending"]
-            observations = [*finished, *imputed]
-            prediction = self.predict(observations)
+        prediction = self.predict([item for item in observations if item.status != "pending"])
         if self.rates_qps is not None:
             return self._suggest_rate(prediction, observations)
         observed = [observation.index for observation in observations]
@@ -239,22 +230,18 @@ class SurrogateOptimizer:
         self, prediction: Prediction, observations: Sequence[Observation]
     ) -> FloatArray:
         """Return the acquisition value of every configuration from a plain Gaussian process, shape (n,)."""
-        finite = [item for item in observations if item.status in ("measured", "forecast", "below")]
+        running = [
+            replace(item, status="forecast", qps=float(prediction.expected_capacity_qps[item.index]))
+            for item in observations
+            if item.status == "pending"
+        ]
+        finite = [item for item in observations if item.status in ("measured", "forecast", "below")] + running
         best_qps = max((item.qps for item in finite if item.status == "measured"), default=0.0)
         if len(finite) < MISMATCH_MIN_OBSERVATIONS or not best_qps:
             return self.expected_improvement(prediction, observations)
         indices, log_qps = np.array([item.index for item in finite]), np.log([item.qps for item in finite])
         improvement = gp_expected_improvement(self.features, indices, log_qps, best_qps)
         return improvement * self._feasibility(observations)
-
-    def _imputed(self, pending: Observation, prediction: Prediction) -> Observation:
-        """Return the observation that `prediction` expects of a pending deployment."""
-        capacity_qps = float(prediction.expected_capacity_qps[pending.index])
-        if self.rates_qps is None:
-            log_pools = prediction.log_pool_capacity[:, :, pending.index].mean(1)
-            qps = float(np.exp(log_capacity(log_pools)))
-            return Observation(pending.index, "measured", qps, *np.exp(log_pools).tolist())
-        return Observation(pending.index, "above" if capacity_qps >= pending.qps else "below", pending.qps)
 
     def _suggest_rate(
         self, prediction: Prediction, observations: Sequence[Observation]
@@ -283,21 +270,30 @@ class SurrogateOptimizer:
     ) -> FloatArray:
         """Return the acquisition value of `indices` (m,) at each of `rates_qps` (k,), shape (m, k).
 
-        It is 0 from a rate on that violated the SLO, crashed or gave an invalid measurement.
+        It is 0 from a rate on that violated the SLO, crashed or gave an invalid measurement, and up to the
+        rate of a run that is pending. That run raises the best rate of the samples that predict it to hold.
         """
         assert self.rates_qps is not None
         missed_qps = np.full(len(self.specs), np.inf)
         for observation in observations:
             if observation.status in ("crashed", "below", "invalid"):
                 missed_qps[observation.index] = min(missed_qps[observation.index], observation.qps)
-        best = verified_qps(observations) or float(self.rates_qps[0]) / 2
+        running = [observation for observation in observations if observation.status == "pending"]
+        pending_qps = np.zeros(len(self.specs))
+        best = np.full(len(prediction.sd), verified_qps(observations) or float(self.rates_qps[0]) / 2)
+        for run in running:
+            pending_qps[run.index] = max(pending_qps[run.index], run.qps)
+            holds = prediction.capacity_qps[:, run.index] >= run.qps
+            best = np.where(holds, np.maximum(best, run.qps), best)
         log_mean, sd = prediction.log_mean[:, indices], prediction.sd[:, indices]
         improvement = improvement_at_rates(log_mean, sd, best, rates_qps)
         improvement *= self._feasibility(observations)[indices, None]
-        return np.where(rates_qps < missed_qps[indices, None], improvement, 0.0)
+        known = (rates_qps >= missed_qps[indices, None]) | (rates_qps <= pending_qps[indices, None])
+        return np.where(known, 0.0, improvement)
 
     def _feasibility(self, observations: Sequence[Observation]) -> FloatArray:
         """Return the probability that each configuration runs, shape (n,)."""
-        tried = np.array([observation.index for observation in observations], int)
-        crashed = np.array([observation.status == "crashed" for observation in observations], bool)
+        finished = [observation for observation in observations if observation.status != "pending"]
+        tried = np.array([observation.index for observation in finished], int)
+        crashed = np.array([observation.status == "crashed" for observation in finished], bool)
         return feasibility_probability(self.features, tried, crashed)

@@ -89,7 +89,7 @@ class PrefillPool:
 def mean_service_s(worker: PrefillWorker, prompt: IntArray) -> float:
     """Return the mean seconds of a worker's time per prompt of `prompt` (n,) tokens, with full chunks."""
     tokens = prompt.astype(float)
-    steps = tokens.mean() / worker.max_num_tokens if worker.chunked else 1.0
+    steps = tokens.mean() / worker.token_budget if worker.chunked else 1.0
     pairs = (tokens * tokens / 2).mean()
     return float(worker.token_s * tokens.mean() + worker.pair_s * pairs + worker.step_s * steps)
 

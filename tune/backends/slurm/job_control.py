@@ -31,15 +31,17 @@ class SlurmJobControl(JobControl):
     def watch(self, study: Path, attempt: Path, say: Callable[[str], None]) -> Callable[[], bool]:
         """Return a function that says whether the attempt has left its record or its job has ended."""
         monitor = JobMonitor(say)
-        owing = next((job for job in pending_jobs(study) if attempt.absolute() in job.owed), None)
-        if owing and owing.job_id:
-            monitor.follow(owing.job_id, f"trial {trial_of(attempt).root.name}")
+        job = next(
+            (job for job in pending_jobs(study) if attempt.absolute() in job.unfinished_attempts), None
+        )
+        if job and job.job_id:
+            monitor.follow(job.job_id, f"trial {trial_of(attempt).root.name}")
 
         def ended() -> bool:
             """Ask Slurm, at most every few seconds."""
-            if has_ended(attempt) or owing is None or owing.job_id is None:
+            if has_ended(attempt) or job is None or job.job_id is None:
                 return True
             monitor.refresh()
-            return monitor.info(owing.job_id).phase == "ended"
+            return monitor.info(job.job_id).phase == "ended"
 
         return ended

@@ -15,12 +15,12 @@ from tune.records.folders import has_ended, trial_of
 
 @dataclass(frozen=True)
 class PendingJob:
-    """Hold a job and the attempts that it still owes; `job_id` is None before its submission."""
+    """Hold a job and its unfinished attempts; `job_id` is None before its submission."""
 
     allocation: Allocation
     job_id: str | None
     info: JobInfo
-    owed: tuple[Path, ...]
+    unfinished_attempts: tuple[Path, ...]
 
     @property
     def text(self) -> str:
@@ -30,7 +30,7 @@ class PendingJob:
             state = "not submitted"
         elif self.info.phase == "ended":
             state += ", not collected"
-        names = ", ".join(f"trial {trial_of(attempt).root.name}" for attempt in self.owed)
+        names = ", ".join(f"trial {trial_of(attempt).root.name}" for attempt in self.unfinished_attempts)
         return f"job {self.job_id or '-'}  {state}  {names}"
 
 
@@ -39,14 +39,14 @@ def pending_jobs(study: Path) -> tuple[PendingJob, ...]:
 
     Slurm is queried only where there are any; their state is UNKNOWN where it does not answer.
     """
-    owing = list(_owing(study))
-    if not owing:
+    found = list(_with_unfinished(study))
+    if not found:
         return ()
     try:
         listing: Mapping[str, JobInfo] = queued_jobs()
     except SlurmUnavailable:
         listing = {}
-    return tuple(_pending(allocation, owed, listing) for allocation, owed in reversed(owing))
+    return tuple(_pending(allocation, unfinished, listing) for allocation, unfinished in reversed(found))
 
 
 def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
@@ -58,7 +58,8 @@ def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
     jobs = [
         job
         for job in pending_jobs(study)
-        if trial_id is None or trial_id in {trial_of(attempt).root.name for attempt in job.owed}
+        if trial_id is None
+        or trial_id in {trial_of(attempt).root.name for attempt in job.unfinished_attempts}
     ]
     unknown = [job.job_id for job in jobs if job.job_id and job.info.phase == "unknown"]
     if unknown:
@@ -75,7 +76,7 @@ def cancel_jobs(study: Path, trial_id: str | None) -> tuple[PendingJob, ...]:
     return alive
 
 
-def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
+def _with_unfinished(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
     """Yield allocations with unfinished attempts, the latest first.
 
     An attempt counts for its latest allocation.
@@ -83,17 +84,19 @@ def _owing(study: Path) -> Iterator[tuple[Allocation, tuple[Path, ...]]]:
     seen: set[Path] = set()
     for allocation in allocations(study):
         attempts = allocation.attempts()
-        owed = tuple(attempt for attempt in attempts if attempt not in seen and not has_ended(attempt))
+        unfinished = tuple(attempt for attempt in attempts if attempt not in seen and not has_ended(attempt))
         seen.update(attempts)
-        if owed:
-            yield allocation, owed
+        if unfinished:
+            yield allocation, unfinished
 
 
-def _pending(allocation: Allocation, owed: tuple[Path, ...], listing: Mapping[str, JobInfo]) -> PendingJob:
+def _pending(
+    allocation: Allocation, unfinished: tuple[Path, ...], listing: Mapping[str, JobInfo]
+) -> PendingJob:
     """Return the job of an allocation, found by its record, by its comment in `listing`, or by its files."""
     record = allocation.read()
     commented = (job_id for job_id, info in listing.items() if info.comment == allocation.comment)
     job_id = (record.job_id if record else None) or next(commented, None) or allocation.traces()
     if job_id is None:
-        return PendingJob(allocation, None, UNKNOWN, owed)
-    return PendingJob(allocation, job_id, listing.get(job_id) or last_known(job_id), owed)
+        return PendingJob(allocation, None, UNKNOWN, unfinished)
+    return PendingJob(allocation, job_id, listing.get(job_id) or last_known(job_id), unfinished)
