@@ -125,18 +125,27 @@ def test_record_without_bottleneck_has_no_bottleneck_note() -> None:
     assert not any(note.startswith(("Bottleneck", "To try", "Over ")) for note in notes)
 
 
+def test_one_run_on_a_real_rack_leaves_other_shuffles_open() -> None:
+    run = measured(1, ttft_p99_s=4.3, spread=None)
+    live = run.model_copy(update={"provenance": {**run.provenance, "backend": "slurm"}})
+    assert any("how often another shuffle holds is not known" in note for note in answered([live]).notes)
+    assert not any("is not known" in note for note in answered([run]).notes)
+
+
 def test_uncertain_answer_names_fastest_certain_configuration() -> None:
     uncertain_trial = measured(3, tps_gpu=140.0, ttft_p99_s=4.2, spread=spread(3, 4.4))
     certain = measured(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
     slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
     result = answered([uncertain_trial, certain, slow])
     assert dict(result.facts)["How sure"] == (
-        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), and a "
-        "violation lies within their spread; not confirmed on new deployments."
+        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), in "
+        "another one with probability 58 % (26 to 87 %), and a violation lies within their spread; not "
+        "confirmed on new deployments."
     )
     over, fastest = (note for note in result.notes if note.startswith(("Over 5", "The fastest")))
     assert over == (
-        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3; p99 TTFT 4.40 s ± 0.300 s "
+        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3, in another one with "
+        "probability 58 % (26 to 87 %); p99 TTFT 4.40 s ± 0.300 s "
         "(sd), 4.10 s to 5.00 s; p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms."
     )
     assert fastest.startswith("The fastest configuration with a certain verdict: 13P5D")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tune.cli.output import show
 from tune.cli.studies import named_study
 from tune.config import Composition
 from tune.errors import ConfigurationError
@@ -26,5 +27,5 @@ def export(composition: Composition) -> None:
     file = Path(settings.export.file) if settings.export.file else default
     count = export_to_optuna(folder, record, file)
     storage = f"sqlite:///{file}" if file.suffix in SQLITE_SUFFIXES else file
-    print(f"exported  {count} trials of {record.name}: {file}")
-    print(f"open      optuna-dashboard {storage}")
+    show(f"exported  {count} trials of {record.name}: {file}")
+    show(f"open      optuna-dashboard {storage}")

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from tune.cli.output import make_streams_safe, show_error
 from tune.cli.settings_reference import register_settings_help
 from tune.config import Composition, compose_command_line
 from tune.errors import ResumableError, TuneError
@@ -41,6 +42,7 @@ def action_function(action: str) -> Callable[[Composition], None]:
 
 def run_command_line() -> int:
     """Compose `sys.argv`, run its action, print errors, and return the exit code."""
+    make_streams_safe()
     register_settings_help()
     try:
         composition = compose_command_line()
@@ -48,7 +50,7 @@ def run_command_line() -> int:
             return 0
         action_function(composition.settings.action)(composition)
     except TuneError as error:
-        print(error, file=sys.stderr)
+        show_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)

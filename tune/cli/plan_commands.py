@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tune.backends.registry import BACKENDS
+from tune.cli.output import show
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
 from tune.cli.studies import study_root
 from tune.config import Composition
@@ -17,8 +18,8 @@ def plan_action(composition: Composition) -> None:
 
     settings = composition.settings
     spec = settings.trial_spec
-    require_runnable(settings)
     folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
+    require_runnable(settings, again=folder.root.exists())
     folder.write_spec(spec)
     rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
@@ -39,10 +40,10 @@ def preflight_action(composition: Composition) -> None:
         *check_whole_sweep(settings),
         *BACKENDS[settings.cluster.kind].preflight(settings),
     )
-    print(render_findings(findings) or "No findings.")
+    show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:
         raise NegativeResult(
             f"The configuration cannot run. Errors: {len(broken)} of {len(findings)} findings."
         )
-    print(f"The configuration can run. Warnings: {len(findings)}.")
+    show(f"The configuration can run. Warnings: {len(findings)}.")

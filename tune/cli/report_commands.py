@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tune.cli.output import show
 from tune.cli.recorded_commands import repeat_command
 from tune.cli.studies import named_study, no_study, study_root
 from tune.config import Composition
@@ -17,8 +18,11 @@ def report_action(composition: Composition) -> None:
     Raises NegativeResult where no configuration holds its SLO.
     """
     from tune.analysis.ranking import rank
+    from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
+    from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
@@ -26,19 +30,24 @@ def report_action(composition: Composition) -> None:
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     posterior = read_posterior(folder.root)
     ranked = rank(outcomes, posterior)
-    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    top_id = ranked[0]["trial_id"] if ranked else None
+    shown = recommendable(outcomes, top_id, folder, record)
+    best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
     if best:
-        print(render_outcome(best, record.slo, record))
-        print(f"again     {repeat_command(best)}")
+        show(render_outcome(best, record.slo, record))
+        show(f"again     {repeat_command(best)}")
     if posterior:
-        print(render_posterior(posterior))
+        show(render_posterior(posterior))
     confirmation = confirmation and confirmation.current()
     if confirmation:
-        print(render_confirmation(record, outcomes, confirmation))
-    page = write_study_report(
-        folder, Path(composition.settings.reports_dir), running=_runs_now(study_root(composition))
-    )
-    print(f"report    {page}")
+        show(render_confirmation(record, outcomes, confirmation))
+    ended = describe_end(record)
+    if ended:
+        show(f"ended     {ended}")
+    reports, running = Path(composition.settings.reports_dir), _runs_now(study_root(composition))
+    with working("writing the report"):
+        page = write_study_report(folder, reports, running=running)
+    show(f"report    {page}")
     if best is None:
         raise NegativeResult(
             "No configuration of this study holds its SLO; the report says how far each missed."
@@ -66,7 +75,7 @@ def compare_action(composition: Composition) -> None:
             f"{no_study(composition, missing)}\nBoth compare.a and compare.b are needed: two studies, or two "
             "trials as STUDY/TRIAL_ID."
         )
-    print(render_comparison(Path(composition.settings.runs_dir), a, b))
+    show(render_comparison(Path(composition.settings.runs_dir), a, b))
 
 
 def parse_action(composition: Composition) -> None:

@@ -81,6 +81,7 @@ def _state(folder: Path) -> tuple[str, list[str]]:
 
     try:
         record = StudyFolder(folder).read_study()
+        running = ", running" if is_running(folder) else ""
     except TuneError:
         return "not readable by this version", []
     if record is None:
@@ -88,6 +89,6 @@ def _state(folder: Path) -> tuple[str, list[str]]:
     done = sum(1 for _ in folder.glob("*/outcome.json"))
     number = f"{done} of {record.n_trials} trials" if record.space else f"single trials: {done}"
     return (
-        f"{number}{', running' if is_running(folder) else ''}",
+        f"{number}{running}",
         [word for word in confirm_overrides(record) if not word.startswith(("action=", "study.name="))],
     )

@@ -168,7 +168,7 @@ def _composition(
         raise ConfigurationError(explain_validation(error, _known_paths)) from None
     settings = complete_settings(settings, mode_is_open=mode_is_open)
     if not overrides and not config_dirs:
-        _DEFAULTS.update(_plain_defaults(settings))
+        _DEFAULTS.append(settings)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
 
@@ -228,19 +228,21 @@ def _clear_errors(overrides: Sequence[str], config_dirs: Sequence[str]) -> Itera
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-_DEFAULTS: dict[str, Any] = {}
-"""The configuration without overrides, as plain values; empty until it is first composed."""
+_DEFAULTS: list[Settings] = []
+"""The configuration without overrides; empty until it is first composed."""
 
 
-def _defaults() -> Mapping[str, Any]:
+def shipped_settings() -> Settings:
     """Return the configuration without overrides, composed once in a process."""
     if not _DEFAULTS:
         compose_overrides(())
-    return _DEFAULTS
+    return _DEFAULTS[0]
 
 
-def _plain_defaults(settings: Settings) -> dict[str, Any]:
-    """Return settings as the plain values that overrides change."""
+@cache
+def _defaults() -> Mapping[str, Any]:
+    """Return the configuration without overrides as plain values."""
+    settings = shipped_settings()
     return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
 
 

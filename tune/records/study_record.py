@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tune.records.study_end import StudyEnd
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel
 from tune.spec.load import Slo
@@ -19,7 +20,8 @@ class StudyRecord(FrozenModel):
     settings that change results. `base` holds both as plain values, so that a message can name a
     difference. `command` holds the Hydra overrides that started the study; repeating them resumes it.
     `space` is empty for a single trial. `versions` names the software that ran the study; a difference
-    there is no conflict.
+    there is no conflict. `ended` says why the study ended; None while it runs, after a kill and for single
+    trials. `aside` names trials on record that are no points of the sweep, since it was corrected.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")
@@ -47,3 +49,5 @@ class StudyRecord(FrozenModel):
     cluster_hash: str
     command: tuple[str, ...]
     versions: dict[str, str]
+    ended: StudyEnd | None = None
+    aside: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from tune.report.confirmation_text import (
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.posterior_text import gain_sentence, names_of
+from tune.report.study_end_text import describe_end
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, TTFT, TTFT_P99, LatencyMetric
@@ -147,6 +148,7 @@ def render_status(
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
         f"best      {_best(outcomes, posterior)}",
+        *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:
         lines.append(render_posterior(posterior))

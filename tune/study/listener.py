@@ -18,8 +18,8 @@ class StudyListener:
 
     The calls come in this order: `prepared` before the first suggestion; for each trial `trial_begun`, then
     `trial_does` any number of times and `trial_ended`; `recorded` once for each outcome, when its batch has
-    ended. Steps of trials that run at once are mixed. A trial whose outcome is on record goes straight to `recorded`. Return
-    from a method at once: the study waits for it.
+    ended. Steps of trials that run at once are mixed. A trial whose outcome is on record goes straight to
+    `recorded`. Return from a method at once: the study waits for it.
     """
 
     def prepared(self, done: int, total: int) -> None:

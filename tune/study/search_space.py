@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, product
@@ -36,6 +37,13 @@ def dimension_values(name: str, dimension: Dimension, search: str) -> list[Any]:
             return [round(dimension.low + k * dimension.step, 12) for k in range(count + 1)]
         case _:
             return list(dimension.values)
+
+
+def number_of_points(space: Mapping[str, Dimension]) -> int | None:
+    """Return the number of points of the full grid; None where a dimension is continuous."""
+    if any(isinstance(dimension, FloatDimension) and dimension.step is None for dimension in space.values()):
+        return None
+    return math.prod(len(dimension_values(name, dimension, "")) for name, dimension in space.items())
 
 
 def grid_point(space: Mapping[str, Dimension], position: int) -> Point | None:
