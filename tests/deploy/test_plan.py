@@ -5,10 +5,11 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from support.plans import CASES
+from support.plans import CASES, launch_of
 
 import tune.deploy
 from tune.client.client_settings import read_client_settings

@@ -60,4 +60,4 @@ def test_variables_are_part_of_a_trial_and_an_empty_environment_is_not(
     plain, quick = make_spec(), make_spec(prefill__env={"UCX_TLS": "rc"})
     assert '"env"' not in plain.canonical()
     assert len({plain.trial_id, quick.trial_id, make_spec(decode__env={"UCX_TLS": "rc"}).trial_id}) == 3
-    assert TrialSpec.model_validate_json(quick.canonical()) == quick
+    assert TrialSpec.model_validate_json(quick.model_dump_json()) == quick
