@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.synthetic_study import SLO, measured, spread, study, unmeasured
 
+from tune.records.model_error import ErrorSource, ModelError
 from tune.report.terminal import render_outcome, render_status
 
 
@@ -67,3 +68,12 @@ def test_mock_engines_are_named_as_such() -> None:
     on_slurm = study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker")
     assert "mock engines on Slurm" in render_outcome(measured(0), SLO, on_slurm).splitlines()[0]
     assert "mock engines on Slurm" in render_status(on_slurm, (), [measured(0)])
+
+
+def test_simulated_run_states_the_simulators_own_error() -> None:
+    source = ErrorSource(name="prefill scale", sd_frac=0.031, basis="")
+    text = lines(model_error=ModelError(sources=(source,)))
+    assert (
+        "model     The simulator's own error: a real rack may hold 5.2 % more or less (90 % interval; "
+        "standard deviations: prefill scale 3.1 %)."
+    ) in text
