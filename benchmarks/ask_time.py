@@ -27,7 +27,7 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.posterior_summary import write_posterior
 from tune.records.proposals import Proposal
-from tune.study.proposer import Proposer
+from tune.study.proposer import Proposer, SearchEnd
 from tune.study.registry import SearchProblem, make_proposer
 
 SETTINGS = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
@@ -50,7 +50,7 @@ def times(proposer: Proposer, folder: StudyFolder, most: int) -> list[float]:
     for number in range(most):
         began = time.perf_counter()
         suggestion = proposer.suggest(number)
-        if suggestion is None:
+        if isinstance(suggestion, SearchEnd):
             break
         trial = outcome(number, float(draws.uniform(8, 17)))
         ids[number] = f"t{number}"

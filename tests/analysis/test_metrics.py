@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ from tune.study.optuna_proposer import OptunaProposer
 from tune.surrogate.modelled_limits import MODELLED_LIMITS, require_modelled
 
 LOG = make_log(1000)
-TEMPLATES = Path(__file__).parents[2] / "tune" / "report" / "template"
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "tune" / "report" / "template"
 SHORT = ("load.min_duration_s=30.0", "load.concatenate_permutation=false")
 LIFTED = ("slo.ttft_p99_s=null", "slo.tpot_p99_s=null")
 EVERY = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.key)
@@ -203,7 +205,7 @@ def test_optuna_receives_a_missed_limit(limit, tpe_settings):
     settings = tpe_settings
     proposer = OptunaProposer(settings.sweep.space, settings.search, 0)
     proposer.suggest(0)
-    trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False})
+    trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False, "spread": None})
     proposer.observe(0, trial)
     constraints = proposer._study.trials[0].constraints
     assert max(constraints.values()) == pytest.approx(math.log(1.3))
@@ -243,24 +245,28 @@ def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
 
 
 _ONE_MORE = """
-import sys
 from tune.spec import metrics
 metrics.STATISTICS += (metrics.Statistic("p97", 0.97, "97th percentile", "as the others"),)
 added = tuple(metrics.LatencyLimit(latency, metrics.STATISTICS[-1]) for latency in metrics.LATENCIES)
 metrics.LIMITS += added
 metrics.FURTHER_LIMITS += added
-from tune.__main__ import main
+"""
+_RUN = """
 from tune.cli.metrics_reference import render_metrics
+from tune.__main__ import main
 print(render_metrics())
-sys.exit(main())
+main()
 """
 
 
 def run_with_one_more(tmp_path: Path, *words: str) -> str:
-    """Run the command with one more statistic in the table before anything else is imported."""
+    """Run the command with one more statistic in the table, in it and in every process that it starts."""
+    (tmp_path / "sitecustomize.py").write_text(_ONE_MORE)
     folders = (f"runs_dir={tmp_path / 'runs'}", f"reports_dir={tmp_path / 'reports'}")
-    command = [sys.executable, "-c", _ONE_MORE, *words, *folders]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-c", _RUN, *words, *folders]
+    search = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = dict(os.environ) | {"PYTHONPATH": search}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

@@ -26,12 +26,15 @@ def test_reference_trial_runs_and_is_recorded(tune: Tune, tmp_path: Path) -> Non
     assert "tokens/s/GPU" in done.stdout
     assert "LoadGen   VALID" in done.stdout
     assert "holds its SLO" in done.stdout
-    assert "decode.max_seq_len" in done.stderr, "the reference cuts its longest answers: a warning"
+    assert "3 warnings on the reference configuration as shipped" in done.stderr
     assert written(tmp_path) == {"runs"}
     again = tune()
     assert again.returncode == 0
     assert "on record" in again.stdout
     assert again.stdout.splitlines()[:5] == done.stdout.splitlines()[:5]
+    assert "warning" not in again.stderr, "what is shipped is said once in a study"
+    own = tune("decode.max_seq_len=20100", "rerun=true")
+    assert "warning: decode.max_seq_len" in own.stderr
 
 
 @pytest.mark.slow
@@ -91,6 +94,7 @@ def test_study_prints_report_status_and_trials(tune: Tune, tmp_path: Path) -> No
     assert compared.returncode == 0, compared.stderr
     assert "load.target_qps" in compared.stdout
     assert "output tokens/s/GPU" in compared.stdout
+    assert compared.stdout.splitlines()[-1].endswith(("for this difference", "is the same in both"))
 
     other = tune(*study, "study.seed=4")
     assert other.returncode == 2
@@ -193,7 +197,7 @@ def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
         (["hydra.mode=MULTIRUN", "load.target_qps=1,2"], 2, "+sweep=NAME"),
         (["load.dataset.inputs.sd_tokens=90000.0"], 2, "load.dataset.inputs"),
         (["action=status", "study.name=nothing"], 2, "no study there"),
-        (["action=report"], 2, "no study there"),
+        (["action=report"], 2, "found no study; expected study.name=NAME"),
         (["action=parse"], 2, "needs logs=DIR"),
         (["action=parse", "logs=/nowhere"], 2, "/nowhere"),
         (["study.n_trials=5"], 2, "expected +sweep=NAME"),
@@ -220,7 +224,7 @@ def test_study_ended_by_its_budget_prints_its_best(tune: Tune, tmp_path: Path) -
     budget = ("study.n_trials=8", "study.parallel=2", "study.max_gpu_hours=120")
     done = tune("+sweep=pd_split", "load.min_duration_s=120.0", "load.concatenate_permutation=false", *budget)
     assert done.returncode == 3
-    assert "8 of 8 trials remain, about " in done.stderr
+    assert "8 of 8 trials remain, simulated: would cost about " in done.stderr
     assert "120 at most" in done.stderr
     assert "The budget of 120 GPU-hours (study.max_gpu_hours) ends the study" in done.stderr
     assert "tokens/s/GPU" in done.stdout

@@ -42,7 +42,7 @@ def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> 
 
     done = tune(*CONFIRM)
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 repeats remain, about " in done.stderr
+    assert "4 of 4 repeats remain, simulated: would cost about " in done.stderr
     repeats = tmp_path / "runs" / "pd_split-sim.confirm"
     found = json.loads((repeats / "confirmation.json").read_text())
     first = found["configurations"][0]

@@ -67,7 +67,7 @@ def test_torn_only_line_is_skipped(tmp_path):
         ("", "Invalid JSON"),
         ('{"number": 1}', "params: Field required"),
         ('{"number": -1, "params": {}, "source": "x", "trial_id": "a"}', "number: Input should be greater"),
-        ('{"number": 1, "params": {"a": [1]}, "source": "x", "trial_id": "a"}', "params.a"),
+        ('{"number": 1, "params": {"a": {"b": 1}}, "source": "x", "trial_id": "a"}', "params.a"),
     ],
 )
 @pytest.mark.parametrize("at", [0, 1, 3])

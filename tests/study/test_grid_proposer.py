@@ -8,6 +8,7 @@ from tune.errors import ConfigurationError
 from tune.spec.bind import Point
 from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension
 from tune.study.grid_proposer import GridProposer
+from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import grid_point
 
 GRID: dict[str, Dimension] = {
@@ -19,13 +20,14 @@ GRID: dict[str, Dimension] = {
 
 def suggested(proposer: GridProposer, number: int) -> Point | None:
     suggestion = proposer.suggest(number)
-    return suggestion.point if suggestion else None
+    return suggestion.point if isinstance(suggestion, TrialSuggestion) else None
 
 
 def test_grid_is_walked_once_to_its_end() -> None:
     proposer = GridProposer(GRID)
     points = [suggested(proposer, number) for number in range(13)]
     assert points[12] is None
+    assert proposer.suggest(13) == SearchEnd("points")
     assert len({tuple(point.values()) for point in points[:12] if point}) == 12
     assert points[0] == {"a": 1, "b": 64, "q": 0.5}
     assert points[11] == {"a": 3, "b": 128, "q": 1.1}

@@ -17,7 +17,7 @@ from tune.records.proposals import Proposal
 from tune.spec.bind import Point, bind_point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, IntDimension, OrderedDimension, Search, Sweep
-from tune.study.proposer import Proposer
+from tune.study.proposer import Proposer, SearchEnd, TrialSuggestion
 from tune.study.registry import SEARCH_METHODS, SearchProblem, check_search, make_proposer
 
 SWEEP = Sweep(
@@ -72,7 +72,7 @@ def play(settings: Settings, proposer: Proposer, numbers: range) -> list[Point]:
     points = []
     for number in numbers:
         suggestion = proposer.suggest(number)
-        if suggestion is None:
+        if isinstance(suggestion, SearchEnd):
             break
         proposer.observe(number, outcome_of(settings, number, suggestion.point))
         points.append(suggestion.point)
@@ -108,7 +108,8 @@ def test_running_trials_are_not_suggested_again_by_search_methods_that_remember(
     settings: Settings, make: Make, request: pytest.FixtureRequest
 ) -> None:
     proposer = make()
-    points = [suggestion.point for number in range(4) if (suggestion := proposer.suggest(number))]
+    suggestions = [proposer.suggest(number) for number in range(4)]
+    points = [each.point for each in suggestions if isinstance(each, TrialSuggestion)]
     distinct = {tuple(point.values()) for point in points}
     if request.node.callspec.params["make"] in ("grid", "surrogate"):
         assert len(distinct) == len(points) == 4
@@ -118,9 +119,9 @@ def test_failed_and_foreign_outcomes_are_accepted(settings: Settings, make: Make
     proposer = make()
     failed = judge_unmeasured("failed", settings.trial_spec, "node down", TrialFacts(0, "search"))
     proposer.observe(7, failed)
-    assert proposer.suggest(0)
+    assert isinstance(proposer.suggest(0), TrialSuggestion)
     proposer.observe(0, failed)
-    assert proposer.suggest(1)
+    assert isinstance(proposer.suggest(1), TrialSuggestion)
 
 
 def test_summary_and_baseline_prediction_come_together_or_not_at_all(settings: Settings, make: Make) -> None:
@@ -171,7 +172,7 @@ def test_null_and_lists_are_suggested_recorded_and_adopted(settings: Settings, n
     first, second = (make_proposer(problem(settings, name, MIXED)) for _ in range(2))
     for number in range(3):
         suggestion = first.suggest(number)
-        assert suggestion is not None
+        assert isinstance(suggestion, TrialSuggestion)
         assert all(contains(MIXED.space[key], value) for key, value in suggestion.point.items())
         spec = bind_point(settings.trial_spec, MIXED, suggestion.point)
         proposal = Proposal(number=number, params=dict(suggestion.point), source=name, trial_id=spec.trial_id)

@@ -21,6 +21,7 @@ from tune.spec.bind import Point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
 from tune.study.candidates import MAX_CANDIDATES, Candidates, candidates
+from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer, observation_of
 from tune.surrogate.optimizer import Observation
 
@@ -65,7 +66,7 @@ def surrogate(settings: Settings, splits: Candidates, min_gain: float = 0.0) -> 
 
 def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
     suggestion = proposer.suggest(number)
-    return suggestion.point if suggestion else None
+    return suggestion.point if isinstance(suggestion, TrialSuggestion) else None
 
 
 def true_capacity_qps(workers: int) -> float:
@@ -114,7 +115,7 @@ def test_suggestion_carries_its_predictions(settings: Settings, splits: Candidat
     proposer = surrogate(settings, splits)
     play(settings, proposer, range(1))
     suggestion = proposer.suggest(1)
-    assert suggestion
+    assert isinstance(suggestion, TrialSuggestion)
     expected = suggestion.expected_capacity_qps
     assert expected
     assert expected.low < expected.median < expected.high
@@ -153,7 +154,13 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
 @pytest.mark.slow
 def test_trial_below_the_minimum_gain_is_not_suggested(settings: Settings, splits: Candidates) -> None:
     assert len(play(settings, surrogate(settings, splits, min_gain=0.05), range(12))) < 7
-    assert len(play(settings, surrogate(settings, splits, min_gain=9.0), range(12))) == 1
+    proposer = surrogate(settings, splits, min_gain=9.0)
+    assert len(play(settings, proposer, range(12))) == 1
+    end = proposer.suggest(12)
+    assert isinstance(end, SearchEnd)
+    assert end.kind == "gain"
+    assert end.expected_gain_frac is not None
+    assert 0 < end.expected_gain_frac < 9
 
 
 @pytest.mark.slow

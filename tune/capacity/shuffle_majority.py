@@ -14,12 +14,14 @@ class ShuffleMajority:
 
     A shuffle that held is assumed to hold at every lower rate, and one that missed to miss at every higher
     one. `holds_shuffle` says whether a shuffle holds at a rate, queries/s; it is called in `threads` threads.
+    `asked` are the shuffles that decided at each rate at which no verdict was assumed.
     """
 
     def __init__(
         self, shuffles: Sequence[int], holds_shuffle: Callable[[float, int], bool], threads: int
     ) -> None:
         self._shuffles, self._holds_shuffle, self._threads = shuffles, holds_shuffle, threads
+        self.asked: dict[float, list[int]] = {}
         self._held_qps = dict.fromkeys(shuffles, 0.0)
         self._missed_qps = dict.fromkeys(shuffles, float("inf"))
 
@@ -38,4 +40,6 @@ class ShuffleMajority:
         verdicts = map_ahead(partial(self._holds_shuffle, qps), open_shuffles, self._threads)
         for shuffle, holds in zip(open_shuffles, verdicts, strict=True):
             (self._held_qps if holds else self._missed_qps)[shuffle] = qps
+            if len(open_shuffles) == len(self._shuffles):
+                self.asked.setdefault(qps, []).append(shuffle)
             yield holds

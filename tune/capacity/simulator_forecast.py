@@ -27,6 +27,7 @@ from tune.capacity.simulator_fit import (
 from tune.core.arrays import FloatArray
 from tune.core.threads import map_ahead
 from tune.loadgen.latencies import answered, latencies
+from tune.records.capacity_search import ForecastPoint
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
@@ -88,6 +89,8 @@ class SimulatorForecast:
         self._probes: list[_Probe] = []
         self._fits = initial_fits(calibration)
         self._cache: dict[str, float] = {}
+        self._used: dict[float, dict[int, tuple[float, ...]]] = {}
+        self._shares: dict[tuple[float, int], tuple[float, ...]] = {}
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         """Fit every hypothesis to one more probe at `target_qps`; one without answers is ignored.
@@ -101,6 +104,8 @@ class SimulatorForecast:
         shares = used_limit_shares(log, self._spec.slo)
         self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))
         self._cache.clear()
+        self._used.clear()
+        self._shares.clear()
         self._fits = list(map_ahead(self._refined, self._fits, self._threads))
 
     @property
@@ -125,6 +130,8 @@ class SimulatorForecast:
             low, high = (qps * frac for frac in _CAPACITY_RANGE_FRACS)
             half = ShuffleMajority(_OTHER_SHUFFLES, self._holds_shuffle, self._threads)
             highest = _bisect(half.holds, low, high) if qps else 0.0
+            for rate, shuffles in half.asked.items():
+                self._used[rate] = {shuffle: self._shares[rate, shuffle] for shuffle in shuffles}
             self._cache["capacity"] = highest * self._rate_correction()
         return self._cache["capacity"]
 
@@ -149,6 +156,25 @@ class SimulatorForecast:
         pools = dict(zip(ROLES, map_ahead(self._simulated_pool_qps, ROLES, self._threads), strict=True))
         capacity_qps = pools[role] / simulated_qps * self.capacity_qps()
         return capacity_qps if pools[role] == min(pools.values()) else capacity_qps / self._rate_correction()
+
+    def curve(self) -> tuple[ForecastPoint, ...]:
+        """Return what full runs should use of each limit at the rates that were simulated since the last fit.
+
+        It costs no simulation. Rates are corrected by the full runs. Where the verdicts of some shuffles were
+        known from other rates, the other shuffles are no sample of all, and the rate is left out.
+        """
+        correction, names = self._rate_correction(), [limit.name for limit, _ in self._spec.slo.limits]
+        return tuple(
+            ForecastPoint(
+                target_qps=qps * correction,
+                shuffles=len(by_shuffle),
+                used={
+                    name: (min(shares), float(np.median(shares)), max(shares))
+                    for name, shares in zip(names, zip(*by_shuffle.values(), strict=True), strict=False)
+                },
+            )
+            for qps, by_shuffle in sorted(self._used.items())
+        )
 
     def log_rate_residual(self) -> float:
         """Return how the last full run compares with the forecast from all probes, as a log rate ratio."""
@@ -188,12 +214,17 @@ class SimulatorForecast:
 
     def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
         """Return whether the simulated full run in the own shuffle holds, with late requests to spare."""
-        log = self._simulate(qps, self._spec.load.shuffle_seed, single_pool=single_pool)
+        seed = self._spec.load.shuffle_seed
+        log = self._simulate(qps, seed, single_pool=single_pool)
+        if single_pool is None:
+            self._used[qps] = {seed: used_limit_shares(log, self._spec.slo)}
         return slo_holds(log, self._spec.slo, EXPECTED_LATE_FRAC)
 
     def _holds_shuffle(self, qps: float, shuffle_seed: int) -> bool:
-        """Return whether the simulated full run holds in one shuffle."""
-        return slo_holds(self._simulate(qps, shuffle_seed), self._spec.slo)
+        """Return whether the simulated full run holds in one shuffle; keep what it uses of each limit."""
+        log = self._simulate(qps, shuffle_seed)
+        self._shares[qps, shuffle_seed] = used_limit_shares(log, self._spec.slo)
+        return slo_holds(log, self._spec.slo)
 
     def _rate_correction(self) -> float:
         """Return the factor on simulated rates that the full runs imply; those near a limit weigh most."""

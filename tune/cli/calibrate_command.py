@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.cli.recorded_commands import recorded_study
+from tune.cli.output import show
 from tune.cli.runnable import require_runnable
+from tune.cli.studies import recorded_study
 from tune.config import Composition, compose_overrides, shipped_options
 from tune.errors import ConfigurationError, ResumableError
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def calibrate_action(composition: Composition) -> None:
     """Fit the calibration, print the tables, and write it where calibrate.to names a file."""
     from tune.calibrate import calibration as fitting
-    from tune.cli.progress import evaluations_bar
+    from tune.cli.progress import evaluations_progress
 
     def described(overrides: Sequence[str]) -> TrialSpec:
         """Return the trial that a measured run with these overrides was."""
         words = (*composition.overrides, *overrides)
         settings = compose_overrides(words, composition.config_dirs).settings
-        require_runnable(settings)
+        require_runnable(settings, again=True)
         return settings.trial_spec
 
     requested = composition.settings.calibrate
@@ -44,11 +45,11 @@ def calibrate_action(composition: Composition) -> None:
         runs = fitting.read_measured_runs(requested, measured, described)
     except ResumableError as error:
         raise ConfigurationError(str(error)) from None
-    with evaluations_bar() as progress:
+    with evaluations_progress() as progress:
         result = fitting.calibrate(requested, start, runs, progress)
     _print_result(result)
 
 
 def _print_result(result: CalibrationResult) -> None:
     """Print the tables of a calibration and the command that uses it."""
-    print(f"{result.text}\nuse       {shlex.join(['python', '-m', 'tune', *result.arguments])}")
+    show(f"{result.text}\nuse       {shlex.join(['python', '-m', 'tune', *result.arguments])}")

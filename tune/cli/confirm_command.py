@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune.cli.recorded_commands import recorded_study, study_root
-from tune.cli.runnable import make_backend, require_runnable
+from tune.cli.output import show
+from tune.cli.runnable import cost_text, make_backend, require_runnable
+from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
 from tune.errors import NegativeResult
 from tune.spec.settings import Settings
@@ -24,7 +25,8 @@ def confirm_action(composition: Composition) -> None:
     Raises NegativeResult where no configuration holds its SLO on every new deployment, ResumableError where a
     repeat failed.
     """
-    from tune.cli.progress import StudyBar
+    from tune.cli.progress import study_progress, working
+    from tune.cli.study_progress import numbers_on_record
     from tune.records.confirmation import repeats_root, write_confirmation
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation
@@ -37,24 +39,27 @@ def confirm_action(composition: Composition) -> None:
     )
     from tune.study.loop import open_study
 
-    study, record = recorded_study(study_root(composition))
+    study, record = named_study(composition)
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
-    require_runnable(settings)
+    require_runnable(settings, again=True)
     backend = make_backend(settings, settings.parallel)
     repeats = pin_repeats(record, chosen, settings, composition.words)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)
         n_repeats = sum(len(candidate.specs) for candidate in chosen)
-        with backend as running, StudyBar(n_repeats, repeats.name) as bar:
-            measured = run_repeats(folder, chosen, settings, running, overrides=overrides, listener=bar)
+        on_record = numbers_on_record(folder)
+        with backend as running, study_progress(n_repeats, repeats.name, on_record) as progress:
+            measured = run_repeats(folder, chosen, settings, running, overrides=overrides, listener=progress)
         confirmation = summarise_confirmation(study, folder, record.name, measured, settings.confirm)
         path = write_confirmation(folder.root, confirmation)
-    print(render_confirmation(record, study.outcomes(), confirmation))
-    print(f"record    {path}")
-    print(f"report    {write_study_report(study, Path(settings.reports_dir))}")
+    show(render_confirmation(record, study.outcomes(), confirmation))
+    show(f"record    {path}")
+    with working("writing the report"):
+        page = write_study_report(study, Path(settings.reports_dir))
+    show(f"report    {page}")
     require_complete(measured)
     if confirmation.configurations[0].capacity_qps is None:
         raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
@@ -72,8 +77,5 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
         )
     ahead, gpu_hours = remaining_gpu_hours(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
-    print(
-        f"{ahead} of {repeats} repeats remain, about {gpu_hours:,.0f} GPU-hours by what these "
-        "configurations cost the study",
-        file=sys.stderr,
-    )
+    cost = cost_text(settings, gpu_hours)
+    print(f"{ahead} of {repeats} repeats remain, {cost}, as they cost the study", file=sys.stderr)

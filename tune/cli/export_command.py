@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, study_root
+from tune.cli.output import show
+from tune.cli.studies import named_study
 from tune.config import Composition
 from tune.errors import ConfigurationError
 
@@ -21,10 +22,10 @@ def export(composition: Composition) -> None:
     settings = composition.settings
     if settings.export.to is None:
         raise ConfigurationError("action=export needs export.to=optuna, the format that is written.")
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     default = Path(settings.reports_dir) / composition.study_name / _FILE
     file = Path(settings.export.file) if settings.export.file else default
     count = export_to_optuna(folder, record, file)
     storage = f"sqlite:///{file}" if file.suffix in SQLITE_SUFFIXES else file
-    print(f"exported  {count} trials of {record.name}: {file}")
-    print(f"open      optuna-dashboard {storage}")
+    show(f"exported  {count} trials of {record.name}: {file}")
+    show(f"open      optuna-dashboard {storage}")

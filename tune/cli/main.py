@@ -6,50 +6,51 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from importlib import import_module
 
-from tune.cli.calibrate_command import calibrate_action
-from tune.cli.confirm_command import confirm_action
-from tune.cli.export_command import export
-from tune.cli.plan_commands import plan_action, preflight_action
-from tune.cli.recorded_commands import cancel_action, logs_action, status_action
-from tune.cli.report_commands import compare_action, parse_action, report_action
-from tune.cli.run_commands import run_action
+from tune.cli.output import make_streams_safe, show_error
 from tune.cli.settings_reference import register_settings_help
 from tune.config import Composition, compose_command_line
 from tune.errors import ResumableError, TuneError
 
-# An action imports what only it needs (optuna, pandas, plotly, numba): --help stays quick.
-
 _INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
 
-ACTIONS: Mapping[str, Callable[[Composition], None]] = {
-    "run": run_action,
-    "plan": plan_action,
-    "preflight": preflight_action,
-    "status": status_action,
-    "logs": logs_action,
-    "cancel": cancel_action,
-    "report": report_action,
-    "confirm": confirm_action,
-    "compare": compare_action,
-    "parse": parse_action,
-    "calibrate": calibrate_action,
-    "export": export,
+ACTIONS: Mapping[str, str] = {
+    "run": "tune.cli.run_commands:run_action",
+    "plan": "tune.cli.plan_commands:plan_action",
+    "preflight": "tune.cli.plan_commands:preflight_action",
+    "status": "tune.cli.recorded_commands:status_action",
+    "logs": "tune.cli.recorded_commands:logs_action",
+    "cancel": "tune.cli.recorded_commands:cancel_action",
+    "report": "tune.cli.report_commands:report_action",
+    "confirm": "tune.cli.confirm_command:confirm_action",
+    "compare": "tune.cli.report_commands:compare_action",
+    "parse": "tune.cli.report_commands:parse_action",
+    "calibrate": "tune.cli.calibrate_command:calibrate_action",
+    "export": "tune.cli.export_command:export",
 }
-"""Actions by the value of `action`."""
+"""Module and function of each value of `action`; the module is imported when the action runs."""
+
+
+def action_function(action: str) -> Callable[[Composition], None]:
+    """Import and return the function of an action."""
+    module, _, name = ACTIONS[action].partition(":")
+    function: Callable[[Composition], None] = getattr(import_module(module), name)
+    return function
 
 
 def run_command_line() -> int:
     """Compose `sys.argv`, run its action, print errors, and return the exit code."""
+    make_streams_safe()
     register_settings_help()
     try:
         composition = compose_command_line()
         if composition is None:
             return 0
-        ACTIONS[composition.settings.action](composition)
+        action_function(composition.settings.action)(composition)
     except TuneError as error:
-        print(error, file=sys.stderr)
+        show_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tune.backends.registry import BACKENDS
-from tune.cli.recorded_commands import study_root
+from tune.cli.output import show
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
+from tune.cli.studies import study_root
 from tune.config import Composition
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
@@ -17,8 +18,8 @@ def plan_action(composition: Composition) -> None:
 
     settings = composition.settings
     spec = settings.trial_spec
-    require_runnable(settings)
     folder = StudyFolder(study_root(composition)).trial(spec.trial_id)
+    require_runnable(settings, again=folder.root.exists())
     folder.write_spec(spec)
     rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
@@ -29,20 +30,23 @@ def plan_action(composition: Composition) -> None:
 
 
 def preflight_action(composition: Composition) -> None:
-    """Print every finding on the composed trial, what its cluster answers included.
+    """Print the workload and every finding on the composed trial, what its cluster answers included.
 
     Raises NegativeResult where one of them forbids the trial.
     """
+    from tune.workload.length_summary import describe_load
+
     settings = composition.settings
     findings = (
         *check_configuration(settings),
         *check_whole_sweep(settings),
         *BACKENDS[settings.cluster.kind].preflight(settings),
     )
-    print(render_findings(findings) or "No findings.")
+    show(f"workload: {describe_load(settings.load)}\n")
+    show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:
         raise NegativeResult(
             f"The configuration cannot run. Errors: {len(broken)} of {len(findings)} findings."
         )
-    print(f"The configuration can run. Warnings: {len(findings)}.")
+    show(f"The configuration can run. Warnings: {len(findings)}.")

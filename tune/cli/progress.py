@@ -1,86 +1,108 @@
-"""Show the progress of long actions on stderr."""
+"""Show the progress of long actions on stderr: drawn on a terminal, as plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
 
-from tqdm import tqdm
+from tune.cli.study_progress import StudyProgress, best_text, times_text
 
-from tune.backends.activity import Activity
-from tune.records.outcome import Outcome
-from tune.study.listener import StudyListener
+LINE_INTERVAL_S = 10.0
+"""Least time between two plain lines of progress, in seconds."""
 
 
-def print_above_bar(line: str) -> None:
-    """Print a line on stderr, above a bar that is drawn there."""
-    tqdm.write(line, file=sys.stderr)
+def print_progress(line: str) -> None:
+    """Print a line on stderr, above what is drawn there."""
+    print(line, file=sys.stderr, flush=True)
 
 
-class StudyBar(StudyListener):
-    """Draw the bar of a study of `n_trials`, after one of its preparation where there is any."""
+def study_progress(n_trials: int, name: str, on_record: Iterable[int] = ()) -> StudyProgress:
+    """Return the display of a study; `on_record` holds the numbers of the trials that are done."""
+    if draws_on_terminal():
+        from tune.cli.live_progress import LiveStudy
 
-    def __init__(self, n_trials: int, name: str) -> None:
-        self._n_trials, self._name, self._best = n_trials, name, 0.0
-        self._preparation: tqdm[Any] | None = None
-        self._trials: tqdm[Any] | None = None
+        return LiveStudy(n_trials, name, on_record)
+    return StudyLines(n_trials, name, on_record)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+def draws_on_terminal() -> bool:
+    """Return whether stderr is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
+
+
+class StudyLines(StudyProgress):
+    """Print a plain line when something has changed, at most one in LINE_INTERVAL_S."""
+
+    def __init__(
+        self,
+        n_trials: int,
+        name: str,
+        on_record: Iterable[int] = (),
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = print_progress,
     ) -> None:
-        for bar in (self._preparation, self._trials):
-            if bar is not None:
-                bar.close()
+        """Print with `say`; the other arguments are those of StudyProgress."""
+        super().__init__(n_trials, name, on_record, clock)
+        self._say, self._said_s = say, clock()
 
-    def prepared(self, done: int, total: int) -> None:
-        """Draw how far the preparation is."""
-        if self._preparation is None:
-            self._preparation = tqdm(
-                total=total,
-                desc="the search learns the simulator",
-                unit=" prefill pools",
-                leave=False,
-                file=sys.stderr,
-            )
-        self._preparation.update()
+    def _changed(self) -> None:
+        if self._clock() - self._said_s < LINE_INTERVAL_S:
+            return
+        self._said_s = self._clock()
+        self._say(f"{self.name}: {self._state()}")
 
-    def trial_does(self, number: int, activity: Activity) -> None:
-        """Show what a trial does."""
-        self._bar().set_description_str(f"{self._name}: trial {number} {activity.text}")
-
-    def recorded(self, outcome: Outcome) -> None:
-        """Advance by one trial and show the best so far."""
-        bar = self._bar()
-        bar.set_description_str(self._name, refresh=False)
-        if outcome.feasible and (outcome.output_tps_per_gpu or 0.0) > self._best:
-            self._best = outcome.output_tps_per_gpu or 0.0
-            bar.set_postfix_str(f"best {self._best:.1f} tokens/s/GPU, trial {outcome.number}")
-        bar.update()
-
-    def _bar(self) -> tqdm[Any]:
-        """Return the bar of the trials, drawn from now on; the one of the preparation ends."""
-        if self._preparation is not None:
-            self._preparation.close()
-            self._preparation = None
-        if self._trials is None:
-            self._trials = tqdm(total=self._n_trials, desc=self._name, unit="trial", file=sys.stderr)
-        return self._trials
+    def _state(self) -> str:
+        """Return the progress in one line."""
+        if self.preparation:
+            done, total = self.preparation
+            return f"the search learns the simulator, {done} of {total} prefill pools, {times_text(self)}"
+        parts = [f"{self.done} of {self.n_trials} trials"] if self.n_trials > 1 else []
+        parts += [f"trial {trial.number} {trial.step}" for trial in list(self.running.values())[:1]]
+        parts += [times_text(self), best_text(self.best)]
+        return ", ".join(part for part in parts if part)
 
 
 @contextmanager
-def evaluations_bar() -> Iterator[Callable[[float], None]]:
-    """Count a fit's evaluations, on a terminal; the yielded function takes the misfit of each, as a share."""
-    with tqdm(desc="calibrate", unit=" evaluations", file=sys.stderr, disable=None) as bar:
+def evaluations_progress() -> Iterator[Callable[[float], None]]:
+    """Count a fit's evaluations; the yielded function takes the misfit of each, as a share."""
+    count, said_s = 0, time.monotonic()
 
-        def evaluated(misfit_frac: float) -> None:
+    def text(misfit_frac: float) -> str:
+        return f"calibrate: {count} evaluations, {misfit_frac:.1%} from the fitted figures"
+
+    if not draws_on_terminal():
+
+        def said(misfit_frac: float) -> None:
+            """Count one evaluation, and print a line from time to time."""
+            nonlocal count, said_s
+            count += 1
+            if time.monotonic() - said_s >= LINE_INTERVAL_S:
+                said_s = time.monotonic()
+                print_progress(text(misfit_frac))
+
+        yield said
+        return
+    with working("calibrate") as update:
+
+        def drawn(misfit_frac: float) -> None:
             """Count one evaluation and show its misfit."""
-            bar.set_postfix_str(f"{misfit_frac:.1%} from the fitted figures", refresh=False)
-            bar.update()
+            nonlocal count
+            count += 1
+            update(text(misfit_frac))
 
-        yield evaluated
+        yield drawn
+
+
+@contextmanager
+def working(task: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that a task of unknown length goes on; the yielded function replaces its words."""
+    if not draws_on_terminal():
+        yield lambda words: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(task) as status:
+        yield status.update

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
+from tune.cli.output import show
+from tune.cli.studies import named_study
 from tune.config import Composition
 from tune.errors import ConfigurationError
 
@@ -18,27 +20,6 @@ if TYPE_CHECKING:
     from tune.records.study_record import StudyRecord
 
 
-def study_root(composition: Composition) -> Path:
-    """Return the folder of the study that a command names."""
-    return Path(composition.settings.runs_dir) / composition.study_name
-
-
-def recorded_study(root: Path, setting: str = "study.name") -> tuple[StudyFolder, StudyRecord]:
-    """Return folder and record of the study in `root`, which `setting` named.
-
-    Raises ConfigurationError where there is none.
-    """
-    from tune.records.folders import StudyFolder
-
-    record = StudyFolder(root).read_study()
-    if record is None:
-        studies = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/study.json"))) or "none"
-        raise ConfigurationError(
-            f"{root}: no study there; expected {setting}=NAME with one of those in {root.parent}: {studies}."
-        )
-    return StudyFolder(root), record
-
-
 def repeat_command(outcome: Outcome) -> str:
     """Return the command that measures a trial again."""
     return shlex.join(["python", "-m", "tune", *outcome.provenance["overrides"]])
@@ -47,21 +28,23 @@ def repeat_command(outcome: Outcome) -> str:
 def status_action(composition: Composition) -> None:
     """Print the progress and the running jobs of a study, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
     from tune.report.terminal import render_outcome, render_status
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     if composition.settings.trial is None:
         posterior = read_posterior(folder.root)
-        print(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
+        show(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
         _print_jobs(folder, record, None)
         return
     trial_id = _trial_id(composition, folder)
     outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
     if outcome and spec:
-        print(render_outcome(outcome, spec.slo, record))
-        print(f"again     {repeat_command(outcome)}")
+        (outcome,) = recommendable([outcome], trial_id, folder, record)
+        show(render_outcome(outcome, spec.slo, record))
+        show(f"again     {repeat_command(outcome)}")
     else:
-        print(f"trial     {trial_id}: not recorded yet")
+        show(f"trial     {trial_id}: not recorded yet")
     _print_jobs(folder, record, trial_id)
 
 
@@ -72,7 +55,7 @@ def logs_action(composition: Composition) -> None:
     """
     from tune.core.log_tail import follow_logs
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     trial_id = _trial_id(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
     no_logs = BACKENDS[record.backend].declaration.no_logs
@@ -94,7 +77,7 @@ def cancel_action(composition: Composition) -> None:
     """
     from tune.study.loop import is_running
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     jobs = _job_control(record)
     if jobs is None:
         expected = " or ".join(name for name, entry in BACKENDS.items() if entry.jobs)
@@ -140,7 +123,7 @@ def _print_jobs(folder: StudyFolder, record: StudyRecord, trial_id: str | None) 
         if trial_id is None or trial_id in {
             trial_of(attempt).root.name for attempt in job.unfinished_attempts
         }:
-            print(f"runs      {job.text}")
+            show(f"runs      {job.text}")
 
 
 def _log_files(attempt: Path, jobs: JobControl | None) -> Callable[[], list[Path]]:
@@ -156,10 +139,10 @@ def _log_files(attempt: Path, jobs: JobControl | None) -> Callable[[], list[Path
 
 def _has_ended(attempt: Path, folder: StudyFolder, jobs: JobControl | None) -> Callable[[], bool]:
     """Return a function that says whether an attempt left its record, or whatever would write one is gone."""
-    from tune.cli.progress import print_above_bar
+    from tune.cli.progress import print_progress
     from tune.records.folders import has_ended
     from tune.study.loop import is_running
 
     if jobs is None:
         return lambda: has_ended(attempt) or not is_running(folder.root)
-    return jobs.watch(folder.root, attempt, print_above_bar)
+    return jobs.watch(folder.root, attempt, print_progress)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, repeat_command, study_root
+from tune.cli.output import show
+from tune.cli.recorded_commands import repeat_command
+from tune.cli.studies import named_study, no_study, study_root
 from tune.config import Composition
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 
@@ -15,29 +17,44 @@ def report_action(composition: Composition) -> None:
 
     Raises NegativeResult where no configuration holds its SLO.
     """
+    from tune.analysis.range_ends import range_ends
     from tune.analysis.ranking import rank
+    from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
+    from tune.report.range_end_text import describe_ends, widening_command
+    from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
 
-    folder, record = recorded_study(study_root(composition))
+    folder, record = named_study(composition)
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     posterior = read_posterior(folder.root)
     ranked = rank(outcomes, posterior)
-    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    top_id = ranked[0]["trial_id"] if ranked else None
+    shown = recommendable(outcomes, top_id, folder, record)
+    best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
     if best:
-        print(render_outcome(best, record.slo, record))
-        print(f"again     {repeat_command(best)}")
+        show(render_outcome(best, record.slo, record))
+        show(f"again     {repeat_command(best)}")
     if posterior:
-        print(render_posterior(posterior))
+        show(render_posterior(posterior))
     confirmation = confirmation and confirmation.current()
     if confirmation:
-        print(render_confirmation(record, outcomes, confirmation))
-    page = write_study_report(
-        folder, Path(composition.settings.reports_dir), running=_runs_now(study_root(composition))
-    )
-    print(f"report    {page}")
+        show(render_confirmation(record, outcomes, confirmation))
+    top = best or next((o for o in outcomes if o.trial_id == top_id), None)
+    ends = range_ends(record, top) if top else ()
+    if ends:
+        show(f"widen     {describe_ends(ends)}")
+        show(f"          {widening_command(record, ends)}")
+    ended = describe_end(record)
+    if ended:
+        show(f"ended     {ended}")
+    reports, running = Path(composition.settings.reports_dir), _runs_now(study_root(composition))
+    with working("writing the report"):
+        page = write_study_report(folder, reports, running=running)
+    show(f"report    {page}")
     if best is None:
         raise NegativeResult(
             "No configuration of this study holds its SLO; the report says how far each missed."
@@ -60,10 +77,12 @@ def compare_action(composition: Composition) -> None:
 
     a, b = composition.settings.compare.a, composition.settings.compare.b
     if a is None or b is None:
+        missing = "compare.a" if a is None else "compare.b"
         raise ConfigurationError(
-            "action=compare needs compare.a and compare.b: two studies, or two trials as STUDY/TRIAL_ID."
+            f"{no_study(composition, missing)}\nBoth compare.a and compare.b are needed: two studies, or two "
+            "trials as STUDY/TRIAL_ID."
         )
-    print(render_comparison(Path(composition.settings.runs_dir), a, b))
+    show(render_comparison(Path(composition.settings.runs_dir), a, b))
 
 
 def parse_action(composition: Composition) -> None:

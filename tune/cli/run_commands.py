@@ -8,15 +8,17 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tune.cli.recorded_commands import recorded_study, study_root
+from tune.cli.output import show
 from tune.cli.report_commands import report_action
 from tune.cli.runnable import (
     check_configuration,
     check_whole_sweep,
+    cost_text,
     make_backend,
     print_findings,
     require_runnable,
 )
+from tune.cli.studies import recorded_study, study_root
 from tune.config import Composition, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.spec.findings import Finding, only_errors, render_findings
@@ -32,6 +34,8 @@ def run_action(composition: Composition) -> None:
 
 def _run_trial(composition: Composition) -> None:
     """Measure the configuration as composed and print the outcome."""
+    from tune.cli.progress import study_progress
+    from tune.report.checked_recommendations import recommendable
     from tune.report.terminal import render_outcome
     from tune.study.identity import study_record
     from tune.study.loop import open_study, run_trial
@@ -41,14 +45,16 @@ def _run_trial(composition: Composition) -> None:
         raise ConfigurationError(
             "study.n_trials: without a sweep there is one trial; expected +sweep=NAME beside it."
         )
-    require_runnable(settings)
     root = study_root(composition)
+    require_runnable(settings, again=root.exists())
     backend = make_backend(settings, at_once=1)
     study = study_record(settings, composition.study_name, ())
-    with open_study(root, study) as folder, backend as running:
-        outcome, fresh = run_trial(folder, settings, running, partial(trial_overrides, settings=settings))
-    print(render_outcome(outcome, settings.slo, study))
-    print(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
+    overrides = partial(trial_overrides, settings=settings)
+    with open_study(root, study) as folder, backend as running, study_progress(1, study.name) as progress:
+        outcome, fresh = run_trial(folder, settings, running, overrides, progress)
+        (outcome,) = recommendable([outcome], outcome.trial_id, folder, study)
+    show(render_outcome(outcome, settings.slo, study))
+    show(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":
         raise NegativeResult(f"The configuration cannot run: {outcome.reason}")
     if outcome.status == "failed":
@@ -57,9 +63,12 @@ def _run_trial(composition: Composition) -> None:
 
 def _run_study(composition: Composition) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
-    from tune.cli.progress import StudyBar, print_above_bar
+    from tune.cli.progress import print_progress, study_progress
+    from tune.cli.study_progress import numbers_on_record
+    from tune.records.folders import StudyFolder
     from tune.report.live_report import LiveReport
     from tune.report.study_report import write_study_report
+    from tune.study.adoption import describe_adoption
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
@@ -67,28 +76,30 @@ def _run_study(composition: Composition) -> None:
     settings = composition.settings
     _require_possible_sweep(check_whole_sweep(settings))
     require_search(settings)
-    print_findings(check_configuration(settings))
+    print_findings(check_configuration(settings), again=study_root(composition).exists())
     study = study_record(settings, composition.study_name, composition.words)
     backend = make_backend(settings, settings.parallel)
     keeps_parallel = settings.study.parallel is None
     opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
+    before = StudyFolder(study_root(composition)).read_study()
     with opened as folder, backend as running:
+        adoption = describe_adoption(before, folder)
+        if adoption:
+            print(adoption, file=sys.stderr)
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
-        ahead = n_trials - len(folder.outcomes())
+        on_record = numbers_on_record(folder)
+        ahead = n_trials - len(on_record)
         if ahead > 0:
-            hours = forecast_gpu_hours(settings, ahead)
+            cost = cost_text(settings, forecast_gpu_hours(settings, ahead))
             limit = f", {study.max_gpu_hours:,.0f} at most" if study.max_gpu_hours else ""
-            print(
-                f"{ahead} of {n_trials} trials remain, about {hours:,.0f} GPU-hours{limit}",
-                file=sys.stderr,
-            )
+            print(f"{ahead} of {n_trials} trials remain, {cost}{limit}", file=sys.stderr)
         overrides = partial(trial_overrides, settings=settings)
         page = LiveReport(
-            partial(write_study_report, folder, Path(settings.reports_dir), running=True), print_above_bar
+            partial(write_study_report, folder, Path(settings.reports_dir), running=True), print_progress
         )
         try:
-            with StudyBar(n_trials, study.name) as bar:
-                run_study(folder, settings, running, overrides, bar, batch_recorded=page.update)
+            with study_progress(n_trials, study.name, on_record) as progress:
+                run_study(folder, settings, running, overrides, progress, batch_recorded=page.update)
         except ResumableError:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):
                 with suppress(NegativeResult):  # the message is why the study stopped

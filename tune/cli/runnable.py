@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tune.backends.registry import BACKENDS
+from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors, render_findings
@@ -44,23 +45,44 @@ def _needs_simulator(settings: Settings) -> str | None:
     return "load.mode=capacity" if settings.load.mode == "capacity" else None
 
 
-def require_runnable(settings: Settings) -> None:
-    """Print the warnings on a configuration. Raises ConfigurationError with every broken rule."""
+def require_runnable(settings: Settings, *, again: bool) -> None:
+    """Print the warnings on a configuration, as `print_findings` does.
+
+    Raises ConfigurationError with every broken rule.
+    """
     findings = check_configuration(settings)
     broken = only_errors(findings)
     if broken:
         raise ConfigurationError(
             f"{render_findings(broken)}\nThe configuration breaks rules; nothing was run."
         )
-    print_findings(findings)
+    print_findings(findings, again=again)
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
-    """Print one line a finding on stderr."""
-    for finding in findings:
+def print_findings(findings: Sequence[Finding], *, again: bool) -> None:
+    """Print one line a finding on stderr.
+
+    Findings on what is shipped are counted in one line, and left out where the command runs `again`.
+    """
+    shipped = check_configuration(shipped_settings()) if findings else ()
+    own = [finding for finding in findings if finding not in shipped]
+    for finding in own:
         print(f"{finding.severity}: {finding.path}: {finding.why}", file=sys.stderr)
-    if findings:
+    if own:
         print("action=preflight says what was expected, and by which source\n", file=sys.stderr)
+    others = len(findings) - len(own)
+    if others and not again:
+        print(
+            f"{others} warnings on the reference configuration as shipped; action=preflight lists them\n",
+            file=sys.stderr,
+        )
+
+
+def cost_text(settings: Settings, gpu_hours: float) -> str:
+    """Return the cost of trials; where a rack is simulated, what they would cost on a real one."""
+    if BACKENDS[settings.cluster.kind].capabilities.real_time:
+        return f"about {gpu_hours:,.0f} GPU-hours"
+    return f"simulated: would cost about {gpu_hours:,.0f} GPU-hours on a rack"
 
 
 def make_backend(settings: Settings, at_once: int) -> Backend:
@@ -68,7 +90,7 @@ def make_backend(settings: Settings, at_once: int) -> Backend:
 
     Raises ConfigurationError where the settings need a capability that the backend lacks.
     """
-    from tune.cli.progress import print_above_bar
+    from tune.cli.progress import print_progress
 
     kind = settings.cluster.kind
     if settings.study.once and not BACKENDS[kind].capabilities.detached:
@@ -83,4 +105,4 @@ def make_backend(settings: Settings, at_once: int) -> Backend:
             f"cluster.calibration: found none with cluster={kind}; expected one with "
             f"{needed_by}, which starts from it. Copy `calibration:` from conf/cluster/slurm.yaml."
         )
-    return BACKENDS[kind].build(settings, at_once, print_above_bar)
+    return BACKENDS[kind].build(settings, at_once, print_progress)

@@ -5,6 +5,7 @@ from tune.config.composition import (
     compose_command_line,
     compose_overrides,
     shipped_options,
+    shipped_settings,
     trial_overrides,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "compose_command_line",
     "compose_overrides",
     "shipped_options",
+    "shipped_settings",
     "trial_overrides",
 ]

@@ -87,6 +87,7 @@ def _compose_by_hydra(command: CommandWords) -> Composition | None:
     _register_nodes()
     sys.argv[1:] = command.for_hydra
     with _clear_errors(command.overrides, command.config_dirs):
+        _register_sweeps()
         capture()
         if captured:
             return _composition(*captured[0], command.overrides, command.config_dirs)
@@ -106,6 +107,8 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
     folders = [str(Path(folder).absolute()) for folder in config_dirs]
     search_path = [f"hydra.searchpath={override_value(folders)}"] if folders else []
     with _clear_errors(overrides, config_dirs):
+        if config_dirs or any("sweep" in word for word in overrides):
+            _register_sweeps()
         with initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
             config = compose("config", [*overrides, *search_path], return_hydra_config=True)
             choices = dict(config.hydra.runtime.choices)
@@ -165,7 +168,7 @@ def _composition(
         raise ConfigurationError(explain_validation(error, _known_paths)) from None
     settings = complete_settings(settings, mode_is_open=mode_is_open)
     if not overrides and not config_dirs:
-        _DEFAULTS.update(_plain_defaults(settings))
+        _DEFAULTS.append(settings)
     name = settings.study.name or f"{sweep_name or 'single'}-{choices['cluster']}"
     return Composition(settings, name, overrides, config_dirs)
 
@@ -187,13 +190,15 @@ def _refuse_renamed(renamed: Sequence[str]) -> None:
 
 @cache
 def _register_nodes() -> None:
-    """Register with Hydra the shipped sweeps and, as lifted, every limit that the SLO may hold.
-
-    The resolver of `${json:TEXT}` is registered too.
-    """
+    """Register every limit that the SLO may hold, as lifted, and the resolver of `${json:TEXT}`."""
     OmegaConf.register_new_resolver(JSON_RESOLVER, json_mapping, replace=True)
     limits = {limit.key: None for limit in LIMITS}
     ConfigStore.instance().store(name="slo_limits", node=limits, package="slo", provider="tune")
+
+
+@cache
+def _register_sweeps() -> None:
+    """Register the shipped sweeps with Hydra; reading them takes time, which few commands need."""
     for path in _shipped("sweeps").glob("*.yaml"):
         header = path.read_text(encoding="utf-8").splitlines()[0]
         package = header.removeprefix("# @package ") if header.startswith("# @package ") else None
@@ -223,19 +228,21 @@ def _clear_errors(overrides: Sequence[str], config_dirs: Sequence[str]) -> Itera
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-_DEFAULTS: dict[str, Any] = {}
-"""The configuration without overrides, as plain values; empty until it is first composed."""
+_DEFAULTS: list[Settings] = []
+"""The configuration without overrides; empty until it is first composed."""
 
 
-def _defaults() -> Mapping[str, Any]:
+def shipped_settings() -> Settings:
     """Return the configuration without overrides, composed once in a process."""
     if not _DEFAULTS:
         compose_overrides(())
-    return _DEFAULTS
+    return _DEFAULTS[0]
 
 
-def _plain_defaults(settings: Settings) -> dict[str, Any]:
-    """Return settings as the plain values that overrides change."""
+@cache
+def _defaults() -> Mapping[str, Any]:
+    """Return the configuration without overrides as plain values."""
+    settings = shipped_settings()
     return settings.model_dump(mode="json") | {"slo": settings.slo.as_settings()}
 
 

@@ -23,7 +23,9 @@ from tune.report.confirmation_text import (
     format_interval,
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
+from tune.report.model_error_text import model_error_sentence
 from tune.report.posterior_text import gain_sentence, names_of
+from tune.report.study_end_text import describe_end
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, TTFT, TTFT_P99, LatencyMetric
@@ -74,6 +76,8 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     if outcome.spread:
         lines.append(f"shuffles  {verdict_over_shuffles(outcome, slo)}")
         lines += [f"          {line}" for line in latencies_over_shuffles(outcome.spread)]
+    if outcome.model_error:
+        lines.append(f"model     {model_error_sentence(outcome.model_error)}")
     if outcome.bottleneck:
         lines += _bottleneck_lines(outcome.bottleneck)
     return "\n".join(lines)
@@ -147,6 +151,7 @@ def render_status(
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
         f"best      {_best(outcomes, posterior)}",
+        *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:
         lines.append(render_posterior(posterior))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tune.errors import ResumableError
 from tune.records.outcome import Outcome
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
+from tune.study.recorded_end import BudgetSpent
 from tune.study.trial_runner import TrialRequest
 
 RUNS_PER_CAPACITY_SEARCH = 1.5
@@ -17,17 +17,16 @@ median."""
 
 
 def remaining_trials(
-    batch: range, n_trials: int, budget_gpu_hours: float | None, outcomes: Sequence[Outcome]
+    following: int, batch: int, budget_gpu_hours: float | None, outcomes: Sequence[Outcome]
 ) -> int:
-    """Return how many trials may follow those of `batch`.
+    """Return how many of the `following` trials the budget leaves after a batch of `batch` trials.
 
     Each is assumed to cost as much as the most expensive outcome so far.
     """
-    following = n_trials - batch.stop
     dearest = max((outcome.gpu_hours for outcome in outcomes), default=0.0)
     if budget_gpu_hours is None or not dearest:
         return following
-    return min(following, int((budget_gpu_hours - spent_gpu_hours(outcomes)) / dearest) - len(batch))
+    return min(following, int((budget_gpu_hours - spent_gpu_hours(outcomes)) / dearest) - batch)
 
 
 def spent_gpu_hours(outcomes: Sequence[Outcome]) -> float:
@@ -38,13 +37,13 @@ def spent_gpu_hours(outcomes: Sequence[Outcome]) -> float:
 def check_budget(
     budget_gpu_hours: float, requests: Sequence[TrialRequest], outcomes: Sequence[Outcome], settings: Settings
 ) -> Sequence[TrialRequest]:
-    """Return `requests`, one batch. Raises ResumableError when its estimate exceeds what `outcomes` leave."""
+    """Return `requests`, one batch. Raises BudgetSpent when its estimate exceeds what `outcomes` leave."""
     spent, calibration = spent_gpu_hours(outcomes), settings.cluster.calibration
     bring_up_s = calibration.bring_up_s if calibration else 0.0
     dearest = max((outcome.gpu_hours for outcome in outcomes), default=0.0)
     ahead = sum(max(dearest, _least_gpu_hours(request.spec, bring_up_s)) for request in requests)
     if spent + ahead > budget_gpu_hours:
-        raise ResumableError(
+        raise BudgetSpent(
             f"The budget of {budget_gpu_hours:g} GPU-hours (study.max_gpu_hours) ends the study after "
             f"{len(outcomes)} trials: {spent:.0f} are spent and the next {len(requests)} need about "
             f"{ahead:.0f}. Everything is on record; run the same command with a larger budget to go on."

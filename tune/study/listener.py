@@ -17,9 +17,9 @@ class StudyListener:
                 print(f"trial {number}: {activity.text}")
 
     The calls come in this order: `prepared` before the first suggestion; for each trial `trial_begun`, then
-    `trial_does` any number of times; `recorded` once for each outcome, when its batch has ended. Steps of
-    trials that run at once are mixed. A trial whose outcome is on record goes straight to `recorded`. Return
-    from a method at once: the study waits for it.
+    `trial_does` any number of times and `trial_ended`; `recorded` once for each outcome, when its batch has
+    ended. Steps of trials that run at once are mixed. A trial whose outcome is on record goes straight to
+    `recorded`. Return from a method at once: the study waits for it.
     """
 
     def prepared(self, done: int, total: int) -> None:
@@ -30,6 +30,9 @@ class StudyListener:
 
     def trial_does(self, number: int, activity: Activity) -> None:
         """Learn what the attempt of trial `number` does; backends that cannot tell call nothing."""
+
+    def trial_ended(self, outcome: Outcome) -> None:
+        """Learn the outcome of an attempt that has just ended; other trials of its batch may still run."""
 
     def recorded(self, outcome: Outcome) -> None:
         """Learn an outcome, also one on record, in the order in which the search observes them."""

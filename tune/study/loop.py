@@ -8,17 +8,18 @@ from pathlib import Path
 
 from tune.backends.base import Backend
 from tune.core.locks import is_file_locked, lock_file
-from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import write_posterior
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.settings import Settings
+from tune.study.adoption import adopt_trials
 from tune.study.budget import check_budget, remaining_trials
-from tune.study.identity import merge_on_resume
+from tune.study.identity import merge_on_resume, with_recorded_range
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
+from tune.study.recorded_end import TooManyFailures, recorded_end
 from tune.study.registry import SearchProblem, check_search
 from tune.study.trial_requests import Overrides, TrialRequests, trial_request
 from tune.study.trial_runner import TrialRequest, TrialRunner
@@ -64,7 +65,9 @@ def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = Fal
         recorded = folder.read_study()
         if recorded and keeps_parallel:
             requested = requested.model_copy(update={"parallel": recorded.parallel})
-        record = merge_on_resume(recorded, requested) if recorded else requested
+        record = requested
+        if recorded:
+            record = adopt_trials(folder, recorded, merge_on_resume(recorded, requested))
         if record != recorded:
             folder.write_study(record)
         yield folder
@@ -97,6 +100,7 @@ def run_trial(
     settings: Settings,
     backend: Backend,
     overrides: Overrides,
+    listener: StudyListener = SILENT,
 ) -> tuple[Outcome, bool]:
     """Measure the configuration as composed, as a study of one trial.
 
@@ -110,6 +114,8 @@ def run_trial(
         Where the trial runs.
     overrides
         Returns the overrides that compose the trial; they go on record.
+    listener
+        Learns what happens to the trial.
 
     Returns
     -------
@@ -117,7 +123,7 @@ def run_trial(
         The outcome, and whether it is new; False when it was already on record.
     """
     spec = settings.trial_spec
-    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once)
+    runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id) or Proposal(
         number=len(known), params={}, source="command", trial_id=spec.trial_id
@@ -171,27 +177,30 @@ def run_study(
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
     assert sweep is not None
+    settings = with_recorded_range(settings, study)
     source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
     runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
     failed = 0
-    n_trials = settings.study.n_trials or study.n_trials
-    for start in range(0, n_trials, study.parallel):
-        numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
-        following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
-        requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
-        if study.max_gpu_hours is not None:
-            requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
-        batch = runner.run(requests, settings.rerun)
-        if not batch:
-            break
-        for number in sorted(batch):
-            source.proposer.observe(number, batch[number])
-            listener.recorded(batch[number])
-        outcomes |= batch
-        _record_posterior(folder, source.proposer, outcomes)
-        batch_recorded()
-        failed = _failed_in_a_row(batch, failed, n_trials)
+    schedule = source.numbers(settings.study.n_trials or study.n_trials)
+    with recorded_end(folder, lambda: source.ended):
+        for start in range(0, len(schedule), study.parallel):
+            numbers, earlier = schedule[start : start + study.parallel], list(outcomes.values())
+            after = len(schedule) - start - len(numbers)
+            following = remaining_trials(after, len(numbers), study.max_gpu_hours, earlier)
+            requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
+            if study.max_gpu_hours is not None:
+                requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
+            batch = runner.run(requests, settings.rerun)
+            if not batch:
+                break
+            for number in sorted(batch):
+                source.proposer.observe(number, batch[number])
+                listener.recorded(batch[number])
+            outcomes |= batch
+            _record_posterior(folder, source.proposer, outcomes)
+            batch_recorded()
+            failed = _failed_in_a_row(batch, failed, schedule[-1])
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -202,16 +211,16 @@ def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping
         write_posterior(folder.root, posterior)
 
 
-def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:
+def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, last: int) -> int:
     """Return the number of consecutive failures after `batch`, with `failed` before it.
 
-    Raises ResumableError where they end the study: too many in a row, or the last trial among them.
+    Raises TooManyFailures where they end the study: too many in a row, or `last`, its last trial, among them.
     """
     if any(outcome.status != "failed" for outcome in batch.values()):
         return 0
     failed += len(batch)
-    if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
-        raise ResumableError(
+    if failed >= MAX_FAILED_IN_A_ROW or max(batch) == last:
+        raise TooManyFailures(
             f"{failed} consecutive trials failed; the cause may affect all trials: "
             f"{batch[max(batch)].reason}\nFix it and run the same command again."
         )

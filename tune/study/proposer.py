@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary
@@ -34,6 +34,18 @@ class TrialSuggestion:
     expected_improvement_frac: float | None = None
 
 
+@dataclass(frozen=True)
+class SearchEnd:
+    """Hold why a search suggests no further trial.
+
+    `points`: every point is known or runs. `gain`: the best next trial is expected to raise the best rate by
+    `expected_gain_frac` only.
+    """
+
+    kind: Literal["points", "gain"]
+    expected_gain_frac: float | None = None
+
+
 class Proposer(Protocol):
     """Suggest the points of one study and learn from the outcomes.
 
@@ -42,11 +54,11 @@ class Proposer(Protocol):
     the first one would have suggested.
     """
 
-    def suggest(self, number: int) -> TrialSuggestion | None:
+    def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
         """Return the point for trial `number`, given all outcomes observed so far.
 
-        The trial counts as running until `observe` receives its outcome. Returns None when the space is
-        exhausted, or when no further trial is predicted to be worth its cost.
+        The trial counts as running until `observe` receives its outcome. Returns why the search ends when the
+        space is exhausted, or when no further trial is predicted to be worth its cost.
         """
 
     def adopt(self, number: int, point: Point, source: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tune.spec.bind import bind_point
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, Search, Sweep
-from tune.study.proposer import Proposer
+from tune.study.proposer import Proposer, TrialSuggestion
 
 # Each search method is imported where it is built: a single trial reads this table and searches nothing.
 
@@ -88,7 +88,7 @@ def _build_surrogate(problem: SearchProblem) -> Proposer:
 def _check_first_point(problem: SearchProblem) -> None:
     """Build the proposer, and bind its first point to a trial."""
     suggestion = make_proposer(problem).suggest(0)
-    if suggestion:
+    if isinstance(suggestion, TrialSuggestion):
         bind_point(problem.settings.trial_spec, problem.sweep, suggestion.point)
 
 

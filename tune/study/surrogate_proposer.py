@@ -15,7 +15,7 @@ from tune.spec.bind import Point
 from tune.spec.cluster import Calibration
 from tune.spec.space import Dimension
 from tune.study.candidates import Candidates
-from tune.study.proposer import TrialSuggestion
+from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import typed_value
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
@@ -66,17 +66,18 @@ class SurrogateProposer:
         self._running: dict[int, _EnteredTrial] = {}
         self._outside: list[tuple[int, Observation]] = []
 
-    def suggest(self, number: int) -> TrialSuggestion | None:
+    def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
         """Return the candidate with the highest expected gain, at its rate where rates are swept.
 
-        Returns None when every candidate is known or runs, when no higher rate may hold, or when the expected
-        gain is below `min_gain` and no trial runs.
+        The search ends when every candidate is known or runs, when no higher rate may hold, or when the
+        expected gain is below `min_gain` and no trial runs.
         """
         selected = self._optimizer.suggest([observation for _, observation in self._observations()])
-        if selected is None or selected.expected_improvement_frac < (
-            0.0 if self._running else self._min_gain
-        ):
-            return None
+        if selected is None:
+            return SearchEnd("gain", 0.0) if self._candidates.rates else SearchEnd("points")
+        gain = selected.expected_improvement_frac
+        if gain < (0.0 if self._running else self._min_gain):
+            return SearchEnd("gain", gain)
         point = self._point(selected.index, selected.qps)
         self._enter(number, point)
         return TrialSuggestion(

@@ -12,9 +12,11 @@ from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.bind import Point, bind_point, locate_point
 from tune.spec.settings import Settings
-from tune.spec.space import Sweep
+from tune.spec.space import Sweep, Value
 from tune.spec.trial import TrialSpec
+from tune.study.proposer import SearchEnd
 from tune.study.registry import SearchProblem, make_proposer
+from tune.study.search_space import number_of_points
 from tune.study.trial_runner import TrialRequest
 
 SELECTION_BIAS_FRAC = 0.01
@@ -54,6 +56,15 @@ class TrialRequests:
         self._study = study
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
+        self._next = max((p.number + 1 for p in folder.read_proposals(with_aside=True)), default=0)
+        self._points = number_of_points(sweep.space)
+        self._proposed: set[tuple[tuple[str, Value], ...]] = set()
+        self.ended: SearchEnd | None = None
+
+    def numbers(self, n_trials: int) -> list[int]:
+        """Return the numbers of `n_trials` trials: those on record that are not left aside, then new ones."""
+        known = sorted(self._known)[:n_trials]
+        return [*known, *range(self._next, self._next + n_trials - len(known))]
 
     def requests(
         self, numbers: Iterable[int], earlier: Sequence[Outcome], following: int
@@ -82,15 +93,23 @@ class TrialRequests:
         proposal = self._known[number]
         if proposal.params:
             self.proposer.adopt(number, proposal.params, proposal.source)
+            self._note(proposal.params)
         return proposal
+
+    def _note(self, point: Point) -> None:
+        """Count a point of the space as proposed; the baseline need not be one."""
+        if point:
+            self._proposed.add(tuple(sorted(point.items())))
 
     def _suggest(self, number: int) -> Proposal | None:
         """Return a new proposal, put on record; None where the proposer has none."""
         if number == 0 and self._study.baseline:
             proposal = self._baseline()
         else:
-            suggestion = self.proposer.suggest(number)
-            if suggestion is None:
+            all_known = len(self._proposed) == self._points
+            suggestion = SearchEnd("points") if all_known else self.proposer.suggest(number)
+            if isinstance(suggestion, SearchEnd):
+                self.ended = suggestion
                 return None
             proposal = Proposal(
                 number=number,
@@ -101,6 +120,7 @@ class TrialRequests:
                 early_stop_below_qps=suggestion.early_stop_below_qps,
             )
         self._folder.append_proposal(proposal)
+        self._note(proposal.params)
         return proposal
 
     def _baseline(self) -> Proposal:

@@ -123,7 +123,9 @@ class TrialRunner:
             for handle in self._ended(running, interrupts):
                 request, attempt = running.pop(handle)
                 probes = self._backend.probes(handle)
-                outcomes[request.spec.trial_id] = self._record(self._collect(request, attempt, probes))
+                ended = self._record(self._collect(request, attempt, probes))
+                outcomes[request.spec.trial_id] = ended
+                self._listener.trial_ended(ended)
         finally:
             if not self._detached:
                 for handle in running:

@@ -12,6 +12,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search, summarise_probes
+from tune.report.study_end_text import describe_end
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.load import Slo
@@ -46,6 +47,7 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
         "all of them count, idle ones included"
     )
     rows = [
+        ("Question", study.question),
         ("Maximise", "output tokens/s per allocated GPU"),
         ("Subject to", describe_limits(study.slo)),
         ("Rack", rack),
@@ -107,7 +109,8 @@ def _trials(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:
         f"{counts[status]:,} {TRIAL_STATUS_WORDS[status]}" for status in TRIAL_STATUSES if counts[status]
     ]
     done = f"{len(outcomes):,} different, {study.n_trials:,} planned" if study.space else f"{len(outcomes):,}"
-    return f"{done}: {', '.join(parts)}" if parts else done
+    ended = describe_end(study)
+    return (f"{done}: {', '.join(parts)}" if parts else done) + (f". Ended: {ended}." if ended else "")
 
 
 def _gpu_hours(study: StudyRecord, outcomes: Sequence[Outcome]) -> str:

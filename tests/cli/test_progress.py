@@ -1,0 +1,132 @@
+"""The progress of a study: what a terminal draws, and the plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from support.outcomes import failed, measured
+
+from tune.backends.activity import Activity
+from tune.cli.live_progress import render_progress
+from tune.cli.progress import LINE_INTERVAL_S, StudyLines, study_progress
+from tune.cli.result_colours import coloured
+from tune.cli.study_progress import StudyProgress, duration
+from tune.spec.settings import Settings
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+HEAD = "14P4D  15.75 queries/s  simulator  trial t1\noutput    137.7 tokens/s/GPU"
+TRY = "try       more: split.prefill_workers=15"
+
+
+class Clock:
+    """Return a time that the test sets."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def assert_golden(name: str, console: Console, regenerate: bool) -> None:
+    text = "\n".join(line.rstrip() for line in console.export_text(styles=True).split("\n"))
+    if regenerate:
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert (GOLDEN / name).read_text(encoding="utf-8") == text
+
+
+def drawing() -> Console:
+    return Console(
+        width=110, record=True, file=io.StringIO(), force_terminal=True, color_system="standard", _environ={}
+    )
+
+
+def half_way(progress: StudyProgress, clock: Clock, shipped: Settings) -> None:
+    """Let two trials end, one hold and miss a rate, and ten wait."""
+    progress.prepared(3, 85)
+    for number in range(2, 14):
+        progress.trial_begun(number, shipped.trial_spec)
+        clock.now_s += 1.5
+    progress.trial_ended(measured(2))
+    progress.trial_ended(failed(3))
+    progress.trial_does(4, Activity("probe", 1, target_qps=13.9, verdict="held"))
+    progress.trial_does(4, Activity("probe", 2, target_qps=16.1, full=True, verdict="missed"))
+    progress.trial_does(4, Activity("probe", 3, target_qps=15.2, full=True))
+
+
+def test_drawn_progress_equals_the_golden_text(
+    clock: Clock, shipped: Settings, regenerate_golden: bool
+) -> None:
+    progress, console = StudyProgress(60, "pd_split-sim", {0, 1}, clock), drawing()
+    progress.prepared(34, 85)
+    console.print(render_progress(progress))
+    half_way(progress, clock, shipped)
+    console.print(render_progress(progress))
+    single = StudyProgress(1, "single-sim", (), clock)
+    single.trial_begun(0, shipped.trial_spec)
+    single.trial_does(0, Activity("shuffle", 2, 4))
+    console.print(render_progress(single))
+    assert_golden("progress.txt", console, regenerate_golden)
+
+
+def test_colours_of_a_result_equal_the_golden_text(regenerate_golden: bool) -> None:
+    console = drawing()
+    for verdict in ("holds its SLO", "SLO violated: p99 TTFT", "invalid: 40 requests", "stopped early"):
+        text = f"{HEAD}\nverdict   {verdict}\n          p99 TTFT 4.15 s\nbottleneck: prefill\n{TRY}"
+        assert coloured(text).plain == text
+        console.print(coloured(text))
+    assert_golden("result_colours.txt", console, regenerate_golden)
+
+
+def test_resumed_study_begins_at_what_is_done(clock: Clock, shipped: Settings) -> None:
+    progress = StudyProgress(24, "x", range(16), clock)
+    assert (progress.done, progress.remaining_s) == (16, None)
+    for number in range(16):
+        progress.recorded(measured(number))
+    assert (progress.done, progress.remaining_s) == (16, None), "what was on record has taken no time"
+    for number in (16, 17):
+        progress.trial_begun(number, shipped.trial_spec)
+    clock.now_s += 20
+    for number in (16, 17):
+        progress.trial_ended(measured(number))
+        progress.recorded(measured(number))
+    assert (progress.done, progress.remaining_s) == (18, 60.0)
+
+
+@given(st.floats(0, 1e6))
+def test_duration_is_read_back(seconds: float) -> None:
+    parts = [int(part) for part in duration(seconds).split(":")]
+    assert sum(part * 60**power for power, part in enumerate(reversed(parts))) == round(seconds)
+    assert all(part < 60 for part in parts[1:])
+
+
+def test_plain_lines_come_at_intervals(clock: Clock, shipped: Settings) -> None:
+    said: list[str] = []
+    progress = StudyLines(60, "pd_split-sim", {0, 1}, clock, said.append)
+    half_way(progress, clock, shipped)
+    progress.trial_ended(measured(4))
+    assert said == ["pd_split-sim: 2 of 60 trials, trial 2 waits, 0:10 passed"]
+    clock.now_s += LINE_INTERVAL_S
+    progress.trial_ended(measured(5))
+    assert said[1:] == [
+        "pd_split-sim: 6 of 60 trials, trial 6 waits, 0:28 passed, about 6:18 remain, "
+        "best 125.0 tokens/s/GPU, trial 2"
+    ]
+
+
+def test_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with study_progress(1, "x") as progress:
+        assert isinstance(progress, StudyLines)
+        progress.recorded(measured(0))
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,57 @@
+"""What a cheap action imports: libraries that only other actions need stay away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune.cli.main import ACTIONS, action_function
+from tune.records.folders import StudyFolder
+from tune.spec.settings import Settings
+from tune.study.identity import study_record
+
+HEAVY = {"aiohttp", "jinja2", "numba", "optuna", "pandas", "plotly", "scipy", "submitit", "torch"}
+
+CODE = """
+import json, sys
+sys.argv = ["tune", *{words!r}]
+from tune.cli.main import run_command_line
+code = run_command_line()
+print(json.dumps([code, *sorted({heavy!r} & sys.modules.keys())]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["status", "study.name=single-sim"], [0]),
+        (["preflight"], [0]),
+        (["nonsense"], [2]),
+        pytest.param(["plan"], [0], marks=pytest.mark.slow),
+        pytest.param(["parse", "logs=LOGS"], [0], marks=pytest.mark.slow),
+        pytest.param(["run"], [0, "numba", "scipy"], marks=pytest.mark.slow),
+    ],
+)
+def test_action_imports_only_what_it_needs(
+    root: Path, tmp_path: Path, shipped: Settings, words: list[str], expected: list[object]
+) -> None:
+    logs = root / "tests" / "data" / "loadgen" / "v5.0.25_published"
+    words = [word.replace("LOGS", str(logs)) for word in words]
+    StudyFolder(tmp_path / "runs" / "single-sim").write_study(study_record(shipped, "single-sim", ()))
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(words=words, heavy=HEAVY)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == expected, done.stderr
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_has_its_function(action: str) -> None:
+    assert callable(action_function(action))

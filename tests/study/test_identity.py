@@ -1,0 +1,94 @@
+"""A study keeps its question: what may change when its command is run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.studies import (
+    CountingSimulator,
+    ignore_submission,
+    run_composed_study,
+)
+
+from tune.config import compose_overrides
+from tune.errors import ConfigurationError
+from tune.records.folders import StudyFolder
+from tune.study.identity import study_record
+from tune.study.loop import open_study
+
+SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
+SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
+
+
+@pytest.mark.slow
+def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
+    before = (tmp_path / "pd_split-sim" / "study.json").read_text()
+    settings = compose_overrides(SHORT).settings
+    with (
+        pytest.raises(ConfigurationError, match=r"sweep.space: the study has \{"),
+        open_study(tmp_path / "pd_split-sim", study_record(settings, "pd_split-sim", ())),
+    ):
+        pass
+    assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
+
+
+def test_recorded_study_keeps_its_parallel_trials_where_the_command_leaves_them_open(tmp_path: Path) -> None:
+    record = study_record(compose_overrides(SPLIT).settings, "one", ())
+    with open_study(tmp_path / "one", record.model_copy(update={"parallel": 16})):
+        pass
+    with open_study(tmp_path / "one", record, keeps_parallel=True) as folder:
+        study = folder.read_study()
+        assert study
+        assert study.parallel == 16
+    with pytest.raises(ConfigurationError, match=r"study.parallel"), open_study(tmp_path / "one", record):
+        pass
+
+
+@pytest.mark.slow
+def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
+    longer = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
+    assert len(run_composed_study(tmp_path, (*SPLIT, "study.n_trials=12"), longer)) == 12
+    assert longer.submitted == 2
+
+
+@pytest.mark.slow
+def test_smaller_n_trials_keeps_every_trial(tmp_path: Path) -> None:
+    run_composed_study(tmp_path, SPLIT)
+    assert len(run_composed_study(tmp_path, (*SPLIT, "study.n_trials=4"))) == 4
+    record = StudyFolder(tmp_path / "pd_split-sim").read_study()
+    assert record is not None
+    assert record.n_trials == 10
+    assert "study.n_trials=10" in record.command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("study.seed=1", "study.seed: the study has 0, this command says 1"),
+        ("study.parallel=2", "study.parallel"),
+        ("study.baseline=false", "study.baseline"),
+        ("search=random", "search"),
+        ("slo.ttft_p99_s=6.0", "slo.ttft_p99_s: the study has 4.5, this command says 6.0"),
+        ("stack=dynamo_v1", "stack.engine_yaml: the study has 'flat', this command says 'nested'"),
+        ("cluster.calibration.decode_scale=1.5", "cluster.calibration.decode_scale: the study has"),
+    ],
+)
+def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: str) -> None:
+    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
+    before = (tmp_path / "pd_split-sim" / "study.json").read_text()
+    with pytest.raises(ConfigurationError) as caught:
+        run_composed_study(tmp_path, (*SPLIT, changed))
+    assert message in str(caught.value)
+    assert "study.name=NAME" in str(caught.value)
+    assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_default_parallel_is_pinned_as_a_number() -> None:
+    left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
+    said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
+    assert left_open == said

@@ -1,0 +1,53 @@
+"""Describe why a study ended, in one sentence."""
+
+from __future__ import annotations
+
+from tune.records.study_end import StudyEnd
+from tune.records.study_record import StudyRecord
+from tune.report.formatting import format_figure, plural
+
+
+def describe_end(study: StudyRecord) -> str | None:
+    """Return why the study ended and what goes on.
+
+    Returns None while it runs, after a kill and for single trials.
+    """
+    end = study.ended
+    if end is None:
+        return None
+    counts = plural(end.configurations, "different configuration")
+    if end.infeasible:
+        counts += f", {end.infeasible:,} of them infeasible"
+    return f"{_reason(study, end)} ({counts})"
+
+
+def _reason(study: StudyRecord, end: StudyEnd) -> str:
+    """Return why the study ended, without what is on record."""
+    so_far = f"{end.proposed:,} of {study.n_trials:,} planned trials"
+    match end.kind:
+        case "trials":
+            return "all planned trials are on record; a larger study.n_trials goes on"
+        case "points":
+            return (
+                f"every point of the space is on record after {so_far}; a wider sweep under this study.name "
+                "goes on"
+            )
+        case "gain":
+            return f"{_gain(end)} after {so_far}; a smaller study.min_gain goes on"
+        case "budget":
+            return (
+                f"the budget of {study.max_gpu_hours or 0:,g} GPU-hours is spent after {so_far}; a larger "
+                "study.max_gpu_hours goes on"
+            )
+        case "failures":
+            return f"trials failed in a row after {so_far}; the same command tries them again"
+        case "interrupted":
+            return f"interrupted after {so_far}; the same command goes on"
+
+
+def _gain(end: StudyEnd) -> str:
+    """Return how little another trial is expected to gain."""
+    if not end.expected_gain_frac:
+        return "no other trial is expected to raise the best rate"
+    percent = format_figure(end.expected_gain_frac * 100, 2)
+    return f"another trial is expected to raise the best rate by {percent} %, less than study.min_gain,"
