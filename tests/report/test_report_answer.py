@@ -10,6 +10,7 @@ import pytest
 from support.synthetic_study import measured, spread, study, unmeasured
 
 from tune.analysis.ranking import rank
+from tune.config import compose_overrides
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.sections.answer import Answer, answer
@@ -178,10 +179,15 @@ def test_lifted_limits_are_not_shown() -> None:
     assert [tile.share for tile in result.tiles] == [None] * 5
 
 
-def test_best_at_the_edge_of_the_space_is_noted() -> None:
-    notes = answered([measured(4, prefill=17)]).notes
-    assert any("prefill_workers = 17 (highest)" in note for note in notes)
-    assert not any("edge" in note for note in answered([measured(4, prefill=16)]).notes)
+def test_best_at_the_end_of_a_range_is_noted_with_the_command_that_widens_it() -> None:
+    base = compose_overrides(()).settings.trial_spec.model_dump(mode="json")
+    (note,) = (
+        note for note in answered([measured(4, qps=22.0)], base=base).notes if "end of its range" in note
+    )
+    assert "load.target_qps = 22 (highest; widen to 29)" in note
+    assert "sweep.space.target_qps.high=29.0" in note
+    notes = answered([measured(4, prefill=17)], base=base).notes
+    assert not any("sweep.space.prefill_workers" in note for note in notes), "no GPU is left for decode"
 
 
 def test_fewer_trials_than_planned_are_explained() -> None:

@@ -82,6 +82,7 @@ def judge(
         feasible=bool(feasible),
         **figures,
         capacity_qps=_capacity(judged, search, early_stop, spec.load.rate_range_qps),
+        forecast=search.forecast if search else (),
         probes=tuple(probes),
         **_fields(spec, facts),
     )

@@ -17,11 +17,13 @@ def report_action(composition: Composition) -> None:
 
     Raises NegativeResult where no configuration holds its SLO.
     """
+    from tune.analysis.range_ends import range_ends
     from tune.analysis.ranking import rank
     from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.checked_recommendations import recommendable
+    from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
@@ -41,6 +43,11 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
+    top = best or next((o for o in outcomes if o.trial_id == top_id), None)
+    ends = range_ends(record, top, outcomes) if top else ()
+    if ends:
+        show(f"widen     {describe_ends(ends)}")
+        show(f"          {widening_command(record, ends)}")
     ended = describe_end(record)
     if ended:
         show(f"ended     {ended}")
