@@ -17,7 +17,7 @@ from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit
 from tune.orchestrator.phases import PhaseTimer
 from tune.orchestrator.scraper import Scraper
-from tune.orchestrator.warm_up import require_all_workers_used, wait_until_drained, worker_request_counts
+from tune.orchestrator.worker_load import require_all_workers_used, wait_until_drained, worker_request_counts
 from tune.records.folders import trial_of
 from tune.spec.cluster import Calibration
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
