@@ -24,7 +24,7 @@ FLAGS = [
     *("--disable-sync", "--disable-background-networking", "--disable-component-update", "--disable-quic"),
     *("--virtual-time-budget=20000", "--enable-logging=stderr", "--window-size=1280,4000", "--dump-dom"),
 ]
-FRAME = """<body style="margin:0"><iframe src="{src}" style="width:{width_px}px;height:844px;border:0"></iframe>
+FRAME = """<body><iframe src="{src}" style="width:{width_px}px;height:844px;border:0"></iframe>
 <pre id="browser-result"></pre><script>
 setInterval(() => {{
   const inner = document.querySelector("iframe").contentDocument?.getElementById("browser-result");
@@ -110,7 +110,8 @@ def test_first_screen_holds_the_answer_the_picture_and_the_command(tmp_path: Pat
 def test_phone_needs_no_sideways_scroll_and_shows_the_answer_first(tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", study(n_trials=40), mixed(40))
     result = _run_in_page(page, READ_PAGE.read_text(), tmp_path / "profile", width_px=390)
-    assert result["width"] == [390, 390]
+    scrolled_px, window_px = result["width"]
+    assert scrolled_px <= window_px == 390
     assert result["top"][".headline"] < 400
     assert result["top"][".tiles"] < 844
 
