@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,8 @@ from tune.records.study_end import StudyEnd
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel
 from tune.spec.load import Slo
-from tune.spec.space import Dimension, Search
+from tune.spec.space import Dimension, Search, Sweep
+from tune.spec.trial import TrialSpec
 
 
 class StudyRecord(FrozenModel):
@@ -21,7 +23,7 @@ class StudyRecord(FrozenModel):
     difference. `command` holds the Hydra overrides that started the study; repeating them resumes it.
     `space` is empty for a single trial. `versions` names the software that ran the study; a difference
     there is no conflict. `ended` says why the study ended; None while it runs, after a kill and for single
-    trials.
+    trials. `aside` names trials on record that are no points of the sweep, since it was corrected.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")
@@ -50,3 +52,21 @@ class StudyRecord(FrozenModel):
     command: tuple[str, ...]
     versions: dict[str, str]
     ended: StudyEnd | None = None
+    aside: tuple[str, ...] = ()
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """Return the sweep of the study; None for single trials."""
+        if not self.space:
+            return None
+        return Sweep(
+            question=self.question, n_trials=self.n_trials, fill_decode=self.fill_decode, space=self.space
+        )
+
+    @property
+    def base_spec(self) -> TrialSpec | None:
+        """Return the configuration before a point is bound; None where it is not on record."""
+        if not self.base.keys() >= TrialSpec.model_fields.keys():
+            return None
+        plain = {name: self.base[name] for name in TrialSpec.model_fields}
+        return TrialSpec.model_validate_json(json.dumps(plain))
