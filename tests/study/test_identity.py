@@ -47,21 +47,6 @@ def test_recorded_study_keeps_its_parallel_trials_where_the_command_leaves_them_
 
 
 @pytest.mark.slow
-def test_space_in_another_order_is_another_question(tmp_path: Path) -> None:
-    run_composed_study(tmp_path, (*SPLIT, "study.n_trials=1"))
-    composition = compose_overrides(SPLIT)
-    sweep = composition.settings.sweep
-    assert sweep is not None
-    turned = sweep.model_copy(update={"space": dict(reversed(sweep.space.items()))})
-    asked = study_record(composition.settings.model_copy(update={"sweep": turned}), "pd_split-sim", SPLIT)
-    with (
-        pytest.raises(ConfigurationError, match=r"sweep.space"),
-        open_study(tmp_path / "pd_split-sim", asked),
-    ):
-        pass
-
-
-@pytest.mark.slow
 def test_larger_n_trials_continues_the_study(tmp_path: Path) -> None:
     run_composed_study(tmp_path, SPLIT)
     longer = CountingSimulator(compose_overrides(SPLIT), ignore_submission)
@@ -87,7 +72,6 @@ def test_smaller_n_trials_keeps_every_trial(tmp_path: Path) -> None:
         ("study.parallel=2", "study.parallel"),
         ("study.baseline=false", "study.baseline"),
         ("search=random", "search"),
-        ("sweep.space.target_qps.high=20.0", "sweep.space"),
         ("slo.ttft_p99_s=6.0", "slo.ttft_p99_s: the study has 4.5, this command says 6.0"),
         ("stack=dynamo_v1", "stack.engine_yaml: the study has 'flat', this command says 'nested'"),
         ("cluster.calibration.decode_scale=1.5", "cluster.calibration.decode_scale: the study has"),

@@ -63,8 +63,10 @@ def _run_study(composition: Composition) -> None:
     """Run the study to its end and report on it; report also where it stops before its end."""
     from tune.cli.progress import print_progress, study_progress
     from tune.cli.study_progress import numbers_on_record
+    from tune.records.folders import StudyFolder
     from tune.report.live_report import LiveReport
     from tune.report.study_report import write_study_report
+    from tune.study.adoption import describe_adoption
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
@@ -77,7 +79,11 @@ def _run_study(composition: Composition) -> None:
     backend = make_backend(settings, settings.parallel)
     keeps_parallel = settings.study.parallel is None
     opened = open_study(study_root(composition), study, keeps_parallel=keeps_parallel)
+    before = StudyFolder(study_root(composition)).read_study()
     with opened as folder, backend as running:
+        adoption = describe_adoption(before, folder)
+        if adoption:
+            print(adoption, file=sys.stderr)
         n_trials = settings.study.n_trials or recorded_study(study_root(composition))[1].n_trials
         on_record = numbers_on_record(folder)
         ahead = n_trials - len(on_record)

@@ -151,7 +151,9 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return " or ".join(_type_name(part, () if part is type(None) else metadata) for part in arguments)
     if origin is tuple:
         items = [_type_name(argument) for argument in arguments if argument is not Ellipsis]
-        return f"list of {items[0]}" if Ellipsis in arguments else f"[{', '.join(items)}]"
+        item, nested, _ = items[0].partition("list of ")
+        listed = f"list of {item}{'list' if nested else ''}"
+        return listed if Ellipsis in arguments else f"[{', '.join(items)}]"
     if origin is dict:
         return "mapping"
     found = [(sign, getattr(limit, name, None)) for limit in metadata for name, sign in _BOUNDS.items()]

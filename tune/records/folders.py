@@ -104,8 +104,9 @@ class StudyFolder:
         return tuple(TrialFolder(path.parent) for path in sorted(self.root.glob("*/spec.json")))
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Return every outcome on record, sorted by number."""
-        paths = sorted(self.root.glob("*/outcome.json"))
+        """Return every outcome on record, sorted by number, without those left aside (StudyRecord.aside)."""
+        aside = self._aside()
+        paths = sorted(p for p in self.root.glob("*/outcome.json") if p.parent.name not in aside)
         outcomes = (TrialFolder(path.parent).read_outcome() for path in paths)
         return tuple(sorted((outcome for outcome in outcomes if outcome), key=lambda outcome: outcome.number))
 
@@ -117,9 +118,20 @@ class StudyFolder:
         """Write study.json."""
         _write(self.root / "study.json", record)
 
-    def read_proposals(self) -> tuple[Proposal, ...]:
-        """Return every proposal in order of writing, without a last line that a kill tore off."""
-        return read_proposals(self.root / "proposals.jsonl")
+    def read_proposals(self, *, with_aside: bool = False) -> tuple[Proposal, ...]:
+        """Return the last line of every number, without a last line that a kill tore off.
+
+        They are in the order in which the numbers were first written. Trials left aside (StudyRecord.aside)
+        are left out unless `with_aside`.
+        """
+        by_number = {proposal.number: proposal for proposal in read_proposals(self.root / "proposals.jsonl")}
+        aside = () if with_aside else self._aside()
+        return tuple(proposal for proposal in by_number.values() if proposal.trial_id not in aside)
+
+    def _aside(self) -> tuple[str, ...]:
+        """Return the trials left aside."""
+        study = self.read_study()
+        return study.aside if study else ()
 
     def append_proposal(self, proposal: Proposal) -> None:
         """Append one line to proposals.jsonl."""

@@ -21,7 +21,7 @@ class StudyRecord(FrozenModel):
     difference. `command` holds the Hydra overrides that started the study; repeating them resumes it.
     `space` is empty for a single trial. `versions` names the software that ran the study; a difference
     there is no conflict. `ended` says why the study ended; None while it runs, after a kill and for single
-    trials.
+    trials. `aside` names trials on record that are no points of the sweep, since it was corrected.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")
@@ -50,3 +50,4 @@ class StudyRecord(FrozenModel):
     command: tuple[str, ...]
     versions: dict[str, str]
     ended: StudyEnd | None = None
+    aside: tuple[str, ...] = ()

@@ -17,17 +17,16 @@ median."""
 
 
 def remaining_trials(
-    batch: range, n_trials: int, budget_gpu_hours: float | None, outcomes: Sequence[Outcome]
+    following: int, batch: int, budget_gpu_hours: float | None, outcomes: Sequence[Outcome]
 ) -> int:
-    """Return how many trials may follow those of `batch`.
+    """Return how many of the `following` trials the budget leaves after a batch of `batch` trials.
 
     Each is assumed to cost as much as the most expensive outcome so far.
     """
-    following = n_trials - batch.stop
     dearest = max((outcome.gpu_hours for outcome in outcomes), default=0.0)
     if budget_gpu_hours is None or not dearest:
         return following
-    return min(following, int((budget_gpu_hours - spent_gpu_hours(outcomes)) / dearest) - len(batch))
+    return min(following, int((budget_gpu_hours - spent_gpu_hours(outcomes)) / dearest) - batch)
 
 
 def spent_gpu_hours(outcomes: Sequence[Outcome]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tune.records.outcome import Outcome
 from tune.spec.bind import Point
-from tune.spec.space import Dimension
+from tune.spec.space import Dimension, Value
 from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import grid_point
 
@@ -17,21 +17,23 @@ class GridProposer:
     def __init__(self, space: Mapping[str, Dimension]) -> None:
         self._space = space
         self._position = 0
+        self._known: set[tuple[Value, ...]] = set()
 
     def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
         """Return the next point of the grid, or that there is none.
 
         Raises ConfigurationError for a dimension with a continuous range.
         """
-        point = grid_point(self._space, self._position)
-        if point is None:
-            return SearchEnd("points")
-        self._position += 1
-        return TrialSuggestion(point)
+        while (point := grid_point(self._space, self._position)) is not None:
+            self._position += 1
+            if tuple(point.values()) not in self._known:
+                return TrialSuggestion(point)
+        return SearchEnd("points")
 
     def adopt(self, number: int, point: Point, source: str) -> None:
-        """Advance by one where the grid suggested the point; the baseline takes no position of the grid."""
-        self._position += source == "grid"
+        """Pass over the point from now on, where the grid suggested it; the baseline takes no position."""
+        if source == "grid":
+            self._known.add(tuple(point[name] for name in self._space))
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Ignore the outcome: the order of the grid is fixed."""

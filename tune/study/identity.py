@@ -21,14 +21,16 @@ from tune.spec.settings import Settings
 _PINNED = {
     "backend": "cluster",
     "stack": "stack",
-    "space": "sweep.space",
-    "fill_decode": "sweep.fill_decode",
     "search": "search",
     "seed": "study.seed",
     "parallel": "study.parallel",
     "baseline": "study.baseline",
 }
-"""Field of StudyRecord -> setting that the user would have changed. n_trials and max_gpu_hours may grow."""
+"""Field of StudyRecord -> setting that the user would have changed. n_trials and max_gpu_hours may grow, and
+the sweep may be corrected (tune/study/adoption.py)."""
+
+_RANGE = "load.rate_range_qps"
+"""Setting that a study keeps as recorded: a capacity search only begins in this range of rates."""
 
 _SEVERAL = "several, each trial its own"
 """Value on record for a part of the configuration in which single trials differ."""
@@ -91,9 +93,15 @@ def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecor
     difference, when a setting that is pinned differs in `requested`.
     """
     _require_same_question(recorded, requested)
-    larger = requested if requested.n_trials > recorded.n_trials else recorded
-    record = larger.model_copy(
+    corrected = requested.space != recorded.space
+    latest = requested if corrected or requested.n_trials > recorded.n_trials else recorded
+    record = latest.model_copy(
         update={
+            "n_trials": max(requested.n_trials, recorded.n_trials),
+            "space": requested.space,
+            "fill_decode": requested.fill_decode,
+            "base": recorded.base,
+            "base_hash": recorded.base_hash,
             "max_gpu_hours": requested.max_gpu_hours,
             "versions": requested.versions,
             "name": requested.name,
@@ -108,6 +116,14 @@ def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecor
     }
     slo = requested.slo if requested.slo == recorded.slo else Slo(ttft_p99_s=None, tpot_p99_s=None)
     return record.model_copy(update={**shared, "slo": slo})
+
+
+def with_recorded_range(settings: Settings, study: StudyRecord) -> Settings:
+    """Return `settings` with the study's range of rates: another one would make its trials other trials."""
+    recorded = study.base.get("load", {}).get("rate_range_qps")
+    rate_range_qps = tuple(recorded) if recorded else None
+    load = settings.load.model_copy(update={"rate_range_qps": rate_range_qps})
+    return settings.model_copy(update={"load": load})
 
 
 def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: Sequence[str]) -> None:
@@ -134,10 +150,13 @@ def _require_same_question(recorded: StudyRecord, requested: StudyRecord) -> Non
     different = [
         (setting, before, after)
         for field, setting in fields.items()
-        if _ordered(before := getattr(recorded, field)) != _ordered(after := getattr(requested, field))
+        if (before := getattr(recorded, field)) != (after := getattr(requested, field))
     ]
+    if bool(recorded.space) != bool(requested.space):
+        different.append(("sweep.space", recorded.space, requested.space))
     if (recorded.base_hash, recorded.cluster_hash) != (requested.base_hash, requested.cluster_hash):
-        different += leaf_differences(recorded.base, requested.base)
+        leaves = leaf_differences(recorded.base, requested.base)
+        different += [leaf for leaf in leaves if not (requested.space and leaf[0].startswith(_RANGE))]
     if different:
         command = shlex.join(["python", "-m", "tune", *recorded.command])
         raise ConfigurationError(
@@ -165,11 +184,6 @@ def _hash(settings: BaseModel | None) -> str:
     """Return the first 12 hex digits of the SHA-256 of the settings' JSON."""
     plain = settings.model_dump(mode="json") if settings else None
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _ordered(value: object) -> object:
-    """Return a form in which the order of keys counts: a grid is walked in the order of its space."""
-    return list(value.items()) if isinstance(value, dict) else value
 
 
 def _show(value: object) -> str:

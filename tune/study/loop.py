@@ -14,8 +14,9 @@ from tune.records.posterior_summary import write_posterior
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.spec.settings import Settings
+from tune.study.adoption import adopt_trials
 from tune.study.budget import check_budget, remaining_trials
-from tune.study.identity import merge_on_resume
+from tune.study.identity import merge_on_resume, with_recorded_range
 from tune.study.listener import SILENT, StudyListener
 from tune.study.proposer import Proposer
 from tune.study.recorded_end import TooManyFailures, recorded_end
@@ -64,7 +65,9 @@ def open_study(root: Path, requested: StudyRecord, *, keeps_parallel: bool = Fal
         recorded = folder.read_study()
         if recorded and keeps_parallel:
             requested = requested.model_copy(update={"parallel": recorded.parallel})
-        record = merge_on_resume(recorded, requested) if recorded else requested
+        record = requested
+        if recorded:
+            record = adopt_trials(folder, recorded, merge_on_resume(recorded, requested))
         if record != recorded:
             folder.write_study(record)
         yield folder
@@ -174,15 +177,17 @@ def run_study(
     study, sweep = folder.read_study(), settings.sweep
     assert study is not None
     assert sweep is not None
+    settings = with_recorded_range(settings, study)
     source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
     runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
     failed = 0
-    n_trials = settings.study.n_trials or study.n_trials
+    schedule = source.numbers(settings.study.n_trials or study.n_trials)
     with recorded_end(folder, lambda: source.ended):
-        for start in range(0, n_trials, study.parallel):
-            numbers, earlier = range(start, min(start + study.parallel, n_trials)), list(outcomes.values())
-            following = remaining_trials(numbers, n_trials, study.max_gpu_hours, earlier)
+        for start in range(0, len(schedule), study.parallel):
+            numbers, earlier = schedule[start : start + study.parallel], list(outcomes.values())
+            after = len(schedule) - start - len(numbers)
+            following = remaining_trials(after, len(numbers), study.max_gpu_hours, earlier)
             requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
             if study.max_gpu_hours is not None:
                 requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
@@ -195,7 +200,7 @@ def run_study(
             outcomes |= batch
             _record_posterior(folder, source.proposer, outcomes)
             batch_recorded()
-            failed = _failed_in_a_row(batch, failed, n_trials)
+            failed = _failed_in_a_row(batch, failed, schedule[-1])
     return [outcomes[number] for number in sorted(outcomes)]
 
 
@@ -206,15 +211,15 @@ def _record_posterior(folder: StudyFolder, proposer: Proposer, outcomes: Mapping
         write_posterior(folder.root, posterior)
 
 
-def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, n_trials: int) -> int:
+def _failed_in_a_row(batch: Mapping[int, Outcome], failed: int, last: int) -> int:
     """Return the number of consecutive failures after `batch`, with `failed` before it.
 
-    Raises TooManyFailures where they end the study: too many in a row, or the last trial among them.
+    Raises TooManyFailures where they end the study: too many in a row, or `last`, its last trial, among them.
     """
     if any(outcome.status != "failed" for outcome in batch.values()):
         return 0
     failed += len(batch)
-    if failed >= MAX_FAILED_IN_A_ROW or max(batch) == n_trials - 1:
+    if failed >= MAX_FAILED_IN_A_ROW or max(batch) == last:
         raise TooManyFailures(
             f"{failed} consecutive trials failed; the cause may affect all trials: "
             f"{batch[max(batch)].reason}\nFix it and run the same command again."

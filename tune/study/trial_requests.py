@@ -56,9 +56,15 @@ class TrialRequests:
         self._study = study
         self._overrides = overrides
         self._known = {proposal.number: proposal for proposal in folder.read_proposals()}
+        self._next = max((p.number + 1 for p in folder.read_proposals(with_aside=True)), default=0)
         self._points = number_of_points(sweep.space)
         self._proposed: set[tuple[tuple[str, Value], ...]] = set()
         self.ended: SearchEnd | None = None
+
+    def numbers(self, n_trials: int) -> list[int]:
+        """Return the numbers of `n_trials` trials: those on record that are not left aside, then new ones."""
+        known = sorted(self._known)[:n_trials]
+        return [*known, *range(self._next, self._next + n_trials - len(known))]
 
     def requests(
         self, numbers: Iterable[int], earlier: Sequence[Outcome], following: int
