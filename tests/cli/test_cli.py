@@ -94,6 +94,7 @@ def test_study_prints_report_status_and_trials(tune: Tune, tmp_path: Path) -> No
     assert compared.returncode == 0, compared.stderr
     assert "load.target_qps" in compared.stdout
     assert "output tokens/s/GPU" in compared.stdout
+    assert compared.stdout.splitlines()[-1].endswith(("for this difference", "is the same in both"))
 
     other = tune(*study, "study.seed=4")
     assert other.returncode == 2

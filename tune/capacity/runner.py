@@ -76,6 +76,7 @@ def find_capacity(
                 decode_capacity_qps=step.decode_capacity_qps,
                 fitted=forecast.fitted,
                 censored=step.censored,
+                forecast=forecast.curve(),
             )
             write_capacity(attempt, record)
         yield step

@@ -19,6 +19,7 @@ from tune.capacity.probe_statistics import STATISTIC_LOG_SD, log_statistics, use
 from tune.capacity.simulator_fit import FACTOR_LOG_SD, best_fit, initial_fits, refined, scaled
 from tune.core.arrays import FloatArray
 from tune.loadgen.latencies import answered, latencies
+from tune.records.capacity_search import ForecastPoint
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
@@ -75,6 +76,7 @@ class SimulatorForecast:
         self._probes: list[_Probe] = []
         self._fits = initial_fits(calibration)
         self._cache: dict[str, float] = {}
+        self._used: dict[float, dict[int, tuple[float, ...]]] = {}
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         """Fit every hypothesis to one more probe at `target_qps`; one without answers is ignored.
@@ -88,6 +90,7 @@ class SimulatorForecast:
         shares = used_limit_shares(log, self._spec.slo)
         self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))
         self._cache.clear()
+        self._used.clear()
         self._fits = [refined(fit, partial(self._residual, fit.hypothesis)) for fit in self._fits]
 
     @property
@@ -131,6 +134,24 @@ class SimulatorForecast:
         pools = {pool: self._simulated_pool_qps(pool) for pool in ROLES}
         capacity_qps = pools[role] / simulated_qps * self.capacity_qps()
         return capacity_qps if pools[role] == min(pools.values()) else capacity_qps / self._rate_correction()
+
+    def curve(self) -> tuple[ForecastPoint, ...]:
+        """Return what full runs should use of each limit at every rate that was simulated since the last fit.
+
+        It costs no simulation. Rates are corrected by the full runs.
+        """
+        correction, names = self._rate_correction(), [limit.name for limit, _ in self._spec.slo.limits]
+        return tuple(
+            ForecastPoint(
+                target_qps=qps * correction,
+                shuffles=len(by_shuffle),
+                used={
+                    name: (min(shares), float(np.median(shares)), max(shares))
+                    for name, shares in zip(names, zip(*by_shuffle.values(), strict=True), strict=False)
+                },
+            )
+            for qps, by_shuffle in sorted(self._used.items())
+        )
 
     def log_rate_residual(self) -> float:
         """Return how the last full run compares with the forecast from all probes, as a log rate ratio."""
@@ -237,7 +258,10 @@ class SimulatorForecast:
         changes = {"target_qps": float(qps), "shuffle_seed": shuffle_seed}
         spec = self._spec.model_copy(update={"load": (load or self._spec.load).model_copy(update=changes)})
         calibration = self._calibration.model_copy(update=dict(parameters or self.fitted))
-        return simulate(spec, calibration, single_pool)
+        log = simulate(spec, calibration, single_pool)
+        if load is None and parameters is None and single_pool is None:
+            self._used.setdefault(float(qps), {})[shuffle_seed] = used_limit_shares(log, self._spec.slo)
+        return log
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
