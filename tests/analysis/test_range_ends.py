@@ -36,7 +36,7 @@ def widened(
     study: StudyRecord = STUDY, *, feasible: bool = True, **changes: Any
 ) -> dict[str, tuple[Any, str]]:
     best = measured(params=POINT | changes, feasible=feasible)
-    return {end.name: (end.wider, end.overrides) for end in range_ends(study, best)}
+    return {end.name: (end.wider, end.overrides) for end in range_ends(study, best, [best])}
 
 
 def test_inside_of_all_ranges_nothing_is_named() -> None:
@@ -67,13 +67,20 @@ def test_a_rate_is_widened_to_where_the_limit_may_lie(qps: float, feasible: bool
     assert ("target_qps" in widened(target_qps=qps, feasible=feasible)) == named
 
 
+@pytest.mark.parametrize(("tps", "named"), [(9000.0, False), (8900.0, True)])
+def test_a_dimension_of_which_another_value_gives_as_much_is_left_out(tps: float, named: bool) -> None:
+    best = measured(params=POINT | {"prefill_max_num_tokens": 16384}, tps=9000.0)
+    other = measured(1, params=POINT | {"prefill_max_num_tokens": 8192}, tps=tps)
+    assert bool(range_ends(STUDY, best, [best, other])) == named
+
+
 def test_a_study_without_its_configuration_on_record_names_nothing() -> None:
     assert widened(STUDY.model_copy(update={"base": {}}), target_qps=26.0) == {}
 
 
 def test_the_command_composes_and_widens_the_same_study() -> None:
     best = measured(params=POINT | {"target_qps": 26.0, "prefill_max_num_tokens": 16384})
-    ends = range_ends(STUDY, best)
+    ends = range_ends(STUDY, best, [best])
     assert describe_ends(ends) == (
         "The best value is the end of its range, so a wider one may give more: prefill.max_num_tokens = "
         "16384 (highest; widen to 32768), load.target_qps = 26 (highest; widen to 35.6)"
@@ -88,7 +95,7 @@ def test_the_command_composes_and_widens_the_same_study() -> None:
 
 
 def test_trials_are_added_only_where_all_planned_ones_are_on_record() -> None:
-    ends = range_ends(STUDY, measured(params=POINT | {"target_qps": 26.0}))
+    ends = range_ends(STUDY, measured(params=POINT | {"target_qps": 26.0}), [])
     ended = StudyEnd(kind="points", proposed=12, configurations=12, infeasible=0)
     command = widening_command(STUDY.model_copy(update={"ended": ended}), ends)
     assert "study.n_trials=40" in command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import cast
@@ -17,6 +17,9 @@ from tune.spec.sweep_overrides import overrides_for
 from tune.spec.trial import TrialSpec
 
 _RATE = "load.target_qps"
+
+_TIE_FRAC = 0.001
+"""A dimension decides nothing where a trial with another value of it gives as much, to this share."""
 
 _MOST_STEPS = 16
 """Most values beyond the end that a proposal adds."""
@@ -46,7 +49,7 @@ class RangeEnd:
     overrides: str
 
 
-def range_ends(study: StudyRecord, best: Outcome) -> tuple[RangeEnd, ...]:
+def range_ends(study: StudyRecord, best: Outcome, outcomes: Sequence[Outcome]) -> tuple[RangeEnd, ...]:
     """Return the dimensions whose range may cut the answer of a study.
 
     Parameters
@@ -55,6 +58,8 @@ def range_ends(study: StudyRecord, best: Outcome) -> tuple[RangeEnd, ...]:
         The study. Without its configuration on record, nothing is returned.
     best
         Its best trial. Where that violated its SLO, only a lower rate may help.
+    outcomes
+        All its trials: a dimension of which another value gives as much is left out.
 
     Returns
     -------
@@ -70,7 +75,8 @@ def range_ends(study: StudyRecord, best: Outcome) -> tuple[RangeEnd, ...]:
         is_rate = dimension.path == _RATE
         for is_highest in (False, True):
             asked = is_rate and is_highest == best.feasible if is_rate or not best.feasible else True
-            if asked and point[name] == _end(dimension, is_highest):
+            is_end = asked and point[name] == _end(dimension, is_highest)
+            if is_end and not _is_tied(name, best, outcomes):
                 beyond = takewhile(
                     lambda value, name=name: _can_be(base, sweep, point, name, value),  # type: ignore[misc]
                     _values_beyond(dimension, is_highest),
@@ -79,6 +85,17 @@ def range_ends(study: StudyRecord, best: Outcome) -> tuple[RangeEnd, ...]:
                 if added:
                     found.append(_range_end(name, dimension, point[name], is_highest, added))
     return tuple(found)
+
+
+def _is_tied(name: str, best: Outcome, outcomes: Sequence[Outcome]) -> bool:
+    """Return whether a feasible trial with another value of one dimension gives as much as `best`."""
+    value, least = best.provenance["params"][name], (best.output_tps_per_gpu or 0.0) * (1 - _TIE_FRAC)
+    return any(
+        outcome.feasible
+        and (outcome.output_tps_per_gpu or 0.0) >= least
+        and outcome.provenance.get("params", {}).get(name, value) != value
+        for outcome in outcomes
+    )
 
 
 def _end(dimension: Dimension, is_highest: bool) -> Value:

@@ -50,7 +50,14 @@ def _steps(plan: LaunchPlan) -> Iterator[str]:
         seen.add(process.role)
         hosts = tuple(f"NODE{index}" for index in process.nodes)
         resolved = ResolvedProcess(
-            process, hosts, (), {}, Path(process.log), manifest.container, manifest.gpus_per_node
+            process,
+            hosts,
+            (),
+            {},
+            Path(process.log),
+            manifest.container,
+            manifest.gpus_per_node,
+            manifest.srun_env,
         )
         yield f"srun      {process.name}: {shlex.join(step_command(resolved))} ..."
     yield "          ... is the process' line in the file commands"

@@ -44,7 +44,7 @@ def report_action(composition: Composition) -> None:
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
     top = best or next((o for o in outcomes if o.trial_id == top_id), None)
-    ends = range_ends(record, top) if top else ()
+    ends = range_ends(record, top, outcomes) if top else ()
     if ends:
         show(f"widen     {describe_ends(ends)}")
         show(f"          {widening_command(record, ends)}")

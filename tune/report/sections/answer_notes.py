@@ -96,7 +96,7 @@ def answer_notes(
         *_bottleneck_notes(trial),
         *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
-        *_edge_notes(study, trial),
+        *_edge_notes(study, outcomes, trial),
     ]
     if study.space and study.ended is None and len(outcomes) < study.n_trials:
         notes.append(
@@ -204,7 +204,7 @@ def _changed_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcom
     return [f"Changed from the baseline: {', '.join(changed)}."] if changed else []
 
 
-def _edge_notes(study: StudyRecord, best: Outcome) -> list[str]:
+def _edge_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
     """Return the settings of the best trial at an end of their range, and the command that widens it."""
-    ends = range_ends(study, best)
+    ends = range_ends(study, best, outcomes)
     return [f"{describe_ends(ends)}: {widening_command(study, ends)}."] if ends else []
