@@ -7,21 +7,21 @@ transfer delays are simulated once; parameter samples only scale them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
+from tune.core.threads import available_cores, map_ahead
 from tune.sim.worker_models import decode_worker, prefill_worker, worker_slowdowns
 from tune.spec.cluster import Calibration
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 from tune.surrogate import decode_capacity, prefill_capacity
-from tune.surrogate.kv_transfer import link_count, transfer_delays
+from tune.surrogate.kv_transfer import LINK_UTILISATION, link_count, transfer_delays
+from tune.surrogate.pool_cache import PoolCache, cache_folder, code_digest, content_key
 from tune.surrogate.prefill_capacity import PoolPairs, PrefillPools
 from tune.surrogate.prefill_latency import UTILISATION, PrefillPool, Workload, latency_curves, mean_service_s
 from tune.surrogate.prior import ROUTERS, ParameterPrior, ParameterSamples
@@ -86,19 +86,16 @@ class Emulator:
     ) -> None:
         """Simulate the prefill pools `specs` and the links of `pairs`; tabulate what scales them.
 
-        Pools are simulated in threads, because compiled loops release the interpreter lock.
+        Pools are simulated in threads, as compiled loops release the interpreter lock, and kept in files.
         """
         behind = [np.flatnonzero(self._pool_of_pair == pool).tolist() for pool in range(len(specs))]
-        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        try:
-            simulated = []
-            for result in threads.map(
-                self._simulate_pool, specs, [[pairs[index] for index in indices] for indices in behind]
-            ):
-                simulated.append(result)
-                progress(len(simulated), len(specs))
-        finally:
-            threads.shutdown(cancel_futures=True)
+        pools = zip(specs, [[pairs[index] for index in indices] for indices in behind], strict=True)
+        kept = PoolCache(cache_folder())
+        simulated = []
+        for result in map_ahead(partial(self._read_or_simulate, kept), pools, available_cores()):
+            simulated.append(result)
+            progress(len(simulated), len(specs))
+        kept.prune()
         latency_s, delays = zip(*simulated, strict=True)
         pair_delays = np.concatenate(delays)[np.argsort(np.concatenate(behind))]
         self._pairs = PoolPairs(
@@ -114,6 +111,38 @@ class Emulator:
             max_qps=np.array([run.max_qps for run in self._runs]),
         )
         self._all_reduce_frac = half_rate_s / own_s - 1
+
+    def _read_or_simulate(
+        self, kept: PoolCache, pool: tuple[TrialSpec, Sequence[TrialSpec]]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return what `_simulate_pool` returns, from `kept` where it is there."""
+        spec, behind = pool
+        routers, head_scales = (self._prior.hypothesis_values(name) for name in ("router", "head_node_scale"))
+        worker = prefill_worker(spec, self._calibration, np.inf)
+        on_head = _on_head(spec, self._calibration, "prefill")
+        links = [(pair.stack, pair.split, pair.load.shuffle_seed, *_pool_sizes(pair)) for pair in behind]
+        key = content_key([self._common_key, routers, head_scales, worker, on_head, spec.split, links])
+        loads = len(UTILISATION)
+        shapes = [
+            (len(self._runs), len(routers) * len(head_scales), loads),
+            (len(behind), len(routers), loads, len(LINK_UTILISATION)),
+        ]
+        entry = kept.read(key, shapes)
+        if entry is None:
+            entry = list(self._simulate_pool(spec, behind))
+            kept.write(key, entry)
+        latency_s, delays = entry
+        return latency_s, delays
+
+    @cached_property
+    def _common_key(self) -> str:
+        """Return the key of what all pools share: the code and the requests."""
+        runs = [
+            part
+            for run in self._runs
+            for part in (run.arrival_s, run.prompt, run.answer, run.on_time_frac, run.max_qps)
+        ]
+        return content_key([code_digest(), *runs])
 
     def _simulate_pool(self, spec: TrialSpec, behind: Sequence[TrialSpec]) -> tuple[FloatArray, FloatArray]:
         """Simulate the prefill pool of `spec`, and the links to each decode pool of `behind`.
