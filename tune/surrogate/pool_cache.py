@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-import tune
 from tune.core.arrays import FloatArray
 from tune.core.files import open_atomic
 from tune.errors import TuneError
+from tune.spec.trial import TrialSpec
+from tune.surrogate.kv_transfer import LINK_UTILISATION
+from tune.surrogate.prefill_latency import UTILISATION, Workload
+from tune.surrogate.prefill_tables import Simulate
 
 MAX_FILES = 4000
 """Number of files that are kept, the latest used first: some 30 MB, and the pools of some fifty studies."""
@@ -39,7 +42,7 @@ def cache_folder() -> Path | None:
 @cache
 def code_digest() -> str:
     """Return a digest of the code that simulates pools, and of the version of NumPy."""
-    root = Path(tune.__file__).parent
+    root = Path(__file__).parents[1]
     sources = sorted(path for package in _CODE for path in (root / package).rglob("*.py"))
     return content_key([np.__version__, *(path.read_bytes() for path in sources)])
 
@@ -98,3 +101,50 @@ class PoolCache:
             entries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
             for entry in entries[max_files:]:
                 Path(entry.path).unlink(missing_ok=True)
+
+
+class KeptPools:
+    """Simulate prefill pools, or read from files what was simulated of equal pools and equal code."""
+
+    def __init__(
+        self,
+        simulate: Simulate,
+        describe: Callable[[TrialSpec], object],
+        runs: Sequence[Workload],
+        routers: Sequence[float],
+        head_scales: Sequence[float],
+    ) -> None:
+        """Keep the results of `simulate`.
+
+        Parameters
+        ----------
+        simulate
+            Simulates the pool of a trial, and the links behind it.
+        describe
+            Returns what the latency of a trial's prefill pool depends on besides the other arguments.
+        runs
+            The requests.
+        routers, head_scales
+            The routers and the slowdowns of the frontend's node that are simulated.
+        """
+        self._simulate, self._describe = simulate, describe
+        requests = [part for run in runs for part in vars(run).values()]
+        self._common = content_key([code_digest(), *requests, tuple(routers), tuple(head_scales)])
+        self._latency_shape = (len(runs), len(routers) * len(head_scales), len(UTILISATION))
+        self._delays_shape = (len(routers), len(UTILISATION), len(LINK_UTILISATION))
+        self._cache = PoolCache(cache_folder())
+        self._cache.prune()
+
+    def __call__(self, spec: TrialSpec, behind: Sequence[TrialSpec]) -> tuple[FloatArray, FloatArray]:
+        """Return what `simulate` returns for the pool of `spec` and the links to those of `behind`."""
+        links = [
+            (pair.stack, pair.split, pair.load.shuffle_seed, pair.prefill.gpus, pair.decode.gpus)
+            for pair in behind
+        ]
+        key = content_key([self._common, self._describe(spec), spec.split, links])
+        entry = self._cache.read(key, [self._latency_shape, (len(behind), *self._delays_shape)])
+        if entry is None:
+            entry = list(self._simulate(spec, behind))
+            self._cache.write(key, entry)
+        latency_s, delays = entry
+        return latency_s, delays
