@@ -199,7 +199,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.deadlines.quiet_s": ("s", "Longest time without progress while a deployment starts or warms up."),
     "cluster.deadlines.ready_s": ("s", "Longest time until a deployment is ready."),
     "cluster.deadlines.stop_s": ("s", "Time between asking a process to end and killing it."),
-    "cluster.processes": ("processes", "Simulator processes of a study; null: one per core."),
+    "cluster.processes": ("cores", "Cores that the simulated rack uses; null: all. No result depends on it."),
     "cluster.calibration": ("", "Parameters of the simulated rack; null where nothing is simulated."),
     "cluster.calibration.prefill_scale": ("ratio", "Prefill step time over the modelled one."),
     "cluster.calibration.decode_scale": ("ratio", "Decode step time over the modelled one."),
