@@ -21,7 +21,7 @@ Logs = Sequence[float]
 
 @dataclass(frozen=True)
 class ShuffleNoise:
-    """Hold how far ln(rate that one run holds) lies below ln capacity over unlucky shuffles, as a deviation."""
+    """Hold how far ln(rate that a run holds) lies below ln capacity in unlucky shuffles (deviation)."""
 
     sd: float
     degrees_of_freedom: int
