@@ -39,7 +39,7 @@ from tune.records.requests import RequestLog
 from tune.sim.simulator import simulate
 from tune.spec.trial import TrialSpec
 
-CONFIGURATIONS_PER_RACK, REPEATS, FRESH_RUNS = 3, 3, 40
+CONFIGURATIONS_PER_RACK, REPEATS, FRESH_RUNS = 2, 3, 50
 CONFIDENCE = 0.95
 FIRST_OWN_SEED, FRESH_SHUFFLE = 20_000, 10_000
 MIN_QPS, PRIOR_PICKS = 1.0, 12

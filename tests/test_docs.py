@@ -237,6 +237,18 @@ def test_the_documented_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(compile(example, "notebook.md", "exec"), {})
 
 
+def test_every_documented_sweep_composes(tmp_path: Path) -> None:
+    from tune.config import compose_overrides
+
+    examples = YAML.findall((ROOT / "docs/how-to/sweeps.md").read_text(encoding="utf-8"))
+    (tmp_path / "sweep").mkdir()
+    for number, example in enumerate(examples):
+        (tmp_path / "sweep" / f"example{number}.yaml").write_text(example, encoding="utf-8")
+        settings = compose_overrides([f"+sweep=example{number}"], [str(tmp_path)]).settings
+        assert settings.sweep
+    assert (settings.load.mode, settings.slo.ttft_p99_s) == ("capacity", 3.0)
+
+
 @pytest.mark.slow
 def test_the_documented_sweep_runs(tmp_path: Path) -> None:
     example = YAML.findall((ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8"))[0]

@@ -205,7 +205,7 @@ def test_optuna_receives_a_missed_limit(limit, tpe_settings):
     settings = tpe_settings
     proposer = OptunaProposer(settings.sweep.space, settings.search, 0)
     proposer.suggest(0)
-    trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False})
+    trial = trial_under(limit, 1.3)[0].model_copy(update={"feasible": False, "spread": None})
     proposer.observe(0, trial)
     constraints = proposer._study.trials[0].constraints
     assert max(constraints.values()) == pytest.approx(math.log(1.3))

@@ -56,7 +56,7 @@ def test_only_the_pool_that_limits_counts() -> None:
     words = ("decode.tensor_parallel_size=8", "split.decode_workers=2")
     assert names(error(*words)) == names(error())
     assert "decode steps at TP8" in names(error(*words, kind="decode_step_time"))
-    assert names(error(kind=None)) == names(error()) | names(error(kind="decode_kv"))
+    assert error(kind=None) == max(error(), error(kind="decode_kv"), key=lambda found: found.sd_frac)
 
 
 def test_a_calibration_of_ones_own_stands_for_its_hardware_and_workload() -> None:

@@ -13,7 +13,7 @@ from tune.analysis.ranking import outcome_frame, rank, write_ranking
 from tune.errors import ConfigurationError
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
 
-COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 2 + 2 * 4 + 1
+COLUMNS = 15 + 3 + 3 * 8 + 2 + 22 + 2 + 5 + 2 * 4 + 1
 
 
 def test_frame_has_one_row_per_outcome_in_order():
@@ -25,7 +25,7 @@ def test_frame_has_one_row_per_outcome_in_order():
     assert (row["ttft_p99_s"], row["tpot_p99_s"], row["latency_max_s"]) == (3.0, 0.06, 40.0)
     assert (row["output_tps_per_gpu"], row["target_qps"], row["capacity_low_qps"]) == (125.0, 15.75, 15.75)
     assert (row["ttft_p99_constraint"], row["queue_s"], row["decode_batch"]) == (-0.1, 0.4, 119.0)
-    assert (row["shuffles"], row["slo_held_shuffles"], row["ttft_p99_shuffles_sd_s"]) == (5, 3, 0.5)
+    assert (row["shuffles"], row["slo_held_shuffles"], row["ttft_p99_shuffles_sd_s"]) == (5, 5, 0.5)
     assert (row["bottleneck"], row["tail_queue_s"]) == ("prefill", 2.0)
     assert (row["probes"], row["attempts"], row["gpu_hours"], row["wall_s"]) == (1, 1, 36.0, 1800.0)
 
@@ -127,7 +127,10 @@ def test_ranking_row_has_the_published_fields():
         "tpot_p99_s": 0.06,
         "target_qps": 15.75,
         "shuffles": 5,
-        "slo_held_shuffles": 3,
+        "slo_held_shuffles": 5,
+        "hold_probability": 11 / 12,
+        "hold_probability_low": pytest.approx(0.6943, abs=1e-4),
+        "hold_probability_high": 1.0,
         "ttft_p99_shuffles_mean_s": 3.5,
         "ttft_p99_shuffles_sd_s": 0.5,
         "ttft_p99_shuffles_min_s": 3.0,
@@ -191,7 +194,7 @@ def test_ranking_files_hold_all_rows(tmp_path):
     first, second = csv.DictReader((tmp_path / "reports" / "ranking.csv").open())
     assert list(first)[:3] == ["rank", "trial_id", "number"]
     assert (first["slo_held_shuffles"], first["tpot_p99_shuffles_sd_s"], first["bottleneck"]) == (
-        "3",
+        "5",
         "",
         "prefill",
     )

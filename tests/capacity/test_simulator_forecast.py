@@ -119,6 +119,22 @@ def test_without_probes_it_forecasts_the_calibration() -> None:
     assert forecast.capacity_qps() == pytest.approx(forecast.full_run_qps(), rel=0.07)
 
 
+def test_curve_gives_what_was_simulated_since_the_last_fit_and_crosses_the_limit_at_the_capacity() -> None:
+    forecast = SimulatorForecast(SPEC, CALIBRATION)
+    capacity_qps = forecast.capacity_qps()
+    curve = forecast.curve()
+    assert [point.target_qps for point in curve] == sorted(point.target_qps for point in curve)
+    tightest = [max(shares[1] for shares in point.used.values()) for point in curve]
+    assert min(tightest) < 1 < max(tightest)
+    near = [point for point in curve if abs(point.target_qps / capacity_qps - 1) < 0.01]
+    assert any(point.shuffles > 1 for point in near)
+    for point in curve:
+        assert set(point.used) == {limit.name for limit, _ in SPEC.slo.limits}
+        assert all(low <= middle <= high for low, middle, high in point.used.values())
+    forecast.learn(16.0, run(CALIBRATION, 16.0), full=True)
+    assert forecast.curve() != curve
+
+
 def test_without_a_feasible_rate_the_forecast_is_zero() -> None:
     slo = SPEC.slo.model_copy(update={"ttft_p99_s": 0.1})
     forecast = SimulatorForecast(SPEC.model_copy(update={"slo": slo}), CALIBRATION)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Tune
-from support.fake_deployment import MARK
 from support.local_trials import Start, alive
 
 
@@ -44,7 +43,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 subprocess.Popen(
                     [sys.executable, "-m", "tune", *words],
                     cwd=tmp_path,
-                    env=os.environ | {MARK: str(tmp_path)},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,

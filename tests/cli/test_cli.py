@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def test_study_prints_report_status_and_trials(tune: Tune, tmp_path: Path) -> No
     assert compared.returncode == 0, compared.stderr
     assert "load.target_qps" in compared.stdout
     assert "output tokens/s/GPU" in compared.stdout
+    assert compared.stdout.splitlines()[-1].endswith(("for this difference", "is the same in both"))
 
     other = tune(*study, "study.seed=4")
     assert other.returncode == 2
@@ -258,6 +260,29 @@ def test_config_dir_adds_sweeps_and_options(tune: Tune, tmp_path: Path) -> None:
     empty = tune("--config-dir", "mine", "+sweep=empty")
     assert empty.returncode == 2
     assert "sweep.space" in empty.stderr
+
+
+@pytest.mark.slow
+def test_the_printed_command_widens_the_range_and_goes_on_with_the_trials(tune: Tune, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "sweep" / "rate.yaml").write_text(
+        "question: How far does it go?\nn_trials: 9\n"
+        "space:\n  qps: {kind: ordered, path: load.target_qps, values: [5.0, 10.0]}\n"
+    )
+    words = ("--config-dir", "mine", "+sweep=rate", "search=grid", "study.baseline=false", *SHORT)
+    done = tune(*words)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "ended     every point of the space that can run is on record after 2 of 9 planned trials"
+        in done.stdout
+    )
+    assert "load.target_qps = 10 (highest; widen to 20)" in done.stdout
+    command = done.stdout.split("widen  ")[1].splitlines()[1]
+    wider = tune(*shlex.split(command)[3:])
+    assert wider.returncode == 0, wider.stderr
+    assert "2 trials on record are points of it and count, 0 are left aside" in wider.stderr
+    assert "after 3 of 9 planned trials" in wider.stdout
+    assert "(3 different configurations)" in tune("action=status", "study.name=rate-sim").stdout
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from support.plans import CASES
+from support.plans import CASES, launch_of
 
 import tune.deploy
 from tune.client.client_settings import read_client_settings
@@ -74,6 +75,37 @@ def test_torn_plan_is_named(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path
     (tmp_path / MANIFEST_FILE).write_text(text[: len(text) // 2])
     with pytest.raises(ResumableError, match=MANIFEST_FILE):
         read_manifest(tmp_path)
+
+
+def test_variables_reach_the_processes_they_are_given_to(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    spec = make_spec(
+        prefill__env={"UCX_TLS": "rc", "HF_TOKEN": None},
+        decode__env={"TRTLLM_ENABLE_PDL": "1"},
+        stack__env={"DYN_LOG": "debug"},
+    )
+    plan = render(spec, make_facts(srun_env={"ENROOT_ALLOW_DEV": "yes"}))
+    given_to = {"UCX_TLS": {"prefill"}, "TRTLLM_ENABLE_PDL": {"decode"}}
+    given_to["DYN_LOG"] = {"nats", "etcd", "frontend", "client"}
+    for name, roles in given_to.items():
+        assert {process.role for process in plan.processes if name in process.env} == roles
+    assert {process.role for process in plan.processes if process.inherits == ("HF_TOKEN",)} == {"prefill"}
+    assert "UCX_TLS=rc" in plan.files["commands"]
+    assert launch_of(plan).srun_env == {"ENROOT_ALLOW_DEV": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"prefill__env": {"ETCD_ENDPOINTS": "x"}}, "prefill.env.ETCD_ENDPOINTS: found 'x'"),
+        ({"stack__env": {"NATS_SERVER": None}}, "stack.env.NATS_SERVER: found None"),
+        ({"decode__env": {"LOGS": "${RAW_DIR}"}}, "decode.env.LOGS: found"),
+    ],
+)
+def test_variables_that_the_plan_sets_are_refused(
+    env: dict[str, Any], words: str, make_spec: MakeSpec, make_facts: MakeFacts
+) -> None:
+    with pytest.raises(ConfigurationError, match=words.replace(".", r"\.")):
+        render(make_spec(**env), make_facts())
 
 
 def test_no_port_is_planned_twice_on_a_node(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> N
     assert taken["decode_w0"][-1] - taken["decode_w0"][0] >= QUERIES - 5
     assert {path.stem for path in (trial.attempt / "logs").iterdir()} == {*SERVERS, "client"}
     assert "prefill 2 of 2, backend 1 of 1, model listed" in said
-    assert "every worker has worked" in said
+    assert (
+        "every worker has worked, after 1 rounds of warm-up; 2 of 2 pairs of prefill and decode worker"
+        in said
+    )
     assert f"issued {QUERIES}/{QUERIES}" in said
     assert_nothing_left(trial)
 
@@ -184,16 +188,22 @@ def test_frontend_log_is_no_evidence_against_the_configuration(make_trial: MakeT
     assert trial.record.cause == "infrastructure"
 
 
+class ClockAfter:
+    """Return 0 until one of `said` holds `words`, then one second more with every look."""
+
+    def __init__(self, said: list[str], words: str) -> None:
+        self._said, self._words, self._seconds = said, words, count()
+
+    def __call__(self) -> float:
+        return float(next(self._seconds) if any(self._words in line for line in self._said) else 0)
+
+
 @pytest.mark.slow
 def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial) -> None:
-    """The clock stands still until all others have registered."""
+    """The clock stands still until all others have registered; the frontend logs every question."""
     trial = make_trial(behaviour={"unregistered": ["prefill_w0"]})
     said: list[str] = []
-    seconds = count()
-
-    def clock() -> float:
-        return float(next(seconds) if any("prefill 1 of 2, backend 1 of 1" in line for line in said) else 0)
-
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
     with deployed(trial) as deployment, pytest.raises(AttemptFailed) as failed:
         bring_up(deployment, ProgressDeadline(20.0, 60.0, clock), said.append)
     error = str(failed.value)
@@ -203,6 +213,45 @@ def test_worker_that_never_registers_is_named_with_its_log(make_trial: MakeTrial
     assert "Missing: 1 of the workers prefill_w0, prefill_w1." in error
     assert "prefill_w0 starts" in error
     assert "decode_w0" not in error
+    assert_nothing_left(trial)
+
+
+REFUSAL = "1 validation error for TorchLlmArgs\nmax_num_tokenz"
+
+
+@pytest.mark.slow
+def test_worker_that_rejects_its_configuration_and_waits_is_noticed_within_a_minute(
+    make_trial: MakeTrial,
+) -> None:
+    """A launcher swallows the exit code: the process goes on, and only its log says why nothing happens."""
+    trial = make_trial(behaviour={"unregistered": ["prefill_w0"], "says": {"prefill_w0": REFUSAL}})
+    said: list[str] = []
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
+    with deployed(trial) as deployment, pytest.raises(AttemptFailed) as failed:
+        bring_up(deployment, ProgressDeadline(900.0, 3600.0, clock), said.append)
+    assert failed.value.cause == "configuration"
+    assert str(failed.value).startswith("prefill_w0 rejects its configuration and does not end")
+    assert "max_num_tokenz" in str(failed.value)
+    assert clock() < 60
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_words_of_a_worker_that_goes_on_are_no_refusal(make_trial: MakeTrial) -> None:
+    """Its log grows; what it said becomes evidence only where nothing moves any more."""
+    trial = make_trial(behaviour={"unregistered": ["prefill_w0"], "says": {"prefill_w0": REFUSAL}})
+    said: list[str] = []
+    clock = ClockAfter(said, "prefill 1 of 2, backend 1 of 1")
+
+    def looked_at() -> float:
+        for log in (trial.attempt / "logs").glob("*prefill_w0.out"):
+            with log.open("a") as file:
+                file.write("reading weights\n")
+        return clock()
+
+    with deployed(trial) as deployment, pytest.raises(AttemptFailed, match="not within 120 s") as failed:
+        bring_up(deployment, ProgressDeadline(20.0, 120.0, looked_at), said.append)
+    assert failed.value.cause == "configuration", "of a deployment that kept everybody waiting to the end"
     assert_nothing_left(trial)
 
 
@@ -249,8 +298,26 @@ def test_damaged_plan_is_recorded(make_trial: MakeTrial) -> None:
 def test_warm_up_notices_a_worker_without_requests(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"one_engine_after": 0})
     assert trial.run()[0] == 3
-    assert "prefill_w0 40, prefill_w1 none, decode_w0 40" in (trial.record.error or "")
+    assert "prefill_w0 42, prefill_w1 none, decode_w0 42" in (trial.record.error or "")
     assert not (trial.state / "began" / "client").exists()
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_warm_up_says_what_it_could_not_count(make_trial: MakeTrial) -> None:
+    """An older frontend cannot be asked for pairs, and workers may have no counters."""
+    trial = make_trial(behaviour={"refuses_routing": True})
+    said: list[str] = []
+    with deployed(trial) as deployment:
+        bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
+        uncounted = [replace(process, metrics_port=None) for process in deployment.manifest.processes]
+        deployment.manifest = deployment.manifest.model_copy(update={"processes": tuple(uncounted)})
+        url = deployment.bind(deployment.manifest.endpoint_url)
+        warm_up(deployment, read_client_settings(trial.folder.plan / "client.json", url), said.append)
+    assert said[-1] == (
+        "requests of single workers are not counted, after 3 rounds of warm-up; which of 2 pairs of prefill "
+        "and decode worker they reached is not counted"
+    )
     assert_nothing_left(trial)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -7,16 +9,27 @@ from hypothesis import strategies as st
 
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import ResolvedProcess
-from tune.orchestrator.slurm.srun import step_command, step_environment
+from tune.orchestrator.slurm.srun import srun_environment, step_command
 
 CONTAINER = ("--container-image=/a b.sqsh", "--container-mounts=/p:/p")
 
 
 def resolved(
-    process: Process, gpus_per_node: int | None = None, container: tuple[str, ...] = ()
+    process: Process,
+    gpus_per_node: int | None = None,
+    container: tuple[str, ...] = (),
+    srun_env: Mapping[str, str | None] = {},
 ) -> ResolvedProcess:
-    hosts = tuple(f"gb{node:02d}" for node in process.nodes)
-    return ResolvedProcess(process, hosts, process.argv, process.env, Path("log"), container, gpus_per_node)
+    return ResolvedProcess(
+        process=process,
+        hosts=tuple(f"gb{node:02d}" for node in process.nodes),
+        argv=process.argv,
+        env=process.env,
+        log=Path("log"),
+        container=container,
+        gpus_per_node=gpus_per_node,
+        srun_env=srun_env,
+    )
 
 
 def worker(nodes: int, gpus: int, *, mpi: bool = True, **env: str) -> Process:
@@ -69,15 +82,21 @@ def test_services_have_one_task_and_the_client_no_image() -> None:
         assert "env" not in command
 
 
-NAMES = st.sampled_from(["SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "HOME", "SLURMD_"])
+NAMES = st.sampled_from(["SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "HOME", "NCCL_", "LD_"])
+
+JOB = {"SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SLURM_JOB_NODELIST": "gb[1-2]"}
 
 
 @given(st.dictionaries(st.tuples(NAMES, st.text("ABC_", max_size=6)).map("".join), st.just("x")))
-def test_step_inherits_the_job_but_not_the_batch_step(environment: dict[str, str]) -> None:
-    job = {"SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SLURM_JOB_NODELIST": "gb[1-2]"}
-    kept = step_environment(environment | job | {"SLURM_NTASKS": "1", "SLURM_CPU_BIND": "x", "PMI_RANK": "0"})
-    assert job.items() <= kept.items()
-    removed = environment.keys() - kept.keys()
-    assert all(name.startswith(("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")) for name in removed)
-    for name in kept.keys() - job.keys():
-        assert not name.startswith(("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_"))
+def test_a_step_inherits_the_job_and_nothing_of_the_shell(environment: dict[str, str]) -> None:
+    shell = environment | {"SLURM_NTASKS": "1", "SLURM_CPU_BIND": "x", "PMI_RANK": "0", "PATH": "/bin"}
+    found = srun_environment(shell | JOB, resolved(worker(1, 1)))
+    assert found == JOB | {"PATH": "/bin"} | ({"HOME": "x"} if "HOME" in environment else {})
+
+
+def test_named_variables_reach_srun() -> None:
+    shell = JOB | {"HF_TOKEN": "t", "ENROOT_ALLOW_DEV": "no", "UCX_TLS": "tcp", "ENROOT_CACHE_PATH": "/c"}
+    process = replace(worker(1, 1), inherits=("HF_TOKEN", "NOT_SET"))
+    srun_env = {"ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": None}
+    found = srun_environment(shell, resolved(process, srun_env=srun_env))
+    assert found == JOB | {"HF_TOKEN": "t", "ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": "/c"}

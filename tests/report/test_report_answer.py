@@ -10,6 +10,7 @@ import pytest
 from support.synthetic_study import measured, spread, study, unmeasured
 
 from tune.analysis.ranking import rank
+from tune.config import compose_overrides
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.sections.answer import Answer, answer
@@ -125,18 +126,27 @@ def test_record_without_bottleneck_has_no_bottleneck_note() -> None:
     assert not any(note.startswith(("Bottleneck", "To try", "Over ")) for note in notes)
 
 
+def test_one_run_on_a_real_rack_leaves_other_shuffles_open() -> None:
+    run = measured(1, ttft_p99_s=4.3, spread=None)
+    live = run.model_copy(update={"provenance": {**run.provenance, "backend": "slurm"}})
+    assert any("how often another shuffle holds is not known" in note for note in answered([live]).notes)
+    assert not any("is not known" in note for note in answered([run]).notes)
+
+
 def test_uncertain_answer_names_fastest_certain_configuration() -> None:
     uncertain_trial = measured(3, tps_gpu=140.0, ttft_p99_s=4.2, spread=spread(3, 4.4))
     certain = measured(4, prefill=13, tps_gpu=133.0, ttft_p99_s=3.9, spread=spread(5, 3.9))
     slow = measured(5, tps_gpu=100.0, ttft_p99_s=2.0)
     result = answered([uncertain_trial, certain, slow])
     assert dict(result.facts)["How sure"] == (
-        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), and a "
-        "violation lies within their spread; not confirmed on new deployments."
+        "The verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's lengths), in "
+        "another one with probability 58 % (26 to 87 %), and a violation lies within their spread; not "
+        "confirmed on new deployments."
     )
     over, fastest = (note for note in result.notes if note.startswith(("Over 5", "The fastest")))
     assert over == (
-        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3; p99 TTFT 4.40 s ± 0.300 s "
+        "Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 3, in another one with "
+        "probability 58 % (26 to 87 %); p99 TTFT 4.40 s ± 0.300 s "
         "(sd), 4.10 s to 5.00 s; p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms."
     )
     assert fastest.startswith("The fastest configuration with a certain verdict: 13P5D")
@@ -169,10 +179,15 @@ def test_lifted_limits_are_not_shown() -> None:
     assert [tile.share for tile in result.tiles] == [None] * 5
 
 
-def test_best_at_the_edge_of_the_space_is_noted() -> None:
-    notes = answered([measured(4, prefill=17)]).notes
-    assert any("prefill_workers = 17 (highest)" in note for note in notes)
-    assert not any("edge" in note for note in answered([measured(4, prefill=16)]).notes)
+def test_best_at_the_end_of_a_range_is_noted_with_the_command_that_widens_it() -> None:
+    base = compose_overrides(()).settings.trial_spec.model_dump(mode="json")
+    (note,) = (
+        note for note in answered([measured(4, qps=22.0)], base=base).notes if "end of its range" in note
+    )
+    assert "load.target_qps = 22 (highest; widen to 29)" in note
+    assert "sweep.space.target_qps.high=29.0" in note
+    notes = answered([measured(4, prefill=17)], base=base).notes
+    assert not any("sweep.space.prefill_workers" in note for note in notes), "no GPU is left for decode"
 
 
 def test_fewer_trials_than_planned_are_explained() -> None:

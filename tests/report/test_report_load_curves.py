@@ -9,6 +9,7 @@ import pytest
 from support.synthetic_search import five_probes, probe_at, searched_trial
 from support.synthetic_study import measured, spread, study
 
+from tune.records.capacity_search import ForecastPoint
 from tune.records.outcome import Outcome
 from tune.report.figures.load_curves import load_curves
 from tune.report.figures.style import FigureView
@@ -30,6 +31,23 @@ def marks(drawing: FigureView) -> dict[str, dict[str, Any]]:
 
 def shapes(drawing: FigureView, kind: str) -> list[dict[str, Any]]:
     return [shape for shape in drawing.spec["layout"]["shapes"] if shape["type"] == kind]
+
+
+def test_forecast_is_a_line_with_its_range_over_shuffles() -> None:
+    points = tuple(
+        ForecastPoint(target_qps=qps, shuffles=3, used={"ttft_p99": (used - 0.1, used, used + 0.2)})
+        for qps, used in ((4.0, 0.3), (15.9, 0.8), (16.2, 1.0), (16.6, 1.4), (60.0, 50.0), (90.0, 99.0))
+    )
+    traces = {t.get("name"): t for t in view(searched_trial(forecast=points)).spec["data"]}
+    line, band = traces["forecast"], traces["forecast, range over shuffles"]
+    assert list(line["x"]) == [4.0, 15.9, 16.2, 16.6, 60.0]
+    assert list(line["y"]) == pytest.approx([4.5 * used for used in (0.3, 0.8, 1.0, 1.4, 50.0)])
+    assert list(band["x"]) == [*line["x"], *line["x"][::-1]]
+    assert max(band["y"]) == pytest.approx(4.5 * 50.2)
+
+
+def test_search_without_a_forecast_on_record_has_no_line() -> None:
+    assert "forecast" not in {t.get("name") for t in view(searched_trial()).spec["data"]}
 
 
 def test_study_of_fixed_rates_has_no_load_curves() -> None:

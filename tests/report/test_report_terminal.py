@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.synthetic_study import SLO, measured, spread, study, unmeasured
 
+from tune.records.model_error import ErrorSource, ModelError
 from tune.report.terminal import render_outcome, render_status
 
 
@@ -16,7 +17,8 @@ def test_run_near_its_limit_shows_shuffles_bottleneck_and_recommendations() -> N
     assert text[6:] == [
         "verdict   holds its SLO",
         "shuffles  the verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's "
-        "lengths), and a violation lies within their spread",
+        "lengths), in another one with probability 58 % (26 to 87 %), and a violation lies within their "
+        "spread",
         "          p99 TTFT 4.40 s ± 0.300 s (sd), 4.10 s to 5.00 s",
         "          p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms",
         "bottleneck: prefill",
@@ -37,9 +39,10 @@ def test_violation_that_a_shuffle_contradicts_is_uncertain() -> None:
 
 
 def test_verdict_that_every_shuffle_gives_is_certain() -> None:
-    assert "shuffles  the SLO holds in 5 of 5 shuffles (orders of the dataset's lengths)" in lines(
-        spread=spread(5, 3.9)
-    )
+    assert (
+        "shuffles  the SLO holds in 5 of 5 shuffles (orders of the dataset's lengths), in another one with "
+        "probability 92 % (69 to 100 %)"
+    ) in lines(spread=spread(5, 3.9))
 
 
 def test_run_without_shuffles_and_bottleneck_has_no_such_lines() -> None:
@@ -65,3 +68,12 @@ def test_mock_engines_are_named_as_such() -> None:
     on_slurm = study(backend="slurm", stack="dynamo_v1_mocker", engine="dynamo_mocker")
     assert "mock engines on Slurm" in render_outcome(measured(0), SLO, on_slurm).splitlines()[0]
     assert "mock engines on Slurm" in render_status(on_slurm, (), [measured(0)])
+
+
+def test_simulated_run_states_the_simulators_own_error() -> None:
+    source = ErrorSource(name="prefill scale", sd_frac=0.031, basis="")
+    text = lines(model_error=ModelError(sources=(source,)))
+    assert (
+        "model     The simulator's own error: a real rack may hold 5.2 % more or less (90 % interval; "
+        "standard deviations: prefill scale 3.1 %)."
+    ) in text

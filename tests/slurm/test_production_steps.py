@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,16 +34,25 @@ TWO_TP2_ON_ONE_NODE = (
 )
 
 
-def by_hand(slurm: SlurmRack, folder: Path, *words: str) -> tuple[ProcessManifest, Path]:
-    """Render a plan, submit its job.sbatch and wait; return the plan and the attempt's folder."""
+def by_hand(
+    slurm: SlurmRack, folder: Path, *words: str, shell: Mapping[str, str] = {}
+) -> tuple[ProcessManifest, Path]:
+    """Render a plan, submit its job.sbatch and wait; return the plan and the attempt's folder.
+
+    `shell` holds further variables of the shell that submits.
+    """
     command = (sys.executable, "-m", "tune", "action=plan", *slurm.words, *words)
     said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
     plan = folder / said.splitlines()[-1].split()[-1]
     services = folder / "stub" / "services"
-    environment = dict(os.environ) | {
-        "PATH": f"{services}:{os.environ['PATH']}",
-        "TUNE_PYTHON": sys.executable,
-    }
+    environment = (
+        dict(os.environ)
+        | dict(shell)
+        | {
+            "PATH": f"{services}:{os.environ['PATH']}",
+            "TUNE_PYTHON": sys.executable,
+        }
+    )
     submit = ("sbatch", "--parsable", f"--output={folder}/job.out", "job.sbatch")
     job = subprocess.run(
         submit, cwd=plan, env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -85,3 +95,19 @@ def test_each_rank_runs_on_its_planned_node_and_gpu(
             assert given["SLURM_STEP_NUM_TASKS"] == str(len(process.gpus))
             assert given["DISAGGREGATION_MODE"] == process.role
             assert given["HEAD_NODE_IP"] == slurm.address(NODES[0])
+
+
+def test_named_variables_reach_the_ranks_and_no_others(slurm: SlurmRack, tmp_path: Path) -> None:
+    names = ("HF_TOKEN", "UCX_TLS", "NCCL_DEBUG", "SLURM_CPU_BIND", "ENROOT_ALLOW_DEV")
+    shell = dict.fromkeys(names, "shell")
+    named = ("+prefill.env={UCX_TLS: rc, HF_TOKEN: null}", "+cluster.srun_env.ENROOT_ALLOW_DEV=yes")
+    words = (*small(), "stack=dynamo_v1", *TWO_TP2_ON_ONE_NODE, *stubbed(tmp_path / "stub"), *named)
+    launch, attempt = by_hand(slurm, tmp_path, *words, shell=shell)
+    for process in launch.processes:
+        if process.gpus:
+            of_prefill = process.role == "prefill"
+            for given in ranks(attempt, process).values():
+                assert given["UCX_TLS"] == ("rc" if of_prefill else None)
+                assert given["HF_TOKEN"] == ("shell" if of_prefill else None)
+                assert given["NCCL_DEBUG"] is None
+                assert given["ENROOT_ALLOW_DEV"] == "yes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 from support.studies import (
@@ -172,6 +172,39 @@ def test_trials_that_differ_in_rate_are_one_candidate(runs: Path) -> None:
         best.trial.number,
         *(one.trial.number for one in others),
     ]
+
+
+def write_variant(runs: Path, trial: Outcome) -> Outcome:
+    """Put a trial on record that differs from `trial` in its chunks alone, and return it."""
+    study = StudyFolder(runs / NAME)
+    spec = study.trial(trial.trial_id).read_spec()
+    assert spec
+    variant = spec.model_copy(update={"prefill": spec.prefill.model_copy(update={"max_num_tokens": 6144})})
+    study.trial(variant.trial_id).write_spec(variant)
+    again = trial.model_copy(update={"trial_id": variant.trial_id, "number": 91})
+    study.trial(variant.trial_id).write_outcome(again)
+    return again
+
+
+@pytest.mark.slow
+def test_variants_of_one_split_are_one_candidate(runs: Path) -> None:
+    before = chosen(runs, "confirm.configurations=9")
+    write_variant(runs, before[0].trial)
+    after = chosen(runs, "confirm.configurations=9")
+    assert [one.trial.number for one in after] == [one.trial.number for one in before]
+
+
+@pytest.mark.slow
+def test_variants_count_where_the_study_has_one_split(runs: Path) -> None:
+    best = chosen(runs, "confirm.configurations=1")[0].trial
+    for trial in StudyFolder(runs / NAME).trials():
+        if trial.root.name != best.trial_id:
+            rmtree(trial.root)
+    variant = write_variant(runs, best)
+    assert {one.trial.trial_id for one in chosen(runs, "confirm.configurations=9")} == {
+        best.trial_id,
+        variant.trial_id,
+    }
 
 
 @pytest.mark.slow

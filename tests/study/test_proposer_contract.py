@@ -31,6 +31,7 @@ QUICK = (
     "load.dataset.samples=1000",
     "load.min_duration_s=30.0",
     "load.min_queries=1000",
+    "study.min_gain=0",
 )
 BUILDABLE = [name for name in SEARCH_METHODS if name != "gp" or find_spec("torch")]
 

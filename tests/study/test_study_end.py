@@ -90,8 +90,8 @@ def test_a_spent_budget_and_failures_are_recorded(tmp_path: Path) -> None:
         ("trials", "all planned trials are on record; a larger study.n_trials goes on"),
         (
             "points",
-            "every point of the space is on record after 4 of 12 planned trials; a wider sweep under this "
-            "study.name goes on",
+            "every point of the space that can run is on record after 4 of 12 planned trials; a wider sweep "
+            "under this study.name goes on",
         ),
         (
             "gain",

@@ -100,6 +100,7 @@ class Trial:
             gpus_per_node=None,
             keeps_processes=True,
             engine=engine_of(self.spec).signals,
+            srun_env={},
         )
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())
@@ -120,7 +121,8 @@ class Trial:
             )
         listens = (Port(port, f"stack.{name}_port"),) if port else ()
         metrics = port if role in ("frontend", "prefill", "decode") else None
-        return Process(name, role, 0, (), {}, argv, f"logs/{name}.out", listens, metrics)
+        log = f"logs/{name}.out"
+        return Process(name, role, 0, (), {}, argv, log, listens, metrics, inherits=(MARK,))
 
     @property
     def record(self) -> AttemptRecord:
@@ -182,12 +184,22 @@ def finish(process: subprocess.Popen[Any]) -> int:
 
 
 def processes_with(assignment: str) -> dict[int, str]:
+    """Return the command lines of all processes whose environment holds `assignment`, by id."""
+    return _processes(lambda entry: assignment.encode() in (entry / "environ").read_bytes().split(b"\0"))
+
+
+def processes_in(folder: Path) -> dict[int, str]:
+    """Return the command lines of all processes that work in `folder` or below, by id."""
+    return _processes(lambda entry: (entry / "cwd").readlink().is_relative_to(folder.resolve()))
+
+
+def _processes(wanted: Callable[[Path], bool]) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         try:
-            if assignment.encode() in (entry / "environ").read_bytes().split(b"\0"):
+            if wanted(entry):
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue

@@ -9,11 +9,13 @@ prints one line of JSON, what it was started with, and rank 0 registers.
 A worker registers with a file in STATE/registered/ROOM, which counts as long as the worker lives; ROOM is the
 address of its etcd. STATE/began/NAME holds the id of a process that works. STATE/behaviour.json holds, all
 optional, where a process is meant by its name or its role:
+  says: {name: words} that it prints at its start
   unregistered, deaf, leaves: processes that never register; that ignore SIGTERM; that leave a child behind
   ends: {name: [exit code, last words]}
   one_engine_after: number of requests after which one worker of each role serves all
   late_after, late_s: number of requests after which answers take late_s longer
   silent: whether no request is ever answered
+  refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
 As long as the file STATE/holding exists, every worker reports one request in flight.
@@ -35,7 +37,11 @@ STATE, STYLE, ARGUMENTS = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 BEHAVIOUR = json.loads((STATE / "behaviour.json").read_text())
 ROOM = os.environ.get("ETCD_ENDPOINTS", "local")
 RANK_VARIABLES = ("SLURM_PROCID", "PMIX_RANK", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURMD_NODENAME")
-REPORTED_VARIABLES = (*RANK_VARIABLES, "CUDA_VISIBLE_DEVICES", "DISAGGREGATION_MODE", "HEAD_NODE_IP")
+NAMED_VARIABLES = ("UCX_TLS", "HF_TOKEN", "NCCL_DEBUG", "ENROOT_ALLOW_DEV")
+REPORTED_VARIABLES = (
+    *(*RANK_VARIABLES, *NAMED_VARIABLES),
+    *("CUDA_VISIBLE_DEVICES", "DISAGGREGATION_MODE", "HEAD_NODE_IP"),
+)
 WORKERS = ("prefill", "decode")
 LOCK = threading.Lock()
 COUNTS = {"requests": 0}
@@ -63,7 +69,7 @@ def register(name, role, worker):
     """Register `worker`: its address, its model and its component."""
     folder = STATE / "registered" / ROOM
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{role}-{name}-{os.getpid()}", json.dumps(worker))
+    write_whole(folder / f"{role}-{name}-{os.getpid()}", json.dumps(worker | {"id": os.getpid()}))
 
 
 def write_whole(path, text):
@@ -80,8 +86,8 @@ def etcd_count(key):
     return json.dumps({"count": sum(worker["component"] == component for worker in workers)})
 
 
-def take_turn():
-    """Count a request and return the addresses of the workers that serve it, where they have one."""
+def take_turn(asked):
+    """Count a request; return the workers that serve it: those it asks for, else those whose turn it is."""
     with LOCK:
         turn = COUNTS["requests"]
         COUNTS["requests"] += 1
@@ -89,7 +95,14 @@ def take_turn():
     if limit is not None and turn >= limit:
         turn = 0
     pools = [registered(ROOM, role) for role in WORKERS]
-    return [address for pool in pools if (address := pool[turn % len(pool)]["address"])]
+    if limit is None or turn < limit:
+        named = [asked.get(f"{role}_worker_id") for role in WORKERS]
+    else:
+        named = [None, None]
+    return [
+        next((worker for worker in pool if worker["id"] == name), pool[turn % len(pool)])
+        for name, pool in zip(named, pools, strict=True)
+    ]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -109,11 +122,13 @@ class Handler(BaseHTTPRequestHandler):
             served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
             self.answer(json.dumps({"data": [{"id": worker["model"]} for worker in served]}))
         elif self.path == "/health":
-            components = ["prefill"] * len(registered(ROOM, "prefill"))
-            components += ["backend"] * len(registered(ROOM, "decode"))
-            self.answer(
-                json.dumps({"instances": [{"component": c, "endpoint": "generate"} for c in components]})
-            )
+            components = {"prefill": "prefill", "decode": "backend"}
+            instances = [
+                {"component": components[role], "endpoint": "generate", "instance_id": worker["id"]}
+                for role in WORKERS
+                for worker in registered(ROOM, role)
+            ]
+            self.answer(json.dumps({"instances": instances}))
         else:
             with LOCK:
                 COUNTS["requests"] += 1
@@ -121,6 +136,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if BEHAVIOUR.get("refuses_routing") and "extra_fields" in request.get("nvext", {}):
+            self.send_error(400)
+            return
         self.answer(etcd_count(request["key"]) if "range_end" in request else completion(request))
 
     def answer(self, text):
@@ -129,7 +147,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_):
-        pass
+        """Print a line for each answer, as Dynamo's frontend does."""
+        print(f"http response sent {self.path}", flush=True)
 
 
 def completion(request):
@@ -139,10 +158,16 @@ def completion(request):
     late_after = BEHAVIOUR.get("late_after")
     if late_after is not None and COUNTS["requests"] >= late_after:
         time.sleep(BEHAVIOUR["late_s"])
-    for address in take_turn():
-        urllib.request.urlopen(f"http://{address}/work", timeout=30).close()
+    asked = request.get("nvext", {})
+    workers = take_turn(asked)
+    for worker in workers:
+        if worker["address"]:
+            urllib.request.urlopen(f"http://{worker['address']}/work", timeout=30).close()
     usage = {"prompt_tokens": len(request["prompt"]), "completion_tokens": request["max_tokens"]}
     events = [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
+    if "worker_id" in asked.get("extra_fields", ()):
+        served_by = {f"{role}_worker_id": worker["id"] for role, worker in zip(WORKERS, workers, strict=True)}
+        events = [event | {"nvext": {"worker_id": served_by}} for event in events]
     return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
 
@@ -162,6 +187,8 @@ def run_process(name, role, port):
     if behaves("leaves", name, role):
         subprocess.Popen(["sleep", "1000"], start_new_session=True)
     print(f"{name} starts", flush=True)
+    if name in BEHAVIOUR.get("says", {}):
+        print(BEHAVIOUR["says"][name], flush=True)
     if name in BEHAVIOUR.get("ends", {}):
         code, words = BEHAVIOUR["ends"][name]
         print(words, flush=True)

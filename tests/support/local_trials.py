@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from support.fake_deployment import MARK, processes_with
+from support.fake_deployment import processes_in
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -24,7 +24,8 @@ SMALL = (
 
 
 def alive(folder: Path) -> dict[int, str]:
-    return processes_with(f"{MARK}={folder}")
+    """Return the command lines of the processes that were started in `folder`, by id."""
+    return processes_in(folder)
 
 
 def printed(process: subprocess.Popen[str]) -> str:

@@ -40,7 +40,7 @@ def probe(qps=15.75, tps=9000.0, *, feasible=True, valid=True, ttft=-0.1, tpot=-
         breakdown=breakdown(),
         loadgen_result="VALID" if feasible else "INVALID",
         reason=reason,
-        spread=spread(3, 3.5, 0.5, tpot_p99_s=None, max_above_mean_s=0.75),
+        spread=spread(5, 3.5, 0.5, tpot_p99_s=None, max_above_mean_s=0.75) if feasible else None,
         bottleneck=PREFILL_LIMITS,
     )
 

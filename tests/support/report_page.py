@@ -47,7 +47,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Add text to the open script or to the visible text."""
         if self._script is None:
-            self.text += data
+            self.text += data.replace("\u00a0", " ")
         else:
             self.scripts[self._script] += data
 

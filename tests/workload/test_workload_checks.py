@@ -10,8 +10,10 @@ import pytest
 
 from tune.config import compose_overrides
 from tune.spec.dataset import LognormalLengths, RangeLengths
+from tune.spec.memory import MeanSequence
 from tune.spec.trial import TrialSpec
 from tune.workload.checks import BENCHMARK_INPUTS, BENCHMARK_OUTPUTS, check_workload
+from tune.workload.length_summary import describe_load, mean_sequence, summarise_lengths
 
 MakeSpec = Callable[..., TrialSpec]
 
@@ -121,3 +123,26 @@ def test_a_pass_over_a_long_file_is_announced(tmp_path: Path) -> None:
     }
     part = compose_overrides([*words, "load.concatenate_permutation=false"]).settings.trial_spec
     assert found(part) == set()
+
+
+def test_memory_counts_with_what_is_sent_and_without_the_file_with_the_longest(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.csv"
+    path.write_text("1000,10\n3000,30\n")
+    dataset = compose_overrides(["load=csv", f"load.dataset.path={path}"]).settings.load.dataset
+    assert mean_sequence(dataset) == MeanSequence(2000.0, 20.0, 30)
+    summarise_lengths.cache_clear()
+    path.unlink()
+    assert mean_sequence(dataset) == MeanSequence(3000, 30, 30)
+
+
+def test_a_load_is_described_by_what_it_sends(root: Path) -> None:
+    trace = root / "tests" / "data" / "dataset" / "trace.csv"
+    words = {"fixed": [], "trace": [f"load.dataset.path={trace}"]}
+    found = [describe_load(compose_overrides([f"load={n}", *w]).settings.load) for n, w in words.items()]
+    assert found == [
+        "fixed: 6,000 requests, Poisson arrivals at 10 queries/s; "
+        "prompts: 1,024 tokens; answers: 1,024 tokens",
+        "trace: 500 requests, the arrivals of the trace at a mean of 6.743 queries/s; "
+        "prompts: mean 1,867, median 1,335, p99 8,412, longest 12,645; "
+        "answers: mean 264, median 206, p99 1,171, longest 1,345",
+    ]

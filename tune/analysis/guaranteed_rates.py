@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tune.analysis.model_error_sources import covered_frac
 from tune.analysis.repeated_capacities import Logs, PooledVariance, ShuffleNoise, mean_of, pooled
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration, Loss, MeanCapacity, Repeat
+from tune.records.model_error import ModelError
 from tune.records.outcome import Outcome
 from tune.spec.load import Load, readable_qps
 
@@ -29,6 +30,12 @@ class RemeasuredConfiguration:
     trial: Outcome
     repeats: tuple[tuple[Load, Outcome], ...]
     shuffles: ShuffleNoise | None
+
+    @property
+    def model_error(self) -> ModelError | None:
+        """Return the simulator's own error at the capacity, that of the trial where no repeat has one."""
+        errors = (outcome.model_error for _, outcome in self.repeats)
+        return next((error for error in errors if error), self.trial.model_error)
 
 
 def guarantee_rates(
@@ -71,13 +78,13 @@ def guarantee_rates(
         for (candidate, repeats), sample in zip(remeasured, logs, strict=True)
     ]
     ranked = sorted(confirmed, key=_merit, reverse=True)
-    trials = {candidate.trial.trial_id: candidate.trial for candidate in candidates}
+    errors = {candidate.trial.trial_id: candidate.model_error for candidate in candidates}
     return Confirmation(
         study=study,
         confidence_frac=confidence,
         deployment_sd_frac=noise.sd if noise else None,
         degrees_of_freedom=noise.degrees_of_freedom if noise else 0,
-        configurations=tuple(_compared(each, ranked[0], trials, noise, confidence) for each in ranked),
+        configurations=tuple(_compared(each, ranked[0], errors, noise, confidence) for each in ranked),
         study_gpu_hours=study_gpu_hours,
         gpu_hours=gpu_hours,
         guarantee="next_run",
@@ -156,7 +163,7 @@ def _confirmed(
         tied=None,
         overrides=_at(trial.provenance["overrides"], guaranteed_qps) if guaranteed_qps else (),
         shuffle_sd_frac=shuffles.sd if shuffles else None,
-        model_error_frac=covered_frac(trial.model_error.sd_frac) if trial.model_error else None,
+        model_error_frac=covered_frac(candidate.model_error.sd_frac) if candidate.model_error else None,
     )
 
 
@@ -203,7 +210,7 @@ def _merit(configuration: ConfirmedConfiguration) -> tuple[float, int]:
 def _compared(
     configuration: ConfirmedConfiguration,
     first: ConfirmedConfiguration,
-    trials: Mapping[str, Outcome],
+    errors: Mapping[str, ModelError | None],
     noise: PooledVariance | None,
     confidence: float,
 ) -> ConfirmedConfiguration:
@@ -221,13 +228,11 @@ def _compared(
             mean_frac=-math.expm1(-behind),
             low_frac=-math.expm1(half_width - behind),
             high_frac=-math.expm1(-half_width - behind),
-            model_error_frac=_difference_error_frac(trials[configuration.trial_id], trials[first.trial_id]),
+            model_error_frac=_difference_error_frac(errors[configuration.trial_id], errors[first.trial_id]),
         )
     return configuration.model_copy(update={"tied": behind <= half_width, "loss": loss})
 
 
-def _difference_error_frac(one: Outcome, other: Outcome) -> float | None:
+def _difference_error_frac(one: ModelError | None, other: ModelError | None) -> float | None:
     """Return half of the 90 % interval of the simulator's own error of a difference, None on a real rack."""
-    if one.model_error is None or other.model_error is None:
-        return None
-    return covered_frac(one.model_error.difference_sd_frac(other.model_error))
+    return covered_frac(one.difference_sd_frac(other)) if one and other else None

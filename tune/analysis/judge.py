@@ -39,7 +39,9 @@ def judge(
 
     Its figures are those of the feasible run of full length with the most output tokens/s. Where there is
     none, they are those of the probe at the lowest rate, and the trial is not feasible, whatever its short
-    runs show.
+    runs show. At a fixed rate a probe whose other shuffles are known is feasible where the SLO holds in all
+    of them: a trial that owes its verdict to a lucky shuffle is none to deploy. A capacity search looks for
+    the rate that half of all shuffles hold, so there every run is judged by its own shuffle.
 
     Parameters
     ----------
@@ -66,11 +68,12 @@ def judge(
     """
     if not probes:
         raise ValueError(f"trial {spec.trial_id} has no probe; a measured trial has at least one")
-    feasible = [probe for probe in probes if probe.feasible and probe.full]
+    judged = [_over_shuffles(probe) if spec.load.mode == "fixed" else probe for probe in probes]
+    feasible = [probe for probe in judged if probe.feasible and probe.full]
     if feasible:
         best = max(feasible, key=lambda probe: probe.output_tps or 0.0)
     else:
-        best = min(probes, key=lambda probe: (not probe.full, probe.target_qps))
+        best = min(judged, key=lambda probe: (not probe.full, probe.target_qps))
     figures = {name: getattr(best, name) for name in _OF_BEST}
     if early_stop:
         figures["reason"] = _stopped_early(search, early_stop)
@@ -78,10 +81,20 @@ def judge(
         status="measured",
         feasible=bool(feasible),
         **figures,
-        capacity_qps=_capacity(probes, search, early_stop, spec.load.rate_range_qps),
+        capacity_qps=_capacity(judged, search, early_stop, spec.load.rate_range_qps),
+        forecast=search.forecast if search else (),
         probes=tuple(probes),
         **_fields(spec, facts),
     )
+
+
+def _over_shuffles(probe: Probe) -> Probe:
+    """Return a probe as all its shuffles judge it: not feasible where its SLO breaks in one of them."""
+    spread = probe.spread
+    if not probe.feasible or spread is None or spread.slo_held == spread.shuffles:
+        return probe
+    reason = f"the SLO holds in {spread.slo_held} of {spread.shuffles} shuffles; expected all of them"
+    return probe.model_copy(update={"feasible": False, "reason": reason})
 
 
 def judge_unmeasured(

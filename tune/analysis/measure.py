@@ -148,6 +148,8 @@ def _read_run(folder: Path, spec: TrialSpec) -> _Run:
 def _verdict(run: _Run, completed_qps: float | None) -> _Verdict:
     """Judge a run by its requests, and one of full length by LoadGen too."""
     log, good, spec, target_qps = run.log, run.good, run.spec, run.target_qps
+    if spec.load.trace and len(log) > 1:
+        target_qps = (len(log) - 1) * 1e9 / int(log.scheduled_ns[-1])  # a part may be denser than the whole
     broken = slo_violation(log, good, run.times, spec.slo)
     suffers = bool(broken) or not spec.slo.limits
     saturated = suffers and is_saturated(target_qps, completed_qps, len(log))

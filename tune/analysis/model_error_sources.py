@@ -73,7 +73,7 @@ def estimate_model_error(
         The calibration of the simulated rack. One with scales of its own counts as fitted to the trial's
         hardware, model and workload.
     kind
-        The bottleneck of the trial. Where it is neither pool, both count.
+        The bottleneck of the trial. Where it is neither pool, the pool with the larger error counts.
 
     Returns
     -------
@@ -81,15 +81,15 @@ def estimate_model_error(
         The sources of the error with their standard deviations.
     """
     shipped = all(getattr(calibration, f"{role}_scale") == FITTED_SCALES[role] for role in ROLES)
-    roles = _limiting_pools(kind)
-    sources = [source for role in roles for source in _of_steps(spec, role)]
-    if shipped:
-        sources += [source for role in roles for source in _of_distance(spec, role)]
-    return ModelError(sources=tuple(sources))
+    errors = [
+        ModelError(sources=(*_of_steps(spec, role), *(_of_distance(spec, role) if shipped else ())))
+        for role in _limiting_pools(kind)
+    ]
+    return max(errors, key=lambda error: error.sd_frac)
 
 
 def _limiting_pools(kind: BottleneckKind | None) -> tuple[Role, ...]:
-    """Return the pools whose step times decide the rate."""
+    """Return the pools of which one decides the rate by its step times."""
     if kind == "prefill":
         return ("prefill",)
     if kind in ("decode_slots", "decode_kv", "decode_step_time"):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune.analysis.hold_probability import hold_probability, judged_constraint
 from tune.analysis.slo import figure_s
 from tune.core.files import write_text
 from tune.records.outcome import Breakdown, LatencySpread, Outcome, Percentiles, ShuffleSpread
@@ -29,7 +30,7 @@ _FLAGS = ("valid", "feasible", "censored")
 _COUNTS = ("number", "gpus", "probes", "attempts")
 _LATENCIES = tuple(latency.name for latency in LATENCIES)
 _ROBUSTNESS = (
-    "shuffles", "slo_held_shuffles",
+    "shuffles", "slo_held_shuffles", "hold_probability", "hold_probability_low", "hold_probability_high",
     *(f"{limit.name}_shuffles_{name}_s" for limit in SHOWN_LIMITS for name in LatencySpread.model_fields),
     "bottleneck",
 )  # fmt: skip
@@ -40,8 +41,9 @@ def outcome_frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
     Columns: the plain fields of Outcome; capacity_low_qps, capacity_high_qps, censored;
     {ttft,tpot,latency}_ {mean,p50,...,max}_s; ttft_p99_constraint, tpot_p99_constraint; the fields of
-    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles
-    and {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; <limit>_constraint and
+    Breakdown; the numbers of probes and attempts; over shuffles of the lengths, shuffles, slo_held_shuffles,
+    the probability that a further one holds in hold_probability, with its ends _low and _high, and
+    {ttft,tpot}_p99_shuffles_{mean,sd,min,max}_s; bottleneck; <limit>_constraint and
     <limit>_shuffles_{mean,sd,min,max}_s for every further limit of the SLO; and param.<name> for every
     parameter in a provenance. Absent numbers are NaN, absent texts missing. A parameter is Int64, float64,
     boolean or str where all its values are, absent or not, and object where they mix.
@@ -132,7 +134,7 @@ def _sort_key(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, floa
     elif capacity.censored:
         merit = -(capacity.estimate or 0.0)
     else:
-        worst = outcome.constraints.worst()
+        worst = judged_constraint(outcome)
         merit = math.inf if worst is None else worst
     group = (not outcome.feasible, not capacity.censored, not outcome.valid)
     return *group, merit, outcome.number, outcome.trial_id
@@ -156,9 +158,13 @@ def _params(outcome: Outcome) -> dict[str, Any]:
 def _robustness(outcome: Outcome) -> dict[str, float | str | None]:
     """Return spread over shuffles and bottleneck, by name of _ROBUSTNESS; None where not measured."""
     spread, bottleneck = outcome.spread, outcome.bottleneck
+    probability = hold_probability(spread) if spread else None
     return {
         "shuffles": spread.shuffles if spread else None,
         "slo_held_shuffles": spread.slo_held if spread else None,
+        "hold_probability": probability.estimate if probability else None,
+        "hold_probability_low": probability.low if probability else None,
+        "hold_probability_high": probability.high if probability else None,
         **{name: value for limit in SHOWN_LIMITS for name, value in _over_shuffles(limit, spread).items()},
         "bottleneck": bottleneck.kind if bottleneck else None,
     }

@@ -18,7 +18,7 @@ from tune.backends.base import AttemptState, Backend
 from tune.core.locks import lock_name
 from tune.errors import ConfigurationError
 from tune.manifest.process_manifest import read_manifest
-from tune.orchestrator.preflight import require_free_ports, require_programs
+from tune.orchestrator.preflight import require_free_ports, require_programs, require_variables
 from tune.orchestrator.supervision.process_tree import exit_code
 from tune.records.folders import trial_of
 from tune.spec.backend_kinds import LOCAL
@@ -51,14 +51,15 @@ class LocalBackend(Backend):
     def submit(self, spec: TrialSpec, attempt: Path) -> str:
         """Queue an attempt of the plan in TRIAL/plan, and start it where none runs.
 
-        Raises ConfigurationError where another process runs a deployment on this machine, a program is
-        missing or a port is taken.
+        Raises ConfigurationError where another process runs a deployment on this machine, a program or
+        a variable is missing, or a port is taken.
         """
         self._hold()
         handle = str(attempt.absolute())
         if self._current is None and not self._waiting:
             launch = read_manifest(trial_of(attempt).plan)
             require_programs(launch)
+            require_variables(spec.environments, os.environ)
             require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
         elif not self._announced:
             self._announced = True

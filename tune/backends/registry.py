@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tune.backends.base import Backend, JobControl
+from tune.core.threads import available_cores
 from tune.engines.check import check_local, check_simulated
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
 from tune.spec.findings import Finding
@@ -48,9 +48,10 @@ class BackendKind:
 
 
 def _build_simulator(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
-    """Return the simulator with a worker for each core and trial; say that its first use compiles it.
+    """Return the simulator; say that its first use compiles it.
 
-    A single run without a search for its capacity takes less time than the start of a worker.
+    It has a worker for each trial, as far as there are cores, and shares the cores among them. A single run
+    without a search for its capacity takes less time than the start of a worker.
     """
     from tune.backends.simulated import SimulatorBackend  # noqa: PLC0415  (imports numba)
     from tune.core.jit import is_cold  # noqa: PLC0415
@@ -59,9 +60,12 @@ def _build_simulator(settings: Settings, at_once: int, say: Callable[[str], None
     if is_cold(decode):
         say("compiling the simulator: some ten seconds, on its first use only")
     assert settings.cluster.calibration is not None
-    workers = min(settings.cluster.processes or len(os.sched_getaffinity(0)), at_once)
+    cores = settings.cluster.processes or available_cores()
+    workers = min(cores, at_once)
     in_this_process = at_once == 1 and settings.load.mode != "capacity"
-    return SimulatorBackend(settings.cluster.calibration, 0 if in_this_process else workers)
+    return SimulatorBackend(
+        settings.cluster.calibration, 0 if in_this_process else workers, threads=cores // workers
+    )
 
 
 def _build_local(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:

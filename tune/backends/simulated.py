@@ -24,13 +24,16 @@ from tune.spec.trial import TrialSpec
 
 
 class SimulatorBackend(Backend):
-    """Run attempts in up to `workers` processes; with none, in this process, at once, on submit."""
+    """Run attempts in up to `workers` processes of `threads` threads each.
+
+    Without workers an attempt runs in this process, at once, on submit.
+    """
 
     capabilities = SIMULATOR
 
-    def __init__(self, calibration: Calibration, workers: int) -> None:
+    def __init__(self, calibration: Calibration, workers: int, threads: int = 1) -> None:
         self._calibration = calibration
-        self._max_workers = workers
+        self._max_workers, self._threads = workers, threads
         self._workers: list[SimulatorWorker] = []
         self._waiting: deque[tuple[str, TrialSpec]] = deque()
         self._ended: dict[str, AttemptEnd | None] = {}
@@ -41,7 +44,9 @@ class SimulatorBackend(Backend):
         handle = str(attempt)
         if not self._max_workers:
             report = self._activities[handle].append
-            self._ended[handle] = AttemptEnd(simulate_attempt(spec, self._calibration, attempt, report))
+            self._ended[handle] = AttemptEnd(
+                simulate_attempt(spec, self._calibration, attempt, report, threads=self._threads)
+            )
             return handle
         if self._max_workers > 1 and is_cold(decode):
             self._compile(spec)
@@ -108,7 +113,7 @@ class SimulatorBackend(Backend):
             if idle is None:
                 if len(self._workers) == self._max_workers:
                     return
-                idle = SimulatorWorker(self._calibration)
+                idle = SimulatorWorker(self._calibration, self._threads)
                 self._workers.append(idle)
             idle.begin(*self._waiting.popleft())
 

@@ -19,7 +19,12 @@ from tune.spec.trial import TrialSpec
 
 
 def simulate_attempt(
-    spec: TrialSpec, calibration: Calibration, attempt: Path, report: Callable[[Activity], None]
+    spec: TrialSpec,
+    calibration: Calibration,
+    attempt: Path,
+    report: Callable[[Activity], None],
+    *,
+    threads: int = 1,
 ) -> list[Probe]:
     """Simulate one attempt, write the records of a deployment into the folder `attempt`, and measure them.
 
@@ -31,6 +36,8 @@ def simulate_attempt(
         The attempt's folder.
     report
         Receives each step as it begins or ends.
+    threads
+        Number of threads that simulate; no result depends on it.
 
     Returns
     -------
@@ -45,7 +52,7 @@ def simulate_attempt(
     started = datetime.now(UTC)
     phases, error = Phases(), None
     try:
-        phases = simulate_probes(spec, calibration, attempt, report)
+        phases = simulate_probes(spec, calibration, attempt, report, threads=threads)
     except TuneError as expected:
         error = str(expected)
     except Exception:  # an error in the simulator fails its trial, with its trace, not the whole study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tune.analysis.measure import REQUESTS_FILE
@@ -11,6 +12,7 @@ from tune.backends.activity import VERDICTS, Activity
 from tune.capacity.futility import find_futility
 from tune.capacity.runner import find_capacity
 from tune.capacity.search import ProbeVerdict
+from tune.core.threads import map_ahead
 from tune.loadgen.log_writer import write_logs
 from tune.records.attempt_record import Phases
 from tune.records.requests import RequestLog, first_requests, write_requests
@@ -28,7 +30,9 @@ Report = Callable[[Activity], None]
 """Receive each step of an attempt as it begins or ends."""
 
 
-def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path, report: Report) -> Phases:
+def simulate_probes(
+    spec: TrialSpec, calibration: Calibration, attempt: Path, report: Report, *, threads: int
+) -> Phases:
     """Simulate one probe, or a capacity search, as the load of `spec` says; write one folder a probe.
 
     Parameters
@@ -39,6 +43,8 @@ def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path, re
         Folder of the attempt.
     report
         Receives each step.
+    threads
+        Number of threads that simulate.
 
     Returns
     -------
@@ -46,9 +52,10 @@ def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path, re
         Duration of each phase in seconds, by the simulated clock.
     """
     if spec.load.mode == "capacity":
-        deployment = SimulatedDeployment(calibration, report)
+        deployment = SimulatedDeployment(calibration, report, threads)
         report(Activity("forecast", 1))
-        for number, step in enumerate(find_capacity(spec, calibration, attempt, deployment.run), 1):
+        steps = find_capacity(spec, calibration, attempt, deployment.run, threads=threads)
+        for number, step in enumerate(steps, 1):
             if isinstance(step, ProbeVerdict):
                 report(_ended_probe(number, step))
                 report(Activity("forecast", number + 1))
@@ -56,7 +63,8 @@ def simulate_probes(spec: TrialSpec, calibration: Calibration, attempt: Path, re
     report(Activity("probe", 1, target_qps=spec.load.target_qps, full=True))
     log = simulate(spec, calibration)
     _write_probe(log, spec, attempt / PROBE_FOLDER)
-    _write_shuffles(log, spec, calibration, attempt / PROBE_FOLDER, report)
+    if near_a_limit(log, spec.slo):
+        write_shuffles(attempt / PROBE_FOLDER, _further_shuffles(spec, calibration, report, threads))
     return Phases(bring_up_s=calibration.bring_up_s, probes_s=float(log.done_ns.max()) / 1e9)
 
 
@@ -75,8 +83,8 @@ def _ended_probe(number: int, verdict: ProbeVerdict) -> Activity:
 class SimulatedDeployment:
     """Simulate one deployment that serves one probe after the other, each after the one before is drained."""
 
-    def __init__(self, calibration: Calibration, report: Report) -> None:
-        self._calibration, self._report = calibration, report
+    def __init__(self, calibration: Calibration, report: Report, threads: int = 1) -> None:
+        self._calibration, self._report, self._threads = calibration, report, threads
         self._probes_s = self._drain_s = 0.0
         self._probes = 0
 
@@ -98,8 +106,9 @@ class SimulatedDeployment:
         if futility is None:
             self._probes_s += float(log.done_ns.max()) / 1e9
             _write_probe(log, spec, folder)
-            if full:
-                _write_shuffles(log, spec, self._calibration, folder, self._report)
+            if full and near_a_limit(log, spec.slo):
+                results = _further_shuffles(spec, self._calibration, self._report, self._threads)
+                write_shuffles(folder, results)
             return False
         drained_ns = int(log.done_ns[log.scheduled_ns <= futility.after_ns].max())
         self._probes_s += futility.after_ns / 1e9
@@ -122,24 +131,20 @@ def _write_probe(log: RequestLog, spec: TrialSpec, folder: Path) -> None:
     write_requests(folder / REQUESTS_FILE, log)
 
 
-def _write_shuffles(
-    log: RequestLog, spec: TrialSpec, calibration: Calibration, folder: Path, report: Report
-) -> None:
-    """Write the results of a full run under further shuffles where it is near a limit.
-
-    A trace has one order, hence no other shuffles.
-    """
-    if spec.load.trace or not near_a_limit(log, spec.slo):
-        return
-    results = []
+def _further_shuffles(
+    spec: TrialSpec, calibration: Calibration, report: Report, threads: int
+) -> list[ShuffleResult]:
+    """Simulate the full run with its lengths in EXTRA_SHUFFLES further shuffles."""
+    seeds = range(spec.load.shuffle_seed + 1, spec.load.shuffle_seed + 1 + EXTRA_SHUFFLES)
+    results = map_ahead(partial(_shuffled, spec, calibration), seeds, threads)
+    shuffles = []
     for number in range(1, 1 + EXTRA_SHUFFLES):
         report(Activity("shuffle", number, EXTRA_SHUFFLES))
-        results.append(_shuffled(spec, calibration, number))
-    write_shuffles(folder, results)
+        shuffles.append(next(results))
+    return shuffles
 
 
-def _shuffled(spec: TrialSpec, calibration: Calibration, further: int) -> ShuffleResult:
-    """Simulate the probe with the lengths shuffled by the `further`th seed after its own."""
-    seed = spec.load.shuffle_seed + further
+def _shuffled(spec: TrialSpec, calibration: Calibration, seed: int) -> ShuffleResult:
+    """Simulate the full run with its lengths in the shuffle of `seed`."""
     load = spec.load.model_copy(update={"shuffle_seed": seed})
     return shuffle_result(simulate(spec.model_copy(update={"load": load}), calibration), seed, spec.slo)

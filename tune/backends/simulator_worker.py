@@ -31,18 +31,19 @@ Message = tuple[Activity | None, AttemptEnd | None]
 
 
 class SimulatorWorker:
-    """Run one process that simulates attempts of `calibration`; `handle` names the one that runs.
+    """Run one process that simulates attempts of `calibration` in `threads` threads.
 
-    Ctrl-C is held back while the process starts, so that no process is started that nobody knows.
+    `handle` names the attempt that runs. Ctrl-C is held back while the process starts, so that no process is
+    started that nobody knows.
     """
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, calibration: Calibration, threads: int) -> None:
         self._connection, theirs = multiprocessing.Pipe()
         self.handle: str | None = None
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = multiprocessing.get_context("spawn").Process(
-                target=_serve, args=(theirs, calibration), daemon=True
+                target=_serve, args=(theirs, calibration, threads), daemon=True
             )
             self._process.start()
         finally:
@@ -75,16 +76,21 @@ class SimulatorWorker:
         self._connection.close()
 
 
-def _serve(connection: Connection, calibration: Calibration) -> None:
+def _serve(connection: Connection, calibration: Calibration, threads: int) -> None:
     """Simulate what comes through `connection` until the process that owns the study ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that owns the study
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         spec, handle = connection.recv()
         try:
-            end = AttemptEnd(
-                simulate_attempt(spec, calibration, Path(handle), lambda step: connection.send((step, None)))
+            probes = simulate_attempt(
+                spec,
+                calibration,
+                Path(handle),
+                lambda step: connection.send((step, None)),
+                threads=threads,
             )
+            end = AttemptEnd(probes)
         except Exception as error:  # the study raises it
             end = AttemptEnd([], error)
         connection.send((None, end))

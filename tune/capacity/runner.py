@@ -34,7 +34,7 @@ class RunProbe(Protocol):
 
 
 def find_capacity(
-    spec: TrialSpec, calibration: Calibration, attempt: Path, run: RunProbe
+    spec: TrialSpec, calibration: Calibration, attempt: Path, run: RunProbe, *, threads: int
 ) -> Iterator[ProbeVerdict | CapacityResult]:
     """Search for the capacity of one deployment of `spec`.
 
@@ -48,6 +48,8 @@ def find_capacity(
         Folder of the attempt; it may hold an early-stop threshold. Probe folders and capacity.json go here.
     run
         Runs one probe.
+    threads
+        Number of threads that forecast the next rate between two probes.
 
     Yields
     ------
@@ -59,7 +61,8 @@ def find_capacity(
     TuneError
         As `run` and tune.analysis.measure raise it.
     """
-    forecast, numbers, early_stop = SimulatorForecast(spec, calibration), count(1), read_early_stop(attempt)
+    forecast, numbers = SimulatorForecast(spec, calibration, threads), count(1)
+    early_stop = read_early_stop(attempt)
     early_stop_qps = early_stop.early_stop_qps if early_stop else None
 
     def measure_next(plan: ProbePlan) -> tuple[RequestLog, bool | None]:
@@ -76,6 +79,7 @@ def find_capacity(
                 decode_capacity_qps=step.decode_capacity_qps,
                 fitted=forecast.fitted,
                 censored=step.censored,
+                forecast=forecast.curve(),
             )
             write_capacity(attempt, record)
         yield step

@@ -14,11 +14,20 @@ from functools import partial
 import numpy as np
 
 from tune.analysis.slo import pooled_slo_holds, slo_holds
-from tune.capacity.futility import more_than_half
 from tune.capacity.probe_statistics import STATISTIC_LOG_SD, log_statistics, used_limit_shares
-from tune.capacity.simulator_fit import FACTOR_LOG_SD, best_fit, initial_fits, refined, scaled
+from tune.capacity.shuffle_majority import ShuffleMajority
+from tune.capacity.simulator_fit import (
+    FACTOR_LOG_SD,
+    HypothesisFit,
+    best_fit,
+    initial_fits,
+    refined,
+    scaled,
+)
 from tune.core.arrays import FloatArray
+from tune.core.threads import map_ahead
 from tune.loadgen.latencies import answered, latencies
+from tune.records.capacity_search import ForecastPoint
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
@@ -34,6 +43,8 @@ SHUFFLES = 25
 
 FIRST_OTHER_SHUFFLE = 50
 """First shuffle seed of the simulated shuffles."""
+
+_OTHER_SHUFFLES = range(FIRST_OTHER_SHUFFLE, FIRST_OTHER_SHUFFLE + SHUFFLES)
 
 MIN_RATE_FRAC, MAX_RATE_FRAC = 1 / 32, 32.0
 """Lowest and highest rate that is considered, as a fraction of the trial's rate."""
@@ -68,13 +79,18 @@ class _Probe:
 
 
 class SimulatorForecast:
-    """Forecast the trial `spec` from `calibration` and the probes so far; implements Forecast."""
+    """Forecast the trial `spec` from `calibration` and the probes so far; implements Forecast.
 
-    def __init__(self, spec: TrialSpec, calibration: Calibration) -> None:
-        self._spec, self._calibration = spec, calibration
+    Independent simulations run in `threads` threads; no figure depends on their number.
+    """
+
+    def __init__(self, spec: TrialSpec, calibration: Calibration, threads: int = 1) -> None:
+        self._spec, self._calibration, self._threads = spec, calibration, threads
         self._probes: list[_Probe] = []
         self._fits = initial_fits(calibration)
         self._cache: dict[str, float] = {}
+        self._used: dict[float, dict[int, tuple[float, ...]]] = {}
+        self._shares: dict[tuple[float, int], tuple[float, ...]] = {}
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
         """Fit every hypothesis to one more probe at `target_qps`; one without answers is ignored.
@@ -88,7 +104,9 @@ class SimulatorForecast:
         shares = used_limit_shares(log, self._spec.slo)
         self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))
         self._cache.clear()
-        self._fits = [refined(fit, partial(self._residual, fit.hypothesis)) for fit in self._fits]
+        self._used.clear()
+        self._shares.clear()
+        self._fits = list(map_ahead(self._refined, self._fits, self._threads))
 
     @property
     def fitted(self) -> dict[str, float]:
@@ -110,14 +128,21 @@ class SimulatorForecast:
         if "capacity" not in self._cache:
             qps = self._simulated_qps()
             low, high = (qps * frac for frac in _CAPACITY_RANGE_FRACS)
-            highest = _bisect(self._holds_half, low, high) if qps else 0.0
+            half = ShuffleMajority(_OTHER_SHUFFLES, self._holds_shuffle, self._threads)
+            highest = _bisect(half.holds, low, high) if qps else 0.0
+            for rate, shuffles in half.asked.items():
+                self._used[rate] = {shuffle: self._shares[rate, shuffle] for shuffle in shuffles}
             self._cache["capacity"] = highest * self._rate_correction()
         return self._cache["capacity"]
 
+    def _refined(self, fit: HypothesisFit) -> HypothesisFit:
+        """Return `fit` refined to all probes."""
+        return refined(fit, partial(self._residual, fit.hypothesis))
+
     def holds_pooled(self, qps: float) -> bool:
         """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""
-        correction = self._rate_correction()
-        logs = (self._simulate(qps / correction, FIRST_OTHER_SHUFFLE + index) for index in range(SHUFFLES))
+        simulated_qps = qps / self._rate_correction()
+        logs = map_ahead(partial(self._simulate, simulated_qps), _OTHER_SHUFFLES, self._threads)
         return pooled_slo_holds(logs, self._spec.slo)
 
     def pool_capacity_qps(self, role: Role) -> float:
@@ -128,9 +153,28 @@ class SimulatorForecast:
         simulated_qps = self._simulated_qps()
         if not simulated_qps:
             return 0.0
-        pools = {pool: self._simulated_pool_qps(pool) for pool in ROLES}
+        pools = dict(zip(ROLES, map_ahead(self._simulated_pool_qps, ROLES, self._threads), strict=True))
         capacity_qps = pools[role] / simulated_qps * self.capacity_qps()
         return capacity_qps if pools[role] == min(pools.values()) else capacity_qps / self._rate_correction()
+
+    def curve(self) -> tuple[ForecastPoint, ...]:
+        """Return what full runs should use of each limit at the rates that were simulated since the last fit.
+
+        It costs no simulation. Rates are corrected by the full runs. Where the verdicts of some shuffles were
+        known from other rates, the other shuffles are no sample of all, and the rate is left out.
+        """
+        correction, names = self._rate_correction(), [limit.name for limit, _ in self._spec.slo.limits]
+        return tuple(
+            ForecastPoint(
+                target_qps=qps * correction,
+                shuffles=len(by_shuffle),
+                used={
+                    name: (min(shares), float(np.median(shares)), max(shares))
+                    for name, shares in zip(names, zip(*by_shuffle.values(), strict=True), strict=False)
+                },
+            )
+            for qps, by_shuffle in sorted(self._used.items())
+        )
 
     def log_rate_residual(self) -> float:
         """Return how the last full run compares with the forecast from all probes, as a log rate ratio."""
@@ -170,13 +214,17 @@ class SimulatorForecast:
 
     def _holds_own(self, qps: float, single_pool: Role | None = None) -> bool:
         """Return whether the simulated full run in the own shuffle holds, with late requests to spare."""
-        log = self._simulate(qps, self._spec.load.shuffle_seed, single_pool=single_pool)
+        seed = self._spec.load.shuffle_seed
+        log = self._simulate(qps, seed, single_pool=single_pool)
+        if single_pool is None:
+            self._used[qps] = {seed: used_limit_shares(log, self._spec.slo)}
         return slo_holds(log, self._spec.slo, EXPECTED_LATE_FRAC)
 
-    def _holds_half(self, qps: float) -> bool:
-        """Return whether the simulated full run holds under more than half of the shuffles."""
-        logs = (self._simulate(qps, FIRST_OTHER_SHUFFLE + shuffle) for shuffle in range(SHUFFLES))
-        return more_than_half((slo_holds(log, self._spec.slo) for log in logs), SHUFFLES)
+    def _holds_shuffle(self, qps: float, shuffle_seed: int) -> bool:
+        """Return whether the simulated full run holds in one shuffle; keep what it uses of each limit."""
+        log = self._simulate(qps, shuffle_seed)
+        self._shares[qps, shuffle_seed] = used_limit_shares(log, self._spec.slo)
+        return slo_holds(log, self._spec.slo)
 
     def _rate_correction(self) -> float:
         """Return the factor on simulated rates that the full runs imply; those near a limit weigh most."""

@@ -30,16 +30,19 @@ def plan_action(composition: Composition) -> None:
 
 
 def preflight_action(composition: Composition) -> None:
-    """Print every finding on the composed trial, what its cluster answers included.
+    """Print the workload and every finding on the composed trial, what its cluster answers included.
 
     Raises NegativeResult where one of them forbids the trial.
     """
+    from tune.workload.length_summary import describe_load
+
     settings = composition.settings
     findings = (
         *check_configuration(settings),
         *check_whole_sweep(settings),
         *BACKENDS[settings.cluster.kind].preflight(settings),
     )
+    show(f"workload: {describe_load(settings.load)}\n")
     show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:

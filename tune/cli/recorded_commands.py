@@ -28,6 +28,7 @@ def repeat_command(outcome: Outcome) -> str:
 def status_action(composition: Composition) -> None:
     """Print the progress and the running jobs of a study, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
     from tune.report.terminal import render_outcome, render_status
 
     folder, record = named_study(composition)
@@ -39,6 +40,7 @@ def status_action(composition: Composition) -> None:
     trial_id = _trial_id(composition, folder)
     outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
     if outcome and spec:
+        (outcome,) = recommendable([outcome], trial_id, folder, record)
         show(render_outcome(outcome, spec.slo, record))
         show(f"again     {repeat_command(outcome)}")
     else:

@@ -17,10 +17,13 @@ def report_action(composition: Composition) -> None:
 
     Raises NegativeResult where no configuration holds its SLO.
     """
+    from tune.analysis.range_ends import range_ends
     from tune.analysis.ranking import rank
     from tune.cli.progress import working
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
+    from tune.report.checked_recommendations import recommendable
+    from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation, render_outcome, render_posterior
@@ -29,7 +32,9 @@ def report_action(composition: Composition) -> None:
     outcomes, confirmation = folder.outcomes(), read_confirmation(folder.root)
     posterior = read_posterior(folder.root)
     ranked = rank(outcomes, posterior)
-    best = next((o for o in outcomes if ranked and o.trial_id == ranked[0]["trial_id"] and o.feasible), None)
+    top_id = ranked[0]["trial_id"] if ranked else None
+    shown = recommendable(outcomes, top_id, folder, record)
+    best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
     if best:
         show(render_outcome(best, record.slo, record))
         show(f"again     {repeat_command(best)}")
@@ -38,6 +43,11 @@ def report_action(composition: Composition) -> None:
     confirmation = confirmation and confirmation.current()
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
+    top = best or next((o for o in outcomes if o.trial_id == top_id), None)
+    ends = range_ends(record, top, outcomes) if top else ()
+    if ends:
+        show(f"widen     {describe_ends(ends)}")
+        show(f"          {widening_command(record, ends)}")
     ended = describe_end(record)
     if ended:
         show(f"ended     {ended}")

@@ -35,6 +35,7 @@ def run_action(composition: Composition) -> None:
 def _run_trial(composition: Composition) -> None:
     """Measure the configuration as composed and print the outcome."""
     from tune.cli.progress import study_progress
+    from tune.report.checked_recommendations import recommendable
     from tune.report.terminal import render_outcome
     from tune.study.identity import study_record
     from tune.study.loop import open_study, run_trial
@@ -51,6 +52,7 @@ def _run_trial(composition: Composition) -> None:
     overrides = partial(trial_overrides, settings=settings)
     with open_study(root, study) as folder, backend as running, study_progress(1, study.name) as progress:
         outcome, fresh = run_trial(folder, settings, running, overrides, progress)
+        (outcome,) = recommendable([outcome], outcome.trial_id, folder, study)
     show(render_outcome(outcome, settings.slo, study))
     show(f"record    {root / outcome.trial_id}{'' if fresh else '  (on record; rerun=true measures again)'}")
     if outcome.status == "infeasible":

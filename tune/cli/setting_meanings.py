@@ -98,6 +98,7 @@ RACK: dict[str, Meaning] = {
     "stack.etcd_peer_port": ("port", "Port of etcd for its peers."),
     "stack.nats_port": ("port", "Port of NATS."),
     "stack.engine_schema": ("", "File with the arguments of the TensorRT-LLM in use, its llm_args_golden_manifest.json: keys of the engine's YAML are checked against it. null: only keys that look misspelt are named."),
+    "stack.env": ("", "Environment variables of services, frontend and client, by name; null as in prefill.env."),
     "stack.system_port": ("port", "Port of the first worker's /health and /metrics, one port more for each next worker; null: none."),
 }
 
@@ -127,6 +128,7 @@ ENGINE: dict[str, Meaning] = {
     "scheduler_config.capacity_scheduler_policy": ("", "Admission to the KV cache; null: the engine's default, GUARANTEED_NO_EVICT."),
     "scheduler_config.context_chunking_policy": ("", "How prompts share a step; null: the engine's default, FIRST_COME_FIRST_SERVED."),
     "extra": ("", "Any other key at the top of the engine's YAML, passed through unchanged and not simulated, as is one written in a group."),
+    "env": ("", "Environment variables of every worker of the pool, by name. null: the value in the shell that starts tune, which no record holds."),
 }
 """Settings of one pool, below `prefill.` and `decode.`."""
 
@@ -195,13 +197,14 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.container_remap_root": ("", "Whether the user is root inside the container."),
     "cluster.container_mount_home": ("", "Whether the home directory is mounted."),
     "cluster.container_keep": ("", "Whether the unpacked image is kept for later trials of the same job."),
+    "cluster.srun_env": ("", "Environment variables of srun itself, by name, such as those of enroot; null as in prefill.env."),
     "cluster.model_path": ("", "Folder of the checkpoint as the workers see it."),
     "cluster.dynamo_venv": ("", "Virtual environment with Dynamo; null: the python3 on the PATH of the processes."),
     "cluster.extra_sbatch": ("", "Further long options of sbatch."),
     "cluster.deadlines.quiet_s": ("s", "Longest time without progress while a deployment starts or warms up."),
     "cluster.deadlines.ready_s": ("s", "Longest time until a deployment is ready."),
     "cluster.deadlines.stop_s": ("s", "Time between asking a process to end and killing it."),
-    "cluster.processes": ("processes", "Simulator processes of a study; null: one per core."),
+    "cluster.processes": ("cores", "Cores that the simulated rack uses; null: all. No result depends on it."),
     "cluster.calibration": ("", "Parameters of the simulated rack; null where nothing is simulated."),
     "cluster.calibration.prefill_scale": ("ratio", "Prefill step time over the modelled one."),
     "cluster.calibration.decode_scale": ("ratio", "Decode step time over the modelled one."),

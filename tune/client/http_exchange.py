@@ -114,7 +114,7 @@ class Exchange(asyncio.Protocol):
         """Read the received bytes, stamped with the time of this call."""
         try:
             self._read(data, self._clock())
-        except BaseException as error:  # asyncio would only log it: the request's future raises it
+        except Exception as error:  # asyncio would only log it: the request's future raises it
             self._end(error)
         if self._response.finished:
             self._end(None)

@@ -23,8 +23,9 @@ from tune.client.prompts import Prompts
 from tune.client.request_dispatcher import RequestDispatcher
 from tune.client.request_tracker import RequestTracker
 from tune.client.schedule import Schedule, draw_schedule
+from tune.client.trace_replay import TraceReplay
 from tune.errors import ConfigurationError, ResumableError
-from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG
+from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG, write_logs
 from tune.loadgen.run_settings import loadgen_settings
 from tune.records.requests import RequestLog, first_requests, write_requests
 
@@ -40,6 +41,8 @@ def run_client(
     print_line: Callable[[str], None],
 ) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
+
+    A trace is replayed without LoadGen, whose logs are then written by its rules from requests.npz.
 
     Parameters
     ----------
@@ -86,8 +89,11 @@ def run_client(
     try:
         driver.watch(print_line)
     finally:
-        write_requests(folder / REQUESTS_FILE, driver.record(epoch_s()))
+        log = driver.record(epoch_s())
+        write_requests(folder / REQUESTS_FILE, log)
     driver.judge()
+    if settings.load.trace and not driver.stopped:
+        write_logs(folder, log, settings.load, settings.slo, int(schedule.arrival_ns[-1]))
     return driver.stopped
 
 
@@ -102,7 +108,7 @@ def _make_folder(folder: Path) -> None:
 
 
 class _ClientDriver:
-    """Run LoadGen in one thread and the dispatcher in another, with one request tracker.
+    """Run LoadGen or a trace in one thread and the dispatcher in another, with one request tracker.
 
     `stopped`: why the run was stopped, None for a complete run.
     """
@@ -113,7 +119,8 @@ class _ClientDriver:
         self._futility_monitor = FutilityMonitor(self.tracker, settings.slo)
         self._settings, self._schedule, self._folder, self._clock = settings, schedule, folder, clock
         self._loadgen = loadgen_settings(settings.load, settings.slo, int(schedule.arrival_ns[-1]))
-        self._sink = LoadGenSink()
+        self._replay = TraceReplay(schedule.arrival_ns, clock) if settings.load.trace else None
+        self._sink = self._replay or LoadGenSink()
         prompts = Prompts(
             settings.served_model_name,
             settings.load,
@@ -151,9 +158,8 @@ class _ClientDriver:
         if self._error:
             raise self._error
         self._dispatcher.stop()
-        print_line(
-            f"LoadGen issued its queries at most {self.tracker.issue_delay_ns().max() * 1e-6:.1f} ms late"
-        )
+        issuer, late_ms = self._replay or "LoadGen", self.tracker.issue_delay_ns().max() * 1e-6
+        print_line(f"{issuer} issued its queries at most {late_ms:.1f} ms late")
 
     def record(self, now_s: float) -> RequestLog:
         """Return the log of all requests so far; `now_s` is the time in seconds since the epoch.
@@ -185,9 +191,12 @@ class _ClientDriver:
             )
 
     def _run_loadgen(self) -> None:
-        """Run LoadGen in its thread; keep an exception for `watch`."""
+        """Run LoadGen, or the trace, in its thread; keep an exception for `watch`."""
         try:
-            run_loadgen(self._loadgen, self._folder, self._issue)
+            if self._replay:
+                self._replay.run(self._issue)
+            else:
+                run_loadgen(self._loadgen, self._folder, self._issue)
         except BaseException as error:  # of a thread: `watch` raises it in the one that waits
             self._error = error
 

@@ -14,6 +14,7 @@ from tune.config.near_names import nearest, nearest_settings
 from tune.config.override_errors import explain_several_values, explain_unreadable
 from tune.config.renamed_settings import renamed_in_overrides
 from tune.config.yaml_errors import line_of_interpolation
+from tune.spec.environment import SECRET_VALUE
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def _explain_setting(detail: ErrorDetails, known_paths: Callable[[], Sequence[st
         return f"{path}: {found}{detail['msg'].removeprefix('Value error, ')}."
     if detail["type"] == "missing":
         return f"{path}: not set; expected a value."
+    if detail["type"] == SECRET_VALUE:
+        return f"{path}: {detail['msg']}."
     expected = detail["msg"].replace("Input should be", "expected")
     unquoted = detail["type"] == "string_type" and isinstance(detail["input"], int | float)
     return f"{path}: found {detail['input']!r}; {expected}.{' Put it in quotes.' if unquoted else ''}"

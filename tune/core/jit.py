@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -14,13 +15,16 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def compiled(function: Function) -> Function:
     """Compile `function` when it is first called; its type stays that of the function.
 
-    Without fastmath, results have the bits that plain Python (NUMBA_DISABLE_JIT=1) gives. The interpreter
-    lock is released, so threads may run it in parallel.
+    Without fastmath, results have the bits that plain Python (NUMBA_DISABLE_JIT=1) gives, except that a
+    division by zero gives NumPy's result instead of an error: the check alone takes most of the time of a
+    short function. The interpreter lock is released, so threads may run it in parallel. A function whose
+    name begins with an underscore is compiled into its callers.
     """
+    decorate = partial(njit, nogil=True, error_model="numpy", forceinline=function.__name__.startswith("_"))
     try:
-        return cast(Function, njit(cache=True, nogil=True)(function))
+        return cast(Function, decorate(cache=True)(function))
     except RuntimeError:  # no folder that a cache could be written to, as in a read-only container
-        return cast(Function, njit(nogil=True)(function))
+        return cast(Function, decorate()(function))
 
 
 def is_cold(function: Callable[..., object]) -> bool:

@@ -58,6 +58,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,
         keeps_processes=_keeps_processes(spec),
         engine=adapter.signals,
+        srun_env=facts.srun_env,
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tune.deploy.shell import reject_unbindable
 from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
 from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Process, log_path
 from tune.spec.cluster import ClusterFacts
+from tune.spec.environment import given_values, inherited_names
 from tune.spec.split import HEAD_NODE, place_workers
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
+
+OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING", "TRTLLM_USE_UCX_KVCACHE"})
+"""Variables that an adapter sets and a user may set otherwise: nothing in tune depends on their values."""
 
 
 def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     """Return services, frontend, prefill workers, decode workers and the client.
 
-    Raises ConfigurationError where the rack is too small, or the engine cannot be launched.
+    Raises ConfigurationError where the rack is too small, the engine cannot be launched, or a variable is
+    given that the plan sets itself.
     """
     adapter = engine_of(spec)
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
@@ -23,11 +31,31 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
             f"expected workers that fit {spec.hardware.nodes} nodes x {spec.hardware.gpus_per_node} GPUs. "
             "Use fewer or smaller workers, or more nodes."
         )
-    return (
+    processes = (
         *adapter.services(spec, facts),
         adapter.frontend(spec, facts),
         *(adapter.worker(spec, facts, worker) for worker in placed),
         _client(spec),
+    )
+    return tuple(_with_environment(process, spec) for process in processes)
+
+
+def _with_environment(process: Process, spec: TrialSpec) -> Process:
+    """Return `process` with the variables that the settings of its pool, or of the stack, give it.
+
+    Raises ConfigurationError for a variable that the plan sets from other settings.
+    """
+    path = f"{process.role}.env" if f"{process.role}.env" in spec.environments else "stack.env"
+    variables = spec.environments[path]
+    for name, value in variables.items():
+        if name in process.env and name not in OVERRIDABLE:
+            raise ConfigurationError(
+                f"{path}.{name}: found {value!r}, expected no such variable, as tune sets it for "
+                f"{process.name} from other settings. Remove it."
+            )
+        reject_unbindable(f"{path}.{name}", value or "")
+    return replace(
+        process, env={**process.env, **given_values(variables)}, inherits=inherited_names(variables)
     )
 
 

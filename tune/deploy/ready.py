@@ -97,6 +97,24 @@ def query_registration(options: argparse.Namespace) -> Registration:
     return Registration(tuple(counts), listed)
 
 
+def query_instances(options: argparse.Namespace) -> list[list[int]]:
+    """Return the ids of the registered instances of each expected component, sorted; none with `--etcd`.
+
+    Raises OSError, ValueError where the frontend does not answer.
+    """
+    health = {} if options.etcd else _fetch(f"{options.frontend}/health")
+    return [
+        sorted(
+            instance["instance_id"]
+            for instance in health.get("instances", [])
+            if instance.get("component") in names
+            and instance.get("endpoint") == "generate"
+            and isinstance(instance.get("instance_id"), int)
+        )
+        for names, _ in options.expect
+    ]
+
+
 def main(arguments: list[str]) -> int:
     """Print the state of registration; return 0 where it is complete, else 1."""
     options = parse_arguments(arguments)

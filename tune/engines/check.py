@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tune.engines.registry import engine_of
 from tune.spec.findings import Finding
 from tune.spec.rules import check_deployment, check_load, check_timed
@@ -37,7 +39,21 @@ def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
         for role in ROLES
         if (keys := (spec.prefill if role == "prefill" else spec.decode).passed_through)
     )
-    return (*check_timed(spec), *passed_over)
+    return (*check_timed(spec), *passed_over, *_ignored_variables(spec))
+
+
+def _ignored_variables(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield environment variables: whatever they do to an engine, the simulator does not know it."""
+    for path, variables in spec.environments.items():
+        if variables:
+            yield Finding(
+                "warning",
+                path,
+                ", ".join(sorted(variables)),
+                "none on the simulated rack",
+                "the plan gives them to the processes; here they change nothing",
+                "tune/sim",
+            )
 
 
 def check_local(spec: TrialSpec) -> tuple[Finding, ...]:

@@ -20,7 +20,7 @@ from tune.manifest.process import (
     log_path,
 )
 from tune.spec.cluster import ClusterFacts
-from tune.spec.split import HEAD_NODE
+from tune.spec.split import HEAD_NODE, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 _ENDPOINT = {"dynamo_endpoint": "generate"}
@@ -29,6 +29,19 @@ REQUESTS = WorkerCounter(name="dynamo_component_requests_total", labels=_ENDPOIN
 IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_ENDPOINT)
 """What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
 requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
+
+
+QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
+"""Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
+the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""
+
+
+def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
+    """Return the port of a worker's /health and /metrics; None where the stack names no such port."""
+    if spec.stack.system_port is None:
+        return None
+    earlier = spec.split.prefill_workers if placed.role == "decode" else 0
+    return spec.stack.system_port + earlier + placed.index
 
 
 def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
@@ -46,6 +59,7 @@ def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         "DYN_DISCOVERY_BACKEND": "etcd",
         "DYN_REQUEST_PLANE": "tcp",
         "DYN_EVENT_PLANE": "zmq",
+        "DYN_LOG": QUIET_LOGS,
     }
 
 

@@ -40,7 +40,8 @@ class Process:
 
     `gpus` holds (node index, GPU id) of each rank, rank 0 first; it is empty without GPUs. `mpi` says whether
     these ranks are the tasks of one MPI job; without it a process is one task on each of its nodes. `env` is
-    all that the process needs beyond the job's own environment. `log` is relative to RAW_DIR. `listens` holds
+    all that the process needs beyond the job's own environment, and `inherits` names the variables that it
+    takes from the environment in which tune was started. `log` is relative to RAW_DIR. `listens` holds
     every port it opens on its node, as far as the plan chooses them. `metrics_port` is where it answers
     `/metrics` in Prometheus' text format, None where it does not.
     """
@@ -55,6 +56,7 @@ class Process:
     listens: tuple[Port, ...] = ()
     metrics_port: int | None = None
     mpi: bool = False
+    inherits: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.spec.base import FrozenModel, PositiveInt
 from tune.spec.cluster import Deadlines
+from tune.spec.environment import Environment
 
 MANIFEST_FILE = "processes.json"
 
@@ -29,7 +30,8 @@ class ProcessManifest(FrozenModel):
     In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
     the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
     unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
-    GPUs requests on each of its nodes, None where GPUs are no generic resource. With `keeps_processes` a
+    GPUs requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of
+    srun itself. With `keeps_processes` a
     process that the next trial of the job would start in the same way goes on.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
@@ -47,6 +49,7 @@ class ProcessManifest(FrozenModel):
     gpus_per_node: PositiveInt | None
     keeps_processes: bool
     engine: EngineSignals
+    srun_env: Environment
 
     def text(self) -> str:
         """Return the content of `processes.json`."""

@@ -23,7 +23,8 @@ from tune.orchestrator.probes import ProbeRunner
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
 from tune.orchestrator.supervision.signals import Interrupted, defer_signals
-from tune.orchestrator.warm_up import wait_until_drained, warm_up
+from tune.orchestrator.warm_up import warm_up
+from tune.orchestrator.worker_load import wait_until_drained
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import trial_of, write_attempt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from tune.manifest.process import Process, bind_text
@@ -127,6 +128,7 @@ class Deployment:
             log=self.log_of(process),
             container=container,
             gpus_per_node=self.manifest.gpus_per_node,
+            srun_env=self.manifest.srun_env,
         )
 
     def require_alive(self) -> None:
@@ -137,17 +139,34 @@ class Deployment:
             code = running.handle.poll()
             if code is not None:
                 cause: FailureCause = "infrastructure"
-                if running.process.role in WORKER_ROLES:
-                    cause = classify_failure(running.log, self.manifest.engine.failure_patterns)
+                if running.process.role in WORKER_ROLES and self.rejects_configuration(running):
+                    cause = "configuration"
                 raise AttemptFailed(
                     f"{running.name} ended {describe_exit(code)} before the client did; the last "
                     f"lines of its log:\n{last_lines(running.log)}",
                     cause,
                 )
 
-    def logged_bytes(self) -> int:
-        """Return the size of all logs together: it grows as long as something happens."""
-        return sum(running.log.stat().st_size for running in self._running if running.log.exists())
+    def running_workers(self) -> list[ManagedProcess]:
+        """Return the workers that were started, here or by an earlier attempt."""
+        return [running for running in self._running if running.process.role in WORKER_ROLES]
+
+    def rejects_configuration(self, worker: ManagedProcess) -> bool:
+        """Return whether the end of a worker's log says that its engine rejects the configuration."""
+        return classify_failure(worker.log, self.manifest.engine.failure_patterns) == "configuration"
+
+    def waiting_cause(self) -> FailureCause:
+        """Return why the deployment keeps everybody waiting, as far as the logs of its workers tell."""
+        rejected = any(self.rejects_configuration(worker) for worker in self.running_workers())
+        return "configuration" if rejected else "infrastructure"
+
+    def logged_bytes(self, roles: Collection[str] = WORKER_ROLES) -> int:
+        """Return the size of all logs of these roles together: it grows as long as their processes work.
+
+        The frontend's log tells nothing of the workers: it grows with every question that is asked here.
+        """
+        logs = [running.log for running in self._running if running.process.role in roles]
+        return sum(log.stat().st_size for log in logs if log.exists())
 
     def log_of(self, process: Process) -> Path:
         """Return the log of `process` in this attempt."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tune.manifest.process import Process
 from tune.orchestrator.preflight import program_path
+from tune.orchestrator.step_environment import step_environment
 from tune.orchestrator.supervision.process_tree import exit_code, signal_on_parent_death
 from tune.orchestrator.supervision.signals import STOP_SIGNALS
 
@@ -29,8 +30,8 @@ class NodeAddresses:
 class ResolvedProcess:
     """Hold a process of a plan with every placeholder filled in.
 
-    `hosts`: those of its nodes, in rank order. `env`: variables added to the environment of the job.
-    `container` and `gpus_per_node` are those of tune.manifest.process_manifest.ProcessManifest.
+    `hosts`: those of its nodes, in rank order. `env`: variables with their values.
+    `container`, `gpus_per_node` and `srun_env` are those of tune.manifest.process_manifest.ProcessManifest.
     """
 
     process: Process
@@ -40,6 +41,7 @@ class ResolvedProcess:
     log: Path
     container: tuple[str, ...]
     gpus_per_node: int | None
+    srun_env: Mapping[str, str | None]
 
 
 class ProcessHandle(Protocol):
@@ -102,17 +104,17 @@ class ChildProcessLauncher:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self._environment = dict(os.environ) | {
-            "TMPDIR": str(scratch),
-            "PATH": program_path(),
-        }
+        self._environment = dict(os.environ)
+        self._own = {"TMPDIR": str(scratch), "PATH": program_path()}
 
     def start(self, resolved: ResolvedProcess) -> ProcessHandle:
         """Run a process on this host, its output into its log. Raises OSError where it cannot be started.
 
         Only the main thread may call this, as die_with_parent requires.
         """
-        environment = self._environment | dict(resolved.env)
+        process = resolved.process
+        inherited = step_environment(self._environment, process.role, process.inherits)
+        environment = inherited | self._own | dict(resolved.env)
         with resolved.log.open("wb") as file:
             return _Child(
                 subprocess.Popen(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tune.errors import ConfigurationError
 from tune.manifest.process_manifest import ProcessManifest
+from tune.spec.environment import inherited_names
 
 
 def program_path() -> str:
@@ -29,6 +30,24 @@ def require_programs(manifest: ProcessManifest) -> None:
             f"Programs of the deployment are missing; nothing was started. Found no {', '.join(missing)}. "
             "Expected them on the PATH, or where cluster.dynamo_venv says: make dynamo installs what mock "
             "engines need."
+        )
+
+
+def require_variables(environments: Mapping[str, Mapping[str, str | None]], shell: Mapping[str, str]) -> None:
+    """Raise ConfigurationError where `shell` lacks a variable that one of `environments` passes on.
+
+    `environments` holds variables by the path of their setting, `shell` those of this process.
+    """
+    missing = [
+        f"{path}.{name}"
+        for path, variables in environments.items()
+        for name in inherited_names(variables)
+        if name not in shell
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"{', '.join(missing)}: found null, and no such variable in the shell that starts tune; expected "
+            "it there, as null passes its value on. Set and export it. Nothing was started."
         )
 
 

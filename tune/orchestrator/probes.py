@@ -9,6 +9,7 @@ from pathlib import Path
 from tune.capacity.search import CapacityResult, ProbeVerdict
 from tune.client.client_settings import STOPPED_EXIT_CODE, ClientRun, ClientSettings
 from tune.core.files import make_folder, read_record, write_text
+from tune.core.threads import available_cores
 from tune.errors import ResumableError
 from tune.manifest.process import Process, client_of
 from tune.manifest.process_manifest import CALIBRATION_FILE
@@ -17,7 +18,7 @@ from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit
 from tune.orchestrator.phases import PhaseTimer
 from tune.orchestrator.scraper import Scraper
-from tune.orchestrator.warm_up import require_all_workers_used, wait_until_drained, worker_request_counts
+from tune.orchestrator.worker_load import require_all_workers_used, wait_until_drained, worker_request_counts
 from tune.records.folders import trial_of
 from tune.spec.cluster import Calibration
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
@@ -67,7 +68,7 @@ class ProbeRunner:
             )
             from tune.capacity.runner import find_capacity  # noqa: PLC0415  (numba takes seconds)
 
-            for step in find_capacity(full_spec, calibration, self._attempt, run):
+            for step in find_capacity(full_spec, calibration, self._attempt, run, threads=available_cores()):
                 self._print_line(_describe_step(step))
 
     def _run(self, client: Process, folder: Path, drained_within_s: float | None) -> bool:

@@ -12,6 +12,7 @@ from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, PrintLine
+from tune.orchestrator.refusals import RefusalWatch
 from tune.orchestrator.worker_metrics import scrape
 
 _CONNECT_TIMEOUT_S = 2.0
@@ -22,13 +23,13 @@ class ProgressDeadline:
     """Hold a deadline that moves with every progress, up to a last one. Times are seconds of `clock`."""
 
     def __init__(self, quiet_s: float, ready_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._quiet_s, self._ready_s, self._clock = quiet_s, ready_s, clock
+        self._quiet_s, self._ready_s, self.clock = quiet_s, ready_s, clock
         self._began_s = self._moved_s = clock()
         self._state: Hashable = None
 
     def over(self, state: Hashable) -> str | None:
         """Return why waiting is over, None while it is not. A new `state` is progress."""
-        now_s = self._clock()
+        now_s = self.clock()
         if state != self._state:
             self._state, self._moved_s = state, now_s
         if now_s - self._began_s > self._ready_s:
@@ -86,6 +87,14 @@ def _question(deployment: Deployment) -> argparse.Namespace:
     )
 
 
+def registered_instances(deployment: Deployment) -> list[list[int]]:
+    """Return the instance ids of prefill and decode workers, none where the frontend names none."""
+    try:
+        return ready.query_instances(_question(deployment))
+    except (OSError, ValueError):
+        return [[], []]
+
+
 def _await_port(deployment: Deployment, service: Process, deadline: ProgressDeadline) -> None:
     """Return once `service` listens. Raises AttemptFailed where the deadline ends."""
     port = service.listens[0]
@@ -96,7 +105,7 @@ def _await_port(deployment: Deployment, service: Process, deadline: ProgressDead
             with socket.create_connection(address, _CONNECT_TIMEOUT_S):
                 return
         except OSError:
-            over = deadline.over(deployment.logged_bytes())
+            over = deadline.over(deployment.logged_bytes((service.role,)))
         if over:
             raise AttemptFailed(
                 f"{service.name} does not listen on {port.setting}={port.number}: {over}; the last lines "
@@ -108,9 +117,11 @@ def _await_port(deployment: Deployment, service: Process, deadline: ProgressDead
 def _await_registration(deployment: Deployment, deadline: ProgressDeadline, print_line: PrintLine) -> None:
     """Return once every worker is registered and the model is served. Raises AttemptFailed."""
     query = _question(deployment)
+    refusals = RefusalWatch(deployment, deadline.clock)
     last_state, registration = "", None
     while True:
         deployment.require_alive()
+        refusals.require_none()
         try:
             registration = ready.query_registration(query)
             state = str(registration)
@@ -124,7 +135,8 @@ def _await_registration(deployment: Deployment, deadline: ProgressDeadline, prin
         over = deadline.over((state, deployment.logged_bytes()))
         if over:
             raise AttemptFailed(
-                f"The deployment did not get ready: {over}. {state}.\n{_missing(deployment, registration)}"
+                f"The deployment did not get ready: {over}. {state}.\n{_missing(deployment, registration)}",
+                deployment.waiting_cause(),
             )
         time.sleep(POLL_S)
 

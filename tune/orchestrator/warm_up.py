@@ -1,10 +1,11 @@
-"""Send requests until every worker has served some; check after a run that every worker did."""
+"""Send requests until every worker, and every pair of a prefill and a decode worker, has served some."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import count, islice
 
 import numpy as np
 
@@ -12,17 +13,19 @@ from tune.client.client_settings import ClientSettings
 from tune.client.endpoint import Endpoint
 from tune.client.prompts import Prompts
 from tune.client.schedule import Schedule, draw_schedule
-from tune.client.sse_response import StreamedResponse
 from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
-from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
+from tune.orchestrator.readiness import registered_instances
+from tune.orchestrator.worker_load import increase, worker_request_counts
+from tune.orchestrator.worker_pairs import REFUSED_ROUTING, RoutedResponse, WorkerPair, rounds_of_pairs, route
 
 OUTPUT_TOKENS = 8
 """Tokens of each answer in the warm-up."""
 MAX_ROUNDS = 20
-"""Rounds of the warm-up, in each of which as many requests are sent as the larger pool has workers.
+"""Rounds of the warm-up beyond those that ask every pair, each with a request for every worker of the larger
+pool.
 
 Under random routing to 14 workers, a worker that serves stays without a request in e^-20 of all runs.
 Formula: (1 - 1/n)^(20 n).
@@ -34,131 +37,114 @@ ERROR_PAUSE_S = 0.5
 PROMPT_SEED_OFFSET = 1_000_003
 """Added to the shuffle seed of the run: comparisons of shuffles use the next few seeds."""
 
-REPORT_INTERVAL_S = 30.0
-"""Seconds between two lines about requests that workers hold while the next run waits."""
-
-MIN_REQUESTS_PER_WORKER = 20
-"""Mean requests for each worker of a pool from which on a worker without any was left out, not unlucky.
-
-Under random routing to 14 workers, a worker that serves stays without a request in e^-20 of all runs.
-"""
-
 
 def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintLine) -> None:
-    """Send rounds of requests until the counter of each worker has moved and a round had no error.
+    """Send rounds of requests until each pair of workers was asked, each has worked and a round had no error.
 
-    Prompts have the median length of the run's prompts. Generated prompts share no prefix with the run's
-    prompts. Raises AttemptFailed, with the counts of all workers, where a process ends or a
-    worker is left out.
+    Pairs are chosen where the frontend accepts that; elsewhere 2 x prefill workers x decode workers requests
+    are left to its router, as many as TensorRT-LLM's own benchmark of disaggregated serving sends for its
+    connections. Prompts have the median length of the run's prompts. Generated prompts share no prefix with
+    the run's prompts. Raises AttemptFailed, with the counts of all workers, where a process ends or a worker
+    is left out.
     """
     workers = deployment.workers()
-    size = max(len(deployment.workers(role)) for role in ("prefill", "decode"))
-    bodies = _request_bodies(settings, MAX_ROUNDS * size)
+    pools = [len(deployment.workers(role)) for role in ("prefill", "decode")]
+    pair_rounds = list(rounds_of_pairs(*registered_instances(deployment)))
+    least = len(pair_rounds) or 2 * min(pools)
+    bodies = _request_bodies(settings, (3 * min(pools) + MAX_ROUNDS + 1) * max(pools))
     before = worker_request_counts(deployment)
+    reached: set[WorkerPair] = set()
     print_line(f"warming up {len(workers)} workers")
-    for number in range(MAX_ROUNDS):
-        try:
-            error = asyncio.run(_round(deployment, settings, bodies[number * size : (number + 1) * size]))
-        except TimeoutError:
-            limit = f"{deployment.manifest.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
-            received = _increase(before, worker_request_counts(deployment))
-            raise AttemptFailed(
-                f"No answer came in the warm-up for {limit}.{_describe_counts(workers, received)}"
-            ) from None
-        received = _increase(before, worker_request_counts(deployment))
-        if not error and all(received.values()):
-            print_line(f"every worker has worked, after {number + 1} rounds of warm-up")
+    for number in count():
+        if number == least + MAX_ROUNDS:
+            break
+        pairs = pair_rounds[number % len(pair_rounds)] if pair_rounds else None
+        responses = _answers(deployment, settings, list(islice(bodies, max(pools))), pairs, before)
+        error = next((response.error for response in responses if response.error), "")
+        if pairs and all(response.error.startswith(REFUSED_ROUTING) for response in responses):
+            pair_rounds, least = [], number + 1 + 2 * min(pools)
+            continue
+        reached |= {response.served_by for response in responses if response.served_by}
+        received = increase(before, worker_request_counts(deployment))
+        if not error and number + 1 >= least and all(received.values()):
+            print_line(_summary(number + 1, pools, reached, received))
             return
         if error:
             time.sleep(ERROR_PAUSE_S)
     raise AttemptFailed(
-        f"{MAX_ROUNDS} rounds of warm-up did not reach every worker without an error."
+        f"{least + MAX_ROUNDS} rounds of warm-up did not reach every worker without an error."
         + (f" The last error: {error}." if error else "")
         + _describe_counts(workers, received)
     )
 
 
-def require_all_workers_used(deployment: Deployment, before: Mapping[str, float]) -> None:
-    """Raise AttemptFailed where a worker received nothing since `before` while its pool was busy."""
-    received = _increase(before, worker_request_counts(deployment))
-    for role in ("prefill", "decode"):
-        pool = [worker for worker in deployment.workers(role) if worker.name in received]
-        counts = [received[worker.name] for worker in pool]
-        if pool and not min(counts) and sum(counts) >= MIN_REQUESTS_PER_WORKER * len(pool):
-            raise AttemptFailed(
-                f"The requests of the run did not spread over the {role} workers: "
-                f"{format_counts(pool, received)}. Expected some for each; the figures would be those of "
-                "another split. See the frontend's log."
-            )
+def _summary(
+    rounds: int, pools: Sequence[int], reached: Set[WorkerPair], received: Mapping[str, float]
+) -> str:
+    """Return what the warm-up reached, and what of it nobody counted."""
+    wanted = pools[0] * pools[1]
+    pairs = (
+        f"{len(reached)} of {wanted} pairs of prefill and decode worker"
+        if reached
+        else f"which of {wanted} pairs of prefill and decode worker they reached is not counted"
+    )
+    worked = "every worker has worked" if received else "requests of single workers are not counted"
+    return f"{worked}, after {rounds} rounds of warm-up; {pairs}"
 
 
-def worker_request_counts(deployment: Deployment) -> dict[str, float]:
-    """Return by name how many requests each worker with a counter has received. Raises AttemptFailed."""
-    try:
-        return request_counts(deployment.workers(), deployment.nodes, deployment.manifest.engine.requests)
-    except OSError as error:
-        raise _unreachable_worker(deployment, error) from error
+def _answers(
+    deployment: Deployment,
+    settings: ClientSettings,
+    bodies: Sequence[bytes],
+    pairs: Sequence[WorkerPair] | None,
+    before: Mapping[str, float],
+) -> list[RoutedResponse]:
+    """Send `bodies` at once, each to its pair; return the answers.
 
-
-def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
-    """Return once no worker holds a request; after the plan's `stop_s` seconds, print how many are held.
-
-    Without `limit_s` it then returns all the same: these requests end with their workers. With `limit_s`
-    another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
+    Raises AttemptFailed where none arrives.
     """
-    started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s
-    while True:
-        deployment.require_alive()
-        try:
-            in_flight = requests_in_flight(
-                deployment.workers(), deployment.nodes, deployment.manifest.engine.in_flight
-            )
-        except OSError as error:
-            raise _unreachable_worker(deployment, error) from error
-        if not in_flight:
-            return
-        waited_s = time.monotonic() - started_s
-        if limit_s is not None and waited_s > limit_s:
-            raise AttemptFailed(
-                f"{in_flight:.0f} requests of a run are still held by workers {waited_s:.0f} s after its "
-                f"end; expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
-            )
-        if waited_s > report_after_s:
-            what = "they are stopped with them" if limit_s is None else "the next run waits"
-            print_line(f"{in_flight:.0f} requests are still held by workers; {what}")
-            if limit_s is None:
-                return
-            report_after_s = waited_s + REPORT_INTERVAL_S
-        time.sleep(POLL_S)
+    if pairs:
+        bodies = [route(body, pair) for body, pair in zip(bodies, pairs, strict=True)]
+    try:
+        return asyncio.run(_round(deployment, settings, bodies))
+    except TimeoutError:
+        limit = f"{deployment.manifest.deadlines.quiet_s:g} s (cluster.deadlines.quiet_s)"
+        received = increase(before, worker_request_counts(deployment))
+        raise AttemptFailed(
+            f"No answer came in the warm-up for {limit}.{_describe_counts(deployment.workers(), received)}",
+            deployment.waiting_cause(),
+        ) from None
 
 
-def _request_bodies(settings: ClientSettings, count: int) -> list[bytes]:
-    """Return bodies of `count` requests of the run's median length.
+def _request_bodies(settings: ClientSettings, requests: int) -> Iterator[bytes]:
+    """Return the bodies of `requests` requests of the run's median length.
 
     Raises ConfigurationError for lengths that cannot be drawn.
     """
     load = settings.load
     tokens = int(np.median(draw_schedule(settings).input_tokens))
-    answer_tokens = np.full(count, OUTPUT_TOKENS, np.int64)
+    answer_tokens = np.full(requests, OUTPUT_TOKENS, np.int64)
     schedule = Schedule(
-        np.zeros(count, np.int64),
-        np.full(count, tokens, np.int64),
+        np.zeros(requests, np.int64),
+        np.full(requests, tokens, np.int64),
         answer_tokens,
         answer_tokens,
         answer_tokens,
     )
     other_load = load.model_copy(update={"shuffle_seed": load.shuffle_seed + PROMPT_SEED_OFFSET})
     prompts = Prompts(settings.served_model_name, other_load, schedule, nvext=settings.nvext)
-    return [prompts.body(position) for position in range(count)]
+    return (prompts.body(position) for position in range(requests))
 
 
-async def _round(deployment: Deployment, settings: ClientSettings, bodies: Sequence[bytes]) -> str:
-    """Send all `bodies` at once; return the first error, empty where there is none.
+async def _round(
+    deployment: Deployment, settings: ClientSettings, bodies: Sequence[bytes]
+) -> list[RoutedResponse]:
+    """Send all `bodies` at once; return their answers.
 
     Raises TimeoutError where no answer arrives for `quiet_s`, AttemptFailed where a process ends.
     """
     endpoint = Endpoint(settings, time.monotonic_ns)
-    responses = [StreamedResponse() for _ in bodies]
+    responses = [RoutedResponse() for _ in bodies]
     requests = zip(bodies, responses, strict=True)
     pending = {
         asyncio.create_task(endpoint.request(body, response, lambda: None)) for body, response in requests
@@ -176,7 +162,7 @@ async def _round(deployment: Deployment, settings: ClientSettings, bodies: Seque
     finally:
         for task in pending:
             task.cancel()
-    return next((response.error for response in responses if response.error), "")
+    return responses
 
 
 def _describe_counts(workers: Sequence[Process], received: Mapping[str, float]) -> str:
@@ -185,14 +171,3 @@ def _describe_counts(workers: Sequence[Process], received: Mapping[str, float]) 
     expected = f" Expected some for {', '.join(idle)}." if idle else ""
     counts = format_counts(workers, received)
     return f" Requests got: {counts}.{expected} See the logs of the frontend and of the workers."
-
-
-def _unreachable_worker(deployment: Deployment, error: OSError) -> AttemptFailed:
-    """Return the error of a worker that does not answer; raise instead that a process has ended."""
-    deployment.require_alive()
-    return AttemptFailed(f"A worker does not report its counters: {error}. See its log.")
-
-
-def _increase(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Return by how much each count has grown since `before`."""
-    return {name: value - before[name] for name, value in now.items()}

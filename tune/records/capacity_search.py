@@ -38,6 +38,18 @@ class EarlyStopThreshold(FrozenModel):
     expected: bool = False
 
 
+class ForecastPoint(FrozenModel):
+    """Hold what the forecast expects of full runs at one rate in queries/s.
+
+    `used` holds by the name of each limit which share of it the figure uses: the lowest, the median and the
+    highest over `shuffles` simulated shuffles.
+    """
+
+    target_qps: PositiveFloat
+    shuffles: PositiveInt
+    used: dict[str, tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]]
+
+
 class CapacityRecord(FrozenModel):
     """Hold the result of a capacity search; rates in queries/s.
 
@@ -45,7 +57,8 @@ class CapacityRecord(FrozenModel):
     that missed, `capacity_qps` the estimate of the highest rate that holds. `prefill_capacity_qps` and
     `decode_capacity_qps` are the pool capacities: what each pool sustains when the other never limits it.
     `fitted` holds the parameters that the forecast fitted to the probes, by their names in the calibration.
-    `censored` says that the search stopped early, clearly below the rate to beat.
+    `censored` says that the search stopped early, clearly below the rate to beat. `forecast` holds what the
+    fitted forecast expects at the rates that it looked at, in their order.
     """
 
     verified_qps: PositiveFloat | None
@@ -55,6 +68,7 @@ class CapacityRecord(FrozenModel):
     decode_capacity_qps: NonNegativeFloat | None = None
     fitted: dict[str, float]
     censored: bool = False
+    forecast: tuple[ForecastPoint, ...] = ()
 
 
 def write_probe_request(probe: Path, record: ProbeRequest) -> None:

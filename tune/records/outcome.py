@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from tune.records.attempt_record import Phases
+from tune.records.capacity_search import ForecastPoint
 from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
 from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
@@ -220,7 +221,8 @@ class Attempt(FrozenModel):
 class Outcome(FrozenModel):
     """Hold the record of a trial; absent figures are None, and `reason` says why in words.
 
-    `model_error` is that of the simulator, None where the trial was measured on a real rack.
+    `model_error` is that of the simulator, None where the trial was measured on a real rack. `forecast` holds
+    what a capacity search expects of full runs, by rate; it is empty where the rate was not searched.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -253,3 +255,4 @@ class Outcome(FrozenModel):
     spread: ShuffleSpread | None = None
     bottleneck: Bottleneck | None = None
     model_error: ModelError | None = None
+    forecast: tuple[ForecastPoint, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,8 @@ from tune.records.study_end import StudyEnd
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel
 from tune.spec.load import Slo
-from tune.spec.space import Dimension, Search
+from tune.spec.space import Dimension, Search, Sweep
+from tune.spec.trial import TrialSpec
 
 
 class StudyRecord(FrozenModel):
@@ -51,3 +53,20 @@ class StudyRecord(FrozenModel):
     versions: dict[str, str]
     ended: StudyEnd | None = None
     aside: tuple[str, ...] = ()
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """Return the sweep of the study; None for single trials."""
+        if not self.space:
+            return None
+        return Sweep(
+            question=self.question, n_trials=self.n_trials, fill_decode=self.fill_decode, space=self.space
+        )
+
+    @property
+    def base_spec(self) -> TrialSpec | None:
+        """Return the configuration before a point is bound; None where it is not on record."""
+        if not self.base.keys() >= TrialSpec.model_fields.keys():
+            return None
+        plain = {name: self.base[name] for name in TrialSpec.model_fields}
+        return TrialSpec.model_validate_json(json.dumps(plain))

@@ -14,6 +14,7 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
 from tune.report.formatting import format_figure, format_latency, signed_percent
+from tune.report.model_error_text import change_phrase, simulated_change
 from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS
 from tune.spec.trial import TrialSpec
 
@@ -51,6 +52,10 @@ def render_comparison(runs: Path, a: str, b: str) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    change = simulated_change(outcome_a, outcome_b)
+    if change:
+        throughput = signed_percent(change.change_frac)
+        lines.append(f"{throughput} {OUTPUT_TPS_PER_GPU.unit}: {change_phrase(change)}")
     return "\n".join(line.rstrip() for line in lines)
 
 

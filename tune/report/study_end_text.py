@@ -29,8 +29,8 @@ def _reason(study: StudyRecord, end: StudyEnd) -> str:
             return "all planned trials are on record; a larger study.n_trials goes on"
         case "points":
             return (
-                f"every point of the space is on record after {so_far}; a wider sweep under this study.name "
-                "goes on"
+                f"every point of the space that can run is on record after {so_far}; a wider sweep under "
+                "this study.name goes on"
             )
         case "gain":
             return f"{_gain(end)} after {so_far}; a smaller study.min_gain goes on"

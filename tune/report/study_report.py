@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tune.analysis.ranking import rank
 from tune.errors import ResumableError
 from tune.records.confirmation import read_confirmation
 from tune.records.folders import StudyFolder
 from tune.records.posterior_summary import read_posterior
+from tune.report.checked_recommendations import recommendable
 from tune.report.page import write_report
 
 
@@ -21,7 +23,7 @@ def write_study_report(study: StudyFolder, reports_dir: Path, *, running: bool =
     reports_dir
         The folder of all reports.
     running
-        Whether the study goes on, so that the page says what holds so far.
+        Whether the study goes on, so that the page says what holds so far and recommends no change.
 
     Returns
     -------
@@ -38,13 +40,16 @@ def write_study_report(study: StudyFolder, reports_dir: Path, *, running: bool =
     record = study.read_study()
     if record is None:
         raise ResumableError(f"{study.root}: no study.json; expected the folder of a study.")
-    confirmation = read_confirmation(study.root)
+    confirmation, posterior = read_confirmation(study.root), read_posterior(study.root)
+    outcomes = study.outcomes()
+    ranked = [] if running else rank(outcomes, posterior)
+    top_id = ranked[0]["trial_id"] if ranked else None
     return write_report(
         reports_dir / record.name,
         record,
-        study.outcomes(),
+        recommendable(outcomes, top_id, study, record),
         confirmation=confirmation and confirmation.current(),
-        posterior=read_posterior(study.root),
+        posterior=posterior,
         proposals=study.read_proposals(),
         running=running,
     )

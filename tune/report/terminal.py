@@ -23,6 +23,7 @@ from tune.report.confirmation_text import (
     format_interval,
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
+from tune.report.model_error_text import model_error_sentence
 from tune.report.posterior_text import gain_sentence, names_of
 from tune.report.study_end_text import describe_end
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
@@ -75,6 +76,8 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     if outcome.spread:
         lines.append(f"shuffles  {verdict_over_shuffles(outcome, slo)}")
         lines += [f"          {line}" for line in latencies_over_shuffles(outcome.spread)]
+    if outcome.model_error:
+        lines.append(f"model     {model_error_sentence(outcome.model_error)}")
     if outcome.bottleneck:
         lines += _bottleneck_lines(outcome.bottleneck)
     return "\n".join(lines)

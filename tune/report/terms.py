@@ -127,6 +127,7 @@ class Explainer:
 
     def mark(self, text: str, section: str) -> Markup:
         """Return `text` as HTML, in which terms that are new in `section` are links to the glossary."""
+        text = text.replace(" %", "\u00a0%")
         parts, end = [], 0
         for match in self._pattern.finditer(text):
             term = self._term_of[match[0].lower()]

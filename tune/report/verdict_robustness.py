@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from tune.analysis.hold_probability import hold_probability
+from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
 from tune.spec.load import Slo
 from tune.spec.metrics import LIMITS, LatencyMetric
 from tune.spec.space import Dimension
+
+SIMULATED_SD = "5 to 12 %"
+"""Variation of p99 TTFT over shuffles (docs/simulator.md, "How far to trust it")."""
 
 SHUFFLES = "shuffles (orders of the dataset's lengths)"
 
@@ -30,14 +36,24 @@ def is_uncertain(outcome: Outcome, slo: Slo) -> bool:
 
 
 def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
-    """Return in how many shuffles the SLO holds and whether the verdict is uncertain; needs a spread."""
+    """Return in how many shuffles the SLO holds, how probably in a further one, and how certain that is.
+
+    The outcome has a spread.
+    """
     spread = outcome.spread
     assert spread is not None
-    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} {SHUFFLES}"
+    held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} {SHUFFLES}, {_in_another(spread)}"
     if not is_uncertain(outcome, slo):
         return held
     opposite = "a violation" if outcome.feasible else "a pass"
     return f"the verdict is uncertain: {held}, and {opposite} lies within their spread"
+
+
+def _in_another(spread: ShuffleSpread) -> str:
+    """Return the probability that the SLO holds in a further shuffle, with its interval."""
+    probability = hold_probability(spread)
+    interval = f"{100 * probability.low:.0f} to {100 * probability.high:.0f} %"
+    return f"in another one with probability {100 * probability.estimate:.0f} % ({interval})"
 
 
 def latencies_over_shuffles(spread: ShuffleSpread) -> Iterator[str]:
@@ -59,12 +75,29 @@ def verdict_notes(
 ) -> list[str]:
     """Return notes on the verdict of `top`, and on the fastest of `outcomes` with a certain verdict."""
     if top.spread is None:
-        return []
+        return _one_run(top)
     latencies = "; ".join(latencies_over_shuffles(top.spread))
-    notes = [f"Over {top.spread.shuffles} {SHUFFLES} the SLO holds in {top.spread.slo_held}; {latencies}."]
+    notes = [
+        f"Over {top.spread.shuffles} {SHUFFLES} the SLO holds in {top.spread.slo_held}, "
+        f"{_in_another(top.spread)}; {latencies}."
+    ]
     if is_uncertain(top, slo):
         notes += _fastest_certain(outcomes, top, slo, space)
     return notes
+
+
+def _one_run(top: Outcome) -> list[str]:
+    """Return what one run in one shuffle leaves open, where it is near a limit on a real rack.
+
+    Far from every limit the simulated rack repeats no run.
+    """
+    worst, live = top.constraints.worst(), top.provenance.get("backend") in ("local", "slurm")
+    if not top.valid or not live or worst is None or abs(math.expm1(worst)) > NEAR_FRAC:
+        return []
+    return [
+        "One run in one shuffle was measured, so how often another shuffle holds is not known; on the "
+        f"simulated rack p99 TTFT varies by {SIMULATED_SD} (sd) from shuffle to shuffle."
+    ]
 
 
 def _fastest_certain(

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.environment import Environment
 from tune.spec.slurm_time import duration_s
 
 
@@ -58,8 +59,8 @@ class Deadlines(FrozenModel):
     """Limit how long a deployment may take.
 
     `quiet_s` limits the time without progress while it starts (a process that listens, a worker that
-    registers, a log that grows). `ready_s` limits the time until it is ready, with or without progress.
-    `stop_s` limits the time from the request to end until a process is killed.
+    registers, a worker's log that grows). `ready_s` limits the time until it is ready, with or without
+    progress. `stop_s` limits the time from the request to end until a process is killed.
     """
 
     quiet_s: PositiveFloat
@@ -74,8 +75,9 @@ class ClusterFacts(FrozenModel):
     resources, and job and workers request them. `signal_s` is how long before its time limit a job is
     signalled to stop. `container_*` concern the steps of a job that run in `container_image`; without an
     image no step does. With `container_keep` the image is unpacked once for each process and node of a job,
-    not once for each trial. `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH
-    of its processes (that of an image, say) leads to a python3 that has it.
+    not once for each trial. `srun_env` reaches srun itself, where pyxis and enroot read it.
+    `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
+    an image, say) leads to a python3 that has it.
     """
 
     kind: BackendName
@@ -95,6 +97,7 @@ class ClusterFacts(FrozenModel):
     container_remap_root: bool
     container_mount_home: bool
     container_keep: bool
+    srun_env: Environment
     model_path: str
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]

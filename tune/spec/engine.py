@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from tune.spec.base import FrozenModel
+from tune.spec.environment import WithEnvironment
 
 KvDtype = Literal["auto", "fp8", "bfloat16", "float16", "float32", "nvfp4"]
 
@@ -27,11 +27,11 @@ SettingName = Literal[
 ]
 
 
-class Engine(FrozenModel):
+class Engine(WithEnvironment):
     """Hold the settings of every worker of one pool.
 
     Every engine has a subclass with fields of its own, named as its users know them. `KEYS` maps a neutral
-    property to the field that sets it, for messages.
+    property to the field that sets it, for messages. `env` reaches every worker of the pool.
     """
 
     KEYS: ClassVar[Mapping[SettingName, str]]

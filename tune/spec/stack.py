@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tune.spec.base import FrozenModel, PositiveInt
+from tune.spec.base import PositiveInt
+from tune.spec.environment import WithEnvironment
 
 
-class Stack(FrozenModel):
+class Stack(WithEnvironment):
     """Hold the generation of Dynamo, the engine behind it, and the ports of its servers.
 
     `name` begins with the generation: dynamo_v0 (mid 2025) or dynamo_v1 (1.x). `engine` is a name of the
     table in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is
     1.0.0rc before rc4, `nested` is today's. `system_port` is where the first worker answers /health and
-    /metrics, the next one a port further, prefill workers first; None where workers open no such port.
-    `engine_schema` is a file with the arguments of the engine's version, against which its YAML is checked.
+    /metrics, the next one a port further, prefill workers first; None where workers open no such port. `env`
+    reaches the services, the frontend and the client. `engine_schema` is a file with the arguments of the
+    engine's version, against which its YAML is checked.
     """
 
     name: Annotated[str, Field(pattern=r"^dynamo_v[01](_\w+)?$")]

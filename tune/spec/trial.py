@@ -42,6 +42,21 @@ class TrialSpec(FrozenModel):
         """
         return "t" + hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
+    @property
+    def environments(self) -> dict[str, dict[str, str | None]]:
+        """Return the environment variables of each group of processes, by the path of their setting."""
+        return {
+            "prefill.env": self.prefill.env,
+            "decode.env": self.decode.env,
+            "stack.env": self.stack.env,
+        }
+
+    @property
+    def identity_without_rate(self) -> str:
+        """Return the canonical form, equal for trials that differ in their rate or shuffle only."""
+        load = self.load.at(1.0).model_copy(update={"rate_range_qps": None, "shuffle_seed": 0})
+        return self.model_copy(update={"load": load}).canonical()
+
     def canonical(self) -> str:
         """Return what decides the result as JSON with sorted keys and without spaces.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from tune.records.folders import StudyFolder
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
@@ -37,9 +35,9 @@ def adopt_trials(folder: StudyFolder, recorded: StudyRecord, record: StudyRecord
     current = [proposal for proposal in proposals if proposal.trial_id not in recorded.aside]
     if _sweep_of(record) == _sweep_of(recorded) and all(_fits(proposal, record) for proposal in current):
         return record.model_copy(update={"aside": recorded.aside})
-    plain = {name: record.base[name] for name in TrialSpec.model_fields}
-    base = TrialSpec.model_validate_json(json.dumps(plain))
-    sweep = Sweep(question=record.question, n_trials=1, fill_decode=record.fill_decode, space=record.space)
+    base, sweep = record.base_spec, record.sweep
+    assert base is not None
+    assert sweep is not None
     aside = []
     for proposal in proposals:
         spec = folder.trial(proposal.trial_id).read_spec()

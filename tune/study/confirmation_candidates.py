@@ -89,7 +89,7 @@ def select_candidates(
             path = folder.trial(trial_id).root / "spec.json"
             raise ResumableError(f"{path}: found none; expected the configuration of the trial. Restore it.")
         repeats = tuple(islice(_repeats(spec, used), confirm.repeats))
-        kind = _kind(spec) if several else _identity_without_rate(spec)
+        kind = _kind(spec) if several else spec.identity_without_rate
         chosen.setdefault(kind, ConfirmationCandidate(outcomes[trial_id], repeats))
         if len(chosen) == confirm.configurations:
             break
@@ -117,12 +117,6 @@ def _kind(spec: TrialSpec) -> str:
         for engine in (spec.prefill, spec.decode)
     )
     return f"{spec.split.label} {' '.join(parallel)}"
-
-
-def _identity_without_rate(spec: TrialSpec) -> str:
-    """Return the canonical form of a configuration, equal for trials that differ in rate or shuffle only."""
-    load = spec.load.at(1.0).model_copy(update={"rate_range_qps": None, "shuffle_seed": 0})
-    return spec.model_copy(update={"load": load}).canonical()
 
 
 def require_confirmable(study: StudyRecord, settings: Settings, command: Sequence[str]) -> None:

@@ -178,12 +178,12 @@ def run_study(
     assert study is not None
     assert sweep is not None
     settings = with_recorded_range(settings, study)
-    source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
     runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
     failed = 0
-    schedule = source.numbers(settings.study.n_trials or study.n_trials)
     with recorded_end(folder, lambda: source.ended):
+        source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
+        schedule = source.numbers(settings.study.n_trials or study.n_trials)
         for start in range(0, len(schedule), study.parallel):
             numbers, earlier = schedule[start : start + study.parallel], list(outcomes.values())
             after = len(schedule) - start - len(numbers)

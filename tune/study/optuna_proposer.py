@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import optuna
 from optuna.trial import Trial, TrialState
 
+from tune.analysis.hold_probability import judged_constraint
 from tune.errors import ConfigurationError
 from tune.records.outcome import Outcome
 from tune.spec.bind import Point
@@ -25,13 +26,18 @@ The second is the worst constraint on TTFT, the third the worst on TPOT and end-
 """
 
 
+SMALL_MISS = 0.01
+"""Violation of a valid run with every p99 within its limit and a few late requests too many. It is less than
+that of a run clearly over a limit. Chosen here."""
+
+
 class OptunaProposer:
     """Wrap one Optuna study in memory, with a sampler that is seeded anew for every trial.
 
     The objective is output tokens/s per GPU, maximized. Constraints hold when at most 0: ln(p99 / budget) of
-    TTFT and TPOT, and `counts`, which is 1 where the first two do not explain why a trial is infeasible: a
-    broken rule, an engine that rejected the configuration, a run that LoadGen or the binomial bound rejected
-    by a small margin.
+    TTFT and TPOT in the worst known shuffle, and `counts`, which is positive where the first two do not
+    explain why a trial is infeasible: 1 for a broken rule or an engine that rejected the configuration,
+    SMALL_MISS for a valid run that LoadGen or the binomial bound rejected.
     """
 
     def __init__(self, space: Mapping[str, Dimension], search: Search, seed: int) -> None:
@@ -72,10 +78,11 @@ class OptunaProposer:
             self._study.tell(trial, state=TrialState.FAIL)
             return
         censored = outcome.capacity_qps.censored
-        constraints = (outcome.constraints.worst("ttft"), outcome.constraints.worst("tpot", "latency"))
+        constraints = (judged_constraint(outcome, "ttft"), judged_constraint(outcome, "tpot", "latency"))
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
         unexplained = not (outcome.feasible or censored) and max(misses) <= 0
-        for key, value in zip(_CONSTRAINTS, (1.0 if unexplained else -1.0, *misses), strict=True):
+        counts = (SMALL_MISS if outcome.valid else 1.0) if unexplained else -1.0
+        for key, value in zip(_CONSTRAINTS, (counts, *misses), strict=True):
             trial.set_constraint(key, value)
         self._study.tell(
             trial, _forecast_tps_per_gpu(outcome) if censored else outcome.output_tps_per_gpu or 0.0

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice, product
 from typing import Any, cast
 
 import numpy as np
 
-from tune.core.override_grammar import override_value
 from tune.errors import ConfigurationError
 from tune.spec.bind import Point
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
@@ -62,24 +60,6 @@ def sample_values(dimension: Dimension, most: int) -> list[Any]:
     if len(values) <= most:
         return values
     return [values[round(index)] for index in np.linspace(0, len(values) - 1, most)]
-
-
-def overrides_for(name: str, dimension: Dimension, values: Sequence[Value]) -> str:
-    """Return, for a shell, the overrides that give the dimension `name` these values.
-
-    A range gets the least and the greatest of `values` as its ends; empty where these are its ends.
-    """
-    path = f"sweep.space.{name}"
-    if isinstance(dimension, IntDimension | FloatDimension):
-        numbers = [cast("float", value) for value in values]
-        ends = {"low": min(numbers), "high": max(numbers)}
-        return " ".join(f"{path}.{end}={ends[end]:g}" for end in ends if ends[end] != getattr(dimension, end))
-    return shlex.quote(f"{path}.values={listed_values(values)}")
-
-
-def listed_values(values: Iterable[Value]) -> str:
-    """Return values in Hydra's grammar, such as [1024,null,[1,2]]."""
-    return override_value([list(value) if isinstance(value, tuple) else value for value in values])
 
 
 def typed_value(dimension: Dimension, value: Value) -> Value:

@@ -15,8 +15,9 @@ from tune.errors import ConfigurationError
 from tune.spec.bind import Point, bind_point
 from tune.spec.findings import Finding, only_errors
 from tune.spec.space import Sweep, Value
+from tune.spec.sweep_overrides import listed_values, overrides_for
 from tune.spec.trial import TrialSpec
-from tune.study.search_space import listed_values, overrides_for, sample_values
+from tune.study.search_space import sample_values
 
 MAX_POINTS = 1500
 """Number of points that are checked: all points of a smaller space, a sample of a larger."""

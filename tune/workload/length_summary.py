@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tune.core.arrays import IntArray
+from tune.errors import ConfigurationError
 from tune.spec.dataset import Dataset, LognormalLengths
 from tune.spec.load import Load
 from tune.spec.memory import MeanSequence
@@ -55,8 +56,20 @@ def clipped_frac(lengths: LognormalLengths) -> tuple[float, float]:
 
 
 def mean_sequence(dataset: Dataset) -> MeanSequence:
-    """Return the mean lengths of `dataset`, by which memory rules count; errors as of `draw_lengths`."""
-    prompts, answers = summarise_lengths(dataset)
+    """Return the mean lengths of `dataset`, by which memory rules count.
+
+    Records are read on machines that lack the dataset's file: its distributions, or the longest lengths,
+    then stand for it. Raises ConfigurationError for a distribution that cannot exist.
+    """
+    try:
+        prompts, answers = summarise_lengths(dataset)
+    except ConfigurationError:
+        if dataset.path is None:
+            raise
+        if dataset.inputs is None or dataset.outputs is None:
+            longest = dataset.longest_answer_tokens
+            return MeanSequence(dataset.longest_prompt_tokens, longest, longest)
+        prompts, answers = summarise_lengths(dataset.model_copy(update={"path": None}))
     return MeanSequence(prompts.mean, answers.mean, dataset.longest_answer_tokens)
 
 

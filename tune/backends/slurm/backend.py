@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tune.backends.slurm.submission import RetryableRejection, submit_job
 from tune.backends.slurm.submit_retry import SubmissionBackoff
 from tune.deploy.job_script import sbatch_options
 from tune.errors import ResumableError
+from tune.orchestrator.preflight import require_variables
 from tune.orchestrator.slurm.work_queue import attempt_hosts, close_queue, enqueue_attempt, is_queue_closed
 from tune.records.folders import has_ended, trial_of, write_attempt
 from tune.spec.backend_kinds import SLURM
@@ -69,9 +71,10 @@ class SlurmBackend(Backend):
         """Queue an attempt of the plan in TRIAL/plan in an idle allocation, or submit a new one.
 
         A job that Slurm does not take now is submitted while it is polled. Raises ConfigurationError where
-        the cluster cannot run the trial or Slurm refuses the job.
+        the cluster cannot run the trial, Slurm refuses the job, or a variable is not set here.
         """
         handle = str(attempt.absolute())
+        require_variables(spec.environments | {"cluster.srun_env": self._facts.srun_env}, os.environ)
         self._adopt(attempt)
         with _defer_ctrl_c():
             self._allocations[handle] = self._enqueue_in_idle(spec, attempt) or self._begin(spec, attempt)

@@ -9,6 +9,7 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
+from tune.engines.dynamo import QUIET_LOGS, system_port
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
     HEAD_NODE_IP,
@@ -26,9 +27,6 @@ from tune.spec.engine import BatchingPolicy
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import HEAD_NODE, Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
-
-_QUIET = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
-"""Log levels. Without the two exceptions, every request is a line of 1 kB in three logs."""
 
 _ENGINE_TYPE: dict[BatchingPolicy, str] = {
     "reserve_answers": "trtllm",
@@ -58,7 +56,7 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
         "DYN_TCP_RPC_HOST": NODE_IP,
         "DYN_TCP_RESPONSE_STREAM_HOST": NODE_IP,
         "DYN_SYSTEM_HOST": NODE_IP,
-        "DYN_LOG": _QUIET,
+        "DYN_LOG": QUIET_LOGS,
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
         "HOME": SCRATCH_DIR,
         "TMPDIR": SCRATCH_DIR,
@@ -104,13 +102,12 @@ def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, c
     `cache_tokens` is the KV cache of the worker. Raises ConfigurationError where the stack has no system
     port, or as `mock_calibration` does.
     """
-    first = spec.stack.system_port
-    if first is None:
+    port = system_port(spec, placed)
+    if port is None:
         raise ConfigurationError(
             "stack.system_port: found null, expected the first of one free port a worker."
         )
-    ordinal = placed.index + (spec.split.prefill_workers if placed.role == "decode" else 0)
-    port, node, name = first + ordinal, placed.nodes[0], f"{placed.role}_w{placed.index}"
+    node, name = placed.nodes[0], f"{placed.role}_w{placed.index}"
     env = mock_env(spec) | {"DYN_SYSTEM_PORT": str(port)}
     argv = (
         *(dynamo_program(facts, "python3"), "-m", "dynamo.mocker", "--disaggregation-mode", placed.role),

@@ -36,11 +36,12 @@ rejected. Source: PyTorch, torch/cuda (OutOfMemoryError); CUDA, cuda.h and drive
 a ValidationError and the classes of TensorRT-LLM's llm_args.py."""
 
 GAUGES = WorkerGauges(
-    running=("trtllm:num_requests_running",),
-    kv_used=("trtllm:kv_cache_usage_perc",),
+    running=("trtllm_num_requests_running", "trtllm:num_requests_running"),
+    kv_used=("trtllm_kv_cache_utilization", "trtllm:kv_cache_usage_perc"),
 )
-"""Gauges of TensorRT-LLM workers; the second is a fraction despite its name. Source: mock engines of Dynamo
-1.6.1, which stand for such workers."""
+"""Gauges of TensorRT-LLM workers, which show them with --publish-metrics, and then those of the mock engines
+that stand for such workers; the last is a fraction despite its name.
+Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
 
 
 def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from tune.spec.trtllm_engine import TrtLlmEngine
 
 Generation = Literal["flat", "nested"]
 
-TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra"}
+TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra", "env"}
 
 FLAT_SPELLING = frozenset(
     {

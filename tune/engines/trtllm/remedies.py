@@ -38,11 +38,14 @@ def trtllm_recommendations(spec: TrialSpec, remedy: Remedy) -> Iterator[Recommen
 
 
 def _larger_chunks(spec: TrialSpec) -> Iterator[Recommendation]:
+    """Yield chunks of twice the tokens, but no more than the longest prompt has, in whole KV blocks."""
     engine, longest = trtllm_settings(spec.prefill), spec.load.dataset.longest_prompt_tokens
-    if engine.enable_chunked_prefill and engine.max_num_tokens < longest:
+    block = engine.kv_block_tokens
+    larger = min(2 * engine.max_num_tokens, -(-longest // block) * block)
+    if engine.enable_chunked_prefill and engine.max_num_tokens < larger:
         yield Recommendation(
             text="larger chunks, as every step reads the weights again",
-            overrides=(f"prefill.max_num_tokens={2 * engine.max_num_tokens}",),
+            overrides=(f"prefill.max_num_tokens={larger}",),
         )
 
 

@@ -8,8 +8,8 @@ backend_args.py (1.x).
 
 from __future__ import annotations
 
-from tune.engines.dynamo import dynamo_environment
-from tune.manifest.process import PLAN_DIR, Process, dynamo_program, log_path
+from tune.engines.dynamo import dynamo_environment, system_port
+from tune.manifest.process import PLAN_DIR, Port, Process, dynamo_program, log_path
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
@@ -43,4 +43,10 @@ def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement)
     )
     if spec.stack.dynamo == "v0":
         argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
-    return Process(name, placed.role, node, placed.gpus, env, argv, log_path(name), mpi=True)
+    port = system_port(spec, placed)
+    listens = () if port is None else (Port(port, "stack.system_port"),)
+    if port is not None:
+        env["DYN_SYSTEM_PORT"] = str(port)
+    return Process(
+        name, placed.role, node, placed.gpus, env, argv, log_path(name), listens, metrics_port=port, mpi=True
+    )

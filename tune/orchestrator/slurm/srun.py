@@ -16,7 +16,9 @@ from pathlib import Path
 from tune.orchestrator.launcher import ProcessHandle, ResolvedProcess, die_with_parent
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.slurm.job import SlurmJob
+from tune.orchestrator.step_environment import step_environment
 from tune.orchestrator.supervision.process_tree import exit_code
+from tune.spec.environment import given_values, inherited_names
 
 _JOB_VARIABLES = frozenset(
     {
@@ -24,8 +26,8 @@ _JOB_VARIABLES = frozenset(
         *("SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"),
     }
 )
-_STEP_VARIABLES = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
-"""Prefixes of variables of the batch step that a step must not inherit: task counts, CPU masks, rank."""
+"""Variables by which srun finds the job. Others of the batch step (task counts, CPU masks, rank) would change
+the step."""
 
 _STEPS_END_WITHIN_S, _STEPS_POLL_S = 30.0, 1.0
 
@@ -33,13 +35,14 @@ _SIGNAL_MAY_FOLLOW_S = 2.0
 """Seconds to wait for a signal: Slurm ends all steps of a job and signals the orchestrator in any order."""
 
 
-def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` of a batch step without the variables that describe that step."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in _JOB_VARIABLES or not name.startswith(_STEP_VARIABLES)
-    }
+def srun_environment(environment: Mapping[str, str], resolved: ResolvedProcess) -> dict[str, str]:
+    """Return the environment of the srun of a step, which srun passes on to the step.
+
+    `environment` is that of the batch step.
+    """
+    process, srun_env = resolved.process, resolved.srun_env
+    inherits = (*_JOB_VARIABLES, *process.inherits, *inherited_names(srun_env))
+    return step_environment(environment, process.role, inherits) | given_values(srun_env)
 
 
 def step_command(resolved: ResolvedProcess) -> list[str]:
@@ -74,17 +77,16 @@ class SrunLauncher:
     def __init__(self, job: SlurmJob, scratch: Path, temporary: Path) -> None:
         self.scratch = scratch
         self._job, self._temporary = job, temporary
-        self._environment = step_environment(os.environ)
+        self._environment = dict(os.environ)
 
     def start(self, resolved: ResolvedProcess) -> ProcessHandle:
         """Run a process as a step, its output into its log. Raises OSError where it cannot be started.
 
         Only the main thread may call this, as die_with_parent requires.
         """
-        environment = dict(self._environment)
-        if resolved.container and resolved.process.role != "client":
-            environment.pop("TMPDIR", None)  # an image has its own
-        elif resolved.process.node_index == 0:
+        environment = srun_environment(self._environment, resolved)
+        in_image = resolved.container and resolved.process.role != "client"
+        if resolved.process.node_index == 0 and not in_image:
             environment["TMPDIR"] = str(self._temporary)
         if resolved.process.role == "client":
             environment["PATH"] = program_path()

@@ -21,6 +21,7 @@ from tune.report.capacity_text import (
     probe_status,
 )
 from tune.report.configuration_kinds import kind_label
+from tune.report.figures.forecast_band import forecast_traces
 from tune.report.figures.probe_marks import max_over_shuffles_s, probe_line, probe_marks
 from tune.report.figures.rate_sweep import RATE_TITLE
 from tune.report.figures.style import (
@@ -56,14 +57,15 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
     deployments.sort(key=lambda outcome: (ranks.get(outcome.trial_id, last), outcome.number))
     views = tuple(_view(study, outcome, ranks.get(outcome.trial_id)) for outcome in deployments)
     caption = (
-        "Load curve of one deployment. Each mark is a probe, numbered in the order run. Only full runs "
+        "Load curve of one deployment. Grey line: the forecast of the search, fitted to its probes, median "
+        "and range over simulated shuffles. Each mark is a probe, numbered in the order run. Only full runs "
         "(large marks) verify a rate; a short run (small mark) sends a sample of the requests. Vertical "
         "bars: range of the figure over shuffles (orders of the dataset's lengths), where the probe was "
         "repeated. Blue area: rates up to the verified one. Orange area: rates from the lowest one above it "
         "that missed. Dotted line: estimated capacity, the rate that should hold in half of all shuffles. "
         f"Dashed line: the limit, one panel each. Deployments, best first, n = {len(views):,}."
     )
-    return [Figure(NAME, TITLE, caption, None, views=views, choice="Deployment")]
+    return [Figure(NAME, TITLE, caption, None, views=views, choice="Deployment", wide=True)]
 
 
 def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
@@ -80,8 +82,11 @@ def _view(study: StudyRecord, outcome: Outcome, rank: int | None) -> FigureView:
     panels = [limit for limit, _ in study.slo.limits] or [*study.slo.shown]
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     low, high = _rates_shown(outcome)
+    limits_s = dict(study.slo.limits)
     _mark_rates(figure, outcome, low, high, len(panels))
     for row, limit in enumerate(panels, start=1):
+        for trace in forecast_traces(outcome, limit, limits_s[limit], (low, high)) if limits_s else []:
+            figure.add_trace(trace.update(showlegend=row == 1), row=row, col=1)
         _panel(figure, row, outcome, study.slo, limit)
     figure.update_xaxes(range=[low, high])
     figure.update_xaxes(title=RATE_TITLE, row=len(panels), col=1)

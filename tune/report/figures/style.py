@@ -52,7 +52,7 @@ class FigureView:
 class Figure:
     """Hold a figure: a plotly `spec`, or `views`, or neither and the reason in `caption`.
 
-    `choice` names what a view is chosen by.
+    `choice` names what a view is chosen by. A `wide` figure takes the whole width of the page.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Figure:
     height_px: int = 420
     views: tuple[FigureView, ...] = ()
     choice: str = ""
+    wide: bool = False
 
 
 def make_figure(name: str, title: str, caption: str, figure: go.Figure, height_px: int = 420) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tune.analysis.model_error_sources import covered_frac
+from tune.analysis.range_ends import range_ends
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.analysis.slo import figure_s
 from tune.records.confirmation import SUFFIX, Confirmation
@@ -14,10 +15,10 @@ from tune.report import formatting
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
 from tune.report.confirmation_text import confirm_command, confirmation_sentence, format_share
 from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
+from tune.report.range_end_text import describe_ends, widening_command
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import verdict_notes, verdict_over_shuffles
-from tune.spec.space import Dimension, FloatDimension, IntDimension, OrderedDimension, Value
 
 
 def measured_latencies(study: StudyRecord, outcome: Outcome) -> str:
@@ -95,9 +96,9 @@ def answer_notes(
         *_bottleneck_notes(trial),
         *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
-        *_edge_notes(study, trial),
+        *_edge_notes(study, outcomes, trial),
     ]
-    if study.space and len(outcomes) < study.n_trials:
+    if study.space and study.ended is None and len(outcomes) < study.n_trials:
         notes.append(
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others repeat a listed "
             "configuration, have not run, or were left out because the search expected too little gain."
@@ -203,25 +204,7 @@ def _changed_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcom
     return [f"Changed from the baseline: {', '.join(changed)}."] if changed else []
 
 
-def _edge_notes(study: StudyRecord, best: Outcome) -> list[str]:
-    """Return the settings of the best trial that lie at an end of their range."""
-    edges = []
-    for name, value in formatting.params(best).items():
-        dimension = study.space.get(name)
-        ends = _ends(dimension)
-        if ends and value in ends and ends[0] != ends[1]:
-            edges.append(
-                f"{name} = {formatting.setting(value)} ({'lowest' if value == ends[0] else 'highest'})"
-            )
-    return (
-        [f"At the edge of the search space, so a wider one may give more: {', '.join(edges)}."]
-        if edges
-        else []
-    )
-
-
-def _ends(dimension: Dimension | None) -> tuple[Value, Value] | None:
-    """Return the lowest and highest value, or None if the values have no order."""
-    if isinstance(dimension, IntDimension | FloatDimension):
-        return dimension.low, dimension.high
-    return (dimension.values[0], dimension.values[-1]) if isinstance(dimension, OrderedDimension) else None
+def _edge_notes(study: StudyRecord, outcomes: Sequence[Outcome], best: Outcome) -> list[str]:
+    """Return the settings of the best trial at an end of their range, and the command that widens it."""
+    ends = range_ends(study, best, outcomes)
+    return [f"{describe_ends(ends)}: {widening_command(study, ends)}."] if ends else []

@@ -47,6 +47,7 @@ def rule_rows(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[tuple[str
         "all of them count, idle ones included"
     )
     rows = [
+        ("Question", study.question),
         ("Maximise", "output tokens/s per allocated GPU"),
         ("Subject to", describe_limits(study.slo)),
         ("Rack", rack),

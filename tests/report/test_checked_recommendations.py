@@ -1,0 +1,139 @@
+"""Recommendations that nothing speaks against: rules, the study's own trials, capacity, the simulator."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.outcomes import measured
+from support.probes import breakdown
+from support.request_logs import spec
+
+from tune.analysis.recommendations import BottleneckContext, recommend
+from tune.config import compose_overrides
+from tune.engines.kv_capacity import decode_batch_that_kv_holds
+from tune.records.outcome import Bottleneck, CapacityQps, Outcome, Recommendation
+from tune.report.checked_recommendations import StudyTrials, change_trial, with_checked_recommendations
+from tune.spec.metrics import TPOT_P99, TTFT_P99
+from tune.spec.trial import TrialSpec
+
+CALIBRATION = compose_overrides(()).settings.cluster.calibration
+LARGER = Recommendation(text="larger chunks", overrides=("prefill.max_num_tokens=8192",))
+HIGHER = Recommendation(text="a higher rate", overrides=("load.target_qps=16.5",))
+WORDS = Recommendation(text="a frontend with more CPU")
+
+
+def trial(*recommendations: Recommendation, **changes) -> Outcome:
+    bottleneck = Bottleneck(kind="prefill", evidence="", recommendations=recommendations)
+    return measured().model_copy(update={"bottleneck": bottleneck, **changes})
+
+
+def left(outcome: Outcome, *others: tuple[TrialSpec, Outcome], calibration=None) -> list[str]:
+    checked = with_checked_recommendations(outcome, spec(), StudyTrials(others), calibration)
+    assert checked.bottleneck
+    return [recommendation.text for recommendation in checked.bottleneck.recommendations]
+
+
+def test_what_nothing_speaks_against_is_kept() -> None:
+    assert left(trial(LARGER, HIGHER, WORDS)) == [
+        "larger chunks",
+        "a higher rate",
+        "a frontend with more CPU",
+    ]
+
+
+def test_what_breaks_a_rule_is_dropped() -> None:
+    wider = Recommendation(text="a wider batch", overrides=("split.prefill_workers=15",))
+    assert left(trial(wider, WORDS)) == ["a frontend with more CPU"], "15P4D is larger than the rack"
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ({"tps": 8900.0}, False),
+        ({"tps": 9100.0}, True),
+        ({"feasible": False, "ttft": 0.1}, False),
+        ({"feasible": False, "ttft": 0.1, "qps": 17.0}, True),
+        ({"tps": 8000.0, "qps": 14.0}, True),
+    ],
+)
+def test_what_the_study_measured_and_found_no_better_is_dropped(figures: dict, kept: bool) -> None:
+    other = spec("prefill.max_num_tokens=8192", "load.shuffle_seed=3")
+    assert left(trial(LARGER), (other, measured(3, **figures))) == ["larger chunks"] * kept
+
+
+def test_a_rate_above_the_own_capacity_or_a_measured_miss_is_dropped() -> None:
+    capacity = CapacityQps(low=15.75, high=None, censored=False, estimate=16.2)
+    assert left(trial(HIGHER, capacity_qps=capacity)) == []
+    assert left(trial(HIGHER), (spec(), measured(3, qps=16.3, feasible=False, ttft=0.1))) == []
+    assert left(trial(HIGHER), (spec(), measured(3, qps=17.0, feasible=False, ttft=0.1))) == ["a higher rate"]
+
+
+@pytest.mark.slow
+def test_the_simulator_drops_what_it_expects_to_be_worse_and_states_the_rest() -> None:
+    fewer = Recommendation(
+        text="one more decode worker", overrides=("split.prefill_workers=13", "split.decode_workers=5")
+    )
+    (text,) = left(trial(LARGER, fewer, HIGHER), calibration=CALIBRATION)
+    assert text.startswith("larger chunks (simulated: ")
+    assert text.endswith(" %)")
+
+
+@pytest.mark.slow
+def test_a_lower_rate_is_lowered_until_the_simulator_expects_it_to_hold() -> None:
+    lower = Recommendation(text="a lower rate", overrides=("load.target_qps=18",))
+    outcome = trial(lower, target_qps=19.0, feasible=False)
+    checked = with_checked_recommendations(outcome, spec(), StudyTrials(()), CALIBRATION)
+    assert checked.bottleneck
+    (found,) = checked.bottleneck.recommendations
+    (override,) = found.overrides
+    assert 14.5 < float(override.partition("=")[2]) < 16.5
+    assert found.text == "a lower rate (the simulator expects it to hold)"
+
+
+@cache
+def composed(chunk: int, batch: int, prefill: int) -> TrialSpec:
+    return spec(
+        f"prefill.max_num_tokens={chunk}",
+        f"decode.max_batch_size={batch}",
+        f"decode.max_num_tokens={batch}",
+        f"decode.cuda_graph_config.batch_sizes=[1,{batch}]",
+        f"split.prefill_workers={prefill}",
+        f"split.decode_workers={18 - prefill}",
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
+@given(
+    st.builds(
+        composed,
+        st.sampled_from([2048, 8192, 12288, 16384, 20000]),
+        st.sampled_from([64, 256, 512]),
+        st.sampled_from([2, 10, 14]),
+    ),
+    st.sampled_from(["prefill", "decode_slots", "decode_kv", "decode_step_time", "rate"]),
+    st.floats(0.5, 1.5),
+    st.floats(0.1, 0.95),
+)
+def test_no_recommendation_breaks_a_rule_or_goes_beyond_what_can_matter(base, kind, used, busy) -> None:
+    batch = base.decode.max_sequences
+    use = breakdown(prefill_utilisation=busy, decode_batch=busy * batch, decode_batch_max=busy * batch)
+    context = BottleneckContext(
+        kind, "queue", 15.0, None, {TTFT_P99: used, TPOT_P99: used / 2}, used > 1, use
+    )
+    for recommendation in recommend(base, context):
+        if not recommendation.overrides:
+            continue
+        changed = change_trial(base, recommendation.overrides)
+        if changed is None:
+            continue  # dropped by the check
+        longest = base.load.dataset.longest_prompt_tokens
+        blocks = math.ceil(longest / base.prefill.kv_block_tokens) * base.prefill.kv_block_tokens
+        assert changed.prefill.token_budget <= max(blocks, base.prefill.token_budget)
+        assert changed.decode.max_sequences <= max(
+            decode_batch_that_kv_holds(base), base.decode.max_sequences
+        )
+        assert changed != base, "a recommendation changes something"

@@ -1,0 +1,42 @@
+"""Send the queries of a trace at its own times: LoadGen's Server scenario can only draw its arrivals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from tune.client.http_exchange import Clock
+from tune.core.arrays import IntArray
+
+
+class TraceReplay:
+    """Stand in for LoadGen: issue each query when it is due, and wait until all are complete."""
+
+    def __init__(self, arrival_ns: IntArray, clock: Clock) -> None:
+        self._arrival_ns, self._clock = arrival_ns, clock
+        self._open = len(arrival_ns)
+        self._all_complete = threading.Event()
+
+    def __str__(self) -> str:
+        """Return the name by which lines of progress call the issuer of queries."""
+        return "The trace"
+
+    def run(self, issue: Callable[[int], None]) -> None:
+        """Call `issue` in this thread with the position of each query; return when every one is complete."""
+        start_ns = self._clock()
+        for position, arrival_ns in enumerate(self._arrival_ns.tolist()):
+            wait_ns = start_ns + arrival_ns - self._clock()
+            if wait_ns > 0:
+                time.sleep(wait_ns * 1e-9)
+            issue(position)
+        self._all_complete.wait()
+
+    def first_token(self, response_id: int) -> None:
+        """Note the first token of a query; the tracker has its time."""
+
+    def complete(self, response_id: int, output_tokens: int) -> None:
+        """Note the end of a query; one thread calls this."""
+        self._open -= 1
+        if not self._open:
+            self._all_complete.set()

@@ -1,0 +1,85 @@
+"""Read from the counters of the workers how requests spread over them, and when they hold none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tune.orchestrator.deployment import Deployment
+from tune.orchestrator.failures import AttemptFailed
+from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
+from tune.orchestrator.worker_metrics import request_counts, requests_in_flight
+
+REPORT_INTERVAL_S = 30.0
+"""Seconds between two lines about requests that workers hold while the next run waits."""
+
+MIN_REQUESTS_PER_WORKER = 20
+"""Mean requests for each worker of a pool from which on a worker without any was left out, not unlucky.
+
+Under random routing to 14 workers, a worker that serves stays without a request in e^-20 of all runs.
+"""
+
+
+def require_all_workers_used(deployment: Deployment, before: Mapping[str, float]) -> None:
+    """Raise AttemptFailed where a worker received nothing since `before` while its pool was busy."""
+    received = increase(before, worker_request_counts(deployment))
+    for role in ("prefill", "decode"):
+        pool = [worker for worker in deployment.workers(role) if worker.name in received]
+        counts = [received[worker.name] for worker in pool]
+        if pool and not min(counts) and sum(counts) >= MIN_REQUESTS_PER_WORKER * len(pool):
+            raise AttemptFailed(
+                f"The requests of the run did not spread over the {role} workers: "
+                f"{format_counts(pool, received)}. Expected some for each; the figures would be those of "
+                "another split. See the frontend's log."
+            )
+
+
+def worker_request_counts(deployment: Deployment) -> dict[str, float]:
+    """Return by name how many requests each worker with a counter has received. Raises AttemptFailed."""
+    try:
+        return request_counts(deployment.workers(), deployment.nodes, deployment.manifest.engine.requests)
+    except OSError as error:
+        raise _unreachable_worker(deployment, error) from error
+
+
+def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
+    """Return once no worker holds a request; after the plan's `stop_s` seconds, print how many are held.
+
+    Without `limit_s` it then returns all the same: these requests end with their workers. With `limit_s`
+    another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
+    """
+    started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s
+    while True:
+        deployment.require_alive()
+        try:
+            in_flight = requests_in_flight(
+                deployment.workers(), deployment.nodes, deployment.manifest.engine.in_flight
+            )
+        except OSError as error:
+            raise _unreachable_worker(deployment, error) from error
+        if not in_flight:
+            return
+        waited_s = time.monotonic() - started_s
+        if limit_s is not None and waited_s > limit_s:
+            raise AttemptFailed(
+                f"{in_flight:.0f} requests of a run are still held by workers {waited_s:.0f} s after its "
+                f"end; expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
+            )
+        if waited_s > report_after_s:
+            what = "they are stopped with them" if limit_s is None else "the next run waits"
+            print_line(f"{in_flight:.0f} requests are still held by workers; {what}")
+            if limit_s is None:
+                return
+            report_after_s = waited_s + REPORT_INTERVAL_S
+        time.sleep(POLL_S)
+
+
+def _unreachable_worker(deployment: Deployment, error: OSError) -> AttemptFailed:
+    """Return the error of a worker that does not answer; raise instead that a process has ended."""
+    deployment.require_alive()
+    return AttemptFailed(f"A worker does not report its counters: {error}. See its log.")
+
+
+def increase(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much each count has grown since `before`."""
+    return {name: value - before[name] for name, value in now.items()}
