@@ -19,7 +19,7 @@ quick: $(STAMP)         ## the tests without the slow ones, about a minute
 bench: $(STAMP)         ## the search against an exhaustive grid, on the simulated rack
 	$(BIN)/python benchmarks/search_regret.py
 
-reference: $(STAMP)     ## docs/reference/settings.md and metrics.md, from the code
+reference: $(STAMP)     ## docs/reference/settings.md, metrics.md and ranking.md, from the code
 	$(BIN)/python scripts/write_reference.py
 
 api: $(STAMP)           ## the API reference in build/api, from the docstrings

@@ -1,4 +1,4 @@
-"""Write settings.md and metrics.md into docs/reference, or into the folder given as argument."""
+"""Write settings.md, metrics.md and ranking.md into docs/reference, or into the folder given as argument."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from tune.cli.metrics_reference import render_metrics
 from tune.cli.settings_reference import render_markdown
+from tune.report.ranking_csv import render_columns
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -27,3 +28,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     (folder / "settings.md").write_text(render_markdown(shipped_values()), encoding="utf-8")
     (folder / "metrics.md").write_text(render_metrics(), encoding="utf-8")
+    (folder / "ranking.md").write_text(render_columns(), encoding="utf-8")

@@ -50,7 +50,7 @@ def test_rows_state_type_unit_and_default() -> None:
 def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
     script = root / "scripts" / "write_reference.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
-    for page in ("settings.md", "metrics.md"):
+    for page in ("settings.md", "metrics.md", "ranking.md"):
         shown = root / "docs" / "reference" / page
         assert (tmp_path / page).read_text() == shown.read_text(), f"make reference writes {shown} anew"
 

@@ -99,8 +99,11 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "decode.extra": ("decode.extra={allreduce_strategy: MNNVL}",),
 }
 
-NOT_SIMULATED = {"prefill.context_parallel_size", "decode.context_parallel_size"}
-"""Knobs that the simulated rack refuses: tests/engines/test_weight_dtype.py."""
+NOT_SIMULATED = {
+    *("prefill.context_parallel_size", "decode.context_parallel_size"),
+    *("prefill.env", "decode.env"),
+}
+"""Knobs that the simulated rack refuses (tests/engines/test_weight_dtype.py) or warns of."""
 
 ONE_VALUE = {"prefill.backend", "decode.backend"}
 """Knobs that the configuration accepts one value of."""

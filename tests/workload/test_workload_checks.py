@@ -142,7 +142,7 @@ def test_a_load_is_described_by_what_it_sends(root: Path) -> None:
     assert found == [
         "fixed: 6,000 requests, Poisson arrivals at 10 queries/s; "
         "prompts: 1,024 tokens; answers: 1,024 tokens",
-        "trace: 500 requests, the arrivals of the trace at a mean of 6.743 queries/s; "
+        "trace: 2,500 requests, the arrivals of the trace at a mean of 6.743 queries/s; "
         "prompts: mean 1,867, median 1,335, p99 8,412, longest 12,645; "
         "answers: mean 264, median 206, p99 1,171, longest 1,345",
     ]

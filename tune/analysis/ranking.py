@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,31 +96,8 @@ def rank(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None = None)
 
 
 def write_ranking(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write ranking.json and ranking.csv (params as columns, overrides as one shell line) into `folder`.
-
-    Raises ConfigurationError when the folder cannot be written.
-    """
+    """Write ranking.json into `folder`; raise ConfigurationError when it cannot be written."""
     write_text(folder / "ranking.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
-    params = dict.fromkeys(name for row in rows for name in row["params"])
-    further = [limit for limit in FURTHER_LIMITS if rows and limit.key in rows[0]]
-    plain = (
-        "rank",
-        "trial_id",
-        "number",
-        "feasible",
-        "output_tps_per_gpu",
-        *(limit.key for limit in (*SHOWN_LIMITS, *further)),
-        "target_qps",
-        *_ROBUSTNESS,
-        *(name for limit in further for name in _over_shuffles(limit, None)),
-    )
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*plain, *(f"param.{name}" for name in params), "overrides"])
-    for row in rows:
-        values = [row[name] for name in plain] + [row["params"].get(name) for name in params]
-        table.writerow([*values, shlex.join(row["overrides"])])
-    write_text(folder / "ranking.csv", text.getvalue())
 
 
 def _sort_key(outcome: Outcome, expected: float) -> tuple[bool, bool, bool, float, int, str]:

@@ -25,6 +25,7 @@ from tune.report.backend_label import backend_label
 from tune.report.capacity_text import is_capacity_search
 from tune.report.figures.all_figures import study_figures
 from tune.report.plotly_basic import NOTICE, compressed_plotlyjs
+from tune.report.ranking_csv import write_ranking_csv
 from tune.report.sections.answer import answer
 from tune.report.sections.confirmed import confirmation_section
 from tune.report.sections.learned import LearnedSection, learned_section
@@ -82,6 +83,8 @@ def write_report(
     learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
     write_text(path, render_page(study, trials, ranking, confirmation, learned, running=running))
     write_ranking(folder, ranking)
+    ranks = {row["trial_id"]: row["rank"] for row in ranking}
+    write_ranking_csv(folder, study, trials, ranks, confirmation)
     return path
 
 

@@ -82,7 +82,8 @@ def _lengths(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Find
         yield _error(
             f"{role}.max_seq_len",
             str(engine.max_seq_len),
-            f"more than the longest prompt, {prompt} tokens",
+            f"more than the longest prompt, {prompt} tokens; with the longest answer "
+            f"{role}.max_seq_len={prompt + answer}",
             "a longer prompt is rejected: those requests fail",
             f"{_ARGS}: prompt and answer together stay within max_seq_len",
         )
@@ -154,7 +155,7 @@ def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
         yield _error(
             path,
             str(tokens),
-            f"at least the longest prompt, {prompt} tokens",
+            f"at least the longest prompt, {prompt} tokens: {path}={-(-prompt // block) * block}",
             "a prompt's KV cache passes through the buffer whole",
             "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
         )

@@ -17,6 +17,7 @@ from tune.report.confirmation_text import confirm_command, confirmation_sentence
 from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
 from tune.report.range_end_text import describe_ends, widening_command
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
+from tune.report.study_end_text import describe_end
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
 from tune.report.verdict_robustness import verdict_notes, verdict_over_shuffles
 
@@ -98,7 +99,9 @@ def answer_notes(
         *_changed_notes(study, outcomes, trial),
         *_edge_notes(study, outcomes, trial),
     ]
-    if study.space and study.ended is None and len(outcomes) < study.n_trials:
+    if ended := describe_end(study):
+        notes.append(f"Why the study ended: {ended}.")
+    elif study.space and len(outcomes) < study.n_trials:
         notes.append(
             f"{len(outcomes):,} of {study.n_trials:,} planned trials are listed: the others repeat a listed "
             "configuration, have not run, or were left out because the search expected too little gain."

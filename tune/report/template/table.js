@@ -159,7 +159,8 @@ function probeGrid(probes) {
 
 function bottleneckText([name, evidence, recommendations]) {
   const list = make("ul", {}, ...recommendations.map(([text, overrides]) => make("li", {}, text + (overrides && ": "), overrides ? make("code", {}, overrides) : null)));
-  return make("div", { class: "bottleneck" }, make("p", {}, make("strong", {}, `Bottleneck: ${name}. `), evidence), make("p", {}, "To try:"), list);
+  const found = make("p", {}, make("strong", {}, `Bottleneck: ${name}. `), evidence);
+  return make("div", { class: "bottleneck" }, found, ...(recommendations.length ? [make("p", {}, "To try:"), list] : []));
 }
 
 function details(trial) {
