@@ -21,20 +21,25 @@ from tune.surrogate.acquisition import (
     expected_improvement,
     feasibility_probability,
     improvement_at_rates,
-    min_of_normals,
 )
-from tune.surrogate.discrepancy import Discrepancy
-from tune.surrogate.emulator import Emulator, log_capacity, log_soft_min_correction
+from tune.surrogate.emulator import Emulator, log_capacity
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation, pool_observations, verified_qps
 from tune.surrogate.posterior import Posterior
 from tune.surrogate.prediction import Prediction, SelectedCandidate
+from tune.surrogate.prediction_table import PredictionTable
 from tune.surrogate.prior import ParameterPrior, ParameterSamples, structural_hypotheses
 
 MISMATCH_IMPROVEMENT_FRAC, MISMATCH_MIN_OBSERVATIONS = 0.0003, 3
 """If the simulator, fitted to at least this number of observations, predicts an improvement below this share,
 the search falls back to a Gaussian process: a study that still goes on must assume that the simulator is
 wrong. Chosen on the development racks of benchmarks/search_synthetic_racks.py."""
+
+LEADERS, MOST_REFINEMENTS = 6, 16
+"""Number of most promising configurations whose neighbours are predicted, and how often. Chosen here."""
+
+Neighbours = Callable[[Sequence[int]], tuple[Sequence[int], Sequence[TrialSpec], FloatArray]]
+"""Return the configurations next to those of given indices, with specs and features of the new ones."""
 
 RATE_GRID_POINTS = 24
 """Number of rates at which a configuration is scored; the chosen one is scored at all rates. Chosen here."""
@@ -64,6 +69,9 @@ class SurrogateOptimizer:
         Called with the number of prefill pools that are simulated in advance so far, and of all.
     rates_qps
         Rising rates, of which a deployment is measured at one; None if its capacity is searched for.
+    neighbours
+        Returns the configurations next to those of given indices, and specs and features of the new ones
+        among them, which get the next indices.
     """
 
     specs: Sequence[TrialSpec]
@@ -74,9 +82,11 @@ class SurrogateOptimizer:
     structural: bool = True
     progress: Callable[[int, int], None] = lambda done, total: None
     rates_qps: FloatArray | None = None
+    neighbours: Neighbours = lambda indices: ((), (), np.zeros((0, 0)))
     prior: ParameterPrior = field(init=False)
     emulator: Emulator = field(init=False)
-    _pool_features: Sequence[FloatArray] = field(init=False)
+    _pool_features: list[FloatArray] = field(init=False)
+    _first: int = field(init=False)
     _posterior: Posterior = field(init=False)
     _cached_prediction: tuple[tuple[Observation, ...] | None, Prediction | None] = field(
         init=False, default=(None, None)
@@ -93,6 +103,7 @@ class SurrogateOptimizer:
             prefill_tp, decode_tp, structural_hypotheses(self.specs[0], self.calibration, self.structural)
         )
         self.emulator = Emulator(self.specs, self.calibration, self.prior, self.progress)
+        self._first = len(self.specs)
         self._pool_features = [self.features[:, relevant] for relevant in self.relevance]
         self._posterior = Posterior(self.prior, self.emulator, self._pool_features, self.seed)
 
@@ -124,28 +135,53 @@ class SurrogateOptimizer:
         return prediction
 
     def _predict(self, observations: Sequence[Observation]) -> Prediction:
-        """Compute the posterior prediction given `observations`."""
+        """Compute the posterior prediction of the first, the tried and the most promising configurations.
+
+        Neighbours of the most promising ones are added, then the prefill pools of these are simulated, until
+        those that lead are simulated and have no neighbour that is new.
+        """
         observed = pool_observations(observations)
+        focus = np.unique(np.array([observation.index for observation in observations], int))
+        self.emulator.focus(focus)
         samples = self._posterior.draw(observed, self.seed)
-        unique, inverse = samples.unique()
-        pools = self.emulator.log_pool_capacity(unique, np.arange(len(self.specs)))
-        simulated = log_capacity(pools)
-        residual = observed.residual(pools[..., observed.indices])
-        informative = observed.is_informative(residual[:, inverse])
-        log_mean, min_sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
-        scale = self.prior.calibration_error(unique)
-        for value in np.unique(scale).tolist():
-            rows = scale == value
-            sd = np.empty((2, len(self.specs)))
-            for pool, exact in enumerate(informative):
-                discrepancy = Discrepancy(
-                    self._pool_features[pool], observed.indices[exact], observed.sd[pool, exact], value
-                )
-                pools[pool, rows] += discrepancy.mean(residual[pool][rows][:, exact])
-                sd[pool] = discrepancy.sd
-            log_mean[rows], min_sd[rows] = min_of_normals(pools[:, rows], sd)
-        log_mean -= log_soft_min_correction(pools)
-        return Prediction(samples, simulated[inverse], pools[:, inverse], log_mean[inverse], min_sd[inverse])
+        table = PredictionTable(self.emulator, self.prior, self._pool_features, samples, observed)
+        table.predict(np.union1d(np.arange(self._first), focus))
+        for _ in range(MOST_REFINEMENTS):
+            prediction = table.prediction()
+            leaders = self._leaders(prediction, observations)
+            new = np.setdiff1d(self._neighbours(leaders), np.flatnonzero(table.is_predicted))
+            if len(new):
+                table.predict(new)
+                continue
+            rough = leaders[~self.emulator.is_simulated(leaders)]
+            if not len(rough):
+                break
+            before = np.flatnonzero(table.is_predicted)
+            before = before[~self.emulator.is_simulated(before)]
+            focus = np.union1d(focus, rough)
+            self.emulator.focus(focus)
+            table.predict(before[self.emulator.is_simulated(before)])
+        return table.prediction()
+
+    def _leaders(self, prediction: Prediction, observations: Sequence[Observation]) -> IntArray:
+        """Return the LEADERS configurations of the highest acquisition value, the highest first."""
+        improvement = self._expected_improvement(prediction, observations)
+        order = np.lexsort((-prediction.expected_capacity_qps, -improvement))
+        return order[prediction.is_predicted[order]][:LEADERS]
+
+    def _neighbours(self, indices: IntArray) -> IntArray:
+        """Return the configurations next to `indices`; new ones are added to all."""
+        found, specs, features = self.neighbours(indices.tolist())
+        if specs:
+            self.extend(specs, features)
+        return np.array(found, int)
+
+    def extend(self, specs: Sequence[TrialSpec], features: FloatArray) -> None:
+        """Add configurations, which are predicted where they are tried or promising."""
+        self.specs = [*self.specs, *specs]
+        self.features = np.concatenate([self.features, features])
+        self.emulator.add(specs)
+        self._pool_features[:] = [self.features[:, relevant] for relevant in self.relevance]
 
     def expected_improvement(self, prediction: Prediction, observations: Sequence[Observation]) -> FloatArray:
         """Return the acquisition value of every configuration, a share of the best rate, shape (n,).
@@ -174,7 +210,7 @@ class SurrogateOptimizer:
         expected = prediction.expected_capacity_qps
         best = max(
             (expected[observation.index] for observation in observations if observation.status == "measured"),
-            default=float(expected.min()),
+            default=float(expected[prediction.is_predicted].min()),
         )
         running = [observation.index for observation in observations if observation.status == "pending"]
         best_by_sample = prediction.capacity_qps[:, running].max(1, initial=best)
@@ -190,11 +226,11 @@ class SurrogateOptimizer:
         improvement of a batch, Ginsbourger, Le Riche and Carraro 2010, summed over samples). A batch thus
         tries what is best if the samples that favour its first trials are wrong.
         """
-        prediction = self.predict([item for item in observations if item.status != "pending"])
+        prediction = self.predict(observations)
         if self.rates_qps is not None:
             return self._suggest_rate(prediction, observations)
         observed = [observation.index for observation in observations]
-        candidates = np.setdiff1d(np.arange(len(self.specs)), observed)
+        candidates = np.setdiff1d(np.flatnonzero(prediction.is_predicted), observed)
         if not len(candidates):
             return None
         improvement = self.expected_improvement(prediction, observations)
