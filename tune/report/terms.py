@@ -43,7 +43,7 @@ _REST = (
     ),
     Term("prefill", "Reading a prompt and making its KV cache."),
     Term("decode", "Generating the answer, one token per sequence and step."),
-    Term("KV cache", "Keys and values of all tokens of a sequence, in blocks of 32 tokens."),
+    Term("KV cache", "Keys and values of all tokens of a sequence, in blocks."),
     Term(
         "CUDA graph",
         "A recorded decode step for one batch size, replayed without launching its kernels.",
