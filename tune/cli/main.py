@@ -70,6 +70,7 @@ def run_command_line() -> int:
         show_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what is left of this process
         print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:

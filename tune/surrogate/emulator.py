@@ -19,6 +19,7 @@ from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 from tune.surrogate import decode_capacity, prefill_capacity
 from tune.surrogate.kv_transfer import link_count, transfer_delays
+from tune.surrogate.pool_cache import KeptPools
 from tune.surrogate.prefill_latency import PrefillPool, Workload, latency_curves, mean_service_s
 from tune.surrogate.prefill_tables import PrefillTables
 from tune.surrogate.prior import ROUTERS, ParameterPrior, ParameterSamples
@@ -66,7 +67,15 @@ class Emulator:
         self._engine_on_head = np.zeros(0, bool)
         self._all_reduce_frac = self._frontend_qps = np.zeros(0)
         self._engine_tables: list[decode_capacity.DecodeEngines] = []
-        self._tables = PrefillTables(self._simulate_pool, np.array([run.max_qps for run in self._runs]))
+        routers, head_scales = (prior.hypothesis_values(name) for name in ("router", "head_node_scale"))
+        simulate = KeptPools(
+            self._simulate_pool,
+            lambda spec: _prefill_key(spec, calibration),
+            self._runs,
+            routers,
+            head_scales,
+        )
+        self._tables = PrefillTables(simulate, np.array([run.max_qps for run in self._runs]))
         self.add(specs)
         self._tables.begin(progress)
 
