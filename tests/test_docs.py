@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
     for path in (
-        *(ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(
+            ROOT / name
+            for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
+        ),
         *sorted((ROOT / "docs").glob("**/*.md")),
     )
 ]
