@@ -245,11 +245,12 @@ def main() -> None:
             continue
         for seed in options.seeds:
             study = run_study(problem, seed)
-            gap = 1 - study.best_qps / float(known[str(number)]["qps"])
+            gap = 1 - study.best_qps / float(known[str(number)]["qps"]) if str(number) in known else np.nan
             studies.append((study, gap))
             print(
                 f"{number:2d} seed {seed} {problem.label}: "
                 f"{sum(study.inside)} of {study.trials} inside, "
+                f"{study.best_qps:.2f} queries/s, "
                 f"half width {np.median(study.widths):.3f}, error sd {np.std(study.log_errors[1:]):.3f}, "
                 f"{100 * gap:.1f} % below the best, {'ended' if study.ended else 'not ended'}, "
                 f"{study.seconds:.0f} s",
