@@ -24,6 +24,8 @@ NEAR_KEY_SIMILARITY = 0.85
 moe_config (0.95)."""
 
 _PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
+_PLAIN_ANNOTATION = re.compile(r"(?:<class '|Optional\[)(?:Annotated\[)?(bool|int|float)(?:'>|[\],])")
+"""Such as <class 'int'>, Optional[float] and Optional[Annotated[int, Gt(gt=0)]]."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,6 @@ def _value(path: str, value: Any, argument: Argument) -> Iterator[KeyFault]:
     if wrong:
         yield KeyFault(path, repr(wrong[0]), f"one of {', '.join(argument.allowed_values)}", True)
         return
-    plain = re.fullmatch(r"(?:<class '|Optional\[)(bool|int|float)(?:'>|\])", argument.annotation)
+    plain = _PLAIN_ANNOTATION.match(argument.annotation)
     if plain and type(value) not in _PLAIN_TYPES[plain[1]]:
         yield KeyFault(path, repr(value), f"a value of type {plain[1]}", True)
