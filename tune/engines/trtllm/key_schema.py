@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ class KeySchema:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
 
 
+@cache
 def read_key_schema(file: str | None, generation: Generation) -> KeySchema:
-    """Return the schema in `file`; that of the keys known here where it is None or the YAML is flat.
+    """Return the schema in `file`, read once; the keys known here where it is None or the YAML is flat.
 
     Raises ConfigurationError where the file cannot be read as TensorRT-LLM's list of arguments.
     """
