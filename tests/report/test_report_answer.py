@@ -61,7 +61,8 @@ def test_answer_compares_best_with_baseline() -> None:
 
 def test_baseline_that_violates_the_slo_is_no_measure_of_the_gain() -> None:
     result = answered([measured(0, tps_gpu=150.0, ttft_p99_s=9.0), measured(1, tps_gpu=135.0)])
-    assert result.headline.endswith("; the baseline did not hold the SLO.")
+    assert result.headline.endswith("; the baseline does not hold the SLO.")
+    assert result.tiles[1].note == "the baseline does not hold the SLO"
     assert dict(result.facts)["Baseline"].endswith("gives 150.0 tokens/s/GPU and violates the SLO.")
 
 

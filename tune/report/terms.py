@@ -121,7 +121,7 @@ class Explainer:
         self._term_of = {word.lower(): term for term in terms for word in term.words or (term.name,)}
         words = sorted(self._term_of, key=len, reverse=True)
         self._pattern = re.compile(
-            r"(?<![\w/-])(" + "|".join(map(re.escape, words)) + r")(?![\w/-])", re.IGNORECASE
+            r"(?<![\w/=.-])(" + "|".join(map(re.escape, words)) + r")(?![\w/=-]|\.\w)", re.IGNORECASE
         )
         self._seen: set[tuple[str, str]] = set()
 

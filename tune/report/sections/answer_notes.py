@@ -52,7 +52,7 @@ def baseline_fact(
         return [("Baseline", f"{name} was not measured: {baseline.reason or baseline.status}.")]
     figure = f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU"
     held = "holds every limit" if baseline.feasible else "violates the SLO"
-    change = simulated_change(baseline, recommended.trial)
+    change = simulated_change(baseline, recommended.trial) if baseline.feasible else None
     error = f" The change is {change_phrase(change)}." if change else ""
     return [("Baseline", f"{name} gives {figure} and {held}.{error}")]
 
