@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test quick bench reference api dynamo slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
-	$(BIN)/python -m tune +sweep=pd_split study.n_trials=200
+	$(BIN)/python -m tune +sweep=pd_split load.mode=capacity study.n_trials=12
 
 test: $(STAMP) dynamo slurm   ## lint, types, layers and every test; coverage by the quick ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered

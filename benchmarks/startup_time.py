@@ -9,6 +9,7 @@ compiles the simulator, and fills caches.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,8 @@ COMMANDS = {
 def cost(words: list[str], folder: str) -> tuple[float, float]:
     """Return CPU and elapsed seconds of a command in `folder`."""
     cpu_s, started_s = children_cpu_s(), time.perf_counter()
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
     return children_cpu_s() - cpu_s, time.perf_counter() - started_s
 
 

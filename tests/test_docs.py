@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
     for path in (
-        *(ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(
+            ROOT / name
+            for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
+        ),
         *sorted((ROOT / "docs").glob("**/*.md")),
     )
 ]
@@ -32,9 +35,14 @@ def commands(document: str) -> list[str]:
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
 
 
+def does(command: str, action: str) -> bool:
+    """Return whether a command names an action, as a word or as a setting."""
+    return f" {action} " in f"{command} " or f"action={action}" in command
+
+
 def runs_here(command: str) -> bool:
     """Return whether a command runs on the simulated rack; make, Slurm and Dynamo have tests of their own."""
-    slurm = "cluster=slurm" in command and "action=plan" not in command
+    slurm = "cluster=slurm" in command and not does(command, "plan")
     return command.startswith("python -m tune ") and "cluster=local" not in command and not slurm
 
 
@@ -89,10 +97,10 @@ def test_a_cluster_accepts_the_commands_that_need_one(tmp_path: Path) -> None:
         shlex.split(command)
         for document in RUNNABLE
         for command in commands(document)
-        if "cluster=slurm" in command and "action=plan" not in command and "slurm_rack.py" not in command
+        if "cluster=slurm" in command and not does(command, "plan") and "slurm_rack.py" not in command
     ]
     for words in needing:
-        checked = words if "action=preflight" in words else [*words, "action=preflight"]
+        checked = words if does(shlex.join(words), "preflight") else [*words, "action=preflight"]
         done = subprocess.run(
             [sys.executable, *checked[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -275,6 +283,7 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
         ("calibrate_published_run.py", [], "TTFT p99, s              4.216"),
         ("search_regret.py", ["--trials", "20", "--seeds", "1", "--optimum", "142.42"], "tpe        20"),
         ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
+        ("render_recipes.py", ["tests/data/recipes"], "2 equal, 0 differs, 0 refused"),
         ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
     ],
 )

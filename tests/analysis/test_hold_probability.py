@@ -55,6 +55,8 @@ def test_a_trial_that_breaks_in_one_shuffle_is_not_feasible_at_a_fixed_rate() ->
     assert not lucky.feasible
     assert lucky.reason == "the SLO holds in 4 of 5 shuffles; expected all of them"
     assert (lucky.capacity_qps.low, lucky.capacity_qps.high) == (None, lucky.target_qps)
+    assert lucky.bottleneck
+    assert lucky.bottleneck.recommendations[-1].text == "a lower rate"
     assert lucky.probes[0].feasible, "its own run held, and stays on record"
     assert trial(4, mode="capacity").feasible, "a capacity search is judged by the runs it made"
 

@@ -26,7 +26,7 @@ def test_reference_trial_runs_and_is_recorded(tune: Tune, tmp_path: Path) -> Non
     assert "14P4D" in done.stdout
     assert "tokens/s/GPU" in done.stdout
     assert "LoadGen   VALID" in done.stdout
-    assert "holds its SLO" in done.stdout
+    assert "the SLO holds in 4 of 5 shuffles" in done.stdout
     assert "3 warnings on the reference configuration as shipped" in done.stderr
     assert written(tmp_path) == {"runs"}
     again = tune()
@@ -256,6 +256,8 @@ def test_config_dir_adds_sweeps_and_options(tune: Tune, tmp_path: Path) -> None:
     done = tune("--config-dir", "mine", "+sweep=rate", "slo=loose", "search=grid", *SHORT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "rate-sim" / "index.html").exists()
+    record = json.loads((tmp_path / "runs" / "rate-sim" / "study.json").read_text())
+    assert record["command"][:2] == ["--config-dir=mine", "+sweep=rate"]
     (tmp_path / "mine" / "sweep" / "empty.yaml").write_text("question: Nothing?\nn_trials: 3\nspace: {}\n")
     empty = tune("--config-dir", "mine", "+sweep=empty")
     assert empty.returncode == 2
@@ -300,6 +302,7 @@ def test_study_resumes_after_ctrl_c(tmp_path: Path) -> None:
     _, text = running.communicate(timeout=120)
     assert running.returncode == 130, text
     assert "run the same command to resume" in text
+    assert text.index("Ctrl-C: ending what runs") < text.index("Interrupted.")
     assert "Traceback" not in text
     before = {path: path.read_bytes() for path in recorded.glob("*/outcome.json")}
     assert 3 <= len(before) < 200

@@ -311,6 +311,13 @@ CONFIGURATIONS = [
     ["cluster=slurm", "cluster.partition='a, b'", "cluster.extra_sbatch=['--comment=\"x y\"']"],
     ["cluster.calibration.prefill_scale=0.123456789012345"],
     ["decode.scheduler_config={capacity_scheduler_policy: MAX_UTILIZATION}"],
+    ["decode.kv_cache_config.tokens_per_block=64", "+decode.kv_cache_config.host_cache_size=0"],
+    [
+        "decode.cuda_graph_config={batch_sizes: null, max_batch_size: 96}",
+        "+decode.cuda_graph_config.mode=decode",
+    ],
+    ["decode.cache_transceiver_config={max_tokens_in_buffer: null, transceiver_runtime: PYTHON}"],
+    ["prefill.context_parallel_size=2", "+prefill.extra.cp_config={cp_type: HELIX}", "decode.backend=null"],
     ["load.mode=capacity", "load.rate_range_qps=[6.0,25.5]"],
 ]
 
@@ -427,9 +434,11 @@ def test_any_key_of_a_free_mapping_survives_recorded_overrides(extra: dict[str, 
     composed = compose_overrides([]).settings
     plain = composed.trial_spec.model_dump(mode="json")
     plain["prefill"]["extra"] = extra
+    plain["decode"]["kv_cache_config"] |= extra
     spec = TrialSpec.model_validate_json(json.dumps(plain))
     again = compose_overrides(trial_overrides(spec, composed)).settings.trial_spec
     assert again.prefill.extra == spec.prefill.extra
+    assert again.decode.kv_cache_config == spec.decode.kv_cache_config
     assert again.trial_id == spec.trial_id
 
 

@@ -43,7 +43,7 @@ def test_reference_breaks_no_rule_of_mock_engines(make_spec: MakeSpec) -> None:
         ),
         ({"prefill__pipeline_parallel_size": 2}, "warning", "prefill.pipeline_parallel_size"),
         ({"decode__stream_interval": 20}, "warning", "decode.stream_interval"),
-        ({"decode__extra": {"x": 1}}, "warning", "decode.extra"),
+        ({"decode__extra": {"x": 1}}, "warning", "decode"),
     ],
 )
 def test_setting_without_a_mock_counterpart_is_one_finding(

@@ -31,6 +31,17 @@ def test_the_simulator_has_one_error_for_other_weights(dtype: str, make_spec: Ma
     assert not check_simulated(make_spec())
 
 
+def test_context_parallelism_counts_in_gpus_and_is_not_simulated(make_spec: MakeSpec) -> None:
+    spec = make_spec(decode__context_parallel_size=2, split__decode_workers=2)
+    assert spec.decode.gpus == 8
+    assert not only_errors(check(spec))
+    (finding,) = only_errors(check_simulated(spec))
+    assert (finding.path, finding.found) == ("decode.context_parallel_size", "2")
+    assert finding in only_errors(
+        check(make_spec(decode__context_parallel_size=2, split__decode_workers=2, **MOCKED))
+    )
+
+
 def test_mock_engines_refuse_other_weights_and_real_ones_do_not(make_spec: MakeSpec) -> None:
     real = make_spec(model__weight_dtype="fp8")
     assert not only_errors(check(real))

@@ -34,20 +34,24 @@ def shapes(drawing: FigureView, kind: str) -> list[dict[str, Any]]:
 
 
 def test_forecast_is_a_line_with_its_range_over_shuffles() -> None:
-    points = tuple(
-        ForecastPoint(target_qps=qps, shuffles=3, used={"ttft_p99": (used - 0.1, used, used + 0.2)})
-        for qps, used in ((4.0, 0.3), (15.9, 0.8), (16.2, 1.0), (16.6, 1.4), (60.0, 50.0), (90.0, 99.0))
+    own = ((4.0, 0.3), (15.9, 0.8), (16.25, 1.0), (16.6, 1.4), (60.0, 50.0), (90.0, 99.0))
+    points = (
+        *(ForecastPoint(target_qps=qps, shuffles=1, used={"ttft_p99": (used,) * 3}) for qps, used in own),
+        ForecastPoint(target_qps=16.0, shuffles=25, used={"ttft_p99": (0.7, 0.9, 1.1)}),
+        ForecastPoint(target_qps=16.2, shuffles=13, used={"ttft_p99": (0.8, 1.0, 1.3)}),
     )
     traces = {t.get("name"): t for t in view(searched_trial(forecast=points)).spec["data"]}
-    line, band = traces["forecast"], traces["forecast, range over shuffles"]
-    assert list(line["x"]) == [4.0, 15.9, 16.2, 16.6, 60.0]
+    line = traces["forecast, own shuffle"]
+    assert list(line["x"]) == [4.0, 15.9, 16.25, 16.6, 60.0]
     assert list(line["y"]) == pytest.approx([4.5 * used for used in (0.3, 0.8, 1.0, 1.4, 50.0)])
-    assert list(band["x"]) == [*line["x"], *line["x"][::-1]]
-    assert max(band["y"]) == pytest.approx(4.5 * 50.2)
+    band = traces["forecast, range and median over shuffles"]
+    assert list(band["x"]) == [16.0, 16.2, 16.2, 16.0]
+    assert list(band["y"]) == pytest.approx([4.5 * used for used in (1.1, 1.3, 0.8, 0.7)])
+    assert list(traces["forecast, median"]["y"]) == pytest.approx([4.05, 4.5])
 
 
 def test_search_without_a_forecast_on_record_has_no_line() -> None:
-    assert "forecast" not in {t.get("name") for t in view(searched_trial()).spec["data"]}
+    assert not any("forecast" in (t.get("name") or "") for t in view(searched_trial()).spec["data"])
 
 
 def test_study_of_fixed_rates_has_no_load_curves() -> None:

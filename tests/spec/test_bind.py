@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from tune.spec.space import (
     OrderedDimension,
     Sweep,
 )
-from tune.spec.trtllm_engine import CudaGraphConfig
+from tune.spec.trial import TrialSpec
+from tune.spec.trtllm_groups import CudaGraphConfig
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
 PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings
@@ -129,11 +131,6 @@ def test_graph_family_adds_graphs_and_removes_those_that_do_not_fit() -> None:
         ("load.target_qps.x", 3, "which is not a setting of a trial"),
         ("cluster.partition", "a", "which is not a setting of a trial"),
         ("load.target_qps", -3.0, "found -3.0 for load.target_qps; expected greater than 0"),
-        (
-            "prefill.cuda_graph_config.enable_padding",
-            True,
-            "and prefill.cuda_graph_config.batch_sizes has no default; expected a value of it",
-        ),
         ("decode.max_batch_size", None, "found null for decode.max_batch_size; expected a valid integer"),
         ("decode.max_batch_size", 1.5, "found 1.5 for decode.max_batch_size; expected a valid integer"),
     ],
@@ -144,6 +141,18 @@ def test_dimension_without_a_setting_is_one_clear_error(path: str, value: object
     )
     with pytest.raises(ConfigurationError, match=message):
         bind_point(BASE, sweep, {"x": value})
+
+
+def test_setting_of_a_group_that_is_null_needs_what_has_no_default() -> None:
+    plain = BASE.model_dump(mode="json")
+    plain["load"]["dataset"] |= {"path": "lengths.csv", "inputs": None}
+    base = TrialSpec.model_validate_json(json.dumps(plain))
+    path = "load.dataset.inputs.tokens"
+    sweep = Sweep(
+        question="?", n_trials=1, space={"x": OrderedDimension(kind="ordered", path=path, values=(9,))}
+    )
+    with pytest.raises(ConfigurationError, match=r"and load\.dataset\.inputs\.kind has no default"):
+        bind_point(base, sweep, {"x": 9})
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,34 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "flat spelling in extra": ({"decode__extra": {"use_cuda_graph": True}}, "decode.extra.use_cuda_graph"),
     "today's key in flat YAML": ({"prefill__extra": {"moe_config": {}}}, "prefill.extra.moe_config"),
     "flat key in today's YAML": (
+        V1 | {"prefill__extra": {"moe_backend": "CUTLASS"}},
+        "prefill.extra.moe_backend",
+    ),
+    "internal name in today's YAML": (
         V1 | {"prefill__extra": {"torch_compile_enabled": True}},
         "prefill.extra.torch_compile_enabled",
     ),
+    "internal name in flat YAML": (
+        {"prefill__extra": {"torch_compile_enabled": True}},
+        "prefill.extra.torch_compile_enabled",
+    ),
+    "today's key in a flat group": (
+        {"decode__kv_cache_config__tokens_per_block": 64},
+        "decode.kv_cache_config.tokens_per_block",
+    ),
+    "today's other key in a flat group": (
+        {"decode__cache_transceiver_config__kv_transfer_timeout_ms": 1},
+        "decode.cache_transceiver_config.kv_transfer_timeout_ms",
+    ),
+    "two largest graphs": (
+        V1 | {"decode__cuda_graph_config__max_batch_size": 256},
+        "decode.cuda_graph_config.max_batch_size",
+    ),
+    "buffer of half a block": (
+        V1 | {"prefill__kv_cache_config__tokens_per_block": 64},
+        "prefill.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "TP4 x CP4 on every GPU": ({"decode__context_parallel_size": 4}, "split"),
 }
 
 
@@ -220,6 +245,34 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "strategy with a flag": (
         {"split__disaggregation_strategy": "decode_first"},
         "split.disaggregation_strategy",
+    ),
+    "Torch's compiler in flat YAML": (
+        {"prefill__extra": {"torch_compile_config": {}}},
+        "prefill.extra.torch_compile_config",
+    ),
+    "attention DP in flat YAML": (
+        {"prefill__extra": {"attention_dp_config": {}}},
+        "prefill.extra.attention_dp_config",
+    ),
+    "flat key of a group": (
+        {"prefill__kv_cache_config__host_cache_size": 0},
+        "prefill.kv_cache_config.host_cache_size",
+    ),
+    "buffer of the engine's size": (
+        V1 | {"prefill__cache_transceiver_config__max_tokens_in_buffer": None},
+        "prefill.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "buffer that the Python runtime has not": (
+        V1
+        | {
+            "prefill__cache_transceiver_config__max_tokens_in_buffer": 8192,
+            "prefill__cache_transceiver_config__transceiver_runtime": "PYTHON",
+        },
+        "prefill.cache_transceiver_config.max_tokens_in_buffer",
+    ),
+    "the same largest graph": (
+        V1 | {"decode__cuda_graph_config__max_batch_size": 512},
+        "decode.cuda_graph_config.max_batch_size",
     ),
     "an unknown key": ({"decode__extra": {"print_iter_log": True}}, "decode.extra.print_iter_log"),
     "least queries": (

@@ -8,7 +8,7 @@ import pytest
 from support.studies import CountingSimulator, ignore_submission, run_composed_study
 
 from tune.config import compose_overrides
-from tune.errors import ConfigurationError
+from tune.errors import ConfigurationError, ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.study.adoption import describe_adoption
@@ -122,3 +122,16 @@ def test_measured_trials_are_adopted_and_not_run_again(tmp_path: Path) -> None:
     assert [outcome.target_qps for outcome in second] == [15.75, 14.0, 14.5, 15.0, 15.5, 16.0]
     assert second[:4] == first
     assert again.submitted == 2
+
+
+@pytest.mark.slow
+def test_what_is_left_aside_counts_for_the_budget(tmp_path: Path) -> None:
+    words = ("+sweep=target_qps", "load.min_duration_s=120.0", "load.concatenate_permutation=false")
+    words = (*words, "study.baseline=false", "study.parallel=1", "study.n_trials=2", "study.name=large")
+    run_composed_study(tmp_path, (*words, "sweep.space.target_qps.low=14.0"))
+    spent = sum(outcome.gpu_hours for outcome in folder_of(tmp_path).outcomes())
+    changed = (*words, "sweep.space.target_qps.low=18.0", f"study.max_gpu_hours={spent + 1:.0f}")
+    with pytest.raises(ResumableError, match="The budget"):
+        run_composed_study(tmp_path, changed)
+    assert folder_of(tmp_path).outcomes() == ()
+    assert len(folder_of(tmp_path).outcomes(aside=True)) == 2

@@ -87,8 +87,8 @@ def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: 
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
 
 
-@pytest.mark.slow
 def test_default_parallel_is_pinned_as_a_number() -> None:
     left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
-    said = study_record(compose_overrides(("+sweep=pd_split", "study.parallel=16")).settings, "one", ())
+    parallel = f"study.parallel={left_open.parallel}"
+    said = study_record(compose_overrides(("+sweep=pd_split", parallel)).settings, "one", ())
     assert left_open == said

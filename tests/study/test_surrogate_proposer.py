@@ -20,6 +20,7 @@ from tune.records.posterior_summary import read_posterior
 from tune.spec.bind import Point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
+from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import MAX_CANDIDATES, Candidates, candidates
 from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer, observation_of
@@ -61,7 +62,8 @@ def splits(settings: Settings) -> Candidates:
 def surrogate(settings: Settings, splits: Candidates, min_gain: float = 0.0) -> SurrogateProposer:
     """Return a proposer without observations."""
     assert settings.cluster.calibration
-    return SurrogateProposer(SWEEP.space, splits, settings.cluster.calibration, 0, min_gain=min_gain)
+    nearby = CandidateSpace(settings.trial_spec, SWEEP, splits, 0)
+    return SurrogateProposer(SWEEP.space, splits, nearby, settings.cluster.calibration, 0, min_gain=min_gain)
 
 
 def suggested(proposer: SurrogateProposer, number: int) -> Point | None:
@@ -275,7 +277,8 @@ def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> N
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES[kind], "prefill_workers": split}})
     found = candidates(fixed.trial_spec, sweep, 0)
     assert len(found.specs) == 3
-    proposer = SurrogateProposer(sweep.space, found, fixed.cluster.calibration, 0)
+    nearby = CandidateSpace(fixed.trial_spec, sweep, found, 0)
+    proposer = SurrogateProposer(sweep.space, found, nearby, fixed.cluster.calibration, 0)
     held = 0.0
     for number in range(6):
         point = suggested(proposer, number)
@@ -297,7 +300,8 @@ def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
     assert fixed.cluster.calibration
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
     found = candidates(fixed.trial_spec, sweep, 0)
-    proposer = SurrogateProposer(sweep.space, found, fixed.cluster.calibration, 0)
+    nearby = CandidateSpace(fixed.trial_spec, sweep, found, 0)
+    proposer = SurrogateProposer(sweep.space, found, nearby, fixed.cluster.calibration, 0)
     proposer.observe(0, held_at(fixed.trial_spec, None))
     point = suggested(proposer, 1)
     assert point

@@ -28,6 +28,7 @@ class OtherEngine(Engine):
 
     tensor_parallel = property(lambda self: self.ranks)
     pipeline_stages = property(lambda self: 1)
+    context_parallel = property(lambda self: 1)
     max_sequences = property(lambda self: self.max_num_seqs)
     token_budget = property(lambda self: self.max_num_batched_tokens)
     max_sequence_tokens = property(lambda self: self.max_model_len)

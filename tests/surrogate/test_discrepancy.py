@@ -35,9 +35,9 @@ def observe(log_qps: list[float], low: float, high: float, *, capacity_only: boo
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_whitened_residuals_give_the_multivariate_normal_density(scale: float) -> None:
     indices, sd = np.array([0, 4, 7]), np.full(3, 0.01)
-    discrepancy = Discrepancy(FEATURES, indices, sd, scale)
-    residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
     observed = FEATURES[indices]
+    discrepancy = Discrepancy(observed, sd, scale)
+    residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
     normal = multivariate_normal(np.zeros(3), covariance(observed, observed, scale) + np.diag(sd**2))
     log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
     assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
@@ -50,19 +50,22 @@ def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() 
 
 
 def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
-    discrepancy = Discrepancy(FEATURES, np.array([0]), np.array([0.01]))
-    mean = discrepancy.mean(np.array([[0.1]]))[0]
+    discrepancy = Discrepancy(FEATURES[:1], np.array([0.01]))
+    (mean,), sd = discrepancy.predict(FEATURES, np.array([[0.1]]), np.array([0]))
     assert mean[0] == pytest.approx(0.1, rel=0.05)
     assert (np.diff(mean) < 0).all()
-    assert (np.diff(discrepancy.sd) > 0).all()
-    assert discrepancy.sd.max() < np.sqrt(sum(error_variances(1.0)))
+    assert (np.diff(sd) > 0).all()
+    assert sd.max() < np.sqrt(sum(error_variances(1.0)))
 
 
 def test_an_outlier_stays_at_its_own_configuration() -> None:
-    discrepancy = Discrepancy(FEATURES, np.array([0, 4]), np.array([0.01, 0.01]))
-    clipped, outlier = discrepancy.mean(np.array([[-OUTLIER_CLIP, 0.05], [-5.0, 0.05]]))
+    discrepancy = Discrepancy(FEATURES[[0, 4]], np.array([0.01, 0.01]))
+    residual = np.array([[-OUTLIER_CLIP, 0.05], [-5.0, 0.05]])
+    (clipped, outlier), _ = discrepancy.predict(FEATURES, residual, np.array([0, 4]))
     assert outlier[0] == pytest.approx(-5.0, abs=0.1)
     assert (outlier[1:] == clipped[1:]).all()
+    (clipped, outlier), _ = discrepancy.predict(FEATURES[1:], residual, np.array([-1, 3]))
+    assert (outlier == clipped).all()
 
 
 def test_a_capacity_is_that_of_the_lower_pool() -> None:

@@ -140,9 +140,10 @@ def test_a_load_is_described_by_what_it_sends(root: Path) -> None:
     words = {"fixed": [], "trace": [f"load.dataset.path={trace}"]}
     found = [describe_load(compose_overrides([f"load={n}", *w]).settings.load) for n, w in words.items()]
     assert found == [
-        "fixed: 6,000 requests, Poisson arrivals at 10 queries/s; "
-        "prompts: 1,024 tokens; answers: 1,024 tokens",
-        "trace: 2,500 requests, the arrivals of the trace at a mean of 6.743 queries/s; "
+        "fixed: Poisson arrivals; prompts: all 1,024; answers: all 1,024 tokens; "
+        "6,000 requests at a mean of 10 queries/s",
+        "trace: arrivals of the trace; "
         "prompts: mean 1,867, median 1,335, p99 8,412, longest 12,645; "
-        "answers: mean 264, median 206, p99 1,171, longest 1,345",
+        "answers: mean 264, median 206, p99 1,171, longest 1,345 tokens; "
+        "2,500 requests at a mean of 6.743 queries/s",
     ]

@@ -101,7 +101,7 @@ def find_bottleneck(spec: TrialSpec, probe: ProbeSummary) -> Bottleneck:
     stage: str | None = None
     if probe.saturated_qps is None and (limit is None or probe.used[limit] < 1 - NEAR_FRAC):
         kind: BottleneckKind = "rate"
-        evidence = _slack(probe)
+        evidence = _slack(spec, probe)
     elif limit is not None and probe.is_decode(limit) and probe.saturated_qps is None:
         kind = _step(spec, probe.breakdown)
         evidence = [_tight(probe, limit), *_decode_figures(spec, probe.breakdown)]
@@ -186,12 +186,13 @@ def _decode_full_frac(spec: TrialSpec, use: Breakdown | None) -> float:
     return use.decode_batch_max / max(min(decode_slots(spec.decode), _kv_batch(spec)), 1)
 
 
-def _slack(probe: ProbeSummary) -> list[str]:
+def _slack(spec: TrialSpec, probe: ProbeSummary) -> list[str]:
     """Return the evidence that no limit is near."""
     if not probe.used:
         return ["no limit is set, and the rack completes what it is offered"]
     shares = " and ".join(f"{limit.label} uses {_percent(share)}" for limit, share in probe.used.items())
-    return [f"{shares} of its limit: another shuffle of the lengths would hardly break one"]
+    robust = "" if spec.load.trace else ": another shuffle of the lengths would hardly break one"
+    return [f"{shares} of its limit{robust}"]
 
 
 def _tight(probe: ProbeSummary, limit: LatencyLimit | None) -> str:

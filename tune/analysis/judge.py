@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from tune.analysis.recommendations import lower_rate
 from tune.records.capacity_search import CapacityRecord, EarlyStopThreshold
 from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
 from tune.spec.metrics import LATENCIES, RATES
@@ -94,7 +95,11 @@ def _over_shuffles(probe: Probe) -> Probe:
     if not probe.feasible or spread is None or spread.slo_held == spread.shuffles:
         return probe
     reason = f"the SLO holds in {spread.slo_held} of {spread.shuffles} shuffles; expected all of them"
-    return probe.model_copy(update={"feasible": False, "reason": reason})
+    bottleneck = probe.bottleneck
+    if bottleneck:
+        recommendations = (*bottleneck.recommendations, lower_rate(probe.target_qps))
+        bottleneck = bottleneck.model_copy(update={"recommendations": recommendations})
+    return probe.model_copy(update={"feasible": False, "reason": reason, "bottleneck": bottleneck})
 
 
 def judge_unmeasured(

@@ -71,10 +71,12 @@ def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendati
     changes = tuple(settings)
     if changes and not context.broken:
         return changes
-    return (
-        *changes,
-        _rate((context.saturated_qps or context.target_qps) * (1 - RATE_STEP_FRAC), "a lower rate"),
-    )
+    return (*changes, lower_rate(context.saturated_qps or context.target_qps))
+
+
+def lower_rate(qps: float) -> Recommendation:
+    """Return the recommendation of a rate one step below `qps`."""
+    return _rate(qps * (1 - RATE_STEP_FRAC), "a lower rate")
 
 
 def _rate(qps: float, text: str) -> Recommendation:

@@ -21,7 +21,7 @@ Logs = Sequence[float]
 
 @dataclass(frozen=True)
 class ShuffleNoise:
-    """Hold the standard deviation of ln(rate that one run holds) around ln capacity, over shuffles."""
+    """Hold how far ln(rate that a run holds) lies below ln capacity in unlucky shuffles (deviation)."""
 
     sd: float
     degrees_of_freedom: int

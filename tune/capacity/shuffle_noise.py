@@ -7,7 +7,7 @@ another. Capacity is the rate that half of all shuffles hold; what a single run 
 from __future__ import annotations
 
 import math
-from statistics import stdev
+from statistics import median
 
 from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.analysis.slo import slo_holds
@@ -17,7 +17,7 @@ from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 
 SHUFFLES = 16
-"""Simulated shuffles. They give the standard deviation to 18 %. Formula: 1 / sqrt(2 (n - 1))."""
+"""Simulated shuffles. The half below the median give the deviation to 25 %. Formula: 1 / sqrt(2 n)."""
 
 FIRST_SHUFFLE = 75
 """First shuffle seed: none of those that a capacity search simulates."""
@@ -44,14 +44,17 @@ def shuffle_noise(spec: TrialSpec, calibration: Calibration, capacity_qps: float
     Returns
     -------
     ShuffleNoise
-        Its deviation includes the error of a capacity that is the median of CAPACITY_SHUFFLES shuffles, which
-        has pi / (2 n) of the variance of one shuffle.
+        The root mean square of the deviations below the median: unlucky shuffles lie farther from it than
+        lucky ones, and they decide what can be guaranteed. It includes the error of a capacity that is the
+        median of CAPACITY_SHUFFLES shuffles, which has pi / (2 n) of the variance of one shuffle.
     """
-    logs = [
+    logs = sorted(
         math.log(_highest_qps(spec, calibration, capacity_qps, FIRST_SHUFFLE + index))
         for index in range(SHUFFLES)
-    ]
-    return ShuffleNoise(stdev(logs) * math.sqrt(1 + math.pi / (2 * CAPACITY_SHUFFLES)), SHUFFLES - 1)
+    )
+    below = [median(logs) - log for log in logs[: SHUFFLES // 2]]
+    variance = math.fsum(each**2 for each in below) / len(below)
+    return ShuffleNoise(math.sqrt(variance * (1 + math.pi / (2 * CAPACITY_SHUFFLES))), len(below))
 
 
 def _highest_qps(spec: TrialSpec, calibration: Calibration, start_qps: float, shuffle_seed: int) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
+from types import FrameType
 
 from tune.cli.output import make_streams_safe, show_error
 from tune.cli.settings_reference import register_settings_help
+from tune.cli.tab_completion import answer_completion
 from tune.config import Composition, compose_command_line
 from tune.errors import ResumableError, TuneError
 
@@ -33,6 +37,18 @@ ACTIONS: Mapping[str, str] = {
 """Module and function of each value of `action`; the module is imported when the action runs."""
 
 
+def _acknowledge_interrupts() -> None:
+    """Answer Ctrl-C at once in words; what runs then ends, which may take a moment."""
+
+    def acknowledge(number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # Ctrl-C in the middle of another line
+            print("Ctrl-C: ending what runs; everything recorded is kept.", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, acknowledge)
+
+
 def action_function(action: str) -> Callable[[Composition], None]:
     """Import and return the function of an action."""
     module, _, name = ACTIONS[action].partition(":")
@@ -43,9 +59,10 @@ def action_function(action: str) -> Callable[[Composition], None]:
 def run_command_line() -> int:
     """Compose `sys.argv`, run its action, print errors, and return the exit code."""
     make_streams_safe()
+    _acknowledge_interrupts()
     register_settings_help()
     try:
-        composition = compose_command_line()
+        composition = None if answer_completion(sys.argv[1:]) else compose_command_line()
         if composition is None:
             return 0
         action_function(composition.settings.action)(composition)
@@ -53,6 +70,7 @@ def run_command_line() -> int:
         show_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what is left of this process
         print("Interrupted. Results so far are saved; run the same command to resume.", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:

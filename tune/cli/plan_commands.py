@@ -12,7 +12,8 @@ from tune.spec.findings import only_errors, render_findings
 
 
 def plan_action(composition: Composition) -> None:
-    """Write the launch plan of the composed trial and print its processes."""
+    """Write the launch plan of the composed trial and print its summary."""
+    from tune.cli.plan_summary import summarise_plan
     from tune.deploy.plan import render, write_plan
     from tune.records.folders import StudyFolder
 
@@ -23,10 +24,7 @@ def plan_action(composition: Composition) -> None:
     folder.write_spec(spec)
     rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
-    for process in rendered.processes:
-        gpus = " ".join(f"{node}:{gpu}" for node, gpu in process.gpus) or "-"
-        print(f"node {process.node_index:>2}  {process.name:<12}  node:gpu {gpus}")
-    print(f"\nplan      {folder.plan}")
+    show(f"{summarise_plan(rendered, settings)}\nplan      {folder.plan}")
 
 
 def preflight_action(composition: Composition) -> None:

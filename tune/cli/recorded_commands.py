@@ -28,8 +28,7 @@ def repeat_command(outcome: Outcome) -> str:
 def status_action(composition: Composition) -> None:
     """Print the progress and the running jobs of a study, or all about one trial."""
     from tune.records.posterior_summary import read_posterior
-    from tune.report.checked_recommendations import recommendable
-    from tune.report.terminal import render_outcome, render_status
+    from tune.report.terminal import render_status
 
     folder, record = named_study(composition)
     if composition.settings.trial is None:
@@ -37,7 +36,14 @@ def status_action(composition: Composition) -> None:
         show(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
         _print_jobs(folder, record, None)
         return
-    trial_id = _trial_id(composition, folder)
+    _show_trial(_trial_id(composition, folder), folder, record)
+
+
+def _show_trial(trial_id: str, folder: StudyFolder, record: StudyRecord) -> None:
+    """Print all about one trial."""
+    from tune.report.checked_recommendations import recommendable
+    from tune.report.terminal import render_outcome
+
     outcome, spec = folder.trial(trial_id).read_outcome(), folder.trial(trial_id).read_spec()
     if outcome and spec:
         (outcome,) = recommendable([outcome], trial_id, folder, record)

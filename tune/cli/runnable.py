@@ -11,7 +11,7 @@ from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import check_timed_weights
+from tune.spec.rules import check_timed
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
-    timed = check_timed_weights(spec) if _needs_simulator(settings) else ()
+    timed = check_timed(spec) if _needs_simulator(settings) else ()
     return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
 
 

@@ -74,7 +74,14 @@ def _explain_unknown(path: str, typed: TypedCommand) -> str:
     if path == "sweep":
         return "sweep: a sweep is added, not overridden; expected +sweep=NAME."
     hint = _hint(path, typed.known_paths) or "python -m tune --cfg job lists every key."
+    if _is_engine_key(path):
+        hint = f"{hint} Another key of the engine's YAML is passed to it by +{path}=VALUE."
     return f"{path}: no such setting. {hint}"
+
+
+def _is_engine_key(path: str) -> bool:
+    """Return whether `path` may be a key of an engine's YAML in a group of a pool, or in its extra."""
+    return re.fullmatch(r"(?:prefill|decode)\.\w+\..+", path) is not None
 
 
 def _hint(path: str, known_paths: Callable[[], Sequence[str]]) -> str:

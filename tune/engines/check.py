@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tune.engines.registry import engine_of
 from tune.spec.findings import Finding
-from tune.spec.rules import check_deployment, check_load, check_timed_weights
+from tune.spec.rules import check_deployment, check_load, check_timed
 from tune.spec.split import ROLES
 from tune.spec.trial import TrialSpec
 from tune.workload.checks import check_workload
@@ -30,16 +30,16 @@ def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
     passed_over = tuple(
         Finding(
             "warning",
-            f"{role}.extra",
+            role,
             ", ".join(keys),
             "keys that the simulated rack knows",
-            "the plan passes them to the engine; here they change nothing, and a misspelt one is not noticed",
+            "the plan passes them to the engine; here they change nothing",
             "tune/sim",
         )
         for role in ROLES
         if (keys := (spec.prefill if role == "prefill" else spec.decode).passed_through)
     )
-    return (*check_timed_weights(spec), *passed_over, *_ignored_variables(spec))
+    return (*check_timed(spec), *passed_over, *_ignored_variables(spec))
 
 
 def _ignored_variables(spec: TrialSpec) -> Iterator[Finding]:

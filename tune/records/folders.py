@@ -103,10 +103,13 @@ class StudyFolder:
         """Return every trial that has a spec.json, sorted by trial_id."""
         return tuple(TrialFolder(path.parent) for path in sorted(self.root.glob("*/spec.json")))
 
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """Return every outcome on record, sorted by number, without those left aside (StudyRecord.aside)."""
-        aside = self._aside()
-        paths = sorted(p for p in self.root.glob("*/outcome.json") if p.parent.name not in aside)
+    def outcomes(self, *, aside: bool = False) -> tuple[Outcome, ...]:
+        """Return the outcomes on record, sorted by number.
+
+        They are those of the trials left aside (StudyRecord.aside), or without it all others.
+        """
+        names = self._aside()
+        paths = sorted(p for p in self.root.glob("*/outcome.json") if (p.parent.name in names) == aside)
         outcomes = (TrialFolder(path.parent).read_outcome() for path in paths)
         return tuple(sorted((outcome for outcome in outcomes if outcome), key=lambda outcome: outcome.number))
 

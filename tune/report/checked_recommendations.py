@@ -25,6 +25,9 @@ from tune.spec.trial import TrialSpec
 SMALLEST_GAIN_FRAC = 0.005
 """Share of its limit that a change has to free before the simulator is said to expect it. Chosen here."""
 
+SHUFFLES = 5
+"""Shuffles in which a recommended rate has to hold, as a trial near its limits has to."""
+
 RATE_STEP_FRAC, MAX_RATE_STEPS = 0.05, 8
 """Share by which a lower rate is lowered again, and how often, until the simulator expects it to hold. Chosen
 here."""
@@ -192,8 +195,7 @@ def _simulated_rate(
     target_qps = changed.load.target_qps
     lower = target_qps < measured.load.target_qps
     for _ in range(MAX_RATE_STEPS if lower else 1):
-        spec = changed.model_copy(update={"load": changed.load.at(target_qps)})
-        if slo_holds(simulate(spec, calibration), spec.slo):
+        if _holds_in_every_shuffle(changed, target_qps, calibration):
             return recommendation.model_copy(
                 update={
                     "text": f"{recommendation.text} (the simulator expects it to hold)",
@@ -202,6 +204,16 @@ def _simulated_rate(
             )
         target_qps = float(f"{target_qps * (1 - RATE_STEP_FRAC):.3g}")
     return None
+
+
+def _holds_in_every_shuffle(spec: TrialSpec, target_qps: float, calibration: Calibration) -> bool:
+    """Return whether full runs at `target_qps` hold in SHUFFLES shuffles, the trial's own among them."""
+    first = spec.load.at(target_qps)
+    seeds = range(first.shuffle_seed, first.shuffle_seed + SHUFFLES)
+    loads = (first.model_copy(update={"shuffle_seed": seed}) for seed in seeds)
+    return all(
+        slo_holds(simulate(spec.model_copy(update={"load": load}), calibration), spec.slo) for load in loads
+    )
 
 
 def _tightest_share(log: RequestLog, spec: TrialSpec) -> float:

@@ -47,15 +47,15 @@ def kind_label(outcome: Outcome, study: StudyRecord) -> str | None:
 
 
 def _parallelism(outcome: Outcome, study: StudyRecord, pool: str) -> str:
-    """Return TP4, or TP4xPP2 with pipeline stages; empty if it is not on record."""
-    degrees = {
-        short: _setting(outcome, study, pool, key)
-        for short, key in (("TP", "tensor_parallel_size"), ("PP", "pipeline_parallel_size"))
-    }
-    if degrees["TP"] is None:
+    """Return TP4, or TP4xCP2xPP2 with context parallelism and stages; empty if it is not on record."""
+    tensor = _setting(outcome, study, pool, "tensor_parallel_size")
+    if tensor is None:
         return ""
-    stages = f"xPP{degrees['PP']}" if degrees["PP"] not in (None, 1) else ""
-    return f"TP{degrees['TP']}{stages}"
+    further = {
+        short: _setting(outcome, study, pool, key)
+        for short, key in (("CP", "context_parallel_size"), ("PP", "pipeline_parallel_size"))
+    }
+    return f"TP{tensor}" + "".join(f"x{short}{n}" for short, n in further.items() if n not in (None, 1))
 
 
 def _setting(outcome: Outcome, study: StudyRecord, pool: str, key: str) -> object:
@@ -66,7 +66,7 @@ def _setting(outcome: Outcome, study: StudyRecord, pool: str, key: str) -> objec
             return point[name]
     if not study.space:
         for override in formatting.overrides(outcome) or ():
-            if override.startswith(f"{path}="):
+            if override.removeprefix("+").startswith(f"{path}="):
                 return override.partition("=")[2]
     return study.base.get(pool, {}).get(key)
 

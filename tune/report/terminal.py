@@ -52,8 +52,10 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     head = f"{split}  {outcome.target_qps:g} queries/s  {backend.name}  trial {outcome.trial_id}"
     if outcome.status != "measured":
         return f"{head}\n{outcome.status:<9} {outcome.reason}"
+    workload = outcome.provenance.get("workload")
     lines = [
         head.strip(),
+        *([f"workload  {workload}"] if workload else []),
         f"output    {format_figure(outcome.output_tps_per_gpu, 4)} {OUTPUT_TPS_PER_GPU.unit} "
         f"({format_figure(outcome.output_tps, 5)} tokens/s over {outcome.gpus} GPUs)",
         *(

@@ -43,7 +43,7 @@ _REST = (
     ),
     Term("prefill", "Reading a prompt and making its KV cache."),
     Term("decode", "Generating the answer, one token per sequence and step."),
-    Term("KV cache", "Keys and values of all tokens of a sequence, in blocks of 32 tokens."),
+    Term("KV cache", "Keys and values of all tokens of a sequence, in blocks."),
     Term(
         "CUDA graph",
         "A recorded decode step for one batch size, replayed without launching its kernels.",
@@ -121,7 +121,7 @@ class Explainer:
         self._term_of = {word.lower(): term for term in terms for word in term.words or (term.name,)}
         words = sorted(self._term_of, key=len, reverse=True)
         self._pattern = re.compile(
-            r"(?<![\w/-])(" + "|".join(map(re.escape, words)) + r")(?![\w/-])", re.IGNORECASE
+            r"(?<![\w/=.-])(" + "|".join(map(re.escape, words)) + r")(?![\w/=-]|\.\w)", re.IGNORECASE
         )
         self._seen: set[tuple[str, str]] = set()
 

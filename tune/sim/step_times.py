@@ -76,7 +76,7 @@ class StepTimes:
 
         Raises ConfigurationError where the step times of the model's weights are not known.
         """
-        _require_timed(model)
+        _require_timed(model, engine)
         fitted = _coefficients().coefficients
         coefficients = np.array([fitted[name] for name in TERMS])
         return cls(*(coefficients @ step_terms(model, hardware, engine)).tolist())
@@ -87,8 +87,14 @@ class StepTimes:
         return self.decode_step_s + self.decode_tile_s * tiles + self.decode_sequence_s * batch
 
 
-def _require_timed(model: Model) -> None:
-    """Raise ConfigurationError unless the model's weights have the number format that was measured."""
+def _require_timed(model: Model, engine: Engine) -> None:
+    """Raise ConfigurationError unless weights and parallelism are of the kind that was measured."""
+    if engine.context_parallel > 1:
+        raise ConfigurationError(
+            f"context_parallel_size: found {engine.context_parallel}, expected 1: no step time of a worker "
+            "with context parallelism is known. Measure on real engines with load.mode=fixed and another "
+            "search than surrogate."
+        )
     if model.weight_dtype == TIMED_WEIGHT_DTYPE:
         return
     raise ConfigurationError(
@@ -111,7 +117,7 @@ def step_terms(model: Model, hardware: Hardware, engine: Engine) -> FloatArray:
     time of a message as a start and a rate, Hockney 1994.
     """
     tp, layers = engine.tensor_parallel, model.layers
-    fp8 = engine.kv_dtype == "fp8"
+    fp8 = engine.kv_dtype in ("fp8", "nvfp4")
     attention_flop_per_s = hardware.fp8_flop_per_s if fp8 else hardware.bf16_flop_per_s
     weights_s = model.checkpoint_bytes / tp / hardware.hbm_bytes_per_s
     gemm_s = 2 * model.linear_parameters / tp / hardware.fp4_flop_per_s

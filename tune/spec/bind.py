@@ -137,9 +137,9 @@ def _candidates(dimension: Dimension, plain: Mapping[str, Any]) -> list[Any]:
     for key in dimension.path.split("."):
         if node is None:
             break
-        if not isinstance(node, Mapping) or key not in node:
+        if not isinstance(node, Mapping):
             return []
-        node = node[key]
+        node = node.get(key)
     return [tuple(node) if isinstance(node, list) else node]
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from tune.spec.environment import WithEnvironment
 
-KvDtype = Literal["auto", "fp8", "bfloat16", "float16"]
+KvDtype = Literal["auto", "fp8", "bfloat16", "float16", "float32", "nvfp4"]
 
 BatchingPolicy = Literal["reserve_answers", "evict_newest", "whole_batches"]
 """When a sequence joins a running batch. `reserve_answers`: once the KV cache has room for its prompt and its
@@ -39,7 +39,7 @@ class Engine(WithEnvironment):
     @property
     def gpus(self) -> int:
         """Return the number of GPUs of one worker."""
-        return self.tensor_parallel * self.pipeline_stages
+        return self.tensor_parallel * self.context_parallel * self.pipeline_stages
 
     @property
     @abstractmethod
@@ -50,6 +50,11 @@ class Engine(WithEnvironment):
     @abstractmethod
     def pipeline_stages(self) -> int:
         """Return the number of stages that the layers are divided into."""
+
+    @property
+    @abstractmethod
+    def context_parallel(self) -> int:
+        """Return the number of groups of GPUs that the tokens of a sequence are divided over."""
 
     @property
     @abstractmethod

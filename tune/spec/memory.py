@@ -10,11 +10,24 @@ from numpy.typing import NDArray
 from tune.spec.engine import Engine, KvDtype
 from tune.spec.model import Model
 
-_KV_ELEMENT_BYTES: dict[KvDtype, int] = {"fp8": 1, "auto": 2, "bfloat16": 2, "float16": 2}
+_KV_ELEMENT_BYTES: dict[KvDtype, float] = {
+    "nvfp4": 9 / 16,
+    "fp8": 1,
+    "auto": 2,
+    "bfloat16": 2,
+    "float16": 2,
+    "float32": 4,
+}
+"""Bytes of a number of the KV cache. NVFP4 takes half a byte, and 16 numbers share a scale of one byte.
+Source: NVIDIA, "Introducing NVFP4 for efficient and accurate low-precision inference"."""
 
 
 def weight_bytes_per_gpu(model: Model, engine: Engine) -> float:
-    """Return the bytes of weights on each GPU: the checkpoint, sharded over the worker's GPUs."""
+    """Return the bytes of weights on each GPU: the checkpoint, sharded over the worker's GPUs.
+
+    With context parallelism this is the least: feed-forward weights are sharded so, attention weights are
+    held once in every group. Source: TensorRT-LLM, mapping.py (Helix).
+    """
     return model.checkpoint_bytes / engine.gpus
 
 
@@ -25,7 +38,7 @@ def kv_bytes_per_token(model: Model, engine: Engine) -> int:
     """
     heads = max(model.kv_heads, engine.tensor_parallel)
     element = _KV_ELEMENT_BYTES[engine.kv_dtype]
-    return 2 * model.layers * heads * model.head_size * element
+    return int(2 * model.layers * heads * model.head_size * element)
 
 
 def reserved_tokens(

@@ -26,6 +26,9 @@ bits of nanoseconds."""
 _MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
 """Highest quantile that a limit may be on."""
 
+_UNTIMED = "load.mode=fixed on real engines (cluster=slurm, cluster=local) without search=surrogate"
+"""How to run what the simulator cannot time."""
+
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
 
 
@@ -59,13 +62,18 @@ def _split(spec: TrialSpec) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"{role}.{engine.KEYS['tensor_parallel']}",
-                f"{engine.gpus} GPUs a worker (TP{engine.tensor_parallel} x PP{engine.pipeline_stages})",
+                f"{engine.gpus} GPUs a worker ({_parallelism(engine)})",
                 f"a divisor or a multiple of the {hardware.gpus_per_node} GPUs of a node",
                 "every node of a worker runs the same number of ranks, and nodes are shared evenly",
                 _LAUNCH,
             )
     if whole:
         yield from _room(spec)
+
+
+def _parallelism(engine: Engine) -> str:
+    context = f" x CP{engine.context_parallel}" if engine.context_parallel > 1 else ""
+    return f"TP{engine.tensor_parallel}{context} x PP{engine.pipeline_stages}"
 
 
 def _room(spec: TrialSpec) -> Iterator[Finding]:
@@ -162,22 +170,35 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
     )
 
 
-def check_timed_weights(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return an error where step times of the model's weights are not known: the simulator cannot time it."""
-    if spec.model.weight_dtype == TIMED_WEIGHT_DTYPE:
-        return ()
-    return (
-        Finding(
+def check_timed(spec: TrialSpec) -> tuple[Finding, ...]:
+    """Return an error for weights and parallelism whose step times are not known to the simulator."""
+    return (*_timed_weights(spec), *_timed_parallelism(spec))
+
+
+def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
+    if spec.model.weight_dtype != TIMED_WEIGHT_DTYPE:
+        yield Finding(
             "error",
             "model.weight_dtype",
             f"{spec.model.weight_dtype}, of {spec.model.name}",
-            f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or load.mode=fixed on real engines "
-            "(cluster=slurm, cluster=local) without search=surrogate",
+            f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or {_UNTIMED}",
             "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
             f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
             "tune/sim/data/step_time_coefficients.json",
-        ),
-    )
+        )
+
+
+def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
+    for role, engine, _ in _pools(spec):
+        if engine.context_parallel > 1:
+            yield Finding(
+                "error",
+                f"{role}.context_parallel_size",
+                str(engine.context_parallel),
+                f"1 where step times are simulated, or {_UNTIMED}",
+                "no step time of a worker with context parallelism is known",
+                "tune/sim/data/step_time_coefficients.json",
+            )
 
 
 def check_load(spec: TrialSpec) -> tuple[Finding, ...]:

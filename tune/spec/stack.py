@@ -17,7 +17,8 @@ class Stack(WithEnvironment):
     table in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is
     1.0.0rc before rc4, `nested` is today's. `system_port` is where the first worker answers /health and
     /metrics, the next one a port further, prefill workers first; None where workers open no such port. `env`
-    reaches the services, the frontend and the client.
+    reaches the services, the frontend and the client. `engine_schema` is a file with the arguments of the
+    engine's version, against which its YAML is checked.
     """
 
     name: Annotated[str, Field(pattern=r"^dynamo_v[01](_\w+)?$")]
@@ -28,6 +29,7 @@ class Stack(WithEnvironment):
     etcd_client_port: PositiveInt
     etcd_peer_port: PositiveInt
     nats_port: PositiveInt
+    engine_schema: Annotated[str | None, Field(default=None, exclude_if=lambda file: file is None)]
     system_port: PositiveInt | None
 
     @property

@@ -60,7 +60,8 @@ class TrialSpec(FrozenModel):
     def canonical(self) -> str:
         """Return what decides the result as JSON with sorted keys and without spaces.
 
-        The model's `context_tokens` only forbids trials, so it is left out.
+        The model's `context_tokens` and the stack's `engine_schema` only forbid trials, so they are left out.
         """
-        plain = self.model_dump(mode="json", exclude={"model": {"context_tokens"}})
+        forbids = {"model": {"context_tokens"}, "stack": {"engine_schema"}}
+        plain = self.model_dump(mode="json", exclude=forbids)
         return json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -8,18 +8,21 @@ Source of names and defaults: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from tune.spec.base import Fraction, FrozenModel, PositiveInt
+from tune.spec.base import PositiveInt
 from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, SettingName
-
-KV_BLOCK_TOKENS = 32
-"""Tokens in a KV cache block. Source: `tokens_per_block` default, llm_args.py."""
-
-CapacityPolicy = Literal["GUARANTEED_NO_EVICT", "MAX_UTILIZATION", "STATIC_BATCH"]
-ChunkingPolicy = Literal["FIRST_COME_FIRST_SERVED", "EQUAL_PROGRESS"]
+from tune.spec.trtllm_groups import (
+    CacheTransceiverConfig,
+    CapacityPolicy,
+    ChunkingPolicy,
+    CudaGraphConfig,
+    KvCacheConfig,
+    SchedulerConfig,
+    absent_key,
+)
 
 _BATCHING: dict[CapacityPolicy, BatchingPolicy] = {
     "GUARANTEED_NO_EVICT": "reserve_answers",
@@ -29,48 +32,16 @@ _BATCHING: dict[CapacityPolicy, BatchingPolicy] = {
 _CHUNK_ORDER: dict[ChunkingPolicy, ChunkOrder] = {
     "FIRST_COME_FIRST_SERVED": "first_come",
     "EQUAL_PROGRESS": "equal_progress",
+    "FORCE_CHUNK": "first_come",
 }
 
 
-def _sorted_once(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(sizes)))
-
-
-class KvCacheConfig(FrozenModel):
-    """Hold the settings of a worker's KV cache. `dtype: auto` is the number format of the model."""
-
-    dtype: KvDtype = "auto"
-    free_gpu_memory_fraction: Fraction = 0.9
-    enable_block_reuse: bool = True
-
-
-class CudaGraphConfig(FrozenModel):
-    """Hold the CUDA graphs of decode-only batches, padded up to the next captured size when padding is on.
-
-    The engine sorts the sizes (llm_args.py); here they are sorted too, so that one set of sizes is one
-    configuration.
-    """
-
-    batch_sizes: Annotated[tuple[PositiveInt, ...], AfterValidator(_sorted_once)]
-    enable_padding: bool = False
-
-
-class CacheTransceiverConfig(FrozenModel):
-    """Hold the settings of KV transfers between the pools."""
-
-    max_tokens_in_buffer: PositiveInt
-    backend: Literal["DEFAULT", "UCX", "NIXL", "MPI", "MOONCAKE"] = "DEFAULT"
-
-
-class SchedulerConfig(FrozenModel):
-    """Hold the policies of the batch scheduler; None leaves one to the engine."""
-
-    capacity_scheduler_policy: CapacityPolicy | None = None
-    context_chunking_policy: ChunkingPolicy | None = None
-
-
 class TrtLlmEngine(Engine):
-    """Hold the settings of TensorRT-LLM; `extra` is any other engine key, passed through untouched."""
+    """Hold the settings of TensorRT-LLM.
+
+    Any other key of the engine's YAML passes through untouched: one at its top in `extra`, one of a group in
+    that group.
+    """
 
     KEYS: ClassVar[Mapping[SettingName, str]] = {
         "tensor_parallel": "tensor_parallel_size",
@@ -80,13 +51,14 @@ class TrtLlmEngine(Engine):
         "graph_batch_sizes": "cuda_graph_config",
     }
 
-    backend: Literal["pytorch"] = "pytorch"
+    backend: Literal["pytorch"] | None = "pytorch"
     tensor_parallel_size: PositiveInt
     pipeline_parallel_size: PositiveInt = 1
+    context_parallel_size: PositiveInt | None = absent_key()
     max_batch_size: PositiveInt
     max_num_tokens: PositiveInt
     max_seq_len: PositiveInt
-    disable_overlap_scheduler: bool
+    disable_overlap_scheduler: bool | None
     enable_chunked_prefill: bool | None = None
     stream_interval: PositiveInt | None = None
     kv_cache_config: KvCacheConfig
@@ -104,6 +76,11 @@ class TrtLlmEngine(Engine):
     def pipeline_stages(self) -> int:
         """Return pipeline_parallel_size."""
         return self.pipeline_parallel_size
+
+    @property
+    def context_parallel(self) -> int:
+        """Return context_parallel_size; 1 where none is set (llm_args.py)."""
+        return self.context_parallel_size or 1
 
     @property
     def max_sequences(self) -> int:
@@ -127,8 +104,8 @@ class TrtLlmEngine(Engine):
 
     @property
     def kv_block_tokens(self) -> int:
-        """Return the tokens of a KV cache block: TensorRT-LLM's default."""
-        return KV_BLOCK_TOKENS
+        """Return tokens_per_block of kv_cache_config; 32 where none is set (llm_args.py)."""
+        return self.kv_cache_config.tokens_per_block or 32
 
     @property
     def reuses_kv_blocks(self) -> bool:
@@ -164,7 +141,7 @@ class TrtLlmEngine(Engine):
 
     @property
     def overlaps_host_work(self) -> bool:
-        """Return whether the overlap scheduler is on."""
+        """Return whether the overlap scheduler is on, as it is where nothing is set (llm_args.py)."""
         return not self.disable_overlap_scheduler
 
     @property
@@ -174,8 +151,8 @@ class TrtLlmEngine(Engine):
 
     @property
     def graph_batch_sizes(self) -> tuple[int, ...]:
-        """Return the listed decode batch sizes; empty without CUDA graphs."""
-        return self.cuda_graph_config.batch_sizes if self.cuda_graph_config else ()
+        """Return the decode batch sizes, listed or derived by the engine; empty without CUDA graphs."""
+        return self.cuda_graph_config.sizes if self.cuda_graph_config else ()
 
     @property
     def captured_graph_sizes(self) -> tuple[int, ...]:
@@ -196,11 +173,23 @@ class TrtLlmEngine(Engine):
 
     def with_graph_sizes(self, sizes: tuple[int, ...]) -> Self:
         """Return these settings with a cuda_graph_config of `sizes`, or null where `sizes` is empty."""
-        padding = self.cuda_graph_config is None or self.cuda_graph_config.enable_padding
-        graphs = CudaGraphConfig(batch_sizes=sizes, enable_padding=padding) if sizes else None
+        before = self.cuda_graph_config or CudaGraphConfig(enable_padding=True)
+        graphs = before.model_copy(update={"batch_sizes": sizes, "max_batch_size": None}) if sizes else None
         return self.model_copy(update={"cuda_graph_config": graphs})
 
     @property
     def passed_through(self) -> Mapping[str, Any]:
-        """Return `extra`."""
-        return self.extra
+        """Return the keys without a typed setting by path, and a chunking policy that is not simulated."""
+        keys = {f"extra.{key}": value for key, value in self.extra.items()}
+        groups = {
+            "kv_cache_config": self.kv_cache_config,
+            "cuda_graph_config": self.cuda_graph_config,
+            "cache_transceiver_config": self.cache_transceiver_config,
+            "scheduler_config": self.scheduler_config,
+        }
+        for name, group in groups.items():
+            other = group.other_keys if group is not None else {}
+            keys |= {f"{name}.{key}": value for key, value in other.items()}
+        if self.chunking_policy == "FORCE_CHUNK":
+            keys["scheduler_config.context_chunking_policy"] = self.chunking_policy
+        return keys

@@ -57,9 +57,10 @@ def describe_adoption(before: StudyRecord | None, folder: StudyFolder) -> str | 
     after = folder.read_study()
     if before is None or after is None or not before.space or _sweep_of(before) == _sweep_of(after):
         return None
+    kept = " (nothing is deleted; the sweep as it was takes them up again)" if after.aside else ""
     return (
         f"The sweep has changed: {len(folder.outcomes())} trials on record are points of it and count, "
-        f"{len(after.aside)} are left aside (nothing is deleted; the sweep as it was takes them up again)."
+        f"{len(after.aside)} are left aside{kept}."
     )
 
 

@@ -49,14 +49,29 @@ class Candidates:
         capacity.
     rate
         Name of the sweep's dimension for the rate, which the points lack; None where the sweep has none.
+    axes
+        Values of each dimension but the rate.
+    is_complete
+        Whether these are all points that can run.
+    feature_low, feature_width
+        What `scaled` subtracts from each setting, and divides it by, shape (settings,).
     """
 
     points: tuple[Point, ...]
     specs: tuple[TrialSpec, ...]
     features: FloatArray
     matters: BoolArray
-    rates: tuple[Any, ...] | None = None
-    rate: str | None = None
+    rates: tuple[Any, ...] | None
+    rate: str | None
+    axes: Mapping[str, list[Any]]
+    is_complete: bool
+    feature_low: FloatArray
+    feature_width: FloatArray
+
+    def scaled(self, table: FloatArray) -> FloatArray:
+        """Return the columns of `feature_table` such that those of the candidates range from 0 to 1."""
+        scaled: FloatArray = (table - self.feature_low) / self.feature_width
+        return scaled
 
 
 def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
@@ -78,7 +93,7 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
     by_trial_id: dict[str, TrialSpec] = {}
     for point in itertools.islice(_walk(base, sweep, axes, seed), _MAX_POINTS_CHECKED):
         spec = bind_point(base, sweep, point)
-        if spec.trial_id in by_trial_id or not spec.split.decode_workers or only_errors(check(spec)):
+        if spec.trial_id in by_trial_id or not can_run(spec):
             continue
         points.append(point)
         by_trial_id[spec.trial_id] = spec
@@ -88,8 +103,27 @@ def candidates(base: TrialSpec, sweep: Sweep, seed: int) -> Candidates:
         raise ConfigurationError("sweep.space: no configuration of it can run; action=preflight says why.")
     specs = tuple(by_trial_id.values())
     _require_comparable(specs)
-    features = _features(sweep.space, points, specs)
-    return Candidates(tuple(points), specs, features, _matters(sweep.space), rates, rate)
+    table = feature_table(axes, points, specs)
+    low, width = table.min(0), np.ptp(table, axis=0)
+    width = np.where(width > 0, width, 1.0)
+    is_complete = _total(axes) <= MAX_CANDIDATES
+    return Candidates(
+        tuple(points),
+        specs,
+        (table - low) / width,
+        _matters(sweep.space),
+        rates,
+        rate,
+        axes,
+        is_complete,
+        low,
+        width,
+    )
+
+
+def can_run(spec: TrialSpec) -> bool:
+    """Return whether a trial has decode workers and breaks no rule."""
+    return bool(spec.split.decode_workers) and not only_errors(check(spec))
 
 
 def _require_comparable(specs: Sequence[TrialSpec]) -> None:
@@ -125,9 +159,7 @@ def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: 
     start = locate_point(base, sweep)
     if start:
         yield start
-    sizes = [len(values) for values in axes.values()]
-    total = int(np.prod([float(size) for size in sizes]))
-    if total <= MAX_CANDIDATES:
+    if _total(axes) <= MAX_CANDIDATES:
         yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
         return
     draws = np.random.default_rng([seed, 3])
@@ -135,29 +167,26 @@ def _walk(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Value]], seed: 
         yield {name: values[int(draws.integers(len(values)))] for name, values in axes.items()}
 
 
-def _features(
-    space: Mapping[str, Dimension], points: list[Point], specs: tuple[TrialSpec, ...]
+def _total(axes: Mapping[str, list[Value]]) -> float:
+    """Return the number of points of the grid."""
+    return float(np.prod([float(len(values)) for values in axes.values()]))
+
+
+def feature_table(
+    axes: Mapping[str, list[Any]], points: Sequence[Point], specs: Sequence[TrialSpec]
 ) -> FloatArray:
-    """Return one column a dimension and one for the number of decode workers, each scaled to 0..1.
+    """Return one column a dimension and one for the number of decode workers, shape (points, columns).
 
-    Positive numbers enter as logarithms, other values by their position. The number of decode workers may
-    follow from other dimensions.
+    Positive numbers enter as logarithms, other values by their position among `axes`. The number of decode
+    workers may follow from other dimensions.
     """
-    columns = [_column(dimension, [point[name] for point in points]) for name, dimension in space.items()]
+    columns = [_column(axis, [point[name] for point in points]) for name, axis in axes.items()]
     columns.append(np.log([float(spec.split.decode_workers) for spec in specs]))
-    table = np.stack(columns, 1)
-    width = table.max(0) - table.min(0)
-    scaled: FloatArray = (table - table.min(0)) / np.where(width > 0, width, 1.0)
-    return scaled
+    return np.stack(columns, 1)
 
 
-def _column(dimension: Dimension, values: list[Value]) -> FloatArray:
+def _column(axis: list[Any], values: list[Any]) -> FloatArray:
     """Return the values of one dimension as numbers, shape (points,)."""
-    numbers = [
-        float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    if len(numbers) == len(values) and min(numbers) > 0:
-        return np.log(numbers)
-    if hasattr(dimension, "values"):
-        return np.array([float(list(dimension.values).index(value)) for value in values])
-    return np.array(numbers)
+    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in axis)
+    numbers = np.array(values if is_number else [axis.index(value) for value in values], float)
+    return np.log(numbers) if is_number and min(axis) > 0 else numbers

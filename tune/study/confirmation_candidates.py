@@ -113,7 +113,8 @@ def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
 def _kind(spec: TrialSpec) -> str:
     """Return the split with the tensor parallelism and pipeline stages of both pools, as an identity."""
     parallel = (
-        f"TP{engine.tensor_parallel} PP{engine.pipeline_stages}" for engine in (spec.prefill, spec.decode)
+        f"TP{engine.tensor_parallel} CP{engine.context_parallel} PP{engine.pipeline_stages}"
+        for engine in (spec.prefill, spec.decode)
     )
     return f"{spec.split.label} {' '.join(parallel)}"
 

@@ -180,17 +180,17 @@ def run_study(
     settings = with_recorded_range(settings, study)
     runner = TrialRunner(folder, settings.cluster, backend, settings.study.once, listener)
     outcomes: dict[int, Outcome] = {}
-    failed = 0
+    failed, paid = 0, folder.outcomes(aside=True)
     with recorded_end(folder, lambda: source.ended):
         source = TrialRequests(folder, settings, sweep, study, overrides, prepared=listener.prepared)
         schedule = source.numbers(settings.study.n_trials or study.n_trials)
         for start in range(0, len(schedule), study.parallel):
             numbers, earlier = schedule[start : start + study.parallel], list(outcomes.values())
             after = len(schedule) - start - len(numbers)
-            following = remaining_trials(after, len(numbers), study.max_gpu_hours, earlier)
+            following = remaining_trials(after, len(numbers), study.max_gpu_hours, [*paid, *earlier])
             requests: Iterable[TrialRequest] = source.requests(numbers, earlier, following)
             if study.max_gpu_hours is not None:
-                requests = check_budget(study.max_gpu_hours, list(requests), earlier, settings)
+                requests = check_budget(study.max_gpu_hours, list(requests), [*paid, *earlier], settings)
             batch = runner.run(requests, settings.rerun)
             if not batch:
                 break

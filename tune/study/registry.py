@@ -70,14 +70,18 @@ def _build_grid(problem: SearchProblem) -> Proposer:
 
 def _build_surrogate(problem: SearchProblem) -> Proposer:
     """Return a proposer with a surrogate of all candidates of the sweep."""
+    from tune.study.candidate_space import CandidateSpace  # noqa: PLC0415
     from tune.study.candidates import candidates  # noqa: PLC0415
     from tune.study.surrogate_proposer import SurrogateProposer  # noqa: PLC0415
 
     calibration = problem.settings.cluster.calibration
     assert calibration is not None, "search=surrogate is refused without one"
+    base = problem.settings.trial_spec
+    first = candidates(base, problem.sweep, problem.seed)
     return SurrogateProposer(
         problem.space,
-        candidates(problem.settings.trial_spec, problem.sweep, problem.seed),
+        first,
+        CandidateSpace(base, problem.sweep, first, problem.seed),
         calibration,
         problem.seed,
         min_gain=problem.settings.study.min_gain,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,6 +14,7 @@ from tune.records.posterior_summary import Interval, PosteriorSummary
 from tune.spec.bind import Point
 from tune.spec.cluster import Calibration
 from tune.spec.space import Dimension
+from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import Candidates
 from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import typed_value
@@ -40,19 +41,20 @@ class SurrogateProposer:
         self,
         space: Mapping[str, Dimension],
         candidates: Candidates,
+        nearby: CandidateSpace,
         calibration: Calibration,
         seed: int,
         *,
         min_gain: float = 0.0,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Build the surrogate of all `candidates`; `progress` is that of SurrogateOptimizer."""
+        """Build the surrogate of `candidates` and of those that `nearby` finds.
+
+        `progress` is that of SurrogateOptimizer.
+        """
         self._space = space
-        self._candidates = candidates
+        self._candidates, self._nearby = candidates, nearby
         self._min_gain = min_gain
-        self._settings = tuple(name for name in space if name != candidates.rate)
-        self._index_by_values = {self._values(point): index for index, point in enumerate(candidates.points)}
-        self._index_by_trial_id = {spec.trial_id: index for index, spec in enumerate(candidates.specs)}
         self._optimizer = SurrogateOptimizer(
             candidates.specs,
             candidates.features,
@@ -61,6 +63,7 @@ class SurrogateProposer:
             seed,
             progress=progress,
             rates_qps=np.array(candidates.rates, float) if candidates.rates else None,
+            neighbours=nearby.neighbours,
         )
         self._entered: list[_EnteredTrial] = []
         self._running: dict[int, _EnteredTrial] = {}
@@ -69,14 +72,15 @@ class SurrogateProposer:
     def suggest(self, number: int) -> TrialSuggestion | SearchEnd:
         """Return the candidate with the highest expected gain, at its rate where rates are swept.
 
-        The search ends when every candidate is known or runs, when no higher rate may hold, or when the
-        expected gain is below `min_gain` and no trial runs.
+        The search ends when every candidate is known or runs, when no higher rate may hold, or when no trial
+        runs and the expected gain is below `min_gain`, and was before the last outcome too.
         """
-        selected = self._optimizer.suggest([observation for _, observation in self._observations()])
+        observations = [observation for _, observation in self._observations()]
+        selected = self._optimizer.suggest(observations)
         if selected is None:
             return SearchEnd("gain", 0.0) if self._candidates.rates else SearchEnd("points")
         gain = selected.expected_improvement_frac
-        if gain < (0.0 if self._running else self._min_gain):
+        if gain < self._min_gain and not self._running and self._gain(observations[:-1]) < self._min_gain:
             return SearchEnd("gain", gain)
         point = self._point(selected.index, selected.qps)
         self._enter(number, point)
@@ -99,7 +103,7 @@ class SurrogateProposer:
         """
         trial = self._running.pop(number, None)
         if trial is None:
-            index = self._index_by_trial_id.get(outcome.trial_id)
+            index = self._nearby.index_of_trial(outcome.trial_id)
             if index is not None and outcome.status != "failed":
                 self._outside.append((outcome.number, observation_of(outcome, index)))
         elif outcome.status == "failed":
@@ -109,7 +113,7 @@ class SurrogateProposer:
 
     def baseline_capacity_qps(self, trial_id: str) -> Interval | None:
         """Return the capacity that the prior predicts for the candidate `trial_id`; None for no candidate."""
-        index = self._index_by_trial_id.get(trial_id)
+        index = self._nearby.index_of_trial(trial_id)
         return None if index is None else expected_capacity_qps(self._optimizer.predict([]), index)
 
     def summarise(self, trial_ids: Mapping[int, str]) -> PosteriorSummary:
@@ -123,19 +127,22 @@ class SurrogateProposer:
 
     def _enter(self, number: int, point: Point) -> None:
         """Keep the trial as running; its observation is pending where the point is a candidate."""
-        index = self._index_by_values.get(self._values(point))
-        pending = None if index is None else Observation(index, "pending", self._offered_qps(point))
+        found, specs, features = self._nearby.find(point)
+        if specs:
+            self._optimizer.extend(specs, features)
+        pending = Observation(found[0], "pending", self._offered_qps(point)) if found else None
         trial = _EnteredTrial(number, pending)
         self._entered.append(trial)
         self._running[number] = trial
 
-    def _values(self, point: Point) -> tuple[object, ...]:
-        """Return the values that identify a candidate: all but the rate."""
-        return tuple(point[name] for name in self._settings)
+    def _gain(self, observations: Sequence[Observation]) -> float:
+        """Return the highest expected gain after `observations`, a share of the best rate."""
+        prediction = self._optimizer.predict(observations)
+        return float(self._optimizer.expected_improvement(prediction, observations).max())
 
     def _point(self, index: int, qps: float | None) -> Point:
         """Return candidate `index` as a point of the sweep, at `qps` where the sweep varies the rate."""
-        values = dict(self._candidates.points[index])
+        values = dict(self._nearby.points[index])
         if self._candidates.rate:
             values[self._candidates.rate] = next(rate for rate in self._candidates.rates or () if rate == qps)
         return {name: typed_value(dimension, values[name]) for name, dimension in self._space.items()}

@@ -18,6 +18,7 @@ from tune.study.proposer import SearchEnd
 from tune.study.registry import SearchProblem, make_proposer
 from tune.study.search_space import number_of_points
 from tune.study.trial_runner import TrialRequest
+from tune.workload.length_summary import describe_workload
 
 SELECTION_BIAS_FRAC = 0.01
 """Share by which the best measured rate is lowered before others are compared with it, because the highest
@@ -165,6 +166,7 @@ def trial_request(
         "params": dict(proposal.params),
         "overrides": list(overrides(spec)),
         "split": spec.split.label,
+        "workload": describe_workload(spec.load),
         "backend": study.backend,
         "calibration": study.cluster_hash,
         "versions": study.versions,

@@ -50,6 +50,11 @@ def decode_engines(specs: Sequence[TrialSpec], calibration: Calibration, workloa
     )
 
 
+def joined(tables: Sequence[DecodeEngines]) -> DecodeEngines:
+    """Return the engines of all `tables` as one table."""
+    return DecodeEngines(*(np.concatenate(columns) for columns in zip(*tables, strict=True)))
+
+
 def _engine_fields(
     spec: TrialSpec, calibration: Calibration, workload: Workload
 ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, float, float, float, float]:

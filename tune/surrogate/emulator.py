@@ -7,10 +7,7 @@ transfer delays are simulated once; parameter samples only scale them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 
 import numpy as np
 
@@ -22,8 +19,9 @@ from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 from tune.surrogate import decode_capacity, prefill_capacity
 from tune.surrogate.kv_transfer import link_count, transfer_delays
-from tune.surrogate.prefill_capacity import PoolPairs, PrefillPools
-from tune.surrogate.prefill_latency import UTILISATION, PrefillPool, Workload, latency_curves, mean_service_s
+from tune.surrogate.pool_cache import KeptPools
+from tune.surrogate.prefill_latency import PrefillPool, Workload, latency_curves, mean_service_s
+from tune.surrogate.prefill_tables import PrefillTables
 from tune.surrogate.prior import ROUTERS, ParameterPrior, ParameterSamples
 
 _SENSITIVITY_SAMPLES = 32
@@ -53,7 +51,7 @@ class Emulator:
         prior: ParameterPrior,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Simulate each distinct prefill pool of `specs` at several loads, with each router.
+        """Simulate the first prefill pools of `specs` at several loads, with each router.
 
         `progress` is called with the number of pools so far and of all.
         """
@@ -61,59 +59,93 @@ class Emulator:
         self._runs = Workload.from_load(specs[0].load)
         self._prompt = self._runs[0].prompt
         self._ttft_s = specs[0].slo.ttft_p99_s
-        self._pool_of, pools = _distinct([_prefill_key(spec, calibration) for spec in specs])
-        self._engine_of, engines = _distinct([_decode_key(spec, calibration) for spec in specs])
-        self._pair_of, pairs = _distinct(
-            [(pool, *_pool_sizes(spec)) for pool, spec in zip(self._pool_of, specs, strict=True)]
-        )
-        self._pool_of_pair = self._pool_of[pairs]
-        self._pool_tp = np.array([specs[index].prefill.tensor_parallel for index in pools])
-        self._engine_tp = np.array([specs[index].decode.tensor_parallel for index in engines])
-        self._engine_on_head = np.array(
-            [any(_on_head(specs[index], calibration, "decode")) for index in engines]
-        )
-        self._decode_workers = np.array([spec.split.decode_workers for spec in specs])
-        self._links = np.array([link_count(spec) for spec in specs])
         kv_bytes = kv_bytes_per_token(specs[0].model, specs[0].prefill) * self._prompt.mean()
         self._transfer_s = float(kv_bytes) / calibration.kv_transfer_bytes_per_s
-        self._engines = decode_capacity.decode_engines(
-            [specs[index] for index in engines], calibration, self._runs[0]
+        self._numbers_of: dict[str, dict[object, int]] = {}
+        self._pair_of = self._engine_of = self._decode_workers = self._links = np.zeros(0, int)
+        self._pool_tp = self._engine_tp = np.zeros(0, int)
+        self._engine_on_head = np.zeros(0, bool)
+        self._all_reduce_frac = self._frontend_qps = np.zeros(0)
+        self._engine_tables: list[decode_capacity.DecodeEngines] = []
+        routers, head_scales = (prior.hypothesis_values(name) for name in ("router", "head_node_scale"))
+        simulate = KeptPools(
+            self._simulate_pool,
+            lambda spec: _prefill_key(spec, calibration),
+            self._runs,
+            routers,
+            head_scales,
         )
-        self._simulate_pools([specs[index] for index in pools], [specs[index] for index in pairs], progress)
+        self._tables = PrefillTables(simulate, np.array([run.max_qps for run in self._runs]))
+        self.add(specs)
+        self._tables.begin(progress)
 
-    def _simulate_pools(
-        self, specs: Sequence[TrialSpec], pairs: Sequence[TrialSpec], progress: Callable[[int, int], None]
-    ) -> None:
-        """Simulate the prefill pools `specs` and the links of `pairs`; tabulate what scales them.
+    def add(self, specs: Sequence[TrialSpec]) -> None:
+        """Append configurations; none of their prefill pools is simulated before it is in focus."""
+        new_pairs = self._add_pairs(specs)
+        if new_pairs:
+            self._add_tables([specs[index] for index in new_pairs])
+        engine_of, new_engines = self._numbers(
+            "engine", [_decode_key(spec, self._calibration) for spec in specs]
+        )
+        self._engine_of = np.append(self._engine_of, engine_of)
+        if new_engines:
+            self._add_engines([specs[index] for index in new_engines])
+        self._decode_workers = np.append(self._decode_workers, [spec.split.decode_workers for spec in specs])
+        self._links = np.append(self._links, [link_count(spec) for spec in specs])
+        self._frontend_qps = np.append(self._frontend_qps, [self._streamed_qps(spec) for spec in specs])
 
-        Pools are simulated in threads, because compiled loops release the interpreter lock.
+    def _streamed_qps(self, spec: TrialSpec) -> float:
+        """Return the rate at which the frontend is half the TTFT limit late when the last query arrives."""
+        messages = self._runs[0].answer.mean() / spec.decode.tokens_per_message
+        overload = 1 + (self._ttft_s or 0.0) / 2 / spec.load.min_duration_s
+        return float(overload / max(messages * self._calibration.frontend_message_s, 1e-9))
+
+    def focus(self, indices: IntArray) -> None:
+        """Simulate the prefill pools of the configurations `indices` with their links.
+
+        Those of others, except the first, are approximated by similar ones until they are in focus.
         """
-        behind = [np.flatnonzero(self._pool_of_pair == pool).tolist() for pool in range(len(specs))]
-        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        try:
-            simulated = []
-            for result in threads.map(
-                self._simulate_pool, specs, [[pairs[index] for index in indices] for indices in behind]
-            ):
-                simulated.append(result)
-                progress(len(simulated), len(specs))
-        finally:
-            threads.shutdown(cancel_futures=True)
-        latency_s, delays = zip(*simulated, strict=True)
-        pair_delays = np.concatenate(delays)[np.argsort(np.concatenate(behind))]
-        self._pairs = PoolPairs(
-            self._pool_of_pair, np.array([link_count(spec) for spec in pairs]), np.log(pair_delays)
-        )
+        self._tables.focus(np.unique(self._pair_of[indices]))
+
+    def is_simulated(self, indices: IntArray) -> BoolArray:
+        """Return for which of the configurations `indices` (m,) prefill is simulated, shape (m,)."""
+        return self._tables.is_simulated(self._pair_of[indices])
+
+    def _add_pairs(self, specs: Sequence[TrialSpec]) -> list[int]:
+        """Append the pair of prefill and decode pool of each of `specs`; return which have a new one."""
+        pools, _ = self._numbers("pool", [_prefill_key(spec, self._calibration) for spec in specs])
+        keys = [(pool, *_pool_sizes(spec)) for pool, spec in zip(pools.tolist(), specs, strict=True)]
+        pair_of, new = self._numbers("pair", keys)
+        self._pair_of = np.append(self._pair_of, pair_of)
+        return new
+
+    def _add_tables(self, specs: Sequence[TrialSpec]) -> None:
+        """Add the rows of new pairs, one for each of `specs`."""
+        pools, _ = self._numbers("pool", [_prefill_key(spec, self._calibration) for spec in specs])
         own_s = np.array([self._service_s(spec, 1.0) for spec in specs])
         half_rate_s = np.array([self._service_s(spec, 0.5) for spec in specs])
-        workers = np.array([spec.split.prefill_workers for spec in specs])
-        self._pools = PrefillPools(
-            utilisation=UTILISATION,
-            latency_s=np.array(latency_s),
-            saturated_qps=workers / own_s,
-            max_qps=np.array([run.max_qps for run in self._runs]),
-        )
-        self._all_reduce_frac = half_rate_s / own_s - 1
+        self._all_reduce_frac = np.append(self._all_reduce_frac, half_rate_s / own_s - 1)
+        self._pool_tp = np.append(self._pool_tp, [spec.prefill.tensor_parallel for spec in specs])
+        workers = [prefill_worker(spec, self._calibration, np.inf) for spec in specs]
+        self._tables.add(specs, pools.tolist(), workers, own_s)
+
+    def _add_engines(self, specs: Sequence[TrialSpec]) -> None:
+        """Tabulate new decode engines, one for each of `specs`."""
+        self._engine_tables.append(decode_capacity.decode_engines(specs, self._calibration, self._runs[0]))
+        self._engines = decode_capacity.joined(self._engine_tables)
+        self._engine_tp = np.append(self._engine_tp, [spec.decode.tensor_parallel for spec in specs])
+        on_head = [any(_on_head(spec, self._calibration, "decode")) for spec in specs]
+        self._engine_on_head = np.append(self._engine_on_head, on_head)
+
+    def _numbers(self, kind: str, keys: Sequence[object]) -> tuple[IntArray, list[int]]:
+        """Return the number of each key of a kind, and where each new one first occurs."""
+        known, numbers, new = self._numbers_of.setdefault(kind, {}), [], []
+        for index, key in enumerate(keys):
+            if key not in known:
+                known[key] = len(known)
+                new.append(index)
+            numbers.append(known[key])
+        return np.array(numbers, int), new
 
     def _simulate_pool(self, spec: TrialSpec, behind: Sequence[TrialSpec]) -> tuple[FloatArray, FloatArray]:
         """Simulate the prefill pool of `spec`, and the links to each decode pool of `behind`.
@@ -142,8 +174,11 @@ class Emulator:
     def log_pool_capacity(self, samples: ParameterSamples, indices: IntArray) -> FloatArray:
         """Return the log capacity of both pools, prefill with its links first, queries/s.
 
-        `indices` (m,) are configurations. The shape is (2, samples, m).
+        What the frontend can stream limits decode. The shape is (2, samples, m), for the configurations
+        `indices` (m,).
         """
+        if not len(indices):
+            return np.zeros((2, len(samples), 0))
         pairs, pair_column = np.unique(self._pair_of[indices], return_inverse=True)
         engines, engine_column = np.unique(self._engine_of[indices], return_inverse=True)
         factors = self._prior.factors(samples)
@@ -151,18 +186,17 @@ class Emulator:
         link_qps = self._links[indices] / transfer_s[:, None]
         prefill = np.minimum(self._prefill_qps(samples, factors, transfer_s, pairs)[:, pair_column], link_qps)
         decode = self._decode_qps(samples, factors, engines)[:, engine_column] * self._decode_workers[indices]
-        capacity = np.stack([prefill, decode])
+        frontend_qps = self._frontend_qps[indices] / factors["frontend_message_s"][:, None]
+        capacity = np.stack([prefill, np.minimum(decode, frontend_qps)])
         log_capacity: FloatArray = np.log(np.maximum(capacity, CAPACITY_FLOOR_QPS))
         return log_capacity
 
-    @cached_property
-    def sensitivity_mask(self) -> BoolArray:
-        """Return which parameter changes which pool of which configuration on any prior sample.
+    def sensitivity_mask(self, indices: IntArray) -> BoolArray:
+        """Return which parameter changes which pool of the configurations `indices` (m,) on any prior sample.
 
-        The shape is (parameters, 2, configurations).
+        The shape is (parameters, 2, m).
         """
         samples = self._prior.draw(_SENSITIVITY_SAMPLES, np.random.default_rng(0))
-        indices = np.arange(len(self._pair_of))
         capacity = self.log_pool_capacity(samples, indices)
         steps = np.eye(len(self._prior.names))
         return np.array(
@@ -179,11 +213,11 @@ class Emulator:
         self, samples: ParameterSamples, factors: Factors, transfer_s: FloatArray, pairs: IntArray
     ) -> FloatArray:
         """Return the capacity of prefill pools with their links, queries/s, shape (samples, pairs)."""
-        pools = self._pairs.pool[pairs]
-        all_reduce_scale = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pools]
-        scale = _step_scale(factors, "prefill", self._pool_tp[pools]) * all_reduce_scale
+        pools, links = self._tables.select(pairs)
+        all_reduce_scale = 1 + (factors["all_reduce"] - 1)[:, None] * self._all_reduce_frac[pairs]
+        scale = _step_scale(factors, "prefill", self._pool_tp[pairs]) * all_reduce_scale
         if self._ttft_s is None:
-            saturated_qps: FloatArray = self._pools.saturated_qps[pools] / scale
+            saturated_qps: FloatArray = pools.saturated_qps / scale
             return saturated_qps
         overhead_s = self._calibration.ttft_overhead_s * factors["ttft_overhead_s"]
         budget_s = self._ttft_s - self._calibration.kv_transfer_latency_s - _DECODE_STEP_S - overhead_s
@@ -191,9 +225,8 @@ class Emulator:
             self._prior.hypothesis_choice(samples, name) for name in ("router", "head_node_scale")
         )
         variant = router * len(self._prior.hypothesis_values("head_node_scale")) + head
-        pool_pairs = PoolPairs(pools, self._pairs.links[pairs], self._pairs.log_delays[pairs])
         parameters = prefill_capacity.PrefillParameters(variant, router, budget_s, transfer_s, scale)
-        return prefill_capacity.prefill_capacity_qps(self._pools, pool_pairs, parameters)
+        return prefill_capacity.prefill_capacity_qps(pools, links, parameters)
 
     def _decode_qps(self, samples: ParameterSamples, factors: Factors, engines: IntArray) -> FloatArray:
         """Return the capacity per worker where the slowest worker of a pool limits it, (samples, engines)."""
@@ -236,15 +269,6 @@ def log_soft_min_correction(log_pool_capacity: FloatArray) -> FloatArray:
         / SOFT_MIN_SHARPNESS
     )
     return correction
-
-
-def _distinct(keys: Sequence[object]) -> tuple[IntArray, list[int]]:
-    """Return the number of each key among the distinct ones, and where each distinct key first occurs."""
-    first: dict[object, int] = {}
-    for index, key in enumerate(keys):
-        first.setdefault(key, index)
-    numbers = {key: number for number, key in enumerate(first)}
-    return np.array([numbers[key] for key in keys]), list(first.values())
 
 
 def _prefill_key(spec: TrialSpec, calibration: Calibration) -> object:

@@ -8,36 +8,38 @@ predicts no further improvement, a Gaussian process without a serving model take
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
-from tune.surrogate.acquisition import (
-    PRIOR_CRASH_FRAC,
-    early_stop_threshold_qps,
-    expected_improvement,
-    feasibility_probability,
-    improvement_at_rates,
-    min_of_normals,
+from tune.surrogate.acquisition import PRIOR_CRASH_FRAC, early_stop_threshold_qps
+from tune.surrogate.emulator import Emulator, log_capacity
+from tune.surrogate.improvement import (
+    feasibility,
+    improvement,
+    improvement_of_runs,
+    mismatch_improvement,
+    rates_above_verified,
 )
-from tune.surrogate.discrepancy import Discrepancy
-from tune.surrogate.emulator import Emulator, log_capacity, log_soft_min_correction
-from tune.surrogate.gaussian_process import gp_expected_improvement
-from tune.surrogate.observation import Observation, pool_observations, verified_qps
+from tune.surrogate.observation import Observation, pool_observations
 from tune.surrogate.posterior import Posterior
 from tune.surrogate.prediction import Prediction, SelectedCandidate
+from tune.surrogate.prediction_table import PredictionTable
 from tune.surrogate.prior import ParameterPrior, ParameterSamples, structural_hypotheses
 
-MISMATCH_IMPROVEMENT_FRAC, MISMATCH_MIN_OBSERVATIONS = 0.0003, 3
-"""If the simulator, fitted to at least this number of observations, predicts an improvement below this share,
-the search falls back to a Gaussian process: a study that still goes on must assume that the simulator is
-wrong. Chosen on the development racks of benchmarks/search_synthetic_racks.py."""
+MISMATCH_IMPROVEMENT_FRAC = 0.0003
+"""If the fitted simulator predicts an improvement below this share, the search falls back to a Gaussian
+process: a study that still goes on must assume that the simulator is wrong. Chosen on the development racks
+of benchmarks/search_synthetic_racks.py."""
 
-RATE_GRID_POINTS = 24
-"""Number of rates at which a configuration is scored; the chosen one is scored at all rates. Chosen here."""
+LEADERS, MOST_REFINEMENTS = 6, 16
+"""Number of most promising configurations whose neighbours are predicted, and how often. Chosen here."""
+
+Neighbours = Callable[[Sequence[int]], tuple[Sequence[int], Sequence[TrialSpec], FloatArray]]
+"""Return the configurations next to those of given indices, with specs and features of the new ones."""
 
 
 @dataclass
@@ -64,6 +66,9 @@ class SurrogateOptimizer:
         Called with the number of prefill pools that are simulated in advance so far, and of all.
     rates_qps
         Rising rates, of which a deployment is measured at one; None if its capacity is searched for.
+    neighbours
+        Returns the configurations next to those of given indices, and specs and features of the new ones
+        among them, which get the next indices.
     """
 
     specs: Sequence[TrialSpec]
@@ -74,9 +79,11 @@ class SurrogateOptimizer:
     structural: bool = True
     progress: Callable[[int, int], None] = lambda done, total: None
     rates_qps: FloatArray | None = None
+    neighbours: Neighbours = lambda indices: ((), (), np.zeros((0, 0)))
     prior: ParameterPrior = field(init=False)
     emulator: Emulator = field(init=False)
-    _pool_features: Sequence[FloatArray] = field(init=False)
+    _pool_features: list[FloatArray] = field(init=False)
+    _first: int = field(init=False)
     _posterior: Posterior = field(init=False)
     _cached_prediction: tuple[tuple[Observation, ...] | None, Prediction | None] = field(
         init=False, default=(None, None)
@@ -93,6 +100,7 @@ class SurrogateOptimizer:
             prefill_tp, decode_tp, structural_hypotheses(self.specs[0], self.calibration, self.structural)
         )
         self.emulator = Emulator(self.specs, self.calibration, self.prior, self.progress)
+        self._first = len(self.specs)
         self._pool_features = [self.features[:, relevant] for relevant in self.relevance]
         self._posterior = Posterior(self.prior, self.emulator, self._pool_features, self.seed)
 
@@ -124,64 +132,64 @@ class SurrogateOptimizer:
         return prediction
 
     def _predict(self, observations: Sequence[Observation]) -> Prediction:
-        """Compute the posterior prediction given `observations`."""
+        """Compute the posterior prediction of the first, the tried and the most promising configurations.
+
+        Neighbours of the most promising ones are added, then the prefill pools of these are simulated, until
+        those that lead are simulated and have no neighbour that is new.
+        """
         observed = pool_observations(observations)
+        focus = np.unique(np.array([observation.index for observation in observations], int))
+        self.emulator.focus(focus)
         samples = self._posterior.draw(observed, self.seed)
-        unique, inverse = samples.unique()
-        pools = self.emulator.log_pool_capacity(unique, np.arange(len(self.specs)))
-        simulated = log_capacity(pools)
-        residual = observed.residual(pools[..., observed.indices])
-        informative = observed.is_informative(residual[:, inverse])
-        log_mean, min_sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
-        scale = self.prior.calibration_error(unique)
-        for value in np.unique(scale).tolist():
-            rows = scale == value
-            sd = np.empty((2, len(self.specs)))
-            for pool, exact in enumerate(informative):
-                discrepancy = Discrepancy(
-                    self._pool_features[pool], observed.indices[exact], observed.sd[pool, exact], value
-                )
-                pools[pool, rows] += discrepancy.mean(residual[pool][rows][:, exact])
-                sd[pool] = discrepancy.sd
-            log_mean[rows], min_sd[rows] = min_of_normals(pools[:, rows], sd)
-        log_mean -= log_soft_min_correction(pools)
-        return Prediction(samples, simulated[inverse], pools[:, inverse], log_mean[inverse], min_sd[inverse])
+        table = PredictionTable(self.emulator, self.prior, self._pool_features, samples, observed)
+        table.predict(np.union1d(np.arange(self._first), focus))
+        for _ in range(MOST_REFINEMENTS):
+            prediction = table.prediction()
+            leaders = self._leaders(prediction, observations)
+            new = np.setdiff1d(self._neighbours(leaders), np.flatnonzero(table.is_predicted))
+            if len(new):
+                table.predict(new)
+                continue
+            rough = leaders[~self.emulator.is_simulated(leaders)]
+            if not len(rough):
+                break
+            before = np.flatnonzero(table.is_predicted)
+            before = before[~self.emulator.is_simulated(before)]
+            focus = np.union1d(focus, rough)
+            self.emulator.focus(focus)
+            table.predict(before[self.emulator.is_simulated(before)])
+        return table.prediction()
+
+    def _leaders(self, prediction: Prediction, observations: Sequence[Observation]) -> IntArray:
+        """Return the LEADERS configurations of the highest acquisition value, the highest first."""
+        gain = improvement(prediction, observations, self.features, self.rates_qps)
+        order = np.lexsort((-prediction.expected_capacity_qps, -gain))
+        return order[prediction.is_predicted[order]][:LEADERS]
+
+    def _neighbours(self, indices: IntArray) -> IntArray:
+        """Return the configurations next to `indices`; new ones are added to all."""
+        found, specs, features = self.neighbours(indices.tolist())
+        if specs:
+            self.extend(specs, features)
+        return np.array(found, int)
+
+    def extend(self, specs: Sequence[TrialSpec], features: FloatArray) -> None:
+        """Add configurations, which are predicted where they are tried or promising."""
+        self.specs = [*self.specs, *specs]
+        self.features = np.concatenate([self.features, features])
+        self.emulator.add(specs)
+        self._pool_features[:] = [self.features[:, relevant] for relevant in self.relevance]
 
     def expected_improvement(self, prediction: Prediction, observations: Sequence[Observation]) -> FloatArray:
         """Return the acquisition value of every configuration, a share of the best rate, shape (n,).
 
-        The value is expected improvement times probability of feasibility, and 0 for observed configurations.
-        Where trials run, each sample counts what it predicts for them as measured.
-        Where rates are given, it is the highest value over about RATE_GRID_POINTS of them. `prediction` is
-        that of `observations`. The last result is cached.
+        `prediction` is that of `observations`. The last result is cached.
         """
-        known, improvement = self._cached_improvement
-        if known != tuple(observations) or improvement is None:
-            improvement = self._expected_improvement(prediction, observations)
-            self._cached_improvement = tuple(observations), improvement
-        return improvement
-
-    def _expected_improvement(
-        self, prediction: Prediction, observations: Sequence[Observation]
-    ) -> FloatArray:
-        """Compute the acquisition value of every configuration, shape (n,)."""
-        if self.rates_qps is not None:
-            rates = self._rates_above_verified(observations)
-            grid = rates[:: len(rates) // RATE_GRID_POINTS + 1]
-            at_rates = self._improvement_at_rates(prediction, observations, np.arange(len(self.specs)), grid)
-            highest: FloatArray = at_rates.max(1, initial=0.0)
-            return highest
-        expected = prediction.expected_capacity_qps
-        best = max(
-            (expected[observation.index] for observation in observations if observation.status == "measured"),
-            default=float(expected.min()),
-        )
-        running = [observation.index for observation in observations if observation.status == "pending"]
-        best_by_sample = prediction.capacity_qps[:, running].max(1, initial=best)
-        improvement = expected_improvement(prediction.log_mean, prediction.sd, best_by_sample)
-        improvement = improvement * self._feasibility(observations)
-        improvement[[observation.index for observation in observations]] = 0.0
-        return improvement
+        known, gain = self._cached_improvement
+        if known != tuple(observations) or gain is None:
+            gain = improvement(prediction, observations, self.features, self.rates_qps)
+            self._cached_improvement = tuple(observations), gain
+        return gain
 
     def suggest(self, observations: Sequence[Observation]) -> SelectedCandidate | None:
         """Return the configuration most worth a deployment; None if all are observed or running.
@@ -190,25 +198,24 @@ class SurrogateOptimizer:
         improvement of a batch, Ginsbourger, Le Riche and Carraro 2010, summed over samples). A batch thus
         tries what is best if the samples that favour its first trials are wrong.
         """
-        prediction = self.predict([item for item in observations if item.status != "pending"])
+        prediction = self.predict(observations)
         if self.rates_qps is not None:
             return self._suggest_rate(prediction, observations)
         observed = [observation.index for observation in observations]
-        candidates = np.setdiff1d(np.arange(len(self.specs)), observed)
+        candidates = np.setdiff1d(np.flatnonzero(prediction.is_predicted), observed)
         if not len(candidates):
             return None
-        improvement = self.expected_improvement(prediction, observations)
-        if improvement[candidates].max() > MISMATCH_IMPROVEMENT_FRAC:
-            score = improvement
-        else:
-            score = self._mismatch_improvement(prediction, observations)
+        score = gain = self.expected_improvement(prediction, observations)
+        if gain[candidates].max() <= MISMATCH_IMPROVEMENT_FRAC:
+            mismatch = mismatch_improvement(prediction, observations, self.features)
+            score = gain if mismatch is None else mismatch
         if not score[candidates].max() > 0:
             score = prediction.expected_capacity_qps
         index = int(candidates[score[candidates].argmax()])
         others = candidates[candidates != index]
         early_stop_below_qps = self._early_stop_below_qps(prediction, observations, index, others)
         return SelectedCandidate(
-            index, float(improvement[index]), prediction, early_stop_below_qps=early_stop_below_qps
+            index, float(gain[index]), prediction, early_stop_below_qps=early_stop_below_qps
         )
 
     def _early_stop_below_qps(
@@ -219,81 +226,28 @@ class SurrogateOptimizer:
         The predicted rate of each alternative is scaled by its probability of running, relative to the prior
         probability.
         """
-        running = np.minimum(self._feasibility(observations)[others] / (1 - PRIOR_CRASH_FRAC), 1)
+        running = np.minimum(feasibility(self.features, observations)[others] / (1 - PRIOR_CRASH_FRAC), 1)
         return early_stop_threshold_qps(
             prediction.log_mean[:, index],
             prediction.sd[:, index],
             prediction.capacity_qps[:, others] * running,
         )
 
-    def _mismatch_improvement(
-        self, prediction: Prediction, observations: Sequence[Observation]
-    ) -> FloatArray:
-        """Return the acquisition value of every configuration from a plain Gaussian process, shape (n,)."""
-        running = [
-            replace(item, status="forecast", qps=float(prediction.expected_capacity_qps[item.index]))
-            for item in observations
-            if item.status == "pending"
-        ]
-        finite = [item for item in observations if item.status in ("measured", "forecast", "below")] + running
-        best_qps = max((item.qps for item in finite if item.status == "measured"), default=0.0)
-        if len(finite) < MISMATCH_MIN_OBSERVATIONS or not best_qps:
-            return self.expected_improvement(prediction, observations)
-        indices, log_qps = np.array([item.index for item in finite]), np.log([item.qps for item in finite])
-        improvement = gp_expected_improvement(self.features, indices, log_qps, best_qps)
-        return improvement * self._feasibility(observations)
-
     def _suggest_rate(
         self, prediction: Prediction, observations: Sequence[Observation]
     ) -> SelectedCandidate | None:
         """Return the configuration most worth a run, and its rate; None if no higher rate may hold."""
         index = int(self.expected_improvement(prediction, observations).argmax())
-        rates = self._rates_above_verified(observations)
-        improvement = self._improvement_at_rates(prediction, observations, np.array([index]), rates)[0]
-        if not improvement.max(initial=0.0):
+        assert self.rates_qps is not None
+        rates = rates_above_verified(self.rates_qps, observations)
+        gain = improvement_of_runs(
+            prediction,
+            observations,
+            self.features,
+            np.array([index]),
+            rates,
+            lowest_qps=float(self.rates_qps[0]),
+        )[0]
+        if not gain.max(initial=0.0):
             return None
-        return SelectedCandidate(
-            index, float(improvement.max()), prediction, float(rates[improvement.argmax()])
-        )
-
-    def _rates_above_verified(self, observations: Sequence[Observation]) -> FloatArray:
-        """Return the rates above the highest one at which the SLO held, queries/s."""
-        assert self.rates_qps is not None
-        return self.rates_qps[self.rates_qps > verified_qps(observations)]
-
-    def _improvement_at_rates(
-        self,
-        prediction: Prediction,
-        observations: Sequence[Observation],
-        indices: IntArray,
-        rates_qps: FloatArray,
-    ) -> FloatArray:
-        """Return the acquisition value of `indices` (m,) at each of `rates_qps` (k,), shape (m, k).
-
-        It is 0 from a rate on that violated the SLO, crashed or gave an invalid measurement, and up to the
-        rate of a run that is pending. That run raises the best rate of the samples that predict it to hold.
-        """
-        assert self.rates_qps is not None
-        missed_qps = np.full(len(self.specs), np.inf)
-        for observation in observations:
-            if observation.status in ("crashed", "below", "invalid"):
-                missed_qps[observation.index] = min(missed_qps[observation.index], observation.qps)
-        running = [observation for observation in observations if observation.status == "pending"]
-        pending_qps = np.zeros(len(self.specs))
-        best = np.full(len(prediction.sd), verified_qps(observations) or float(self.rates_qps[0]) / 2)
-        for run in running:
-            pending_qps[run.index] = max(pending_qps[run.index], run.qps)
-            holds = prediction.capacity_qps[:, run.index] >= run.qps
-            best = np.where(holds, np.maximum(best, run.qps), best)
-        log_mean, sd = prediction.log_mean[:, indices], prediction.sd[:, indices]
-        improvement = improvement_at_rates(log_mean, sd, best, rates_qps)
-        improvement *= self._feasibility(observations)[indices, None]
-        known = (rates_qps >= missed_qps[indices, None]) | (rates_qps <= pending_qps[indices, None])
-        return np.where(known, 0.0, improvement)
-
-    def _feasibility(self, observations: Sequence[Observation]) -> FloatArray:
-        """Return the probability that each configuration runs, shape (n,)."""
-        finished = [observation for observation in observations if observation.status != "pending"]
-        tried = np.array([observation.index for observation in finished], int)
-        crashed = np.array([observation.status == "crashed" for observation in finished], bool)
-        return feasibility_probability(self.features, tried, crashed)
+        return SelectedCandidate(index, float(gain.max()), prediction, float(rates[gain.argmax()]))

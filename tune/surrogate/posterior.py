@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -86,8 +87,9 @@ class Posterior:
         for scale in self._prior.calibration_errors:
             pools, log_normaliser = [], 0.0
             for features, pool_sd, exact in zip(self._pool_features, sd, informative, strict=True):
-                pools.append(Discrepancy(features, observations.indices, pool_sd, scale))
-                measured = Discrepancy(features, observations.indices[exact], pool_sd[exact], scale)
+                observed = features[observations.indices]
+                pools.append(Discrepancy(observed, pool_sd, scale))
+                measured = Discrepancy(observed[exact], pool_sd[exact], scale)
                 log_normaliser -= measured.log_root_determinant
             errors[scale] = _Errors(pools, log_normaliser)
         return errors
@@ -124,10 +126,10 @@ class _EmulatedObservations:
     prior: ParameterPrior
     emulator: Emulator
 
-    @property
+    @cached_property
     def sensitivity_mask(self) -> BoolArray:
         """Return the emulator's mask; a capacity of unknown pools changes with either pool."""
-        mask = self.emulator.sensitivity_mask[..., self.observations.indices]
+        mask = self.emulator.sensitivity_mask(self.observations.indices)
         result: BoolArray = mask | (mask.any(1, keepdims=True) & self.observations.capacity_only)
         return result
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tune.core.arrays import FloatArray
+from tune.core.arrays import BoolArray, FloatArray
 from tune.surrogate.prior import ParameterSamples
 
 
@@ -17,7 +17,8 @@ class Prediction:
 
     All arrays have the shape (samples, configurations), logs are of queries/s. `log_simulated` is that
     of the simulator; `log_mean` and `sd` include the discrepancy. `log_pool_capacity` (2, samples,
-    configurations) is that of each pool with the discrepancy, prefill first.
+    configurations) is that of each pool with the discrepancy, prefill first. `is_predicted` (configurations,)
+    marks those that were predicted; the capacity of the others counts as next to nothing.
     """
 
     samples: ParameterSamples
@@ -25,6 +26,7 @@ class Prediction:
     log_pool_capacity: FloatArray
     log_mean: FloatArray
     sd: FloatArray
+    is_predicted: BoolArray
 
     @cached_property
     def capacity_qps(self) -> FloatArray:

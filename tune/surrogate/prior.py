@@ -22,6 +22,7 @@ PARAMETER_LOG_SD = {
     "decode_scale": 0.3,
     "all_reduce": 0.35,
     "ttft_overhead_s": 0.7,
+    "frontend_message_s": 0.5,
     "kv_transfer_bytes_per_s": 1.2,
     "kv_capacity": 0.15,
 }

@@ -33,11 +33,11 @@ def credible_interval(values: FloatArray) -> Interval:
 
 
 def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
-    """Return the credible interval of one configuration's capacity, queries/s.
+    """Return the credible interval of one configuration's measured capacity, queries/s.
 
-    It includes the uncertainty of the parameters and that of the discrepancy.
+    It includes the uncertainty of the parameters, that of the discrepancy, and the noise of a measurement.
     """
-    steps = _NORMAL_QUANTILES[:, None] * prediction.sd[:, index]
+    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], NUGGET)
     return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
 
 

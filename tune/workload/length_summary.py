@@ -36,7 +36,7 @@ class LengthSummary:
     def __str__(self) -> str:
         """Return the figures in words."""
         if self.longest == self.mean:
-            return f"{self.longest:,} tokens"
+            return f"all {self.longest:,}"
         return (
             f"mean {self.mean:,.0f}, median {self.median:,.0f}, p99 {self.p99:,.0f}, longest {self.longest:,}"
         )
@@ -73,11 +73,16 @@ def mean_sequence(dataset: Dataset) -> MeanSequence:
     return MeanSequence(prompts.mean, answers.mean, dataset.longest_answer_tokens)
 
 
-def describe_load(load: Load) -> str:
-    """Return how many requests `load` sends, when, and how long; errors as of `draw_lengths`."""
+def describe_workload(load: Load) -> str:
+    """Return name, arrivals and lengths of a load, at whatever rate; errors as of `draw_lengths`."""
     prompts, answers = summarise_lengths(load.dataset)
-    arrivals = "the arrivals of the trace at a mean of" if load.trace else "Poisson arrivals at"
+    arrivals = "arrivals of the trace" if load.trace else "Poisson arrivals"
+    return f"{load.dataset.name}: {arrivals}; prompts: {prompts}; answers: {answers} tokens"
+
+
+def describe_load(load: Load) -> str:
+    """Return the workload, with the requests of a run and their rate; errors as of `draw_lengths`."""
     return (
-        f"{load.dataset.name}: {load.expected_queries:,} requests, {arrivals} {load.target_qps:.4g} "
-        f"queries/s; prompts: {prompts}; answers: {answers}"
+        f"{describe_workload(load)}; {load.expected_queries:,} requests at a mean of "
+        f"{load.target_qps:.4g} queries/s"
     )

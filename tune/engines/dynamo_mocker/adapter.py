@@ -27,7 +27,7 @@ from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
-from tune.spec.rules import check_timed_weights
+from tune.spec.rules import check_timed
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 from tune.spec.trtllm_engine import TrtLlmEngine
@@ -54,7 +54,7 @@ class DynamoMocker:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
         yield from check_trtllm(spec, reads_yaml=False)
         yield from check_mocked(spec)
-        yield from check_timed_weights(spec)
+        yield from check_timed(spec)
 
     def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
         """Return the tokens of KV cache of the worker that a mock engine stands for."""

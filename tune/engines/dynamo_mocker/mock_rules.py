@@ -98,10 +98,10 @@ def _engine(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
             "mock engines stream every token by itself",
             _ARGS,
         )
-    if engine.extra:
+    if engine.passed_through:
         yield _warning(
-            f"{role}.extra",
-            ", ".join(engine.extra),
+            role,
+            ", ".join(engine.passed_through),
             "nothing with stack dynamo_v1_mocker",
             "mock engines read no engine YAML: here they change nothing, and a misspelt one is not noticed",
             _ARGS,

@@ -10,6 +10,7 @@ from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
+from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_text import engine_yaml
@@ -51,6 +52,9 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     yield from check_pools_agree(pools)
     for role, engine in pools:
         yield from check_worker(spec, engine, role)
+        yield from check_conflicts(spec.stack, engine, role)
+        if reads_yaml:
+            yield from check_spelling(spec.stack, engine, role)
 
 
 class TrtLlm:

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from tune.engines.trtllm.extra_keys import conflicting_extra_keys
 from tune.engines.trtllm.gpu_memory import CUDA_GRAPH_BYTES, trtllm_kv_capacity_tokens
 from tune.spec.findings import Finding
 from tune.spec.memory import (
@@ -19,7 +18,7 @@ from tune.spec.memory import (
 from tune.spec.model import Model
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import KV_BLOCK_TOKENS, TrtLlmEngine
+from tune.spec.trtllm_engine import TrtLlmEngine
 from tune.workload.length_summary import mean_sequence
 
 _ARGS = "TensorRT-LLM, llm_args.py"
@@ -45,7 +44,6 @@ def check_worker(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
     yield from _transceiver(spec, engine, role)
     yield from _graphs(engine, role)
     yield from _memory(spec, engine, role)
-    yield from _extra(spec, engine, role)
 
 
 def _parallelism(model: Model, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
@@ -101,7 +99,7 @@ def _lengths(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Find
 
 def _token_budget(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
     budget, prompt = engine.max_num_tokens, spec.load.dataset.longest_prompt_tokens
-    path = f"{role}.max_num_tokens"
+    path, block = f"{role}.max_num_tokens", engine.kv_block_tokens
     if role == "decode":
         if budget < engine.max_batch_size:
             yield _warning(
@@ -120,35 +118,36 @@ def _token_budget(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator
                 "without chunking a prompt runs in one step",
                 _ARGS,
             )
-    elif budget < KV_BLOCK_TOKENS:
+    elif budget < block:
         yield _error(
             path,
             str(budget),
-            f"at least a KV block, {KV_BLOCK_TOKENS} tokens",
+            f"at least a KV block, {block} tokens",
             "a chunk is made of whole blocks: a smaller budget never starts a prompt that needs two",
             "TensorRT-LLM, py_executor_creator.py: chunk_unit_size = tokens_per_block",
         )
-    elif budget % KV_BLOCK_TOKENS:
+    elif budget % block:
         yield _warning(
             path,
             str(budget),
-            f"a multiple of a KV block, {KV_BLOCK_TOKENS} tokens",
-            f"chunks are made of whole blocks: {budget % KV_BLOCK_TOKENS} tokens of a full step stay empty",
+            f"a multiple of a KV block, {block} tokens",
+            f"chunks are made of whole blocks: {budget % block} tokens of a full step stay empty",
             "TensorRT-LLM, py_executor_creator.py: chunk_unit_size = tokens_per_block",
         )
 
 
 def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
-    tokens, prompt = (
-        engine.cache_transceiver_config.max_tokens_in_buffer,
-        spec.load.dataset.longest_prompt_tokens,
-    )
+    transceiver, block = engine.cache_transceiver_config, engine.kv_block_tokens
+    tokens = transceiver.max_tokens_in_buffer
+    if tokens is None or transceiver.transceiver_runtime == "PYTHON":
+        return
+    prompt = spec.load.dataset.longest_prompt_tokens
     path = f"{role}.cache_transceiver_config.max_tokens_in_buffer"
-    if tokens % KV_BLOCK_TOKENS:
+    if tokens % block:
         yield _error(
             path,
             str(tokens),
-            f"a multiple of a KV block, {KV_BLOCK_TOKENS} tokens",
+            f"a multiple of a KV block, {block} tokens",
             "the KV cache travels in whole blocks",
             "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
         )
@@ -156,17 +155,24 @@ def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
         yield _error(
             path,
             str(tokens),
-            f"at least the longest prompt, {prompt} tokens: "
-            f"{path}={-(-prompt // KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS}",
+            f"at least the longest prompt, {prompt} tokens: {path}={-(-prompt // block) * block}",
             "a prompt's KV cache passes through the buffer whole",
             "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
         )
 
 
 def _graphs(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
-    sizes, path = engine.graph_batch_sizes, f"{role}.cuda_graph_config.batch_sizes"
-    if engine.cuda_graph_config is None:
+    graphs, sizes, path = engine.cuda_graph_config, engine.graph_batch_sizes, _graph_path(engine, role)
+    if graphs is None:
         return
+    if graphs.batch_sizes and graphs.max_batch_size not in (None, max(sizes)):
+        yield _error(
+            f"{role}.cuda_graph_config.max_batch_size",
+            str(graphs.max_batch_size),
+            f"{max(sizes)}, the largest of {role}.cuda_graph_config.batch_sizes, or null in one of the two",
+            "the engine refuses two different largest sizes",
+            _ARGS,
+        )
     if not sizes:
         yield _error(
             path,
@@ -242,7 +248,7 @@ def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
         lost_bytes = len(idle) * CUDA_GRAPH_BYTES
         share = engine.kv_cache_config.free_gpu_memory_fraction * lost_bytes * engine.gpus
         yield _warning(
-            "decode.cuda_graph_config.batch_sizes",
+            _graph_path(engine, "decode"),
             _listed(idle),
             f"nothing beyond the first size above the reachable batch, about {batch}",
             f"{len(idle)} graphs are captured and never run: up to {lost_bytes / 1e9:.1f} GB a GPU, or "
@@ -251,7 +257,7 @@ def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
         )
     if sizes and max(sizes) < min(batch, limit):
         yield _warning(
-            "decode.cuda_graph_config.batch_sizes",
+            _graph_path(engine, "decode"),
             f"largest size {max(sizes)}",
             f"a size of at least {min(batch, limit)}, the reachable batch",
             "a batch above the largest size runs without a CUDA graph, and slower",
@@ -259,15 +265,11 @@ def _reach(model: Model, engine: TrtLlmEngine, batch: int) -> Iterator[Finding]:
         )
 
 
-def _extra(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
-    for key, reason in conflicting_extra_keys(engine.extra, spec.stack.engine_yaml).items():
-        yield _error(
-            f"{role}.extra.{key}",
-            repr(engine.extra[key]),
-            "no such key in extra",
-            reason,
-            _ARGS,
-        )
+def _graph_path(engine: TrtLlmEngine, role: Role) -> str:
+    """Return the setting that decides the sizes of the CUDA graphs."""
+    graphs = engine.cuda_graph_config
+    listed = graphs is None or graphs.batch_sizes is not None
+    return f"{role}.cuda_graph_config.{'batch_sizes' if listed else 'max_batch_size'}"
 
 
 def _listed(sizes: tuple[int, ...] | list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Check what `prefill.extra` and `decode.extra` hold: engine keys that have no typed setting."""
+"""Check the engine keys that have no typed setting: those of `extra`, and those below the typed groups."""
 
 from __future__ import annotations
 
@@ -9,54 +9,112 @@ from tune.spec.trtllm_engine import TrtLlmEngine
 
 Generation = Literal["flat", "nested"]
 
-TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra"}
+TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra", "env"}
 
 FLAT_SPELLING = frozenset(
-    {"kv_cache_dtype", "use_cuda_graph", "cuda_graph_padding_enabled", "cuda_graph_batch_sizes"}
+    {
+        "kv_cache_dtype",
+        "use_cuda_graph",
+        "cuda_graph_padding_enabled",
+        "cuda_graph_batch_sizes",
+        "cuda_graph_max_batch_size",
+    }
 )
 """Names that the flat generation has for typed settings.
-Source: TensorRT-LLM 1.0.0rc3, tensorrt_llm/_torch/pyexecutor/config.py."""
+Source: TensorRT-LLM cd2f9fa (1.0.0rc), TorchLlmArgs in tensorrt_llm/llmapi/llm_args.py."""
 
 FLAT_ONLY_KEYS = FLAT_SPELLING | {
-    "cuda_graph_max_batch_size",
     "autotuner_enabled",
+    "enable_trtllm_sampler",
     "mixed_sampler",
     "moe_backend",
     "moe_load_balancer",
     "moe_max_num_tokens",
-    "torch_compile_enable_userbuffers",
-    "torch_compile_enabled",
-    "torch_compile_fullgraph",
-    "torch_compile_inductor_enabled",
-    "torch_compile_piecewise_cuda_graph",
 }
 """Top-level keys that today's generation rejects. Source: as FLAT_SPELLING, against today's llm_args.py."""
 
 NESTED_ONLY_KEYS = frozenset(
     {
         "cuda_graph_config",
-        "allreduce_strategy",
-        "attention_dp_config",
         "enable_autotuner",
         "kv_connector_config",
         "moe_config",
+        "nvfp4_gemm_config",
         "sampler_type",
         "sparse_attention_config",
-        "torch_compile_config",
     }
 )
 """Top-level keys that the flat generation rejects. Source: TensorRT-LLM today, llm_args.py."""
 
+INTERNAL_KEYS = frozenset(
+    {
+        "torch_compile_enable_userbuffers",
+        "torch_compile_enabled",
+        "torch_compile_fullgraph",
+        "torch_compile_inductor_enabled",
+        "torch_compile_piecewise_cuda_graph",
+    }
+)
+"""Names of TensorRT-LLM's own PyTorchConfig that the YAML of no generation has; it has torch_compile_config.
+Source: _torch/pyexecutor/config.py (1.0.0rc), against llm_args.py."""
 
-def conflicting_extra_keys(extra: Mapping[str, Any], generation: Generation) -> dict[str, str]:
-    """Return why a key of `extra` cannot stand there, by key; empty when all may be passed through."""
-    foreign = NESTED_ONLY_KEYS if generation == "flat" else FLAT_ONLY_KEYS
-    reasons = {}
-    for key in extra:
+FLAT_GROUP_KEYS: Mapping[str, frozenset[str]] = {
+    "kv_cache_config": frozenset(
+        {
+            "copy_on_partial_reuse",
+            "cross_kv_cache_fraction",
+            "enable_partial_reuse",
+            "event_buffer_max_size",
+            "host_cache_size",
+            "max_attention_window",
+            "max_tokens",
+            "onboard_blocks",
+            "secondary_offload_min_priority",
+            "sink_token_length",
+        }
+    ),
+    "scheduler_config": frozenset({"dynamic_batch_config"}),
+    "cuda_graph_config": frozenset(),
+    "cache_transceiver_config": frozenset(),
+}
+"""Keys without a typed setting that the groups of the flat generation have; it ignores any other in silence.
+Source: TensorRT-LLM 1.0.0rc, KvCacheConfig, SchedulerConfig and CacheTransceiverConfig in llm_args.py."""
+
+Conflicts = dict[str, tuple[Any, str]]
+"""What is found and why it cannot stand there, by the path of the key below the pool."""
+
+
+def conflicting_keys(engine: TrtLlmEngine, generation: Generation) -> Conflicts:
+    """Return the keys of `engine` that cannot be passed through; empty when all may be."""
+    return _of_extra(engine.extra, generation) | (_of_flat_groups(engine) if generation == "flat" else {})
+
+
+def _of_extra(extra: Mapping[str, Any], generation: Generation) -> Conflicts:
+    foreign = INTERNAL_KEYS | (NESTED_ONLY_KEYS if generation == "flat" else FLAT_ONLY_KEYS)
+    conflicts: Conflicts = {}
+    for key, value in extra.items():
         if key in TYPED_KEYS:
-            reasons[key] = "it has a typed setting of the same name, and the two could disagree"
+            reason = "it has a typed setting of the same name, and the two could disagree"
         elif key in FLAT_SPELLING:
-            reasons[key] = "it is the flat spelling of a typed setting, and the two could disagree"
+            reason = "it is the flat spelling of a typed setting, and the two could disagree"
         elif key in foreign:
-            reasons[key] = f"the {generation} generation of the engine's YAML rejects it as unknown"
-    return reasons
+            reason = f"the {generation} generation of the engine's YAML rejects it as unknown"
+        else:
+            continue
+        conflicts[f"extra.{key}"] = value, reason
+    return conflicts
+
+
+def _of_flat_groups(engine: TrtLlmEngine) -> Conflicts:
+    """Return the keys of today's groups that the flat generation would ignore without a word."""
+    reason = "the flat generation has no such key and ignores it in silence"
+    later: dict[str, Any] = {
+        "kv_cache_config.tokens_per_block": engine.kv_cache_config.tokens_per_block,
+        "cache_transceiver_config.transceiver_runtime": engine.cache_transceiver_config.transceiver_runtime,
+    }
+    found = {path: value for path, value in later.items() if value is not None}
+    for path, value in engine.passed_through.items():
+        group, _, key = path.partition(".")
+        if group in FLAT_GROUP_KEYS and key not in FLAT_GROUP_KEYS[group] | {"context_chunking_policy"}:
+            found[path] = value
+    return {path: (value, reason) for path, value in found.items()}

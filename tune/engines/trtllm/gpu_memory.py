@@ -5,13 +5,17 @@ from __future__ import annotations
 from tune.spec.hardware import Hardware
 from tune.spec.memory import kv_bytes_per_token, weight_bytes_per_gpu
 from tune.spec.model import Model
-from tune.spec.trtllm_engine import KV_BLOCK_TOKENS, TrtLlmEngine
+from tune.spec.trtllm_engine import TrtLlmEngine
 
 CUDA_GRAPH_BYTES = 200e6
 """Upper end of what one captured CUDA graph costs on a GPU. Source: TensorRT-LLM's CUDA graph notes."""
 
 RUNTIME_BYTES = 4e9
 """CUDA context, NCCL and kernel workspaces on each GPU. Assumption."""
+
+UNSIZED_BUFFER_BYTES = 512 * 2**20
+"""A buffer of the KV transceiver where max_tokens_in_buffer is absent.
+Source: TensorRT-LLM, TRTLLM_KVCACHE_TRANSFER_BUFFER_SIZE in its documentation of disaggregated serving."""
 
 _BF16_BYTES, _FP32_BYTES = 2, 4
 
@@ -23,6 +27,8 @@ def transfer_buffer_bytes_per_gpu(model: Model, engine: TrtLlmEngine) -> float:
     Source: TensorRT-LLM, CacheTransBufferManager::preAllocBufferSize.
     """
     buffer_tokens = engine.cache_transceiver_config.max_tokens_in_buffer
+    if buffer_tokens is None:
+        return 2 * UNSIZED_BUFFER_BYTES
     return 2 * buffer_tokens * kv_bytes_per_token(model, engine) / engine.gpus
 
 
@@ -55,5 +61,5 @@ def trtllm_kv_capacity_tokens(model: Model, hardware: Hardware, engine: TrtLlmEn
         + RUNTIME_BYTES
     )
     share = engine.kv_cache_config.free_gpu_memory_fraction * (hardware.hbm_bytes - taken) * engine.gpus
-    blocks = int(share // (kv_bytes_per_token(model, engine) * KV_BLOCK_TOKENS))
-    return max(blocks, 0) * KV_BLOCK_TOKENS
+    blocks = int(share // (kv_bytes_per_token(model, engine) * engine.kv_block_tokens))
+    return max(blocks, 0) * engine.kv_block_tokens

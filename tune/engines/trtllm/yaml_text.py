@@ -11,23 +11,33 @@ from typing import Any
 
 import yaml
 
-from tune.engines.trtllm.extra_keys import Generation, conflicting_extra_keys
+from tune.engines.trtllm.extra_keys import Generation, conflicting_keys
 from tune.errors import ConfigurationError
 from tune.spec.trtllm_engine import TrtLlmEngine
+from tune.spec.trtllm_groups import CudaGraphConfig
 
 
 def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
     """Return the keys and values of one engine's YAML, in the order in which they are written.
 
-    A setting that is None is left out. Raises ConfigurationError where `extra` clashes with a typed setting
-    or holds a key of the other generation, and where the flat generation has no key for the transceiver's
-    backend.
+    A setting that is None is left out. Raises ConfigurationError where a key that is passed through clashes
+    with a typed setting or is none of this generation, and where the flat generation has no key for the
+    transceiver's backend.
     """
     _reject_clashes(engine, generation)
+    return written_keys(engine, generation)
+
+
+def written_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:
+    """Return the keys and values of one engine's YAML without a check whether the generation has them."""
     keys = _shared_keys(engine)
     keys |= _flat_keys(engine) if generation == "flat" else _nested_keys(engine)
     if engine.scheduler_config is not None:
-        keys["scheduler_config"] = engine.scheduler_config.model_dump(exclude_none=True)
+        scheduler = engine.scheduler_config
+        policies = {
+            key: value for key, value in scheduler if value is not None or key in scheduler.other_keys
+        }
+        keys["scheduler_config"] = policies
     return keys | engine.extra
 
 
@@ -49,10 +59,16 @@ def engine_yaml(engine: TrtLlmEngine, generation: Generation) -> str:
 
 
 def _reject_clashes(engine: TrtLlmEngine, generation: Generation) -> None:
-    for key, reason in conflicting_extra_keys(engine.extra, generation).items():
+    for path, (found, reason) in conflicting_keys(engine, generation).items():
         raise ConfigurationError(
-            f"extra.{key}: found {engine.extra[key]!r}, expected no such key: {reason}. Remove it from extra "
-            "and use the typed setting, or today's name with another stack."
+            f"{path}: found {found!r}, expected no such key: {reason}. Remove it and use the typed setting, "
+            "or today's name with another stack."
+        )
+    backend = engine.cache_transceiver_config.backend
+    if generation == "flat" and backend != "DEFAULT":
+        raise ConfigurationError(
+            f"cache_transceiver_config.backend: found {backend}, expected DEFAULT: the flat "
+            "engine YAML has no key for it. Use stack=dynamo_v1, or DEFAULT."
         )
 
 
@@ -61,6 +77,7 @@ def _shared_keys(engine: TrtLlmEngine) -> dict[str, Any]:
         "backend": engine.backend,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "pipeline_parallel_size": engine.pipeline_parallel_size,
+        "context_parallel_size": engine.context_parallel_size,
         "max_batch_size": engine.max_batch_size,
         "max_num_tokens": engine.max_num_tokens,
         "max_seq_len": engine.max_seq_len,
@@ -72,34 +89,27 @@ def _shared_keys(engine: TrtLlmEngine) -> dict[str, Any]:
 
 
 def _flat_keys(engine: TrtLlmEngine) -> dict[str, Any]:
-    transceiver = engine.cache_transceiver_config
-    if transceiver.backend != "DEFAULT":
-        raise ConfigurationError(
-            f"cache_transceiver_config.backend: found {transceiver.backend}, expected DEFAULT: the flat "
-            "engine YAML has no key for it. Use stack=dynamo_v1, or DEFAULT."
-        )
+    buffer, graphs = engine.cache_transceiver_config.max_tokens_in_buffer, engine.cuda_graph_config
     keys: dict[str, Any] = {"kv_cache_dtype": engine.kv_cache_config.dtype}
-    graphs = engine.cuda_graph_config
     if graphs is not None:
-        keys |= {
-            "use_cuda_graph": True,
-            "cuda_graph_padding_enabled": graphs.enable_padding,
-            "cuda_graph_batch_sizes": list(graphs.batch_sizes),
-        }
+        keys |= {"use_cuda_graph": True, "cuda_graph_padding_enabled": graphs.enable_padding}
+        keys |= {f"cuda_graph_{key}": value for key, value in _sizes(graphs).items()}
     return keys | {
         "kv_cache_config": engine.kv_cache_config.model_dump(exclude={"dtype"}),
-        "cache_transceiver_config": {"max_num_tokens": transceiver.max_tokens_in_buffer},
+        "cache_transceiver_config": {} if buffer is None else {"max_num_tokens": buffer},
     }
 
 
 def _nested_keys(engine: TrtLlmEngine) -> dict[str, Any]:
-    graphs = engine.cuda_graph_config
+    graphs, transceiver = engine.cuda_graph_config, engine.cache_transceiver_config
     return {
         "cuda_graph_config": graphs
-        and {"enable_padding": graphs.enable_padding, "batch_sizes": list(graphs.batch_sizes)},
+        and {"enable_padding": graphs.enable_padding, **_sizes(graphs), **graphs.other_keys},
         "kv_cache_config": engine.kv_cache_config.model_dump(),
-        "cache_transceiver_config": {
-            "backend": engine.cache_transceiver_config.backend,
-            "max_tokens_in_buffer": engine.cache_transceiver_config.max_tokens_in_buffer,
-        },
+        "cache_transceiver_config": {"backend": transceiver.backend, **transceiver.model_dump()},
     }
+
+
+def _sizes(graphs: CudaGraphConfig) -> dict[str, Any]:
+    """Return those of the two keys for the sizes of the CUDA graphs that are set."""
+    return graphs.model_dump(mode="json", include={"batch_sizes", "max_batch_size"})

@@ -19,37 +19,51 @@ def forecast_traces(
 ) -> list[go.Scatter]:
     """Return the traces of the forecast of `limit` between two rates; none if nothing is forecast there.
 
-    The line is the median over the simulated shuffles, the band their range.
+    The line is the forecast in the deployment's own shuffle. The band, with its median, is the range over
+    further shuffles, at the rates where the search looked at several.
     """
-    points = _points_between(outcome.forecast, limit, *ends_qps)
-    if len(points) < 2:
-        return []
     scale = limit_s * limit.latency.shown_scale
+    points = [point for point in outcome.forecast if limit.name in point.used]
+    own = _points_between([point for point in points if point.shuffles == 1], *ends_qps)
+    several = _points_between([point for point in points if point.shuffles > 1], *ends_qps)
+    shared = {"mode": "lines", "hoverinfo": "skip"}
+    traces = []
+    if len(several) > 1:
+        rates, low, middle, high = _curves(several, limit, scale)
+        band = {"x": [*rates, *rates[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": BAND}
+        name = "forecast, range and median over shuffles"
+        traces = [
+            go.Scatter(**band, line={"width": 0}, name=name, legendgroup=name, **shared),
+            go.Scatter(
+                x=rates,
+                y=middle,
+                line={"color": QUIET, "width": 1.5, "dash": "dot"},
+                name="forecast, median",
+                legendgroup=name,
+                **shared,
+            ),
+        ]
+    if len(own) > 1:
+        rates, _, middle, _ = _curves(own, limit, scale)
+        line = {"color": QUIET, "width": 2}
+        traces.append(go.Scatter(x=rates, y=middle, line=line, name="forecast, own shuffle", **shared))
+    return traces
+
+
+def _curves(
+    points: Sequence[ForecastPoint], limit: LatencyLimit, scale: float
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Return the rates of points, and the lowest, the median and the highest figure at each."""
+    rates = [float(f"{point.target_qps:.6g}") for point in points]
     low, middle, high = (
         [float(f"{point.used[limit.name][place] * scale:.5g}") for point in points] for place in range(3)
     )
-    rates = [float(f"{point.target_qps:.6g}") for point in points]
-    shared = {"mode": "lines", "hoverinfo": "skip", "legendgroup": "forecast"}
-    return [
-        go.Scatter(
-            x=[*rates, *rates[::-1]],
-            y=[*high, *low[::-1]],
-            fill="toself",
-            fillcolor=BAND,
-            line={"width": 0},
-            name="forecast, range over shuffles",
-            **shared,
-        ),
-        go.Scatter(x=rates, y=middle, line={"color": QUIET, "width": 2}, name="forecast", **shared),
-    ]
+    return rates, low, middle, high
 
 
-def _points_between(
-    forecast: Sequence[ForecastPoint], limit: LatencyLimit, low_qps: float, high_qps: float
-) -> list[ForecastPoint]:
-    """Return the points between two rates that forecast `limit`, and the next one on either side."""
-    known = [point for point in forecast if limit.name in point.used]
+def _points_between(known: Sequence[ForecastPoint], low_qps: float, high_qps: float) -> list[ForecastPoint]:
+    """Return the points between two rates, and the next one on either side."""
     inside = [index for index, point in enumerate(known) if low_qps <= point.target_qps <= high_qps]
     if not inside:
         return []
-    return known[max(0, inside[0] - 1) : inside[-1] + 2]
+    return list(known[max(0, inside[0] - 1) : inside[-1] + 2])

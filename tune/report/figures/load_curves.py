@@ -57,12 +57,13 @@ def load_curves(study: StudyRecord, outcomes: Sequence[Outcome], ranks: Mapping[
     deployments.sort(key=lambda outcome: (ranks.get(outcome.trial_id, last), outcome.number))
     views = tuple(_view(study, outcome, ranks.get(outcome.trial_id)) for outcome in deployments)
     caption = (
-        "Load curve of one deployment. Grey line: the forecast of the search, fitted to its probes, median "
-        "and range over simulated shuffles. Each mark is a probe, numbered in the order run. Only full runs "
-        "(large marks) verify a rate; a short run (small mark) sends a sample of the requests. Vertical "
-        "bars: range of the figure over shuffles (orders of the dataset's lengths), where the probe was "
-        "repeated. Blue area: rates up to the verified one. Orange area: rates from the lowest one above it "
-        "that missed. Dotted line: estimated capacity, the rate that should hold in half of all shuffles. "
+        "Load curve of one deployment. Grey line: the forecast of the search, fitted to its probes, in the "
+        "deployment's own shuffle; grey band: its range over simulated shuffles. Each mark is a probe, "
+        "numbered in the order run. Only full runs (large marks) verify a rate; a short run (small mark) "
+        "sends a sample of the requests. Vertical bars: range of the figure over shuffles (orders of the "
+        "dataset's lengths), where the probe was repeated. Blue area: rates up to the verified one. Orange "
+        "area: rates from the lowest one above it that missed. Dotted line: estimated capacity, the rate "
+        "that should hold in half of all shuffles. "
         f"Dashed line: the limit, one panel each. Deployments, best first, n = {len(views):,}."
     )
     return [Figure(NAME, TITLE, caption, None, views=views, choice="Deployment", wide=True)]

@@ -44,7 +44,7 @@ def trade_off(study: StudyRecord, valid: pd.DataFrame, shown: LatencyLimit) -> F
         return empty_figure(key, title, f"Left out: no valid measurement has a {name}.")
     figure = go.Figure()
     verdict_points(figure, rows, column, TPS, f"{HOVER_TPS}<br>{name} %{{x:.3g}} {unit}")
-    add_pareto_line(figure, rows, column, TPS, rising=False)
+    add_pareto_line(figure, rows[rows["feasible"]], column, TPS, rising=False)
     figure.update_xaxes(title=f"{name}, {unit}")
     figure.update_yaxes(title=TPS_TITLE)
     beyond = _cut_axes(figure, rows, column, SHOWN_LIMITS_WIDE * limit)
@@ -59,7 +59,7 @@ def trade_off(study: StudyRecord, valid: pd.DataFrame, shown: LatencyLimit) -> F
     caption = (
         f"Each mark is one trial, n = {len(rows):,}; {within:,} lie within the limit of {limit:g} {unit} "
         f"({metric.title}, {shown.statistic.title} over requests).{cut} Up and left is better; the line "
-        "joins the trials that no other trial beats in both."
+        "joins the feasible trials that no other feasible one beats in both."
     )
     return make_figure(key, title, caption, figure)
 

@@ -127,7 +127,7 @@ def _against_baseline(
     if baseline.trial_id == recommended.trial.trial_id:
         return ", which is the baseline" if len(outcomes) > 1 else ""
     if not baseline.feasible or not baseline.output_tps_per_gpu or not recommended.output_tps_per_gpu:
-        return "; the baseline did not hold the SLO"
+        return "; the baseline does not hold the SLO"
     change = recommended.output_tps_per_gpu / baseline.output_tps_per_gpu - 1
     return f", {abs(change) * 100:.1f} % {'more' if change >= 0 else 'less'} than the baseline"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tune.analysis.hold_probability import hold_probability
 from tune.analysis.model_error_sources import covered_frac
 from tune.analysis.range_ends import range_ends
 from tune.analysis.shuffles import NEAR_FRAC
@@ -19,7 +20,7 @@ from tune.report.range_end_text import describe_ends, widening_command
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
-from tune.report.verdict_robustness import verdict_notes, verdict_over_shuffles
+from tune.report.verdict_robustness import is_uncertain, verdict_notes
 
 
 def measured_latencies(study: StudyRecord, outcome: Outcome) -> str:
@@ -51,7 +52,7 @@ def baseline_fact(
         return [("Baseline", f"{name} was not measured: {baseline.reason or baseline.status}.")]
     figure = f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU"
     held = "holds every limit" if baseline.feasible else "violates the SLO"
-    change = simulated_change(baseline, recommended.trial)
+    change = simulated_change(baseline, recommended.trial) if baseline.feasible else None
     error = f" The change is {change_phrase(change)}." if change else ""
     return [("Baseline", f"{name} gives {figure} and {held}.{error}")]
 
@@ -69,15 +70,23 @@ def certainty_fact(
                 "interval) comes on top: a real rack decides."
             )
         return "How sure", f"One further full run holds with {share} confidence, by {repeats}.{error}"
-    trial = recommended.trial
-    verdict = "measured in one shuffle, not confirmed on new deployments"
-    if trial.spread is not None:
-        verdict = f"{verdict_over_shuffles(trial, study.slo)}; not confirmed on new deployments"
-    error = ""
+    trial, error = recommended.trial, ""
     if trial.model_error:
         share = format_share(covered_frac(trial.model_error.sd_frac))
         error = f" A real rack may hold {share} more or less: the simulator's own error (90 % interval)."
-    return "How sure", f"{verdict[0].upper()}{verdict[1:]}.{error}"
+    return "How sure", f"{_held(trial, study)}; not confirmed on new deployments.{error}"
+
+
+def _held(trial: Outcome, study: StudyRecord) -> str:
+    """Return in how many shuffles the SLO held, and how probably it holds in another one."""
+    if trial.spread is None:
+        return "Measured in one shuffle"
+    uncertain = "Uncertain: the" if is_uncertain(trial, study.slo) else "The"
+    probability = hold_probability(trial.spread)
+    return (
+        f"{uncertain} SLO holds in {trial.spread.slo_held} of {trial.spread.shuffles} shuffles, in another "
+        f"one with probability {100 * probability.estimate:.0f} %"
+    )
 
 
 def answer_notes(

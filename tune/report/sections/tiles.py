@@ -33,7 +33,9 @@ def recommended_tiles(
     """Return the tiles of throughput, rate and, before a confirmation, of every latency that is shown."""
     trial, baseline = recommended.trial, baseline_trial(study, outcomes)
     per_gpu, note = recommended.output_tps_per_gpu, "all allocated GPUs count"
-    if baseline and baseline is not trial and baseline.output_tps_per_gpu and per_gpu:
+    if baseline and baseline is not trial and not baseline.feasible:
+        note = "the baseline does not hold the SLO"
+    elif baseline and baseline is not trial and baseline.output_tps_per_gpu and per_gpu:
         change = formatting.signed_percent(per_gpu / baseline.output_tps_per_gpu - 1)
         note = f"{change} against the baseline"
     latencies = () if recommended.confirmed else _latency_tiles(study.slo, trial)

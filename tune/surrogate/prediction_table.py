@@ -1,0 +1,115 @@
+"""Compute the prediction of some configurations at a time, from one set of posterior samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tune.core.arrays import FloatArray, IntArray
+from tune.surrogate.acquisition import min_of_normals
+from tune.surrogate.discrepancy import Discrepancy, Observations
+from tune.surrogate.emulator import CAPACITY_FLOOR_QPS, Emulator, log_capacity, log_soft_min_correction
+from tune.surrogate.prediction import Prediction
+from tune.surrogate.prior import ParameterPrior, ParameterSamples
+
+APPROXIMATION_SD = 0.03
+"""Standard deviation of the error in a log prefill capacity whose pool is not simulated. Chosen here."""
+
+_EMPTY_SD = 1e-4
+"""Standard deviation of what is not predicted."""
+
+
+class PredictionTable:
+    """Hold the predictions of configurations so far, given posterior samples and what was observed."""
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        prior: ParameterPrior,
+        pool_features: Sequence[FloatArray],
+        samples: ParameterSamples,
+        observed: Observations,
+    ) -> None:
+        """Prepare the discrepancies; nothing is predicted yet.
+
+        `pool_features` holds the settings of all configurations that matter to prefill, and those that matter
+        to decode, each (m, settings).
+        """
+        self._emulator, self._features, self._samples = emulator, pool_features, samples
+        self._observed = observed
+        self._unique, self._inverse = samples.unique()
+        self._scale = prior.calibration_error(self._unique)
+        self._residual = observed.residual(emulator.log_pool_capacity(self._unique, observed.indices))
+        self._informative = observed.is_informative(self._residual[:, self._inverse])
+        self._errors = self._discrepancies()
+        self._columns: dict[str, FloatArray] = {}
+        self.is_predicted = np.zeros(0, bool)
+
+    def _discrepancies(self) -> Mapping[float, Sequence[Discrepancy]]:
+        """Return the discrepancy of both pools for each value of CALIBRATION_ERROR among the samples."""
+        return {
+            scale: [
+                Discrepancy(features[self._observed.indices[exact]], sd[exact], scale)
+                for features, sd, exact in zip(
+                    self._features, self._observed.sd, self._informative, strict=True
+                )
+            ]
+            for scale in np.unique(self._scale).tolist()
+        }
+
+    def predict(self, indices: IntArray) -> None:
+        """Predict the configurations `indices` (m,), again where they were predicted before."""
+        pools = self._emulator.log_pool_capacity(self._unique, indices)
+        simulated = log_capacity(pools)
+        approximate = ~self._emulator.is_simulated(indices)
+        log_mean, sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
+        for scale, errors in self._errors.items():
+            rows = self._scale == scale
+            pool_sd = np.empty((2, len(indices)))
+            for pool, error in enumerate(errors):
+                exact = self._informative[pool]
+                mean, pool_sd[pool] = error.predict(
+                    self._features[pool][indices],
+                    self._residual[pool][rows][:, exact],
+                    _places(self._observed.indices[exact], indices),
+                )
+                pools[pool, rows] += mean
+            pool_sd[0] = np.hypot(pool_sd[0], APPROXIMATION_SD * approximate)
+            log_mean[rows], sd[rows] = min_of_normals(pools[:, rows], pool_sd)
+        log_mean -= log_soft_min_correction(pools)
+        self._store(
+            indices,
+            {"simulated": simulated, "prefill": pools[0], "decode": pools[1], "mean": log_mean, "sd": sd},
+        )
+
+    def prediction(self) -> Prediction:
+        """Return the prediction so far; the capacity of other configurations counts as CAPACITY_FLOOR_QPS."""
+        columns = {name: column[self._inverse] for name, column in self._columns.items()}
+        return Prediction(
+            self._samples,
+            columns["simulated"],
+            np.stack([columns["prefill"], columns["decode"]]),
+            columns["mean"],
+            columns["sd"],
+            self.is_predicted.copy(),
+        )
+
+    def _store(self, indices: IntArray, values: Mapping[str, FloatArray]) -> None:
+        """Keep the columns `values` of `indices`."""
+        count = len(self._features[0])
+        self.is_predicted = np.append(self.is_predicted, np.zeros(count - len(self.is_predicted), bool))
+        self.is_predicted[indices] = True
+        for name, value in values.items():
+            known = self._columns.get(name, np.zeros((len(value), 0)))
+            fill = _EMPTY_SD if name == "sd" else np.log(CAPACITY_FLOOR_QPS)
+            column = np.full((len(value), count), fill)
+            column[:, : known.shape[1]] = known
+            column[:, indices] = value
+            self._columns[name] = column
+
+
+def _places(observed: IntArray, indices: IntArray) -> IntArray:
+    """Return where each of `observed` (n,) stands in `indices` (m,), shape (n,); -1 where it does not."""
+    place = {index: place for place, index in enumerate(indices.tolist())}
+    return np.array([place.get(index, -1) for index in observed.tolist()], int)
