@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 from capacity import Deployment
+from rich.progress import track
 from synthetic_racks.racks import Rack, draw_rack
 from synthetic_racks.space import CONFIGURATIONS, PRIOR
 from synthetic_racks.true_capacities import find_capacity, holds
-from tqdm import tqdm
 
 from tune.capacity.search import CapacityResult, search_capacity
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO, SimulatorForecast
@@ -168,7 +168,7 @@ def main() -> None:
             for index in np.random.default_rng(seed).choice(free, CONFIGURATIONS_PER_RACK, replace=False)
         ]
     with ProcessPoolExecutor(options.processes) as pool:
-        costs = [cost for each in tqdm(pool.map(search_each, tasks), total=len(tasks)) for cost in each]
+        costs = [cost for each in track(pool.map(search_each, tasks), total=len(tasks)) for cost in each]
     with options.rows.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(list(SearchCost.__dataclass_fields__))

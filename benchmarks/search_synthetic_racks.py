@@ -38,6 +38,7 @@ from typing import Literal
 
 import numpy as np
 from probe_costs import SearchCost, read_costs
+from rich.progress import track
 from synthetic_racks.capacity_tables import TrueCapacities, read_set
 from synthetic_racks.methods import METHODS, Method, RateSearch, Result, optimizers
 from synthetic_racks.result_tables import (
@@ -54,7 +55,6 @@ from synthetic_racks.result_tables import (
     write_runs,
 )
 from synthetic_racks.space import CONFIGURATIONS, SEED
-from tqdm import tqdm
 
 from tune.analysis.repeated_capacities import mean_of, pooled, student_quantile
 from tune.capacity.simulator_forecast import MAX_POOL_CAPACITY_RATIO
@@ -264,7 +264,7 @@ def main() -> None:
         for seed in range(options.noise_seeds)
     ]
     with ProcessPoolExecutor(options.processes, get_context("fork")) as pool:
-        done = list(tqdm(pool.map(run_task, tasks), total=len(tasks), unit="run"))
+        done = list(track(pool.map(run_task, tasks), total=len(tasks)))
     runs = [rows for rows, _ in done]
     if options.rows:
         write_rows(options.rows, runs)

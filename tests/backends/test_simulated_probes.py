@@ -101,3 +101,17 @@ def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None
     assert phases.drain_s > 0
     assert phases.probes_s + phases.drain_s <= whole.done_ns.max() / 1e9
     assert phases.probes_s == pytest.approx(log.done_ns.max() / 1e9)
+
+
+@pytest.mark.slow
+def test_records_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    settings = compose_overrides(SHORT).settings
+    assert settings.cluster.calibration is not None
+    for threads in (1, 3):
+        with SimulatorBackend(settings.cluster.calibration, 0, threads) as rack:
+            rack.submit(settings.trial_spec, tmp_path / str(threads))
+    names = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.json")]
+    compared = [name for name in names if name.name in ("capacity.json", "shuffles.json", "probe.json")]
+    assert any(name.name == "capacity.json" for name in compared)
+    for name in compared:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name

@@ -80,7 +80,7 @@ def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_pa
     again = start(*slurm.words, *where, "action=confirm", "study.name=one", "confirm.repeats=2")
     said = printed(again)
     assert again.returncode == 0, said
-    assert "confirm.configurations: 3 asked, 1 of this study" in said
+    assert "confirm.configurations: 3 asked, this study has 1" in said
     found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
     (one,) = found["configurations"]
     assert [repeat["verified_qps"] for repeat in one["repeats"]] == [100.0, 100.0]

@@ -20,6 +20,7 @@ from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding
 from tune.spec.memory import kv_bytes_per_token
+from tune.spec.split import place_workers
 from tune.spec.trial import TrialSpec
 from tune.spec.trtllm_engine import TrtLlmEngine
 from tune.spec.trtllm_groups import derived_graph_sizes
@@ -119,6 +120,14 @@ def test_an_nvfp4_cache_takes_nine_sixteenths_of_an_fp8_one(make_spec: MakeSpec)
     )
 
 
+def test_a_worker_with_context_parallelism_is_placed_with_all_its_ranks(make_spec: MakeSpec) -> None:
+    spec = make_spec(decode__context_parallel_size=2, split__decode_workers=2)
+    placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
+    assert placed is not None
+    assert {len(worker.gpus) for worker in placed if worker.role == "decode"} == {8}
+    assert yaml.safe_load(engine_yaml(spec.decode, "nested"))["context_parallel_size"] == 2
+
+
 def test_a_buffer_without_a_size_is_that_of_the_engine(make_spec: MakeSpec) -> None:
     spec = make_spec(decode__cache_transceiver_config__max_tokens_in_buffer=None)
     assert transfer_buffer_bytes_per_gpu(spec.model, spec.decode) == 2**30
@@ -130,7 +139,7 @@ def test_a_buffer_without_a_size_is_that_of_the_engine(make_spec: MakeSpec) -> N
 ROWS = [
     ("backend", "Literal['pytorch']", ["pytorch"]),
     ("moe_config.backend", "Literal['CUTLASS', 'TRTLLM']", ["CUTLASS", "TRTLLM"]),
-    ("moe_config.max_num_tokens", "Optional[int]", []),
+    ("moe_config.max_num_tokens", "Optional[Annotated[int, Gt(gt=0)]]", []),
     ("kv_cache_config.tokens_per_block", "<class 'int'>", []),
     ("kv_cache_config.enable_block_reuse", "<class 'bool'>", []),
     ("kv_cache_config.free_gpu_memory_fraction", "Optional[float]", []),

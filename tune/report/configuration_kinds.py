@@ -66,7 +66,7 @@ def _setting(outcome: Outcome, study: StudyRecord, pool: str, key: str) -> objec
             return point[name]
     if not study.space:
         for override in formatting.overrides(outcome) or ():
-            if override.startswith(f"{path}="):
+            if override.removeprefix("+").startswith(f"{path}="):
                 return override.partition("=")[2]
     return study.base.get(pool, {}).get(key)
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ NEAR_KEY_SIMILARITY = 0.85
 moe_config (0.95)."""
 
 _PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
+_PLAIN_ANNOTATION = re.compile(r"(?:<class '|Optional\[)(?:Annotated\[)?(bool|int|float)(?:'>|[\],])")
+"""Such as <class 'int'>, Optional[float] and Optional[Annotated[int, Gt(gt=0)]]."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ class KeySchema:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
 
 
+@cache
 def read_key_schema(file: str | None, generation: Generation) -> KeySchema:
-    """Return the schema in `file`; that of the keys known here where it is None or the YAML is flat.
+    """Return the schema in `file`, read once; the keys known here where it is None or the YAML is flat.
 
     Raises ConfigurationError where the file cannot be read as TensorRT-LLM's list of arguments.
     """
@@ -130,6 +134,6 @@ def _value(path: str, value: Any, argument: Argument) -> Iterator[KeyFault]:
     if wrong:
         yield KeyFault(path, repr(wrong[0]), f"one of {', '.join(argument.allowed_values)}", True)
         return
-    plain = re.fullmatch(r"(?:<class '|Optional\[)(bool|int|float)(?:'>|\])", argument.annotation)
+    plain = _PLAIN_ANNOTATION.match(argument.annotation)
     if plain and type(value) not in _PLAIN_TYPES[plain[1]]:
         yield KeyFault(path, repr(value), f"a value of type {plain[1]}", True)

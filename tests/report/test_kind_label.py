@@ -1,0 +1,24 @@
+"""Label a configuration by its split and the parallelism of its workers."""
+
+from __future__ import annotations
+
+import pytest
+from support.synthetic_study import outcome, study
+
+from tune.report.configuration_kinds import kind_label
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ([], "14P4D TP4/TP4"),
+        (["prefill.pipeline_parallel_size=2"], "14P4D TP4xPP2/TP4"),
+        (["+decode.context_parallel_size=2"], "14P4D TP4/TP4xCP2"),
+    ],
+)
+def test_the_label_names_every_kind_of_parallelism(overrides: list[str], label: str) -> None:
+    pool = {"tensor_parallel_size": 4, "pipeline_parallel_size": 1}
+    recorded = study(space={}, base={"prefill": pool, "decode": pool})
+    provenance = {"split": "14P4D", "overrides": overrides}
+    trial = outcome(0, "failed", "a node").model_copy(update={"provenance": provenance})
+    assert kind_label(trial, recorded) == label
