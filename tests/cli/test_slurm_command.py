@@ -26,8 +26,8 @@ def test_two_parallel_splits_end_with_a_report(
     assert len(slurm.jobs()) == 2
     said = printed(process)
     assert process.returncode == 1, said
-    page = (tmp_path / "reports" / "mine-slurm" / "index.html").read_text()
-    assert {trial["kind"].split()[0] for trial in Page(page).trials} == {"2P1D", "1P2D"}
+    page = Page((tmp_path / "reports" / "mine-slurm" / "index.html").read_text())
+    assert {trial["kind"].split()[0] for trial in page.trials} == {"2P1D", "1P2D"}
     found = outcomes(tmp_path)
     assert [outcome["status"] for outcome in found] == ["measured"] * 2
     assert all(outcome["output_tps"] > 0 for outcome in found)
