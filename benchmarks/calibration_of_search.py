@@ -122,10 +122,10 @@ def highest_rate(passes: Callable[[float], bool], guess: float) -> float:
     """Return the highest rate that passes, to TOLERANCE; 0 where none does."""
     low = high = guess
     stride = 1.05
-    while low > LOWEST_QPS and not passes(low):
-        low, high, stride = low / stride, low, stride**1.5
-    if low <= LOWEST_QPS:
-        return 0.0
+    while not passes(low):
+        if low <= LOWEST_QPS:
+            return 0.0
+        low, high, stride = max(low / stride, LOWEST_QPS), low, stride**1.5
     while high == low or (high < HIGHEST_QPS and passes(high)):
         low, high, stride = high, high * stride, stride**1.5
     while high / low > TOLERANCE:

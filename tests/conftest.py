@@ -38,9 +38,9 @@ def regenerate_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--regenerate-golden"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def signals_reach_children() -> Iterator[None]:
-    """Handle signals that a background runner (`nohup`) ignores: tests send them to their children."""
+    """Handle signals that a background runner (`nohup`) or another test ignores; children get them."""
     wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield

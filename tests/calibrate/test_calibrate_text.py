@@ -124,7 +124,7 @@ def test_settings_compose_as_a_cluster(
     path = tmp_path / "cluster" / "rack_7.yaml"
     path.parent.mkdir()
     path.write_text(render_settings(calibration_of(settings), runs, TABLES, fitted), encoding="utf-8")
-    composed = compose_overrides(["cluster=rack_7"], [f"file://{tmp_path}"])
+    composed = compose_overrides(["cluster=rack_7"], [str(tmp_path)])
     assert composed.study_name == "single-rack_7"
     assert composed.settings.cluster.kind == "sim"
     assert calibration_of(composed.settings).prefill_scale == 0.91

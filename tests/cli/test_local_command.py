@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -155,9 +156,10 @@ def test_study_on_real_dynamo_ends_with_a_report(
     process = start(*words, *SMALL, *dynamo)
     said = printed(process)
     assert process.returncode == 1, said
-    page = (tmp_path / "reports" / "splits-local" / "index.html").read_text()
-    assert "2P1D" in page
-    assert "1P2D" in page
+    report = tmp_path / "reports" / "splits-local"
+    assert "Which split of three nodes?" in (report / "index.html").read_text()
+    with (report / "ranking.csv").open(newline="") as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"2P1D", "1P2D"}
     outcomes = [json.loads(path.read_text()) for path in tmp_path.glob("runs/splits-local/*/outcome.json")]
     assert [outcome["status"] for outcome in outcomes] == ["measured"] * 2
     assert all(outcome["output_tps"] > 0 for outcome in outcomes)

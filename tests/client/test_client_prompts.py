@@ -12,7 +12,6 @@ from support.right_client import make_settings
 from tune.client.prompts import Prompts, random_id_prompts, random_text_prompts
 from tune.client.schedule import draw_schedule
 from tune.client.vocabulary import ONE_TOKEN_WORDS
-from tune.spec.trtllm_engine import KV_BLOCK_TOKENS
 from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_texts
 
 LONGEST = 400
@@ -48,8 +47,8 @@ def test_vocabulary_has_128_words_of_four_letters() -> None:
 
 @pytest.mark.parametrize("source", [IDS, TEXTS])
 def test_no_two_prompts_share_their_first_block(source: Any) -> None:
-    queries = 20_000
-    assert len({source(position, KV_BLOCK_TOKENS) for position in range(queries)}) == queries
+    queries, block_tokens = 20_000, 32
+    assert len({source(position, block_tokens) for position in range(queries)}) == queries
 
 
 def test_later_run_sends_other_prompts_of_equal_lengths() -> None:

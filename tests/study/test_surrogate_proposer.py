@@ -20,10 +20,12 @@ from tune.records.posterior_summary import read_posterior
 from tune.spec.bind import Point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
+from tune.study import candidates as candidates_module
 from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import MAX_CANDIDATES, Candidates, candidates
 from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer, observation_of
+from tune.surrogate import prefill_tables
 from tune.surrogate.optimizer import Observation
 
 QUICK = (
@@ -110,6 +112,44 @@ def test_rebuilt_proposer_suggests_what_the_first_one_did(settings: Settings, sp
         rebuilt.adopt(number, {"prefill_workers": workers}, "surrogate")
         rebuilt.observe(number, held_at(settings.trial_spec, true_capacity_qps(workers)))
     assert suggested(rebuilt, 3) == {"prefill_workers": whole[3]}
+
+
+@pytest.mark.slow
+def test_a_rebuilt_proposer_finds_the_neighbours_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 21 points five are drawn and three pools simulated at first; the best point is found anyway."""
+    monkeypatch.setattr(candidates_module, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr(prefill_tables, "MOST_SIMULATED_FIRST", 3)
+    monkeypatch.setattr(prefill_tables, "SIMULATED_FIRST", 3)
+    chunk = OrderedDimension(kind="ordered", path="prefill.max_num_tokens", values=(2048, 4096, 8192))
+    sweep = SWEEP.model_copy(update={"space": {**SWEEP.space, "chunk": chunk}})
+    first = candidates(settings.trial_spec, sweep, 0)
+    assert len(first.points) == 5
+
+    def build() -> SurrogateProposer:
+        assert settings.cluster.calibration
+        nearby = CandidateSpace(settings.trial_spec, sweep, first, 0)
+        return SurrogateProposer(sweep.space, first, nearby, settings.cluster.calibration, 0)
+
+    def capacity_qps(point: Point) -> float:
+        slower = {2048: 0.8, 4096: 0.9, 8192: 1.0}[int(str(point["chunk"]))]
+        return slower * true_capacity_qps(int(str(point["prefill_workers"])))
+
+    whole, points = build(), []
+    for number in range(6):
+        point = suggested(whole, number)
+        assert point
+        whole.observe(number, held_at(settings.trial_spec, capacity_qps(point)))
+        points.append(point)
+    drawn = [dict(point) for point in first.points]
+    assert any(dict(point) not in drawn for point in points)
+    assert {"prefill_workers": 14, "chunk": 8192} in [dict(point) for point in points]
+    rebuilt = build()
+    for number, point in enumerate(points[:-1]):
+        rebuilt.adopt(number, point, "surrogate")
+        rebuilt.observe(number, held_at(settings.trial_spec, capacity_qps(point)))
+    assert suggested(rebuilt, 5) == points[5]
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ def pareto_front(rows: pd.DataFrame, x: str, y: str, *, rising: bool) -> pd.Data
     More of `y` is better; of `x` more is better if `rising`, else less.
     """
     ordered = rows.sort_values([x, y], ascending=[not rising, False])
-    front = ordered[ordered[y] > ordered[y].cummax().shift(fill_value=float("-inf"))]
+    heights = ordered[y].astype("float64")
+    front = ordered[heights > heights.cummax().shift(fill_value=float("-inf"))]
     return front.sort_values(x)
 
 

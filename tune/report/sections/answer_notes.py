@@ -99,10 +99,7 @@ def answer_notes(
     trial = recommended.trial
     notes = [
         *_confirmation_notes(study, outcomes, recommended, confirmation),
-        *([model_error_sentence(trial.model_error)] if trial.model_error else []),
-        *_capacity_note(trial),
-        *verdict_notes(outcomes, trial, study.slo, study.space),
-        _tightest_note(trial),
+        *([] if recommended.confirmed else _notes_on_its_run(study, outcomes, trial)),
         *_bottleneck_notes(trial),
         *_latencies_note(study, outcomes),
         *_changed_notes(study, outcomes, trial),
@@ -119,6 +116,16 @@ def answer_notes(
         confirmed_study = study.name.removesuffix(SUFFIX)
         notes.append(f"These trials are repeats: the report of {confirmed_study} shows the confirmation.")
     return notes
+
+
+def _notes_on_its_run(study: StudyRecord, outcomes: Sequence[Outcome], trial: Outcome) -> list[str]:
+    """Return notes on the figures of the trial, which a confirmation replaces by its own."""
+    return [
+        *([model_error_sentence(trial.model_error)] if trial.model_error else []),
+        *_capacity_note(trial),
+        *verdict_notes(outcomes, trial, study.slo, study.space),
+        _tightest_note(trial),
+    ]
 
 
 def closest_notes(study: StudyRecord, top: Outcome, *, is_missed: bool) -> list[str]:

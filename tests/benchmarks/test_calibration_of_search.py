@@ -1,0 +1,37 @@
+"""Test the problems of benchmarks/calibration_of_search.py and its search for the highest rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+RATES_QPS = st.floats(0.1, 400.0)
+
+
+@pytest.fixture
+def search(benchmark_module: Callable[[str], Any]) -> Any:
+    return benchmark_module("calibration_of_search")
+
+
+@given(limit_qps=RATES_QPS, guess_qps=RATES_QPS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_highest_rate_is_found_from_any_guess(search: Any, limit_qps: float, guess_qps: float) -> None:
+    found_qps = search.highest_rate(lambda qps: qps <= limit_qps, guess_qps)
+    assert found_qps <= limit_qps <= found_qps * search.TOLERANCE
+
+
+def test_no_rate_is_found_where_none_passes(search: Any) -> None:
+    assert search.highest_rate(lambda qps: False, 10.0) == 0.0
+
+
+@pytest.mark.parametrize("number", [5, 10])
+def test_a_problem_is_drawn_by_its_number(search: Any, number: int) -> None:
+    problem = search.draw_problem(number)
+    assert problem.label == search.draw_problem(number).label
+    assert problem.settings.sweep
+    assert 3 <= len(problem.settings.sweep.space) <= 11
+    assert "prefill_workers" in problem.settings.sweep.space
