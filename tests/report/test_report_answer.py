@@ -216,7 +216,7 @@ def test_invalid_trial_is_not_the_closest() -> None:
 
 def test_only_invalid_trials_are_shown_with_their_reason() -> None:
     result = answered([measured(0, valid=False, reason="no tokens came back", ttft_p99_s=0.1)])
-    assert "missed: no tokens came back" in result.headline
+    assert "has no verdict: no tokens came back" in result.headline
 
 
 def test_nothing_measured_counts_reasons_and_statuses() -> None:

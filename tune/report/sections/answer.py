@@ -174,12 +174,13 @@ def _closest(
     misses = ", ".join(
         f"{name} by {formatting.format_figure(share * 100)} %" for name, share in missed.items()
     )
+    verb = "missed" if misses else "has no verdict"
     if not misses:
-        misses = top.reason or "the verdict needs more queries than were measured"
+        misses = top.reason or "it needs more queries than were measured"
     headline = (
         f"{so_far}No configuration held every limit. The closest, "
         f"{describe_workers(configuration_label(top, study))} at "
-        f"{verified_or_offered_qps(top):.4g} queries/s, missed: {misses}."
+        f"{verified_or_offered_qps(top):.4g} queries/s, {verb}: {misses}."
     )
     texts = formatting.overrides(top)
     return Answer(
