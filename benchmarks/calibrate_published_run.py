@@ -19,7 +19,7 @@ from tune.calibrate.fit import fit, fitted_values
 from tune.calibrate.measured_runs import MeasuredRun, run_of_logs
 from tune.calibrate.parameters import find_parameters, with_values
 from tune.calibrate.tables import describe_seeds, render_parameters, render_runs
-from tune.cli.progress import evaluations_bar
+from tune.cli.progress import evaluations_progress
 from tune.config import compose_overrides
 from tune.spec.cluster import Calibration
 
@@ -45,7 +45,7 @@ def print_fit(run: MeasuredRun, calibration: Calibration, hypothesis: str | None
     on = {hypothesis: STARTS[hypothesis]} if hypothesis else {}
     start = with_values(calibration, OFF | on)
     parameters = find_parameters((*PARAMETERS, *on), start, run.spec.load.dataset)
-    with evaluations_bar() as progress:
+    with evaluations_progress() as progress:
         fitted = fit((run,), start, parameters, progress)
     print(f"\nfitted with {hypothesis or 'no hypothesis'}")
     print(render_runs((run,), [compare_run(run, start, fitted_values(fitted))]))

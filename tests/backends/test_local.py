@@ -25,8 +25,10 @@ STUDY = """
 import sys
 from pathlib import Path
 from tune.backends.local import LocalBackend
+from tune.records.folders import trial_of
 with LocalBackend(print, sys.argv[1]) as backend:
-    handle = backend.submit(None, Path(sys.argv[2]))
+    attempt = Path(sys.argv[2])
+    handle = backend.submit(trial_of(attempt).read_spec(), attempt)
     while backend.poll(handle) != "ended":
         pass
 """

@@ -84,5 +84,4 @@ def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_pa
     found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
     (one,) = found["configurations"]
     assert [repeat["verified_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
-    assert one["capacity_qps"]["mean"] <= 100.0 + 1e-9
     assert found["degrees_of_freedom"] == 1

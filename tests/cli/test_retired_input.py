@@ -89,7 +89,7 @@ def test_old_name_in_a_sweep_of_the_user_says_the_new_one(
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(SWEEP.format(key=key, path=path))
     with pytest.raises(ConfigurationError, match=says):
-        compose_overrides(["+sweep=mine"], [f"file://{tmp_path}"])
+        compose_overrides(["+sweep=mine"], [str(tmp_path)])
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_old_name_in_a_group_of_the_user_says_the_new_one(
     (tmp_path / group).mkdir()
     (tmp_path / group / "mine.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match=says):
-        compose_overrides([f"{group}=mine"], [f"file://{tmp_path}"])
+        compose_overrides([f"{group}=mine"], [str(tmp_path)])
 
 
 @pytest.mark.slow

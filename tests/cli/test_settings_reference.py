@@ -59,7 +59,7 @@ def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
 def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path, paths: list[str]) -> None:
     command = [sys.executable, "-m", "tune", "--help", "load.target_qps=14"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "load.target_qps=14\n      [number > 0, queries/s] Mean rate of the Poisson arrivals;" in text
+    assert "load.target_qps=14\n      [number > 0, queries/s] Mean rate of the arrivals;" in text
     assert [path for path in paths if path not in text] == []
     assert "${" not in text, "every interpolation is resolved"
 

@@ -41,7 +41,7 @@ def test_study_on_slurm_finds_the_capacity_of_each_deployment(
         short, *_, last = outcome["probes"]
         assert (short["queries"], short["full"], last["full"]) == (459, False, True)
         found, phases = outcome["capacity_qps"], outcome["attempts"][0]["phases"]
-        assert 20 <= found["low"] <= min(80, found["estimate"] * 1.1)
+        assert 20 <= found["low"] <= found["estimate"] * 1.1
         assert all(phases[name] > 0 for name in ("bring_up_s", "warm_up_s", "probes_s", "search_s"))
         held_qps[outcome["trial_id"]] = found["low"]
     report = tmp_path / "reports" / "mine-slurm"

@@ -192,7 +192,7 @@ def test_equal_processes_are_kept_where_the_stack_allows(keeps: bool, root: Path
     for name in same:
         log = pair.attempts[1] / "logs" / f"{name}.out"
         assert not log.readlink().is_absolute()
-        assert log.read_text() == f"{name} starts\n", "started once"
+        assert log.read_text().count(f"{name} starts\n") == 1, "started once"
     assert attempt_hosts(pair.attempts[1]) == ("here",) * 3
     assert not pair.first.alive()
 

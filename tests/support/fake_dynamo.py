@@ -228,11 +228,14 @@ def run_rank(role):
     if behaves("deaf", role, role):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     host, port = os.environ.get("DYN_SYSTEM_HOST", ""), os.environ.get("DYN_SYSTEM_PORT")
-    server = listen(host, port) if port else None  # before it registers: then its counters are asked
-    if os.environ.get("SLURM_PROCID", "0") == "0" and not behaves("unregistered", role, role):
+    leads = os.environ.get("SLURM_PROCID", "0") == "0"  # the other ranks of an MPI job serve no port
+    server = (
+        listen(host, port) if port and leads else None
+    )  # before it registers: then its counters are asked
+    if leads and not behaves("unregistered", role, role):
         first = os.environ.get("DISAGGREGATION_STRATEGY", "").startswith(role)
         worker = {
-            "address": f"{host}:{port}" if port else None,
+            "address": f"{host or '127.0.0.1'}:{port}" if port else None,
             "model": option("--model-name") or option("--served-model-name"),
             "component": "tensorrt_llm" if first else "tensorrt_llm_next",
         }

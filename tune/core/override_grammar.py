@@ -72,7 +72,7 @@ def json_mapping(text: str) -> Any:
 
 def _json_text(value: Mapping[str, Any]) -> str:
     """Return a mapping with any keys as an interpolation that `json_mapping` reads."""
-    return f"${{{JSON_RESOLVER}:{quote(json.dumps(value), safe='')}}}"
+    return f"${{{JSON_RESOLVER}:{quote(json.dumps(value), safe='').replace('~', '%7E')}}}"
 
 
 def _quote(text: str) -> str:

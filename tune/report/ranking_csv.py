@@ -218,7 +218,7 @@ _FIRST = (
     CsvColumn("target_qps", "queries/s", "rate of the run that is judged", _field("target_qps")),
 )
 _THROUGHPUT = (
-    CsvColumn("tokens_per_s_per_user", "tokens/s", "1 / median TPOT", _user_speed),
+    CsvColumn("tokens_per_s_per_user", "tokens/s", f"1 / median {TPOT.label}", _user_speed),
     CsvColumn("gpus", "GPUs", "allocated GPUs, idle ones included", _field("gpus")),
     CsvColumn("gpu_hours", "GPU-hours", "cost of all attempts", _field("gpu_hours")),
     CsvColumn("attempts", "", "number of attempts", lambda t: len(t.outcome.attempts)),

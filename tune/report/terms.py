@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from tune.spec.metrics import OUTPUT_TPS_PER_GPU, LatencyLimit
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU, TPOT, TTFT, LatencyLimit
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,13 @@ _FIRST = (
         "Output tokens per query x rate of completions between warm-up and last arrival / all allocated "
         "GPUs, idle ones included.",
     ),
-    Term("tokens/s/user", "1 / median TPOT: how fast one user's answer grows, in output tokens/s."),
+    Term("tokens/s/user", f"1 / median {TPOT.label}: how fast one user's answer grows, in output tokens/s."),
 )
 _REST = (
-    Term("SLO", "The limits (slo.*) that a run has to hold, each on a statistic of TTFT, TPOT or latency."),
+    Term(
+        "SLO",
+        f"The limits (slo.*) that a run has to hold, each on a statistic of {TTFT.label}, {TPOT.label} or latency.",
+    ),
     Term("split", "The number of workers of each pool. 14P4D is 14 prefill and 4 decode workers."),
     Term(
         "14P4D TP4/TP4",

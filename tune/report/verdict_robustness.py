@@ -11,7 +11,7 @@ from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
 from tune.spec.load import Slo
-from tune.spec.metrics import LIMITS, LatencyMetric
+from tune.spec.metrics import LIMITS, TTFT_P99, LatencyMetric
 from tune.spec.space import Dimension
 
 SIMULATED_SD = "5 to 12 %"
@@ -96,7 +96,7 @@ def _one_run(top: Outcome) -> list[str]:
         return []
     return [
         "One run in one shuffle was measured, so how often another shuffle holds is not known; on the "
-        f"simulated rack p99 TTFT varies by {SIMULATED_SD} (sd) from shuffle to shuffle."
+        f"simulated rack {TTFT_P99.label} varies by {SIMULATED_SD} (sd) from shuffle to shuffle."
     ]
 
 

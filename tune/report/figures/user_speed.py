@@ -32,7 +32,7 @@ def user_speed(valid: pd.DataFrame) -> Figure:
     figure = go.Figure()
     verdict_points(figure, rows, SPEED, TPS, f"{HOVER_TPS}<br>%{{x:.3g}} tokens/s/user")
     add_pareto_line(figure, rows[rows["feasible"]], SPEED, TPS, rising=True)
-    figure.update_xaxes(title="output tokens/s per user (1 / median TPOT)")
+    figure.update_xaxes(title=f"output tokens/s per user (1 / median {TPOT.label})")
     figure.update_yaxes(title=TPS_TITLE)
     caption = (
         f"Each mark is one trial, n = {len(rows):,}. tokens/s/user is 1 / median {TPOT.label}. Up and right "
