@@ -254,6 +254,7 @@ def test_the_documented_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(compile(example, "notebook.md", "exec"), {})
 
 
+@pytest.mark.slow
 def test_every_documented_sweep_composes(tmp_path: Path) -> None:
     from tune.config import compose_overrides
 

@@ -119,6 +119,7 @@ def test_without_probes_it_forecasts_the_calibration() -> None:
     assert forecast.capacity_qps() == pytest.approx(forecast.full_run_qps(), rel=0.07)
 
 
+@pytest.mark.slow
 def test_curve_gives_what_was_simulated_since_the_last_fit_and_crosses_the_limit_at_the_capacity() -> None:
     forecast = SimulatorForecast(SPEC, CALIBRATION)
     capacity_qps = forecast.capacity_qps()

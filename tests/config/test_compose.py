@@ -81,6 +81,7 @@ def test_shipped_option_composes(option: str) -> None:
     assert compose_overrides([option, *FILLED_IN.get(option, ())]).settings.trial_spec.trial_id
 
 
+@pytest.mark.slow
 def test_every_load_is_composed_again_from_the_overrides_of_its_trial(tmp_path: Path) -> None:
     lengths, trace = tmp_path / "lengths.csv", tmp_path / "my trace.jsonl"
     lengths.write_text("100,10\n300,20\n")

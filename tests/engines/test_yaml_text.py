@@ -125,6 +125,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 plain = scalars | st.lists(scalars, max_size=3) | st.dictionaries(texts, scalars, max_size=3)
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=50, deadline=None)
 @given(extra=st.dictionaries(st.text(alphabet="abcxyz_", min_size=1, max_size=8), plain, max_size=4))
 def test_extra_passes_through_untouched(extra: dict[str, Any]) -> None:

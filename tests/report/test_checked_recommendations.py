@@ -106,6 +106,7 @@ def composed(chunk: int, batch: int, prefill: int) -> TrialSpec:
     )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 @given(
     st.builds(

@@ -149,6 +149,7 @@ def test_closed_form_equals_one_step_at_a_time(
     assert peak <= limits["kv_tokens"]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     requests=st.lists(

@@ -85,6 +85,7 @@ def test_more_workers_never_make_their_phase_slower(split: tuple[int, int], rate
     assert decode_s[1].mean() <= fewer_s[1].mean() * (1 + TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(split=splits, rate=rates, slower=st.floats(0.2, 4))
 def test_a_lower_rate_never_makes_a_request_wait_longer(

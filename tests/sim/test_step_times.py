@@ -85,6 +85,7 @@ def test_every_step_time_is_positive(model: str, hardware: str, tp: int) -> None
     assert all(value > 0 for value in vars(shape(model, hardware, tp)).values())
 
 
+@pytest.mark.slow
 @given(SHAPES, BATCHES, CONTEXTS, st.integers(1, 1024))
 def test_more_work_takes_longer(chosen: tuple[str, str, int], batch: int, context: int, more: int) -> None:
     times = shape(*chosen)

@@ -50,6 +50,7 @@ def test_a_wider_range_adds_to_the_trials_on_record(tmp_path: Path) -> None:
     assert swept(tmp_path, 18, 24) == [20, 21, 22, 18, 19, 23, 24], "the same command again"
 
 
+@pytest.mark.slow
 def test_trials_that_are_no_points_are_left_aside_and_come_back(tmp_path: Path) -> None:
     swept(tmp_path, 20, 23)
     before = folder_of(tmp_path).read_study()

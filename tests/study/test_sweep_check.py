@@ -50,6 +50,7 @@ def on(findings: tuple[Finding, ...], path: str) -> Finding:
     return found
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(sorted(VALUES)), st.integers(1, 4), min_size=1, max_size=3), st.booleans()
 )

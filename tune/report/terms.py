@@ -36,7 +36,8 @@ _FIRST = (
 _REST = (
     Term(
         "SLO",
-        f"The limits (slo.*) that a run has to hold, each on a statistic of {TTFT.label}, {TPOT.label} or latency.",
+        "The limits (slo.*) that a run has to hold, each on a statistic of "
+        f"{TTFT.label}, {TPOT.label} or latency.",
     ),
     Term("split", "The number of workers of each pool. 14P4D is 14 prefill and 4 decode workers."),
     Term(
