@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.orchestrator.worker_pairs import RoutedResponse, WorkerPair, rounds_of_pairs, route
+from tune.orchestrator.worker_pairs import RoutedResponse, WorkerPair, planned_rounds, rounds_of_pairs, route
 
 IDS = st.lists(st.integers(0, 1 << 64), min_size=1, max_size=9, unique=True)
 
@@ -21,8 +21,11 @@ def test_rounds_hold_every_pair_once_and_load_workers_evenly(prefill: list[int],
         assert sorted(getattr(pair, larger) for pair in pairs) == sorted(ids)
 
 
-def test_without_workers_there_are_no_rounds() -> None:
-    assert list(rounds_of_pairs([], [1])) == []
+@pytest.mark.parametrize("instances", [([], []), ([7], [1]), ([7, 8, 9], [1])])
+def test_other_workers_than_planned_are_asked_by_no_name(instances: tuple[list[int], list[int]]) -> None:
+    """None is named by an older frontend; one too many may have ended."""
+    assert planned_rounds(instances, [2, 1]) == []
+    assert len(planned_rounds(([7, 8], [1]), [2, 1])) == 1
 
 
 @given(st.dictionaries(st.sampled_from(["prompt", "max_tokens"]), st.integers()), st.booleans())

@@ -19,7 +19,7 @@ from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
 from tune.orchestrator.readiness import registered_instances
 from tune.orchestrator.worker_load import increase, worker_request_counts
-from tune.orchestrator.worker_pairs import REFUSED_ROUTING, RoutedResponse, WorkerPair, rounds_of_pairs, route
+from tune.orchestrator.worker_pairs import REFUSED_ROUTING, RoutedResponse, WorkerPair, planned_rounds, route
 
 OUTPUT_TOKENS = 8
 """Tokens of each answer in the warm-up."""
@@ -49,7 +49,7 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
     """
     workers = deployment.workers()
     pools = [len(deployment.workers(role)) for role in ("prefill", "decode")]
-    pair_rounds = list(rounds_of_pairs(*registered_instances(deployment)))
+    pair_rounds = planned_rounds(registered_instances(deployment), pools)
     least = len(pair_rounds) or 2 * min(pools)
     bodies = _request_bodies(settings, (3 * min(pools) + MAX_ROUNDS + 1) * max(pools))
     before = worker_request_counts(deployment)

@@ -42,6 +42,17 @@ class RoutedResponse(StreamedResponse):
         super().feed(data, read_ns)
 
 
+def planned_rounds(instances: Sequence[Sequence[int]], pools: Sequence[int]) -> list[list[WorkerPair]]:
+    """Return the rounds of all pairs of `instances`, the ids of prefill and of decode workers.
+
+    Returns none where their numbers are not those of `pools`: an id too many may be that of a worker that
+    ended, and a request for it has no answer.
+    """
+    if [len(ids) for ids in instances] != list(pools):
+        return []
+    return list(rounds_of_pairs(*instances))
+
+
 def rounds_of_pairs(prefill: Sequence[int], decode: Sequence[int]) -> Iterator[list[WorkerPair]]:
     """Yield rounds that together hold every pair once; a round holds each worker of the larger pool once."""
     for shift in range(min(len(prefill), len(decode))):
