@@ -19,7 +19,8 @@ IMAGE = ("stack=dynamo_v1", f"+prefill.env.PYTHONPATH={NESTED}")
 def test_refused_key_ends_the_trial_before_a_worker_starts(
     start: Start, slurm: SlurmRack, tmp_path: Path
 ) -> None:
-    words = (*slurm.words, *WORDS, *IMAGE, *stubbed(tmp_path / "stub"), "+decode.extra.moe_confg={backend: X}")
+    misspelt = "+decode.extra.moe_confg={backend: X}"
+    words = (*slurm.words, *WORDS, *IMAGE, *stubbed(tmp_path / "stub"), misspelt)
     process = start(*words)
     said = printed(process)
     assert process.returncode == 1, said
