@@ -42,7 +42,7 @@ def test_only_the_table_names_an_engine_outside_of_its_package(root: Path) -> No
     assert list(naming) == ["tune/spec/engine_table.py"], naming
 
 
-def test_code_is_told_from_prose() -> None:
+def test_comments_and_docstrings_are_no_code() -> None:
     source = '"""Of trtllm."""\n# trtllm\nfrom a.trtllm import b\nc = f"x{1}trtllm"\n"""Also trtllm."""\n'
     assert [line for line, word in words_of_code(source) if "trtllm" in word] == [3, 4]
 

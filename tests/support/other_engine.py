@@ -12,6 +12,7 @@ from typing import ClassVar, final
 
 from tune.engines.base import Components, EngineAdapter, TimeSteps, WorkerGauges
 from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Port, Process, ProcessRole
 from tune.spec.cluster import ClusterFacts
@@ -117,6 +118,9 @@ class StandIn(EngineAdapter):
 
     def files(self, spec: TrialSpec) -> dict[str, str]:
         return {"stand_in.txt": f"{spec.prefill.token_budget}\n"}
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        return Validators({})
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> dict[str, bytes]:
         return {}

@@ -38,6 +38,11 @@ QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::serv
 the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""
 
 
+FRONTEND_PARSERS: dict[str, tuple[str, ...]] = {"dynamo.frontend": ("dynamo.frontend.main:parse_args",)}
+"""Parser of the frontend's command line. Source: Dynamo, components/frontend/src/dynamo/frontend/main.py (mid
+2025); components/src/dynamo/frontend/main.py (1.x)."""
+
+
 def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
     """Return the port of a worker's /health and /metrics; None where the stack names no such port."""
     if spec.stack.system_port is None:

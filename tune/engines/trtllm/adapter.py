@@ -7,6 +7,7 @@ from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo import IN_FLIGHT, OVERRIDABLE, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
@@ -15,6 +16,7 @@ from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_text import engine_yaml
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -113,6 +115,10 @@ class TrtLlm(EngineAdapter):
             f"{role}.yaml": engine_yaml(engine, yaml_generation(spec.stack))
             for role, engine in trtllm_pools(spec)
         }
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers and TensorRT-LLM's class of arguments."""
+        return trtllm_validators(spec, facts)
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""
