@@ -22,7 +22,7 @@ from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.engines.base import Components, EngineAdapter, WorkerGauges
 from tune.engines.check import check, check_local
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.engines.registry import ENGINES, engine_of
 from tune.errors import ConfigurationError
 from tune.manifest.engine_signals import EngineSignals
@@ -51,7 +51,12 @@ class StandIn:
     computes_tokens = True
     needs_scratch = False
     gauges = WorkerGauges()
-    signals = EngineSignals(failure_patterns=("bad setting",), requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=("bad setting",),
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
 
     @property
     def state(self) -> Path:
@@ -76,8 +81,8 @@ class StandIn:
     def services(self, *_: object) -> tuple[Process, ...]:
         return (self._process("etcd", "etcd"),)
 
-    def frontend(self, *_: object) -> Process:
-        return self._process("frontend", "frontend")
+    def frontends(self, *_: object) -> tuple[Process, ...]:
+        return (self._process("frontend", "frontend"),)
 
     def worker(self, spec: TrialSpec, facts: object, placed: Any) -> Process:
         return self._process(f"{placed.role}_w{placed.index}", placed.role)

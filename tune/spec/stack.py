@@ -17,7 +17,7 @@ class Stack(WithEnvironment):
     table in tune/engines/registry.py. `engine_yaml` is the generation of TensorRT-LLM's YAML: `flat` is
     1.0.0rc before rc4, `nested` is today's. `system_port` is where the first worker answers /health and
     /metrics, the next one a port further, prefill workers first; None where workers open no such port. `env`
-    reaches the services, the frontend and the client. `engine_schema` is a file with the arguments of the
+    reaches the services, the frontends and the client. `engine_schema` is a file with the arguments of the
     engine's version, against which its YAML is checked.
     """
 

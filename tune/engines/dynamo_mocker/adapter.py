@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
-    mock_frontend,
+    mock_frontends,
     mock_services,
     mock_worker,
 )
@@ -48,7 +48,12 @@ class DynamoMocker:
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
@@ -72,9 +77,9 @@ class DynamoMocker:
         """Return etcd and NATS."""
         return mock_services(spec, facts)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return mock_frontend(spec, facts)
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return mock_frontends(spec, facts)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one mock engine, on the first node of the worker that it stands for."""

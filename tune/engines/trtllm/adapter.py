@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.frontends import dynamo_frontends
+from tune.engines.dynamo.processes import dynamo_services
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
@@ -64,7 +66,12 @@ class TrtLlm:
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of TensorRT-LLM that `spec` breaks."""
@@ -86,9 +93,9 @@ class TrtLlm:
         """Return what Dynamo needs before it starts."""
         return dynamo_services(spec)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return dynamo_frontend(spec, facts, self.environment(spec, facts))
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return dynamo_frontends(spec, facts, self.environment(spec, facts))
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one worker, an MPI job with a rank on each of its GPUs."""

@@ -8,7 +8,6 @@ frontend_args.py (1.x).
 
 from __future__ import annotations
 
-from tune.manifest.engine_signals import WorkerCounter
 from tune.manifest.process import (
     HEAD_HOST,
     HEAD_NODE_IP,
@@ -16,20 +15,11 @@ from tune.manifest.process import (
     Port,
     Process,
     ProcessRole,
-    dynamo_program,
     log_path,
 )
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import HEAD_NODE, WorkerPlacement
 from tune.spec.trial import TrialSpec
-
-_ENDPOINT = {"dynamo_endpoint": "generate"}
-
-REQUESTS = WorkerCounter(name="dynamo_component_requests_total", labels=_ENDPOINT)
-IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_ENDPOINT)
-"""What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
-requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
-
 
 QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
@@ -90,21 +80,10 @@ def dynamo_services(spec: TrialSpec) -> tuple[Process, ...]:
     return (_on_head("nats", {}, argv, (Port(stack.nats_port, "stack.nats_port"),)), *started)
 
 
-def dynamo_frontend(spec: TrialSpec, facts: ClusterFacts, env: dict[str, str]) -> Process:
-    """Return Dynamo's OpenAI endpoint on the head node, under the environment `env`."""
-    stack = spec.stack
-    routing = ("--router-mode", stack.router_mode)
-    python = dynamo_program(facts, "python3")
-    argv = (python, "-m", "dynamo.frontend", *routing, "--http-port", str(stack.frontend_port))
-    listens = (Port(stack.frontend_port, "stack.frontend_port"),)
-    return _on_head("frontend", env, argv, listens, stack.frontend_port)
-
-
 def _on_head(
     role: ProcessRole,
     env: dict[str, str],
     argv: tuple[str, ...],
     listens: tuple[Port, ...],
-    metrics_port: int | None = None,
 ) -> Process:
-    return Process(role, role, HEAD_NODE, (), env, argv, log_path(role), listens, metrics_port)
+    return Process(role, role, HEAD_NODE, (), env, argv, log_path(role), listens)
