@@ -15,7 +15,7 @@ import tune.deploy
 from tune.client.client_settings import read_client_settings
 from tune.deploy.plan import render, write_plan
 from tune.errors import ConfigurationError, ResumableError
-from tune.manifest.process import PLACEHOLDERS, address_of, bind_text, client_of, node_addresses
+from tune.manifest.process import PLACEHOLDERS, address_of, address_values, bind_text, client_of
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, read_manifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
@@ -24,7 +24,10 @@ MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 
 GOLDEN = Path(__file__).parent / "golden"
-READY_PY = (Path(tune.deploy.__file__).parent / "ready.py").read_text()
+SCRIPTS = {
+    name: (Path(tune.deploy.__file__).parent / name).read_text()
+    for name in ("ready.py", "check_arguments.py")
+}
 
 
 # The plan must not change when the shape of the synthetic lengths is fitted anew.
@@ -36,7 +39,7 @@ def test_plan_equals_the_golden_files(
     case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool
 ) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
-    assert files.pop("ready.py") == READY_PY
+    assert {name: files.pop(name) for name in SCRIPTS} == SCRIPTS
     del files[MANIFEST_FILE]
     folder = GOLDEN / case
     if regenerate_golden:
@@ -235,7 +238,7 @@ def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeF
 
 def test_bind_text_fills_every_placeholder() -> None:
     values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "NODE": "gb02", "NODE_IP": "10.0.0.2"}
-    values |= {"PLAN_DIR": "/p", "RAW_DIR": "/r", "SCRATCH_DIR": "/s"} | node_addresses(
+    values |= {"PLAN_DIR": "/p", "RAW_DIR": "/r", "SCRATCH_DIR": "/s"} | address_values(
         ["10.0.0.1", "10.0.0.3"]
     )
     assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 gb02 10.0.0.2 /p /r /s"

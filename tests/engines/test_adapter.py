@@ -25,6 +25,7 @@ from tune.engines.check import check, check_local
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.engines.registry import ENGINES, engine_of
 from tune.errors import ConfigurationError
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Port, Process, ProcessRole
 from tune.records.outcome import Outcome
@@ -89,6 +90,9 @@ class StandIn:
 
     def components(self, spec: TrialSpec) -> Components:
         return Components("prefill", "backend")
+
+    def validators(self, *_: object) -> Validators:
+        return Validators({})
 
     def files(self, spec: TrialSpec) -> dict[str, str]:
         return {"stand_in.txt": f"{spec.prefill.token_budget}\n"}

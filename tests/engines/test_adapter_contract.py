@@ -17,7 +17,10 @@ from tune.spec.settings import Settings
 
 STACKS = {"trtllm": ("dynamo_v0", "dynamo_v1"), "dynamo_mocker": ("dynamo_v1_mocker",)}
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
-WRITTEN_BY_DEPLOY = {"client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"}
+WRITTEN_BY_DEPLOY = {
+    *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),
+    *("check_arguments.py", "argument_check.json"),
+}
 
 
 @pytest.fixture(params=CASES, ids=[" ".join(case) for case in CASES])

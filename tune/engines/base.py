@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tune.core.arrays import FloatArray
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -143,6 +144,9 @@ class EngineLauncher(Protocol):
 
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the texts that the workers read, by file name in the plan."""
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return what in the engine's own software validates the command lines and files of `spec`."""
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the binary files that the workers read, by file name in the plan."""

@@ -10,7 +10,7 @@ from typing import Literal
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import PROBE_FOLDER
 
-ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
+ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client", "check"]
 
 HEAD_HOST, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
 NODE, NODE_IP = "${NODE}", "${NODE_IP}"
@@ -88,7 +88,7 @@ def address_of(node_index: int) -> str:
     return f"${{NODE_{node_index}_IP}}" if node_index else HEAD_NODE_IP
 
 
-def node_addresses(addresses: Sequence[str]) -> dict[str, str]:
+def address_values(addresses: Sequence[str]) -> dict[str, str]:
     """Return the value of every placeholder for the address of a node, by its name."""
     return {address_of(index)[2:-1]: address for index, address in enumerate(addresses)}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from tune.manifest.process import Process, bind_text, node_addresses
+from tune.manifest.process import Process, address_values, bind_text
 from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.failures import (
     AttemptFailed,
@@ -45,7 +45,7 @@ class Deployment:
         self._plan, self._raw, self._launcher = plan, raw, launcher
         self._values = {
             "HEAD_NODE": nodes.hosts[0],
-            **node_addresses(nodes.addresses),
+            **address_values(nodes.addresses),
             "PLAN_DIR": str(plan),
             "RAW_DIR": str(raw),
             "SCRATCH_DIR": str(launcher.scratch),
@@ -97,6 +97,10 @@ class Deployment:
             running = self._launch(process, resolved)
             self._running.append(running)
         return running
+
+    def release(self, ended: ManagedProcess) -> None:
+        """Forget a process that has ended as it should."""
+        self._running.remove(ended)
 
     def _launch(self, process: Process, resolved: ResolvedProcess) -> ManagedProcess:
         """Launch `resolved`. Raises AttemptFailed where it cannot be started."""

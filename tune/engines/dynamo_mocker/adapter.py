@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
@@ -19,6 +20,7 @@ from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
 from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -94,6 +96,11 @@ class DynamoMocker:
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return nothing: mock engines take all their settings as flags."""
         return {}
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers. Source: Dynamo 1.6.1, components/src/dynamo/mocker/args.py."""
+        parsers: dict[str, tuple[str, ...]] = {"dynamo.mocker": ("dynamo.mocker.args:parse_args",)}
+        return Validators(FRONTEND_PARSERS | parsers, packages=("ai-dynamo",))
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the table of step times of each pool."""

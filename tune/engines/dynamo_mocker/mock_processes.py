@@ -9,8 +9,8 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
-from tune.engines.dynamo.frontends import dynamo_frontends
-from tune.engines.dynamo.processes import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_environment import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
     HEAD_NODE_IP,

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
-from tune.engines.dynamo.frontends import dynamo_frontends
-from tune.engines.dynamo.processes import dynamo_services
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
+from tune.engines.dynamo.dynamo_services import dynamo_services
+from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
@@ -16,6 +17,7 @@ from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_text import engine_yaml
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -118,6 +120,10 @@ class TrtLlm:
         return {
             f"{role}.yaml": engine_yaml(engine, spec.stack.engine_yaml) for role, engine in trtllm_pools(spec)
         }
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers and TensorRT-LLM's class of arguments."""
+        return trtllm_validators(spec, facts)
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""

@@ -10,6 +10,10 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.split import frontend_nodes
 from tune.spec.trial import TrialSpec
 
+FRONTEND_PARSERS: dict[str, tuple[str, ...]] = {"dynamo.frontend": ("dynamo.frontend.main:parse_args",)}
+"""Parser of the frontend's command line. Source: Dynamo, components/frontend/src/dynamo/frontend/main.py (mid
+2025); components/src/dynamo/frontend/main.py (1.x)."""
+
 
 def dynamo_frontends(
     spec: TrialSpec, facts: ClusterFacts, env: dict[str, str], options: tuple[str, ...] = ()
