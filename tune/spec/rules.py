@@ -193,7 +193,7 @@ def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
         if engine.context_parallel > 1:
             yield Finding(
                 "error",
-                f"{role}.context_parallel_size",
+                f"{role}.{engine.KEYS['context_parallel']}",
                 str(engine.context_parallel),
                 f"1 where step times are simulated, or {_UNTIMED}",
                 "no step time of a worker with context parallelism is known",

@@ -11,6 +11,9 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 
+OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
+"""Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
+
 QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
 the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import final
 
-from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
+from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
@@ -32,7 +34,6 @@ from tune.spec.model import Model
 from tune.spec.rules import check_timed
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 MOCK_GAUGES = WorkerGauges(
     running=(*GAUGES.running, "vllm:num_requests_running"),
@@ -43,10 +44,10 @@ its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none;
 docs/design/metrics.md."""
 
 
-class DynamoMocker:
+@final
+class DynamoMocker(EngineAdapter):
     """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
 
-    settings = TrtLlmEngine
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
@@ -56,6 +57,7 @@ class DynamoMocker:
         in_flight=IN_FLIGHT,
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
+    overridable = OVERRIDABLE
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
