@@ -45,13 +45,9 @@ def program(path: Path, name: str, text: str) -> None:
 
 
 def bootstrap(path: Path, folder: Path, checkout: Path = ROOT) -> tuple[int, str]:
-    done = subprocess.run(
-        ["/bin/sh", SCRIPT, folder, checkout],
-        env={"PATH": str(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ("/bin/sh", str(SCRIPT), str(folder), str(checkout))
+    env = {"PATH": str(path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.strip()
 
 
@@ -100,10 +96,8 @@ def test_unfinished_environment_is_made_anew(path: Path, tmp_path: Path) -> None
     assert code == 0
     assert "tune and LoadGen in" in said.splitlines()[-1]
     assert [entry.name for entry in (tmp_path / "nodes").iterdir()] == ["bin"]
-    assert bootstrap(path, tmp_path / "nodes") == (
-        0,
-        f"{said.split(':')[0]}: {tmp_path}/nodes is there already",
-    )
+    code, said = bootstrap(path, tmp_path / "nodes")
+    assert (code, said.endswith("nodes is there already")) == (0, True)
 
 
 @pytest.mark.parametrize("python", [None, "/usr/bin/python3.12", "/shared/env/python3"])

@@ -40,7 +40,10 @@ def test_preflight_says_what_the_software_of_a_node_says(slurm: SlurmRack, tmp_p
     done = run_tune(slurm, tmp_path, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the software accepts prefill.yaml, decode.yaml" in done.stderr
-    assert "command line of frontend\n  found     not checked, because ImportError" in done.stdout
+    assert (
+        "command line of frontend\n  found     not checked, because NoneExists: No module named"
+        in done.stdout
+    )
     refused = run_tune(slurm, tmp_path, *words, "+decode.extra.moe_confg={backend: X}")
     assert refused.returncode == 1
     assert "error: decode.yaml" in refused.stdout

@@ -2,14 +2,15 @@
 
 EngineModel says what an engine is: its rules, its memory, what to change in its settings. EngineLauncher says
 how its workers are launched behind Dynamo and what they show while they run. An EngineAdapter is both, and
-registry.py names it. An adapter holds no state: its results depend on the arguments alone.
+tune/spec/engine_table.py names it, beside the class of its settings. An adapter holds no state: its results
+depend on the arguments alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tune.core.arrays import FloatArray
 from tune.manifest.argument_check import Validators
@@ -92,10 +93,6 @@ class EngineModel(Protocol):
     """Describe an engine."""
 
     @property
-    def settings(self) -> type[Engine]:
-        """Return the class of settings that the engine reads."""
-
-    @property
     def computes_tokens(self) -> bool:
         """Return whether answers are a model's, computed on GPUs."""
 
@@ -127,6 +124,10 @@ class EngineLauncher(Protocol):
     def signals(self) -> EngineSignals:
         """Return what the logs and metrics of its workers mean."""
 
+    @property
+    def overridable(self) -> frozenset[str]:
+        """Return the variables that it sets and a user may set otherwise: nothing depends on their values."""
+
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         """Return the variables that frontend and workers share."""
 
@@ -152,5 +153,6 @@ class EngineLauncher(Protocol):
         """Return the binary files that the workers read, by file name in the plan."""
 
 
+@runtime_checkable
 class EngineAdapter(EngineModel, EngineLauncher, Protocol):
     """Provide all that tune needs of an engine."""

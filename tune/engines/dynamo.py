@@ -30,6 +30,8 @@ IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_END
 """What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
 requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
 
+OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
+"""Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
 
 QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether

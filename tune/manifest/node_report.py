@@ -22,7 +22,6 @@ class NodeReport(FrozenModel):
     host: str
     machine: str
     python: str
-    tune_version: str
     unusable: Mapping[str, str]
     answer: ArgumentAnswer | None = None
     no_answer: str | None = None

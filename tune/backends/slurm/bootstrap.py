@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import tune
 from tune.backends.slurm.one_node_job import NotRun, OneNodeJob
 from tune.core.files import make_folder
 from tune.errors import ConfigurationError, ResumableError
@@ -65,7 +64,7 @@ def _environment_folder(python: str | None) -> Path:
 
 def _checkout() -> Path:
     """Return the folder of tune's source."""
-    root = Path(tune.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[3]
     if not (root / "pyproject.toml").exists():
         raise ConfigurationError(
             f"action=bootstrap: found tune installed in {root}, expected a checkout, which the nodes install "

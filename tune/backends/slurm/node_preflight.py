@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tune import __version__
 from tune.backends.slurm.one_node_job import NotRun, OneNodeJob, python_script
 from tune.core.files import read_record
 from tune.deploy.plan import render, write_plan
@@ -58,7 +57,7 @@ def _findings(
         words = log.read_text(errors="replace").strip()[-2000:] if log.exists() else "no output"
         yield _broken_python(python, f"{python} on a node (job {job.text}): {words}")
         return
-    say(f"node {report.host}: {report.machine}, Python {report.python}, tune {report.tune_version}")
+    say(f"node {report.host}: {report.machine}, Python {report.python}")
     yield from _python_findings(report, python)
     if report.answer is None:
         yield _not_asked("stack", report.no_answer or "")
@@ -68,8 +67,6 @@ def _findings(
 
 def _python_findings(report: NodeReport, python: str) -> Iterator[Finding]:
     """Yield what the node's Python lacks."""
-    if report.tune_version != __version__:
-        yield _broken_python(python, f"tune {report.tune_version}, while this is tune {__version__}")
     for module, why in report.unusable.items():
         yield _broken_python(python, f"{module} on {report.host} ({report.machine}): {why}")
 
@@ -96,7 +93,7 @@ def _broken_python(python: str, found: str) -> Finding:
         "error",
         "cluster.python",
         found,
-        f"a Python 3.11 to 3.13 of the nodes with tune {__version__} and all that it needs; {_BOOTSTRAP}",
+        f"a Python 3.11 to 3.13 of the nodes with tune and all that it needs; {_BOOTSTRAP}",
         f"jobs run on {python}, which may be another architecture's than this machine's",
         "a job of one node",
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import final
 
-from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, REQUESTS
+from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
+from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
@@ -31,7 +32,6 @@ from tune.spec.model import Model
 from tune.spec.rules import check_timed
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 MOCK_GAUGES = WorkerGauges(
     running=(*GAUGES.running, "vllm:num_requests_running"),
@@ -42,14 +42,15 @@ its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none;
 docs/design/metrics.md."""
 
 
-class DynamoMocker:
+@final
+class DynamoMocker(EngineAdapter):
     """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
 
-    settings = TrtLlmEngine
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
     signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    overridable = OVERRIDABLE
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""

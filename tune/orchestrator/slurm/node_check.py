@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from tune import __version__
 from tune.core.files import write_text
 from tune.errors import TuneError
 from tune.manifest.argument_check import ArgumentAnswer
@@ -37,7 +36,6 @@ def report_on_node(folder: Path, temporary: Path, print_line: PrintLine) -> int:
         host=job.nodes(1).hosts[0],
         machine=platform.machine(),
         python=platform.python_version(),
-        tune_version=__version__,
         unusable=_unusable_modules(),
         answer=None if isinstance(answer, str) else answer,
         no_answer=answer if isinstance(answer, str) else None,
