@@ -31,7 +31,8 @@ def test_what_does_not_come_through_is_named(render_recipes: Any, root: Path, tm
     shutil.copy(root / "tests" / "data" / "recipes" / "wide_decode.yaml", tmp_path)
     found = {result.file: result for result in render_recipes.import_folder(tmp_path)}
     assert {file: result.verdict for file, result in found.items()} == {
-        "other.yaml": "refused", "differs.yaml": "differs", "broken.yaml": "broken", "wide_decode.yaml": "whole",
+        "other.yaml": "refused", "differs.yaml": "differs", "broken.yaml": "broken",
+        "wide_decode.yaml": "whole",
     }  # fmt: skip
     assert found["differs.yaml"].differences == (
         "decode_w0: 8 GPUs, in the recipe 4",

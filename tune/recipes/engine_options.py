@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune.engines.registry import ENGINES
+from tune.spec.engine_table import settings_class
 
 ENGINE = "trtllm"
 
@@ -41,7 +41,7 @@ def pool_option(
     dict[str, Any]
         Typed settings under their names, any other key at the top of the YAML in `extra`.
     """
-    typed = ENGINES[ENGINE].settings.model_fields.keys() - {"extra", "env"}
+    typed = settings_class(ENGINE).model_fields.keys() - {"extra", "env"}
     absent = {**_ABSENT, "max_seq_len": context_tokens}
     return {
         **{name: value for name, value in absent.items() if name not in engine_keys},

@@ -29,8 +29,8 @@ SERVER_ONLY: Mapping[str, str] = {
 """Why parts on cluster and server are not taken over."""
 
 _OWN_OPTIONS = (
-    "account", "exclusive", "gpus-per-node", "job-name", "nodes", "no-requeue", "partition", "qos", "reservation",
-    "signal", "time",
+    "account", "exclusive", "gpus-per-node", "job-name", "nodes", "no-requeue", "partition", "qos",
+    "reservation", "signal", "time",
 )  # fmt: skip
 """Options of sbatch that have a setting of tune, or follow from the plan."""
 
