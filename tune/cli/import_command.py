@@ -40,11 +40,11 @@ def import_action(composition: Composition) -> None:
         option_name(recipe): recipe_files(recipe, choose(recipe, composition.overrides)) for recipe in recipes
     }
     _refuse_overwriting(folder, files)
-    reports = [_verified(recipe, files[option_name(recipe)]) for recipe in recipes]
+    reports = [_verified(recipe, files[option_name(recipe)], folder) for recipe in recipes]
     for texts in files.values():
         _write(folder, texts)
-    for recipe, report in zip(recipes, reports, strict=True):
-        show("\n".join([*report, *_next_commands(folder, recipe)]))
+    for report in reports:
+        show("\n".join(report))
 
 
 def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:
@@ -70,8 +70,11 @@ def planned(recipe: Recipe, texts: Mapping[str, str]) -> tuple[Settings, LaunchP
     return settings, render(settings.trial_spec, settings.cluster)
 
 
-def _verified(recipe: Recipe, texts: Mapping[str, str]) -> list[str]:
-    """Return lines on a recipe. Raises ConfigurationError where its plan is not what it says."""
+def _verified(recipe: Recipe, texts: Mapping[str, str], folder: Path) -> list[str]:
+    """Return lines on a recipe and its files, which go to `folder`.
+
+    Raises ConfigurationError where its plan is not what the recipe says.
+    """
     settings, plan = planned(recipe, texts)
     unequal = differences(recipe, settings.trial_spec, plan)
     if unequal:
@@ -79,7 +82,12 @@ def _verified(recipe: Recipe, texts: Mapping[str, str]) -> list[str]:
             f"{recipe.origin}: tune cannot launch what it says; nothing was written. In the plan\n  "
             + "\n  ".join(unequal)
         )
-    return [*_taken(recipe, settings), *_not_taken(recipe, plan), *_broken(check(settings.trial_spec))]
+    return [
+        *_taken(recipe, settings),
+        *_not_taken(recipe, plan),
+        *_broken(check(settings.trial_spec)),
+        *_next_commands(folder, recipe, settings),
+    ]
 
 
 def _taken(recipe: Recipe, settings: Settings) -> Iterator[str]:
@@ -132,9 +140,13 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
         raise
 
 
-def _next_commands(folder: Path, recipe: Recipe) -> Iterator[str]:
-    """Yield the commands that start from what was written."""
+def _next_commands(folder: Path, recipe: Recipe, settings: Settings) -> Iterator[str]:
+    """Yield the commands that start from what was written: a study needs a rate, or searches for it."""
     name = option_name(recipe)
     words = ["python", "-m", "tune", "--config-dir", str(folder), f"+recipe={name}"]
     yield f"plan      {shlex.join([*words, 'action=plan', 'cluster=slurm'])}"
-    yield f"study     {shlex.join([*words, '+sweep=pd_split', f'study.name={name}'])}"
+    where = ["load.mode=capacity"]
+    if settings.model.experts:
+        yield "          The model has experts, which no simulated rack can time: measure it with Slurm."
+        where = ["cluster=slurm"]
+    yield f"study     {shlex.join([*words, '+sweep=pd_split', *where, f'study.name={name}'])}"
