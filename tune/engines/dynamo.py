@@ -8,6 +8,7 @@ frontend_args.py (1.x).
 
 from __future__ import annotations
 
+from tune.engines.base import WorkerGauges
 from tune.manifest.engine_signals import WorkerCounter
 from tune.manifest.process import (
     HEAD_HOST,
@@ -32,6 +33,12 @@ requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
 
 OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
 """Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
+
+VLLM_GAUGES = WorkerGauges(running=("vllm:num_requests_running",), kv_used=("vllm:kv_cache_usage_perc",))
+SGLANG_GAUGES = WorkerGauges(running=("sglang:num_running_reqs",), kv_used=("sglang:token_usage",))
+"""Gauges of vLLM and, with --enable-metrics, of SGLang, which Dynamo passes on from its workers; both shares
+of the KV cache are fractions. Source: Dynamo, docs/observability/metrics-comparison.md (4032c56); vLLM,
+docs/design/metrics.md; SGLang, python/sglang/srt/observability/metrics_collector.py."""
 
 QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether

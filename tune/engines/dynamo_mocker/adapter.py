@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS
+from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS, SGLANG_GAUGES, VLLM_GAUGES
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
@@ -34,12 +34,11 @@ from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 MOCK_GAUGES = WorkerGauges(
-    running=(*GAUGES.running, "vllm:num_requests_running"),
-    kv_used=(*GAUGES.kv_used, "vllm:kv_cache_usage_perc"),
+    running=(*GAUGES.running, *VLLM_GAUGES.running, *SGLANG_GAUGES.running),
+    kv_used=(*GAUGES.kv_used, *VLLM_GAUGES.kv_used, *SGLANG_GAUGES.kv_used),
 )
-"""Gauges of mock engines, which have TensorRT-LLM's or vLLM's; `kv_cache_usage_perc` is a fraction despite
-its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM,
-docs/design/metrics.md."""
+"""Gauges of mock engines, which have those of the engine whose scheduler they imitate: TensorRT-LLM, vLLM or
+SGLang. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none."""
 
 
 @final

@@ -42,7 +42,7 @@ GAUGES = WorkerGauges(
     kv_used=("trtllm_kv_cache_utilization", "trtllm:kv_cache_usage_perc"),
 )
 """Gauges of TensorRT-LLM workers, which show them with --publish-metrics, and then those of the mock engines
-that stand for such workers; the last is a fraction despite its name.
+that stand for such workers, of which `kv_cache_usage_perc` is a fraction despite its name.
 Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
 
 
