@@ -24,6 +24,7 @@ ACTIONS: Mapping[str, str] = {
     "run": "tune.cli.run_commands:run_action",
     "plan": "tune.cli.plan_commands:plan_action",
     "preflight": "tune.cli.plan_commands:preflight_action",
+    "bootstrap": "tune.cli.bootstrap_command:bootstrap_action",
     "status": "tune.cli.recorded_commands:status_action",
     "logs": "tune.cli.recorded_commands:logs_action",
     "cancel": "tune.cli.recorded_commands:cancel_action",

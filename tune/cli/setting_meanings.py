@@ -176,6 +176,8 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.srun_env": ("", "Environment variables of srun itself, by name, such as those of enroot; null as in prefill.env."),
     "cluster.model_path": ("", "Folder of the checkpoint as the workers see it."),
     "cluster.dynamo_venv": ("", "Virtual environment with Dynamo; null: the python3 on the PATH of the processes."),
+    "cluster.python": ("", "Python with tune on the nodes, where it is not this machine's; action=bootstrap makes it."),
+    "cluster.exclude": ("", "Nodes that no job gets (sbatch --exclude), as Slurm writes them."),
     "cluster.extra_sbatch": ("", "Further long options of sbatch."),
     "cluster.deadlines.quiet_s": ("s", "Longest time without progress while a deployment starts or warms up."),
     "cluster.deadlines.ready_s": ("s", "Longest time until a deployment is ready."),

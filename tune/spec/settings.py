@@ -20,8 +20,8 @@ from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 
 Action = Literal[
-    "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
-    "calibrate", "export", "import",
+    "run", "plan", "preflight", "bootstrap", "status", "logs", "cancel", "report", "confirm", "compare",
+    "parse", "calibrate", "export", "import",
 ]  # fmt: skip
 
 ACTION_NAMES: tuple[str, ...] = get_args(Action)
