@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tune.core.files import write_error
+from tune.core.files import open_own, write_error
 from tune.errors import ConfigurationError
 
 
@@ -36,7 +36,7 @@ def lock_file(path: Path, in_use: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = open_own(path, "a")
     except OSError as error:
         raise write_error(path, error) from error
     with file:
