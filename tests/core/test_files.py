@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.core.files import open_own, write_text
+from tune.core.files import no_link, write_text
 from tune.core.locks import lock_file
 from tune.errors import ConfigurationError
 from tune.records.proposals import Proposal, append_proposal
@@ -28,7 +28,7 @@ def append(path: Path) -> None:
 
 
 def open_log(path: Path) -> None:
-    open_own(path, "wb").close()
+    open(path, "wb", opener=no_link).close()
 
 
 @pytest.fixture

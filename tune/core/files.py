@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -42,13 +42,9 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise write_error(path, error) from error
 
 
-def open_own(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
-    """Open a file that tune keeps open for writing, as `open` does. Raises OSError (ELOOP) for a link."""
-
-    def open_no_link(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
-
-    return open(path, mode, encoding=encoding, opener=open_no_link)
+def no_link(path: str, flags: int) -> int:
+    """Open a file that tune wrote before, for `opener` of `open`. Raises OSError (ELOOP) for a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def write_text(path: Path, text: str) -> None:
