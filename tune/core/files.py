@@ -1,7 +1,7 @@
 """Write and read records atomically: a record is written to a temporary file, which is then renamed.
 
-Whoever may write in a folder of runs, on a cluster often everybody, can put links there. No file of tune is
-written through one: it would overwrite whatever the link leads to.
+In a folder where others may write, they can put links. Nothing is written through a link: it would
+overwrite whatever the link leads to.
 """
 
 from __future__ import annotations
