@@ -19,7 +19,7 @@ def router_options(spec: TrialSpec) -> tuple[str, ...]:
     """Return the options of a frontend's router.
 
     A kv router places a request by the KV cache and the load of all workers. Where no worker keeps blocks for
-    reuse, it is told to expect no events of them; several of them tell each other what they have sent where.
+    reuse, it expects no events of them; several of them tell each other what they have sent where.
     Source: Dynamo 1.6.1, components/src/dynamo/common/configuration/groups/kv_router_args.py, where
     --no-kv-events is the name that older versions know too; NVIDIA, MLPerf Inference v6.1, which has
     --router-mode kv --router-replica-sync.
