@@ -16,7 +16,6 @@ from tune.records.posterior_summary import (
     TrialPosterior,
 )
 from tune.spec.cluster import Calibration
-from tune.surrogate.discrepancy import NUGGET, error_variances
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.prediction import Prediction
@@ -37,7 +36,7 @@ def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
 
     It includes the uncertainty of the parameters, that of the discrepancy, and the noise of a measurement.
     """
-    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], NUGGET)
+    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], prediction.noise_sd)
     return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
 
 
@@ -118,8 +117,10 @@ def _trials(
     """Yield the measured capacity of each trial beside the simulated one, in standard deviations."""
     simulated = prediction.log_simulated[:, [observation.index for _, _, observation in trials]]
     low, median, high = np.exp(np.quantile(simulated, [0.05, 0.5, 0.95], axis=0))
-    scale = search.prior.calibration_error(prediction.samples)
-    spread = np.sqrt(simulated.var(0) + float(np.mean(sum(error_variances(scale)))) + NUGGET**2)
+    models = search.prior.error_models
+    variances = np.array([sum(model.variances) + model.noise_sd**2 for model in models])
+    error_variance = variances[search.prior.error_model_of(prediction.samples)].mean()
+    spread = np.sqrt(simulated.var(0) + error_variance)
     for row, (trial_id, number, observation) in enumerate(trials):
         log_ratio = np.log(max(observation.qps, 1e-3) / median[row])
         yield TrialPosterior(
