@@ -43,7 +43,7 @@ def test_whitened_residuals_give_the_multivariate_normal_density(
     observed = FEATURES[indices]
     discrepancy = Discrepancy(observed, sd, model, share)
     residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
-    error = covariance(observed, observed, model) * share * np.broadcast_to(share, 3)[:, None]
+    error = covariance(observed, observed, model, share * np.broadcast_to(share, 3)[:, None])
     normal = multivariate_normal(np.zeros(3), error + np.diag(sd**2 + model.noise_sd**2))
     log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
     assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
@@ -55,17 +55,19 @@ def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() 
     assert least == pytest.approx(np.sqrt(2) * ErrorModel().emulator_sd)
 
 
-def test_an_error_that_does_not_reach_a_capacity_is_neither_learned_there_nor_predicted() -> None:
-    residual, places = np.array([[0.1, 0.1]]), np.array([0, 1])
-    reached = Discrepancy(FEATURES[:2], np.full(2, 0.01), UNKNOWN, np.array([1.0, 0.0]))
-    alone = Discrepancy(FEATURES[:1], np.full(1, 0.01), UNKNOWN)
-    (learned,), sd = reached.predict(FEATURES, residual, places)
-    (expected,), expected_sd = alone.predict(FEATURES, residual[:, :1], places[:1])
+def test_a_smooth_error_that_does_not_reach_a_capacity_is_neither_learned_there_nor_predicted() -> None:
+    far, between = np.array([[0.0], [1.0]]), np.array([[0.2]])
+    sd, residual, places = np.full(2, 0.01), np.array([[0.1, -0.1]]), np.array([-1, -1])
+    one_of_two = Discrepancy(far, sd, UNKNOWN, np.array([1.0, 0.0]))
+    alone, both = Discrepancy(far[:1], sd[:1], UNKNOWN), Discrepancy(far, sd, UNKNOWN)
+    (learned,), learned_sd = one_of_two.predict(between, residual, places)
+    (expected,), expected_sd = alone.predict(between, residual[:, :1], places[:1])
     assert learned == pytest.approx(expected)
-    assert sd == pytest.approx(expected_sd)
-    (none,), sd = reached.predict(FEATURES, residual, places, 0.0)
-    assert (none == 0).all()
-    assert (sd < 0.002).all()
+    assert learned_sd == pytest.approx(expected_sd)
+    assert both.predict(between, residual, places)[0].max() < 0.8 * expected
+    (none,), short_sd = one_of_two.predict(np.array([[0.5]]), residual, places, 0.0)
+    assert none == pytest.approx(0, abs=0.001)
+    assert short_sd == pytest.approx(UNKNOWN.variances[1] ** 0.5, rel=0.01)
 
 
 def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:

@@ -145,6 +145,38 @@ def test_the_calibrated_rack_is_recognised_and_predicted_narrowly(search: Surrog
     assert narrow < 0.5 * wide
 
 
+@pytest.mark.parametrize("noise_sd", [0.001, 0.02])
+def test_the_noise_of_the_measurements_is_learned(search: SurrogateOptimizer, noise_sd: float) -> None:
+    """Each measurement has a noise of its own, which both pools share as they do in one deployment."""
+    factors = np.exp(np.random.default_rng(1).normal(0, noise_sd, len(search.specs)))
+    observations = [
+        replace(
+            observation,
+            qps=factor * observation.qps,
+            prefill_capacity_qps=factor * (observation.prefill_capacity_qps or 0.0),
+            decode_capacity_qps=factor * (observation.decode_capacity_qps or 0.0),
+        )
+        for observation, factor in zip(measure_all(search), factors.tolist(), strict=True)
+    ]
+    learned = search.predict(observations[:10]).noise_sd.mean()
+    least, most = min(known := search.prior.hypothesis_values("noise_sd")), max(known)
+    assert learned == pytest.approx(least if noise_sd < least else most, abs=0.35 * (most - least))
+
+
+def test_a_trial_that_may_be_better_than_the_best_is_rated(search: SurrogateOptimizer) -> None:
+    truth = measure_all(search)
+    order = sorted(truth, key=lambda observation: -observation.qps)
+    near, far = replace(order[1], qps=order[0].qps), order[-1]
+    observations = [order[0], near, far]
+    rows = [(f"t{number}", number, seen) for number, seen in enumerate(observations)]
+    summary = summarise_posterior(search, search.predict(observations), observations, rows)
+    best = max(summary.trials, key=lambda trial: trial.expected_capacity_qps or 0.0)
+    rated = {trial.number: trial.better_frac for trial in summary.trials}
+    assert rated[best.number] is None
+    assert 0.1 < rated[1 - best.number] <= 0.5  # type: ignore[operator]
+    assert rated[2] < 0.01  # type: ignore[operator]
+
+
 def test_nothing_is_suggested_when_all_are_observed(search: SurrogateOptimizer) -> None:
     observations = [
         Observation(index, "measured", qps) for index, qps in enumerate(true_capacities_qps(search))

@@ -105,13 +105,14 @@ class Discrepancy:
         """Factorise the covariance of the observed configurations.
 
         `observed` (n, settings) describes them, and `sd` (n,) is the standard deviation of what adds to the
-        noise of `model`. `share` (n,) is the share of the error that reaches each observed capacity.
+        noise of `model`. `share` (n,) is the share of the smooth error that reaches each observed
+        capacity.
         """
         self._observed, self._model = observed, model
         self._share = np.broadcast_to(share, len(observed))
         noise = np.diag(sd**2 + model.noise_sd**2)
-        shared = covariance(observed, observed, model) * np.outer(self._share, self._share)
-        lower = cholesky(shared + noise, lower=True)
+        error = covariance(observed, observed, model, np.outer(self._share, self._share))
+        lower = cholesky(error + noise, lower=True)
         self.log_root_determinant = float(np.log(np.diag(lower)).sum())
         self._whitening: FloatArray = solve_triangular(lower, np.eye(len(observed)), lower=True)
 
@@ -139,29 +140,35 @@ class Discrepancy:
         places
             Where each observed configuration stands in `features`, shape (n,); -1 for those that do not.
         share
-            Share of the error that reaches each capacity, shape (m,).
+            Share of the smooth error that reaches each capacity, shape (m,).
 
         Returns
         -------
         tuple[FloatArray, FloatArray]
         """
         reached = np.broadcast_to(share, len(features))
-        cross = covariance(features, self._observed, self._model) * np.outer(reached, self._share)
+        cross = covariance(features, self._observed, self._model, np.outer(reached, self._share))
         weights = cross @ self._whitening.T @ self._whitening
         clipped = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
         mean: FloatArray = clipped @ weights.T
         excess = residual - clipped
         for column in np.flatnonzero(excess.any(0) & (places >= 0)).tolist():
             mean[:, places[column]] += excess[:, column]
-        variance = reached**2 * sum(self._model.variances) - (weights * cross).sum(1)
+        smooth, short = self._model.variances
+        variance = reached**2 * smooth + short - (weights * cross).sum(1)
         return mean, np.sqrt(np.maximum(variance, 1e-6))
 
 
-def covariance(a: FloatArray, b: FloatArray, model: ErrorModel) -> FloatArray:
-    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings)."""
+def covariance(
+    a: FloatArray, b: FloatArray, model: ErrorModel, shares: FloatArray | float = 1.0
+) -> FloatArray:
+    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings).
+
+    `shares` (n, m) is the product of the shares of the smooth error that reach both.
+    """
     halves = squared_distances(a, b) / 2
     smooth, short = model.variances
-    result: FloatArray = smooth * np.exp(-halves / LENGTHSCALE**2)
+    result: FloatArray = shares * smooth * np.exp(-halves / LENGTHSCALE**2)
     result += short * np.exp(-halves / SHORT_LENGTHSCALE**2)
     return result
 

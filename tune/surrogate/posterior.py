@@ -85,7 +85,7 @@ class Posterior:
         """Return the model of `observations`, of which `informative` (2, n) are taken as exact.
 
         `engine_share` (n,) is the probability that decode workers limit the decode pool, not the frontend:
-        the share of their error that reaches its capacity.
+        the share of their smooth error that reaches its capacity.
         """
         sd = np.where(informative, observations.sd, UNINFORMATIVE_SD)
         shares = (np.ones(len(observations)), engine_share)

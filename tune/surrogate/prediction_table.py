@@ -49,7 +49,7 @@ class PredictionTable:
         self.is_predicted = np.zeros(0, bool)
 
     def _shares(self, log_pool_capacity: FloatArray, indices: IntArray) -> FloatArray:
-        """Return the share of each pool's error that reaches the capacity of `indices` (m,), shape (2, m).
+        """Return the share of each pool's smooth error that reaches the capacity of `indices`, shape (2, m).
 
         That of decode workers does not reach it on samples where the frontend is the limit.
         """

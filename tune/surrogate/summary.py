@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from tune.core.arrays import FloatArray
 from tune.records.posterior_summary import (
@@ -115,7 +115,8 @@ def _trials(
     search: SurrogateOptimizer, prediction: Prediction, trials: Sequence[tuple[str, int, Observation]]
 ) -> Iterator[TrialPosterior]:
     """Yield the measured capacity of each trial beside the simulated one, in standard deviations."""
-    simulated = prediction.log_simulated[:, [observation.index for _, _, observation in trials]]
+    indices = [observation.index for _, _, observation in trials]
+    simulated, better = prediction.log_simulated[:, indices], _better_fracs(prediction, indices)
     low, median, high = np.exp(np.quantile(simulated, [0.05, 0.5, 0.95], axis=0))
     models = search.prior.error_models
     variances = np.array([sum(model.variances) + model.noise_sd**2 for model in models])
@@ -130,7 +131,22 @@ def _trials(
             simulated_qps=Interval(low=low[row], median=median[row], high=high[row]),
             standardised_residual=float(log_ratio / spread[row]),
             expected_capacity_qps=float(prediction.expected_capacity_qps[observation.index]),
+            better_frac=better.get(observation.index),
         )
+
+
+def _better_fracs(prediction: Prediction, indices: Sequence[int]) -> dict[int, float]:
+    """Return by configuration the probability that its capacity is higher than that of the best of `indices`.
+
+    The best is the one with the highest expected capacity; it is left out.
+    """
+    best = max(indices, key=lambda index: float(prediction.expected_capacity_qps[index]), default=None)
+    others = [index for index in dict.fromkeys(indices) if index != best]
+    if best is None:
+        return {}
+    difference = prediction.log_mean[:, others] - prediction.log_mean[:, [best]]
+    sd = np.hypot(prediction.sd[:, others], prediction.sd[:, [best]])
+    return dict(zip(others, ndtr(difference / sd).mean(0).tolist(), strict=True))
 
 
 def _calibration(search: SurrogateOptimizer, samples: ParameterSamples) -> dict[str, float]:
