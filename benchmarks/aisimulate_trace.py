@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.records.requests import RequestLog
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 ITS_TIMEOUT_S = 600.0
 _TRACE_BLOCK_TOKENS = 512

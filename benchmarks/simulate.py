@@ -34,6 +34,7 @@ from tune.loadgen.latencies import answered, latencies, percentiles_s
 from tune.records.folders import PROBE_FOLDER
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
+from tune.spec.metrics import TPOT, TTFT
 from tune.spec.trial import TrialSpec
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
@@ -126,7 +127,7 @@ def print_beside(program: str) -> None:
     log = simulate(spec, calibration)
     seconds = best_s(lambda: simulate(spec, calibration))
     times = latencies(log, answered(log))
-    ttft, tpot = percentiles_s(times.ttft_ns), percentiles_s(times.tpot_ns)
+    ttft, tpot = percentiles_s(times[TTFT]), percentiles_s(times[TPOT])
     assert ttft is not None
     assert tpot is not None
     print(f"\n{len(log)} queries, {spec.split.label}, the same trace")

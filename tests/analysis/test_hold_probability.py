@@ -15,6 +15,7 @@ from tune.analysis.hold_probability import hold_probability, judged_constraint
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.ranking import rank
 from tune.records.outcome import LoadGenSpread, Outcome
+from tune.spec.metrics import TTFT_P99
 
 
 def verdicts(held: int, shuffles: int) -> LoadGenSpread:
@@ -73,6 +74,6 @@ def test_the_search_observes_the_worst_shuffle_of_a_trial_that_is_not_feasible()
     assert outcome.spread.ttft_p99_s
     own_s = percentiles(0.5).p99 if outcome.ttft_s is None else outcome.ttft_s.p99
     expected = -0.1 + math.log(outcome.spread.ttft_p99_s.max / own_s)
-    assert judged_constraint(outcome, "ttft") == pytest.approx(max(expected, -0.1))
-    assert judged_constraint(trial(5), "ttft") == pytest.approx(-0.1)
+    assert judged_constraint(outcome, [TTFT_P99]) == pytest.approx(max(expected, -0.1))
+    assert judged_constraint(trial(5), [TTFT_P99]) == pytest.approx(-0.1)
     assert judged_constraint(measured(ttft=-0.1, tpot=0.2)) == pytest.approx(0.2)

@@ -1,10 +1,6 @@
 """Every consumer of the registry of metrics, walked over all limits that it declares."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,7 @@ from support.synthetic_study import study
 from tune.analysis.measure import measure
 from tune.analysis.ranking import outcome_frame, rank
 from tune.analysis.shuffles import near_a_limit
-from tune.analysis.slo import mean_bound, request_latencies_ns, values_of
+from tune.analysis.slo import figure_s, mean_bound
 from tune.capacity.futility import find_futility
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.config import compose_overrides, trial_overrides
@@ -63,7 +59,7 @@ def probe_under(folder, limit, limit_s):
 
 
 def value_s(limit, probe) -> float:
-    return getattr(getattr(probe, f"{limit.latency.name}_s"), limit.statistic.name)
+    return figure_s(limit, probe.statistics_of(limit.latency))
 
 
 def trial_under(limit, share) -> tuple[Outcome, Slo]:
@@ -83,7 +79,7 @@ def test_registry_names_are_unique_and_statistics_are_recorded():
         assert statistic.title
         assert statistic.formula
     for latency in LATENCIES:
-        assert f"{latency.name}_s" in Outcome.model_fields
+        assert latency.field in Outcome.model_fields.keys() & Probe.model_fields.keys()
         assert all((latency.title, latency.formula, latency.source, latency.unit, latency.direction))
     for rate in RATES:
         assert {rate.name} <= Outcome.model_fields.keys() & Probe.model_fields.keys()
@@ -94,10 +90,10 @@ def test_latency_per_request_agrees_with_latencies_of_answered_requests():
     selected = answered(LOG)
     times = latencies(LOG, selected)
     for metric in LATENCIES:
-        values_ns = request_latencies_ns(LOG)[metric.name]
+        values_ns = metric.per_request_ns(LOG)
         assert values_ns.dtype == np.int64
         has_value = selected & (LOG.output_tokens >= metric.min_tokens)
-        assert np.array_equal(getattr(times, f"{metric.name}_ns"), values_ns[has_value])
+        assert np.array_equal(times[metric], values_ns[has_value])
 
 
 @pytest.mark.slow
@@ -160,7 +156,7 @@ def test_run_that_cannot_hold_the_limit_is_futile(limit):
 
 def least_limit_s(limit, log) -> float:
     """Return the lowest value of a limit that a run holds."""
-    values_ns = np.sort(values_of(latencies(log, answered(log)), limit))
+    values_ns = np.sort(latencies(log, answered(log))[limit.latency])
     share = limit.statistic.share
     held_ns = mean_bound(values_ns).upper_ns if share is None else values_ns[-1 - max_late(len(log), share)]
     return float(held_ns) / 1e9
@@ -245,60 +241,6 @@ def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
     words = ["+sweep=pd_split", "load.mode=capacity"]
     assert compose_overrides(words).settings.search.name == "surrogate"
     assert compose_overrides([*words, "slo.tpot_mean_s=0.05"]).settings.search.name == "tpe"
-
-
-_ONE_MORE = """
-from tune.spec import metrics
-metrics.STATISTICS += (metrics.Statistic("p97", 0.97, "97th percentile", "as the others"),)
-added = tuple(metrics.LatencyLimit(latency, metrics.STATISTICS[-1]) for latency in metrics.LATENCIES)
-metrics.LIMITS += added
-metrics.FURTHER_LIMITS += added
-"""
-_RUN = """
-from tune.cli.metrics_reference import render_metrics
-from tune.__main__ import main
-print(render_metrics())
-main()
-"""
-
-
-def run_with_one_more(tmp_path: Path, *words: str) -> str:
-    """Run the command with one more statistic in the table, in it and in every process that it starts."""
-    (tmp_path / "sitecustomize.py").write_text(_ONE_MORE)
-    folders = (f"runs_dir={tmp_path / 'runs'}", f"reports_dir={tmp_path / 'reports'}")
-    command = [sys.executable, "-c", _RUN, *words, *folders]
-    search = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = dict(os.environ) | {"PYTHONPATH": search}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-@pytest.mark.slow
-def test_one_more_statistic_needs_no_other_line(tmp_path: Path) -> None:
-    """A row added to the table reaches settings, verdict, records, terminal, ranking, page and reference."""
-    load = ("load.mode=capacity", "load.min_duration_s=100.0", "load.concatenate_permutation=false")
-    text = run_with_one_more(tmp_path, "slo.ttft_p97_s=3.0", *load)
-    assert "limit     p97 TTFT" in text
-    assert "| `slo.ttft_p97_s` | p97 TTFT, s | tune |" in text
-    assert text.count("p97 TTFT ") > text.count("probe ")
-    repeated = list(tmp_path.rglob("shuffles.json"))
-    assert repeated
-    for path in repeated:
-        assert all(shuffle["ttft_p97_s"] > 0 for shuffle in json.loads(path.read_text())["shuffles"])
-    run_with_one_more(tmp_path, "action=report", "study.name=single-sim")
-    report = tmp_path / "reports" / "single-sim"
-    (row,) = json.loads((report / "ranking.json").read_text())
-    assert row["ttft_p97_s"] > 0
-    assert row["ttft_p97_shuffles_sd_s"] > 0
-    page = (report / "index.html").read_text(encoding="utf-8")
-    data = Page(page).table
-    assert [limit["title"] for limit in data["limits"]] == ["p99 TTFT", "p99 TPOT", "p97 TTFT"]
-    curve = json.loads(page.partition('id="spec-rates-0">')[2].partition("</script>")[0])
-    assert curve["layout"]["yaxis3"]["title"]["text"] == "p97 TTFT, s"
-    assert "What does throughput cost in p97 TTFT?" in page
-    assert '<p class="label">p97 TTFT</p>' in page
-    assert "<dt>p97</dt><dd>97th percentile" in page
 
 
 def test_templates_name_no_metric() -> None:

@@ -23,6 +23,7 @@ from tune.analysis.shuffles import (
 from tune.errors import ResumableError
 from tune.loadgen.latencies import percentiles_s
 from tune.spec.load import Slo
+from tune.spec.metrics import LATENCIES, LATENCY, TPOT, TTFT
 
 SLO = Slo(ttft_p99_s=4.5, tpot_p99_s=0.08)
 SECONDS = st.floats(0.001, 1e4)
@@ -85,7 +86,7 @@ def test_torn_shuffles_file_is_named_in_the_error(tmp_path, text):
 def test_spread_covers_the_probe_and_its_shuffles(ttft_s, tpot_s, held, drawn):
     assume(drawn)
     ttft, tpot = (percentiles_s([round(value_s * 1e9)]) for value_s in (ttft_s, tpot_s))
-    over = shuffle_spread({"ttft_s": ttft, "tpot_s": tpot}, held, drawn, SLO)
+    over = shuffle_spread({TTFT: ttft, TPOT: tpot}, held, drawn, SLO)
     values = [ttft.p99, *(one.ttft_p99_s for one in drawn)]
     assert over.shuffles == len(drawn) + 1
     assert over.slo_held == held + sum(one.slo_held for one in drawn)
@@ -99,7 +100,7 @@ def test_further_limit_has_its_figure_in_each_shuffle_and_its_spread():
     slo = Slo.model_validate({"ttft_p99_s": 4.5, "tpot_p99_s": None, "latency_mean_s": 60.0})
     one = shuffle_result(steady_log(4.0, 0.05), 1, slo)
     assert one.model_dump()["latency_mean_s"] == pytest.approx(4.05)
-    own = {"ttft_s": percentiles_s([4 * 10**9]), "tpot_s": None, "latency_s": percentiles_s([5 * 10**9])}
+    own = {TTFT: percentiles_s([4 * 10**9]), TPOT: None, LATENCY: percentiles_s([5 * 10**9])}
     over = shuffle_spread(own, True, [one], slo)
     assert (over.latency_mean_s.min, over.latency_mean_s.max) == (pytest.approx(4.05), 5.0)
 
@@ -108,7 +109,7 @@ def test_file_without_further_figures_is_read_and_gives_no_spread_of_them(tmp_pa
     old = '{"shuffles": [{"shuffle_seed": 1, "ttft_p99_s": 4.0, "tpot_p99_s": 0.05, "slo_held": true}]}'
     (tmp_path / SHUFFLES_FILE).write_text(old)
     slo = SLO.model_copy(update={"latency_mean_s": 60.0})
-    own = dict.fromkeys(("ttft_s", "tpot_s", "latency_s"), percentiles_s([10**9]))
+    own = dict.fromkeys(LATENCIES, percentiles_s([10**9]))
     over = shuffle_spread(own, True, read_shuffles(tmp_path), slo)
     assert over.ttft_p99_s.max == 4.0
     assert "latency_mean_s" not in over.model_dump()
@@ -116,8 +117,8 @@ def test_file_without_further_figures_is_read_and_gives_no_spread_of_them(tmp_pa
 
 def test_spread_is_none_without_shuffles_or_with_missing_figures():
     p99 = percentiles_s([10**9])
-    assert shuffle_spread({"ttft_s": p99, "tpot_s": p99}, True, (), SLO) is None
-    over = shuffle_spread({"ttft_s": p99, "tpot_s": p99}, True, [result(tpot=None, held=False)], SLO)
+    assert shuffle_spread({TTFT: p99, TPOT: p99}, True, (), SLO) is None
+    over = shuffle_spread({TTFT: p99, TPOT: p99}, True, [result(tpot=None, held=False)], SLO)
     assert (over.shuffles, over.slo_held, over.tpot_p99_s) == (2, 1, None)
     assert over.ttft_p99_s.max == 4.0
 

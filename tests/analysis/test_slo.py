@@ -21,7 +21,7 @@ from tune.core.binomial_test import max_late
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import first_requests
 from tune.spec.load import Slo
-from tune.spec.metrics import LIMITS
+from tune.spec.metrics import LIMITS, TTFT
 
 BY_KEY = {limit.key: limit for limit in LIMITS}
 QUANTILES = [limit for limit in LIMITS if limit.statistic.share is not None]
@@ -54,9 +54,9 @@ def test_quantile_holds_up_to_the_allowed_late_requests(share):
 def test_mean_holds_by_its_upper_bound_not_by_the_mean():
     log = make_log(3000)
     times = latencies(log, answered(log))
-    bound = mean_bound(times.ttft_ns)
+    bound = mean_bound(times[TTFT])
     mean_s, upper_s = bound.mean_ns / 1e9, bound.upper_ns / 1e9
-    assert mean_s == pytest.approx(times.ttft_ns.mean() / 1e9)
+    assert mean_s == pytest.approx(times[TTFT].mean() / 1e9)
     assert mean_s < upper_s < 1.02 * mean_s
     assert violation("ttft_mean_s", upper_s * 1.001, log) is None
     assert "mean TTFT is 1.5" in violation("ttft_mean_s", (mean_s + upper_s) / 2, log)
@@ -80,7 +80,7 @@ def test_unanswered_requests_raise_a_mean_and_count_as_late():
     failed = with_errors(log, slice(0, 30), "timeout")
     good = answered(failed)
     times = latencies(failed, good)
-    assert mean_bound(times.ttft_ns, 30).mean_ns > mean_bound(times.ttft_ns).mean_ns
+    assert mean_bound(times[TTFT], 30).mean_ns > mean_bound(times[TTFT]).mean_ns
     assert violation("latency_p99_s", 1e3, failed).startswith("30 of 3000 requests over the latency limit")
 
 

@@ -75,16 +75,17 @@ def test_end_is_of_ended_jobs_only_in_utc() -> None:
     ]
     found = parse_squeue("\n".join(lines))
     assert found["7"].ended_at is None
-    assert found["8"].ended_at == datetime(2026, 11, 23, 17, 57, 56).astimezone(UTC)
+    assert found["8"].ended_at == datetime(2026, 11, 23, 17, 57, 56, tzinfo=UTC)
     assert (found["9"].ended_at, found["9"].held_s) == (None, None)
 
 
 def test_sacct_is_parsed_with_the_cancelling_user() -> None:
-    text = "12|CANCELLED by 1000|0:15|g[01-04]|83|2026-11-23T17:57:56\n12.batch|CANCELLED|0:15|g01|83|x\n"
+    text = "12|CANCELLED by 1000|0:15|g[01-04]|83|2026-11-23T17:50:00|2026-11-23T17:57:56\n12.batch|x\n"
     assert set(parse_sacct(text)) == {"12"}
     found = parse_sacct(text)["12"]
     assert (found.state, found.exit_code, found.nodes, found.held_s) == ("CANCELLED", "0:15", "g[01-04]", 83)
-    waiting = parse_sacct("13|PENDING|0:0|None assigned|0|Unknown\n")["13"]
+    assert found.submitted_at == datetime(2026, 11, 23, 17, 50, tzinfo=UTC)
+    waiting = parse_sacct("13|PENDING|0:0|None assigned|0|2026-11-23T17:50:00|Unknown\n")["13"]
     assert (waiting.nodes, waiting.phase) == ("", "waiting")
 
 
@@ -112,3 +113,45 @@ def test_scontrol_is_parsed_without_fields_from_comments() -> None:
 )
 def test_state_is_shown_with_reason_or_nodes(info: JobInfo, text: str) -> None:
     assert info.text == text
+
+
+ADVICE = {
+    "BadConstraints": "it cannot begin",
+    "DependencyNeverSatisfied": "it cannot begin",
+    "PartitionTimeLimit": "it cannot begin",
+    "PartitionNodeLimit": "it cannot begin",
+    "InvalidQOS": "it cannot begin",
+    "AccountNotAllowed": "it cannot begin",
+    "QOSNotAllowed": "it cannot begin",
+    "QOSMaxNodePerJobLimit": "it cannot begin",
+    "QOSMaxWallDurationPerJobLimit": "it cannot begin",
+    "AssocMaxGRESPerJob": "it cannot begin",
+    "QOSMinGRES": "it cannot begin",
+    "ReservationDeleted": "it cannot begin",
+    "JobHeldUser": "it is held",
+    "JobHeldAdmin": "it is held",
+    "JobHoldMaxRequeue": "it is held",
+    "launch failed requeued held": "it is held",
+    "Priority": "",
+    "Resources": "",
+    "Dependency": "",
+    "BeginTime": "",
+    "QOSMaxNodePerUserLimit": "",
+    "QOSGrpNodeLimit": "",
+    "AssocMaxJobsLimit": "",
+    "ReqNodeNotAvail, UnavailableNodes:g[01-18]": "",
+    "PartitionDown": "",
+    "None": "",
+}
+"""What is said of a job that waits for this reason."""
+
+
+@pytest.mark.parametrize(("reason", "words"), ADVICE.items())
+def test_wait_that_does_not_end_by_itself_has_advice(reason: str, words: str) -> None:
+    assert JobInfo("PENDING", reason).advice.startswith(words)
+    assert bool(JobInfo("PENDING", reason).advice) == bool(words)
+    assert JobInfo("RUNNING", reason).advice == ""
+
+
+def test_requeued_job_that_is_held_has_advice() -> None:
+    assert JobInfo("REQUEUE_HOLD", "None").advice.startswith("it is held")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from support.slurm_study import FACTS, SPEC, Study, record_of
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.backend import SlurmBackend
 from tune.backends.slurm.job_monitor import JobMonitor
+from tune.backends.slurm.pending_jobs import pending_jobs
 from tune.orchestrator.slurm.work_queue import is_queue_closed, mark_started
 from tune.records.folders import read_attempt
 
@@ -74,17 +75,33 @@ def test_job_cancelled_in_the_queue_costs_nothing(study: Study) -> None:
     assert record.held_s == 0
 
 
-@pytest.mark.slow
 def test_accounting_shows_the_end_while_the_controller_is_silent(study: Study) -> None:
+    """A record that is older than the submission is that of another job, which had the id before."""
     handle = study.submit("a")
     study.slurm.fail("squeue", "slurm_load_jobs error: Socket timed out")
     study.slurm.fail("scontrol", "slurm_load_jobs error: Socket timed out")
     assert study.backend.poll(handle) == "waiting"
-    state = json.loads(study.slurm.state.read_text())
-    state["accounts"] = ["101|TIMEOUT|0:0|g[01-18]|240|2026-11-23T17:57:56"]
-    study.slurm.state.write_text(json.dumps(state))
+    study.slurm.account("101|TIMEOUT|0:0|g[01-18]|240|2025-11-23T17:50:00|2025-11-23T17:57:56")
+    assert study.backend.poll(handle) == "waiting"
+    assert [job.info.state for job in pending_jobs(study.root / "runs" / "one")] == ["UNKNOWN"]
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+    study.slurm.account(f"101|TIMEOUT|0:0|g[01-18]|240|{now}|{now}")
+    assert [job.info.state for job in pending_jobs(study.root / "runs" / "one")] == ["TIMEOUT"]
     assert study.backend.poll(handle) == "ended"
     assert "ended as TIMEOUT" in record_of(handle)
+
+
+@pytest.mark.parametrize("left", [None, "{"])
+def test_forgotten_job_is_no_older_job_of_the_same_id(study: Study, left: str | None) -> None:
+    """Also where the record of the allocation is torn, whose files show when it began."""
+    handle = study.submit("a")
+    if left is not None:
+        study.allocation().record_path.write_text(left)
+        study.again().resume(Path(handle))
+    study.slurm.forget("101")
+    study.slurm.account("101|COMPLETED|0:0|g[01-02]|240|2025-11-23T17:50:00|2025-11-23T17:57:56")
+    assert study.backend.poll(handle) == "ended"
+    assert "Slurm no longer knows job 101" in record_of(handle)
 
 
 def test_job_cancelled_in_the_queue_is_not_waited_for(study: Study) -> None:
@@ -101,7 +118,7 @@ def test_one_query_covers_all_jobs(study: Study) -> None:
     now = {"s": 0.0}
     watch = JobMonitor(study.said.append, every_s=3.0, clock=lambda: now["s"])
     for job_id in study.slurm.jobs:
-        watch.follow(job_id, "trial")
+        watch.follow(job_id, "trial", datetime.now(UTC))
     queries = []
     for now["s"] in (0.0, 1.0, 2.9, 3.0, 4.0, 7.0):
         watch.refresh()
@@ -122,6 +139,25 @@ def test_each_state_is_printed_once(study: Study) -> None:
         "job 102 (trial b): PENDING (Resources)",
         "job 102 (trial b): PENDING (Resources) → RUNNING on g[01-18]",
     ]
+
+
+def test_wait_that_never_ends_is_said_when_its_reason_changes(study: Study) -> None:
+    handle = study.submit("a")
+    for reason in ("Resources", "Priority", "BadConstraints", "BadConstraints", "JobHeldAdmin", "Resources"):
+        study.slurm.set("101", reason=reason)
+        assert study.backend.poll(handle) == "waiting"
+    _, *said = [line.removeprefix("job 101 (trial a): ") for line in study.said]
+    assert [line.partition(";")[0] for line in said] == [
+        "PENDING (Resources)",
+        "PENDING (Resources) → PENDING (BadConstraints)",
+        "PENDING (BadConstraints) → PENDING (JobHeldAdmin)",
+        "PENDING (JobHeldAdmin) → PENDING (Resources)",
+    ]
+    assert "it cannot begin as it was submitted" in said[1]
+    assert "scontrol release" in said[2]
+    study.slurm.set("101", reason="JobHeldUser")
+    (job,) = pending_jobs(study.root / "runs" / "one")
+    assert "it is held" in job.text
 
 
 @pytest.mark.slow

@@ -67,6 +67,26 @@ def test_limit_that_a_qos_may_lift_is_a_warning() -> None:
 
 
 @pytest.mark.usefixtures("slurm")
+def test_one_partition_of_a_list_suffices() -> None:
+    """Slurm starts the job in one that fits; the others are named, and an unknown one is refused."""
+    words = ("cluster.time_limit='1:00:00'", "cluster.model_path=/")
+    listed = found("cluster.partition='small,rack'", *words)
+    assert {path: finding.severity for path, finding in listed.items()} == {
+        "hardware.nodes": "warning",
+        "cluster.time_limit": "warning",
+    }
+    assert len(only_errors(found("cluster.partition='small,rak'", *words).values())) == 3
+    nowhere = found("cluster.partition='small,rack'", "hardware.nodes=19", "cluster.time_limit=2-0")
+    assert nowhere["hardware.nodes"].severity == nowhere["cluster.time_limit"].severity == "error"
+
+
+@pytest.mark.usefixtures("slurm")
+def test_unlimited_job_needs_a_partition_without_a_limit() -> None:
+    assert found("cluster.time_limit=UNLIMITED")["cluster.time_limit"].found == "UNLIMITED"
+    assert "cluster.time_limit" not in found("cluster.time_limit=0", "cluster.partition=hidden")
+
+
+@pytest.mark.usefixtures("slurm")
 def test_unknown_partition_is_reported_with_the_existing_ones() -> None:
     finding = found("cluster.partition=rak")["cluster.partition"]
     assert finding.found == "rak"

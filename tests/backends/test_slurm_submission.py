@@ -58,6 +58,29 @@ def test_exported_sbatch_options_change_no_job(study: Study, monkeypatch: pytest
     assert os.environ["SBATCH_TIMELIMIT"] == "1", "the shell's own programs keep theirs"
 
 
+@pytest.mark.parametrize("answer", ["", " on cluster rack"])
+def test_talk_before_the_answer_of_sbatch_is_no_id(study: Study, answer: str) -> None:
+    study.slurm.talk("Your job 7 of 9 this week.\nsubmitting batch job 8 ...\n", after=answer)
+    handle = study.submit("a")
+    allocation = allocation_of(Path(handle))
+    assert allocation is not None
+    record = allocation.read()
+    assert record is not None
+    assert record.job_id == "101"
+    assert allocation.traces() == "101"
+    assert study.said == ["job 101 (trial a): submitted"]
+
+
+def test_job_without_an_answer_of_sbatch_is_found_by_its_comment(study: Study) -> None:
+    study.slurm.talk("job 7\n", after=None)
+    handle = study.submit("a")
+    assert "expected a line 'Submitted batch job ID'" in study.said[0]
+    study.slurm.talk("")
+    assert study.backend.poll(handle) == "waiting"
+    assert list(study.slurm.jobs) == ["101"], "submitted once"
+    assert study.said[1].startswith("job 101 (trial a): ")
+
+
 POLICY = (
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, "
     "user's size and/or time limits)"

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.other_engine import REFERENCE
 
-from tune.cli.setting_meanings import ENGINE, TABLE
-from tune.cli.settings_reference import setting_rows
+from tune.cli.setting_meanings import EVERY_ENGINE, TABLE
+from tune.cli.settings_reference import render_markdown, setting_rows
 from tune.config import compose_overrides
+from tune.spec.engine_table import ENGINES, settings_class
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +22,15 @@ def paths() -> list[str]:
 
 
 def test_the_table_describes_exactly_the_settings_that_exist(paths: list[str]) -> None:
-    engines = [f"{pool}.{name}" for pool in ("prefill", "decode") for name in ENGINE]
+    described = [*settings_class("trtllm").MEANINGS, *EVERY_ENGINE]
+    engines = [f"{pool}.{name}" for pool in ("prefill", "decode") for name in described]
     limits = [path for path in paths if path.startswith("slo.")]
     assert sorted([*TABLE, *engines, *limits]) == sorted(paths)
     assert limits
 
 
 def test_every_description_is_a_sentence() -> None:
-    for path, (_, meaning) in (TABLE | ENGINE).items():
+    for path, (_, meaning) in (TABLE | EVERY_ENGINE | dict(settings_class("trtllm").MEANINGS)).items():
         assert meaning[0].isupper() or meaning.split()[0].rstrip(":") in {"fixed", "completions", "sbatch"}, (
             path
         )
@@ -44,6 +47,18 @@ def test_rows_state_type_unit_and_default() -> None:
     assert rows["sweep.space.NAME.kind"].kind == "int or float or ordered or choice or graph_family"
     assert rows["decode.cuda_graph_config"].kind == "group or null"
     assert rows["prefill.cuda_graph_config.batch_sizes"].default == "", "its group is null"
+
+
+def test_the_settings_of_each_engine_are_described_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = compose_overrides(()).settings.model_dump(mode="json")
+    shared = [row for row in setting_rows(values) if row.path == "prefill.max_batch_size"]
+    assert [row.engines for row in shared] == [("trtllm", "dynamo_mocker")]
+    monkeypatch.setitem(ENGINES, "stand_in", REFERENCE)
+    rows = {row.path: row for row in setting_rows(values) if row.engines == ("stand_in",)}
+    assert (rows["decode.ranks"].kind, rows["decode.ranks"].unit) == ("integer", "GPUs")
+    page = render_markdown(values)
+    assert page.count("With `stack.engine` stand_in:") == 2
+    assert page.count("With `stack.engine` trtllm or dynamo_mocker:") == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What a cheap action imports: libraries that only other actions need stay away."""
+"""What a cheap action imports: libraries that only other actions need, and engines not in use, stay away."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from tune.spec.settings import Settings
 from tune.study.identity import study_record
 
 HEAVY = {"aiohttp", "jinja2", "numba", "optuna", "pandas", "plotly", "scipy", "submitit", "torch"}
+ADAPTER = "tune.engines.trtllm.adapter"
+WATCHED = {*HEAVY, ADAPTER, "tune.engines.dynamo_mocker.adapter"}
 
 CODE = """
 import json, sys
 sys.argv = ["tune", *{words!r}]
 from tune.cli.main import run_command_line
 code = run_command_line()
-print(json.dumps([code, *sorted({heavy!r} & sys.modules.keys())]))
+print(json.dumps([code, *sorted({watched!r} & sys.modules.keys())]))
 """
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["status", "study.name=single-sim"], [0]),
-        (["preflight"], [0]),
+        (["status", "study.name=single-sim"], [0, ADAPTER]),
+        (["preflight"], [0, ADAPTER]),
         (["nonsense"], [2]),
-        pytest.param(["plan"], [0], marks=pytest.mark.slow),
+        pytest.param(["plan"], [0, ADAPTER], marks=pytest.mark.slow),
         pytest.param(["parse", "logs=LOGS"], [0], marks=pytest.mark.slow),
-        pytest.param(["run"], [0, "numba", "scipy"], marks=pytest.mark.slow),
+        pytest.param(["run"], [0, "numba", "scipy", ADAPTER], marks=pytest.mark.slow),
     ],
 )
 def test_action_imports_only_what_it_needs(
@@ -43,7 +45,7 @@ def test_action_imports_only_what_it_needs(
     words = [word.replace("LOGS", str(logs)) for word in words]
     StudyFolder(tmp_path / "runs" / "single-sim").write_study(study_record(shipped, "single-sim", ()))
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(words=words, heavy=HEAVY)],
+        [sys.executable, "-c", CODE.format(words=words, watched=WATCHED)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

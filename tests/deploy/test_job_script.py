@@ -108,9 +108,51 @@ def test_extra_sbatch_holds_options_only(directive: str, make_spec: MakeSpec, ma
         render(make_spec(), make_facts(extra_sbatch=[directive]))
 
 
-@pytest.mark.parametrize("directive", ["--array=0-3", "--requeue", "--wait", "--comment=mine", "--parsable"])
-def test_no_extra_option_repeats_or_hides_a_job(
-    directive: str, make_spec: MakeSpec, make_facts: MakeFacts
+REFUSED = {
+    "--array=0-3": "no --array: a job runs its attempts once",
+    "--requeue": "no --requeue: a job runs its attempts once",
+    "--comment=mine": "no --comment: a job is found again",
+    "--parsable": "no --parsable: a job is found again",
+    "--wait": "no --wait: a job is found again",
+    "--clusters=other": "no --clusters: tune looks for its jobs on this cluster",
+    "--cluster=other": "no --cluster: tune looks for its jobs on this cluster",
+    "--cluster-constraint=big": "no --cluster-constraint: tune looks for its jobs on this cluster",
+    "--uid=root": "no --uid: tune looks for its jobs on this cluster",
+    "--help": "no --help: sbatch would not submit",
+    "--test-only": "no --test-only: sbatch would not submit",
+    "--arra=1-2": "no --array",
+    "--requ": "no --requeue",
+    "--cl=other": "no --cluster",
+    "--test_only": "sbatch knows --test-only only",
+    "--job_name=mine": "sbatch knows --job-name only",
+    "--tim=1": "--time is asked for already",
+    "--nodes=2": "--nodes is asked for already",
+    "--mem=2": "--mem is asked for already",
+    "--constr=b": "--constraint is asked for already",
+}
+"""What is refused, and the words that say why. sbatch reads shortened names."""
+
+
+@pytest.mark.parametrize(("directive", "words"), REFUSED.items())
+def test_no_extra_option_repeats_hides_or_moves_a_job(
+    directive: str, words: str, make_facts: MakeFacts
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"expected none of array, comment"):
-        render(make_spec(), make_facts(extra_sbatch=[directive]))
+    facts = make_facts(extra_sbatch=["--constraint=a", "--mem=1", directive])
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        sbatch_options(facts, 18, 4)
+    assert f"found {directive!r}" in str(refused.value)
+
+
+def test_options_of_sbatch_and_of_its_plugins_stay(make_facts: MakeFacts) -> None:
+    """An option may bear the first letters of one that is refused or taken, and so may one of a plugin."""
+    extra = {"gpus": "72", "mem-per-cpu": "1G", "mem": "0", "time-min": "60", "wait-all-nodes": "1"}
+    extra |= {
+        "nodelist": "g[01-18]",
+        "exclude": "g19",
+        "export": "ALL",
+        "container-image": "x",
+        "site_key": "1",
+    }
+    facts = make_facts(extra_sbatch=[f"--{name}={value}" for name, value in extra.items()])
+    options = sbatch_options(facts, 18, 4)
+    assert {name: options[name] for name in extra} == extra

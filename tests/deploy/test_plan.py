@@ -24,7 +24,10 @@ MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 
 GOLDEN = Path(__file__).parent / "golden"
-READY_PY = (Path(tune.deploy.__file__).parent / "ready.py").read_text()
+SCRIPTS = {
+    name: (Path(tune.deploy.__file__).parent / name).read_text()
+    for name in ("ready.py", "check_arguments.py")
+}
 
 
 # The plan must not change when the shape of the synthetic lengths is fitted anew.
@@ -36,7 +39,7 @@ def test_plan_equals_the_golden_files(
     case: str, make_spec: MakeSpec, make_facts: MakeFacts, regenerate_golden: bool
 ) -> None:
     files = dict(render(make_spec(**CASES[case] | LENGTHS), make_facts()).files)
-    assert files.pop("ready.py") == READY_PY
+    assert {name: files.pop(name) for name in SCRIPTS} == SCRIPTS
     del files[MANIFEST_FILE]
     folder = GOLDEN / case
     if regenerate_golden:

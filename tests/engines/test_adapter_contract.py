@@ -10,14 +10,18 @@ from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.engines.base import EngineAdapter, Remedy, RemedyKind
 from tune.engines.check import check
-from tune.engines.registry import ENGINES
+from tune.engines.registry import adapter_named
 from tune.manifest.process import PLACEHOLDERS
+from tune.spec.engine_table import ENGINES
 from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
 
 STACKS = {"trtllm": ("dynamo_v0", "dynamo_v1"), "dynamo_mocker": ("dynamo_v1_mocker",)}
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
-WRITTEN_BY_DEPLOY = {"client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"}
+WRITTEN_BY_DEPLOY = {
+    *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),
+    *("check_arguments.py", "argument_check.json"),
+}
 
 
 @pytest.fixture(params=CASES, ids=[" ".join(case) for case in CASES])
@@ -26,7 +30,7 @@ def case(request: pytest.FixtureRequest) -> tuple[EngineAdapter, Settings]:
     engine, stack = request.param
     settings = compose_overrides(["cluster=slurm", f"stack={stack}"]).settings
     assert settings.stack.engine == engine
-    return ENGINES[engine], settings
+    return adapter_named(engine), settings
 
 
 def test_every_engine_of_the_table_is_held_to_the_contract() -> None:

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.engines.trtllm.gpu_memory import transfer_buffer_bytes_per_gpu, trtllm_kv_capacity_tokens
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
+from tune.engines.trtllm.trtllm_groups import derived_graph_sizes
 from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding
 from tune.spec.memory import kv_bytes_per_token
 from tune.spec.split import place_workers
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
-from tune.spec.trtllm_groups import derived_graph_sizes
 
 MakeSpec = Callable[..., TrialSpec]
 V1 = {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"}

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.other_engine import OtherEngine
+from support.other_engine import REFERENCE, OtherEngine
 
 from tune.config import compose_overrides
-from tune.engines.registry import ENGINES
 from tune.engines.trtllm.adapter import TrtLlm
 from tune.sim.simulator import simulate
 from tune.spec.bind import with_graph_family
 from tune.spec.engine import Engine
-
-
-class OtherAdapter(TrtLlm):
-    """Give workers of OtherEngine a fixed KV cache."""
-
-    def kv_capacity_tokens(self, *_: object) -> int:
-        return 1_000_000
-
+from tune.spec.engine_table import ENGINES
 
 SHORT = (
     *("load.min_queries=200", "load.min_duration_s=2.0", "load.concatenate_permutation=false"),
@@ -40,12 +32,14 @@ def under_other_names(engine: Engine) -> OtherEngine:
 
 
 def test_the_same_settings_under_other_names_are_simulated_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "trtllm", OtherAdapter())
+    monkeypatch.setitem(ENGINES, "stand_in", REFERENCE)
+    monkeypatch.setattr(TrtLlm, "kv_capacity_tokens", lambda *_: 1_000_000)
     settings = compose_overrides(SHORT).settings
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     assert calibration is not None
     pools = {"prefill": under_other_names(spec.prefill), "decode": under_other_names(spec.decode)}
-    renamed = spec.model_copy(update=pools)
+    stack = spec.stack.model_copy(update={"engine": "stand_in"})
+    renamed = spec.model_copy(update=pools | {"stack": stack})
     assert renamed.decode.gpus == spec.decode.gpus == 4
     ours, theirs = (simulate(trial, calibration) for trial in (spec, renamed))
     assert (ours.first_token_ns > 0).all()

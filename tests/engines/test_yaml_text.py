@@ -10,10 +10,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
+from tune.engines.trtllm.trtllm_groups import CudaGraphConfig
 from tune.engines.trtllm.yaml_text import engine_keys, engine_yaml
 from tune.errors import ConfigurationError
-from tune.spec.trtllm_engine import TrtLlmEngine
-from tune.spec.trtllm_groups import CudaGraphConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 

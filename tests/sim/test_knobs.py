@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from support.sim_trials import digest, short_trial
 
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
+from tune.engines.trtllm.trtllm_groups import (
+    CacheTransceiverConfig,
+    CudaGraphConfig,
+    KvCacheConfig,
+    SchedulerConfig,
+)
 from tune.sim.simulator import simulate
 from tune.spec.base import FrozenModel
 from tune.spec.split import Split
-from tune.spec.trtllm_engine import TrtLlmEngine
-from tune.spec.trtllm_groups import CacheTransceiverConfig, CudaGraphConfig, KvCacheConfig, SchedulerConfig
 
 BUSY = ("load.target_qps=40", "load.min_queries=1500")
 NO_GRAPHS = "cuda_graph_config=null"

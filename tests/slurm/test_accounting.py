@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -37,18 +38,21 @@ MEANT = {
 """State, exit code and number of nodes by kind of job."""
 
 
-def test_every_end_of_a_job_is_read_from_accounting(accounted_nodes: SlurmRack, tmp_path: Path) -> None:
+def test_every_end_of_a_job_is_read_from_accounting(
+    accounted_nodes: SlurmRack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The end is read after the controller has forgotten the job, and not without accounting."""
-    rack = accounted_nodes
+    rack, began_at = accounted_nodes, datetime.now(UTC)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")  # Slurm prints local times
     common = ("sbatch", "--parsable", "--no-requeue", f"--output={tmp_path}/%j.out")
     ids = {name: rack.run(*common, *words).strip() for name, words in JOBS.items()}
 
     def known() -> dict[str, JobInfo]:
-        found = accounted_jobs(list(ids.values()))
+        found = accounted_jobs(dict.fromkeys(ids.values(), began_at))
         return {name: found[job_id] for name, job_id in ids.items() if job_id in found}
 
     began = ("cancelled", "preempted", "loses a node")
-    rack.wait(lambda: all(show_job(ids[name]).state == "RUNNING" for name in began), 20, "running jobs")
+    rack.wait(lambda: all((show_job(ids[name]).held_s or 0) >= 1 for name in began), 20, "running jobs")
     rack.wait(lambda: known()["preempted"].phase == "running", 20, "job that runs in the accounting too")
     rack.run("scancel", ids["cancelled"], ids["cancelled in the queue"])
     rack.run(*common, f"--partition={URGENT}", "--nodelist=g09", "--exclusive", "--wrap", "true")
@@ -56,17 +60,20 @@ def test_every_end_of_a_job_is_read_from_accounting(accounted_nodes: SlurmRack, 
     rack.wait(lambda: {n for n, i in known().items() if i.phase == "ended"} == set(MEANT), 150, "ended jobs")
     rack.wait(lambda: show_job(ids["too long"]).state == GONE, 90, "controller that has forgotten")
     for name, (state, exit_code, nodes) in MEANT.items():
-        info = last_known(ids[name])
+        info = last_known(ids[name], began_at)
         assert info == known()[name]
         assert (info.state, info.exit_code) == (state, exit_code), name
         hosts = rack.run("scontrol", "show", "hostnames", info.nodes).split() if info.nodes else []
         assert len(hosts) == nodes
+        assert info.submitted_at is not None
         assert info.ended_at is not None
+        assert began_at - timedelta(seconds=1) <= info.submitted_at <= info.ended_at <= datetime.now(UTC)
         assert (info.held_s or 0.0) >= (60.0 if name == "too long" else 1.0 if name in began else 0.0)
-    assert (last_known(ids["waits"]).phase, known()["waits"].phase) == ("waiting", "waiting")
-    assert last_known("999").state == GONE
+    assert (last_known(ids["waits"], began_at).phase, known()["waits"].phase) == ("waiting", "waiting")
+    assert last_known("999", began_at).state == GONE
+    assert last_known(ids["failed"], datetime.now(UTC) + timedelta(hours=1)).state == GONE, "an older job"
 
     rack.kill_daemon(ACCOUNTING)
     with pytest.raises(SlurmUnavailable, match="sacct ended with exit code 1"):
-        accounted_jobs([ids["failed"]])
-    assert last_known(ids["failed"]).state == GONE
+        accounted_jobs({ids["failed"]: began_at})
+    assert last_known(ids["failed"], began_at).state == GONE

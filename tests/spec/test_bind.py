@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.config import compose_overrides
+from tune.engines.trtllm.trtllm_groups import CudaGraphConfig
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
 from tune.spec.space import (
@@ -21,7 +22,6 @@ from tune.spec.space import (
     Sweep,
 )
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_groups import CudaGraphConfig
 
 PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
 PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings

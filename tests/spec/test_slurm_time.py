@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from tune.config import compose_overrides
 from tune.deploy.job_script import sbatch_options
 from tune.errors import ConfigurationError
 from tune.spec.rules import check_cluster
-from tune.spec.slurm_time import duration_s
+from tune.spec.slurm_time import duration_s, time_limit_s
 
 
 @given(st.integers(0, 400), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
@@ -18,19 +20,36 @@ def test_a_duration_is_read_in_every_form(days: int, hours: int, minutes: int, s
     whole_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     assert duration_s(f"{days}-{hours:02d}:{minutes:02d}:{seconds:02d}") == whole_s
     assert duration_s(f"{days}-{hours:02d}:{minutes:02d}") == whole_s - seconds
+    assert duration_s(f"{days}-") == days * 86400
     assert duration_s(f"{days}-{hours}") == (days * 24 + hours) * 3600
     assert duration_s(f"{hours}:{minutes:02d}:{seconds:02d}") == whole_s - days * 86400
     assert duration_s(f"{minutes}:{seconds:02d}") == minutes * 60 + seconds
     assert duration_s(str(minutes)) == minutes * 60
 
 
-@pytest.mark.parametrize("text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-"])
+@pytest.mark.parametrize(
+    "text", ["UNLIMITED", "INVALID", "Partition_Limit", "", "1:2:3:4", "-5", "1-2-", "-"]
+)
 def test_text_that_is_no_duration_is_none(text: str) -> None:
     assert duration_s(text) is None
 
 
 @pytest.mark.parametrize(
-    "limit", ["90", "90:30", "4:00:00", "36:00:00", "2-12", "2-12:30", "1-00:00:00", "10-0"]
+    "limit",
+    [
+        "90",
+        "90:30",
+        "4:00:00",
+        "36:00:00",
+        "2-12",
+        "2-12:30",
+        "1-00:00:00",
+        "10-0",
+        "3-",
+        "0",
+        "-1",
+        "UNLIMITED",
+    ],
 )
 def test_a_time_limit_has_any_form_that_slurm_reads(limit: str) -> None:
     facts = compose_overrides(["cluster=slurm", f"cluster.time_limit='{limit}'"]).settings.cluster
@@ -38,12 +57,17 @@ def test_a_time_limit_has_any_form_that_slurm_reads(limit: str) -> None:
     assert sbatch_options(facts, 18, 4)["time"] == limit
 
 
+@pytest.mark.parametrize("limit", ["0", "0:00", "-1", "infinite", "UNLIMITED"])
+def test_a_job_may_have_no_time_limit(limit: str) -> None:
+    assert time_limit_s(limit) == math.inf
+
+
 def test_a_time_limit_may_be_a_number_of_minutes() -> None:
     facts = compose_overrides(["cluster=slurm", "cluster.time_limit=90"]).settings.cluster
     assert facts.time_limit == "90"
 
 
-@pytest.mark.parametrize("limit", ["soon", "UNLIMITED", "-5", "1:2:3:4", "1-", "1.5", "true"])
+@pytest.mark.parametrize("limit", ["soon", "-5", "1:2:3:4", "1-2-", "1.5", "true"])
 def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
     with pytest.raises(ConfigurationError, match=r"cluster\.time_limit: found"):
         compose_overrides(["cluster=slurm", f"cluster.time_limit={limit}"])

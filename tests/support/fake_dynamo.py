@@ -4,7 +4,8 @@ Uses the standard library only.
 
 fake_dynamo.py STATE process NAME ROLE PORT acts as the process NAME of a plan. fake_dynamo.py STATE program
 PROGRAM ARGUMENT ... acts as the program that a real plan starts with these arguments; a worker's rank then
-prints one line of JSON, what it was started with, and rank 0 registers.
+prints one line of JSON, what it was started with, and rank 0 registers. A script that python3 is started with
+is run by the Python of the tests.
 
 A worker registers with a file in STATE/registered/ROOM, which counts as long as the worker lives; ROOM is the
 address of its etcd. STATE/began/NAME holds the id of a process that works. STATE/behaviour.json holds, all
@@ -210,6 +211,8 @@ def run_process(name, role, port):
 
 def run_program(program):
     """Act as `program` with the arguments of a real plan; never returns."""
+    if ARGUMENTS[0].endswith(".py"):
+        os.execv(sys.executable, [sys.executable, *ARGUMENTS])
     if program == "etcd":
         listen(*option("--listen-client-urls").split("//")[1].rsplit(":", 1)).serve_forever()
     if program == "nats-server":

@@ -47,6 +47,11 @@ class FakeSlurm:
         with _held(self.state) as state:
             state["fails"][program] = words
 
+    def talk(self, words: str, after: str | None = "") -> None:
+        """Have sbatch print words before its answer and after it, as a wrapper may; None: it answers not."""
+        with _held(self.state) as state:
+            state["talk"], state["after"] = words, after
+
     def kill_caller_at(self, instant: str | None) -> None:
         """Kill the caller with -9 at an instant.
 
@@ -59,6 +64,11 @@ class FakeSlurm:
     def set(self, job_id: str, **facts: Any) -> None:
         with _held(self.state) as state:
             state["jobs"][job_id] |= facts
+
+    def account(self, *lines: str) -> None:
+        """Have the accounting print these lines; before, the cluster has none."""
+        with _held(self.state) as state:
+            state["accounts"] = lines
 
     def forget(self, job_id: str) -> None:
         """Forget a job, as a controller does some minutes after its end."""
@@ -122,7 +132,9 @@ def sbatch(state: dict[str, Any], arguments: list[str]) -> None:
     own = sorted(name for name in os.environ if name.startswith(options_of_a_shell))
     state["jobs"][job_id] = facts | {"end": "N/A", "options": options, "inherited": own}
     if not _kill(state, "registered"):
-        print(f"Submitted batch job {job_id}")
+        print(state.get("talk", ""), end="")
+        if (after := state.get("after", "")) is not None:
+            print(f"Submitted batch job {job_id}{after}")
 
 
 def squeue(state: dict[str, Any], arguments: list[str]) -> None:

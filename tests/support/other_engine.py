@@ -1,11 +1,28 @@
-"""Provide settings of an engine under key names that no engine of tune has."""
+"""Be a package of an engine that tune does not have: its settings, and an adapter that starts stand-ins.
+
+One line of the table of engines leads to it: `ENGINES["stand_in"] = REFERENCE`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, final
 
-from tune.spec.engine import Engine, SettingName
+from tune.engines.base import Components, EngineAdapter, TimeSteps, WorkerGauges
+from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.manifest.argument_check import Validators
+from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.process import Port, Process, ProcessRole
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine, Meaning, SettingName
+from tune.spec.engine_table import EngineReference
+from tune.spec.split import WorkerPlacement
+from tune.spec.trial import TrialSpec
+
+REFERENCE = EngineReference("support.other_engine:OtherEngine", "support.other_engine:StandIn")
+FAKE_DYNAMO = Path(__file__).with_name("fake_dynamo.py")
 
 
 class OtherEngine(Engine):
@@ -18,6 +35,18 @@ class OtherEngine(Engine):
         "max_sequence_tokens": "max_model_len",
         "graph_batch_sizes": "graphs",
     }
+    MEANINGS: ClassVar[Mapping[str, Meaning]] = {
+        "ranks": ("GPUs", "GPUs of a worker."),
+        "max_num_seqs": ("sequences", "Most sequences in a step."),
+        "max_num_batched_tokens": ("tokens", "Most tokens in a step."),
+        "max_model_len": ("tokens", "Longest prompt and answer together."),
+        "graphs": ("sequences", "Batch sizes with a CUDA graph."),
+        "prefill_in_chunks": ("", "Whether a prompt may take several steps."),
+        "is_async": ("", "Whether the host prepares a step ahead."),
+        "ports": ("port", "Port of each worker of the pool."),
+    }
+    GENERATIONS: ClassVar[tuple[str, ...]] = ("flags",)
+
     ranks: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -25,6 +54,7 @@ class OtherEngine(Engine):
     graphs: tuple[int, ...] = ()
     prefill_in_chunks: bool = True
     is_async: bool = True
+    ports: tuple[int, ...] = ()
 
     tensor_parallel = property(lambda self: self.ranks)
     pipeline_stages = property(lambda self: 1)
@@ -47,3 +77,59 @@ class OtherEngine(Engine):
 
     def with_graph_sizes(self, sizes: tuple[int, ...]) -> OtherEngine:
         return self.model_copy(update={"graphs": sizes})
+
+
+@final
+class StandIn(EngineAdapter):
+    """Adapt an engine whose processes are all fake_dynamo.py, with the folder of the model as their state."""
+
+    computes_tokens = True
+    needs_scratch = False
+    gauges = WorkerGauges()
+    signals = EngineSignals(failure_patterns=("bad setting",), requests=REQUESTS, in_flight=IN_FLIGHT)
+    overridable = frozenset({"STAND_IN_LOG"})
+
+    def check(self, spec: TrialSpec) -> tuple[()]:
+        return ()
+
+    def kv_capacity_tokens(self, *_: object) -> int:
+        return 1_000_000
+
+    def recommend(self, *_: object) -> tuple[()]:
+        return ()
+
+    def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+        return {"STAND_IN_LOG": "quiet", "STAND_IN_STATE": facts.model_path}
+
+    def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        return (self._process(spec, facts, "etcd", "etcd", spec.stack.etcd_client_port),)
+
+    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
+        return self._process(spec, facts, "frontend", "frontend", spec.stack.frontend_port)
+
+    def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+        pool = spec.prefill if placed.role == "prefill" else spec.decode
+        assert isinstance(pool, OtherEngine)
+        name, port = f"{placed.role}_w{placed.index}", pool.ports[placed.index]
+        return self._process(spec, facts, name, placed.role, port)
+
+    def components(self, spec: TrialSpec) -> Components:
+        return Components("prefill", "backend")
+
+    def files(self, spec: TrialSpec) -> dict[str, str]:
+        return {"stand_in.txt": f"{spec.prefill.token_budget}\n"}
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        return Validators({})
+
+    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> dict[str, bytes]:
+        return {}
+
+    def _process(
+        self, spec: TrialSpec, facts: ClusterFacts, name: str, role: ProcessRole, port: int
+    ) -> Process:
+        argv = (sys.executable, str(FAKE_DYNAMO), facts.model_path, "process", name, role, str(port))
+        listens = (Port(port, f"stack.{name}_port"),)
+        return Process(
+            name, role, 0, (), self.environment(spec, facts), argv, f"logs/{name}.out", listens, port
+        )

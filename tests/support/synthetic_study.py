@@ -8,6 +8,7 @@ from typing import Any
 
 from support.probes import BOTTLENECK, percentiles, spread
 from tune.records.outcome import (
+    LATENCY_FIELDS,
     Attempt,
     Breakdown,
     CapacityQps,
@@ -179,9 +180,7 @@ def outcome(number: int, status: str, reason: str | None, *, prefill: int = 14, 
             "output_tps",
             "loadgen_tps",
             "completed_qps",
-            "ttft_s",
-            "tpot_s",
-            "latency_s",
+            *LATENCY_FIELDS,
             "breakdown",
             "spread",
             "bottleneck",

@@ -74,9 +74,9 @@ class ProbeSummary:
 
         They make TPOT, and the end-to-end latency where most of its mean passes after the first token.
         """
-        if limit.latency.name == "latency":
+        if limit.latency.spent_in == "both":
             return self.first_token_frac < 0.5
-        return limit.latency.name == "tpot"
+        return limit.latency.spent_in == "decode"
 
 
 def is_saturated(target_qps: float, completed_qps: float | None, queries: int) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tune.analysis.slo import figure_s
 from tune.records.outcome import LoadGenSpread, Outcome
+from tune.spec.metrics import LIMITS, LatencyLimit
 
 COVERAGE = 0.9
 """Probability that the interval holds the true one."""
@@ -41,19 +43,19 @@ def hold_probability(spread: LoadGenSpread) -> HoldProbability:
     )
 
 
-def judged_constraint(outcome: Outcome, *latencies: str) -> float | None:
-    """Return ln(figure / limit) of the worst limit on any of `latencies`, as the verdict judges it.
+def judged_constraint(outcome: Outcome, among: Collection[LatencyLimit] = LIMITS) -> float | None:
+    """Return ln(figure / limit) of the worst limit `among` some, as the verdict judges it.
 
-    Of a trial that violates its SLO the worst known shuffle counts. Without names every limit counts. The
-    result is None where no limit on them was measured.
+    Of a trial that violates its SLO the worst known shuffle counts. The result is None where none of the
+    limits was measured.
     """
     shuffles = None if outcome.feasible else outcome.spread
     logs = []
     for limit, share in outcome.constraints.used.items():
-        if latencies and limit.latency.name not in latencies:
+        if limit not in among:
             continue
         spread = shuffles.of(limit) if shuffles else None
-        own_s = figure_s(limit, getattr(outcome, limit.latency.field))
+        own_s = figure_s(limit, outcome.statistics_of(limit.latency))
         worse = spread.max / own_s if spread and own_s else 1.0
         logs.append(math.log(share * max(worse, 1.0)))
     return max(logs, default=None)

@@ -25,7 +25,7 @@ from tune.records.folders import trial_of
 from tune.records.outcome import Constraints, Percentiles, Probe
 from tune.records.requests import RequestLog, read_requests
 from tune.spec.load import Load, Slo
-from tune.spec.metrics import LATENCIES, LATENCY, TTFT
+from tune.spec.metrics import LATENCY, TTFT, LatencyMetric
 from tune.spec.trial import TrialSpec
 
 REQUESTS_FILE = "requests.npz"
@@ -66,7 +66,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
     log, good, loadgen, requested = run.log, run.good, run.loadgen, run.requested
     completed_qps = completion_qps(log, run.times, good)
     verdict = _verdict(run, completed_qps)
-    measured = {metric.field: percentiles_s(getattr(run.times, f"{metric.name}_ns")) for metric in LATENCIES}
+    measured = {metric: percentiles_s(values_ns) for metric, values_ns in run.times.items()}
     output_tps = float(log.output_tokens[good].mean()) * completed_qps if completed_qps else None
     constraints = _constraints(spec.slo, measured)
     use = breakdown(log, good, spec.decode) or scraped_breakdown(folder, log, spec)
@@ -81,7 +81,7 @@ def measure(folder: Path, spec: TrialSpec, raw: str) -> Probe:
         output_tps=output_tps,
         loadgen_tps=loadgen.tps if loadgen and run.is_full else None,
         completed_qps=completed_qps,
-        **measured,
+        **{metric.field: statistics for metric, statistics in measured.items()},
         constraints=constraints,
         breakdown=use,
         loadgen_result=loadgen.result if loadgen else None,
@@ -213,9 +213,9 @@ def completion_qps(log: RequestLog, times: Latencies, good: NDArray[np.bool_]) -
         None where no answer ended between warm-up and the last arrival.
     """
     last_ns = int(log.scheduled_ns[-1])
-    if not len(times.latency_ns):
+    if not len(times[LATENCY]):
         return None
-    warm_ns = min(float(np.quantile(times.latency_ns, 0.99)), last_ns / 2)
+    warm_ns = min(float(np.quantile(times[LATENCY], 0.99)), last_ns / 2)
     done = log.done_ns[good]
     completed = int(((done > warm_ns) & (done <= last_ns)).sum())
     return completed / ((last_ns - warm_ns) / 1e9) if completed else None
@@ -246,16 +246,16 @@ def _why(loadgen: LoadGenFigures) -> str:
     return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
-def _constraints(slo: Slo, measured: Mapping[str, Percentiles | None]) -> Constraints:
-    """Return ln(figure / limit) of each limit, from the statistics of each latency by its field."""
+def _constraints(slo: Slo, measured: Mapping[LatencyMetric, Percentiles | None]) -> Constraints:
+    """Return ln(figure / limit) of each limit, from the statistics of each latency."""
     logs: dict[str, float | None] = {"ttft_p99": None, "tpot_p99": None}
     for limit, limit_s in slo.limits:
-        value_s = figure_s(limit, measured[limit.latency.field])
+        value_s = figure_s(limit, measured[limit.latency])
         logs[limit.name] = math.log(value_s / limit_s) if value_s is not None and value_s > 0 else None
     return Constraints.model_validate(logs)
 
 
-def _prefill_frac(measured: Mapping[str, Percentiles | None]) -> float:
+def _prefill_frac(measured: Mapping[LatencyMetric, Percentiles | None]) -> float:
     """Return the share of the mean latency that passes before the first token, 0 where not measured."""
-    ttft, latency = measured[TTFT.field], measured[LATENCY.field]
+    ttft, latency = measured[TTFT], measured[LATENCY]
     return ttft.mean / latency.mean if ttft and latency and latency.mean > 0 else 0.0

@@ -121,7 +121,7 @@ def _further_limits(outcomes: Sequence[Outcome]) -> list[LatencyLimit]:
 
 def _figure_s(outcome: Outcome, limit: LatencyLimit) -> float | None:
     """Return the statistic of an outcome that a limit is on, in seconds."""
-    return figure_s(limit, getattr(outcome, limit.latency.field))
+    return figure_s(limit, outcome.statistics_of(limit.latency))
 
 
 def _params(outcome: Outcome) -> dict[str, Any]:

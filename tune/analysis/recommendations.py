@@ -47,7 +47,7 @@ class BottleneckContext:
     @property
     def step_used(self) -> float:
         """Return the largest share of a limit that grows with the decode step time, 0 without one."""
-        shares = (share for limit, share in self.used.items() if limit.latency.name != "ttft")
+        shares = (share for limit, share in self.used.items() if limit.latency.spent_in != "prefill")
         return max(shares, default=0.0)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from tune.analysis.slo import figure_s, values_of
+from tune.analysis.slo import figure_s
 from tune.analysis.validity import slo_violation
 from tune.core.files import first_validation_error, write_text
 from tune.errors import ResumableError
@@ -18,7 +18,7 @@ from tune.records.outcome import LatencySpread, Percentiles, ShuffleSpread
 from tune.records.requests import RequestLog
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, SparseModel, with_optional_fields
 from tune.spec.load import Slo
-from tune.spec.metrics import FURTHER_LIMITS
+from tune.spec.metrics import FURTHER_LIMITS, LatencyMetric
 
 SHUFFLES_FILE = "shuffles.json"
 
@@ -78,7 +78,7 @@ def shuffle_result(log: RequestLog, shuffle_seed: int, slo: Slo) -> ShuffleResul
     """
     good = answered(log)
     times = latencies(log, good)
-    figures = {limit.key: figure_s(limit, percentiles_s(values_of(times, limit))) for limit in slo.shown}
+    figures = {limit.key: figure_s(limit, percentiles_s(times[limit.latency])) for limit in slo.shown}
     held = slo_violation(log, good, times, slo) is None
     return ShuffleResult.model_validate({"shuffle_seed": shuffle_seed, **figures, "slo_held": held})
 
@@ -87,7 +87,7 @@ def near_a_limit(log: RequestLog, slo: Slo) -> bool:
     """Return whether the tightest limit is within NEAR_FRAC, so that another shuffle may differ."""
     times = latencies(log, answered(log))
     figures = (
-        (figure_s(limit, percentiles_s(values_of(times, limit))), limit_s) for limit, limit_s in slo.limits
+        (figure_s(limit, percentiles_s(times[limit.latency])), limit_s) for limit, limit_s in slo.limits
     )
     used = [value_s / limit_s for value_s, limit_s in figures if value_s is not None]
     return bool(used) and abs(max(used) - 1) <= NEAR_FRAC
@@ -118,14 +118,17 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
 
 
 def shuffle_spread(
-    measured: Mapping[str, Percentiles | None], held: bool, others: Sequence[ShuffleResult], slo: Slo
+    measured: Mapping[LatencyMetric, Percentiles | None],
+    held: bool,
+    others: Sequence[ShuffleResult],
+    slo: Slo,
 ) -> ShuffleSpread | None:
     """Return the spread over the probe's own shuffle and `others`, None without others.
 
     Parameters
     ----------
     measured
-        The statistics of each latency of the probe, by the latency's field such as "ttft_s".
+        The statistics of each latency of the probe.
     held
         Whether the probe held the SLO.
     others
@@ -137,7 +140,7 @@ def shuffle_spread(
         return None
     spreads = {
         limit.key: _spread_of(
-            [figure_s(limit, measured[limit.latency.field]), *(getattr(o, limit.key, None) for o in others)]
+            [figure_s(limit, measured[limit.latency]), *(getattr(o, limit.key, None) for o in others)]
         )
         for limit in slo.shown
     }

@@ -14,7 +14,7 @@ from tune.loadgen.run_settings import limit_ns
 from tune.records.outcome import Percentiles
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
-from tune.spec.metrics import LATENCIES, LatencyLimit
+from tune.spec.metrics import LatencyLimit
 
 MEAN_BATCHES = 20
 """Batches of consecutive requests whose means give the standard error of a mean.
@@ -67,7 +67,7 @@ def limit_violation(
     queries, unanswered
         How many requests there are, and how many of them have no answer.
     """
-    values_ns = values_of(times, limit)
+    values_ns = times[limit.latency]
     share = limit.statistic.share
     if share is not None:
         late = int((values_ns > limit_ns(limit_s)).sum()) + unanswered
@@ -91,15 +91,10 @@ def limit_violation(
     )
 
 
-def values_of(times: Latencies, limit: LatencyLimit) -> IntArray:
-    """Return the latencies in ns that a limit is on."""
-    values_ns: IntArray = getattr(times, f"{limit.latency.name}_ns")
-    return values_ns
-
-
 def figure_s(limit: LatencyLimit, percentiles: Percentiles | None) -> float | None:
-    """Return the statistic that a limit is on, in seconds; None where the latency was not measured."""
-    return None if percentiles is None else float(getattr(percentiles, limit.statistic.name))
+    """Return the statistic that a limit is on, in seconds; None where it was not measured."""
+    value_s: float | None = None if percentiles is None else getattr(percentiles, limit.statistic.name)
+    return value_s
 
 
 def used_frac(limit: LatencyLimit, limit_s: float, times: Latencies) -> float:
@@ -117,7 +112,7 @@ def used_frac(limit: LatencyLimit, limit_s: float, times: Latencies) -> float:
     float
         The statistic over the limit, a quantile interpolated between entries; 0 without values.
     """
-    values_ns = values_of(times, limit)
+    values_ns = times[limit.latency]
     if not len(values_ns):
         return 0.0
     share = limit.statistic.share
@@ -154,7 +149,7 @@ def slo_holds(log: RequestLog, slo: Slo, late_frac: float = 1.0) -> bool:
     return all(
         limit_violation(limit, limit_s, times, n, unanswered) is None
         for limit, limit_s in means
-        if len(values_of(times, limit))
+        if len(times[limit.latency])
     )
 
 
@@ -172,8 +167,8 @@ def pooled_slo_holds(logs: Iterable[RequestLog], slo: Slo) -> bool:
         late += np.array([int(each.sum()) for each in late_requests(log, slo)], np.int64)
         if means:
             times = latencies(log, answered(log))
-            sums_ns += [float(values_of(times, limit).sum()) for limit, _ in means]
-            counts += [len(values_of(times, limit)) for limit, _ in means]
+            sums_ns += [float(times[limit.latency].sum()) for limit, _ in means]
+            counts += [len(times[limit.latency]) for limit, _ in means]
     within = late <= np.array([(1 - share) * requests for _, _, share in quantiles])
     return bool(within.all()) and bool(
         (sums_ns <= counts * [limit_ns(limit_s) for _, limit_s in means]).all()
@@ -193,16 +188,8 @@ def mean_limits(slo: Slo) -> tuple[tuple[LatencyLimit, float], ...]:
 
 def late_requests(log: RequestLog, slo: Slo) -> tuple[BoolArray, ...]:
     """Return which requests are late, an array (n,) for each of `quantile_limits`; unanswered ones are."""
-    good, times_ns = answered(log), request_latencies_ns(log)
+    good = answered(log)
     return tuple(
-        ~good | (times_ns[limit.latency.name] > limit_ns(limit_s))
+        ~good | (limit.latency.per_request_ns(log) > limit_ns(limit_s))
         for limit, limit_s, _ in quantile_limits(slo)
     )
-
-
-def request_latencies_ns(log: RequestLog) -> dict[str, IntArray]:
-    """Return each latency of every request (n,) in ns, by name; of an answer of one token the TPOT is 0.
-
-    Values of unanswered requests have no meaning.
-    """
-    return {metric.name: metric.per_request_ns(log) for metric in LATENCIES}

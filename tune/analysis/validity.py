@@ -13,7 +13,7 @@ from tune.loadgen.early_stopping import MIN_QUERIES
 from tune.loadgen.latencies import Latencies, commonest
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
-from tune.spec.metrics import TPOT
+from tune.spec.metrics import LATENCY, TPOT
 
 MAX_UNANSWERED_FRAC = 0.01
 """Share of unanswered requests above which a p99 over all requests does not exist."""
@@ -153,7 +153,7 @@ def _arrivals(scheduled_ns: IntArray, target_qps: float) -> str | None:
 def _settled(log: RequestLog, times: Latencies) -> str | None:
     """Return that arrivals ended before the rack could fill."""
     lasts_s = int(log.scheduled_ns[-1]) / 1e9
-    median_s = float(np.median(times.latency_ns)) / 1e9
+    median_s = float(np.median(times[LATENCY])) / 1e9
     if lasts_s < SETTLED_LATENCIES * median_s:
         return (
             f"arrivals lasted {lasts_s:.3g} s at a median latency of {median_s:.3g} s; expected at least "

@@ -38,7 +38,7 @@ ALL_METRICS: tuple[MetricName, ...] = (
 def metrics_of_probe(probe: Probe) -> MetricValues:
     """Return the metrics of a recorded probe. `output_tps` is the rate of tune.analysis.measure."""
     return {
-        **_latencies({latency: getattr(probe, latency.field) for latency in LATENCIES}),
+        **_latencies({latency: probe.statistics_of(latency) for latency in LATENCIES}),
         **_rates(output_tps=probe.output_tps, loadgen_tps=probe.loadgen_tps),
     }
 
@@ -46,7 +46,7 @@ def metrics_of_probe(probe: Probe) -> MetricValues:
 def metrics_of_logs(figures: LoadGenFigures) -> MetricValues:
     """Return the metrics of LoadGen's logs; `loadgen_tps` is its official output tokens/s."""
     rates = _rates(loadgen_tps=figures.tps, scheduled_tps=figures.scheduled_tps)
-    return {**_latencies({latency: getattr(figures, latency.field) for latency in LATENCIES}), **rates}
+    return {**_latencies({latency: figures.statistics_of(latency) for latency in LATENCIES}), **rates}
 
 
 def metrics_of_requests(log: RequestLog) -> MetricValues:
@@ -65,7 +65,7 @@ def metrics_of_requests(log: RequestLog) -> MetricValues:
         loadgen_tps=tokens / (int(log.done_ns[-1]) / 1e9) if is_answered[-1] else None,
         scheduled_tps=tokens / last_s if last_s else None,
     )
-    measured = {latency: percentiles_s(getattr(times, f"{latency.name}_ns")) for latency in LATENCIES}
+    measured = {latency: percentiles_s(values_ns) for latency, values_ns in times.items()}
     return {**_latencies(measured), **rates}
 
 

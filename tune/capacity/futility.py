@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune.analysis.slo import late_requests, mean_limits, quantile_limits, request_latencies_ns
+from tune.analysis.slo import late_requests, mean_limits, quantile_limits
 from tune.core.arrays import IntArray
 from tune.core.binomial_test import max_late
 from tune.loadgen.early_stopping import MIN_QUERIES
@@ -88,8 +88,8 @@ def _spent_budgets(log: RequestLog, slo: Slo, planned: int) -> Iterator[tuple[In
     )
     means = mean_limits(slo)
     if means:
-        times_ns, good = request_latencies_ns(log), answered(log)
+        good = answered(log)
         yield from (
-            (np.where(good, times_ns[limit.latency.name], 0), limit_ns(limit_s) * planned)
+            (np.where(good, limit.latency.per_request_ns(log), 0), limit_ns(limit_s) * planned)
             for limit, limit_s in means
         )

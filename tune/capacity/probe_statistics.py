@@ -9,6 +9,7 @@ from tune.core.arrays import FloatArray
 from tune.loadgen.latencies import answered, latencies
 from tune.records.requests import RequestLog
 from tune.spec.load import Slo
+from tune.spec.metrics import TPOT, TTFT
 
 STATISTIC_LOG_SD = np.array([0.04, 0.03, 0.03, 0.05, 0.10, 0.02, 0.02])
 """Standard deviation of the log difference between each measured and simulated statistic of 1,000 requests,
@@ -18,7 +19,7 @@ in the order of `log_statistics`. Chosen here."""
 def log_statistics(log: RequestLog) -> FloatArray:
     """Return the logs, in ns, of mean, p10, p50, p90 and p98 of TTFT, and of mean and p90 of TPOT."""
     times = latencies(log, answered(log))
-    ttft, tpot = times.ttft_ns, times.tpot_ns
+    ttft, tpot = times[TTFT], times[TPOT]
     values = [ttft.mean(), *np.quantile(ttft, [0.1, 0.5, 0.9, 0.98]), tpot.mean(), np.quantile(tpot, 0.9)]
     return np.log(np.maximum(values, 1.0))
 

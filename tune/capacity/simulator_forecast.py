@@ -32,6 +32,7 @@ from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.load import Load
+from tune.spec.metrics import TPOT, TTFT
 from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
@@ -99,7 +100,7 @@ class SimulatorForecast:
         even if it was stopped.
         """
         times = latencies(log, answered(log))
-        if not len(times.ttft_ns) or not len(times.tpot_ns):
+        if not len(times[TTFT]) or not len(times[TPOT]):
             return
         shares = used_limit_shares(log, self._spec.slo)
         self._probes.append(_Probe(target_qps, len(log), full, log_statistics(log), shares))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tune.orchestrator.launcher import ResolvedProcess
 from tune.orchestrator.slurm.srun import step_command
 from tune.spec.cluster import ClusterFacts
 from tune.spec.settings import Settings
-from tune.spec.slurm_time import duration_s
+from tune.spec.slurm_time import time_limit_s
 from tune.study.budget import forecast_gpu_hours
 
 _OF_ONE_CLUSTER = ("job_name", "partition", "account", "model_path", "output")
@@ -96,8 +97,9 @@ def _programs(argv: Sequence[str]) -> Iterator[str]:
 def _time(settings: Settings) -> Iterator[str]:
     """Yield how long a trial takes, beside the limit of its job."""
     hours = forecast_gpu_hours(settings, 1) / settings.hardware.gpus
-    limit_s = duration_s(settings.cluster.time_limit) or 0.0
-    line = f"duration  about {hours * 60:.0f} min a trial; the job ends after {limit_s / 60:.0f} min"
+    limit_s = time_limit_s(settings.cluster.time_limit) or math.inf
+    end = f"ends after {limit_s / 60:.0f} min" if math.isfinite(limit_s) else "has no time limit"
+    line = f"duration  about {hours * 60:.0f} min a trial; the job {end}"
     if hours * 3600 > limit_s:
         line += ": too short (cluster.time_limit)"
     yield line

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
+from tune.spec.engine import Engine, Meaning
 from tune.spec.metrics import LIMITS
-
-Meaning = tuple[str, str]
-"""Unit ("" for a setting without one) and meaning of a setting."""
 
 COMMAND: dict[str, Meaning] = {
     "action": ("", "What the command does."),
@@ -90,47 +88,22 @@ RACK: dict[str, Meaning] = {
     "split.disaggregation_strategy": ("", "With stack=dynamo_v0: the pool whose workers are the registered endpoint."),
     "split.head": ("", "Pool whose first worker shares node 0 with services, frontend and load client; none: no worker does."),
     "stack.name": ("", "Generation of the serving software."),
-    "stack.engine": ("", "Engine adapter, by its name in tune/engines/registry.py."),
-    "stack.engine_yaml": ("", "Generation of TensorRT-LLM's YAML: flat until 1.0.0rc3, nested since."),
+    "stack.engine": ("", "Engine behind Dynamo, by its name in tune/spec/engine_table.py; it decides which settings `prefill` and `decode` have."),
+    "stack.engine_yaml": ("", "Generation of the engine's settings file, by a name that the engine knows."),
     "stack.router_mode": ("", "How requests are routed to the workers of a pool."),
     "stack.frontend_port": ("port", "Port of the frontend, on node 0."),
     "stack.etcd_client_port": ("port", "Port of etcd for its clients."),
     "stack.etcd_peer_port": ("port", "Port of etcd for its peers."),
     "stack.nats_port": ("port", "Port of NATS."),
-    "stack.engine_schema": ("", "File with the arguments of the TensorRT-LLM in use, its llm_args_golden_manifest.json: keys of the engine's YAML are checked against it. null: only keys that look misspelt are named."),
+    "stack.engine_schema": ("", "File with the arguments of the engine's version in use: keys of its settings file are checked against it. null: only keys that look misspelt are named."),
     "stack.env": ("", "Environment variables of services, frontend and client, by name; null as in prefill.env."),
     "stack.system_port": ("port", "Port of the first worker's /health and /metrics, one port more for each next worker; null: none."),
 }
 
-ENGINE: dict[str, Meaning] = {
-    "backend": ("", "Backend of TensorRT-LLM; null: the engine's default, pytorch."),
-    "tensor_parallel_size": ("GPUs", "Tensor parallelism (TP) of a worker."),
-    "pipeline_parallel_size": ("stages", "Pipeline parallelism (PP) of a worker."),
-    "context_parallel_size": ("GPUs", "Context parallelism (CP) of a worker: its GPUs are TP x CP x PP; null: 1."),
-    "max_batch_size": ("sequences", "Most sequences in a step."),
-    "max_num_tokens": ("tokens", "Most tokens in a step; of a prefill worker the chunk size."),
-    "max_seq_len": ("tokens", "Longest prompt and answer together."),
-    "disable_overlap_scheduler": ("", "Whether the overlap scheduler, which hides host work between steps, is off; null: the engine's default, false."),
-    "enable_chunked_prefill": ("", "Whether a prompt may be split over several steps; null: the engine's default."),
-    "stream_interval": ("tokens", "Tokens in a streamed message; null: the engine's default, 1."),
-    "kv_cache_config.dtype": ("", "Data type of the KV cache; both pools must agree."),
-    "kv_cache_config.free_gpu_memory_fraction": ("fraction", "Share of the memory left by weights and buffers that the KV cache takes."),
-    "kv_cache_config.enable_block_reuse": ("", "Whether blocks of equal prefixes are shared."),
-    "kv_cache_config.tokens_per_block": ("tokens", "Size of a KV cache block; null: the engine's default, 32."),
-    "cuda_graph_config": ("", "CUDA graphs of decode steps; null: none are captured."),
-    "cuda_graph_config.batch_sizes": ("sequences", "Batch sizes for which a graph is captured, in any order; the engine leaves out those that no batch reaches. null: it derives them from max_batch_size."),
-    "cuda_graph_config.max_batch_size": ("sequences", "Largest captured batch size, from which the others are derived; null: that of batch_sizes, or 128 without them."),
-    "cuda_graph_config.enable_padding": ("", "Whether a batch is padded to the next captured size."),
-    "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
-    "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer; null: the engine's default."),
-    "cache_transceiver_config.transceiver_runtime": ("", "Runtime of the transfers; null: the engine's default."),
-    "scheduler_config": ("", "The engine's scheduler; null: its defaults."),
-    "scheduler_config.capacity_scheduler_policy": ("", "Admission to the KV cache; null: the engine's default, GUARANTEED_NO_EVICT."),
-    "scheduler_config.context_chunking_policy": ("", "How prompts share a step; null: the engine's default, FIRST_COME_FIRST_SERVED."),
-    "extra": ("", "Any other key at the top of the engine's YAML, passed through unchanged and not simulated, as is one written in a group."),
+EVERY_ENGINE: dict[str, Meaning] = {
     "env": ("", "Environment variables of every worker of the pool, by name. null: the value in the shell that starts tune, which no record holds."),
 }
-"""Settings of one pool, below `prefill.` and `decode.`."""
+"""Settings of a pool that every engine has, below `prefill.` and `decode.`."""
 
 LOAD: dict[str, Meaning] = {
     "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
@@ -225,13 +198,19 @@ TABLE: dict[str, Meaning] = COMMAND | STUDY | SWEEP | RACK | LOAD | CLUSTER
 
 
 def meaning_of(path: str) -> Meaning:
-    """Return unit and meaning of the setting at `path`. Raises KeyError for a path that is no setting."""
+    """Return unit and meaning of the setting at `path`, outside of `prefill` and `decode`.
+
+    Raises KeyError for a path that is no setting.
+    """
     group, _, name = path.partition(".")
-    if group in ("prefill", "decode"):
-        return ENGINE[name]
     if group == "slo":
         return _limit_meaning(name)
     return TABLE[path]
+
+
+def pool_meaning(engine: type[Engine], name: str) -> Meaning:
+    """Return unit and meaning of a setting of a pool, `name` being its path below the pool."""
+    return EVERY_ENGINE.get(name) or engine.MEANINGS[name]
 
 
 def _limit_meaning(key: str) -> Meaning:

@@ -13,26 +13,32 @@ from omegaconf import Container, OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tune.cli.setting_meanings import meaning_of
+from tune.cli.setting_meanings import meaning_of, pool_meaning
 from tune.spec.engine import Engine
-from tune.spec.engine_settings import SETTINGS_CLASSES
+from tune.spec.engine_table import ENGINES, settings_class
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension
 
 _PLAIN = {bool: "true or false", int: "integer", float: "number", str: "text", type(None): "null"}
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _ABSENT = object()
+_POOL = "settings of an engine"
 
 
 @dataclass(frozen=True)
 class SettingRow:
-    """Describe one setting; `default` is its value in the configuration as shipped, in YAML's notation."""
+    """Describe one setting.
+
+    `default` is its value in the configuration as shipped, in YAML's notation. `engines` names the engines
+    that have it; it is empty for a setting that does not depend on the engine.
+    """
 
     path: str
     kind: str
     unit: str
     default: str
     meaning: str
+    engines: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -42,10 +48,25 @@ class SettingRow:
 
 
 def setting_rows(values: Mapping[str, Any]) -> Iterator[SettingRow]:
-    """Yield every setting in the order of the types, with its default from the configuration `values`."""
+    """Yield every setting in the order of the types, with its default from the configuration `values`.
+
+    Those of a pool come by engine, once for engines that share a class of settings.
+    """
     for path, kind in _leaves(Settings, ""):
+        if kind == _POOL:
+            yield from _pool_rows(path, values)
+            continue
         unit, meaning = meaning_of(path)
         yield SettingRow(path, kind, unit, _shown(_value(values, path)), meaning)
+
+
+def _pool_rows(pool: str, values: Mapping[str, Any]) -> Iterator[SettingRow]:
+    """Yield the settings that each engine has for a pool."""
+    for settings in dict.fromkeys(map(settings_class, ENGINES)):
+        engines = tuple(name for name in ENGINES if settings_class(name) is settings)
+        for path, kind in _leaves(settings, f"{pool}."):
+            unit, meaning = pool_meaning(settings, path.removeprefix(f"{pool}."))
+            yield SettingRow(path, kind, unit, _shown(_value(values, path)), meaning, engines)
 
 
 def register_settings_help() -> None:
@@ -54,7 +75,10 @@ def register_settings_help() -> None:
 
 
 def _help_text(*, _root_: Container) -> str:
-    """Render every setting on two lines; dollar signs are doubled, as Hydra's template demands."""
+    """Render every setting that the engine in use has on two lines.
+
+    Dollar signs are doubled, as Hydra's template demands.
+    """
     root: Any = _root_
     values = {
         key: OmegaConf.to_container(root[key]) if OmegaConf.is_config(root[key]) else root[key]
@@ -63,6 +87,8 @@ def _help_text(*, _root_: Container) -> str:
     }
     lines = []
     for row in setting_rows(values):
+        if row.engines and root.stack.engine not in row.engines:
+            continue
         facts = f"{row.kind}{f', {row.unit}' if row.unit else ''}"
         value = f"={row.default}" if row.default else ""
         lines.append(f"  {row.path}{value}\n      [{facts}] {row.meaning}")
@@ -81,14 +107,12 @@ def render_markdown(values: Mapping[str, Any]) -> str:
         "command line.",
     ]
     for group in dict.fromkeys(row.group for row in rows):
-        lines += [
-            "",
-            f"## {group}",
-            "",
-            "| setting | type | unit | default | meaning |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [_markdown_row(row) for row in rows if row.group == group]
+        lines += ["", f"## {group}"]
+        for engines in dict.fromkeys(row.engines for row in rows if row.group == group):
+            if engines:
+                lines += ["", f"With `stack.engine` {' or '.join(engines)}:"]
+            lines += ["", "| setting | type | unit | default | meaning |", "|---|---|---|---|---|"]
+            lines += [_markdown_row(row) for row in rows if (row.group, row.engines) == (group, engines)]
     return "\n".join(lines) + "\n"
 
 
@@ -109,9 +133,12 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
         if not groups:
             yield path, _field_type(field)
             continue
+        if groups == [Engine]:
+            yield path, _POOL
+            continue
         if type(None) in _alternatives(field.annotation) and path != "sweep":
             yield path, "group or null"
-        yield from _group_leaves(SETTINGS_CLASSES if groups[0] is Engine else groups, f"{path}.")
+        yield from _group_leaves(groups, f"{path}.")
 
 
 def _group_leaves(groups: Sequence[type[BaseModel]], prefix: str) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Literal
 
+from tune.deploy.extra_sbatch import parse_extra_option
 from tune.deploy.shell import reject_line_break
-from tune.errors import ConfigurationError
 from tune.manifest.process import PLAN_DIR, SCRATCH_DIR
 from tune.spec.cluster import ClusterFacts
 
@@ -18,11 +18,6 @@ Options = dict[str, str | int | Literal[True]]
 
 STOP_SIGNAL = "USR2"
 """Signal that Slurm sends before the time limit; `B:` sends it to the batch script alone."""
-
-_NOT_EXTRA = frozenset(
-    {"array", "comment", "error", "output", "parsable", "quiet", "requeue", "test-only", "wait"}
-)
-"""Options with which a job would run an attempt twice, or could not be found or waited for."""
 
 _BY_HAND = """
 # By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
@@ -70,30 +65,9 @@ def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Optio
     for name, value in options.items():
         reject_line_break(f"cluster.{name.replace('-', '_')}", str(value))
     for directive in facts.extra_sbatch:
-        name, value = _extra(directive)
-        if name in options:
-            raise ConfigurationError(
-                f"cluster.extra_sbatch: found {directive!r}, and --{name} is asked for already; expected "
-                "each option once. Change the setting of that name, or leave it out here."
-            )
+        name, value = parse_extra_option(directive, options)
         options[name] = value
     return options
-
-
-def _extra(directive: str) -> tuple[str, str | Literal[True]]:
-    reject_line_break("cluster.extra_sbatch", directive)
-    name, equals, value = directive.removeprefix("--").partition("=")
-    if not directive.startswith("--") or not name or any(character.isspace() for character in name):
-        raise ConfigurationError(
-            f"cluster.extra_sbatch: found {directive!r}, expected a long option of sbatch, --NAME=VALUE or "
-            "--NAME (--constraint=gb200, --overcommit)."
-        )
-    if name in _NOT_EXTRA:
-        raise ConfigurationError(
-            f"cluster.extra_sbatch: found {directive!r}, expected none of {', '.join(sorted(_NOT_EXTRA))}: a "
-            "job runs its attempts once, and is found again by what tune gives it. Leave it out."
-        )
-    return name, value if equals else True
 
 
 def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:

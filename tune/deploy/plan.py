@@ -8,17 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tune.core.files import open_atomic
+from tune.deploy.check_description import argument_check, argument_check_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_url
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
 from tune.engines.base import StepTiming
 from tune.engines.registry import engine_of
+from tune.manifest.argument_check import ARGUMENT_CHECK_FILE, ARGUMENT_CHECK_SCRIPT
 from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, Process
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
 
-_READY_PY = Path(__file__).with_name("ready.py").read_text(encoding="utf-8")
+_SCRIPTS = {
+    name: Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT)
+}
+"""Programs that run on the nodes, outside of tune's own environment."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     _reject_unbindable(spec, facts)
     adapter = engine_of(spec)
     command, processes = _readiness_command(spec), deployment_processes(spec, facts)
+    check = argument_check(spec, facts, processes)
     gpus_per_node = spec.hardware.gpus_per_node
     manifest = ProcessManifest(
         nodes=spec.hardware.nodes,
@@ -59,13 +66,15 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         keeps_processes=_keeps_processes(spec),
         engine=adapter.signals,
         srun_env=facts.srun_env,
+        argument_check=argument_check_process(check, processes),
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),
         "environment": environment_text(adapter.environment(spec, facts)),
         "commands": commands_text(processes),
         MANIFEST_FILE: manifest.text(),
-        "ready.py": _READY_PY,
+        **_SCRIPTS,
+        ARGUMENT_CHECK_FILE: check.model_dump_json(indent=1) + "\n",
         "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }
     if spec.load.mode == "capacity" and facts.calibration is not None:

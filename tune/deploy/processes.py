@@ -13,9 +13,6 @@ from tune.spec.environment import given_values, inherited_names
 from tune.spec.split import HEAD_NODE, place_workers
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
-OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING", "TRTLLM_USE_UCX_KVCACHE"})
-"""Variables that an adapter sets and a user may set otherwise: nothing in tune depends on their values."""
-
 
 def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     """Return services, frontend, prefill workers, decode workers and the client.
@@ -37,18 +34,19 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
         *(adapter.worker(spec, facts, worker) for worker in placed),
         _client(spec),
     )
-    return tuple(_with_environment(process, spec) for process in processes)
+    return tuple(_with_environment(process, spec, adapter.overridable) for process in processes)
 
 
-def _with_environment(process: Process, spec: TrialSpec) -> Process:
+def _with_environment(process: Process, spec: TrialSpec, overridable: frozenset[str]) -> Process:
     """Return `process` with the variables that the settings of its pool, or of the stack, give it.
 
-    Raises ConfigurationError for a variable that the plan sets from other settings.
+    Raises ConfigurationError for a variable that the plan sets from other settings and that is not among the
+    `overridable` ones.
     """
     path = f"{process.role}.env" if f"{process.role}.env" in spec.environments else "stack.env"
     variables = spec.environments[path]
     for name, value in variables.items():
-        if name in process.env and name not in OVERRIDABLE:
+        if name in process.env and name not in overridable:
             raise ConfigurationError(
                 f"{path}.{name}: found {value!r}, expected no such variable, as tune sets it for "
                 f"{process.name} from other settings. Remove it."

@@ -2,16 +2,18 @@
 
 EngineModel says what an engine is: its rules, its memory, what to change in its settings. EngineLauncher says
 how its workers are launched behind Dynamo and what they show while they run. An EngineAdapter is both, and
-registry.py names it. An adapter holds no state: its results depend on the arguments alone.
+tune/spec/engine_table.py names it, beside the class of its settings. An adapter holds no state: its results
+depend on the arguments alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tune.core.arrays import FloatArray
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -91,10 +93,6 @@ class EngineModel(Protocol):
     """Describe an engine."""
 
     @property
-    def settings(self) -> type[Engine]:
-        """Return the class of settings that the engine reads."""
-
-    @property
     def computes_tokens(self) -> bool:
         """Return whether answers are a model's, computed on GPUs."""
 
@@ -126,6 +124,10 @@ class EngineLauncher(Protocol):
     def signals(self) -> EngineSignals:
         """Return what the logs and metrics of its workers mean."""
 
+    @property
+    def overridable(self) -> frozenset[str]:
+        """Return the variables that it sets and a user may set otherwise: nothing depends on their values."""
+
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         """Return the variables that frontend and workers share."""
 
@@ -144,9 +146,13 @@ class EngineLauncher(Protocol):
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the texts that the workers read, by file name in the plan."""
 
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return what in the engine's own software validates the command lines and files of `spec`."""
+
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the binary files that the workers read, by file name in the plan."""
 
 
+@runtime_checkable
 class EngineAdapter(EngineModel, EngineLauncher, Protocol):
     """Provide all that tune needs of an engine."""

@@ -30,10 +30,17 @@ IN_FLIGHT = WorkerCounter(name="dynamo_component_inflight_requests", labels=_END
 """What a worker has received, and what it has not yet answered to the end, of the endpoint that serves
 requests. Source: Dynamo 1.x, lib/runtime/src/metrics/prometheus_names.rs."""
 
+OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
+"""Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
 
 QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
 """Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
 the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""
+
+
+FRONTEND_PARSERS: dict[str, tuple[str, ...]] = {"dynamo.frontend": ("dynamo.frontend.main:parse_args",)}
+"""Parser of the frontend's command line. Source: Dynamo, components/frontend/src/dynamo/frontend/main.py (mid
+2025); components/src/dynamo/frontend/main.py (1.x)."""
 
 
 def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,15 @@ from numpy.typing import NDArray
 from tune.core.arrays import IntArray
 from tune.records.outcome import Percentiles
 from tune.records.requests import RequestLog
-from tune.spec.metrics import LATENCY, TPOT, TTFT, LatencyMetric
+from tune.spec.metrics import LATENCIES, STATISTICS, LatencyMetric
 
+Latencies: TypeAlias = dict[LatencyMetric, IntArray]
+"""Values of each latency in int64 nanoseconds, one for every request that has it, in order of arrival."""
 
-@dataclass(frozen=True, eq=False)
-class Latencies:
-    """Hold the latencies of the answered requests, int64 nanoseconds from the scheduled arrival.
-
-    `ttft_ns` and `latency_ns` have one entry per answered request. `tpot_ns` has one per answer of two or
-    more tokens: (latency - TTFT) / (tokens - 1), in whole nanoseconds. Source: LoadGen, loadgen/logging.cc.
-    """
-
-    ttft_ns: IntArray
-    tpot_ns: IntArray
-    latency_ns: IntArray
+_SHARES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999} | {
+    statistic.name: statistic.share for statistic in STATISTICS if statistic.share is not None
+}
+"""The quantile of each percentile on record: those that LoadGen states, and those on which a limit may be."""
 
 
 def answered(log: RequestLog) -> NDArray[np.bool_]:
@@ -37,12 +32,10 @@ def answered(log: RequestLog) -> NDArray[np.bool_]:
 
 def latencies(log: RequestLog, selected: NDArray[np.bool_]) -> Latencies:
     """Return the latencies of the requests that `selected`, shape (n,), selects."""
-
-    def values_ns(metric: LatencyMetric) -> IntArray:
-        """Return the values of the selected requests that have this latency."""
-        return metric.per_request_ns(log)[selected & (log.output_tokens >= metric.min_tokens)]
-
-    return Latencies(values_ns(TTFT), values_ns(TPOT), values_ns(LATENCY))
+    return {
+        metric: metric.per_request_ns(log)[selected & (log.output_tokens >= metric.min_tokens)]
+        for metric in LATENCIES
+    }
 
 
 def percentile(ordered: IntArray, share: float) -> int:
@@ -59,8 +52,7 @@ def percentiles_s(values_ns: IntArray) -> Percentiles | None:
     if not len(values_ns):
         return None
     ordered = np.sort(values_ns)
-    shares = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
-    figures = {name: percentile(ordered, share) / 1e9 for name, share in shares.items()}
+    figures = {name: percentile(ordered, share) / 1e9 for name, share in _SHARES.items()}
     return Percentiles(mean=float(ordered.mean()) / 1e9, max=int(ordered[-1]) / 1e9, **figures)
 
 

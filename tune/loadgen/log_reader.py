@@ -14,7 +14,7 @@ from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS
 from tune.loadgen.summary_log import read_summary
 from tune.spec.base import FrozenModel
-from tune.spec.metrics import LATENCIES
+from tune.spec.metrics import LATENCIES, LatencyMetric
 
 
 class LogLatency(FrozenModel):
@@ -66,6 +66,11 @@ class LoadGenFigures(FrozenModel):
     tpot_s: LogLatency | None
     latency_s: LogLatency | None
 
+    def statistics_of(self, latency: LatencyMetric) -> LogLatency | None:
+        """Return the statistics of a latency, None where the logs do not state it or LoadGen has no such."""
+        statistics: LogLatency | None = getattr(self, latency.field, None)
+        return statistics
+
 
 _LINE = re.compile(
     re.escape(PREFIX.strip())
@@ -111,7 +116,7 @@ def log_figures(folder: Path) -> dict[str, Any]:
     names |= {"loadgen_result": "result", "reason": "invalid_reason", "loadgen_tps": "tps"}
     record = {name: getattr(log, field) for name, field in names.items()}
     for metric in LATENCIES:
-        latency: LogLatency | None = getattr(log, metric.field)
+        latency = log.statistics_of(metric)
         record[metric.field] = latency and latency.model_dump(exclude={"min"})
     limits = (("ttft_p99", log.ttft_s, log.ttft_limit_s), ("tpot_p99", log.tpot_s, log.tpot_limit_s))
     record["constraints"] = {

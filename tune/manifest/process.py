@@ -9,7 +9,7 @@ from typing import Literal
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import PROBE_FOLDER
 
-ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client"]
+ProcessRole = Literal["nats", "etcd", "frontend", "prefill", "decode", "client", "check"]
 
 HEAD_HOST, HEAD_NODE_IP = "${HEAD_NODE}", "${HEAD_NODE_IP}"
 NODE, NODE_IP = "${NODE}", "${NODE_IP}"

@@ -25,7 +25,8 @@ class ProcessManifest(FrozenModel):
     `processes` are in the order in which they start, the client last; node indices are below `nodes`.
     `readiness_command` (`ready` in the file) is the command line of ready.py, which expects the prefill
     workers first, then the decode workers. `endpoint_url` is where the client sends requests. `engine` is
-    what the workers' logs and metrics mean.
+    what the workers' logs and metrics mean. `argument_check` has the software of the nodes validate the plan
+    before any worker starts, None where the engine has nothing for that.
 
     In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
     the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
@@ -50,6 +51,7 @@ class ProcessManifest(FrozenModel):
     keeps_processes: bool
     engine: EngineSignals
     srun_env: Environment
+    argument_check: Process | None = None
 
     def text(self) -> str:
         """Return the content of `processes.json`."""

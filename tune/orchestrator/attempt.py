@@ -13,6 +13,7 @@ from pathlib import Path
 from tune.client.client_settings import read_client_settings
 from tune.errors import TuneError
 from tune.manifest.process_manifest import read_manifest
+from tune.orchestrator.accepted_arguments import require_accepted_arguments
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, FailureCause
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
@@ -157,6 +158,7 @@ def _measure(deployment: Deployment, running: _RunningAttempt, plan: Path) -> No
     settings = read_client_settings(plan / "client.json", deployment.bind(deployment.manifest.endpoint_url))
     limits, print_line = deployment.manifest.deadlines, running.print_line
     with running.timer.phase("bring_up_s"):
+        require_accepted_arguments(deployment, print_line)
         bring_up(deployment, ProgressDeadline(limits.quiet_s, limits.ready_s), print_line)
     with running.timer.phase("warm_up_s"):
         warm_up(deployment, settings, print_line)

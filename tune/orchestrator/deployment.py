@@ -94,6 +94,10 @@ class Deployment:
             self._running.append(running)
         return running
 
+    def release(self, ended: ManagedProcess) -> None:
+        """Forget a process that has ended as it should."""
+        self._running.remove(ended)
+
     def _launch(self, process: Process, resolved: ResolvedProcess) -> ManagedProcess:
         """Launch `resolved`. Raises AttemptFailed where it cannot be started."""
         try:

@@ -58,11 +58,11 @@ def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
 
 
 def stop_in_order(running: Sequence[ManagedProcess], stop_s: float, print_line: PrintLine) -> None:
-    """End the client, then frontend and workers, then the services.
+    """End the client or the argument check, then frontend and workers, then the services.
 
     Each process is asked to end, and killed when it has not ended `stop_s` later.
     """
-    for roles in (("client",), ("frontend", *WORKER_ROLES), SERVICES):
+    for roles in (("client", "check"), ("frontend", *WORKER_ROLES), SERVICES):
         stop_group([member for member in running if member.process.role in roles], stop_s, print_line)
 
 

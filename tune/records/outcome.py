@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,11 +11,11 @@ from tune.records.attempt_record import Phases
 from tune.records.capacity_search import ForecastPoint
 from tune.records.model_error import ModelError
 from tune.spec.base import FrozenModel, SparseModel, with_optional_fields
-from tune.spec.metrics import FURTHER_LIMITS, LIMITS, LatencyLimit
+from tune.spec.metrics import FURTHER_LIMITS, LATENCIES, LIMITS, STATISTICS, LatencyLimit, LatencyMetric
 
 
-class Percentiles(FrozenModel):
-    """Hold the statistics of one latency in seconds, over the answered requests of a probe."""
+class LoadGenPercentiles(SparseModel):
+    """Hold the statistics of one latency in seconds that LoadGen's logs state."""
 
     mean: float
     p50: float
@@ -25,6 +25,41 @@ class Percentiles(FrozenModel):
     p99: float
     p99_9: float
     max: float
+
+
+if TYPE_CHECKING:
+
+    class Percentiles(LoadGenPercentiles):
+        """Hold the statistics of one latency in seconds, over the answered requests of a probe.
+
+        Statistics of tune.spec.metrics that LoadGen does not state are fields by their names.
+        """
+
+else:
+    Percentiles = with_optional_fields(
+        LoadGenPercentiles,
+        "Percentiles",
+        (statistic.name for statistic in STATISTICS if statistic.name not in LoadGenPercentiles.model_fields),
+        float,
+    )
+
+
+LATENCY_FIELDS = {latency.field: Annotated[Percentiles | None, Field(default=None)] for latency in LATENCIES}
+"""Annotations of the fields that hold the latencies of a run, None where one was not measured."""
+
+
+class LatencyRecord(FrozenModel):
+    """Give the statistics of the latencies of a run; a subclass places LATENCY_FIELDS among its fields."""
+
+    if TYPE_CHECKING:
+        ttft_s: Percentiles | None = None
+        tpot_s: Percentiles | None = None
+        latency_s: Percentiles | None = None
+
+    def statistics_of(self, latency: LatencyMetric) -> Percentiles | None:
+        """Return the statistics of a latency, None where it was not measured."""
+        statistics: Percentiles | None = getattr(self, latency.field)
+        return statistics
 
 
 class CapacityQps(FrozenModel):
@@ -63,10 +98,9 @@ class LoadGenConstraints(SparseModel):
         logs = {limit: getattr(self, limit.name, None) for limit in LIMITS}
         return {limit: math.exp(log) for limit, log in logs.items() if log is not None}
 
-    def worst(self, *latencies: str) -> float | None:
-        """Return the largest constraint on any of `latencies`, of all without names; None without one."""
-        limits = (limit for limit in LIMITS if not latencies or limit.latency.name in latencies)
-        logs = (getattr(self, limit.name, None) for limit in limits)
+    def worst(self) -> float | None:
+        """Return the largest constraint, None without one."""
+        logs = (getattr(self, limit.name, None) for limit in LIMITS)
         return max((log for log in logs if log is not None), default=None)
 
 
@@ -176,7 +210,7 @@ class Bottleneck(FrozenModel):
     recommendations: tuple[Recommendation, ...]
 
 
-class Probe(FrozenModel):
+class Probe(LatencyRecord):
     """Hold one LoadGen run on a live deployment; `raw` is its folder, relative to the trial's.
 
     `full` says that the probe was the run of full length; others are short runs of a part of its requests.
@@ -192,9 +226,7 @@ class Probe(FrozenModel):
     output_tps: float | None
     loadgen_tps: float | None
     completed_qps: float | None
-    ttft_s: Percentiles | None
-    tpot_s: Percentiles | None
-    latency_s: Percentiles | None
+    __annotations__ |= LATENCY_FIELDS
     constraints: Constraints
     breakdown: Breakdown | None
     loadgen_result: Literal["VALID", "INVALID"] | None
@@ -218,7 +250,7 @@ class Attempt(FrozenModel):
     phases: Phases | None = None
 
 
-class Outcome(FrozenModel):
+class Outcome(LatencyRecord):
     """Hold the record of a trial; absent figures are None, and `reason` says why in words.
 
     `model_error` is that of the simulator, None where the trial was measured on a real rack. `forecast` holds
@@ -242,9 +274,7 @@ class Outcome(FrozenModel):
     target_qps: float
     completed_qps: float | None
     capacity_qps: CapacityQps
-    ttft_s: Percentiles | None
-    tpot_s: Percentiles | None
-    latency_s: Percentiles | None
+    __annotations__ |= LATENCY_FIELDS
     constraints: Constraints
     probes: tuple[Probe, ...]
     breakdown: Breakdown | None

@@ -10,6 +10,7 @@ from pydantic import Field
 from tune.records.study_end import StudyEnd
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel
+from tune.spec.engine_table import EngineName
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, Search, Sweep
 from tune.spec.trial import TrialSpec
@@ -31,7 +32,7 @@ class StudyRecord(FrozenModel):
     question: str
     backend: BackendName
     stack: str
-    engine: str
+    engine: EngineName
     model: str
     hardware: str
     nodes: int

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tune.engines.registry import ENGINES
+from tune.engines.registry import adapter_named
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendLabel, BackendName
 
 
 def backend_label(backend: BackendName, engine: str) -> BackendLabel:
     """Return the texts for a backend that runs the engine of this name."""
     declaration = BACKEND_DECLARATIONS[backend]
-    if engine in ENGINES and not ENGINES[engine].computes_tokens:
+    if not adapter_named(engine).computes_tokens:
         return declaration.mock_label
     return declaration.label

@@ -149,7 +149,7 @@ def probe_lines(outcome: Outcome, slo: Slo) -> list[str]:
 
     def figures(probe: Probe) -> str:
         """Return the figure of each limit, such as "p99 TTFT   4.31 s"."""
-        values = ((limit, figure_s(limit, getattr(probe, limit.latency.field))) for limit in slo.shown)
+        values = ((limit, figure_s(limit, probe.statistics_of(limit.latency))) for limit in slo.shown)
         return "".join(
             f"{limit.label} {formatting.format_latency(limit.latency, s):>8}  " for limit, s in values
         )

@@ -89,7 +89,7 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
     throughput = f"{OUTPUT_TPS_PER_GPU.label} {OUTPUT_TPS_PER_GPU.unit}"
     yield row(throughput, a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
     for limit in dict.fromkeys((*SHOWN_LIMITS, LATENCY_P99, *a.constraints.used, *b.constraints.used)):
-        left, right = (figure_s(limit, getattr(outcome, limit.latency.field)) for outcome in (a, b))
+        left, right = (figure_s(limit, outcome.statistics_of(limit.latency)) for outcome in (a, b))
         yield row(limit.label, left, right, partial(format_latency, limit.latency))
     yield row("GPU-hours", a.gpu_hours, b.gpu_hours, format_figure)
 

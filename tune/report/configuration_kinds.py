@@ -12,8 +12,12 @@ from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
 from tune.report.model_error_text import simulated_change
 from tune.report.trial_status import baseline_trial
+from tune.spec.engine import SettingName
+from tune.spec.engine_table import settings_class
 
 POOLS = ("prefill", "decode")
+FURTHER_PARALLELISM: dict[str, SettingName] = {"CP": "context_parallel", "PP": "pipeline_stages"}
+"""Parallelism that is named where it is more than 1, by its short name."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ def kind_label(outcome: Outcome, study: StudyRecord) -> str | None:
 
 def _parallelism(outcome: Outcome, study: StudyRecord, pool: str) -> str:
     """Return TP4, or TP4xCP2xPP2 with context parallelism and stages; empty if it is not on record."""
-    tensor = _setting(outcome, study, pool, "tensor_parallel_size")
+    keys = settings_class(study.engine).KEYS
+    tensor = _setting(outcome, study, pool, keys["tensor_parallel"])
     if tensor is None:
         return ""
     further = {
-        short: _setting(outcome, study, pool, key)
-        for short, key in (("CP", "context_parallel_size"), ("PP", "pipeline_parallel_size"))
+        short: _setting(outcome, study, pool, keys[name])
+        for short, name in FURTHER_PARALLELISM.items()
+        if name in keys
     }
     return f"TP{tensor}" + "".join(f"x{short}{n}" for short, n in further.items() if n not in (None, 1))
 

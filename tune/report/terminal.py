@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tune.analysis.ranking import rank
 from tune.analysis.slo import figure_s
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
-from tune.records.outcome import Bottleneck, Outcome, Percentiles, Recommendation
+from tune.records.outcome import Bottleneck, Outcome, Recommendation
 from tune.records.posterior_summary import PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
@@ -238,7 +238,7 @@ def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
 
 def _latency(metric: LatencyMetric, outcome: Outcome) -> str:
     """Return mean, p50, p90 and p99 of a latency in its shown unit."""
-    measured: Percentiles | None = getattr(outcome, metric.field)
+    measured = outcome.statistics_of(metric)
     if measured is None:
         return "not measured"
     names = ("mean", "p50", "p90", "p99")
@@ -259,5 +259,5 @@ def _further_lines(outcome: Outcome, slo: Slo) -> Iterator[str]:
     """Yield "mean TPOT 20.1 ms of 30 ms" for each limit that LoadGen does not know."""
     limits_s = dict(slo.limits)
     for limit in slo.further:
-        value = format_latency(limit.latency, figure_s(limit, getattr(outcome, limit.latency.field)))
+        value = format_latency(limit.latency, figure_s(limit, outcome.statistics_of(limit.latency)))
         yield f"{limit.label} {value} of {limit.show(limits_s[limit])}"

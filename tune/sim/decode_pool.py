@@ -11,7 +11,7 @@ from tune.core.jit import compiled
 from tune.sim.queues import HEAD, UNASSIGNED, empty_queues
 
 RESERVE_ANSWERS, EVICT_NEWEST, WHOLE_BATCHES = 0, 1, 2
-"""Scheduler policies of TensorRT-LLM, as numbers for compiled code."""
+"""Batching policies of an engine (`BatchingPolicy`), as numbers for compiled code."""
 
 STEP, NEXT_END, CONTEXT, RESERVED, BATCH, STEPPED, PAUSED, PEAK, LOAD, JUST_ENDED = range(10)
 """Indices of a worker's counters: steps made, step after which the next answer ends, context tokens, reserved

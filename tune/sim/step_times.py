@@ -91,9 +91,9 @@ def _require_timed(model: Model, engine: Engine) -> None:
     """Raise ConfigurationError unless weights and parallelism are of the kind that was measured."""
     if engine.context_parallel > 1:
         raise ConfigurationError(
-            f"context_parallel_size: found {engine.context_parallel}, expected 1: no step time of a worker "
-            "with context parallelism is known. Measure on real engines with load.mode=fixed and another "
-            "search than surrogate."
+            f"{engine.KEYS['context_parallel']}: found {engine.context_parallel}, expected 1: no step time "
+            "of a worker with context parallelism is known. Measure on real engines with load.mode=fixed "
+            "and another search than surrogate."
         )
     if model.weight_dtype == TIMED_WEIGHT_DTYPE:
         return

@@ -9,25 +9,25 @@ from pydantic import AfterValidator, BeforeValidator
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from tune.spec.environment import Environment
-from tune.spec.slurm_time import duration_s
+from tune.spec.slurm_time import time_limit_s
 
 
 def _minutes_as_text(value: object) -> object:
-    """Return whole minutes as text: YAML and Hydra read a time limit such as 90 as a number."""
-    return str(value) if type(value) is int and value >= 0 else value
+    """Return whole minutes as text: YAML and Hydra read a time limit such as 90, or -1, as a number."""
+    return str(value) if type(value) is int else value
 
 
 def _checked_duration(text: str) -> str:
-    if duration_s(text) is None:
+    if time_limit_s(text) is None:
         raise ValueError(
             "expected one of Slurm's times: minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
-            "days-hours:minutes or days-hours:minutes:seconds"
+            "days-hours:minutes or days-hours:minutes:seconds, or UNLIMITED"
         )
     return text
 
 
 TimeLimit = Annotated[str, BeforeValidator(_minutes_as_text), AfterValidator(_checked_duration)]
-"""A time limit in any form that sbatch accepts for --time, apart from those without an end."""
+"""A time limit in any form that sbatch accepts for --time."""
 
 
 class Calibration(FrozenModel):

@@ -1,7 +1,7 @@
 """Describe an engine's settings by what memory, batching and step times depend on, whatever the engine is.
 
 Neutral code reads an engine through these properties only. The settings themselves, under the key names of
-their engine, are in a module of their own (trtllm_engine.py) that tune/spec/engine_settings.py lists.
+their engine, are in the engine's package, and tune/spec/engine_table.py says where.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ sequence is evicted and computed again later. `whole_batches`: once the batch be
 ChunkOrder = Literal["first_come", "equal_progress"]
 """How a prefill step divides its token budget: to prompts in order of arrival, or in equal shares."""
 
+Meaning = tuple[str, str]
+"""Unit ("" for a setting without one) and meaning of a setting."""
+
 SettingName = Literal[
-    "tensor_parallel", "max_sequences", "token_budget", "max_sequence_tokens", "graph_batch_sizes"
+    "tensor_parallel",
+    "context_parallel",
+    "pipeline_stages",
+    "max_sequences",
+    "token_budget",
+    "max_sequence_tokens",
+    "graph_batch_sizes",
 ]
 
 
@@ -31,10 +40,14 @@ class Engine(WithEnvironment):
     """Hold the settings of every worker of one pool.
 
     Every engine has a subclass with fields of its own, named as its users know them. `KEYS` maps a neutral
-    property to the field that sets it, for messages. `env` reaches every worker of the pool.
+    property to the field that sets it, for messages. `MEANINGS` holds unit and meaning of every field by its
+    path. `GENERATIONS` names the generations of the engine's settings file, of which `stack.engine_yaml` is
+    one. `env` reaches every worker of the pool.
     """
 
     KEYS: ClassVar[Mapping[SettingName, str]]
+    MEANINGS: ClassVar[Mapping[str, Meaning]]
+    GENERATIONS: ClassVar[tuple[str, ...]]
 
     @property
     def gpus(self) -> int:

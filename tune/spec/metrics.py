@@ -3,9 +3,9 @@
 Settings, verdicts, capacity search, ranking, report, exports and docs/reference/metrics.md derive their
 fields, columns, labels, units and scales from the tables below.
 
-A limit on another statistic is one more row in STATISTICS, and touches no other file where Percentiles in
-tune.records.outcome records that statistic. Another latency is one more row in LATENCIES with its formula
-per request, its array in Latencies of tune.loadgen.latencies, and its field in the records (Probe, Outcome).
+Another latency is one more row in LATENCIES with its formula per request, another statistic one more row in
+STATISTICS; neither touches another file. Records made before have no value of it. A figure of throughput is
+a row of RATES, a field of Probe and Outcome in tune.records.outcome, and a line of tune.analysis.measure.
 LoadGen's names and texts in its logs, and sentences, name metrics themselves.
 """
 
@@ -61,10 +61,10 @@ def latency_ns(log: RequestTimes) -> IntArray:
 class LatencyMetric:
     """Describe one latency of a request.
 
-    `name` is the stem of its fields: `<name>_s` in outcome.json, `<name>_ns` in Latencies. `shown_unit` is
-    the unit in which people read it, `shown_scale` the factor from seconds to that unit. `per_request_ns`
-    computes `formula`; an answer of fewer than `min_tokens` tokens has no such latency. `title_suffix`
-    follows `title` where settings are explained.
+    `name` is the stem of its field in outcome.json, `<name>_s`. `shown_unit` is the unit in which people read
+    it, `shown_scale` the factor from seconds to that unit. `per_request_ns` computes `formula`; an answer of
+    fewer than `min_tokens` tokens has no such latency. `spent_in` says which pool's work takes the time, by
+    which the bottleneck of a limit is found. `title_suffix` follows `title` where settings are explained.
     """
 
     name: str
@@ -74,6 +74,7 @@ class LatencyMetric:
     formula: str
     source: str
     per_request_ns: Callable[[RequestTimes], IntArray]
+    spent_in: Literal["prefill", "decode", "both"]
     min_tokens: int = 0
     title_suffix: str = ""
     unit: Literal["s"] = "s"
@@ -111,7 +112,7 @@ class RateMetric:
 class Statistic:
     """Describe one statistic of a latency over the requests of a run.
 
-    `name` is a field of Percentiles in outcome.json. `share` is the quantile in (0, 0.99], None for the
+    `name` is a field of every latency in outcome.json. `share` is the quantile in (0, 0.99], None for the
     mean. It is at most 0.99 because a short run of the capacity search has only as many requests as a
     verdict on a p99 needs.
     """
@@ -209,6 +210,7 @@ LATENCIES = (
         formula="first token - scheduled arrival",
         source="MLPerf Inference, loadgen/logging.cc",
         per_request_ns=ttft_ns,
+        spent_in="prefill",
     ),
     LatencyMetric(
         name="tpot",
@@ -218,6 +220,7 @@ LATENCIES = (
         formula="(last token - first token) / (output tokens - 1), of answers with two tokens or more",
         source="MLPerf Inference, loadgen/logging.cc",
         per_request_ns=tpot_ns,
+        spent_in="decode",
         min_tokens=2,
         title_suffix=" after the first",
     ),
@@ -229,6 +232,7 @@ LATENCIES = (
         formula="last token - scheduled arrival",
         source="MLPerf Inference, loadgen/logging.cc",
         per_request_ns=latency_ns,
+        spent_in="both",
     ),
 )
 

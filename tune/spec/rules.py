@@ -14,7 +14,7 @@ from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
 from tune.spec.model import TIMED_WEIGHT_DTYPE
-from tune.spec.slurm_time import duration_s
+from tune.spec.slurm_time import time_limit_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -137,7 +137,7 @@ def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
 
 
 def _signalled_at_once(facts: ClusterFacts) -> tuple[Finding, ...]:
-    limit_s = duration_s(facts.time_limit)
+    limit_s = time_limit_s(facts.time_limit)
     if limit_s is None or facts.signal_s < limit_s:
         return ()
     return (
@@ -193,7 +193,7 @@ def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
         if engine.context_parallel > 1:
             yield Finding(
                 "error",
-                f"{role}.context_parallel_size",
+                f"{role}.{engine.KEYS['context_parallel']}",
                 str(engine.context_parallel),
                 f"1 where step times are simulated, or {_UNTIMED}",
                 "no step time of a worker with context parallelism is known",

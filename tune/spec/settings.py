@@ -9,7 +9,7 @@ from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.calibrate_settings import CalibrateSettings
 from tune.spec.cluster import ClusterFacts
 from tune.spec.confirm_settings import ConfirmSettings
-from tune.spec.engine_settings import EngineSettings
+from tune.spec.engine_settings import EngineSettings, WithPools
 from tune.spec.export_settings import ExportSettings
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
@@ -39,7 +39,7 @@ class CompareSettings(FrozenModel):
     b: str | None
 
 
-class Settings(FrozenModel):
+class Settings(WithPools):
     """Hold the composed configuration: one field for each key of conf/config.yaml."""
 
     action: Action
@@ -55,11 +55,11 @@ class Settings(FrozenModel):
     model: Model
     hardware: Hardware
     split: Split
+    stack: Stack
     prefill: EngineSettings
     decode: EngineSettings
     load: Load
     slo: Slo
-    stack: Stack
     cluster: ClusterFacts
     search: Search
     study: StudySettings

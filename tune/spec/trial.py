@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from tune.spec.base import FrozenModel
-from tune.spec.engine_settings import EngineSettings
+from tune.spec.engine_settings import EngineSettings, WithPools
 from tune.spec.hardware import Hardware
 from tune.spec.load import Load, Slo
 from tune.spec.model import Model
@@ -22,17 +21,17 @@ def probe_folder(number: int) -> str:
     return f"probe-{number}"
 
 
-class TrialSpec(FrozenModel):
+class TrialSpec(WithPools):
     """Hold a complete configuration. Equal configurations have equal ids, whatever suggested them."""
 
     model: Model
     hardware: Hardware
     split: Split
+    stack: Stack
     prefill: EngineSettings
     decode: EngineSettings
     load: Load
     slo: Slo
-    stack: Stack
 
     @property
     def trial_id(self) -> str:

@@ -157,7 +157,7 @@ def _attributes(proposal: Proposal, outcome: Outcome | None) -> dict[str, Any]:
         "reason": outcome.reason,
         "target_qps": outcome.target_qps,
         **{
-            limit.key: figure_s(limit, getattr(outcome, limit.latency.field))
+            limit.key: figure_s(limit, outcome.statistics_of(limit.latency))
             for limit in LIMITS
             if limit in SHOWN_LIMITS or limit in outcome.constraints.used
         },

@@ -12,6 +12,7 @@ from tune.analysis.hold_probability import judged_constraint
 from tune.errors import ConfigurationError
 from tune.records.outcome import Outcome
 from tune.spec.bind import Point
+from tune.spec.metrics import LIMITS
 from tune.spec.space import Dimension, Search
 from tune.study.optuna_space import distributions, to_point, to_raw
 from tune.study.proposer import TrialSuggestion
@@ -22,9 +23,11 @@ _SEED_STRIDE = 1_000_003
 _CONSTRAINTS = ("counts", "ttft_p99", "tpot_p99")
 """Names of the constraints of every trial, in order: samplers match them by position.
 
-The second is the worst constraint on TTFT, the third the worst on TPOT and end-to-end latency.
+The second is the worst constraint on TTFT and what else ends with prefill, the third the worst on all others.
 """
 
+_PREFILL_LIMITS = frozenset(limit for limit in LIMITS if limit.latency.spent_in == "prefill")
+_OTHER_LIMITS = frozenset(LIMITS) - _PREFILL_LIMITS
 
 SMALL_MISS = 0.01
 """Violation of a valid run with every p99 within its limit and a few late requests too many. It is less than
@@ -78,7 +81,7 @@ class OptunaProposer:
             self._study.tell(trial, state=TrialState.FAIL)
             return
         censored = outcome.capacity_qps.censored
-        constraints = (judged_constraint(outcome, "ttft"), judged_constraint(outcome, "tpot", "latency"))
+        constraints = (judged_constraint(outcome, limits) for limits in (_PREFILL_LIMITS, _OTHER_LIMITS))
         misses = [0.0 if censored else miss or 0.0 for miss in constraints]
         unexplained = not (outcome.feasible or censored) and max(misses) <= 0
         counts = (SMALL_MISS if outcome.valid else 1.0) if unexplained else -1.0

@@ -60,8 +60,8 @@ class Allocation:
             return None
 
     def write(self, nodes: int, job_id: str | None = None) -> None:
-        """Write the record of a job that is submitted now."""
-        record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=datetime.now(UTC).isoformat())
+        """Write the record of a job that is submitted now, or whose record was lost."""
+        record = JobRecord(job_id=job_id, nodes=nodes, submitted_at=self._began_at().isoformat())
         write_text(self.record_path, record.model_dump_json() + "\n")
 
     def identify(self, job_id: str, nodes: int) -> None:
@@ -75,6 +75,16 @@ class Allocation:
         else:
             named = record.model_copy(update={"job_id": job_id})
             write_text(self.record_path, named.model_dump_json() + "\n")
+
+    def submitted_after(self) -> datetime:
+        """Return a time before sbatch was called, in UTC."""
+        record = self.read()
+        return datetime.fromisoformat(record.submitted_at) if record else self._began_at()
+
+    def _began_at(self) -> datetime:
+        """Return the time of the oldest file, in UTC; now where there is none."""
+        written_s = [path.stat().st_mtime for path in self.folder.iterdir()]
+        return datetime.fromtimestamp(min(written_s), UTC) if written_s else datetime.now(UTC)
 
     def noticed_at(self) -> datetime:
         """Return when this was first called: the job is known to have ended by then, but not when."""

@@ -218,7 +218,7 @@ class SlurmBackend(Backend):
         first, *further = allocation.attempts()
         label = f"trial {trial_of(first).root.name}" + (" and others" if further else "")
         self._job_ids[allocation.folder] = job_id
-        self._monitor.follow(job_id, label)
+        self._monitor.follow(job_id, label, allocation.submitted_after())
 
     def _job_id(self, allocation: Allocation, attempt: Path) -> str | None:
         """Return the id of the allocation's job; None while Slurm does not answer.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from tune.backends.slurm.job_states import (
     GONE,
@@ -23,6 +24,10 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 _ANSWER_S = 60.0
 """Time limit on the answer of a program, in seconds. A busy controller answers within
 MessageTimeout, 10 s, and its clients try again. Source: slurm.conf(5)."""
+
+_CLOCKS_DIFFER = timedelta(seconds=300)
+"""Most by which the clocks of this machine and of the controller differ: with more, MUNGE takes none of their
+messages. Source: munge(1), --ttl."""
 
 _OVERRIDING = (
     *("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"),
@@ -59,7 +64,7 @@ def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str
             text=True,
             errors="replace",
             timeout=_ANSWER_S,
-            env=environment() | {"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"},
+            env=environment() | {"SLURM_TIME_FORMAT": "standard", "TZ": "UTC", "LC_ALL": "C"},
             start_new_session=True,
             check=False,
         )
@@ -81,10 +86,19 @@ def queued_jobs() -> dict[str, JobInfo]:
     return parse_squeue(run_command(("squeue", *options))[0])
 
 
-def accounted_jobs(job_ids: Sequence[str]) -> Mapping[str, JobInfo]:
-    """Return the accounting's records of jobs, by id. Raises SlurmUnavailable without accounting."""
+def accounted_jobs(submissions: Mapping[str, datetime]) -> Mapping[str, JobInfo]:
+    """Return the accounting's records of jobs, by id. Raises SlurmUnavailable without accounting.
+
+    `submissions` has for each id a time before its submission, in UTC. A record of an earlier submission is
+    that of another job, which had the id before: ids begin anew at MaxJobId and with a new controller.
+    """
     options = ("--noheader", "--parsable2", "--allocations", f"--format={SACCT_FORMAT}")
-    return parse_sacct(run_command(("sacct", *options, f"--jobs={','.join(job_ids)}"))[0])
+    found = parse_sacct(run_command(("sacct", *options, f"--jobs={','.join(submissions)}"))[0])
+    return {
+        job_id: info
+        for job_id, info in found.items()
+        if info.submitted_at is None or info.submitted_at >= submissions[job_id] - _CLOCKS_DIFFER
+    }
 
 
 def show_job(job_id: str) -> JobInfo:
@@ -97,12 +111,12 @@ def show_job(job_id: str) -> JobInfo:
         raise
 
 
-def last_known(job_id: str) -> JobInfo:
+def last_known(job_id: str, submitted_at: datetime) -> JobInfo:
     """Return all that Slurm still has of one job, from the controller or else from the accounting.
 
     The controller is preferred: it knows which node failed, and the exit code of a job for which the
     accounting has 0:0. Returns GONE where the controller answers and neither knows the job, UNKNOWN where
-    neither answers.
+    neither answers. `submitted_at` is a time before the job's submission, in UTC.
     """
     try:
         controller = show_job(job_id)
@@ -111,7 +125,7 @@ def last_known(job_id: str) -> JobInfo:
     if controller.state not in (GONE, UNKNOWN.state):
         return controller
     try:
-        account = accounted_jobs([job_id]).get(job_id, UNKNOWN)
+        account = accounted_jobs({job_id: submitted_at}).get(job_id, UNKNOWN)
     except SlurmUnavailable:
         return controller
     return account if account.phase == "ended" else controller

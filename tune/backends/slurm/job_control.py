@@ -35,7 +35,8 @@ class SlurmJobControl(JobControl):
             (job for job in pending_jobs(study) if attempt.absolute() in job.unfinished_attempts), None
         )
         if job and job.job_id:
-            monitor.follow(job.job_id, f"trial {trial_of(attempt).root.name}")
+            label = f"trial {trial_of(attempt).root.name}"
+            monitor.follow(job.job_id, label, job.allocation.submitted_after())
 
         def ended() -> bool:
             """Ask Slurm, at most every few seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from tune.backends.slurm.commands import SlurmUnavailable, accounted_jobs, last_known, queued_jobs
 from tune.backends.slurm.job_states import UNKNOWN, JobInfo
@@ -24,15 +25,19 @@ class JobMonitor:
         self._say, self._every_s, self._clock = say, every_s, clock
         self._queried_s: float | None = None
         self._labels: dict[str, str] = {}
+        self._submissions: dict[str, datetime] = {}
         self._infos: dict[str, JobInfo] = {}
-        self._printed: dict[str, str] = {}
+        self._printed: dict[str, JobInfo] = {}
         self._silent = False
         self.listing: Mapping[str, JobInfo] | None = None
         """Jobs by id in the controller's last answer; None where it gave none."""
 
-    def follow(self, job_id: str, label: str) -> None:
-        """Monitor this job, named `label` in messages. The next `refresh` queries at once."""
-        self._labels[job_id] = label
+    def follow(self, job_id: str, label: str, submitted_at: datetime) -> None:
+        """Monitor this job, named `label` in messages. The next `refresh` queries at once.
+
+        `submitted_at` is a time before its submission, in UTC.
+        """
+        self._labels[job_id], self._submissions[job_id] = label, submitted_at
         self._queried_s = None
 
     def info(self, job_id: str) -> JobInfo:
@@ -67,13 +72,14 @@ class JobMonitor:
         else:
             self._note_answer()
             for job_id in open_jobs:
-                self._note(job_id, _with_details(job_id, self.listing.get(job_id, UNKNOWN)))
+                self._note(job_id, self._with_details(job_id, self.listing.get(job_id, UNKNOWN)))
         self._queried_s = self._clock()
 
     def _query_accounting(self, job_ids: list[str]) -> None:
         """Note the jobs that ended by the accounting; its other states may be out of date."""
         try:
-            accounted = accounted_jobs(job_ids) if job_ids else {}
+            submissions = {job_id: self._submissions[job_id] for job_id in job_ids}
+            accounted = accounted_jobs(submissions) if submissions else {}
         except SlurmUnavailable:
             return
         for job_id, info in accounted.items():
@@ -86,12 +92,20 @@ class JobMonitor:
             return
         before = self._printed.get(job_id)
         self._infos[job_id] = info
-        if before is not None and before.split()[0] == info.state:
+        if before is not None and (before.state, before.advice) == (info.state, info.advice):
             return
         if info.phase == "waiting" and info.text == info.state:
             return  # Slurm gives no reason yet
-        self._printed[job_id] = info.text
-        self._say(f"{self.labelled(job_id)}: {before + ' → ' if before else ''}{info.text}")
+        self._printed[job_id] = info
+        change = f"{before.text} → {info.text}" if before else info.text
+        self._say(f"{self.labelled(job_id)}: {change}" + (f"; {info.advice}" if info.advice else ""))
+
+    def _with_details(self, job_id: str, listed: JobInfo) -> JobInfo:
+        """Return squeue's record of a job, or the last that Slurm has of one that ended or is not listed."""
+        if listed.phase in ("waiting", "running"):
+            return listed
+        details = last_known(job_id, self._submissions[job_id])
+        return details if details.phase != "unknown" else listed
 
     def _note_silence(self, words: str) -> None:
         """Print, once, that Slurm does not answer."""
@@ -104,11 +118,3 @@ class JobMonitor:
         if self._silent:
             self._say("Slurm answers again.")
         self._silent = False
-
-
-def _with_details(job_id: str, listed: JobInfo) -> JobInfo:
-    """Return squeue's record of a job; if it ended or is not listed, the last record that Slurm has of it."""
-    if listed.phase in ("waiting", "running"):
-        return listed
-    details = last_known(job_id)
-    return details if details.phase != "unknown" else listed

@@ -5,6 +5,7 @@ Sources: squeue(1), JOB STATE CODES; sacct(1), ELAPSED, STATE; scontrol(1), show
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,11 +30,24 @@ _ENDED = frozenset(
         *("BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED"),
     }
 )
+_HELD_STATES = ("REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+_HELD = re.compile(r"JobHeld|JobHold|\bheld\b", re.IGNORECASE)
+_NEVER = re.compile(
+    r"BadConstraints|Dependency\w*Never\w*|(?:Invalid|NotAllowed)\w*|\w+(?:Invalid|NotAllowed)"
+    r"|Partition(?:Config|NodeLimit|TimeLimit)|ReservationDeleted|DeadLine|MaxMemPerLimit"
+    r"|(?:Assoc|QOS)Max\w+(?:PerJob|PerNode|PerJobLimit)|QOSMin\w+"
+)
+_NEVER_BEGINS = (
+    "it cannot begin as it was submitted: action=cancel ends it, then change cluster.* and run the command "
+    "again, or have the limit raised"
+)
+"""Reasons of a wait that lasts until somebody acts. Source: Slurm 26.05, src/common/job_state_reason.c."""
+
 GONE = "GONE"
 """State of a job that an answering controller does not know (any more). Defined here, no state of Slurm's."""
 
 SQUEUE_FORMAT = "%i|%T|%r|%N|%M|%e|%k"
-SACCT_FORMAT = "JobID,State,ExitCode,NodeList,ElapsedRaw,End"
+SACCT_FORMAT = "JobID,State,ExitCode,NodeList,ElapsedRaw,Submit,End"
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class JobInfo:
         Time for which the job has held its nodes so far, in seconds.
     ended_at
         When the job ended, in UTC; None for a job that has not.
+    submitted_at
+        When Slurm took the job, in UTC; None where only its accounting says.
     """
 
     state: str
@@ -59,6 +75,7 @@ class JobInfo:
     failed_node: str = ""
     held_s: float | None = None
     ended_at: datetime | None = None
+    submitted_at: datetime | None = None
     comment: str = ""
 
     @property
@@ -72,6 +89,15 @@ class JobInfo:
         if self.phase == "waiting" and self.reason not in ("", "None"):
             return f"{self.state} ({self.reason})"
         return f"{self.state} on {self.nodes}" if self.nodes else self.state
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about a job whose wait does not end by itself; "" for any other job."""
+        if self.phase != "waiting":
+            return ""
+        if self.state in _HELD_STATES or _HELD.search(self.reason):
+            return "it is held: scontrol release lets it go on (after JobHeldAdmin, an administrator's alone)"
+        return _NEVER_BEGINS if _NEVER.fullmatch(self.reason) else ""
 
 
 UNKNOWN = JobInfo("UNKNOWN")
@@ -109,11 +135,15 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
     jobs = {}
     for line in text.splitlines():
         fields = line.split("|")
-        if len(fields) == 6 and fields[0].isdecimal():
-            job_id, state, exit_code, nodes, elapsed_s, end = fields
-            held_s = float(elapsed_s) if elapsed_s.isdecimal() else None
-            nodes = "" if nodes.startswith("None") else nodes
-            info = JobInfo(base_state(state), nodes=nodes, exit_code=exit_code, held_s=held_s)
+        if len(fields) == 7 and fields[0].isdecimal():
+            job_id, state, exit_code, nodes, elapsed_s, submit, end = fields
+            info = JobInfo(
+                base_state(state),
+                nodes="" if nodes.startswith("None") else nodes,
+                exit_code=exit_code,
+                held_s=float(elapsed_s) if elapsed_s.isdecimal() else None,
+                submitted_at=_time(submit),
+            )
             jobs[job_id] = _with_end(info, end)
     return jobs
 
@@ -147,10 +177,12 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
 
 def _with_end(info: JobInfo, text: str) -> JobInfo:
     """Return `info` with its end, for an ended job only: Slurm gives a running one its expected end."""
-    if info.phase != "ended":
-        return info
+    return replace(info, ended_at=_time(text)) if info.phase == "ended" else info
+
+
+def _time(text: str) -> datetime | None:
+    """Return a time that Slurm printed in UTC; None for "Unknown", "N/A" and the like."""
     try:
-        ended_at = datetime.fromisoformat(text).astimezone(UTC)  # Slurm prints local time
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
-        return info
-    return replace(info, ended_at=ended_at)
+        return None

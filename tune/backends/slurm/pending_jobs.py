@@ -30,6 +30,8 @@ class PendingJob:
             state = "not submitted"
         elif self.info.phase == "ended":
             state += ", not collected"
+        elif self.info.advice:
+            state += f"; {self.info.advice}"
         names = ", ".join(f"trial {trial_of(attempt).root.name}" for attempt in self.unfinished_attempts)
         return f"job {self.job_id or '-'}  {state}  {names}"
 
@@ -99,4 +101,5 @@ def _pending(
     job_id = (record.job_id if record else None) or next(commented, None) or allocation.traces()
     if job_id is None:
         return PendingJob(allocation, None, UNKNOWN, unfinished)
-    return PendingJob(allocation, job_id, listing.get(job_id) or last_known(job_id), unfinished)
+    info = listing.get(job_id) or last_known(job_id, allocation.submitted_after())
+    return PendingJob(allocation, job_id, info, unfinished)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tune.deploy.job_script import sbatch_options
 from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.slurm_time import duration_s
+from tune.spec.slurm_time import duration_s, time_limit_s
 from tune.spec.trial import TrialSpec
 
 
@@ -90,7 +90,11 @@ def _count(text: str) -> int | None:
 
 
 def _misfits(facts: ClusterFacts, nodes: int, partitions: Mapping[str, Partition]) -> Iterator[Finding]:
-    """Yield findings on the partitions that the job names, or on the cluster's default."""
+    """Yield findings on the partitions that the job names, or on the cluster's default.
+
+    Of several partitions Slurm takes one that fits: what the others lack is a warning then. It takes no name
+    that it does not know. Source: Slurm, sbatch(1), --partition; slurm.conf(5), EnforcePartLimits.
+    """
     default = next((partition.name for partition in partitions.values() if partition.default), None)
     requested = facts.partition.split(",") if facts.partition else [default] if default else []
     if not requested:
@@ -101,16 +105,16 @@ def _misfits(facts: ClusterFacts, nodes: int, partitions: Mapping[str, Partition
             "the cluster has no default",
             _SINFO,
         )
-    for name in requested:
-        if name not in partitions:
-            near = get_close_matches(name, partitions, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            expected = (
-                f"one of {', '.join(sorted(partitions)) or 'none: the cluster shows none to you'}{hint}"
-            )
-            yield _error("cluster.partition", name, expected, "the cluster has no such partition", _SINFO)
-        else:
-            yield from _too_small(facts, nodes, partitions[name])
+    unknown = [name for name in requested if name not in partitions]
+    for name in unknown:
+        near = get_close_matches(name, partitions, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        expected = f"one of {', '.join(sorted(partitions)) or 'none: the cluster shows none to you'}{hint}"
+        yield _error("cluster.partition", name, expected, "the cluster has no such partition", _SINFO)
+    found = [tuple(_too_small(facts, nodes, partitions[name])) for name in requested if name in partitions]
+    fits = not unknown and any(not only_errors(findings) for findings in found)
+    for finding in (finding for findings in found for finding in findings):
+        yield replace(finding, severity="warning") if fits else finding
 
 
 def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterator[Finding]:
@@ -127,7 +131,7 @@ def _too_small(facts: ClusterFacts, nodes: int, partition: Partition) -> Iterato
             found=str(nodes),
             expected=f"at most {partition.max_nodes}",
         )
-    limit_s = duration_s(facts.time_limit)
+    limit_s = time_limit_s(facts.time_limit)
     if partition.max_time_s is not None and limit_s is not None and limit_s > partition.max_time_s:
         yield _over(
             facts,

@@ -50,13 +50,13 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
     ConfigurationError with Slurm's words where it refuses the job, and RetryableRejection where it may take
     the job later.
     """
-    from submitit import SlurmExecutor  # noqa: PLC0415  (costs 80 ms, which only a submission should)
     from submitit.core.utils import FailedJobError, FailedSubmissionError  # noqa: PLC0415
 
+    from tune.backends.slurm.executor import Executor  # noqa: PLC0415  (submitit costs 80 ms)
     from tune.orchestrator.slurm.batch_step import run_allocation  # noqa: PLC0415
 
     _require_plain(allocation)
-    executor = SlurmExecutor(folder=allocation.folder, python=f"exec {shlex.quote(sys.executable)}")
+    executor = Executor(folder=allocation.folder, python=f"exec {shlex.quote(sys.executable)}")
     named = {name.replace("-", "_"): value for name, value in options.items()}
     executor.update_parameters(use_srun=False, stderr_to_stdout=True, wckey=None, additional_parameters=named)
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import final
 
-from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
+from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
@@ -19,6 +20,7 @@ from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
 from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -30,7 +32,6 @@ from tune.spec.model import Model
 from tune.spec.rules import check_timed
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 MOCK_GAUGES = WorkerGauges(
     running=(*GAUGES.running, "vllm:num_requests_running"),
@@ -41,14 +42,15 @@ its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none;
 docs/design/metrics.md."""
 
 
-class DynamoMocker:
+@final
+class DynamoMocker(EngineAdapter):
     """Adapt the mock engines of Dynamo 1.6, each with the KV cache of a TensorRT-LLM worker."""
 
-    settings = TrtLlmEngine
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
     signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    overridable = OVERRIDABLE
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""
@@ -89,6 +91,11 @@ class DynamoMocker:
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return nothing: mock engines take all their settings as flags."""
         return {}
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers. Source: Dynamo 1.6.1, components/src/dynamo/mocker/args.py."""
+        parsers: dict[str, tuple[str, ...]] = {"dynamo.mocker": ("dynamo.mocker.args:parse_args",)}
+        return Validators(FRONTEND_PARSERS | parsers, packages=("ai-dynamo",))
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return the table of step times of each pool."""

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from tune.engines.trtllm.engine_pools import trtllm_pools
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 HIGHEST_SYSTEM_PORT = 32767
 """Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number. Source: lib/runtime/src/config.rs."""

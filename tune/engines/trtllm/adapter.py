@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import final
 
-from tune.engines.base import Components, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS, dynamo_frontend, dynamo_services
-from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings
+from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
+from tune.engines.dynamo import IN_FLIGHT, OVERRIDABLE, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.trtllm.argument_classes import trtllm_validators
+from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
 from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
@@ -14,6 +16,7 @@ from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_text import engine_yaml
+from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process
 from tune.records.outcome import Recommendation
@@ -24,7 +27,6 @@ from tune.spec.hardware import Hardware
 from tune.spec.model import Model
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 FAILURE_PATTERNS = (
     r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError",
@@ -57,14 +59,15 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
             yield from check_spelling(spec.stack, engine, role)
 
 
-class TrtLlm:
+@final
+class TrtLlm(EngineAdapter):
     """Adapt TensorRT-LLM."""
 
-    settings = TrtLlmEngine
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES
     signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    overridable = OVERRIDABLE | {"TRTLLM_USE_UCX_KVCACHE"}
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of TensorRT-LLM that `spec` breaks."""
@@ -109,8 +112,13 @@ class TrtLlm:
     def files(self, spec: TrialSpec) -> Mapping[str, str]:
         """Return the YAML of both pools."""
         return {
-            f"{role}.yaml": engine_yaml(engine, spec.stack.engine_yaml) for role, engine in trtllm_pools(spec)
+            f"{role}.yaml": engine_yaml(engine, yaml_generation(spec.stack))
+            for role, engine in trtllm_pools(spec)
         }
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers and TensorRT-LLM's class of arguments."""
+        return trtllm_validators(spec, facts)
 
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from tune.engines.trtllm.generation_rules import Pools
-from tune.errors import ConfigurationError
+from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
 from tune.spec.engine import Engine
+from tune.spec.split import Role
+from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
+
+Pools = tuple[tuple[Role, TrtLlmEngine], tuple[Role, TrtLlmEngine]]
 
 
 def trtllm_settings(engine: Engine) -> TrtLlmEngine:
-    """Return `engine`. Raises ConfigurationError where these are the settings of another engine."""
-    if isinstance(engine, TrtLlmEngine):
-        return engine
-    raise ConfigurationError(
-        f"stack.engine: found settings of another engine ({type(engine).__name__}) in prefill or decode, "
-        "expected TensorRT-LLM's. Choose a stack of that engine, or prefill and decode for this one."
-    )
+    """Return the settings of a pool, which were validated as TensorRT-LLM's."""
+    assert isinstance(engine, TrtLlmEngine)
+    return engine
 
 
 def trtllm_pools(spec: TrialSpec) -> Pools:
-    """Return the settings of both pools. Raises ConfigurationError where they are another engine's."""
+    """Return the settings of both pools."""
     return ("prefill", trtllm_settings(spec.prefill)), ("decode", trtllm_settings(spec.decode))
+
+
+def yaml_generation(stack: Stack) -> Generation:
+    """Return the generation of the engine's YAML, which was validated as one of TensorRT-LLM's."""
+    return "flat" if stack.engine_yaml == "flat" else "nested"

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from tune.engines.trtllm.gpu_memory import CUDA_GRAPH_BYTES, trtllm_kv_capacity_tokens
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
 from tune.spec.memory import (
     kv_bytes_per_token,
@@ -18,7 +19,6 @@ from tune.spec.memory import (
 from tune.spec.model import Model
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 from tune.workload.length_summary import mean_sequence
 
 _ARGS = "TensorRT-LLM, llm_args.py"

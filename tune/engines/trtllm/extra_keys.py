@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from tune.spec.trtllm_engine import TrtLlmEngine
-
-Generation = Literal["flat", "nested"]
+from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
 
 TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra", "env"}
 

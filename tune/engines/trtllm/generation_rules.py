@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tune.engines.trtllm.engine_pools import Pools, yaml_generation
 from tune.spec.findings import Finding
-from tune.spec.split import Role, Split
+from tune.spec.split import Split
 from tune.spec.stack import Stack
-from tune.spec.trtllm_engine import TrtLlmEngine
-
-Pools = tuple[tuple[Role, TrtLlmEngine], tuple[Role, TrtLlmEngine]]
 
 
 def check_strategy(stack: Stack, split: Split) -> Iterator[Finding]:
@@ -37,7 +35,7 @@ def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterato
             "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
             "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 2026 (pull request 10755)",
         )
-    if reads_yaml and stack.dynamo == "v1" and stack.engine_yaml == "flat":
+    if reads_yaml and stack.dynamo == "v1" and yaml_generation(stack) == "flat":
         yield Finding(
             "error",
             "stack.engine_yaml",
@@ -48,7 +46,7 @@ def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterato
         )
     for role, engine in pools:
         backend = engine.cache_transceiver_config.backend
-        if stack.engine_yaml == "flat" and backend != "DEFAULT":
+        if yaml_generation(stack) == "flat" and backend != "DEFAULT":
             yield Finding(
                 "error",
                 f"{role}.cache_transceiver_config.backend",

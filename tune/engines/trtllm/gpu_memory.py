@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.hardware import Hardware
 from tune.spec.memory import kv_bytes_per_token, weight_bytes_per_gpu
 from tune.spec.model import Model
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 CUDA_GRAPH_BYTES = 200e6
 """Upper end of what one captured CUDA graph costs on a GPU. Source: TensorRT-LLM's CUDA graph notes."""

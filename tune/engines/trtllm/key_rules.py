@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tune.engines.trtllm.engine_pools import yaml_generation
 from tune.engines.trtllm.extra_keys import TYPED_KEYS, conflicting_keys
 from tune.engines.trtllm.key_schema import check_keys, read_key_schema
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.engines.trtllm.yaml_text import written_keys
 from tune.spec.findings import Finding
 from tune.spec.split import Role
 from tune.spec.stack import Stack
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 
 def check_conflicts(stack: Stack, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
@@ -25,7 +26,7 @@ def check_conflicts(stack: Stack, engine: TrtLlmEngine, role: Role) -> Iterator[
     role
         The pool; the paths of findings begin with it.
     """
-    for path, (found, reason) in conflicting_keys(engine, stack.engine_yaml).items():
+    for path, (found, reason) in conflicting_keys(engine, yaml_generation(stack)).items():
         expected = "no such key in extra" if path.startswith("extra.") else "no such key"
         yield Finding("error", f"{role}.{path}", repr(found), expected, reason, "TensorRT-LLM, llm_args.py")
 
@@ -44,9 +45,9 @@ def check_spelling(stack: Stack, engine: TrtLlmEngine, role: Role) -> Iterator[F
     role
         The pool; the paths of findings begin with it.
     """
-    schema = read_key_schema(stack.engine_schema, stack.engine_yaml)
+    schema = read_key_schema(stack.engine_schema, yaml_generation(stack))
     source = stack.engine_schema or "TensorRT-LLM, llm_args_golden_manifest.json (92e3075)"
-    for fault in check_keys(written_keys(engine, stack.engine_yaml), schema):
+    for fault in check_keys(written_keys(engine, yaml_generation(stack)), schema):
         typed = fault.path.partition(".")[0] in TYPED_KEYS
         yield Finding(
             "error" if fault.is_certain else "warning",

@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, Generation
+from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS
 from tune.engines.trtllm.known_keys import KNOWN_KEYS
+from tune.engines.trtllm.trtllm_engine import Generation
 from tune.errors import ConfigurationError
 
 NEAR_KEY_SIMILARITY = 0.85

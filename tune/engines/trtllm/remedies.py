@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from tune.engines.base import Remedy
 from tune.engines.trtllm.engine_pools import trtllm_settings
+from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.records.outcome import Recommendation
 from tune.spec.trial import TrialSpec
-from tune.spec.trtllm_engine import TrtLlmEngine
 
 MEMORY_FRAC = 0.9
 """Share of the free memory that a KV cache may take without risk: TensorRT-LLM's own default

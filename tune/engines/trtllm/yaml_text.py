@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from tune.engines.trtllm.extra_keys import Generation, conflicting_keys
+from tune.engines.trtllm.extra_keys import conflicting_keys
+from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
+from tune.engines.trtllm.trtllm_groups import CudaGraphConfig
 from tune.errors import ConfigurationError
-from tune.spec.trtllm_engine import TrtLlmEngine
-from tune.spec.trtllm_groups import CudaGraphConfig
 
 
 def engine_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _panel(figure: go.Figure, row: int, outcome: Outcome, slo: Slo, limit: Laten
     measured = {
         index: latency_s
         for index, probe in enumerate(outcome.probes)
-        if (latency_s := figure_s(limit, getattr(probe, limit.latency.field))) is not None
+        if (latency_s := figure_s(limit, probe.statistics_of(limit.latency))) is not None
     }
     shown = pd.Series([s * scale for s in [*measured.values(), *([limit_s] if limit_s else [])]], dtype=float)
     number = "" if row == 1 else str(row)

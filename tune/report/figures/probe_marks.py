@@ -38,7 +38,7 @@ def probe_line(outcome: Outcome, full: bool, limit: LatencyLimit) -> go.Scatter:
     points = [
         (probe.target_qps, value_s * limit.latency.shown_scale)
         for probe in completed
-        if (value_s := figure_s(limit, getattr(probe, limit.latency.field))) is not None
+        if (value_s := figure_s(limit, probe.statistics_of(limit.latency))) is not None
     ]
     points.sort()
     return go.Scatter(
@@ -57,7 +57,7 @@ def probe_marks(outcome: Outcome, indices: Sequence[int], slo: Slo, limit: Laten
     status, full = probe_status(probes[0]), probes[0].full
     *symbols, colour = MARKS[status]
     metric, scale = limit.latency, limit.latency.shown_scale
-    values = [scale * (figure_s(limit, getattr(probe, metric.field)) or 0.0) for probe in probes]
+    values = [scale * (figure_s(limit, probe.statistics_of(metric)) or 0.0) for probe in probes]
     spreads = [_spread(probe, limit) for probe in probes]
     return go.Scatter(
         x=[probe.target_qps for probe in probes],
@@ -128,7 +128,7 @@ def _latency_lines(probe: Probe, slo: Slo) -> list[str]:
     lines = []
     for limit in slo.shown:
         show = partial(formatting.format_latency, limit.latency)
-        text = f"{limit.label} {show(figure_s(limit, getattr(probe, limit.latency.field)))}"
+        text = f"{limit.label} {show(figure_s(limit, probe.statistics_of(limit.latency)))}"
         share = limit_shares(probe).get(limit.label)
         if share is not None:
             text += f" of {show(limits_s.get(limit))} ({share * 100:,.0f} %)"

@@ -29,7 +29,7 @@ def measured_latencies(study: StudyRecord, outcome: Outcome) -> str:
     phrases = []
     for limit in study.slo.shown:
         value = formatting.format_latency(
-            limit.latency, figure_s(limit, getattr(outcome, limit.latency.field))
+            limit.latency, figure_s(limit, outcome.statistics_of(limit.latency))
         )
         share = shares.get(limit.label)
         allowed = f" of {limit.show(limits_s[limit])}" if limit in limits_s else ", no limit"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tune.engines.registry import ENGINES
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -15,6 +14,7 @@ from tune.report.capacity_text import is_capacity_search, summarise_probes
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS
+from tune.spec.engine_table import settings_class
 from tune.spec.load import Slo
 from tune.spec.space import Dimension, GraphFamilyDimension
 
@@ -86,9 +86,9 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
 
 def _setting(dimension: Dimension, engine: str) -> str:
     """Return the setting that a dimension overrides; for CUDA graph sizes, by the engine's name for them."""
-    if not isinstance(dimension, GraphFamilyDimension) or engine not in ENGINES:
+    if not isinstance(dimension, GraphFamilyDimension):
         return dimension.path
-    return f"{dimension.path}.{ENGINES[engine].settings.KEYS['graph_batch_sizes']}"
+    return f"{dimension.path}.{settings_class(engine).KEYS['graph_batch_sizes']}"
 
 
 def _search(study: StudyRecord) -> str:

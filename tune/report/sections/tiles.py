@@ -71,7 +71,7 @@ def _latency_tiles(slo: Slo, top: Outcome) -> tuple[Tile, ...]:
 def _latency_tile(limit: LatencyLimit, slo: Slo, top: Outcome) -> Tile:
     """Return the tile of a latency: its statistic, its limit and the used share of the limit."""
     metric, limit_s = limit.latency, dict(slo.limits).get(limit)
-    value_s = figure_s(limit, getattr(top, metric.field))
+    value_s = figure_s(limit, top.statistics_of(metric))
     return Tile(
         limit.label,
         formatting.format_figure(value_s and value_s * metric.shown_scale),

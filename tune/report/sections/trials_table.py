@@ -113,7 +113,7 @@ def _row(
         "tps_gpu": outcome.output_tps_per_gpu,
         "output": formatting.format_figure(outcome.output_tps_per_gpu, 4),
         "qps": short(outcome.target_qps),
-        **{metric.field: _percentiles(getattr(outcome, metric.field)) for metric in LATENCIES},
+        **{metric.field: _percentiles(outcome.statistics_of(metric)) for metric in LATENCIES},
         "completed_qps": short(outcome.completed_qps),
         "loadgen_tps": short(outcome.loadgen_tps),
         "hours": short(outcome.gpu_hours),
@@ -169,7 +169,7 @@ def _capacity(outcome: Outcome, slo: Slo) -> dict[str, Any] | None:
             probe_status(probe),
             short(probe.target_qps),
             probe.queries,
-            *(short(figure_s(limit, getattr(probe, limit.latency.field))) for limit in slo.shown),
+            *(short(figure_s(limit, probe.statistics_of(limit.latency))) for limit in slo.shown),
         ]
         for probe in outcome.probes
     ]

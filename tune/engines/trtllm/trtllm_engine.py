@@ -8,13 +8,12 @@ Source of names and defaults: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 
-from tune.spec.base import PositiveInt
-from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, SettingName
-from tune.spec.trtllm_groups import (
+from tune.engines.trtllm.key_meanings import MEANINGS
+from tune.engines.trtllm.trtllm_groups import (
     CacheTransceiverConfig,
     CapacityPolicy,
     ChunkingPolicy,
@@ -23,6 +22,11 @@ from tune.spec.trtllm_groups import (
     SchedulerConfig,
     absent_key,
 )
+from tune.spec.base import PositiveInt
+from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, Meaning, SettingName
+
+Generation = Literal["flat", "nested"]
+"""Generation of the engine's YAML: `flat` is that of 1.0.0rc before rc4, `nested` is today's."""
 
 _BATCHING: dict[CapacityPolicy, BatchingPolicy] = {
     "GUARANTEED_NO_EVICT": "reserve_answers",
@@ -45,11 +49,15 @@ class TrtLlmEngine(Engine):
 
     KEYS: ClassVar[Mapping[SettingName, str]] = {
         "tensor_parallel": "tensor_parallel_size",
+        "context_parallel": "context_parallel_size",
+        "pipeline_stages": "pipeline_parallel_size",
         "max_sequences": "max_batch_size",
         "token_budget": "max_num_tokens",
         "max_sequence_tokens": "max_seq_len",
         "graph_batch_sizes": "cuda_graph_config",
     }
+    MEANINGS: ClassVar[Mapping[str, Meaning]] = MEANINGS
+    GENERATIONS: ClassVar[tuple[str, ...]] = get_args(Generation)
 
     backend: Literal["pytorch"] | None = "pytorch"
     tensor_parallel_size: PositiveInt

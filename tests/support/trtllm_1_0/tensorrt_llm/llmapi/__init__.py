@@ -1,0 +1,1 @@
+"""Hold the API of mid 2025."""

@@ -1,0 +1,67 @@
+"""Name the engines that a stack may have, and where their code is.
+
+The table holds references instead of classes: settings are validated below `tune.engines`, and a command
+imports the engine that it uses and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pkgutil import resolve_name
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from tune.spec.engine import Engine
+
+
+@dataclass(frozen=True)
+class EngineReference:
+    """Refer to the two classes of an engine, each as MODULE:CLASS.
+
+    `settings` is the subclass of Engine that `prefill` and `decode` are validated by; `adapter` has the
+    methods of EngineAdapter (tune/engines/base.py) and is made without arguments.
+    """
+
+    settings: str
+    adapter: str
+
+
+ENGINES: dict[str, EngineReference] = {
+    "trtllm": EngineReference(
+        settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
+        adapter="tune.engines.trtllm.adapter:TrtLlm",
+    ),
+    "dynamo_mocker": EngineReference(
+        settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
+        adapter="tune.engines.dynamo_mocker.adapter:DynamoMocker",
+    ),
+}
+"""The engines by the name that the setting `stack.engine` gives them. The mock engine stands for workers of
+TensorRT-LLM and has their settings."""
+
+
+def _named_in_the_table(engine: str) -> str:
+    if engine not in ENGINES:
+        raise PydanticCustomError(
+            "engine", f"expected one of {', '.join(ENGINES)}. Choose one of them, or a stack of conf/stack"
+        )
+    return engine
+
+
+EngineName = Annotated[str, AfterValidator(_named_in_the_table)]
+"""Name of an engine of the table."""
+
+
+@cache
+def imported(reference: str) -> Any:
+    """Return the class that `reference` names, and import its module on first use."""
+    return resolve_name(reference)
+
+
+def settings_class(engine: str) -> type[Engine]:
+    """Return the class of the settings of the engine `engine`, an EngineName."""
+    named: type[Engine] = imported(ENGINES[engine].settings)
+    return named
