@@ -135,7 +135,7 @@ def test_every_end_has_a_sentence(kind: StudyEndKind, text: str) -> None:
         ({"search": SURROGATE}, False),
     ],
 )
-def test_few_trials_at_one_rate_each_are_told_what_answers_sooner(
+def test_after_few_trials_at_one_rate_each_the_end_says_what_answers_sooner(
     changes: dict[str, Any], is_said: bool
 ) -> None:
     end = StudyEnd(kind="trials", proposed=12, configurations=12, infeasible=0)
