@@ -1,4 +1,4 @@
-"""Test the problems of benchmarks/calibration_of_search.py and its search for the highest rate."""
+"""Test the problems of benchmarks/simulated_problems.py and the search for the highest rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATES_QPS = st.floats(0.1, 400.0)
 
 @pytest.fixture
 def search(benchmark_module: Callable[[str], Any]) -> Any:
-    return benchmark_module("calibration_of_search")
+    return benchmark_module("simulated_problems")
 
 
 @given(limit_qps=RATES_QPS, guess_qps=RATES_QPS)
@@ -28,7 +28,7 @@ def test_no_rate_is_found_where_none_passes(search: Any) -> None:
     assert search.highest_rate(lambda qps: False, 10.0) == 0.0
 
 
-@pytest.mark.parametrize("number", [5, 10])
+@pytest.mark.parametrize("number", [5, 10, 13])
 def test_a_problem_is_drawn_by_its_number(search: Any, number: int) -> None:
     problem = search.draw_problem(number)
     assert problem.label == search.draw_problem(number).label
