@@ -131,11 +131,12 @@ def best_qps(problem: Problem, study: Study, known_qps: float) -> float:
 
 def describe(problem: Problem, seed: int, study: Study, gap: float) -> str:
     """Return what a study shows, in one line."""
+    inside, answer_qps = f"{sum(study.inside)} of {len(study.inside)}", study.true_qps[study.answer]
     return (
-        f"{problem.number:2d} seed {seed} {problem.label}: {sum(study.inside)} of {len(study.inside)} inside, "
-        f"answer {study.true_qps[study.answer]:.2f} queries/s, half width {np.median(study.half_widths):.3f}, "
-        f"error sd {np.std(study.log_errors[1:]):.3f}, {100 * gap:.1f} % below the best, "
-        f"{'ended' if study.ended else 'not ended'}, {study.seconds:.0f} s"
+        f"{problem.number:2d} seed {seed} {problem.label}: {inside} inside, answer {answer_qps:.2f} QPS, "
+        f"half width {np.median(study.half_widths):.3f}, error sd {np.std(study.log_errors[1:]):.3f}, "
+        f"{100 * gap:.1f} % below the best, {'ended' if study.ended else 'not ended'}, "
+        f"{study.seconds:.0f} s"
     )
 
 

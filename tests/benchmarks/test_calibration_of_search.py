@@ -35,3 +35,20 @@ def test_a_problem_is_drawn_by_its_number(search: Any, number: int) -> None:
     assert problem.settings.sweep
     assert 3 <= len(problem.settings.sweep.space) <= 11
     assert "prefill_workers" in problem.settings.sweep.space
+
+
+@pytest.mark.slow
+def test_a_climb_goes_to_the_best_neighbour_until_none_is_better(
+    search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Capacities are made up: 18 queries/s at 17 prefill workers, one less for each more or fewer."""
+    capacity_qps = lambda spec: 18.0 - abs(spec.split.prefill_workers - 17)  # noqa: E731
+    monkeypatch.setattr(search, "holds", lambda problem, spec, qps: qps <= capacity_qps(spec))
+    climb = search.Climb(search.draw_problem(0))
+    workers = [point["prefill_workers"] for point in climb.space.points]
+    start = workers.index(min(workers))
+    climb.climb_from(18.0 - abs(workers[start] - 17), start)
+    qps, index = climb.best[-1]
+    assert qps == pytest.approx(18.0, rel=search.TOLERANCE - 1)
+    assert climb.space.points[index]["prefill_workers"] == 17
+    assert len(climb.tried) < 400
