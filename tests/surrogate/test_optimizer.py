@@ -11,12 +11,14 @@ from support.hidden_parameters import SLOW, measure_all, observe, true_capacitie
 
 from tune.capacity.search import EARLY_STOP_MARGIN_FRAC
 from tune.core.arrays import FloatArray
+from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.candidates import Candidates
+from tune.surrogate import prefill_tables
 from tune.surrogate.acquisition import early_stop_threshold_qps
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation
-from tune.surrogate.optimizer import MISMATCH_IMPROVEMENT_FRAC, SurrogateOptimizer
+from tune.surrogate.optimizer import LEADERS, MISMATCH_IMPROVEMENT_FRAC, SurrogateOptimizer
 from tune.surrogate.prior import CALIBRATED
 from tune.surrogate.summary import credible_interval, expected_capacity_qps, summarise_posterior
 
@@ -82,6 +84,21 @@ def test_alternatives_that_may_crash_lower_the_early_stop_threshold(search: Surr
         prediction.capacity_qps[:, others],
     )
     assert 0 < suggestion.early_stop_below_qps < 0.95 * certain_to_run
+
+
+def test_the_pools_of_what_leads_are_simulated(
+    settings: Settings, few: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the eight prefill pools two are simulated at first."""
+    monkeypatch.setattr(prefill_tables, "MOST_SIMULATED_FIRST", 2)
+    monkeypatch.setattr(prefill_tables, "SIMULATED_FIRST", 2)
+    assert settings.cluster.calibration
+    search = SurrogateOptimizer(few.specs, few.features, few.matters, settings.cluster.calibration, 0)
+    every = np.arange(len(few.specs))
+    assert not search.emulator.is_simulated(every).all()
+    prediction = search.predict([])
+    gain = search.expected_improvement(prediction, [])
+    assert search.emulator.is_simulated(gain.argsort()[-LEADERS:]).all()
 
 
 def test_suggestions_are_reproducible_and_never_repeat(search: SurrogateOptimizer) -> None:
