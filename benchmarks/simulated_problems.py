@@ -133,7 +133,7 @@ class Climb:
                 self.best.append((qps, index))
 
     def climb_from(self, qps: float, index: int) -> None:
-        """Move from the configuration `index`, of capacity `qps`, to its best neighbour, as far as it goes."""
+        """Move from the configuration `index`, of capacity `qps`, to its best neighbour, again and again."""
         self.best.append((qps, index))
         at = None
         while at != self.best[-1]:
