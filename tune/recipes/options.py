@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tune.recipes.engine_options import pool_option
-from tune.recipes.recipe import LeftOut, Lengths, Recipe
+from tune.engines.registry import file_reader
+from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Recipe
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -38,10 +38,10 @@ def option_name(recipe: Recipe) -> str:
 
 def recipe_files(recipe: Recipe, choices: Choices) -> dict[str, str]:
     """Return the text of every file by its path; the option that chooses the others comes last."""
-    name = option_name(recipe)
+    name, reader = option_name(recipe), file_reader(ENGINE)
     files = {
         f"{role}/{name}.yaml": f"# The {role} engine of {recipe.origin}\n"
-        + _yaml(pool_option(pool.engine_keys, pool.env, choices.context_tokens))
+        + _yaml({**reader.settings_of_keys(pool.engine_keys, choices.context_tokens), "env": dict(pool.env)})
         for role, pool in recipe.pools
     }
     if choices.model_sizes is not None:

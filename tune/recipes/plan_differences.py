@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from tune.deploy.plan import LaunchPlan
-from tune.recipes.engine_options import yaml_keys
-from tune.recipes.recipe import Pool, Recipe
+from tune.engines.registry import file_reader
+from tune.recipes.recipe import ENGINE, Pool, Recipe
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -57,8 +57,9 @@ def _added(path: str, wanted: Any, written: Mapping[str, Any]) -> Iterator[str]:
 
 def _engine_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
     """Yield the keys of the recipe that the engine's YAML lacks or has with another value."""
-    written = yaml_keys(yaml.safe_load(plan.files[f"{role}.yaml"]))
-    yield from _unequal(f"{role}.yaml", yaml_keys(pool.engine_keys), written)
+    comparable = file_reader(ENGINE).comparable_keys
+    written = comparable(yaml.safe_load(plan.files[f"{role}.yaml"]))
+    yield from _unequal(f"{role}.yaml", comparable(pool.engine_keys), written)
 
 
 def _worker_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:

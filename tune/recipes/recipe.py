@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from tune.spec.split import Role
 
+ENGINE = "trtllm"
+"""The engine of every recipe, by its name in the table of engines."""
+
 Head = Literal["prefill", "decode", "none"]
 
 

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import Lengths, Pool, Recipe, ServedModel
+from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
 from tune.recipes.srt_rack import SrtPools, read_rack, read_routing
 from tune.spec.split import ROLES, Role
 
-ENGINE = "trtllm"
 _LOWEST_SHARE = 0.8
 """Share of the stated length that the shortest prompt and answer have. Source: srt-slurm, sa_bench.py."""
 
