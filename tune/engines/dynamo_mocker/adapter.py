@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS, SGLANG_GAUGES, VLLM_GAUGES
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, SGLANG_GAUGES, VLLM_GAUGES
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
-    mock_frontend,
+    mock_frontends,
     mock_services,
     mock_worker,
 )
@@ -48,7 +50,12 @@ class DynamoMocker(EngineAdapter):
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
     overridable = OVERRIDABLE
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
@@ -73,9 +80,9 @@ class DynamoMocker(EngineAdapter):
         """Return etcd and NATS."""
         return mock_services(spec, facts)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return mock_frontend(spec, facts)
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return mock_frontends(spec, facts)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one mock engine, on the first node of the worker that it stands for."""
