@@ -169,7 +169,7 @@ class EngineFileReader(Protocol):
         """Return the generation of an engine's file, a value of `stack.engine_yaml`."""
 
     def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
-        """Return the settings of a pool, not yet validated; the model's `context_tokens` limits a sequence."""
+        """Return the settings of a pool, not validated; `context_tokens` is the model's longest sequence."""
 
     def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of a file in a form in which equal configurations are equal."""

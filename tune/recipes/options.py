@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Recipe
+from tune.recipes.recipe import ENGINE, ROUTER_MODES, LeftOut, Lengths, Recipe
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -85,12 +85,16 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
             "prefill_workers": recipe.prefill.workers,
             "decode_workers": recipe.decode.workers,
             "head": rack.head,
+            "frontends": routing.frontends,
         },
     }
     if recipe.lengths:
         settings["load"] = {"dataset": _dataset(recipe.lengths)}
-    if routing.env:
-        settings["stack"] = {"env": dict(routing.env)}
+    stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}
+    if routing.router_mode in ROUTER_MODES:
+        stack["router_mode"] = routing.router_mode
+    if stack:
+        settings["stack"] = stack
     if recipe.model.served_name:
         settings["model"] = {"served_name": recipe.model.served_name}
     if recipe.cluster:

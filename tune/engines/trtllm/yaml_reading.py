@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS, Generation
+from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
+from tune.engines.trtllm.trtllm_engine import Generation
 
 _ABSENT: Mapping[str, Any] = {
     "backend": None,
