@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -196,8 +198,13 @@ def test_unwritable_plan_folder_is_one_clear_error(
         write_plan(render(make_spec(), make_facts()), tmp_path / "plan")
 
 
-def test_full_disk_is_one_clear_error(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
-    (tmp_path / "job.sbatch.tmp").symlink_to("/dev/full")
+def test_full_disk_is_one_clear_error(
+    make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", disk_full)
     with pytest.raises(ResumableError, match=r"No space left .* and free space"):
         write_plan(render(make_spec(), make_facts()), tmp_path)
 
