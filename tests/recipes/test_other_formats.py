@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from recipes.conftest import DATA, Changed, Planned, line_of, only
 from tune.cli.import_command import written_recipe
 from tune.config import compose_overrides, shipped_settings
 from tune.errors import ConfigurationError
+from tune.recipes.choices import with_lengths
 from tune.recipes.formats import read_recipes
 from tune.recipes.plan_differences import differences
-from tune.recipes.recipe import Recipe
+from tune.recipes.recipe import Lengths, Recipe
 
 TABLE = DATA.parent / "recipe_table" / "configs" / "nvidia-master.yaml"
 PAIR = DATA.parent / "engine_pair"
@@ -248,6 +250,19 @@ def test_an_engine_pair_needs_its_workers_and_both_files(tmp_path: Path) -> None
         ConfigurationError, match=r"found decode\.yaml; expected one YAML file of the prefill"
     ):
         read_recipes(str(tmp_path), shipped.split, shipped.hardware)
+
+
+def test_lengths_fit_the_engines_where_a_recipe_states_none() -> None:
+    default = shipped_settings().load.dataset
+    recipe = replace(only(DATA / "schema2.yaml"), lengths=None)
+    fitted = with_lengths(recipe, default)
+    assert fitted.lengths == Lengths(1024, 1024)
+    assert "lengths of prompts and answers" in paths(fitted)
+    keys = {**recipe.decode.engine_keys, "max_seq_len": 101}
+    shorter = replace(recipe, decode=replace(recipe.decode, engine_keys=keys))
+    assert with_lengths(shorter, default).lengths == Lengths(50, 50)
+    longer = only(DATA / "dynamo_graph.yaml")
+    assert with_lengths(longer, default) == longer, "the benchmark's load fits"
 
 
 @pytest.mark.slow  # composes configurations

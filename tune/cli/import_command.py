@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 
 from tune.cli.output import show
-from tune.config import Composition, compose_overrides
+from tune.config import Composition, compose_overrides, shipped_settings
 from tune.core.files import write_text
 from tune.deploy.plan import LaunchPlan, render
 from tune.engines.check import check
 from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
-from tune.recipes.choices import choose
+from tune.recipes.choices import choose, with_lengths
 from tune.recipes.formats import read_recipes
 from tune.recipes.options import left_out_text, option_name, recipe_files
 from tune.recipes.own_variables import OwnVariables, variables_of_plan, without_own_variables
@@ -52,12 +52,13 @@ def import_action(composition: Composition) -> None:
 
 
 def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, dict[str, str]]:
-    """Return a recipe without the variables that a plan sets by itself, and the texts of its files.
+    """Return a recipe as it is written, without variables that a plan sets by itself, and its files' texts.
 
     Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
     """
     choices = choose(recipe, overrides)
     kept = without_own_variables(recipe, _own_variables(choices.stack))
+    kept = with_lengths(kept, shipped_settings().load.dataset)
     return kept, recipe_files(kept, choices)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.model_sizes import checkpoint_model, public_model
 from tune.recipes.options import Choices, option_name
-from tune.recipes.recipe import ENGINE, Recipe
+from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Recipe
+from tune.spec.dataset import Dataset
 
 _HARDWARE: Mapping[str, str] = {
     "gb200": "gb200_nvl72",
@@ -24,6 +27,9 @@ _HARDWARE: Mapping[str, str] = {
 
 _STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested": "dynamo_v1"}
 """Option of the group stack, by the generation of the engine's YAML."""
+
+_UNSTATED_TOKENS = 1024
+"""Tokens of a prompt, and of an answer, where a recipe states no lengths. Chosen here."""
 
 
 def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
@@ -43,6 +49,17 @@ def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
         return Choices(typed["model"], hardware, stack)
     sizes = _sizes(recipe, typed.get("cluster.model_path"))
     return Choices(option_name(recipe), hardware, stack, sizes, sizes.get("context_tokens"))
+
+
+def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
+    """Return a recipe with lengths that its engines take, where it states none and `default` is too long."""
+    taken = min(pool.engine_keys.get("max_seq_len") or math.inf for _, pool in recipe.pools)
+    if recipe.lengths or taken >= default.longest_prompt_tokens + default.longest_answer_tokens:
+        return recipe
+    tokens = min(_UNSTATED_TOKENS, int(taken) // 2)
+    reason = f"the recipe states none: {tokens} tokens each, unless load= says otherwise"
+    left_out = (*recipe.left_out, LeftOut("lengths of prompts and answers", "", 0, reason))
+    return replace(recipe, lengths=Lengths(tokens, tokens), left_out=left_out)
 
 
 def _stack(recipe: Recipe) -> str:

@@ -64,7 +64,7 @@ def _read(file: Path, documents: list[Document], selector: str | None) -> list[R
         if is_inferencex(document):
             return read_inferencex(document, selector)
     raise ConfigurationError(
-        f"{file}, line 1: found no recipe that is known; expected one of srt-slurm (model, resources and "
+        f"{file}, line 1: found no recipe that is known; expected one of srt-slurm (resources and "
         "backend, or roles), rows of InferenceX (framework, scenarios), TensorRT-LLM's benchmark on Slurm "
         "(hardware, worker_config) or a DynamoGraphDeployment. Nothing was written."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section, read_documents
@@ -19,7 +19,7 @@ from tune.spec.split import ROLES
 _CONFIG_FILE = "CONFIG_FILE="
 _FRAMEWORKS = ("dynamo-trt", "dynamo-trtllm")
 _REASON = "its config file is what runs, and tune's own load client sends"
-_RECIPES, _STORED_IN = "recipes/", "benchmarks/multi_node/srt-slurm-recipes/"
+_RECIPES, _STORED_IN = "recipes/", PurePosixPath("benchmarks", "multi_node", "srt-slurm-recipes")
 """A path in a row, and where InferenceX keeps the file: its launcher copies the second to the first."""
 
 
@@ -103,7 +103,7 @@ def _recipe(document: Document, row: Section, point: Section, file: str) -> Reci
 
 def _found(document: Document, point: Section, file: str) -> Path:
     """Return where a config file is: below the table's folder or one around it."""
-    stored = _STORED_IN + file.removeprefix(_RECIPES)
+    stored = _STORED_IN / file.removeprefix(_RECIPES)
     tried = [folder / name for folder in Path(document.file).absolute().parents for name in (file, stored)]
     for path in tried:
         if path.is_file():

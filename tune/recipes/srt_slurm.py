@@ -37,7 +37,7 @@ def is_srt_slurm(document: Document) -> bool:
     content = document.content
     if not isinstance(content, dict):
         return False
-    return "base" in content or ("model" in content and bool({"backend", "roles", "engine"} & content.keys()))
+    return "base" in content or "roles" in content or {"backend", "resources"} <= content.keys()
 
 
 def read_srt_slurm(document: Document) -> Recipe:
