@@ -258,9 +258,10 @@ def test_lengths_fit_the_engines_where_a_recipe_states_none() -> None:
     fitted = with_lengths(recipe, default)
     assert fitted.lengths == Lengths(1024, 1024)
     assert "lengths of prompts and answers" in paths(fitted)
-    keys = {**recipe.decode.engine_keys, "max_seq_len": 101}
-    shorter = replace(recipe, decode=replace(recipe.decode, engine_keys=keys))
-    assert with_lengths(shorter, default).lengths == Lengths(50, 50)
+    for limit in ("max_seq_len", "max_num_tokens"):
+        keys = {**recipe.prefill.engine_keys, limit: 101}
+        shorter = replace(recipe, prefill=replace(recipe.prefill, engine_keys=keys))
+        assert with_lengths(shorter, default).lengths == Lengths(50, 50)
     longer = only(DATA / "dynamo_graph.yaml")
     assert with_lengths(longer, default) == longer, "the benchmark's load fits"
 

@@ -174,5 +174,8 @@ class EngineFileReader(Protocol):
     def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of a file in a form in which equal configurations are equal."""
 
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt that a prefill worker with these keys takes."""
+
     def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
         """Return the GPUs of a worker."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,10 +52,10 @@ def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
 
 def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
     """Return a recipe with lengths that its engines take, where it states none and `default` is too long."""
-    taken = min(pool.engine_keys.get("max_seq_len") or math.inf for _, pool in recipe.pools)
-    if recipe.lengths or taken >= default.longest_prompt_tokens + default.longest_answer_tokens:
+    longest_tokens = file_reader(ENGINE).longest_prompt_of_keys(recipe.prefill.engine_keys)
+    if recipe.lengths or longest_tokens >= default.longest_prompt_tokens:
         return recipe
-    tokens = min(_UNSTATED_TOKENS, int(taken) // 2)
+    tokens = min(_UNSTATED_TOKENS, int(longest_tokens) // 2)
     reason = f"the recipe states none: {tokens} tokens each, unless load= says otherwise"
     left_out = (*recipe.left_out, LeftOut("lengths of prompts and answers", "", 0, reason))
     return replace(recipe, lengths=Lengths(tokens, tokens), left_out=left_out)

@@ -22,6 +22,7 @@ from tune.engines.trtllm.yaml_reading import (
     comparable_keys,
     generation_of_keys,
     gpus_of_keys,
+    longest_prompt_of_keys,
     settings_of_keys,
 )
 from tune.engines.trtllm.yaml_text import engine_yaml
@@ -149,6 +150,10 @@ class TrtLlm(EngineAdapter):
     def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys with the sizes of CUDA graphs in order."""
         return comparable_keys(keys)
+
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt."""
+        return longest_prompt_of_keys(keys)
 
     def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
         """Return the GPUs of a worker."""

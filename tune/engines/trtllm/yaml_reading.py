@@ -74,6 +74,18 @@ def gpus_of_keys(keys: Mapping[str, Any]) -> int:
     return math.prod(keys.get(name) or 1 for name in _GPUS)
 
 
+def longest_prompt_of_keys(keys: Mapping[str, Any]) -> float:
+    """Return the most tokens of a prompt that a worker takes, with one token of an answer; infinite if any."""
+    transceiver = keys.get("cache_transceiver_config") or {}
+    limits = [(keys.get("max_seq_len") or math.inf) - 1]
+    limits += [
+        transceiver[name] for name in ("max_tokens_in_buffer", _FLAT_TRANSFER_TOKENS) if transceiver.get(name)
+    ]
+    if not keys.get("enable_chunked_prefill") and keys.get("max_num_tokens"):
+        limits.append(keys["max_num_tokens"])
+    return float(min(limits))
+
+
 def _today(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys of the flat generation under today's names."""
     today = {name: value for name, value in keys.items() if name not in FLAT_SPELLING}
