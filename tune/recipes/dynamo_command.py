@@ -57,7 +57,9 @@ def read_command(container: Section, env: Mapping[str, str | None]) -> DynamoCom
     return DynamoCommand(module, options)
 
 
-def engine_keys(command: DynamoCommand, file_keys: Mapping[str, Any], container: Section) -> dict[str, Any]:
+def keys_of_worker(
+    command: DynamoCommand, file_keys: Mapping[str, Any], container: Section
+) -> dict[str, Any]:
     """Return the keys that reach the engine: options, over them its file, over that the override.
 
     Parameters

@@ -17,7 +17,7 @@ import yaml
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section
-from tune.recipes.dynamo_command import DynamoCommand, engine_keys, other_options, read_command
+from tune.recipes.dynamo_command import DynamoCommand, keys_of_worker, other_options, read_command
 from tune.recipes.kubernetes_pod import Pod, read_pod
 from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
 from tune.spec.split import ROLES, Role
@@ -156,7 +156,7 @@ def _role(pod: Pod, command: DynamoCommand) -> Role:
 
 
 def _worker(pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
-    keys = engine_keys(command, _file_keys(pod, command, config_maps), pod.container)
+    keys = keys_of_worker(command, _file_keys(pod, command, config_maps), pod.container)
     gpus = pod.gpus * pod.nodes or file_reader(ENGINE).gpus_of_keys(keys)
     return _Worker(pod, command, Pool(pod.replicas, gpus, keys, pod.env), pod.gpus or gpus)
 
