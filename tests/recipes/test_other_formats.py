@@ -86,8 +86,8 @@ def test_schema_2_states_what_schema_1_does() -> None:
     assert recipe.lengths.lowest_share == 0.8, "srt-slurm's own default"
     assert recipe.cluster["container_mounts"] == ["/data:/data"]
     assert paths(recipe) >= {
-        "engine.numa_cpu_bind", "roles.prefill.env.NODE", "container_mounts.{model_path}", "dynamo.source.pypi",
-        "benchmark.concurrencies",
+        "engine.numa_cpu_bind", "roles.prefill.env.NODE", "container_mounts.{model_path}",
+        "dynamo.source.pypi", "benchmark.concurrencies",
     }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def gpus_of_keys(keys: Mapping[str, Any]) -> int:
 
 
 def longest_prompt_of_keys(keys: Mapping[str, Any]) -> float:
-    """Return the most tokens of a prompt that a worker takes with one of an answer; infinite without a limit."""
+    """Return the most tokens of a prompt that a worker takes; infinite where nothing limits it."""
     transceiver = keys.get("cache_transceiver_config") or {}
     limits = [(keys.get("max_seq_len") or math.inf) - 1]
     limits += [
