@@ -42,6 +42,33 @@ def test_experts_are_not_simulated_and_run_on_real_engines(make_spec: MakeSpec, 
     assert "experts" not in shipped.model.model_dump(), "ids of trials with a dense model stay as they were"
 
 
+def test_layers_of_another_kind_are_not_simulated(make_spec: MakeSpec, shipped: Settings) -> None:
+    all_experts = make_spec(model__linear_parameters=40 * shipped.model.linear_parameters)
+    (finding,) = only_errors(check_simulated(all_experts))
+    assert finding.path == "model.linear_parameters"
+    assert "model.experts for a mixture of experts" in finding.expected
+    assert not only_errors(check(all_experts)), "real engines read the checkpoint, not this figure"
+    rounded = make_spec(model__linear_parameters=1.02 * shipped.model.linear_parameters)
+    assert not check_simulated(rounded)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "refused"), [("h200_dgx", True), ("h100_dgx", True), ("b200_dgx", False)]
+)
+def test_nvfp4_weights_need_fp4_units(hardware: str, refused: bool) -> None:
+    composed = compose_overrides(
+        [
+            f"hardware={hardware}",
+            "model=llama3_1_70b_fp4",
+            "split.prefill_workers=1",
+            "split.decode_workers=1",
+        ]
+    )
+    errors = only_errors(check(composed.settings.trial_spec()))
+    assert [finding.path for finding in errors] == ["model.weight_dtype"] * refused
+    assert all(finding.found.endswith(hardware.replace("_", "-")) for finding in errors)
+
+
 def test_context_parallelism_counts_in_gpus_and_is_not_simulated(make_spec: MakeSpec) -> None:
     spec = make_spec(decode__context_parallel_size=2, split__decode_workers=2)
     assert spec.decode.gpus == 8

@@ -13,6 +13,7 @@ from tune.analysis.ranking import rank
 from tune.config import compose_overrides
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
+from tune.report.confirmation_text import format_confidence, format_share
 from tune.report.sections.answer import Answer, answer
 from tune.report.trial_status import distinct_trials
 from tune.report.verdict_robustness import is_uncertain
@@ -164,6 +165,15 @@ def test_answer_is_uncertain_if_a_shuffle_or_one_sd_violates_the_slo(
     assert is_uncertain(trial, study().slo) == uncertain
     sure = dict(answered([trial]).facts)["How sure"]
     assert sure.startswith("Uncertain") == uncertain
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.117526, "12 %"), (0.0304, "3 %"), (0.0034, "0.34 %")])
+def test_a_share_has_two_digits(share: float, text: str) -> None:
+    assert format_share(share) == text
+
+
+def test_a_stated_confidence_keeps_its_digits() -> None:
+    assert format_confidence(0.995) == "99.5 %"
 
 
 def test_violation_is_uncertain_if_a_shuffle_holds() -> None:

@@ -11,8 +11,8 @@ from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import check_timed
 from tune.spec.settings import Settings
+from tune.spec.timed_rules import check_timed
 
 if TYPE_CHECKING:
     from tune.backends.base import Backend

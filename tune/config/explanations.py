@@ -104,7 +104,10 @@ def _explain_option(message: str) -> str:
     options = [line.strip() for line in listed.splitlines()[1:] if line.startswith("\t") and "=" not in line]
     near = nearest(option, options)
     hint = f" Did you mean {group}={near}?" if near else ""
-    return f"{group}={option}: no such option.{hint} There are: {', '.join(options)}."
+    return (
+        f"{group}={option}: no such option.{hint} There are: {', '.join(options)}. One of your own "
+        f"is DIR/{group}/{option}.yaml with --config-dir DIR."
+    )
 
 
 def explain_validation(error: ValidationError, known_paths: Callable[[], Sequence[str]]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from tune.engines.registry import engine_of
 from tune.spec.findings import Finding
-from tune.spec.rules import check_deployment, check_load, check_timed
+from tune.spec.rules import check_deployment, check_load
 from tune.spec.split import ROLES
+from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 from tune.workload.checks import check_workload
 

@@ -24,8 +24,8 @@ def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confi
         return f"{name}: {mean} is {mean_rate}, but no rate is guaranteed: {first.reason}."
     interval = format_interval(first)
     return (
-        f"Guaranteed at {format_share(confirmation.confidence_frac)} confidence: {name} holds its SLO in one "
-        f"further full run at {formatting.rate(first.guaranteed_qps)}, "
+        f"Guaranteed at {format_confidence(confirmation.confidence_frac)} confidence: {name} holds its SLO "
+        f"in one further full run at {formatting.rate(first.guaranteed_qps)}, "
         f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU. This is {mean}, "
         f"{mean_rate}{f' ({interval})' if interval else ''}, less "
         f"{format_share(first.margin_frac or 0.0)} for a deployment and a shuffle of its own."
@@ -53,8 +53,8 @@ def confirmation_note(
     names = configuration_names(study, outcomes, confirmation)
     name = "it" if first.trial_id == best_id else names[first.trial_id]
     return (
-        f"Confirmed on new deployments, at {format_share(confirmation.confidence_frac)} confidence: {name} "
-        f"holds its SLO in one further full run at {formatting.rate(first.guaranteed_qps)}, "
+        f"Confirmed on new deployments, at {format_confidence(confirmation.confidence_frac)} confidence: "
+        f"{name} holds its SLO in one further full run at {formatting.rate(first.guaranteed_qps)}, "
         f"{formatting.format_figure(first.output_tps_per_gpu, 4)} output tokens/s/GPU.{_model_error(first)}"
     )
 
@@ -86,7 +86,7 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
     `names` describes each configuration by trial_id.
     """
     first = confirmation.configurations[0]
-    confidence, notes = format_share(confirmation.confidence_frac), []
+    confidence, notes = format_confidence(confirmation.confidence_frac), []
     if first.guaranteed_qps:
         highest_qps = max((repeat.verified_qps or 0.0 for repeat in first.repeats), default=0.0)
         highest = f"; the highest verified rate is {formatting.rate(highest_qps)}" if highest_qps else ""
@@ -146,5 +146,10 @@ def format_interval(configuration: ConfirmedConfiguration) -> str:
 
 
 def format_share(share: float) -> str:
-    """Return a share in percent: 0.95 as 95 %, 0.0304 as 3 %, 0.0034 as 0.34 %."""
-    return f"{float(f'{share * 100:.2g}') if share < 0.1 else share * 100:g} %"
+    """Return a share in percent of two digits: 0.95 as 95 %, 0.0304 as 3 %, 0.0034 as 0.34 %."""
+    return f"{float(f'{share * 100:.2g}'):g} %"
+
+
+def format_confidence(share: float) -> str:
+    """Return a stated confidence in percent, with all of its digits: 0.995 as 99.5 %."""
+    return f"{share * 100:g} %"

@@ -36,3 +36,10 @@ class Model(SparseModel):
     checkpoint_bytes: PositiveFloat
     context_tokens: PositiveInt | None = None
     experts: PositiveInt | None = None
+
+    @property
+    def dense_parameters(self) -> int:
+        """Return the linear weights of layers of attention with KV heads and one gated feed-forward layer."""
+        queries_and_outputs = 2 * self.hidden_size * self.attention_heads * self.head_size
+        keys_and_values = 2 * self.hidden_size * self.kv_heads * self.head_size
+        return self.layers * (queries_and_outputs + keys_and_values + 3 * self.hidden_size * self.ffn_size)

@@ -1,4 +1,4 @@
-"""Check the rules that hold for every engine: split, Dynamo's generation, load, cluster, weights.
+"""Check the rules that hold for every engine: split, Dynamo's generation, load, cluster.
 
 All broken rules are reported at once, each with its source. tune/engines/check.py adds those of the engine.
 """
@@ -13,7 +13,6 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
-from tune.spec.model import TIMED_WEIGHT_DTYPE
 from tune.spec.slurm_time import time_limit_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
@@ -25,9 +24,6 @@ bits of nanoseconds."""
 
 _MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
 """Highest quantile that a limit may be on."""
-
-_UNTIMED = "load.mode=fixed on real engines (cluster=slurm, cluster=local) without search=surrogate"
-"""How to run what the simulator cannot time."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
 
@@ -195,49 +191,6 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
             "pyxis, --container-mounts",
         ),
     )
-
-
-def check_timed(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return an error for weights, experts and parallelism whose step times the simulator does not know."""
-    return (*_timed_weights(spec), *_timed_experts(spec), *_timed_parallelism(spec))
-
-
-def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
-    if spec.model.weight_dtype != TIMED_WEIGHT_DTYPE:
-        yield Finding(
-            "error",
-            "model.weight_dtype",
-            f"{spec.model.weight_dtype}, of {spec.model.name}",
-            f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or {_UNTIMED}",
-            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
-            f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
-            "tune/sim/data/step_time_coefficients.json",
-        )
-
-
-def _timed_experts(spec: TrialSpec) -> Iterator[Finding]:
-    if spec.model.experts is not None:
-        yield Finding(
-            "error",
-            "model.experts",
-            f"{spec.model.experts}, of {spec.model.name}",
-            f"null, a dense model, where step times are simulated, or {_UNTIMED}",
-            "no step time of a model with experts is known",
-            "tune/sim/data/step_time_coefficients.json",
-        )
-
-
-def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
-    for role, engine, _ in _pools(spec):
-        if engine.context_parallel > 1:
-            yield Finding(
-                "error",
-                f"{role}.{engine.KEYS['context_parallel']}",
-                str(engine.context_parallel),
-                f"1 where step times are simulated, or {_UNTIMED}",
-                "no step time of a worker with context parallelism is known",
-                "tune/sim/data/step_time_coefficients.json",
-            )
 
 
 def check_load(spec: TrialSpec) -> tuple[Finding, ...]:

@@ -31,8 +31,8 @@ from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.hardware import Hardware
 from tune.spec.model import Model
-from tune.spec.rules import check_timed
 from tune.spec.split import WorkerPlacement
+from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 
 MOCK_GAUGES = WorkerGauges(

@@ -17,6 +17,7 @@ from tune.engines.trtllm.generation_rules import check_generation, check_pools_a
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.engines.trtllm.weight_rules import check_weights
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_reading import (
     comparable_keys,
@@ -62,6 +63,7 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
     yield from check_pools_agree(pools)
+    yield from check_weights(spec.model, spec.hardware)
     for role, engine in pools:
         yield from check_worker(spec, engine, role)
         yield from check_conflicts(spec.stack, engine, role)

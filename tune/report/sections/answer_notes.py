@@ -14,7 +14,12 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search
-from tune.report.confirmation_text import confirm_command, confirmation_sentence, format_share
+from tune.report.confirmation_text import (
+    confirm_command,
+    confirmation_sentence,
+    format_confidence,
+    format_share,
+)
 from tune.report.model_error_text import change_phrase, model_error_sentence, simulated_change
 from tune.report.range_end_text import describe_ends, widening_command
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
@@ -63,7 +68,7 @@ def certainty_fact(
     """Return how sure the answer is, in one or two sentences."""
     if recommended.confirmed and confirmation:
         repeats = formatting.plural(len(recommended.confirmed.repeats), "new deployment")
-        share, error = format_share(confirmation.confidence_frac), ""
+        share, error = format_confidence(confirmation.confidence_frac), ""
         if recommended.confirmed.model_error_frac is not None:
             error = (
                 f" The simulator's own error of {format_share(recommended.confirmed.model_error_frac)} (90 % "

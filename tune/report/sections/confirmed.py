@@ -16,8 +16,8 @@ from tune.report.confirmation_text import (
     confirmation_notes,
     confirmation_sentence,
     count_verified,
+    format_confidence,
     format_interval,
-    format_share,
 )
 
 
@@ -60,7 +60,7 @@ def confirmation_section(
     )
     return ConfirmationSection(
         sentence=confirmation_sentence(study, outcomes, confirmation),
-        confidence=format_share(confirmation.confidence_frac),
+        confidence=format_confidence(confirmation.confidence_frac),
         rows=rows,
         notes=(
             *confirmation_notes(confirmation, names),
