@@ -64,7 +64,7 @@ def test_nvfp4_weights_need_fp4_units(hardware: str, refused: bool) -> None:
             "split.decode_workers=1",
         ]
     )
-    errors = only_errors(check(composed.settings.trial_spec()))
+    errors = only_errors(check(composed.settings.trial_spec))
     assert [finding.path for finding in errors] == ["model.weight_dtype"] * refused
     assert all(finding.found.endswith(hardware.replace("_", "-")) for finding in errors)
 
