@@ -96,4 +96,4 @@ def test_too_few_gpus_are_said_before_anything_starts(
     process = start(*on_two_gpus)
     assert "1 NVIDIA GPU on this machine" in printed(process)
     assert process.returncode == 2
-    assert not list(tmp_path.glob("runs/*/*/raw"))
+    assert not list(tmp_path.glob("runs/**/logs"))
