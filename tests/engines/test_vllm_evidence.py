@@ -7,9 +7,9 @@ import re
 import pytest
 from support.vllm_trials import SEEN, vllm_settings
 
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, VLLM_GAUGES
 from tune.engines.dynamo_vllm.adapter import DynamoVllm
-from tune.engines.dynamo_vllm.worker_signals import FAILURE_PATTERNS, GAUGES
+from tune.engines.dynamo_vllm.worker_signals import FAILURE_PATTERNS
 from tune.orchestrator.failures import classify_failure
 from tune.records.scrapes import parse_samples, total
 
@@ -32,8 +32,13 @@ def test_metrics_are_there_under_their_names(role: str) -> None:
     samples = parse_samples((SEEN / f"{role}_metrics.txt").read_text(encoding="utf-8"))
     assert total(samples, REQUESTS.name, **REQUESTS.labels) == 829
     assert total(samples, IN_FLIGHT.name, **IN_FLIGHT.labels) == 0
-    for name in (*GAUGES.running, *GAUGES.kv_used):
+    for name in (*VLLM_GAUGES.running, *VLLM_GAUGES.kv_used):
         assert total(samples, name) == 0
+
+
+def test_a_frontend_counts_what_it_has_not_answered() -> None:
+    samples = parse_samples((SEEN / "frontend_metrics.txt").read_text(encoding="utf-8"))
+    assert total(samples, FRONTEND_IN_FLIGHT.name) == 0
 
 
 def test_kv_cache_is_estimated_to_one_percent() -> None:

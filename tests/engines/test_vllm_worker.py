@@ -58,7 +58,7 @@ def test_the_parser_refuses_what_vllm_refused(words: list[str], capsys: pytest.C
 
 
 def test_each_worker_has_its_gpu_and_its_ports() -> None:
-    settings = vllm_settings("hardware=h200_x8", "split.prefill_workers=2", "decode.tensor_parallel_size=4")
+    settings = vllm_settings("hardware=h200_dgx", "split.prefill_workers=2", "decode.tensor_parallel_size=4")
     workers = [one for name, one in processes(settings).items() if name.startswith(("prefill", "decode"))]
     assert [one.env["CUDA_VISIBLE_DEVICES"] for one in workers] == ["0", "1", "2,3,4,5"]
     assert [one.env["DYN_SYSTEM_PORT"] for one in workers] == ["9100", "9101", "9102"]

@@ -32,14 +32,18 @@ def preflight_action(composition: Composition) -> None:
 
     Raises NegativeResult where one of them forbids the trial.
     """
+    from tune.cli.progress import print_progress
     from tune.workload.length_summary import describe_load
 
     settings = composition.settings
+    backend = BACKENDS[settings.cluster.kind]
     findings = (
         *check_configuration(settings),
         *check_whole_sweep(settings),
-        *BACKENDS[settings.cluster.kind].preflight(settings),
+        *backend.preflight(settings),
     )
+    if not only_errors(findings):
+        findings = (*findings, *backend.ask_node(settings, print_progress))
     show(f"workload: {describe_load(settings.load)}\n")
     show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)

@@ -129,13 +129,13 @@ class EngineLauncher(Protocol):
         """Return the variables that it sets and a user may set otherwise: nothing depends on their values."""
 
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
-        """Return the variables that frontend and workers share."""
+        """Return the variables that frontends and workers share."""
 
     def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
         """Return what must answer before anything of Dynamo starts, in the order in which it starts."""
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return the OpenAI endpoint, on the head node."""
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return the OpenAI endpoints, the first on the head node."""
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return the process of one worker, on the GPUs that `placed` gives it."""

@@ -12,15 +12,17 @@ HIGHEST_SYSTEM_PORT = 32767
 """Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number. Source: lib/runtime/src/config.rs."""
 
 
-def check_ports(spec: TrialSpec, servers: Sequence[int], offsets: Sequence[int] = (0,)) -> Iterator[Finding]:
+def check_ports(spec: TrialSpec, services: Sequence[int], offsets: Sequence[int] = (0,)) -> Iterator[Finding]:
     """Yield a missing system port, one beyond Dynamo's range, and ports that two processes would share.
+
+    The ports of the frontends are counted too.
 
     Parameters
     ----------
     spec
         Gives the system port and the number of workers.
-    servers
-        Ports of the other processes of the deployment.
+    services
+        Ports of the services.
     offsets
         Distances from a worker's system port to each port that it listens on.
     """
@@ -45,19 +47,20 @@ def check_ports(spec: TrialSpec, servers: Sequence[int], offsets: Sequence[int] 
             "Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number",
             "Dynamo 1.6.1, lib/runtime/src/config.rs",
         )
+    frontends = range(spec.stack.frontend_port, spec.stack.frontend_port + spec.split.frontends)
     of_workers = [first + offset + worker for offset in offsets for worker in range(workers)]
-    shared = sorted(port for port, uses in Counter((*servers, *of_workers)).items() if uses > 1)
+    shared = sorted(port for port, uses in Counter((*frontends, *services, *of_workers)).items() if uses > 1)
     if shared:
         yield Finding(
             "error",
             "stack",
             f"ports given twice: {', '.join(map(str, shared))}",
-            f"different ports for all servers and workers ({', '.join(_ranges(first, workers, offsets))})",
+            f"different ports for frontends, services and workers ({_ranges(first, workers, offsets)})",
             "they share a node: with cluster=local all of them",
             "tune/engines/system_ports.py",
         )
 
 
-def _ranges(first: int, workers: int, offsets: Sequence[int]) -> Iterator[str]:
-    for offset in offsets:
-        yield f"{first + offset} to {first + offset + workers - 1}"
+def _ranges(first: int, workers: int, offsets: Sequence[int]) -> str:
+    """Return the first and the last port of each kind that workers have."""
+    return ", ".join(f"{first + offset} to {first + offset + workers - 1}" for offset in offsets)

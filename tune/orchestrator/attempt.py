@@ -155,7 +155,8 @@ def local_nodes(nodes: NodeAddresses) -> dict[int, str]:
 
 def _measure(deployment: Deployment, running: _RunningAttempt, plan: Path) -> None:
     """Bring the deployment up, warm it up and run the load client."""
-    settings = read_client_settings(plan / "client.json", deployment.bind(deployment.manifest.endpoint_url))
+    endpoint_urls = [deployment.bind(url) for url in deployment.manifest.endpoint_urls]
+    settings = read_client_settings(plan / "client.json", endpoint_urls)
     limits, print_line = deployment.manifest.deadlines, running.print_line
     with running.timer.phase("bring_up_s"):
         require_accepted_arguments(deployment, print_line)

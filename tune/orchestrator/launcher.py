@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tune.core.files import no_link
 from tune.manifest.process import Process
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.step_environment import step_environment
@@ -115,7 +116,7 @@ class ChildProcessLauncher:
         process = resolved.process
         inherited = step_environment(self._environment, process.role, process.inherits)
         environment = inherited | self._own | dict(resolved.env)
-        with resolved.log.open("wb") as file:
+        with open(resolved.log, "wb", opener=no_link) as file:
             return _Child(
                 subprocess.Popen(
                     resolved.argv,

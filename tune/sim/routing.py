@@ -24,7 +24,7 @@ def entry_pool(spec: TrialSpec) -> RoutedPool | None:
 
 
 def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> IntArray:
-    """Route requests to the workers of a pool by one process.
+    """Route requests to the workers of a pool by the frontends.
 
     Parameters
     ----------
@@ -33,16 +33,25 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
     pool
         Pool that is routed to.
     order
-        Requests in the order in which they are routed, shape (n,).
+        Requests, numbered in the order of their arrival, in the order in which they are routed, shape (n,).
 
     Returns
     -------
     IntArray
         Worker of each request, shape (n,); UNASSIGNED for a least-loaded router, which needs the state.
+
+    Notes
+    -----
+    The load client gives requests to the frontends in turn. Of several frontends each has a round-robin
+    counter of its own, which begins at a random worker.
     """
     workers, count = _workers(spec, pool), len(order)
     if spec.stack.router_mode == "least-loaded":
         return np.full(count, UNASSIGNED, np.int64)
+    frontends = spec.split.frontends
+    if spec.stack.router_mode == "round-robin" and frontends > 1:
+        begin = _random_state(spec, pool).randint(workers, size=frontends)
+        return _in_turn(order, np.arange(count) % frontends, begin, workers)
     routed = np.arange(count) % workers
     if spec.stack.router_mode == "random":
         routed = _random_state(spec, pool).randint(workers, size=count)
@@ -74,14 +83,22 @@ def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: I
     round-robin counter of Dynamo's push router, one per client process.
     """
     workers = _workers(spec, pool)
-    entered = entry[order]
-    turn = np.zeros(len(order), np.int64)
-    for worker in range(int(entered.max(initial=-1)) + 1):
-        routed = np.flatnonzero(entered == worker)
-        turn[routed] = np.arange(len(routed))
     begin = _random_state(spec, pool).randint(
         workers, size=max(spec.split.prefill_workers, spec.split.decode_workers)
     )
+    return _in_turn(order, entry, begin, workers)
+
+
+def _in_turn(order: IntArray, router: IntArray, begin: IntArray, workers: int) -> IntArray:
+    """Return the worker of each request, (n,), where every router counts round-robin from its own `begin`.
+
+    `router` (n,) is that of each request.
+    """
+    entered = router[order]
+    turn = np.zeros(len(order), np.int64)
+    for each in range(int(entered.max(initial=-1)) + 1):
+        routed = np.flatnonzero(entered == each)
+        turn[routed] = np.arange(len(routed))
     return _by_request(order, (turn + begin[entered]) % workers)
 
 

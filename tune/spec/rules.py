@@ -171,8 +171,8 @@ def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
 
 
 def check_timed(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return an error for weights and parallelism whose step times are not known to the simulator."""
-    return (*_timed_weights(spec), *_timed_parallelism(spec))
+    """Return an error for weights, experts and parallelism whose step times the simulator does not know."""
+    return (*_timed_weights(spec), *_timed_experts(spec), *_timed_parallelism(spec))
 
 
 def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
@@ -184,6 +184,18 @@ def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
             f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or {_UNTIMED}",
             "the simulator, the mock engines and search=surrogate time every step by kernels that were "
             f"measured with {TIMED_WEIGHT_DTYPE} weights alone",
+            "tune/sim/data/step_time_coefficients.json",
+        )
+
+
+def _timed_experts(spec: TrialSpec) -> Iterator[Finding]:
+    if spec.model.experts is not None:
+        yield Finding(
+            "error",
+            "model.experts",
+            f"{spec.model.experts}, of {spec.model.name}",
+            f"null, a dense model, where step times are simulated, or {_UNTIMED}",
+            "no step time of a model with experts is known",
             "tune/sim/data/step_time_coefficients.json",
         )
 

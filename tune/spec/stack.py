@@ -27,7 +27,7 @@ class Stack(WithEnvironment):
     table in tune/spec/engine_table.py, and `engine_yaml` a generation of the engine's settings file, of those
     that its class of settings names. `system_port` is where the first worker answers /health and /metrics,
     the next one a port further, prefill workers first; None where workers open no such port. `env` reaches
-    the services, the frontend and the client. `engine_schema` is a file with the arguments of the engine's
+    the services, the frontends and the client. `engine_schema` is a file with the arguments of the engine's
     version, against which its settings file is checked.
     """
 

@@ -95,10 +95,11 @@ class Emulator:
         self._frontend_qps = np.append(self._frontend_qps, [self._streamed_qps(spec) for spec in specs])
 
     def _streamed_qps(self, spec: TrialSpec) -> float:
-        """Return the rate at which the frontend is half the TTFT limit late when the last query arrives."""
+        """Return the rate at which the frontends are half the TTFT limit late when the last query arrives."""
         messages = self._runs[0].answer.mean() / spec.decode.tokens_per_message
         overload = 1 + (self._ttft_s or 0.0) / 2 / spec.load.min_duration_s
-        return float(overload / max(messages * self._calibration.frontend_message_s, 1e-9))
+        message_s = self._calibration.frontend_message_s / spec.split.frontends
+        return float(overload / max(messages * message_s, 1e-9))
 
     def focus(self, indices: IntArray) -> None:
         """Simulate the prefill pools of the configurations `indices` with their links.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -198,7 +199,8 @@ class SlurmBackend(Backend):
             return None
         options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
         try:
-            job_id = submit_job(allocation, options | {"comment": allocation.comment})
+            python = self._facts.python or sys.executable
+            job_id = submit_job(allocation, options | {"comment": allocation.comment}, python)
         except RetryableRejection as error:
             self._backoff.note(allocation.folder, error)
             return None

@@ -9,7 +9,8 @@ lib/runtime/src/config/environment_names.rs.
 
 from __future__ import annotations
 
-from tune.engines.dynamo import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_environment import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
     HEAD_NODE_IP,
@@ -85,15 +86,9 @@ def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     )
 
 
-def mock_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
-    """Return Dynamo's OpenAI endpoint, the program that serves real engines too."""
-    port = spec.stack.frontend_port
-    argv = (
-        *(dynamo_program(facts, "python3"), "-m", "dynamo.frontend", "--router-mode", spec.stack.router_mode),
-        *("--http-host", NODE_IP, "--http-port", str(port)),
-    )
-    env, log, listens = mock_env(spec), log_path("frontend"), (Port(port, "stack.frontend_port"),)
-    return Process("frontend", "frontend", HEAD_NODE, (), env, argv, log, listens, metrics_port=port)
+def mock_frontends(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+    """Return Dynamo's OpenAI endpoints, each on the address of its node alone."""
+    return dynamo_frontends(spec, facts, mock_env(spec), ("--http-host", NODE_IP))
 
 
 def mock_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement, cache_tokens: int) -> Process:

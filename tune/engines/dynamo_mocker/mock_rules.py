@@ -24,9 +24,7 @@ _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
     """Yield every rule that `spec` breaks with mock engines."""
     stack = spec.stack
-    yield from check_ports(
-        spec, (stack.frontend_port, stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port)
-    )
+    yield from check_ports(spec, (stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port))
     for role, engine in trtllm_pools(spec):
         yield from _engine(engine, role)
     stages = spec.prefill.pipeline_stages

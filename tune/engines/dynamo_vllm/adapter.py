@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
-from tune.engines.dynamo import FRONTEND_PARSERS, OVERRIDABLE
+from tune.engines.dynamo.counters import VLLM_GAUGES
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.dynamo_vllm.engine_pools import vllm_pools, vllm_settings
 from tune.engines.dynamo_vllm.gpu_memory import vllm_kv_capacity_tokens
 from tune.engines.dynamo_vllm.remedies import vllm_recommendations
@@ -14,11 +16,11 @@ from tune.engines.dynamo_vllm.vllm_rules import check_vllm
 from tune.engines.dynamo_vllm.worker_process import (
     MODEL_FOLDER,
     vllm_environment,
-    vllm_frontend,
+    vllm_frontends,
     vllm_services,
     vllm_worker,
 )
-from tune.engines.dynamo_vllm.worker_signals import GAUGES, SIGNALS
+from tune.engines.dynamo_vllm.worker_signals import SIGNALS
 from tune.engines.model_folder import model_files
 from tune.manifest.argument_check import Validators
 from tune.manifest.process import Process
@@ -38,7 +40,7 @@ class DynamoVllm(EngineAdapter):
 
     computes_tokens = True
     needs_scratch = True
-    gauges = GAUGES
+    gauges = VLLM_GAUGES
     signals = SIGNALS
     overridable = OVERRIDABLE | {"VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE"}
 
@@ -62,9 +64,9 @@ class DynamoVllm(EngineAdapter):
         """Return etcd where workers are on several nodes."""
         return vllm_services(spec)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return vllm_frontend(spec, facts)
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return vllm_frontends(spec, facts)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one worker."""

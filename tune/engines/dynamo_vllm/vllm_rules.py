@@ -24,7 +24,7 @@ def check_vllm(spec: TrialSpec) -> Iterator[Finding]:
     """Yield every rule of vLLM that `spec` breaks, and every choice that costs something."""
     stack = spec.stack
     etcd = () if finds_by_files(spec) else (stack.etcd_client_port, stack.etcd_peer_port)
-    yield from check_ports(spec, (stack.frontend_port, *etcd), (0, SIDE_CHANNEL_OFFSET))
+    yield from check_ports(spec, etcd, (0, SIDE_CHANNEL_OFFSET))
     pools = vllm_pools(spec)
     yield from _pools_agree(pools[0][1], pools[1][1])
     for role, engine in pools:

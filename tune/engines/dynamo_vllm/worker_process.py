@@ -13,7 +13,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tune.engines.dynamo import QUIET_LOGS, dynamo_services, system_port
+from tune.engines.dynamo.dynamo_environment import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
+from tune.engines.dynamo.dynamo_services import dynamo_services
 from tune.engines.dynamo_vllm.engine_pools import vllm_settings
 from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
 from tune.errors import ConfigurationError
@@ -29,7 +31,7 @@ from tune.manifest.process import (
 )
 from tune.spec.cluster import ClusterFacts
 from tune.spec.engine_settings import own_fields
-from tune.spec.split import HEAD_NODE, Role, WorkerPlacement
+from tune.spec.split import Role, WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 MODEL_FOLDER = "model"
@@ -74,15 +76,9 @@ def vllm_services(spec: TrialSpec) -> tuple[Process, ...]:
     return () if finds_by_files(spec) else dynamo_services(spec)
 
 
-def vllm_frontend(spec: TrialSpec, facts: ClusterFacts) -> Process:
-    """Return Dynamo's OpenAI endpoint on the head node."""
-    port = spec.stack.frontend_port
-    argv = (
-        *(dynamo_program(facts, "python3"), "-m", "dynamo.frontend", "--router-mode", spec.stack.router_mode),
-        *("--http-host", NODE_IP, "--http-port", str(port)),
-    )
-    env, log, listens = vllm_environment(spec), log_path("frontend"), (Port(port, "stack.frontend_port"),)
-    return Process("frontend", "frontend", HEAD_NODE, (), env, argv, log, listens, metrics_port=port)
+def vllm_frontends(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+    """Return Dynamo's OpenAI endpoints, each on the address of its node alone."""
+    return dynamo_frontends(spec, facts, vllm_environment(spec), ("--http-host", NODE_IP))
 
 
 def vllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:

@@ -1,9 +1,8 @@
-"""Say what the logs and the metrics of vLLM workers mean."""
+"""Say what the logs of vLLM workers mean, and which counters they have."""
 
 from __future__ import annotations
 
-from tune.engines.base import WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.manifest.engine_signals import EngineSignals
 
 FAILURE_PATTERNS = (
@@ -20,8 +19,9 @@ another process holds ("Free memory on device ... is less than desired") is none
 Source: logs of vLLM 0.23.0 under Dynamo 1.3.1 on an H200 (2026-11-30), shortened in tests/data/vllm; vLLM,
 vllm/v1/core/kv_cache_utils.py."""
 
-GAUGES = WorkerGauges(running=("vllm:num_requests_running",), kv_used=("vllm:kv_cache_usage_perc",))
-"""Gauges of vLLM; the second is a fraction despite its name.
-Source: as above; vLLM, docs/design/metrics.md."""
-
-SIGNALS = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+SIGNALS = EngineSignals(
+    failure_patterns=FAILURE_PATTERNS,
+    requests=REQUESTS,
+    in_flight=IN_FLIGHT,
+    frontend_in_flight=FRONTEND_IN_FLIGHT,
+)

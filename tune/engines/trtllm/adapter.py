@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, OVERRIDABLE, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
+from tune.engines.dynamo.dynamo_services import dynamo_services
 from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
@@ -42,7 +45,7 @@ GAUGES = WorkerGauges(
     kv_used=("trtllm_kv_cache_utilization", "trtllm:kv_cache_usage_perc"),
 )
 """Gauges of TensorRT-LLM workers, which show them with --publish-metrics, and then those of the mock engines
-that stand for such workers; the last is a fraction despite its name.
+that stand for such workers, of which `kv_cache_usage_perc` is a fraction despite its name.
 Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
 
 
@@ -66,7 +69,12 @@ class TrtLlm(EngineAdapter):
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
     overridable = OVERRIDABLE | {"TRTLLM_USE_UCX_KVCACHE"}
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
@@ -89,9 +97,9 @@ class TrtLlm(EngineAdapter):
         """Return what Dynamo needs before it starts."""
         return dynamo_services(spec)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return dynamo_frontend(spec, facts, self.environment(spec, facts))
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return dynamo_frontends(spec, facts, self.environment(spec, facts))
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one worker, an MPI job with a rank on each of its GPUs."""

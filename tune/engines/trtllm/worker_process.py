@@ -8,7 +8,7 @@ backend_args.py (1.x).
 
 from __future__ import annotations
 
-from tune.engines.dynamo import dynamo_environment, system_port
+from tune.engines.dynamo.dynamo_environment import dynamo_environment, system_port
 from tune.manifest.process import PLAN_DIR, Port, Process, dynamo_program, log_path
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement

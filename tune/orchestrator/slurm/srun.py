@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tune.core.files import no_link
 from tune.orchestrator.launcher import ProcessHandle, ResolvedProcess, die_with_parent
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.slurm.job import SlurmJob
@@ -90,7 +91,7 @@ class SrunLauncher:
             environment["TMPDIR"] = str(self._temporary)
         if resolved.process.role == "client":
             environment["PATH"] = program_path()
-        with resolved.log.open("wb") as file:
+        with open(resolved.log, "wb", opener=no_link) as file:
             return _Step(
                 subprocess.Popen(
                     step_command(resolved),
