@@ -9,17 +9,17 @@ from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
 from tune.engines.dynamo.counters import VLLM_GAUGES
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
-from tune.engines.dynamo_vllm.engine_pools import vllm_pools, vllm_settings
-from tune.engines.dynamo_vllm.gpu_memory import vllm_kv_capacity_tokens
-from tune.engines.dynamo_vllm.remedies import vllm_recommendations
-from tune.engines.dynamo_vllm.vllm_rules import check_vllm
-from tune.engines.dynamo_vllm.worker_process import (
+from tune.engines.dynamo_vllm.vllm_memory import vllm_kv_capacity_tokens
+from tune.engines.dynamo_vllm.vllm_pools import vllm_pools, vllm_settings
+from tune.engines.dynamo_vllm.vllm_processes import (
     MODEL_FOLDER,
     vllm_environment,
     vllm_frontends,
     vllm_services,
     vllm_worker,
 )
+from tune.engines.dynamo_vllm.vllm_remedies import vllm_recommendations
+from tune.engines.dynamo_vllm.vllm_rules import check_vllm
 from tune.engines.dynamo_vllm.worker_signals import SIGNALS
 from tune.engines.model_folder import model_files
 from tune.manifest.argument_check import Validators

@@ -150,7 +150,7 @@ class VllmEngine(Engine):
             return ()
         if self.cudagraph_capture_sizes is not None:
             return self.cudagraph_capture_sizes
-        return derived_graph_sizes(self.max_num_seqs, self.max_num_batched_tokens)
+        return _derived_graph_sizes(self.max_num_seqs, self.max_num_batched_tokens)
 
     @property
     def captured_graph_sizes(self) -> tuple[int, ...]:
@@ -173,7 +173,7 @@ class VllmEngine(Engine):
         return {f"extra.{name}": value for name, value in self.extra.items()}
 
 
-def derived_graph_sizes(max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int, ...]:
+def _derived_graph_sizes(max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int, ...]:
     """Return the batch sizes that the engine derives where none are listed, in ascending order.
 
     They are 1, 2, 4, every eighth below 256, then every sixteenth, up to the least of 2 x `max_num_seqs`,

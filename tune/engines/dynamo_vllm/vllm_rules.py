@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from tune.engines.dynamo_vllm.engine_pools import vllm_pools
-from tune.engines.dynamo_vllm.gpu_memory import vllm_kv_capacity_tokens
 from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
-from tune.engines.dynamo_vllm.worker_process import SIDE_CHANNEL_OFFSET, finds_by_files
+from tune.engines.dynamo_vllm.vllm_memory import vllm_kv_capacity_tokens
+from tune.engines.dynamo_vllm.vllm_pools import vllm_pools
+from tune.engines.dynamo_vllm.vllm_processes import SIDE_CHANNEL_OFFSET, finds_by_files
 from tune.engines.system_ports import check_ports
 from tune.spec.findings import Finding
 from tune.spec.memory import mean_sequences_that_fit, weight_bytes_per_gpu
@@ -75,7 +75,7 @@ def _parallelism(spec: TrialSpec, engine: VllmEngine, role: Role) -> Iterator[Fi
             f"{engine.gpus} GPUs a worker",
             f"at most the {spec.hardware.gpus_per_node} GPUs of a node",
             "a worker is started on one node; workers over several nodes are not rendered",
-            "tune/engines/dynamo_vllm/worker_process.py",
+            "tune/engines/dynamo_vllm/vllm_processes.py",
         )
 
 
@@ -187,5 +187,5 @@ def _memory(spec: TrialSpec, engine: VllmEngine, role: Role) -> Iterator[Finding
                 f"about {batch}",
                 f"the KV cache holds about {batch} sequences of mean length: the other "
                 f"{engine.max_num_seqs - batch} slots never fill",
-                "tune/engines/dynamo_vllm/gpu_memory.py",
+                "tune/engines/dynamo_vllm/vllm_memory.py",
             )

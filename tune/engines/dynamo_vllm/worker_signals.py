@@ -1,4 +1,4 @@
-"""Say what the logs of vLLM workers mean, and which counters they have."""
+"""Describe the logs of vLLM workers that the configuration is to blame for, and their counters."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tune.engines.base import Remedy
-from tune.engines.dynamo_vllm.engine_pools import vllm_settings
 from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
+from tune.engines.dynamo_vllm.vllm_pools import vllm_settings
 from tune.records.outcome import Recommendation
 from tune.spec.trial import TrialSpec
 

@@ -16,8 +16,8 @@ from typing import Any
 from tune.engines.dynamo.dynamo_environment import QUIET_LOGS, system_port
 from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
 from tune.engines.dynamo.dynamo_services import dynamo_services
-from tune.engines.dynamo_vllm.engine_pools import vllm_settings
 from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
+from tune.engines.dynamo_vllm.vllm_pools import vllm_settings
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
     HEAD_NODE_IP,

@@ -10,7 +10,7 @@ from tune.spec.model import Model
 _BF16_BYTES, _FP32_BYTES = 2, 4
 
 
-def activation_bytes_per_gpu(model: Model, engine: VllmEngine) -> float:
+def _peak_activation_bytes(model: Model, engine: VllmEngine) -> float:
     """Estimate the bytes of activations at the peak of the largest step.
 
     In BF16, a token takes four vectors of the hidden size and three of this rank's share of the feed-forward
@@ -33,6 +33,6 @@ def vllm_kv_capacity_tokens(model: Model, hardware: Hardware, engine: VllmEngine
     gpu_memory_utilization 0.85, 8,192 tokens a step) it reported 846,960 tokens; this formula gives 1 % more.
     """
     share = engine.gpu_memory_utilization * hardware.hbm_bytes
-    left = share - weight_bytes_per_gpu(model, engine) - activation_bytes_per_gpu(model, engine)
+    left = share - weight_bytes_per_gpu(model, engine) - _peak_activation_bytes(model, engine)
     blocks = int(left * engine.gpus // (kv_bytes_per_token(model, engine) * engine.kv_block_tokens))
     return max(blocks, 0) * engine.kv_block_tokens
