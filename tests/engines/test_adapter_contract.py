@@ -17,7 +17,7 @@ from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
 
 STACKS = {
-    "trtllm": ("dynamo_v0", "dynamo_v1"),
+    "trtllm": ("dynamo_v0", "dynamo_v04", "dynamo_v07", "dynamo_v1"),
     "dynamo_mocker": ("dynamo_v1_mocker",),
     "dynamo_vllm": ("dynamo_vllm",),
 }
