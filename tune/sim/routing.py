@@ -75,14 +75,19 @@ def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: I
     """
     workers = _workers(spec, pool)
     entered = entry[order]
-    turn = np.zeros(len(order), np.int64)
-    for worker in range(int(entered.max(initial=-1)) + 1):
-        routed = np.flatnonzero(entered == worker)
-        turn[routed] = np.arange(len(routed))
     begin = _random_state(spec, pool).randint(
         workers, size=max(spec.split.prefill_workers, spec.split.decode_workers)
     )
-    return _by_request(order, (turn + begin[entered]) % workers)
+    return _by_request(order, (_turns(entered) + begin[entered]) % workers)
+
+
+def _turns(entered: IntArray) -> IntArray:
+    """Return how many requests entered at the same worker before each one, in the order of `entered` (n,)."""
+    requests = np.bincount(entered)
+    by_worker = np.argsort(entered.astype(np.int16), kind="stable")
+    turns = np.empty_like(entered)
+    turns[by_worker] = np.arange(len(entered)) - np.repeat(np.cumsum(requests) - requests, requests)
+    return turns
 
 
 def _workers(spec: TrialSpec, pool: RoutedPool) -> int:
