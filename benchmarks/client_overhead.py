@@ -152,7 +152,7 @@ def client_settings(port: int, times: float, duration_s: float, lengths_csv: Pat
     }  # fmt: skip
     return ClientSettings.model_validate(
         {
-            "endpoint_url": f"http://127.0.0.1:{port}/v1", "served_model_name": "m",
+            "endpoint_urls": (f"http://127.0.0.1:{port}/v1",), "served_model_name": "m",
             "load": {
                 "target_qps": times * DEFAULT_TPS / ANSWER_TOKENS, "min_duration_s": duration_s,
                 "min_queries": 1, "concatenate_permutation": False, "seed": "mlperf", "shuffle_seed": 0,
@@ -210,8 +210,8 @@ def measure(times: float, duration_s: float) -> Run:
         settings = client_settings(port, times, duration_s, Path(folder, "lengths.csv"))
         schedule = draw_schedule(settings)
         path = Path(folder, "client.json")
-        path.write_text(settings.model_dump_json(exclude={"endpoint_url"}))
-        client = [sys.executable, "-m", "tune.client", str(path), "--endpoint", settings.endpoint_url]
+        path.write_text(settings.model_dump_json(exclude={"endpoint_urls"}))
+        client = [sys.executable, "-m", "tune.client", str(path), "--endpoint", settings.endpoint_urls[0]]
         subprocess.run([*client, "--out", folder], check=True, stderr=subprocess.DEVNULL)
         log = read_requests(Path(folder, "requests.npz"))
     worked_s, wall_s = busy_s() - busy_before_s, time.monotonic() - began_s

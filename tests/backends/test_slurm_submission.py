@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_submitit_submits_the_options_of_job_sbatch(study: Study, words: list[st
     handle = study.submit("a")
     allocation = allocation_of(Path(handle))
     assert allocation is not None
-    job_id = submit_job(allocation, sbatch_options(facts, 18, 4))
+    job_id = submit_job(allocation, sbatch_options(facts, 18, 4), sys.executable)
     ours = directives(job_script(facts, 18, 4))
     theirs = directives((allocation.folder / f"{job_id}_submission.sh").read_text())
     del ours["output"]

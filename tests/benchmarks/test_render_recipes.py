@@ -1,13 +1,15 @@
-"""Render recipes of deployments, and find what differs in their plans."""
+"""Import a folder of recipes, and find which come through whole."""
 
 from __future__ import annotations
 
-import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.slow  # composes a configuration for every recipe
 
 
 @pytest.fixture
@@ -15,35 +17,25 @@ def render_recipes(benchmark_module: Callable[[str], Any]) -> Any:
     return benchmark_module("render_recipes")
 
 
-@pytest.fixture
-def recipes(render_recipes: Any, root: Path) -> dict[str, Any]:
-    return dict(render_recipes.read_recipes(root / "tests" / "data" / "recipes"))
+def test_every_recipe_comes_through_whole(render_recipes: Any, root: Path) -> None:
+    results = list(render_recipes.import_folder(root / "tests" / "data" / "recipes"))
+    assert {result.file for result in results} >= {"nested/small_workers.yaml", "wide_decode.yaml"}
+    assert [result for result in results if result.verdict != "whole"] == []
 
 
-def test_every_recipe_is_rendered_as_it_is(render_recipes: Any, recipes: dict[str, Any]) -> None:
-    assert sorted(recipes) == ["nested/small_workers.yaml", "wide_decode.yaml"]
-    for file, recipe in recipes.items():
-        assert render_recipes.compare(file, recipe) == render_recipes.Comparison(file)
-
-
-def test_a_recipe_of_another_deployment_is_passed_over(render_recipes: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("- 1\n")
-    (tmp_path / "b.yaml").write_text("backend: {type: sglang}\n")
-    assert not list(render_recipes.read_recipes(tmp_path))
-
-
-def test_what_a_plan_cannot_hold_is_named(render_recipes: Any, recipes: dict[str, Any]) -> None:
-    file = "wide_decode.yaml"
-    refused, differs = copy.deepcopy(recipes[file]), copy.deepcopy(recipes[file])
-    refused["backend"]["trtllm_config"]["decode"]["kv_cache_config"]["dtype"] = "fp3"
-    found = render_recipes.compare(file, refused)
-    assert (found.verdict, "decode.kv_cache_config.dtype: found 'fp3'" in found.refused) == ("refused", True)
-    del differs["backend"]["trtllm_config"]["decode"]["kv_cache_config"]["free_gpu_memory_fraction"]
-    differs["resources"]["gpus_per_decode"] = 4
-    found = render_recipes.compare(file, differs)
-    assert found.verdict == "differs"
-    assert found.differences == (
-        "decode.yaml.kv_cache_config.free_gpu_memory_fraction: 0.9, in the recipe 'absent'",
-        "decode_w0: 8 GPUs",
-        "decode_w1: 8 GPUs",
+def test_what_does_not_come_through_is_named(render_recipes: Any, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("- 1\n")
+    recipe = (root / "tests" / "data" / "recipes" / "wide_decode.yaml").read_text()
+    (tmp_path / "differs.yaml").write_text(recipe.replace("gpus_per_decode: 8", "gpus_per_decode: 4"))
+    (tmp_path / "broken.yaml").write_text(recipe.replace("isl: 1024", "isl: 100000"))
+    shutil.copy(root / "tests" / "data" / "recipes" / "wide_decode.yaml", tmp_path)
+    found = {result.file: result for result in render_recipes.import_folder(tmp_path)}
+    assert {file: result.verdict for file, result in found.items()} == {
+        "other.yaml": "refused", "differs.yaml": "differs", "broken.yaml": "broken",
+        "wide_decode.yaml": "whole",
+    }  # fmt: skip
+    assert found["differs.yaml"].differences == (
+        "decode_w0: 8 GPUs, in the recipe 4",
+        "decode_w1: 8 GPUs, in the recipe 4",
     )
+    assert found["broken.yaml"].broken_rules

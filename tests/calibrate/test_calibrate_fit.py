@@ -105,7 +105,8 @@ def test_parameter_without_effect_is_not_identified(recorded_runs: tuple[Measure
 
 @pytest.mark.slow
 def test_value_out_of_reach_ends_at_its_bound(tmp_path: Path) -> None:
-    far = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.decode_scale=2.6", "load.target_qps=4")
+    load = ("load.target_qps=4", "load.min_duration_s=130.0")
+    far = measure_trial(tmp_path / "s", *SHORT, "cluster.calibration.decode_scale=2.6", *load)
     estimate = fitted(runs_of_study(far, None), ("decode_scale",))["decode_scale"]
     assert estimate.value == estimate.parameter.bounds.high
     assert estimate.at_bound

@@ -84,7 +84,7 @@ def test_damaged_record_is_named(tmp_path: Path) -> None:
         ([7], "found 7, which has no outcome"),
         (["t000000000000"], "t000000000000, which has no outcome"),
         ([1], "1 is infeasible"),
-        ([], "no measured trial among 2"),
+        ([], "found no valid run in 0 of 2 trials; expected at least one"),
     ],
 )
 def test_unusable_trials_are_refused(study: StudyFolder, trials: list[str | int], message: str) -> None:
@@ -129,6 +129,44 @@ def test_logs_without_token_latencies_are_refused(shipped: Settings, tmp_path: P
     (tmp_path / "mlperf_log_detail.txt").write_text("\n".join(kept))
     with pytest.raises(ConfigurationError, match="found no mean of ttft_s, p99 of ttft_s"):
         run_of_logs(tmp_path, shipped.trial_spec)
+
+
+OF_NO_VALID_RUN = {
+    "v6.0.17_661_queries_1_late": "calls INVALID (early stopping of TTFT: Run unsuccessful.",
+    "v6.0.17_458_queries_1_error": "calls INVALID (early stopping of TPOT: Run unsuccessful.",
+    "v6.0.17_late_ttft_and_one_token_answers": "calls INVALID (TTFT constrain not met",
+    "v6.0.17_accuracy": "found an accuracy run",
+    "v6.0.17_offline": "found a run of the scenario Offline",
+}
+
+
+@pytest.mark.parametrize(("name", "words"), OF_NO_VALID_RUN.items())
+def test_logs_of_no_valid_run_are_not_fitted_to(name: str, words: str, shipped: Settings) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        run_of_logs(PUBLISHED.parent / name, shipped.trial_spec)
+    assert words in str(error.value)
+
+
+def test_logs_without_a_verdict_are_not_fitted_to(shipped: Settings, tmp_path: Path) -> None:
+    text = (PUBLISHED / "mlperf_log_detail.txt").read_text()
+    (tmp_path / "mlperf_log_detail.txt").write_text(text[: text.index('"result_validity')])
+    with pytest.raises(ConfigurationError, match="no verdict of LoadGen"):
+        run_of_logs(tmp_path, shipped.trial_spec)
+    (tmp_path / "mlperf_log_summary.txt").write_bytes(
+        (PUBLISHED / "mlperf_log_summary.txt").read_text().replace("\n", "\r\n").encode()
+    )
+    assert run_of_logs(tmp_path, shipped.trial_spec).metrics["loadgen_tps", "mean"] == 9897.52
+
+
+def test_trial_that_is_not_valid_is_not_fitted_to(tmp_path: Path) -> None:
+    study = measure_trial(tmp_path / "s", *SHORT)
+    (outcome,) = study.outcomes()
+    (probe,) = outcome.probes
+    invalid = probe.model_copy(update={"valid": False, "reason": "40 requests; expected 459"})
+    study.trial(outcome.trial_id).write_outcome(outcome.model_copy(update={"probes": (invalid,)}))
+    for trials in (None, [0]):
+        with pytest.raises(ConfigurationError, match=r"no valid run .*\(not valid: 40 requests"):
+            runs_of_study(study, trials)
 
 
 def test_folder_without_logs_is_refused(shipped: Settings, tmp_path: Path) -> None:

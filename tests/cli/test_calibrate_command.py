@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-SHORT = ("load.min_duration_s=60.0", "load.concatenate_permutation=false")
+SHORT = ("load.min_duration_s=66.0", "load.concatenate_permutation=false")
 PUBLISHED = Path(__file__).parents[1] / "data" / "loadgen" / "v5.0.25_published"
 
 Tune = Callable[..., "subprocess.CompletedProcess[str]"]

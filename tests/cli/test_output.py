@@ -17,7 +17,7 @@ CODE = """
 from tune.cli.output import make_streams_safe, show, show_error
 make_streams_safe()
 show("verdict   holds its SLO: 4.15 s \\u00b1 0.17 s \\u2264 Gr\\u00fc\\u00dfe \\u6771 \\udcff")
-show_error("wrong")
+show_error("wro\\x1b[2Jng")
 """
 
 

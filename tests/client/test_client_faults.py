@@ -40,7 +40,7 @@ def clock():
     return time.monotonic_ns()
 
 try:
-    settings = read_client_settings(Path(sys.argv[1]), sys.argv[2])
+    settings = read_client_settings(Path(sys.argv[1]), [sys.argv[2]])
     run_client(settings, Path(sys.argv[3]), clock, time.time, print)
 except RuntimeError as error:
     print(f"raised: {error}", flush=True)
@@ -52,7 +52,7 @@ os._exit(0)
 def test_exception_in_the_dispatcher_ends_the_run_with_a_record(tmp_path: Path) -> None:
     """The run ends at the next line of progress; LoadGen would wait for ever."""
     with StreamingServer() as server:
-        _, _, _, path, _, url, _, out = client_command(tmp_path, endpoint_url=server.url)
+        _, _, _, path, _, url, _, out = client_command(tmp_path, endpoint_urls=[server.url])
         result = run_command([sys.executable, "-c", BROKEN_CLOCK, path, url, out])
     assert "raised: the clock stopped" in result.stdout, result.stderr
     log = read_requests(tmp_path / "out" / "requests.npz")
@@ -63,7 +63,7 @@ def test_exception_in_the_dispatcher_ends_the_run_with_a_record(tmp_path: Path) 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_run_records_what_is_known(tmp_path: Path, sent: signal.Signals) -> None:
     with StreamingServer(first_token_s=0.05, fault_of=lambda n: "hang" if n % 2 else None) as server:
-        command = client_command(tmp_path, endpoint_url=server.url, load__min_duration_s=600.0)
+        command = client_command(tmp_path, endpoint_urls=[server.url], load__min_duration_s=600.0)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mlperf_log_summary.txt").write_text("of an earlier run")
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -85,7 +85,11 @@ def test_interrupted_run_records_what_is_known(tmp_path: Path, sent: signal.Sign
         ({"load__target_qps": "fast"}, 2, "load.target_qps"),
         ({"load__dataset__path": "/nowhere.csv"}, 2, r"nowhere\.csv"),
         ({"load__client_concurrency": 2**40}, 2, "client_concurrency needs"),
-        ({"endpoint_url": "http://127.0.0.1:9/v1"}, 3, "expected the model 'llama' at http://127.0.0.1:9/v1"),
+        (
+            {"endpoint_urls": ["http://127.0.0.1:9/v1"]},
+            3,
+            "expected the model 'llama' at http://127.0.0.1:9/v1",
+        ),
     ],
 )
 def test_wrong_settings_are_reported_without_traceback(

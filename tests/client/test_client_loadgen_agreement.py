@@ -46,7 +46,7 @@ def run_and_write(folder: Path, faults: Mapping[int, str], **changes: Any) -> Lo
     settings = make_settings(**changes)
     late_s = 1.2 * (settings.slo.ttft_p99_s or 0.0)
     with StreamingServer(fault_of=faults.get, late_s=late_s) as server:
-        process = run_command(client_command(folder, endpoint_url=server.url, **changes))
+        process = run_command(client_command(folder, endpoint_urls=[server.url], **changes))
     assert process.returncode == 0, process.stderr
     load, log = settings.load, read_requests(folder / "out" / "requests.npz")
     gaps_ns = generated_query_duration_ns(len(log), load.target_qps, load.schedule_seed)

@@ -15,8 +15,8 @@ URL = "http://head:8000/v1"
 def client_json(**changes: Any) -> dict[str, Any]:
     """Return what a plan writes: everything but the endpoint."""
     tree = changed(**changes)
-    if "endpoint_url" not in changes:
-        del tree["endpoint_url"]
+    if "endpoint_urls" not in changes:
+        del tree["endpoint_urls"]
     return tree
 
 
@@ -24,15 +24,15 @@ def client_json(**changes: Any) -> dict[str, Any]:
 def test_endpoint_must_be_an_http_url(tmp_path: Path, url: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(json.dumps(client_json()))
-    assert read_client_settings(path, URL) == make_settings(endpoint_url=URL)
-    with pytest.raises(ConfigurationError, match="endpoint_url"):
-        read_client_settings(path, url)
+    assert read_client_settings(path, [URL]) == make_settings(endpoint_urls=[URL])
+    with pytest.raises(ConfigurationError, match="endpoint_urls"):
+        read_client_settings(path, [URL, url])
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("endpoint_url", "http://head:8000/v1"),
+        ("endpoint_urls", ["http://head:8000/v1"]),
         ("served_model_name", ""),
         ("served_model_name", None),
         ("load", "mlperf"),
@@ -67,7 +67,7 @@ def test_wrong_value_is_refused_by_name(tmp_path: Path, key: str, value: Any) ->
     path = tmp_path / "client.json"
     path.write_text(json.dumps(client_json(**{key: value})))
     with pytest.raises(ConfigurationError, match=key.replace("__", r"\.")) as refused:
-        read_client_settings(path, URL)
+        read_client_settings(path, [URL])
     assert str(path) in str(refused.value)
 
 
@@ -90,7 +90,7 @@ def test_missing_key_is_refused_by_name(tmp_path: Path, key: tuple[str, ...]) ->
     path = tmp_path / "client.json"
     path.write_text(json.dumps(tree))
     with pytest.raises(ConfigurationError, match=rf"{'.'.join(key)}: Field required"):
-        read_client_settings(path, URL)
+        read_client_settings(path, [URL])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"load": {"target_qps": NaN}}', "\x00", '"mlperf"'])
@@ -98,7 +98,7 @@ def test_text_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> No
     path = tmp_path / "client.json"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="finding"):
-        read_client_settings(path, URL)
+        read_client_settings(path, [URL])
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir])
@@ -106,4 +106,4 @@ def test_unreadable_file_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "client.json"
     make(path)
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_client_settings(path, URL)
+        read_client_settings(path, [URL])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.right_client import make_settings
 from support.streaming_server import StreamingServer
 
-from tune.client.endpoint import Endpoint, check_endpoint
+from tune.client.endpoint import Endpoint, check_endpoints
 from tune.client.http_exchange import Exchange
 from tune.client.sse_response import StreamedResponse
 from tune.errors import ResumableError
@@ -47,9 +47,9 @@ def test_spare_connection_closed_by_the_server_costs_no_request(greeting: bytes)
     async def request() -> list[StreamedResponse]:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            settings = make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1")
+            settings = make_settings(endpoint_urls=[f"http://127.0.0.1:{port}/v1"])
             endpoint, responses = (
-                Endpoint(settings, time.monotonic_ns, spares=3),
+                Endpoint(settings, settings.endpoint_urls[0], time.monotonic_ns, spares=3),
                 [StreamedResponse() for _ in range(9)],
             )
             for response in responses:
@@ -79,9 +79,8 @@ def test_spare_connections_are_used_and_finally_closed() -> None:
     async def request() -> None:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            endpoint = Endpoint(
-                make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1"), time.monotonic_ns, spares=2
-            )
+            settings = make_settings(endpoint_urls=[f"http://127.0.0.1:{port}/v1"])
+            endpoint = Endpoint(settings, settings.endpoint_urls[0], time.monotonic_ns, spares=2)
             for _ in range(5):
                 await endpoint.request(b"{}", StreamedResponse(), lambda: None)
                 await turn_loop()
@@ -113,8 +112,11 @@ def response_to(reply: bytes) -> StreamedResponse:
     async def request() -> StreamedResponse:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            settings = make_settings(endpoint_url=f"http://127.0.0.1:{port}/v1")
-            response, endpoint = StreamedResponse(), Endpoint(settings, time.monotonic_ns)
+            settings = make_settings(endpoint_urls=[f"http://127.0.0.1:{port}/v1"])
+            response, endpoint = (
+                StreamedResponse(),
+                Endpoint(settings, settings.endpoint_urls[0], time.monotonic_ns),
+            )
             await endpoint.request(b"{}", response, lambda: None)
             return response
 
@@ -171,23 +173,23 @@ def test_noise_in_http_is_an_error_without_exception(noise: bytes, before: bytes
     [
         ({"served_model_name": "other"}, "serves llama; expected the model 'other'"),
         ({"served_model_name": "lla"}, "serves llama"),
-        ({"endpoint_url": "http://127.0.0.1:9/v1"}, "127.0.0.1:9/v1/models: Client"),
-        ({"endpoint_url": "http://no-such-host.invalid/v1"}, "models: Client"),
+        ({"endpoint_urls": ["http://127.0.0.1:9/v1"]}, "127.0.0.1:9/v1/models: Client"),
+        ({"endpoint_urls": ["http://no-such-host.invalid/v1"]}, "models: Client"),
     ],
 )
 def test_endpoint_without_the_model_is_refused(changes: dict[str, Any], message: str) -> None:
     with StreamingServer() as server, pytest.raises(ResumableError, match=re.escape(message)):
-        asyncio.run(check_endpoint(make_settings(**{"endpoint_url": server.url, **changes})))
+        asyncio.run(check_endpoints(make_settings(**{"endpoint_urls": [server.url], **changes})))
 
 
 def test_wrong_path_is_refused() -> None:
     with StreamingServer() as server, pytest.raises(ResumableError, match="/v2/models: "):
-        asyncio.run(check_endpoint(make_settings(endpoint_url=server.url.replace("v1", "v2"))))
+        asyncio.run(check_endpoints(make_settings(endpoint_urls=[server.url.replace("v1", "v2")])))
 
 
 def test_frontend_without_workers_is_refused() -> None:
     with StreamingServer(models=()) as server, pytest.raises(ResumableError, match="serves no model"):
-        asyncio.run(check_endpoint(make_settings(endpoint_url=server.url)))
+        asyncio.run(check_endpoints(make_settings(endpoint_urls=[server.url])))
 
 
 def test_each_read_is_stamped_in_its_own_callback() -> None:

@@ -66,7 +66,7 @@ class RecordingSink:
 
 def stream(server: StreamingServer, queries: int, **changes: Any) -> tuple[RequestTracker, RecordingSink]:
     """Issue `queries` at once and wait for the last report; the id of each is its position + 1000."""
-    settings = make_settings(endpoint_url=server.url, **changes)
+    settings = make_settings(endpoint_urls=[server.url], **changes)
     schedule = draw_schedule(settings)
     tracker, sink = (
         RequestTracker(schedule, sends_ids=settings.load.api == "completions"),

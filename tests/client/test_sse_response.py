@@ -109,6 +109,19 @@ def test_malformed_choices_are_no_token(choices: object) -> None:
     assert read(b"data: " + json.dumps({"choices": choices}).encode() + b"\n").first_token_ns == -1
 
 
+def chat(**fields: object) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": fields}]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning", "reasoning_content"])
+def test_chat_counts_from_its_first_text(name: str) -> None:
+    """The first events of a chat have a role or empty texts only."""
+    role = chat(role="assistant", content="")
+    empty = chat(**{name: ""}, tool_calls=[])
+    response = read(role, empty, chat(**{name: "Hm"}), chat(content="a"), USAGE, DONE)
+    assert (response.first_token_ns, response.done_ns, response.error) == (102, 105, "")
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", delta("a"), delta("a") + USAGE]))
 def test_noise_is_never_a_success(noise: bytes, before: bytes) -> None:
     response = read(before, noise.replace(b"[DONE]", b""))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune.core.log_tail import follow_logs
+from tune.core.log_text import plain_text
 
 
 def test_lines_are_grouped_under_the_name_of_their_file(tmp_path: Path) -> None:
@@ -47,4 +48,5 @@ def test_every_line_is_yielded_once_however_it_was_written(parts: list[bytes]) -
             return part is None
 
         lines = list(follow_logs(lambda: [path], ended, pause_s=0))
-    assert lines[1:] == b"".join(parts).decode(errors="replace").splitlines()
+    written = b"".join(parts).decode(errors="replace").splitlines()
+    assert lines[1:] == [plain_text(line) for line in written]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import tune.deploy
 from tune.client.client_settings import read_client_settings
 from tune.deploy.plan import render, write_plan
 from tune.errors import ConfigurationError, ResumableError
-from tune.manifest.process import PLACEHOLDERS, bind_text, client_of
+from tune.manifest.process import PLACEHOLDERS, address_of, address_values, bind_text, client_of
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, read_manifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.trial import TrialSpec
@@ -153,7 +155,7 @@ def test_scripts_parse_and_files_are_readable(
     write_plan(render(spec, facts), tmp_path / "plan")
     for name in ("job.sbatch", "environment"):
         subprocess.run(["bash", "-n", tmp_path / "plan" / name], check=True)
-    asked = read_client_settings(tmp_path / "plan" / "client.json", "http://gb01:8000/v1")
+    asked = read_client_settings(tmp_path / "plan" / "client.json", ["http://gb01:8000/v1"])
     assert (asked.load, asked.slo) == (spec.load, spec.slo)
     assert asked.max_seq_len == spec.decode.max_sequence_tokens
     assert asked.nvext == (spec.stack.name == "dynamo_v0")
@@ -196,10 +198,42 @@ def test_unwritable_plan_folder_is_one_clear_error(
         write_plan(render(make_spec(), make_facts()), tmp_path / "plan")
 
 
-def test_full_disk_is_one_clear_error(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
-    (tmp_path / "job.sbatch.tmp").symlink_to("/dev/full")
+def test_full_disk_is_one_clear_error(
+    make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", disk_full)
     with pytest.raises(ResumableError, match=r"No space left .* and free space"):
         write_plan(render(make_spec(), make_facts()), tmp_path)
+
+
+def test_frontends_are_placed_over_the_nodes(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
+    """20 frontends on 18 nodes: one on each, then the head node and the next again, each with its port."""
+    plan = render(make_spec(split__frontends=20), make_facts())
+    frontends = [process for process in plan.processes if process.role == "frontend"]
+    assert [process.name for process in frontends] == ["frontend"] + [f"frontend_{i}" for i in range(1, 20)]
+    assert [process.node_index for process in frontends] == [*range(18), 0, 1]
+    assert [process.metrics_port for process in frontends] == list(range(8000, 8020))
+    assert all(process.argv[-1] == str(process.metrics_port) for process in frontends)
+    urls = ["http://${HEAD_NODE_IP}:8000", *(f"http://${{NODE_{i}_IP}}:{8000 + i}" for i in range(1, 18))]
+    urls += ["http://${HEAD_NODE_IP}:8018", "http://${NODE_1_IP}:8019"]
+    client = plan.processes[-1].argv
+    asked = [client[i + 1] for i, word in enumerate(client) if word == "--endpoint"]
+    assert asked == [f"{url}/v1" for url in urls]
+    awaited = plan.readiness_command
+    assert [awaited[i + 1] for i, word in enumerate(awaited) if word == "--frontend"] == urls
+    shared = plan.files["commands"].replace("frontend_19", "")
+    assert '"${NODE_1_IP}"' in shared, "a shell that knows the addresses expands them"
+
+
+def test_one_frontend_leaves_no_trace_in_records(make_spec: MakeSpec) -> None:
+    """Trials of earlier versions keep their ids."""
+    assert "frontend_choice" not in make_spec().canonical()
+    assert '"frontends"' not in make_spec().canonical()
+    changed = [make_spec(split__frontends=2), make_spec(split__frontend_choice="fewest_input_tokens")]
+    assert len({spec.trial_id for spec in [make_spec(), *changed]}) == 3
 
 
 def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
@@ -211,7 +245,10 @@ def test_commands_hold_one_process_a_line(make_spec: MakeSpec, make_facts: MakeF
 
 def test_bind_text_fills_every_placeholder() -> None:
     values = {"HEAD_NODE": "gb01", "HEAD_NODE_IP": "10.0.0.1", "NODE": "gb02", "NODE_IP": "10.0.0.2"}
-    values |= {"PLAN_DIR": "/p", "RAW_DIR": "/r", "SCRATCH_DIR": "/s"}
+    values |= {"PLAN_DIR": "/p", "RAW_DIR": "/r", "SCRATCH_DIR": "/s"} | address_values(
+        ["10.0.0.1", "10.0.0.3"]
+    )
     assert bind_text(" ".join(PLACEHOLDERS), values) == "gb01 10.0.0.1 gb02 10.0.0.2 /p /r /s"
+    assert bind_text(f"{address_of(0)} {address_of(1)} $NODE_1_IP", values) == "10.0.0.1 10.0.0.3 $NODE_1_IP"
     with pytest.raises(KeyError):
-        bind_text("x", {})
+        bind_text(address_of(2), values)

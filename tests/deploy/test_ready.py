@@ -4,11 +4,19 @@ import argparse
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tune.deploy.ready import count_in_health, expectation, lists_model, main
+from tune.deploy.ready import (
+    count_in_health,
+    expectation,
+    lists_model,
+    main,
+    parse_arguments,
+    query_registration,
+)
 
 MODELS = json.dumps({"data": [{"id": "llama"}]})
 HEALTH = json.dumps(
@@ -46,16 +54,45 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
-    def ask(self, *expect: str, etcd: bool = False) -> int:
+    def ask(self, *expect: str, etcd: bool = False, beside: Server | None = None) -> int:
+        """Ask this frontend, and the one `beside` it."""
         arguments = ["--model", "llama", "--frontend", self.url, *(("--etcd", self.url) if etcd else ())]
+        arguments += ["--frontend", beside.url] if beside else []
         return main(arguments + [part for text in expect for part in ("--expect", text)])
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    with running_server() as made:
+        yield made
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
     yield (made := Server())
     made.http.shutdown()
     made.http.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "state"),
+    [
+        ("/v1/models", MODELS, "prefill 2 of 2, model listed"),
+        ("/v1/models", '{"data": []}', "prefill 2 of 2, model not listed"),
+        ("/health", '{"instances": []}', "prefill 0 of 2, model listed"),
+    ],
+)
+def test_deployment_is_ready_when_every_frontend_knows_it(
+    path: str, text: str, state: str, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_server() as other:
+        other.answers[path] = (200, text)
+        assert server.ask("prefill=2", beside=other) == (text != MODELS)
+        assert capsys.readouterr().out == f"{state}\n"
+        query = parse_arguments(
+            ["--model", "llama", "--frontend", server.url, "--frontend", other.url, "--expect", "prefill=2"]
+        )
+        assert query_registration(query).agreed == ("0 of 2" not in state)
 
 
 def test_deployment_is_ready_with_model_and_all_workers(

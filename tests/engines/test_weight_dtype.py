@@ -15,6 +15,7 @@ from tune.errors import ConfigurationError
 from tune.sim.simulator import simulate
 from tune.sim.step_times import StepTimes
 from tune.spec.findings import only_errors
+from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -29,6 +30,16 @@ def test_the_simulator_has_one_error_for_other_weights(dtype: str, make_spec: Ma
     assert finding.found.startswith(dtype)
     assert finding.expected.startswith("nvfp4 ")
     assert not check_simulated(make_spec())
+
+
+def test_experts_are_not_simulated_and_run_on_real_engines(make_spec: MakeSpec, shipped: Settings) -> None:
+    spec = make_spec(model__experts=256)
+    assert not only_errors(check(spec))
+    (finding,) = only_errors(check_simulated(spec))
+    assert (finding.path, finding.found) == ("model.experts", "256, of llama3.1-405b-fp4")
+    with pytest.raises(ConfigurationError, match=r"model\.experts: found 256"):
+        StepTimes.of(spec.model, spec.hardware, spec.decode)
+    assert "experts" not in shipped.model.model_dump(), "ids of trials with a dense model stay as they were"
 
 
 def test_context_parallelism_counts_in_gpus_and_is_not_simulated(make_spec: MakeSpec) -> None:

@@ -33,6 +33,7 @@ def test_every_figure_of_the_published_run_is_read():
     assert log.model_dump(exclude={"ttft_s", "tpot_s", "latency_s"}) == {
         "loadgen_version": "5.0.25 @ 5232291860",
         "scenario": "Server",
+        "mode": "PerformanceOnly",
         "result": "VALID",
         "invalid_reason": None,
         "perf_constraints_met": True,
@@ -80,6 +81,8 @@ def test_log_figures_use_the_names_of_the_outcome():
         "queries": 16626,
         "errors": 0,
         "loadgen_version": "5.0.25 @ 5232291860",
+        "scenario": "Server",
+        "mode": "PerformanceOnly",
         "loadgen_result": "VALID",
         "reason": None,
         "loadgen_tps": 9897.52,
@@ -103,7 +106,70 @@ def test_newer_loadgen_wording_is_read():
     assert (log.ttft_limit_s, log.tpot_limit_s) == (0.2, 0.02)
 
 
+def test_accuracy_run_states_its_mode_and_no_figures():
+    record = log_figures(LOGS / "v6.0.17_accuracy")
+    assert (record["scenario"], record["mode"], record["loadgen_result"]) == ("Server", "AccuracyOnly", None)
+    assert (record["queries"], record["errors"]) == (100, 0)
+    assert {record[name] for name in ("ttft_s", "tpot_s", "latency_s", "loadgen_tps", "completed_qps")} == {
+        None
+    }
+
+
+def test_other_scenario_is_stated(tmp_path):
+    copy_of(LOGS / "v6.0.17_offline", tmp_path, SUMMARY)
+    for folder in (LOGS / "v6.0.17_offline", tmp_path):
+        record = log_figures(folder)
+        assert (record["scenario"], record["mode"]) == ("Offline", "PerformanceOnly")
+        assert (record["loadgen_result"], record["loadgen_tps"]) == (
+            "INVALID",
+            pytest.approx(150743, rel=1e-5),
+        )
+        assert record["reason"].startswith("Increase expected QPS")
+
+
+def test_run_that_is_invalid_by_early_stopping_alone_says_so():
+    assert log_figures(LOGS / "v6.0.17_661_queries_1_late")["reason"] == (
+        "early stopping of TTFT: Run unsuccessful. Processed 661 queries. Would need to run at least 1 more "
+        "queries, with the run being successful if every additional query were under latency."
+    )
+    one_error = log_figures(LOGS / "v6.0.17_458_queries_1_error")
+    assert (one_error["errors"], one_error["loadgen_result"]) == (1, "INVALID")
+    assert one_error["reason"].startswith("early stopping of TPOT: Run unsuccessful. Processed 458 queries.")
+
+
 @pytest.mark.parametrize("folder", sorted(path.name for path in LOGS.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", [DETAIL, SUMMARY])
+def test_log_copied_through_windows_reads_alike(folder, name, tmp_path):
+    """Such a copy has other ends of lines and a mark of its encoding."""
+    text = (LOGS / folder / name).read_text()
+    copies = {"as it was": text.encode(), "copied": text.replace("\n", "\r\n").encode("utf-8-sig")}
+    for kind, content in copies.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / name).write_bytes(content)
+    assert read_logs(tmp_path / "copied") == read_logs(tmp_path / "as it was")
+
+
+RUNS = sorted(
+    {path.name for path in LOGS.iterdir() if path.is_dir()} - {"v6.0.17_accuracy", "v6.0.17_offline"}
+)
+"""Performance runs of the Server scenario."""
+
+
+@pytest.mark.parametrize("folder", RUNS)
+@pytest.mark.parametrize("left_frac", [0.0, 0.3, 0.7, 0.95])
+def test_summary_completes_a_detail_log_that_is_cut_short(folder, left_frac, tmp_path):
+    copy_of(LOGS / folder, tmp_path, SUMMARY)
+    text = (LOGS / folder / DETAIL).read_text()
+    (tmp_path / DETAIL).write_text(text[: int(len(text) * left_frac)])
+    cut, whole = log_figures(tmp_path), log_figures(LOGS / folder)
+    for name in ("loadgen_version", "queries"):  # no summary states these
+        cut[name] = whole[name]
+    for name in ("completed_qps", "loadgen_tps"):  # with two decimals in the summary
+        cut[name] = pytest.approx(cut[name], abs=0.0051)
+    assert whole == cut
+
+
+@pytest.mark.parametrize("folder", RUNS)
 def test_summary_equals_the_detail_log(folder, tmp_path):
     copy_of(LOGS / folder, tmp_path, SUMMARY)
     detail, summary = read_logs(LOGS / folder), read_logs(tmp_path)
@@ -199,9 +265,12 @@ def test_null_value_counts_as_absent(key, value, field, tmp_path):
 
 
 def test_last_of_two_runs_in_one_log_counts(tmp_path):
-    text = (LOGS / "v6.0.17_458_queries" / DETAIL).read_text() + (PUBLISHED / DETAIL).read_text()
-    (tmp_path / DETAIL).write_text(text)
-    assert (read_logs(tmp_path).result, read_logs(tmp_path).queries) == ("VALID", 16626)
+    late = (LOGS / "v6.0.17_late_ttft_and_one_token_answers" / DETAIL).read_text()
+    text = (PUBLISHED / DETAIL).read_text()
+    (tmp_path / DETAIL).write_text(late + text)
+    assert read_logs(tmp_path) == read_logs(PUBLISHED)
+    (tmp_path / DETAIL).write_text(late + text[: text.index('"result_validity')])
+    assert (read_logs(tmp_path).target_qps, read_logs(tmp_path).result) == (15.75, None), "killed"
 
 
 def test_summary_replaces_an_empty_detail_log(tmp_path):

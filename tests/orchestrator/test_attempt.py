@@ -116,6 +116,22 @@ def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> N
 
 
 @pytest.mark.slow
+def test_every_frontend_is_awaited_warmed_up_and_used(make_trial: MakeTrial) -> None:
+    trial = make_trial(real_client=True, frontends=3)
+    code, said = trial.run()
+    assert code == 0, said
+    assert "after 3 rounds of warm-up; 2 of 2 pairs of prefill and decode worker; all 3 frontends" in said
+    taken = {
+        scrape.process: total(scrape.samples, "dynamo_component_requests_total") or 0.0
+        for scrape in read_metrics(trial.attempt / PROBE_FOLDER / METRICS_FILE)
+        if scrape.process.startswith("frontend")
+    }
+    assert taken.keys() == {"frontend", "frontend_1", "frontend_2"}
+    assert taken["frontend"] == taken["frontend_1"] == taken["frontend_2"] == QUERIES / 3 + 2
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_server_killed_in_mid_run_fails_the_attempt(name: str, make_trial: MakeTrial) -> None:
     trial = make_trial()
@@ -312,8 +328,8 @@ def test_warm_up_says_what_it_could_not_count(make_trial: MakeTrial) -> None:
         bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
         uncounted = [replace(process, metrics_port=None) for process in deployment.manifest.processes]
         deployment.manifest = deployment.manifest.model_copy(update={"processes": tuple(uncounted)})
-        url = deployment.bind(deployment.manifest.endpoint_url)
-        warm_up(deployment, read_client_settings(trial.folder.plan / "client.json", url), said.append)
+        urls = [deployment.bind(url) for url in deployment.manifest.endpoint_urls]
+        warm_up(deployment, read_client_settings(trial.folder.plan / "client.json", urls), said.append)
     assert said[-1] == (
         "requests of single workers are not counted, after 3 rounds of warm-up; which of 2 pairs of prefill "
         "and decode worker they reached is not counted"
@@ -326,8 +342,8 @@ def test_warm_up_fails_when_nothing_answers(make_trial: MakeTrial) -> None:
     trial = make_trial(behaviour={"silent": True}, quiet_s=1.0)
     with deployed(trial) as deployment:
         bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
-        url = deployment.bind(deployment.manifest.endpoint_url)
-        settings = read_client_settings(trial.folder.plan / "client.json", url)
+        urls = [deployment.bind(url) for url in deployment.manifest.endpoint_urls]
+        settings = read_client_settings(trial.folder.plan / "client.json", urls)
         with pytest.raises(AttemptFailed) as failed:
             warm_up(deployment, settings, print)
     error = str(failed.value)

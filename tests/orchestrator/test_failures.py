@@ -51,3 +51,10 @@ def test_any_bytes_of_a_log_can_be_shown(tmp_path_factory: pytest.TempPathFactor
     shown = last_lines(log).split("\n")
     assert len(shown) <= 13
     assert all(len(line) < 500 for line in shown[1:])
+
+
+def test_colours_hide_no_error_and_reach_no_message(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\x1b[2J\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out\x1b[1m of\x1b[0m memory\n")
+    assert classify_failure(log, FAILURE_PATTERNS) == "configuration"
+    assert last_lines(log).endswith("  | torch.OutOfMemoryError: CUDA out of memory")

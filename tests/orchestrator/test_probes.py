@@ -173,23 +173,26 @@ def test_client_killed_in_a_later_probe_leaves_earlier_probes(
 
 
 @pytest.mark.slow
-def test_next_run_waits_until_no_worker_holds_a_request(searching: Searching) -> None:
+@pytest.mark.parametrize("where", ["holding", "queueing"])
+def test_next_run_waits_until_no_worker_and_no_frontend_holds_a_request(
+    searching: Searching, where: str
+) -> None:
     trial = searching()
-    (trial.state / "holding").touch()
+    (trial.state / where).touch()
     with trial.start() as orchestrator:
         assert orchestrator.stderr is not None
-        waits = [line for line in orchestrator.stderr if release(trial, line)]
+        waits = [line for line in orchestrator.stderr if release(trial, line, where)]
         assert finish(orchestrator) == 0
     assert waits
     assert trial.record.phases is not None
     assert trial.record.phases.drain_s > STOP_S
 
 
-def release(trial: Trial, line: str) -> bool:
-    """Let the workers drop their requests once the next run waits for them; return whether it does."""
-    waits = "requests are still held by workers; the next run waits" in line
+def release(trial: Trial, line: str, where: str) -> bool:
+    """Let what holds requests drop them once the next run waits for it; return whether it does."""
+    waits = "requests are still held by workers or frontends; the next run waits" in line
     if waits:
-        (trial.state / "holding").unlink(missing_ok=True)
+        (trial.state / where).unlink(missing_ok=True)
     return waits
 
 
@@ -199,7 +202,7 @@ def test_requests_held_for_ever_fail_the_attempt(searching: Searching) -> None:
     (trial.state / "holding").touch()
     code, said = trial.run()
     assert code == 3, said
-    assert "requests of a run are still held by workers" in (trial.record.error or "")
+    assert "requests of a run are still held by workers or frontends" in (trial.record.error or "")
     assert read_probe_request(trial.attempt / "probe-2") is None
     assert not trial.alive()
 

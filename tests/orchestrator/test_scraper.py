@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import IN_FLIGHT, REQUESTS
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.scraper import Scraper

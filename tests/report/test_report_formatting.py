@@ -65,13 +65,18 @@ def test_shell_reads_back_the_overrides_of_a_command(texts: list[str]) -> None:
         ),
         (FloatDimension(kind="float", path="x.y", low=0.1, high=10.0, log=True), "0.1 to 10, log scale", ""),
         (OrderedDimension(kind="ordered", path="prefill.max_num_tokens", values=(1, 2)), "1, 2", "tokens"),
+        (
+            IntDimension(kind="int", path="decode.pipeline_parallel_size", low=1, high=2),
+            "1 to 2 in steps of 1",
+            "stages",
+        ),
         (ChoiceDimension(kind="choice", path="stack.name", values=("a", True)), "a, True", ""),
     ],
 )
 def test_dimension_has_range_and_unit(
     dimension: IntDimension | FloatDimension | OrderedDimension | ChoiceDimension, value_range: str, unit: str
 ) -> None:
-    assert (formatting.value_range(dimension), formatting.unit(dimension)) == (value_range, unit)
+    assert (formatting.value_range(dimension), formatting.unit(dimension, "trtllm")) == (value_range, unit)
 
 
 def test_configuration_is_split_and_searched_settings() -> None:

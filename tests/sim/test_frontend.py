@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.sim.frontend import between_bins, frontend_delay_s
+from tune.sim.frontend import between_bins, frontend_delay_s, frontends_delay_s
 
 answers = st.lists(
     st.tuples(st.floats(0, 50), st.floats(0, 20), st.integers(1, 2000)), min_size=1, max_size=40
@@ -43,6 +43,17 @@ def test_a_backlog_is_worked_off() -> None:
 def test_messages_without_cost_have_no_delay() -> None:
     first_s, last_s = frontend_delay_s(np.array([1.0]), np.array([2.0]), np.array([10**9]), 0.0)
     assert first_s == last_s == 0.0
+
+
+def test_several_frontends_share_the_messages() -> None:
+    """What overloads one frontend by the half keeps two busy to three quarters."""
+    begin_s = np.arange(0.0, 20.0, 0.1)
+    streams = begin_s, begin_s + 1.0, np.full(len(begin_s), 150), 1e-3
+    one_s, _ = frontends_delay_s(*streams, frontends=1)
+    two_s, _ = frontends_delay_s(*streams, frontends=2)
+    assert one_s == pytest.approx(frontend_delay_s(*streams)[0], abs=0)
+    assert one_s.max() > 5.0
+    assert two_s.max() < 0.1
 
 
 @given(streams=answers, message_s=st.floats(1e-6, 0.1))

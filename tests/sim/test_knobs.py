@@ -83,11 +83,13 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "split.decode_workers": ("split.decode_workers=3",),
     "split.disaggregation_strategy": ("split.disaggregation_strategy=decode_first",),
     "split.head": ("split.head=decode", "cluster.calibration.head_node_scale=1.3"),
+    "split.frontends": ("split.frontends=2",),
     "stack.router_mode": ("stack.router_mode=random",),
 }
 """What shows the effect of each knob; where it needs a full pool to show, the load is raised in both runs."""
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "split.frontend_choice": ("split.frontend_choice=fewest_input_tokens",),
     "prefill.stream_interval": ("prefill.stream_interval=20",),
     "prefill.kv_cache_config.enable_block_reuse": ("prefill.kv_cache_config.enable_block_reuse=true",),
     "prefill.cuda_graph_config": ("prefill.cuda_graph_config={batch_sizes: [1], enable_padding: true}",),

@@ -35,6 +35,16 @@ def test_the_current_frontend_routes_both_pools() -> None:
     assert np.array_equal(log.decode_worker[by_prefill], np.arange(400) % 4)
 
 
+def test_each_of_several_frontends_counts_for_itself() -> None:
+    log = run_short("stack=dynamo_v1", "split.frontends=3")
+    worker, begins = log.prefill_worker, set()
+    for frontend in range(3):
+        routed = worker[frontend::3]
+        assert ((np.diff(routed) - 1) % 14 == 0).all()
+        begins.add(int(routed[0]))
+    assert len(begins) > 1, "their counters do not begin together"
+
+
 def test_decode_first_waits_longer_for_prefill() -> None:
     """Unsynchronised counts load prefill workers less evenly."""
     more = "load.min_queries=3000"

@@ -50,6 +50,24 @@ def test_bound_point_is_located_again(point: dict[str, object]) -> None:
     assert same.items() <= found.items()
 
 
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("split.frontends", (1, 2, 4)),
+        ("split.frontend_choice", ("round_robin", "fewest_input_tokens")),
+        ("decode.context_parallel_size", (None, 2)),
+    ],
+)
+def test_settings_that_records_leave_out_are_swept(path: str, values: tuple[Any, ...]) -> None:
+    sweep = Sweep(
+        question="?", n_trials=1, space={"x": ChoiceDimension(kind="choice", path=path, values=values)}
+    )
+    assert locate_point(BASE, sweep) == {"x": values[0]}, "the baseline is a point"
+    bound = [bind_point(BASE, sweep, {"x": value}) for value in values]
+    assert [locate_point(spec, sweep) for spec in bound] == [{"x": value} for value in values]
+    assert len({spec.trial_id for spec in bound}) == len(values)
+
+
 @given(points)
 def test_fill_decode_leaves_no_gpu_idle(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None

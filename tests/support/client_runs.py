@@ -40,6 +40,6 @@ class Run:
 
 def run(folder: Path, server: StreamingServer, **changes: Any) -> Run:
     """Run the client with these changes of its settings against `server`."""
-    settings = make_settings(endpoint_url=server.url, **changes)
-    process = run_command(client_command(folder, endpoint_url=server.url, **changes))
+    settings = make_settings(endpoint_urls=[server.url], **changes)
+    process = run_command(client_command(folder, endpoint_urls=[server.url], **changes))
     return Run(process, folder / "out", draw_schedule(settings), server.seen)

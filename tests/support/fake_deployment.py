@@ -64,20 +64,27 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Trial:
-    """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan."""
+    """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan.
+
+    `frontends`: number of frontends; those beyond the first are named frontend_1, frontend_2, ...
+    """
 
     root: Path
     behaviour: dict[str, Any] = field(default_factory=dict)
     quiet_s: float = 20.0
     stop_s: float = STOP_S
     real_client: bool = False
+    frontends: int = 1
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
         self.folder = TrialFolder(self.root / "t0")
         self.state = self.root / "state"
         (self.state / "began").mkdir(parents=True)
-        self.ports = dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True))
+        further = tuple(f"frontend_{index}" for index in range(1, self.frontends))
+        self.names = (*NAMES[:2], *((name, "frontend") for name in further), *NAMES[2:])
+        servers = (*SERVERS, *further)
+        self.ports = dict(zip(servers, free_ports(len(servers)), strict=True))
         self.spec = self.alter(short_spec(self.ports["frontend"]))
         self.attempt = self.folder.new_attempt()
         self.attempt.mkdir(parents=True)
@@ -87,14 +94,15 @@ class Trial:
     def _write(self) -> None:
         behaviour = {"model": self.spec.model.served_name} | self.behaviour
         (self.state / "behaviour.json").write_text(json.dumps(behaviour))
-        url = f"http://127.0.0.1:{self.ports['frontend']}"
-        ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name, "--frontend", url)
+        urls = self.frontend_urls
+        ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name)
+        ready += tuple(word for url in urls for word in ("--frontend", url))
         manifest = ProcessManifest(
             nodes=3,
-            processes=tuple(self._process(name, role) for name, role in NAMES),
+            processes=tuple(self._process(name, role) for name, role in self.names),
             readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
-            endpoint_url=f"{url}/v1",
+            endpoint_urls=tuple(f"{url}/v1" for url in urls),
             container=(),
             keeps_containers=False,
             gpus_per_node=None,
@@ -113,16 +121,18 @@ class Trial:
         argv += ("process", name, role, str(port))
         if role == "client" and self.real_client:
             argv = ("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json")
-            argv += (
-                "--endpoint",
-                f"http://127.0.0.1:{self.ports['frontend']}/v1",
-                "--out",
-                f"{RAW_DIR}/probe-1",
-            )
+            argv += tuple(word for url in self.frontend_urls for word in ("--endpoint", f"{url}/v1"))
+            argv += ("--out", f"{RAW_DIR}/probe-1")
         listens = (Port(port, f"stack.{name}_port"),) if port else ()
         metrics = port if role in ("frontend", "prefill", "decode") else None
         log = f"logs/{name}.out"
         return Process(name, role, 0, (), {}, argv, log, listens, metrics, inherits=(MARK,))
+
+    @property
+    def frontend_urls(self) -> list[str]:
+        """Return the address of each frontend."""
+        frontends = [name for name, role in self.names if role == "frontend"]
+        return [f"http://127.0.0.1:{self.ports[name]}" for name in frontends]
 
     @property
     def record(self) -> AttemptRecord:

@@ -19,7 +19,8 @@ optional, where a process is meant by its name or its role:
   refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
-As long as the file STATE/holding exists, every worker reports one request in flight.
+As long as the file STATE/holding exists, every worker reports one request in flight; as long as
+STATE/queueing exists, every frontend does.
 """
 
 import base64
@@ -110,14 +111,17 @@ class Handler(BaseHTTPRequestHandler):
     """Answer as etcd, frontend and worker."""
 
     in_flight_role = False
+    queueing_role = False
 
     def do_GET(self):
         if self.path == "/metrics":
             in_flight = int(self.in_flight_role and (STATE / "holding").exists())
+            queueing = int(self.queueing_role and (STATE / "queueing").exists())
             self.answer(
                 f"# TYPE dynamo_component_requests_total counter\n"
                 f'dynamo_component_requests_total{{dynamo_endpoint="generate"}} {COUNTS["requests"]}\n'
                 f'dynamo_component_inflight_requests{{dynamo_endpoint="generate"}} {in_flight}\n'
+                f"dynamo_frontend_inflight_requests {queueing}\n"
             )
         elif self.path == "/v1/models":
             served = registered(ROOM, "decode") if registered(ROOM, "prefill") else []
@@ -201,7 +205,7 @@ def run_process(name, role, port):
             return code
         signal.pause()
     server = listen("127.0.0.1", port)
-    Handler.in_flight_role = role in WORKERS
+    Handler.in_flight_role, Handler.queueing_role = role in WORKERS, role == "frontend"
     if role in WORKERS and not behaves("unregistered", name, role):
         register(name, role, {"address": f"127.0.0.1:{port}", "model": BEHAVIOUR["model"], "component": role})
     write_whole(STATE / "began" / name, str(os.getpid()))

@@ -13,7 +13,7 @@ from tune.spec.settings import Settings
 from tune.study.identity import study_record
 from tune.study.loop import open_study, run_trial
 
-SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=60.0")
+SHORT = ("load.concatenate_permutation=false", "load.min_duration_s=66.0")
 WHOLE_PASS = ("load.dataset.samples=3000", "load.min_duration_s=120.0")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from tune.engines.base import Components, EngineAdapter, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Port, Process, ProcessRole
@@ -86,7 +86,12 @@ class StandIn(EngineAdapter):
     computes_tokens = True
     needs_scratch = False
     gauges = WorkerGauges()
-    signals = EngineSignals(failure_patterns=("bad setting",), requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=("bad setting",),
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
     overridable = frozenset({"STAND_IN_LOG"})
 
     def check(self, spec: TrialSpec) -> tuple[()]:
@@ -104,8 +109,8 @@ class StandIn(EngineAdapter):
     def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
         return (self._process(spec, facts, "etcd", "etcd", spec.stack.etcd_client_port),)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        return self._process(spec, facts, "frontend", "frontend", spec.stack.frontend_port)
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        return (self._process(spec, facts, "frontend", "frontend", spec.stack.frontend_port),)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         pool = spec.prefill if placed.role == "prefill" else spec.decode

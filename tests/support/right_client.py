@@ -12,7 +12,7 @@ from support.streaming_server import MODEL
 from tune.client.client_settings import ClientSettings
 
 RIGHT: dict[str, Any] = {
-    "endpoint_url": "http://127.0.0.1:9/v1",
+    "endpoint_urls": ["http://127.0.0.1:9/v1"],
     "served_model_name": MODEL,
     "load": {
         "mode": "fixed",
@@ -68,9 +68,9 @@ def client_command(folder: Path, **changes: Any) -> list[str]:
     """Write the settings, and return the command line of a run that leaves its record in `folder`/out."""
     path = folder / "client.json"
     tree = changed(**changes)
-    url = tree.pop("endpoint_url")
+    endpoints = [word for url in tree.pop("endpoint_urls") for word in ("--endpoint", url)]
     path.write_text(json.dumps(tree))
-    command = [sys.executable, "-m", "tune.client", str(path), "--endpoint", url]
+    command = [sys.executable, "-m", "tune.client", str(path), *endpoints]
     return [*command, "--out", str(folder / "out")]
 
 

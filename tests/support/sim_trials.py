@@ -76,9 +76,7 @@ def _composed(groups: tuple[str, ...]) -> str:
 
 
 def _set(node: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set the value at `path`; raise KeyError for a key that does not exist."""
+    """Set the value at `path`; the settings refuse a key that does not exist."""
     for key in path[:-1]:
         node = node[key]
-    if path[-1] not in node:
-        raise KeyError(path)
     node[path[-1]] = value

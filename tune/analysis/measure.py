@@ -234,16 +234,8 @@ def _official(loadgen: LoadGenFigures | None, broken: str | None) -> tuple[str |
     if loadgen is None or loadgen.result is None:
         return "LoadGen's logs hold no verdict; expected one of a run of full length", broken
     if not broken and loadgen.result == "INVALID":
-        return None, f"LoadGen calls the run INVALID: {_why(loadgen)}"
+        return None, f"LoadGen calls the run INVALID: {loadgen.invalid_reason or 'it gives no reason'}"
     return None, broken
-
-
-def _why(loadgen: LoadGenFigures) -> str:
-    """Return LoadGen's reason for an INVALID run."""
-    if loadgen.invalid_reason:
-        return loadgen.invalid_reason
-    notes = (loadgen.early_stopping_tpot, loadgen.early_stopping_ttft)
-    return next((note for note in notes if note and "unsuccessful" in note), "it gives no reason")
 
 
 def _constraints(slo: Slo, measured: Mapping[LatencyMetric, Percentiles | None]) -> Constraints:

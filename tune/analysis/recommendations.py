@@ -134,7 +134,10 @@ def _for_transfer(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recom
 
 def _for_frontend(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:
     """Yield changes to a frontend that limits."""
-    yield Recommendation(text="a frontend with more CPU, or several")
+    more = 2 * spec.split.frontends
+    yield Recommendation(
+        text=f"{more} frontends, or one with more CPU", overrides=(f"split.frontends={more}",)
+    )
 
 
 def _for_unknown(spec: TrialSpec, context: BottleneckContext) -> Iterator[Recommendation]:

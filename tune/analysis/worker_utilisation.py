@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from tune.engines.registry import engine_of
 from tune.manifest.engine_signals import WorkerCounter
 from tune.records.outcome import Breakdown
 from tune.records.requests import PoolUse, RequestLog
-from tune.records.scrapes import METRICS_FILE, Scrape, read_metrics, total
+from tune.records.scrapes import METRICS_FILE, Scrape, mean, read_metrics, total
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
+
+Samples = Mapping[str, float]
+"""Value of each sample of a worker, by its name with its labels."""
 
 MIN_SCRAPES = 400
 """Fewest scrapes of a worker from which the busiest one is named.
@@ -91,8 +95,8 @@ def _pools(
     in_flight = [_in_flight(worker, counter) for worker in _workers(scrapes, "prefill")]
     decode = _workers(scrapes, "decode")
     busy = [None if gauge is None else _Gauge(gauge.at_s, np.sign(gauge.values)) for gauge in in_flight]
-    batch = [_engine_gauge(worker, gauges.running) or _in_flight(worker, counter) for worker in decode]
-    kv_used = [_engine_gauge(worker, gauges.kv_used) for worker in decode]
+    batch = [_engine_gauge(worker, gauges.running, total) or _in_flight(worker, counter) for worker in decode]
+    kv_used = [_engine_gauge(worker, gauges.kv_used, mean) for worker in decode]
     scrape_counts = [
         int(((gauge.at_s >= begin_s) & (gauge.at_s <= end_s)).sum())
         for gauge in in_flight
@@ -115,18 +119,21 @@ def _workers(scrapes: Sequence[Scrape], role: Role) -> list[list[Scrape]]:
 
 def _in_flight(scrapes: Sequence[Scrape], counter: WorkerCounter) -> _Gauge | None:
     """Return the requests that a worker holds, None where it does not expose them."""
-    return _gauge(scrapes, counter.name, **counter.labels)
+    return _gauge(scrapes, lambda samples: total(samples, counter.name, **counter.labels))
 
 
-def _engine_gauge(scrapes: Sequence[Scrape], names: Sequence[str]) -> _Gauge | None:
-    """Return the first of `names` that a worker exposes, None where it exposes none."""
-    return next((gauge for name in names if (gauge := _gauge(scrapes, name)) is not None), None)
+def _engine_gauge(
+    scrapes: Sequence[Scrape], names: Sequence[str], over_ranks: Callable[..., float | None]
+) -> _Gauge | None:
+    """Return the first of `names` that a worker exposes, over all its ranks; None where it exposes none."""
+    found = (_gauge(scrapes, partial(over_ranks, name=name)) for name in names)
+    return next((gauge for gauge in found if gauge is not None), None)
 
 
-def _gauge(scrapes: Sequence[Scrape], name: str, **labels: str) -> _Gauge | None:
-    """Return one metric of a worker by its scrapes, None where it does not expose it."""
-    totals = [(scrape.at_s, total(scrape.samples, name, **labels)) for scrape in scrapes]
-    known = np.array([(at_s, value) for at_s, value in totals if value is not None], float)
+def _gauge(scrapes: Sequence[Scrape], value_of: Callable[[Samples], float | None]) -> _Gauge | None:
+    """Return what `value_of` finds in a worker's scrapes, None where it finds nothing."""
+    values = [(scrape.at_s, value_of(scrape.samples)) for scrape in scrapes]
+    known = np.array([(at_s, value) for at_s, value in values if value is not None], float)
     return _Gauge(known[:, 0], known[:, 1]) if len(known) else None
 
 

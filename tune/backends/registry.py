@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,12 @@ class BackendKind:
         Returns findings on the composed trial; quick, run before every trial and study.
     preflight
         Returns findings that take an answer of the cluster; for action=preflight.
+    ask_node
+        Returns what one node finds, for action=preflight where nothing else forbids the trial. The second
+        argument is a function that prints one line to the user.
+    bootstrap
+        Makes the Python environment of the nodes and returns what is there; None where trials run with this
+        interpreter. The second argument is a function that prints one line to the user.
     jobs
         Returns the control of jobs that go on without this process; None where there are none.
     """
@@ -39,6 +46,8 @@ class BackendKind:
     build: Callable[[Settings, int, Callable[[str], None]], Backend]
     check: Callable[[Settings], Sequence[Finding]]
     preflight: Callable[[Settings], Sequence[Finding]] = lambda settings: ()
+    ask_node: Callable[[Settings, Callable[[str], None]], Sequence[Finding]] = lambda settings, say: ()
+    bootstrap: Callable[[Settings, Callable[[str], None]], str] | None = None
     jobs: Callable[[], JobControl] | None = None
 
     @property
@@ -78,8 +87,10 @@ def _build_local(settings: Settings, at_once: int, say: Callable[[str], None]) -
 def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
     """Return the backend of the cluster that the settings describe."""
     from tune.backends.slurm.backend import SlurmBackend  # noqa: PLC0415
+    from tune.backends.slurm.held_allocation import usable_allocation  # noqa: PLC0415
 
-    return SlurmBackend(settings.cluster, settings.study.trials_per_job, say)
+    held = usable_allocation(os.environ, settings.hardware.nodes, say)
+    return SlurmBackend(settings.cluster, settings.study.trials_per_job, say, held=held)
 
 
 def _check_simulator(settings: Settings) -> Sequence[Finding]:
@@ -104,6 +115,20 @@ def _preflight_slurm(settings: Settings) -> Sequence[Finding]:
     return check_slurm(settings.cluster, settings.trial_spec)
 
 
+def _ask_slurm_node(settings: Settings, say: Callable[[str], None]) -> Sequence[Finding]:
+    """Return what one node of the cluster finds."""
+    from tune.backends.slurm.node_preflight import check_on_node  # noqa: PLC0415
+
+    return check_on_node(settings, say)
+
+
+def _bootstrap_slurm(settings: Settings, say: Callable[[str], None]) -> str:
+    """Make the environment of the cluster's nodes."""
+    from tune.backends.slurm.bootstrap import make_node_environment  # noqa: PLC0415
+
+    return make_node_environment(settings, say)
+
+
 def _slurm_jobs() -> JobControl:
     """Return the control of Slurm jobs."""
     from tune.backends.slurm.job_control import SlurmJobControl  # noqa: PLC0415
@@ -119,6 +144,8 @@ BACKENDS: Mapping[BackendName, BackendKind] = {
         build=_build_slurm,
         check=_check_slurm,
         preflight=_preflight_slurm,
+        ask_node=_ask_slurm_node,
+        bootstrap=_bootstrap_slurm,
         jobs=_slurm_jobs,
     ),
 }

@@ -32,23 +32,19 @@ class RecordedRequests:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredRun:
-    """Hold one LoadGen run. `recorded` is None where its lengths are not on record.
-
-    `invalid_reason` says why its record calls it invalid, None for a valid run.
-    """
+    """Hold one valid LoadGen run. `recorded` is None where its lengths are not on record."""
 
     label: str
     spec: TrialSpec
     metrics: MetricValues
     recorded: RecordedRequests | None
-    invalid_reason: str | None = None
 
 
 def runs_of_study(study: StudyFolder, trials: Sequence[str | int] | None) -> tuple[MeasuredRun, ...]:
     """Return the runs of the trials with these ids or numbers, or of every measured trial for None.
 
-    Raises ConfigurationError for a trial that is missing or was not measured, and where none is left;
-    ResumableError for a damaged record.
+    Runs that are not valid are left out. Raises ConfigurationError for a trial that is missing or was not
+    measured, and where no run is left; ResumableError for a damaged record.
     """
     outcomes = study.outcomes()
     if trials is None:
@@ -57,9 +53,11 @@ def runs_of_study(study: StudyFolder, trials: Sequence[str | int] | None) -> tup
         chosen = [_find_outcome(study, outcomes, trial) for trial in trials]
     runs = [run for outcome in chosen for run in _runs_of_trial(study.trial(outcome.trial_id), outcome)]
     if not runs:
+        reasons = [probe.reason for outcome in chosen for probe in outcome.probes if not probe.valid]
+        invalid = f" (not valid: {reasons[0]})" if reasons else ""
         raise ConfigurationError(
-            f"{study.root}: found no measured trial among {len(outcomes)}; expected at least one. Run the "
-            "study on, or name another one with calibrate.study=NAME."
+            f"{study.root}: found no valid run in {len(chosen)} of {len(outcomes)} trials{invalid}; expected "
+            "at least one. Run the study on, or name another one with calibrate.study=NAME."
         )
     return tuple(runs)
 
@@ -67,14 +65,15 @@ def runs_of_study(study: StudyFolder, trials: Sequence[str | int] | None) -> tup
 def run_of_logs(folder: Path, spec: TrialSpec) -> MeasuredRun:
     """Return the run of `spec` whose LoadGen logs lie in `folder`.
 
-    Raises ConfigurationError where the logs have another rate or number of queries than `spec`, or no
-    latencies of tokens; ResumableError where there are none.
+    Raises ConfigurationError where the logs are of no valid run, have another rate or number of queries than
+    `spec`, or no latencies of tokens; ResumableError where there are none.
     """
     log_figures = read_logs(folder)
+    _require_valid(folder, log_figures)
     metrics = metrics_of_logs(log_figures)
     _require_fitted(str(folder), metrics)
     _require_same_load(folder, log_figures, spec)
-    return MeasuredRun(str(folder), spec, metrics, None, log_figures.invalid_reason)
+    return MeasuredRun(str(folder), spec, metrics, None)
 
 
 def _find_outcome(study: StudyFolder, outcomes: Sequence[Outcome], trial: str | int) -> Outcome:
@@ -97,7 +96,7 @@ def _find_outcome(study: StudyFolder, outcomes: Sequence[Outcome], trial: str | 
 
 
 def _runs_of_trial(folder: TrialFolder, outcome: Outcome) -> list[MeasuredRun]:
-    """Return one run for each probe of a trial. Raises ConfigurationError for a missing spec.json."""
+    """Return one run for each valid probe of a trial. Raises ConfigurationError for a missing spec.json."""
     spec = folder.read_spec()
     if spec is None:
         raise ConfigurationError(
@@ -105,16 +104,13 @@ def _runs_of_trial(folder: TrialFolder, outcome: Outcome) -> list[MeasuredRun]:
             "leave the trial out with calibrate.trials=[ID,...]."
         )
     runs = []
-    for probe in outcome.probes:
+    for probe in (probe for probe in outcome.probes if probe.valid):
         label = f"trial {outcome.number} ({outcome.trial_id})"
         metrics = metrics_of_probe(probe)
         _require_fitted(label, metrics)
         load = spec.load.model_copy(update={"target_qps": probe.target_qps})
         recorded = _recorded_requests(folder, probe)
-        invalid_reason = None if probe.valid else probe.reason
-        runs.append(
-            MeasuredRun(label, spec.model_copy(update={"load": load}), metrics, recorded, invalid_reason)
-        )
+        runs.append(MeasuredRun(label, spec.model_copy(update={"load": load}), metrics, recorded))
     return runs
 
 
@@ -127,6 +123,24 @@ def _recorded_requests(folder: TrialFolder, probe: Probe) -> RecordedRequests | 
     if (log.input_tokens < 1).any():
         return None
     return RecordedRequests(log.scheduled_ns, log.input_tokens, np.maximum(log.output_tokens, 1))
+
+
+def _require_valid(folder: Path, log_figures: LoadGenFigures) -> None:
+    """Raise ConfigurationError where LoadGen does not call the run a valid one of the Server scenario."""
+    if log_figures.mode == "AccuracyOnly":
+        found = "an accuracy run, which is not timed"
+    elif log_figures.scenario not in (None, "Server"):
+        found = f"a run of the scenario {log_figures.scenario}"
+    elif log_figures.result == "INVALID":
+        found = f"a run that LoadGen calls INVALID ({log_figures.invalid_reason or 'without a reason'})"
+    elif log_figures.result is None:
+        found = "no verdict of LoadGen: the run was stopped, or its logs are cut short"
+    else:
+        return
+    raise ConfigurationError(
+        f"{folder}: found {found}; expected the logs of a VALID performance run of the Server scenario. "
+        "Leave this one out."
+    )
 
 
 def _require_fitted(label: str, metrics: MetricValues) -> None:

@@ -35,9 +35,8 @@ def render_parameters(fitted: Sequence[FittedParameter]) -> str:
 def describe_run(run: MeasuredRun) -> str:
     """Return a run in one line: its origin, its configuration, and how its lengths are known."""
     lengths = "recorded lengths" if run.recorded else f"shuffle seeds {_span(REPORT_SEEDS)}"
-    validity = f"; not valid: {run.invalid_reason}" if run.invalid_reason else ""
     rate = f"{run.spec.load.target_qps:g} queries/s"
-    return f"{run.label}: {run.spec.split.label}, {rate}, {lengths}{validity}"
+    return f"{run.label}: {run.spec.split.label}, {rate}, {lengths}"
 
 
 def describe_seeds(runs: Sequence[MeasuredRun]) -> str:

@@ -24,6 +24,7 @@ ACTIONS: Mapping[str, str] = {
     "run": "tune.cli.run_commands:run_action",
     "plan": "tune.cli.plan_commands:plan_action",
     "preflight": "tune.cli.plan_commands:preflight_action",
+    "bootstrap": "tune.cli.bootstrap_command:bootstrap_action",
     "status": "tune.cli.recorded_commands:status_action",
     "logs": "tune.cli.recorded_commands:logs_action",
     "cancel": "tune.cli.recorded_commands:cancel_action",
@@ -33,6 +34,7 @@ ACTIONS: Mapping[str, str] = {
     "parse": "tune.cli.report_commands:parse_action",
     "calibrate": "tune.cli.calibrate_command:calibrate_action",
     "export": "tune.cli.export_command:export",
+    "import": "tune.cli.import_command:import_action",
 }
 """Module and function of each value of `action`; the module is imported when the action runs."""
 

@@ -9,6 +9,8 @@ import sys
 import unicodedata
 from typing import TextIO
 
+from tune.core.log_text import plain_text
+
 _ASCII = {"×": "x", "—": "-", "–": "-", "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "…": "...", "µ": "u"}
 """ASCII for characters that decomposition does not lead to."""
 
@@ -24,7 +26,8 @@ def make_streams_safe() -> None:
 
 
 def show(text: str) -> None:
-    """Print a result on stdout, with colours where it is a terminal that has them."""
+    """Print a result on stdout as plain text, with colours where it is a terminal that has them."""
+    text = plain_text(text)
     if _has_colours(sys.stdout):
         from rich.console import Console
 
@@ -36,7 +39,8 @@ def show(text: str) -> None:
 
 
 def show_error(text: str) -> None:
-    """Print an error on stderr, in red where it is a terminal with colours."""
+    """Print an error on stderr as plain text, in red where it is a terminal with colours."""
+    text = plain_text(text)
     if _has_colours(sys.stderr):
         from rich.console import Console
         from rich.text import Text

@@ -9,6 +9,7 @@ from tune.cli.studies import study_root
 from tune.config import Composition
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
+from tune.spec.stack import SOFTWARE, Stack
 
 
 def plan_action(composition: Composition) -> None:
@@ -27,20 +28,31 @@ def plan_action(composition: Composition) -> None:
     show(f"{summarise_plan(rendered, settings)}\nplan      {folder.plan}")
 
 
+def _describe_stack(stack: Stack) -> str:
+    """Return which software the stack is for, and which stacks other software needs."""
+    others = "\n".join(f"  stack={name}: {software}" for name, software in SOFTWARE.items())
+    return f"stack {stack.name} is for {stack.software}. For other software:\n{others}"
+
+
 def preflight_action(composition: Composition) -> None:
     """Print the workload and every finding on the composed trial, what its cluster answers included.
 
     Raises NegativeResult where one of them forbids the trial.
     """
+    from tune.cli.progress import print_progress
     from tune.workload.length_summary import describe_load
 
     settings = composition.settings
+    backend = BACKENDS[settings.cluster.kind]
     findings = (
         *check_configuration(settings),
         *check_whole_sweep(settings),
-        *BACKENDS[settings.cluster.kind].preflight(settings),
+        *backend.preflight(settings),
     )
-    show(f"workload: {describe_load(settings.load)}\n")
+    if not only_errors(findings):
+        findings = (*findings, *backend.ask_node(settings, print_progress))
+    show(f"workload: {describe_load(settings.load)}")
+    show(f"{_describe_stack(settings.trial_spec.stack)}\n")
     show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:

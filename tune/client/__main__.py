@@ -1,4 +1,4 @@
-"""Run the load client: `python -m tune.client CLIENT_JSON --endpoint URL --out FOLDER`.
+"""Run the load client: `python -m tune.client CLIENT_JSON --endpoint URL [--endpoint URL ...] --out FOLDER`.
 
 Exit codes: 0 the run completed; 2 the settings are wrong, nothing was run; 3 the endpoint does not serve the
 model, every request failed, or the client itself is at fault; 4 stopped as its settings ask
@@ -28,7 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tune.client", description="Load a deployment.")
     parser.add_argument("client_json", type=Path, help="the client settings of a rendered plan")
     parser.add_argument(
-        "--endpoint", required=True, metavar="URL", help="the deployment: http://HOST:PORT/v1"
+        "--endpoint",
+        required=True,
+        action="append",
+        metavar="URL",
+        help="a frontend of the deployment: http://HOST:PORT/v1; once for each",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for LoadGen's logs and requests.npz")
     options = parser.parse_args(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from tune.errors import ConfigurationError
 from tune.spec.base import FrozenModel, NonNegativeInt
 from tune.spec.load import Load, Slo
+from tune.spec.split import FrontendChoice
 
 STOPPED_EXIT_CODE = 4
 """Exit code of a client whose run was stopped because it could no longer hold its SLO."""
@@ -23,7 +25,7 @@ class ClientRun(FrozenModel):
     runs that this deployment has served before; prompts made to length then differ from theirs, which its
     prefix cache may hold. `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k
     and ignore_eos from the object `nvext` alone. Dynamo 1.6.1 answers every request that names them there
-    with 400, unknown field.
+    with 400, unknown field. `frontend_choice`: how the frontend of a request is chosen, of several.
     """
 
     served_model_name: Annotated[str, Field(min_length=1)]
@@ -33,22 +35,25 @@ class ClientRun(FrozenModel):
     stop_when_futile: bool = False
     earlier_runs: NonNegativeInt = 0
     nvext: bool = False
+    frontend_choice: FrontendChoice = "round_robin"
 
 
 class ClientSettings(ClientRun):
-    """Describe one run against one endpoint, whose host is known only where the deployment runs."""
+    """Describe one run against the frontends of a deployment, whose hosts are known only where it runs."""
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
+    endpoint_urls: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")], ...], Field(min_length=1)
+    ]
 
 
-def read_client_settings(path: Path, endpoint_url: str) -> ClientSettings:
-    """Return the run that the JSON file `path` describes, against the endpoint at `endpoint_url`.
+def read_client_settings(path: Path, endpoint_urls: Sequence[str]) -> ClientSettings:
+    """Return the run that the JSON file `path` describes, against the frontends at `endpoint_urls`.
 
     Raises ConfigurationError, which names every wrong value.
     """
     try:
         client_run = ClientRun.model_validate_json(path.read_bytes())
-        return ClientSettings.model_validate(dict(client_run) | {"endpoint_url": endpoint_url})
+        return ClientSettings.model_validate(dict(client_run) | {"endpoint_urls": tuple(endpoint_urls)})
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read ({error.strerror}); expected the client settings, a JSON object. "

@@ -27,12 +27,17 @@ _HEAD = (
 )
 
 
-async def check_endpoint(settings: ClientSettings) -> None:
-    """Ask the endpoint for its models.
+async def check_endpoints(settings: ClientSettings) -> None:
+    """Ask every frontend for its models.
 
-    Raises ResumableError when the endpoint is silent or does not serve the model.
+    Raises ResumableError when one is silent or does not serve the model.
     """
-    url = f"{settings.endpoint_url.rstrip('/')}/models"
+    await asyncio.gather(*(_check_endpoint(settings, url) for url in settings.endpoint_urls))
+
+
+async def _check_endpoint(settings: ClientSettings, endpoint_url: str) -> None:
+    """Ask one frontend for its models."""
+    url = f"{endpoint_url.rstrip('/')}/models"
     expected = f"expected the model {settings.served_model_name!r} at {url}"
     advice = "See the frontend's and the workers' logs, then run the trial again."
     try:
@@ -57,17 +62,17 @@ def _model_names(body_json: Any) -> list[str]:
 
 
 class Endpoint:
-    """Hold the connections to one deployment, one for each request.
+    """Hold the connections to one frontend, one for each request.
 
     A connection is not used twice: a server may close a used one just as it is reused. `spares` connections
     are opened ahead of their requests, so that no request waits for a connection in a busy event loop.
     """
 
-    def __init__(self, settings: ClientSettings, clock: Clock, spares: int = 0) -> None:
+    def __init__(self, settings: ClientSettings, endpoint_url: str, clock: Clock, spares: int = 0) -> None:
         self._settings, self._clock, self._spare_count = settings, clock, spares
         self._idle: deque[asyncio.Transport] = deque()
         self._opening: set[asyncio.Task[None]] = set()
-        url = urlsplit(settings.endpoint_url)
+        url = urlsplit(endpoint_url)
         path = f"{url.path.rstrip('/')}/{_PATHS[settings.load.api]}"
         self._head = _HEAD.format(path=path, host=url.netloc.rpartition("@")[2]).encode()
         self._tls = url.scheme == "https"

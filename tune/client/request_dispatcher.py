@@ -7,7 +7,7 @@ import threading
 from typing import Protocol
 
 from tune.client.client_settings import ClientSettings
-from tune.client.endpoint import Endpoint
+from tune.client.frontends import Frontends
 from tune.client.http_exchange import Clock
 from tune.client.prompts import Prompts
 from tune.client.request_tracker import RequestTracker
@@ -95,11 +95,11 @@ class RequestDispatcher:
             self._loop.close()
 
     async def _serve(self) -> None:
-        """Hold the endpoint open until the dispatcher is stopped."""
-        self._endpoint = Endpoint(self._settings, self._clock, spares=_SPARE_CONNECTIONS)
+        """Hold the connections open until the dispatcher is stopped."""
+        self._frontends = Frontends(self._settings, self._clock, spares=_SPARE_CONNECTIONS)
         self._ready.set()
         await self._stop.wait()
-        await self._endpoint.close()
+        await self._frontends.close()
 
     def _start_request(self, position: int, response_id: int) -> None:
         """Start the task of one query."""
@@ -125,7 +125,8 @@ class RequestDispatcher:
             self._sink.first_token(response_id)
 
         async with self._slots:
-            await self._endpoint.request(self._prompts.body(position), response, report_first_token)
+            body, input_tokens = self._prompts.body(position), self._tracker.input_tokens(position)
+            await self._frontends.request(body, input_tokens, response, report_first_token)
         if not response.error:
             self._sink.complete(response_id, response.output_tokens)
         elif first_reported_ns < 0:

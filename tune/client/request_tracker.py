@@ -59,6 +59,10 @@ class RequestTracker:
         self.issued = position + 1
         return position
 
+    def input_tokens(self, position: int) -> int:
+        """Return the scheduled length of the prompt at `position`."""
+        return int(self.schedule.input_tokens[position])
+
     @property
     def start_ns(self) -> int:
         """Return when the test began on the client's clock, in ns; 0 before the first query.

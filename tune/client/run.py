@@ -15,7 +15,7 @@ import numpy as np
 from tune.analysis.measure import REQUESTS_FILE
 from tune.capacity.futility import Futility
 from tune.client.client_settings import ClientSettings
-from tune.client.endpoint import check_endpoint
+from tune.client.endpoint import check_endpoints
 from tune.client.futility_monitor import FutilityMonitor
 from tune.client.http_exchange import Clock
 from tune.client.loadgen_driver import LoadGenSink, run_loadgen
@@ -80,7 +80,7 @@ def run_client(
     schedule = draw_schedule(settings)
     _allow_open_files(settings.load.client_concurrency + _OTHER_OPEN_FILES)
     _make_folder(folder)
-    asyncio.run(check_endpoint(settings))
+    asyncio.run(check_endpoints(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
     driver = _ClientDriver(settings, schedule, folder, clock)
@@ -187,7 +187,8 @@ class _ClientDriver:
             kinds, counts = np.unique(np.array(errors), return_counts=True)
             raise ResumableError(
                 f"all {expected} requests failed, {counts.max()} of them with: {kinds[counts.argmax()]}. "
-                f"Expected answers from {self._settings.endpoint_url}. See the workers' logs and run again."
+                f"Expected answers from {', '.join(self._settings.endpoint_urls)}. "
+                "See the workers' logs and run again."
             )
 
     def _run_loadgen(self) -> None:

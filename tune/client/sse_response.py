@@ -17,7 +17,12 @@ _FAILED_FINISH_REASONS = ("error", "cancelled", "timeout", "abort", "content_fil
 Sources: OpenAI, TensorRT-LLM, vLLM, SGLang, Dynamo.
 """
 
-_CHAT_TEXT_FIELDS = ("content", "reasoning_content")
+_CHAT_TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
+"""Fields of a chat's delta that hold generated text; an answer that thinks begins with its thoughts.
+
+Sources: OpenAI (content), DeepSeek's API, TensorRT-LLM, SGLang (reasoning_content), vLLM (reasoning).
+"""
+
 _TOKEN_COUNT_LIMIT = 1 << 31
 
 
@@ -142,7 +147,7 @@ def _first_choice(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_text(choice: dict[str, Any]) -> bool:
-    """Return True for a non-empty text: of a completion, or of a chat's content or reasoning content."""
+    """Return True for a non-empty text: of a completion, or of a chat's content or reasoning."""
     delta = choice.get("delta")
     if isinstance(delta, dict):
         return any(isinstance(value, str) and value for value in map(delta.get, _CHAT_TEXT_FIELDS))

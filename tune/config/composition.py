@@ -26,8 +26,9 @@ from tune.config.completion import complete_settings
 from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
 from tune.config.workload_completion import complete_workload
-from tune.config.yaml_errors import explain_encoding, explain_yaml, refuse_base_60
+from tune.config.yaml_errors import explain_encoding, refuse_base_60
 from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
+from tune.core.unreadable_yaml import explain_yaml
 from tune.errors import ConfigurationError
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings

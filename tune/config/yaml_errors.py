@@ -14,16 +14,6 @@ _TIME = re.compile(r":\s+\d+(:[0-5]?\d)+\s*(#|$)", re.MULTILINE)
 """A line that may hold a number of base 60. Source: YAML 1.1, https://yaml.org/type/int.html."""
 
 
-def explain_yaml(error: yaml.YAMLError) -> str:
-    """Return what a YAML file has where its reader stops, with file and line."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    if "\\t" in problem:
-        problem = "found a tab; expected blanks"
-    where = f"{mark.name.removeprefix('file://')}, line {mark.line + 1}" if mark else "a YAML file"
-    return f"{where}: {problem}. Expected YAML, one `key: value` a line; nothing was run."
-
-
 def explain_encoding(error: UnicodeDecodeError, config_dirs: Sequence[str]) -> str:
     """Return which YAML file of `config_dirs` is not UTF-8."""
     for path in yaml_files(config_dirs):

@@ -1,8 +1,13 @@
-"""Write and read records atomically: a record is written to a temporary file, which is then renamed."""
+"""Write and read records atomically: a record is written to a temporary file, which is then renamed.
+
+In a folder where others may write, they can put links. Nothing is written through a link: it would
+overwrite whatever the link leads to.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +26,25 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open `path`.tmp for writing, and rename it to `path` when the block ends; missing folders are made.
+    """Open a temporary file for writing, and rename it to `path` when the block ends; make missing folders.
 
-    The error that `write_error` returns is raised if that fails.
+    The error that `write_error` returns is raised if that fails. The name of the temporary file ends in
+    `.tmp` and holds the id of this process, so two processes that write `path` do not mix.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file that tune wrote before, for `opener` of `open`. Raises OSError (ELOOP) for a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,6 +63,11 @@ def make_folder(path: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> TuneError:
     """Return the error for a path that cannot be written: ResumableError if the disk is full or failing."""
+    if error.errno == errno.ELOOP:
+        return ConfigurationError(
+            f"{path}: is a link; expected a file that tune made, as nothing is written through a link. Find "
+            "out who put it there, and remove it."
+        )
     kind = ResumableError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ConfigurationError
     return kind(
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tune.core.files import write_error
+from tune.core.files import no_link, write_error
 from tune.errors import ConfigurationError
 
 
@@ -36,10 +37,10 @@ def lock_file(path: Path, in_use: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        descriptor = no_link(str(path), os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise write_error(path, error) from error
-    with file:
+    with os.fdopen(descriptor) as file:
         try:
             locked = try_lock(file)
         except OSError as error:

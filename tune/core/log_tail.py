@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tune.core.log_text import plain_text
+
 _PAUSE_S = 0.2
 """Seconds between two looks at the files."""
 
@@ -46,9 +48,10 @@ def follow_logs(
 
 
 def _new_lines(path: Path, begin: int, to_the_end: bool) -> tuple[list[str], int]:
-    """Return the complete lines from byte `begin` on, and where the next one begins."""
+    """Return the complete lines from byte `begin` on as plain text, and where the next one begins."""
     with path.open("rb") as log:
         log.seek(begin)
         new = log.read()
     whole = new if to_the_end else new[: new.rfind(b"\n") + 1]
-    return whole.decode(errors="replace").splitlines(), begin + len(whole)
+    lines = [plain_text(line) for line in whole.decode(errors="replace").splitlines()]
+    return lines, begin + len(whole)

@@ -22,7 +22,7 @@ STOP_SIGNAL = "USR2"
 _BY_HAND = """
 # By hand: cd HERE && sbatch job.sbatch, where the nodes see this folder. The attempt is ../raw/<job id>.
 # TUNE_PYTHON is a Python that has tune.
-exec "${TUNE_PYTHON:-python3}" -m tune.orchestrator "$SLURM_SUBMIT_DIR/../raw/$SLURM_JOB_ID" --slurm
+exec "${{TUNE_PYTHON:-{python}}}" -m tune.orchestrator "$SLURM_SUBMIT_DIR/../raw/$SLURM_JOB_ID" --slurm
 """
 
 
@@ -56,6 +56,7 @@ def sbatch_options(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> Optio
         "reservation": facts.reservation,
         "time": facts.time_limit,
         "signal": f"B:{STOP_SIGNAL}@{facts.signal_s}",
+        "exclude": ",".join(facts.exclude) or None,
         "gpus-per-node": gpus_per_node if facts.gpus_per_node_option else None,
     }
     options: Options = {name: value for name, value in named.items() if value is not None}
@@ -75,7 +76,8 @@ def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:
     reject_line_break("cluster.output", facts.output)
     options = sbatch_options(facts, nodes, gpus_per_node) | {"output": facts.output}
     lines = [_directive(name, value) for name, value in options.items()]
-    return "\n".join(["#!/bin/bash", *lines]) + "\n" + _BY_HAND
+    by_hand = _BY_HAND.format(python=facts.python or "python3")
+    return "\n".join(["#!/bin/bash", *lines]) + "\n" + by_hand
 
 
 def _directive(name: str, value: str | int | Literal[True]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tune.core.files import open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
 from tune.deploy.job_script import container_options, job_script
-from tune.deploy.processes import deployment_processes, endpoint_url
+from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
 from tune.engines.base import StepTiming
 from tune.engines.registry import engine_of
@@ -59,8 +59,8 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         processes=processes,
         readiness_command=command,
         deadlines=facts.deadlines,
-        endpoint_url=endpoint_url(spec),
-        container=container_options(facts, mounts_scratch=adapter.needs_scratch),
+        endpoint_urls=endpoint_urls(spec),
+        container=container_options(facts, mounts_scratch=adapter.needs_scratch or spec.stack.shares_files),
         keeps_containers=facts.container_image is not None and facts.container_keep,
         gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,
         keeps_processes=_keeps_processes(spec),
@@ -111,6 +111,7 @@ def client_json(spec: TrialSpec) -> str:
         "slo": spec.slo.model_dump(mode="json"),
         "max_seq_len": spec.decode.max_sequence_tokens,
         "nvext": spec.stack.dynamo == "v0",
+        "frontend_choice": spec.split.frontend_choice,
     }
     return json.dumps(settings, indent=2) + "\n"
 
@@ -119,7 +120,7 @@ def _readiness_command(spec: TrialSpec) -> tuple[str, ...]:
     """Return the command line of ready.py, which counts in etcd where /health lists no prefill worker."""
     stack, split = spec.stack, spec.split
     argv = ["python3", f"{PLAN_DIR}/ready.py", "--model", spec.model.served_name]
-    argv += ["--frontend", f"http://{HEAD_NODE_IP}:{stack.frontend_port}"]
+    argv += [word for url in frontend_urls(spec) for word in ("--frontend", url)]
     if stack.dynamo == "v0":
         argv += ["--etcd", f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"]
     names = engine_of(spec).components(spec)

@@ -7,15 +7,15 @@ from dataclasses import replace
 from tune.deploy.shell import reject_unbindable
 from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
-from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, RAW_DIR, Process, log_path
+from tune.manifest.process import PLAN_DIR, RAW_DIR, Process, address_of, log_path
 from tune.spec.cluster import ClusterFacts
 from tune.spec.environment import given_values, inherited_names
-from tune.spec.split import HEAD_NODE, place_workers
+from tune.spec.split import HEAD_NODE, frontend_nodes, place_workers
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
 
 
 def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """Return services, frontend, prefill workers, decode workers and the client.
+    """Return services, frontends, prefill workers, decode workers and the client.
 
     Raises ConfigurationError where the rack is too small, the engine cannot be launched, or a variable is
     given that the plan sets itself.
@@ -30,7 +30,7 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
         )
     processes = (
         *adapter.services(spec, facts),
-        adapter.frontend(spec, facts),
+        *adapter.frontends(spec, facts),
         *(adapter.worker(spec, facts, worker) for worker in placed),
         _client(spec),
     )
@@ -57,15 +57,25 @@ def _with_environment(process: Process, spec: TrialSpec, overridable: frozenset[
     )
 
 
-def endpoint_url(spec: TrialSpec) -> str:
-    """Return where the frontend answers, for a client on the head node."""
-    return f"http://{HEAD_NODE_IP}:{spec.stack.frontend_port}/v1"
+def frontend_urls(spec: TrialSpec) -> tuple[str, ...]:
+    """Return where each frontend answers, for a client on the head node."""
+    return tuple(
+        f"http://{address_of(node)}:{spec.stack.frontend_port + index}"
+        for index, node in enumerate(frontend_nodes(spec.hardware, spec.split))
+    )
+
+
+def endpoint_urls(spec: TrialSpec) -> tuple[str, ...]:
+    """Return the OpenAI endpoint of each frontend, for a client on the head node."""
+    return tuple(f"{url}/v1" for url in frontend_urls(spec))
 
 
 def _client(spec: TrialSpec) -> Process:
-    """Return the load client, which runs beside the frontend, outside any container."""
+    """Return the load client, which runs beside the first frontend, outside any container."""
+    endpoints = (word for url in endpoint_urls(spec) for word in ("--endpoint", url))
     argv = (
         *("python3", "-m", "tune.client", f"{PLAN_DIR}/client.json"),
-        *("--endpoint", endpoint_url(spec), "--out", f"{RAW_DIR}/{PROBE_FOLDER}"),
+        *endpoints,
+        *("--out", f"{RAW_DIR}/{PROBE_FOLDER}"),
     )
     return Process("client", "client", HEAD_NODE, (), {}, argv, log_path("client"))

@@ -1,11 +1,11 @@
 """Check once whether every worker of a deployment is registered, with the standard library alone.
 
-    python3 ready.py --model NAME --frontend URL [--etcd URL] --expect COMPONENT[,COMPONENT]=COUNT ...
+    python3 ready.py --model NAME --frontend URL ... [--etcd URL] --expect COMPONENT[,COMPONENT]=COUNT ...
 
-Exit 0 when the frontend lists the model and every expected count is reached, 1 while it is not; the state is
-printed in one line. A frontend calls itself healthy with no prefill worker at all, so components are counted:
-in etcd where `--etcd` is given (mid 2025: the frontend lists only endpoints that clients may call; keys are
-instances/dynamo/<component>/generate:<lease>), else among the instances of the frontend's /health.
+Exit 0 when every frontend lists the model and knows as many workers as expected, 1 while one does not; the
+state is printed in one line. A frontend calls itself healthy with no prefill worker at all, so components
+are counted: in etcd where `--etcd` is given (mid 2025: the frontend lists only endpoints that clients may
+call; keys are instances/dynamo/<component>/generate:<lease>), else among the instances of /health.
 Source: Dynamo, lib/runtime/src/component.rs (mid 2025); lib/llm/src/http/service/health.rs (1.x).
 """
 
@@ -55,15 +55,18 @@ def lists_model(models: dict[str, Any], name: str) -> bool:
 class Registration:
     """Hold the state of registration.
 
-    `counts` has, for each expectation, its names, how many are registered and how many are expected.
+    `counts` has, for each expectation, its names, how many are registered and how many are expected; where
+    frontends differ, what the one has that knows fewest. `listed` says whether every frontend lists the
+    model, `agreed` whether all of them count the same.
     """
 
     counts: tuple[tuple[str, int, int], ...]
     listed: bool
+    agreed: bool = True
 
     @property
     def complete(self) -> bool:
-        """Return whether every expected count is reached and the frontend lists the model."""
+        """Return whether every expected count is reached and the model is listed, on every frontend."""
         return self.listed and all(count >= wanted for _, count, wanted in self.counts)
 
     def __str__(self) -> str:
@@ -77,7 +80,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True)
-    parser.add_argument("--frontend", required=True)
+    parser.add_argument("--frontend", required=True, action="append")
     parser.add_argument("--etcd")
     parser.add_argument("--expect", required=True, action="append", type=expectation)
     return parser.parse_args(arguments)
@@ -85,24 +88,30 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def query_registration(options: argparse.Namespace) -> Registration:
     """Return the state of registration. Raises OSError, ValueError while a server does not answer yet."""
-    listed = lists_model(_fetch(f"{options.frontend}/v1/models"), options.model)
-    health = {} if options.etcd else _fetch(f"{options.frontend}/health")
-    counts = []
-    for names, wanted in options.expect:
-        instances = [
-            count_in_etcd(options.etcd, name) if options.etcd else count_in_health(health, name)
-            for name in names
+    listed = all(lists_model(_fetch(f"{url}/v1/models"), options.model) for url in options.frontend)
+    if options.etcd:
+        seen = [[sum(count_in_etcd(options.etcd, name) for name in names) for names, _ in options.expect]]
+    else:
+        healths = [_fetch(f"{url}/health") for url in options.frontend]
+        seen = [
+            [sum(count_in_health(health, name) for name in names) for names, _ in options.expect]
+            for health in healths
         ]
-        counts.append(("/".join(names), sum(instances), wanted))
-    return Registration(tuple(counts), listed)
+    fewest = [min(counts) for counts in zip(*seen, strict=True)]
+    counts = tuple(
+        ("/".join(names), count, wanted)
+        for (names, wanted), count in zip(options.expect, fewest, strict=True)
+    )
+    return Registration(counts, listed, agreed=all(each == fewest for each in seen))
 
 
 def query_instances(options: argparse.Namespace) -> list[list[int]]:
     """Return the ids of the registered instances of each expected component, sorted; none with `--etcd`.
 
-    Raises OSError, ValueError where the frontend does not answer.
+    The first frontend is asked; the ids are those of the discovery service. Raises OSError, ValueError where
+    it does not answer.
     """
-    health = {} if options.etcd else _fetch(f"{options.frontend}/health")
+    health = {} if options.etcd else _fetch(f"{options.frontend[0]}/health")
     return [
         sorted(
             instance["instance_id"]
@@ -129,8 +138,11 @@ def main(arguments: list[str]) -> int:
 
 def _fetch(url: str, body: bytes | None = None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, body), timeout=_TIMEOUT_S) as answer:
-        content = json.load(answer)
+    try:
+        with opener.open(urllib.request.Request(url, body), timeout=_TIMEOUT_S) as answer:
+            content = json.load(answer)
+    except OSError as error:
+        raise OSError(f"{url}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{url}: found {type(content).__name__}, expected a JSON object")  # noqa: TRY004
     return content

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from tune.errors import ConfigurationError
-from tune.manifest.process import PLACEHOLDERS, Process
+from tune.manifest.process import PLACEHOLDER, Process
 
-_SPLIT = re.compile("(" + "|".join(re.escape(placeholder) for placeholder in PLACEHOLDERS) + ")")
+_SPLIT = re.compile(f"({PLACEHOLDER.pattern})")
 
 
 def quote(text: str) -> str:
     """Return `text` as one shell word: quoted throughout, with placeholders that the shell expands."""
-    if text not in PLACEHOLDERS and not _SPLIT.search(text):
-        return shlex.quote(text)
     parts = (part for part in _SPLIT.split(text) if part)
-    return "".join(f'"{part}"' if part in PLACEHOLDERS else shlex.quote(part) for part in parts)
+    return (
+        "".join(f'"{part}"' if PLACEHOLDER.fullmatch(part) else shlex.quote(part) for part in parts) or "''"
+    )
 
 
 def quote_all(texts: Sequence[str]) -> str:
@@ -48,7 +48,7 @@ def commands_text(processes: Sequence[Process]) -> str:
 
 def reject_unbindable(path: str, value: str) -> None:
     """Raise ConfigurationError where `value` holds a placeholder of the plan or a NUL character."""
-    placeholder = _SPLIT.search(value)
+    placeholder = PLACEHOLDER.search(value)
     if placeholder or "\0" in value:
         name = placeholder.group() if placeholder else "a NUL character"
         raise ConfigurationError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tune.errors import ResumableError
+from tune.loadgen.log_values import flag, number, string, unlisted, whole
 from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS
 from tune.loadgen.summary_log import read_summary
@@ -34,13 +35,15 @@ class LogLatency(FrozenModel):
 class LoadGenFigures(FrozenModel):
     """Hold the figures of LoadGen's logs; None where the logs do not state one.
 
-    `tps` is LoadGen's official output tokens/s. `scheduled_tps` divides by the time at which the last query
+    `mode` is LoadGen's, such as PerformanceOnly; an accuracy run has neither result nor latencies. `tps` is
+    LoadGen's official output tokens/s. `scheduled_tps` divides by the time at which the last query
     was issued instead of the time at which it ended. A limit is also None where it was lifted. `errors`
     counts what LoadGen calls errors.
     """
 
     loadgen_version: str | None
     scenario: str | None
+    mode: str | None
     result: Literal["VALID", "INVALID"] | None
     invalid_reason: str | None
     perf_constraints_met: bool | None
@@ -77,6 +80,9 @@ _LINE = re.compile(
     + r'\s*(\{\s*"key":\s*"((?:result|early_stopping|requested|effective|generated)_[^"]*'
     + r'|num_errors|loadgen_version)".*)'
 )
+_FIRST_KEY = "loadgen_version"
+"""Key with which a run begins. Source: LoadGen, loadgen/version.cc, LogLoadgenVersion."""
+
 _TPOT_FORMS = r"result_time_(?:per|to)_output_token_"
 _LATENCY_FORMS = {
     "latency_s": (r"result_{}_latency_ns", r"result_{}_percentile_latency_ns"),
@@ -87,21 +93,21 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p97": 97.0, "p99": 99.0,
 
 
 def read_logs(folder: Path) -> LoadGenFigures:
-    """Read the detail log in `folder`, or the summary where the detail log is missing or has no figures.
+    """Read the detail log in `folder`, and for what it lacks the summary.
 
-    Lines that are torn, foreign or unknown are skipped. Where a key occurs twice, the last one counts.
+    Lines that are torn, foreign or unknown are skipped. Of several runs in one log the last one counts.
     Raises ResumableError when neither log has figures.
     """
     values: dict[str, Any] = {}
     states = []
-    for name, read in ((DETAIL_LOG, _read_detail), (SUMMARY_LOG, read_summary)):
+    for name, read in ((SUMMARY_LOG, read_summary), (DETAIL_LOG, _read_detail)):
         text = _text(folder / name)
         states.append(f"{name} {'is missing' if text is None else f'of {len(text)} characters'}")
-        values = read(text) if text else {}
-        if values:
-            return _figures(values)
+        values |= read(text or "")
+    if values:
+        return _figures(values)
     raise ResumableError(
-        f"{folder}: no figures of LoadGen found ({', '.join(states)}); expected the logs of a run, "
+        f"{folder}: no figures of LoadGen found ({', '.join(reversed(states))}); expected the logs of a run, "
         f"whose detail log has lines that begin with {PREFIX.strip()!r}. Name the folder that holds them."
     )
 
@@ -113,6 +119,7 @@ def log_figures(folder: Path) -> dict[str, Any]:
     """
     log = read_logs(folder)
     names = {name: name for name in ("target_qps", "completed_qps", "queries", "errors", "loadgen_version")}
+    names |= {"scenario": "scenario", "mode": "mode"}
     names |= {"loadgen_result": "result", "reason": "invalid_reason", "loadgen_tps": "tps"}
     record = {name: getattr(log, field) for name, field in names.items()}
     for metric in LATENCIES:
@@ -129,7 +136,7 @@ def log_figures(folder: Path) -> dict[str, Any]:
 def _text(path: Path) -> str | None:
     """Return the text of a log, None where it is missing; raise ResumableError where it cannot be read."""
     try:
-        return path.read_bytes().decode(errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")  # with any end of a line
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -139,14 +146,17 @@ def _text(path: Path) -> str | None:
 
 
 def _read_detail(text: str) -> dict[str, Any]:
-    """Return the values of a detail log by key."""
-    values = {}
+    """Return the values of the last run in a detail log by key."""
+    values: dict[str, Any] = {}
     for line in text.splitlines():
         if named := _LINE.match(line):
             try:
-                values[named[2]] = json.loads(named[1])["value"]
+                value = json.loads(named[1])["value"]
             except (ValueError, KeyError):
                 continue
+            if named[2] == _FIRST_KEY:
+                values.clear()
+            values[named[2]] = value
     return values
 
 
@@ -159,33 +169,37 @@ def _figures(values: dict[str, Any]) -> LoadGenFigures:
 
     def seconds(key: str, per_second: float) -> float | None:
         """Return a duration in seconds, None where it is absent or stands for a lifted limit."""
-        value = _number(values.get(key))
+        value = number(values.get(key))
         return None if value is None or value >= LIFTED_LIMIT_NS else value / per_second
 
     result = str(values.get("result_validity")).upper()
+    ttft_note, tpot_note = (first(string, f"early_stopping_{name}_result") for name in ("ttft", "tpot"))
+    note = first(string, "early_stopping_result")
+    reason = unlisted(first(string, "result_invalid_reason") or "")
     return LoadGenFigures(
-        loadgen_version=first(_string, "loadgen_version"),
-        scenario=first(_string, "effective_scenario", "requested_scenario"),
+        loadgen_version=first(string, "loadgen_version"),
+        scenario=first(string, "effective_scenario", "requested_scenario"),
+        mode=first(string, "effective_test_mode", "requested_test_mode"),
         result=result if result in ("VALID", "INVALID") else None,  # type: ignore[arg-type]
-        invalid_reason=_unlisted(first(_string, "result_invalid_reason") or "") or None,
-        perf_constraints_met=first(_flag, "result_perf_constraints_met"),
-        min_duration_met=first(_flag, "result_min_duration_met"),
-        min_queries_met=first(_flag, "result_min_queries_met"),
-        early_stopping_met=first(_flag, "early_stopping_met"),
-        early_stopping_ttft=first(_string, "early_stopping_ttft_result"),
-        early_stopping_tpot=first(_string, "early_stopping_tpot_result"),
-        target_qps=first(_number, "effective_target_qps", "requested_server_target_qps"),
-        scheduled_qps=first(_number, "result_scheduled_samples_per_sec"),
-        completed_qps=first(_number, "result_completed_samples_per_sec", "result_samples_per_second"),
-        queries=first(_whole, "result_query_count", "generated_query_count"),
-        errors=first(_whole, "num_errors"),
-        tps=first(_number, "result_completed_tokens_per_second", "result_tokens_per_second"),
-        scheduled_tps=first(_number, "result_token_throughput_with_loadgen_overhead"),
+        invalid_reason=reason or _unmet({"TPOT": tpot_note, "TTFT": ttft_note, "latency": note}),
+        perf_constraints_met=first(flag, "result_perf_constraints_met"),
+        min_duration_met=first(flag, "result_min_duration_met"),
+        min_queries_met=first(flag, "result_min_queries_met"),
+        early_stopping_met=first(flag, "early_stopping_met"),
+        early_stopping_ttft=ttft_note,
+        early_stopping_tpot=tpot_note,
+        target_qps=first(number, "effective_target_qps", "requested_server_target_qps"),
+        scheduled_qps=first(number, "result_scheduled_samples_per_sec"),
+        completed_qps=first(number, "result_completed_samples_per_sec", "result_samples_per_second"),
+        queries=first(whole, "result_query_count", "generated_query_count"),
+        errors=first(whole, "num_errors"),
+        tps=first(number, "result_completed_tokens_per_second", "result_tokens_per_second"),
+        scheduled_tps=first(number, "result_token_throughput_with_loadgen_overhead"),
         generated_query_duration_s=seconds("generated_query_duration", 1e9),
         min_duration_s=seconds("effective_min_duration_ms", 1e3),
-        min_queries=first(_whole, "effective_min_query_count", "requested_min_query_count"),
+        min_queries=first(whole, "effective_min_query_count", "requested_min_query_count"),
         concatenate_permutation=first(
-            _flag, "effective_sample_concatenate_permutation", "requested_sample_concatenate_permutation"
+            flag, "effective_sample_concatenate_permutation", "requested_sample_concatenate_permutation"
         ),
         ttft_limit_s=seconds("requested_server_ttft_latency", 1e9),
         tpot_limit_s=seconds("requested_server_tpot_latency", 1e9),
@@ -199,7 +213,7 @@ def _latency(values: dict[str, Any], range_form: str, percentile_form: str) -> L
     def find(pattern: str) -> float | None:
         """Return in seconds the first number whose key matches `pattern`."""
         wanted = re.compile(pattern)
-        numbers = (_number(value) for key, value in values.items() if wanted.fullmatch(key))
+        numbers = (number(value) for key, value in values.items() if wanted.fullmatch(key))
         return next((value / 1e9 for value in numbers if value is not None), None)
 
     figures = {name: find(range_form.format(name)) for name in ("min", "mean", "max")}
@@ -208,35 +222,7 @@ def _latency(values: dict[str, Any], range_form: str, percentile_form: str) -> L
     return LogLatency(**figures) if any(value is not None for value in figures.values()) else None
 
 
-def _number(value: Any) -> float | None:
-    """Return a finite number, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number, None for anything else."""
-    number = _number(value)
-    return int(number) if number is not None and number.is_integer() else None
-
-
-def _flag(value: Any) -> bool | None:
-    """Return a truth value in any of LoadGen's spellings, None for anything else."""
-    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
-        str(value).lower()
-    )
-
-
-def _unlisted(text: str) -> str:
-    """Return `text` without the bullets of a list that LoadGen puts into one line."""
-    return " ".join(text.replace(" * ", " ").split())
-
-
-def _string(value: Any) -> str | None:
-    """Return a stripped text, None for anything else."""
-    return value.strip() if isinstance(value, str) else None
+def _unmet(notes: Mapping[str, str | None]) -> str | None:
+    """Return the first note that is no success: early stopping alone leaves LoadGen's reasons empty."""
+    unmet = ((name, note) for name, note in notes.items() if note and "unsuccessful" in note)
+    return next((f"early stopping of {name}: {unlisted(f' {note}')}" for name, note in unmet), None)

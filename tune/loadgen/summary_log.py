@@ -1,7 +1,7 @@
 """Read LoadGen's summary log into the keys of its detail log.
 
 The summary is written for people and its wording changes between versions ("Time to Output Token", "Time per
-Output Token"). It is read only where there is no detail log.
+Output Token"). It is read for what the detail log lacks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 
 _PLAIN = {
     "scenario": "effective_scenario",
+    "mode": "effective_test_mode",
     "result is": "result_validity",
     "performance constraints satisfied": "result_perf_constraints_met",
     "min duration satisfied": "result_min_duration_met",
@@ -31,9 +32,9 @@ _LATENCY = re.compile(
     r"(first token latency|time (?:to|per) output token|latency) \(ns\)"
 )
 _STEMS = {"first": "result_first_token_", "time": "result_time_per_output_token_", "late": "result_"}
-_NOTES = re.compile(r"^(TTFT|TPOT) Early Stopping Result:\n((?: .*\n)*)", re.MULTILINE)
+_NOTES = re.compile(r"^(?:(TTFT|TPOT) )?Early Stopping Result:\n((?: .*\n)*)", re.MULTILINE)
 _ADVICE = re.compile(r"^Recommendations:\n((?: .*\n)*)", re.MULTILINE)
-_ERRORS = re.compile(r"^(No|\d+) errors encountered", re.MULTILINE | re.IGNORECASE)
+_ERRORS = re.compile(r"^(No|\d+) errors? encountered", re.MULTILINE | re.IGNORECASE)
 
 
 def read_summary(text: str) -> dict[str, str]:
@@ -44,7 +45,7 @@ def read_summary(text: str) -> dict[str, str]:
         if colon and (key := _key(" ".join(name.lower().split()))):
             values[key] = value.strip()
     for kind, note in _NOTES.findall(text):
-        values[f"early_stopping_{kind.lower()}_result"] = note.replace("\n", " ")
+        values["_".join(["early_stopping", *[kind.lower()] * bool(kind), "result"])] = note.replace("\n", " ")
     if advice := _ADVICE.search(text):
         points = [line.removeprefix(" * ") for line in advice[1].splitlines() if line.startswith(" * ")]
         values["result_invalid_reason"] = " ".join(points)

@@ -31,9 +31,11 @@ class EngineSignals(FrozenModel):
 
     A worker whose log matches one of `failure_patterns`, regular expressions, ended because of its
     configuration. `requests` counts the requests that a worker has received, `in_flight` the ones that it has
-    not answered to the end.
+    not answered to the end; `frontend_in_flight` counts those of a frontend, and what waits there for a
+    worker.
     """
 
     failure_patterns: tuple[Annotated[str, AfterValidator(_compiles)], ...]
     requests: WorkerCounter
     in_flight: WorkerCounter
+    frontend_in_flight: WorkerCounter

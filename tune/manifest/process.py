@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,8 +19,11 @@ SCRATCH_DIR = "${SCRATCH_DIR}"
 PLACEHOLDERS = (HEAD_HOST, HEAD_NODE_IP, NODE, NODE_IP, PLAN_DIR, RAW_DIR, SCRATCH_DIR)
 """Placeholders for values that a plan leaves open: host name and address of node 0 and of a process' own
 first node, the plan's folder, the attempt's folder, a folder that every node sees and that is removed in the
-end. They stand in `Process.env`, `.argv` and `.log`, in ProcessManifest and in shell texts; `bind_text` fills
-them."""
+end. `address_of` makes those for the addresses of other nodes. They stand in `Process.env`, `.argv` and
+`.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
+
+PLACEHOLDER = re.compile("|".join([*map(re.escape, PLACEHOLDERS), r"\$\{NODE_[1-9]\d*_IP\}"]))
+"""Matches every placeholder."""
 
 START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
 """Shell command that gives etcd a fresh data directory on local disk, so that the next job does
@@ -79,11 +83,19 @@ def dynamo_program(facts: ClusterFacts, name: str) -> str:
     return name if facts.dynamo_venv is None else f"{facts.dynamo_venv}/bin/{name}"
 
 
+def address_of(node_index: int) -> str:
+    """Return the placeholder for the address of a node."""
+    return f"${{NODE_{node_index}_IP}}" if node_index else HEAD_NODE_IP
+
+
+def address_values(addresses: Sequence[str]) -> dict[str, str]:
+    """Return the value of every placeholder for the address of a node, by its name."""
+    return {address_of(index)[2:-1]: address for index, address in enumerate(addresses)}
+
+
 def bind_text(text: str, values: Mapping[str, str]) -> str:
     """Return `text` with every placeholder `${NAME}` replaced by `values[NAME]`."""
-    for placeholder in PLACEHOLDERS:
-        text = text.replace(placeholder, values[placeholder[2:-1]])
-    return text
+    return PLACEHOLDER.sub(lambda found: values[found.group()[2:-1]], text)
 
 
 def client_of(client: Process, probe: str) -> Process:

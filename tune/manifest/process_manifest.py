@@ -24,9 +24,10 @@ class ProcessManifest(FrozenModel):
 
     `processes` are in the order in which they start, the client last; node indices are below `nodes`.
     `readiness_command` (`ready` in the file) is the command line of ready.py, which expects the prefill
-    workers first, then the decode workers. `endpoint_url` is where the client sends requests. `engine` is
-    what the workers' logs and metrics mean. `argument_check` has the software of the nodes validate the plan
-    before any worker starts, None where the engine has nothing for that.
+    workers first, then the decode workers. `endpoint_urls` are those of the frontends, to which the client
+    sends requests. `engine` is what the logs and metrics of workers and frontends mean. `argument_check`
+    has the software of the nodes validate the plan before any worker starts, None where the engine has
+    nothing for that.
 
     In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
     the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
@@ -44,7 +45,7 @@ class ProcessManifest(FrozenModel):
     processes: tuple[Process, ...]
     readiness_command: tuple[str, ...] = Field(alias="ready")
     deadlines: Deadlines
-    endpoint_url: str
+    endpoint_urls: tuple[str, ...]
     container: tuple[str, ...]
     keeps_containers: bool
     gpus_per_node: PositiveInt | None

@@ -6,6 +6,9 @@
 
 `python -m tune.orchestrator --job JOB` runs the attempts in the queue of the folder JOB in that Slurm job.
 
+`python -m tune.orchestrator --node-check FOLDER` reports on the node of a Slurm job into FOLDER, which holds
+a plan, and runs no attempt.
+
 ATTEMPT is the folder TRIAL/raw/N; the plan is read from TRIAL/plan. Exit codes: those of
 tune.orchestrator.attempt.run_attempt.
 """
@@ -17,7 +20,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tune.orchestrator.slurm.batch_step import print_line, run_allocation, run_single_attempt
+from tune.orchestrator.slurm.batch_step import (
+    print_line,
+    run_allocation,
+    run_node_check,
+    run_single_attempt,
+)
 from tune.orchestrator.supervision.supervisor import run_supervised
 
 
@@ -29,11 +37,14 @@ def main(arguments: Sequence[str]) -> int:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("attempt", type=Path, nargs="?", help="the folder of one attempt: TRIAL/raw/N")
     target.add_argument("--job", help="the folder of an allocation: STUDY/jobs/N")
+    target.add_argument("--node-check", type=Path, metavar="FOLDER", help="where to report on this node")
     parser.add_argument("--slurm", action="store_true", help="ATTEMPT runs in the Slurm job around this")
     parser.add_argument("--parent", type=int, help="stop when this process, the parent, has ended")
     options = parser.parse_args(arguments)
     if options.job:
         return run_allocation(options.job)
+    if options.node_check:
+        return run_node_check(options.node_check)
     attempt = options.attempt.resolve()
     if options.slurm:
         return run_single_attempt(attempt)

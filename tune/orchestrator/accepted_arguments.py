@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 from tune.manifest.argument_check import ArgumentAnswer, read_answer
+from tune.manifest.process import Process
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit, stop_group
@@ -26,24 +27,30 @@ def require_accepted_arguments(deployment: Deployment, print_line: PrintLine) ->
     check = deployment.manifest.argument_check
     if check is None or all(deployment.is_running(worker) for worker in deployment.workers()):
         return
-    began_s, running = time.monotonic(), deployment.start(check)
-    code = _await_end(running, began_s + LIMIT_S)
-    if code is None:
-        stop_group([running], deployment.manifest.deadlines.stop_s, print_line)
-    deployment.release(running)
-    answer = read_answer(running.log)
-    if answer is None:
-        ended = f"no answer within {LIMIT_S:g} s" if code is None else f"it ended {describe_exit(code)}"
-        print_line(f"arguments not checked, because {ended}:\n{last_lines(running.log)}")
+    began_s = time.monotonic()
+    answer = ask_software(deployment, check, print_line)
+    if isinstance(answer, str):
+        print_line(f"arguments not checked, because {answer}")
         return
     for line in describe_answer(answer):
         print_line(line)
     if answer.refused:
-        raise AttemptFailed(
-            f"{refusal_text(answer)}\nNo worker was started; the check's log is {running.log}.",
-            "configuration",
-        )
+        raise AttemptFailed(f"{refusal_text(answer)}\nNo worker was started.", "configuration")
     print_line(f"argument check took {time.monotonic() - began_s:.1f} s")
+
+
+def ask_software(deployment: Deployment, check: Process, print_line: PrintLine) -> ArgumentAnswer | str:
+    """Run the process `check`; return its answer, or why there is none."""
+    running = deployment.start(check)
+    code = _await_end(running, time.monotonic() + LIMIT_S)
+    if code is None:
+        stop_group([running], deployment.manifest.deadlines.stop_s, print_line)
+    deployment.release(running)
+    answer = read_answer(running.log)
+    if answer is not None:
+        return answer
+    ended = f"no answer within {LIMIT_S:g} s" if code is None else f"it ended {describe_exit(code)}"
+    return f"{ended}:\n{last_lines(running.log)}"
 
 
 def describe_answer(answer: ArgumentAnswer) -> Iterator[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from tune.manifest.process import Process, bind_text
+from tune.manifest.process import Process, address_values, bind_text
 from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.failures import (
     AttemptFailed,
@@ -45,7 +45,7 @@ class Deployment:
         self._plan, self._raw, self._launcher = plan, raw, launcher
         self._values = {
             "HEAD_NODE": nodes.hosts[0],
-            "HEAD_NODE_IP": nodes.addresses[0],
+            **address_values(nodes.addresses),
             "PLAN_DIR": str(plan),
             "RAW_DIR": str(raw),
             "SCRATCH_DIR": str(launcher.scratch),
@@ -66,7 +66,7 @@ class Deployment:
         return tuple(p for p in self.manifest.processes if p.role in SERVICES)
 
     def servers(self) -> tuple[Process, ...]:
-        """Return frontend and workers, in the order in which they start."""
+        """Return frontends and workers, in the order in which they start."""
         return tuple(p for p in self.manifest.processes if p.role not in (*SERVICES, "client"))
 
     def workers(self, role: str | None = None) -> tuple[Process, ...]:
@@ -76,6 +76,10 @@ class Deployment:
     def client(self) -> Process:
         """Return the load client."""
         return self.manifest.processes[-1]
+
+    def frontends(self) -> tuple[Process, ...]:
+        """Return the frontends, in the order of the plan's `endpoint_urls`."""
+        return tuple(p for p in self.manifest.processes if p.role == "frontend")
 
     def is_running(self, process: Process) -> bool:
         """Return whether `process` was started, here or by an earlier attempt."""

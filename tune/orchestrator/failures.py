@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from tune.core.log_text import plain_text
 from tune.errors import TuneError
 
 FailureCause = Literal["configuration", "infrastructure"]
@@ -45,10 +46,10 @@ def classify_failure(log: Path, patterns: Sequence[str]) -> FailureCause:
 
 
 def _tail(log: Path) -> str:
-    """Return the end of a log as text, empty where it cannot be read."""
+    """Return the end of a log as plain text, empty where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
+            return plain_text(file.read().decode("utf-8", "replace"))
     except OSError:
         return ""

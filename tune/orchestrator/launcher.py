@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tune.core.files import no_link
 from tune.manifest.process import Process
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.step_environment import step_environment
@@ -73,6 +74,9 @@ class ProcessLauncher(Protocol):
         Called when an attempt has failed. May wait a moment, in which Interrupted may be raised instead.
         """
 
+    def failed_nodes(self, error: str) -> tuple[str, ...]:
+        """Return the hosts that the scheduler blames for the failure described by the text `error`."""
+
     def nodes_clean(self) -> bool:
         """Return whether no process of an ended step is left on any node. May wait for it."""
 
@@ -115,7 +119,7 @@ class ChildProcessLauncher:
         process = resolved.process
         inherited = step_environment(self._environment, process.role, process.inherits)
         environment = inherited | self._own | dict(resolved.env)
-        with resolved.log.open("wb") as file:
+        with open(resolved.log, "wb", opener=no_link) as file:
             return _Child(
                 subprocess.Popen(
                     resolved.argv,
@@ -131,6 +135,10 @@ class ChildProcessLauncher:
     def revoked_reason(self) -> str | None:
         """Return None: nothing revokes this host."""
         return None
+
+    def failed_nodes(self, error: str) -> tuple[str, ...]:
+        """Return none: no scheduler watches this host."""
+        return ()
 
     def nodes_clean(self) -> bool:
         """Return True: supervision ends processes left on this host."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from tune.capacity.search import CapacityResult, ProbeVerdict
 from tune.client.client_settings import STOPPED_EXIT_CODE, ClientRun, ClientSettings
 from tune.core.files import make_folder, read_record, write_text
+from tune.core.log_text import plain_text
 from tune.core.threads import available_cores
 from tune.errors import ResumableError
 from tune.manifest.process import Process, client_of
@@ -133,7 +134,7 @@ def _wait_for_client(deployment: Deployment, client: ManagedProcess, print_line:
             code = client.handle.poll()
             *lines, partial_line = (partial_line + log.read()).split("\n")
             for line in lines:
-                print_line(f"client  {line}")
+                print_line(f"client  {plain_text(line)}")
             time.sleep(POLL_S)
     if code not in (0, STOPPED_EXIT_CODE):
         raise AttemptFailed(

@@ -67,7 +67,7 @@ def _await_departures(deployment: Deployment, deadline: ProgressDeadline, print_
         deployment.require_alive()
         try:
             state = str(registration := ready.query_registration(query))
-            if [present for _, present, _ in registration.counts] == kept:
+            if registration.agreed and [present for _, present, _ in registration.counts] == kept:
                 return
         except (OSError, ValueError) as error:
             state = f"not answering: {error}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tune.core.files import no_link
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import NodeAddresses
 from tune.orchestrator.worker_metrics import scrape
@@ -48,7 +49,7 @@ class Scraper:
     def _run(self) -> None:
         """Scrape until stopped; keep an exception for the end of the block."""
         try:
-            with (self._folder / METRICS_FILE).open("w", encoding="utf-8") as file:
+            with open(self._folder / METRICS_FILE, "w", encoding="utf-8", opener=no_link) as file:
                 writer = MetricsWriter(file)
                 while not self._stop.wait(self._scrape_all(writer)):
                     pass

@@ -1,4 +1,4 @@
-"""Read from the counters of the workers how requests spread over them, and when they hold none."""
+"""Read from counters how requests spread over the workers, and when workers and frontends hold none."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def worker_request_counts(deployment: Deployment) -> dict[str, float]:
     try:
         return request_counts(deployment.workers(), deployment.nodes, deployment.manifest.engine.requests)
     except OSError as error:
-        raise _unreachable_worker(deployment, error) from error
+        raise _unreachable_process(deployment, error) from error
 
 
 def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: float | None = None) -> None:
-    """Return once no worker holds a request; after the plan's `stop_s` seconds, print how many are held.
+    """Return once no worker and no frontend holds a request; print how many are held after `stop_s` seconds.
 
     Without `limit_s` it then returns all the same: these requests end with their workers. With `limit_s`
     another run is to follow, so it keeps waiting, and raises AttemptFailed after `limit_s` seconds.
@@ -51,33 +51,44 @@ def wait_until_drained(deployment: Deployment, print_line: PrintLine, limit_s: f
     started_s, report_after_s = time.monotonic(), deployment.manifest.deadlines.stop_s
     while True:
         deployment.require_alive()
-        try:
-            in_flight = requests_in_flight(
-                deployment.workers(), deployment.nodes, deployment.manifest.engine.in_flight
-            )
-        except OSError as error:
-            raise _unreachable_worker(deployment, error) from error
+        in_flight = _requests_in_flight(deployment)
         if not in_flight:
             return
         waited_s = time.monotonic() - started_s
         if limit_s is not None and waited_s > limit_s:
             raise AttemptFailed(
-                f"{in_flight:.0f} requests of a run are still held by workers {waited_s:.0f} s after its "
-                f"end; expected none within load.response_timeout_s={limit_s:g}, before the next run begins."
+                f"{in_flight:.0f} requests of a run are still held by workers or frontends {waited_s:.0f} s "
+                f"after its end; expected none within load.response_timeout_s={limit_s:g}, before the next "
+                "run begins."
             )
         if waited_s > report_after_s:
             what = "they are stopped with them" if limit_s is None else "the next run waits"
-            print_line(f"{in_flight:.0f} requests are still held by workers; {what}")
+            print_line(f"{in_flight:.0f} requests are still held by workers or frontends; {what}")
             if limit_s is None:
                 return
             report_after_s = waited_s + REPORT_INTERVAL_S
         time.sleep(POLL_S)
 
 
-def _unreachable_worker(deployment: Deployment, error: OSError) -> AttemptFailed:
-    """Return the error of a worker that does not answer; raise instead that a process has ended."""
+def _requests_in_flight(deployment: Deployment) -> float:
+    """Return how many requests the deployment holds, at least. Raises AttemptFailed.
+
+    A request at a worker is one at a frontend too, unless its client has gone; one that waits there to be
+    routed is at no worker.
+    """
+    nodes, engine = deployment.nodes, deployment.manifest.engine
+    try:
+        at_workers = requests_in_flight(deployment.workers(), nodes, engine.in_flight)
+        at_frontends = requests_in_flight(deployment.frontends(), nodes, engine.frontend_in_flight)
+    except OSError as error:
+        raise _unreachable_process(deployment, error) from error
+    return max(at_workers, at_frontends)
+
+
+def _unreachable_process(deployment: Deployment, error: OSError) -> AttemptFailed:
+    """Return the error of a process that does not answer; raise instead that one has ended."""
     deployment.require_alive()
-    return AttemptFailed(f"A worker does not report its counters: {error}. See its log.")
+    return AttemptFailed(f"A process does not report its counters: {error}. See its log.")
 
 
 def increase(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -35,25 +35,25 @@ def request_counts(
     return {name: value or 0.0 for name, value in _ask(workers, nodes, counter).items()}
 
 
-def requests_in_flight(workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter) -> float:
-    """Return how many requests the workers hold together.
+def requests_in_flight(processes: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter) -> float:
+    """Return how many requests these processes, workers or frontends, hold together.
 
-    Raises OSError, which names the worker that does not answer.
+    Raises OSError, which names the process that does not answer.
     """
-    return sum(value or 0.0 for value in _ask(workers, nodes, counter).values())
+    return sum(value or 0.0 for value in _ask(processes, nodes, counter).values())
 
 
 def _ask(
-    workers: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
+    processes: Sequence[Process], nodes: NodeAddresses, counter: WorkerCounter
 ) -> Mapping[str, float | None]:
-    """Return the value of `counter` of each worker with a metrics port, by name."""
+    """Return the value of `counter` of each process with a metrics port, by name."""
     found = {}
-    for worker in workers:
-        if worker.metrics_port is None:
+    for process in processes:
+        if process.metrics_port is None:
             continue
         try:
-            samples = scrape(worker, nodes)
+            samples = scrape(process, nodes)
         except OSError as error:
-            raise OSError(f"{worker.name} on {nodes.hosts[worker.node_index]}: {error}") from error
-        found[worker.name] = total(samples, counter.name, **counter.labels)
+            raise OSError(f"{process.name} on {nodes.hosts[process.node_index]}: {error}") from error
+        found[process.name] = total(samples, counter.name, **counter.labels)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tune.core.files import first_validation_error, write_error
+from tune.core.files import first_validation_error, no_link, write_error
 from tune.errors import ResumableError
 from tune.records.posterior_summary import Interval
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt
@@ -65,7 +65,7 @@ def append_proposal(path: Path, proposal: Proposal) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
+        with open(path, "ab+", opener=no_link) as file:
             file.seek(0)
             whole, _, tail = file.read().rpartition(b"\n")
             if tail and not _is_proposal(tail):

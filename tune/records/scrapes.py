@@ -51,12 +51,24 @@ def parse_samples(text: str) -> dict[str, float]:
 
 def total(samples: Mapping[str, float], name: str, **labels: str) -> float | None:
     """Return the sum of the samples of `name` that carry all of `labels`, None where there is none."""
-    values = []
+    values = _values(samples, name, labels)
+    return sum(values) if values else None
+
+
+def mean(samples: Mapping[str, float], name: str) -> float | None:
+    """Return the mean of the samples of `name`, such as one of each rank; None where there is none."""
+    values = _values(samples, name, {})
+    return sum(values) / len(values) if values else None
+
+
+def _values(samples: Mapping[str, float], name: str, labels: Mapping[str, str]) -> list[float]:
+    """Return the samples of `name` that carry all of `labels`."""
+    found = []
     for key, value in samples.items():
         bare, brace, rest = key.partition("{")
         if bare == name and (not labels or labels.items() <= dict(_LABEL.findall(brace + rest)).items()):
-            values.append(value)
-    return sum(values) if values else None
+            found.append(value)
+    return found
 
 
 @dataclass

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable
 
 from tune.records.outcome import BottleneckKind, Outcome
+from tune.spec.engine_table import settings_class
 from tune.spec.metrics import LatencyMetric
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 
@@ -18,15 +19,10 @@ _UNITS = {
     "_workers": "workers",
     "_qps": "queries/s",
     "_tokens": "tokens",
-    "tokens_in_buffer": "tokens",
-    "_seq_len": "tokens",
-    "_batch_size": "sequences",
-    "_parallel_size": "GPUs",
-    "_interval": "tokens",
-    "_fraction": "fraction",
+    "_frac": "fraction",
     "_s": "s",
 }
-"""Unit of a setting by the end of its name; the first match counts."""
+"""Unit of a setting outside of `prefill` and `decode`, by the end of its name; the first match counts."""
 
 
 def format_figure(value: float | None, significant: int = 3) -> str:
@@ -99,8 +95,14 @@ def command(texts: Iterable[str]) -> str:
     return " ".join([COMMAND, *map(quoted, texts)])
 
 
-def unit(dimension: Dimension) -> str:
-    """Return the unit of a dimension, from the name of its setting; empty if it has none."""
+def unit(dimension: Dimension, engine: str) -> str:
+    """Return the unit of a dimension: as the engine states it, or by the name of its setting.
+
+    Empty if it has none.
+    """
+    pool, _, key = dimension.path.partition(".")
+    if pool in ("prefill", "decode"):
+        return settings_class(engine).MEANINGS.get(key, ("", ""))[0]
     return next((name for suffix, name in _UNITS.items() if dimension.path.endswith(suffix)), "")
 
 

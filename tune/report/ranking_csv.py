@@ -194,7 +194,7 @@ def _parameter_columns(study: StudyRecord, outcomes: Sequence[Outcome]) -> list[
             shown = point[name]
             return json.dumps(shown) if shown is None or isinstance(shown, tuple) else shown
 
-        unit = formatting.unit(study.space[name]) if name in study.space else ""
+        unit = formatting.unit(study.space[name], study.engine) if name in study.space else ""
         return CsvColumn(f"{PARAMETER_PREFIX}{name}", unit, "value of the dimension", value)
 
     return [column(name) for name in dict.fromkeys(n for o in outcomes for n in formatting.params(o))]

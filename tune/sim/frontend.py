@@ -1,4 +1,4 @@
-"""Model the frontend as a single server that passes on every streamed message in order."""
+"""Model each frontend as a single server that passes on every streamed message in order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ MAX_BINS = 1 << 18
 """Largest number of bins; they are wider in a longer run: 0.25 s for 1,000,000 queries at 16/s."""
 
 
+def frontends_delay_s(
+    first_s: FloatArray, done_s: FloatArray, messages: IntArray, message_s: float, frontends: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the delays of `frontend_delay_s` where the load client gives requests to `frontends` in turn.
+
+    Requests are in the order of their arrival.
+    """
+    first_delay_s, last_delay_s = np.empty_like(first_s), np.empty_like(done_s)
+    for begin in range(frontends):
+        own = slice(begin, None, frontends)
+        first_delay_s[own], last_delay_s[own] = frontend_delay_s(
+            first_s[own], done_s[own], messages[own], message_s
+        )
+    return first_delay_s, last_delay_s
+
+
 def frontend_delay_s(
     first_s: FloatArray, done_s: FloatArray, messages: IntArray, message_s: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Return how long the first and the last message of each answer spend in the frontend, seconds, (n,).
+    """Return how long the first and the last message of each answer spend in one frontend, seconds, (n,).
 
     Each answer sends its `messages` evenly between `first_s` and `done_s`; each takes `message_s` of work. A
     message waits for the work that is left, W = max(0, W + new work - width) from bin to bin (Lindley's

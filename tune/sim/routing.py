@@ -24,7 +24,7 @@ def entry_pool(spec: TrialSpec) -> RoutedPool | None:
 
 
 def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> IntArray:
-    """Route requests to the workers of a pool by one process.
+    """Route requests to the workers of a pool by the frontends.
 
     Parameters
     ----------
@@ -33,16 +33,25 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
     pool
         Pool that is routed to.
     order
-        Requests in the order in which they are routed, shape (n,).
+        Requests, numbered in the order of their arrival, in the order in which they are routed, shape (n,).
 
     Returns
     -------
     IntArray
-        Worker of each request, shape (n,); UNASSIGNED for a least-loaded router, which needs the state.
+        Worker of each request, shape (n,); UNASSIGNED for a least-loaded or kv router, which needs the state.
+
+    Notes
+    -----
+    The load client gives requests to the frontends in turn. Of several frontends each has a round-robin
+    counter of its own, which begins at a random worker.
     """
     workers, count = _workers(spec, pool), len(order)
-    if spec.stack.router_mode == "least-loaded":
+    if spec.stack.router_mode in ("least-loaded", "kv"):
         return np.full(count, UNASSIGNED, np.int64)
+    frontends = spec.split.frontends
+    if spec.stack.router_mode == "round-robin" and frontends > 1:
+        begin = _random_state(spec, pool).randint(workers, size=frontends)
+        return _in_turn(order, np.arange(count) % frontends, begin, workers)
     routed = np.arange(count) % workers
     if spec.stack.router_mode == "random":
         routed = _random_state(spec, pool).randint(workers, size=count)
@@ -74,20 +83,23 @@ def route_by_worker(spec: TrialSpec, pool: RoutedPool, order: IntArray, entry: I
     round-robin counter of Dynamo's push router, one per client process.
     """
     workers = _workers(spec, pool)
-    entered = entry[order]
     begin = _random_state(spec, pool).randint(
         workers, size=max(spec.split.prefill_workers, spec.split.decode_workers)
     )
-    return _by_request(order, (_turns(entered) + begin[entered]) % workers)
+    return _in_turn(order, entry, begin, workers)
 
 
-def _turns(entered: IntArray) -> IntArray:
-    """Return how many requests entered at the same worker before each one, in the order of `entered` (n,)."""
+def _in_turn(order: IntArray, router: IntArray, begin: IntArray, workers: int) -> IntArray:
+    """Return the worker of each request, (n,), where every router counts round-robin from its own `begin`.
+
+    `router` (n,) is that of each request.
+    """
+    entered = router[order]
     requests = np.bincount(entered)
-    by_worker = np.argsort(entered.astype(np.int16), kind="stable")
-    turns = np.empty_like(entered)
-    turns[by_worker] = np.arange(len(entered)) - np.repeat(np.cumsum(requests) - requests, requests)
-    return turns
+    by_router = np.argsort(entered.astype(np.int16), kind="stable")
+    turn = np.empty_like(entered)
+    turn[by_router] = np.arange(len(order)) - np.repeat(np.cumsum(requests) - requests, requests)
+    return _by_request(order, (turn + begin[entered]) % workers)
 
 
 def _workers(spec: TrialSpec, pool: RoutedPool) -> int:

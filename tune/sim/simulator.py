@@ -15,7 +15,7 @@ from tune.records.requests import PoolUse, RequestLog, Stages
 from tune.sim.admission import answered_tokens, rejections, reserved_kv_tokens
 from tune.sim.decode_loop import decode
 from tune.sim.decode_pool import DecodeRequests, DecodeResult
-from tune.sim.frontend import frontend_delay_s
+from tune.sim.frontend import frontends_delay_s
 from tune.sim.prefill_loop import prefill
 from tune.sim.prefill_pool import PrefillRequests, PrefillResult
 from tune.sim.routing import entry_pool, route_by_frontend, route_by_worker
@@ -215,8 +215,8 @@ def _run_decode(
     )
     decode(limits, slowdown, batch_s, requests, result)
     messages = -(-accepted.answer // spec.decode.tokens_per_message)
-    first_delay_s, last_delay_s = frontend_delay_s(
-        result.first_s, result.done_s, messages, calibration.frontend_message_s
+    first_delay_s, last_delay_s = frontends_delay_s(
+        result.first_s, result.done_s, messages, calibration.frontend_message_s, spec.split.frontends
     )
     return _Decoded(
         result,

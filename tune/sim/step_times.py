@@ -88,7 +88,12 @@ class StepTimes:
 
 
 def _require_timed(model: Model, engine: Engine) -> None:
-    """Raise ConfigurationError unless weights and parallelism are of the kind that was measured."""
+    """Raise ConfigurationError unless weights, layers and parallelism are of the kind that was measured."""
+    if model.experts is not None:
+        raise ConfigurationError(
+            f"model.experts: found {model.experts}, expected null: no step time of a model with experts is "
+            "known. Measure on real engines with load.mode=fixed and another search than surrogate."
+        )
     if engine.context_parallel > 1:
         raise ConfigurationError(
             f"{engine.KEYS['context_parallel']}: found {engine.context_parallel}, expected 1: no step time "

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tune.errors import ConfigurationError
@@ -92,9 +92,8 @@ def with_graph_family(engine: Engine, family: GraphFamily) -> Engine:
 
 def locate_point(spec: TrialSpec, sweep: Sweep) -> Point | None:
     """Return the point that gives `spec` when it is bound to `spec`; None where the space has none."""
-    plain = spec.model_dump(mode="json")
     candidates = {
-        name: [value for value in _candidates(dimension, plain) if contains(dimension, value)]
+        name: [value for value in _candidates(dimension, spec) if contains(dimension, value)]
         for name, dimension in sweep.space.items()
     }
     if not all(candidates.values()):
@@ -130,16 +129,20 @@ def contains(dimension: Dimension, value: Any) -> bool:
             return value in dimension.values
 
 
-def _candidates(dimension: Dimension, plain: Mapping[str, Any]) -> list[Any]:
+def _candidates(dimension: Dimension, spec: TrialSpec) -> list[Any]:
+    """Return the values that `spec` may have for a dimension; a default that records leave out is one too."""
     if isinstance(dimension, GraphFamilyDimension):
         return list(dimension.values)
-    node: Any = plain
+    node: Any = spec
     for key in dimension.path.split("."):
         if node is None:
             break
-        if not isinstance(node, Mapping):
+        if isinstance(node, BaseModel):
+            node = dict(node).get(key)
+        elif isinstance(node, Mapping):
+            node = node.get(key)
+        else:
             return []
-        node = node.get(key)
     return [tuple(node) if isinstance(node, list) else node]
 
 

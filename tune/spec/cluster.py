@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
@@ -28,6 +29,27 @@ def _checked_duration(text: str) -> str:
 
 TimeLimit = Annotated[str, BeforeValidator(_minutes_as_text), AfterValidator(_checked_duration)]
 """A time limit in any form that sbatch accepts for --time."""
+
+
+def _plain_program(path: str) -> str:
+    if not re.fullmatch(r"/[\w./+@=-]+", path):
+        raise ValueError(
+            "expected the absolute path of a Python on the nodes, without spaces and quotes, such as "
+            "/shared/tune-aarch64/bin/python3"
+        )
+    return path
+
+
+NodePython = Annotated[str, AfterValidator(_plain_program)]
+"""Path of an interpreter as the nodes see it; it stands in shell scripts."""
+
+
+def _host_list(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(\[[\d,-]+\])?", name):
+        raise ValueError(
+            "expected the name of a node, or nodes as Slurm writes them, such as g07 or g[07-09]"
+        )
+    return name
 
 
 class Calibration(FrozenModel):
@@ -77,7 +99,8 @@ class ClusterFacts(FrozenModel):
     image no step does. With `container_keep` the image is unpacked once for each process and node of a job,
     not once for each trial. `srun_env` reaches srun itself, where pyxis and enroot read it.
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
-    an image, say) leads to a python3 that has it.
+    an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
+    None where it is that of this machine. Jobs avoid the nodes `exclude`.
     """
 
     kind: BackendName
@@ -101,6 +124,8 @@ class ClusterFacts(FrozenModel):
     model_path: str
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
+    python: NodePython | None = None
+    exclude: tuple[Annotated[str, AfterValidator(_host_list)], ...] = ()
     deadlines: Deadlines
     calibration: Calibration | None
     processes: PositiveInt | None

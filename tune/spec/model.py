@@ -18,7 +18,8 @@ class Model(SparseModel):
 
     `linear_parameters` counts the weights that every token multiplies. `weight_dtype` is the number format of
     these weights in the checkpoint. `context_tokens` is the longest sequence that the model takes, None where
-    nobody stated it.
+    nobody stated it. `experts` is the number of routed experts of a layer, None for a dense model; then
+    `linear_parameters` counts those that a token passes through.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Model(SparseModel):
     weight_dtype: WeightDtype
     checkpoint_bytes: PositiveFloat
     context_tokens: PositiveInt | None = None
+    experts: PositiveInt | None = None

@@ -20,8 +20,8 @@ from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 
 Action = Literal[
-    "run", "plan", "preflight", "status", "logs", "cancel", "report", "confirm", "compare", "parse",
-    "calibrate", "export",
+    "run", "plan", "preflight", "bootstrap", "status", "logs", "cancel", "report", "confirm", "compare",
+    "parse", "calibrate", "export", "import",
 ]  # fmt: skip
 
 ACTION_NAMES: tuple[str, ...] = get_args(Action)
@@ -45,6 +45,8 @@ class Settings(WithPools):
     action: Action
     trial: str | NonNegativeInt | None
     logs: str | None
+    recipe: str | None
+    to: str | None
     confirm: ConfirmSettings
     compare: CompareSettings
     calibrate: CalibrateSettings

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
-from tune.spec.base import FrozenModel, NonNegativeInt
+from pydantic import Field
+
+from tune.spec.base import FrozenModel, NonNegativeInt, PositiveInt
 from tune.spec.engine import Engine
 from tune.spec.hardware import Hardware
 
@@ -14,20 +16,31 @@ Role = Literal["prefill", "decode"]
 ROLES: tuple[Role, ...] = ("prefill", "decode")
 
 HEAD_NODE = 0
-"""Node index of the frontend, of the services that workers register with, and of the load client."""
+"""Node index of the first frontend, of the services that workers register with, and of the load client."""
+
+FrontendChoice = Literal["round_robin", "fewest_input_tokens"]
+"""How the load client chooses the frontend of a request: in turn, or the one whose unanswered requests have
+the fewest prompt tokens together. Source: NVIDIA's MLPerf Inference v6.1 harness, traffic_distribution_policy
+(round_robin, isl_load_balancing)."""
 
 
 class Split(FrozenModel):
-    """Hold the number of workers of each pool.
+    """Hold the number of workers of each pool, and of the frontends before them.
 
     With `prefill_first` the prefill worker is the endpoint and relays the decode stream. `head` names the
-    pool whose first worker shares the head node with the frontend; "none" leaves that node without workers.
+    pool whose first worker shares the head node with the first frontend; "none" leaves that node without
+    workers. Further frontends run on the next nodes, one a node, then from the head node on again. A single
+    frontend, and the choice that it leaves, are absent from records.
     """
 
     prefill_workers: NonNegativeInt
     decode_workers: NonNegativeInt
     disaggregation_strategy: Literal["prefill_first", "decode_first"] = "prefill_first"
     head: Literal["prefill", "decode", "none"] = "prefill"
+    frontends: Annotated[PositiveInt, Field(default=1, exclude_if=lambda count: count == 1)]
+    frontend_choice: Annotated[
+        FrontendChoice, Field(default="round_robin", exclude_if=lambda choice: choice == "round_robin")
+    ]
 
     @property
     def label(self) -> str:
@@ -51,6 +64,11 @@ class WorkerPlacement:
     def gpus_on(self, node: int) -> tuple[int, ...]:
         """Return the ids of its GPUs on one node."""
         return tuple(gpu for index, gpu in self.gpus if index == node)
+
+
+def frontend_nodes(hardware: Hardware, split: Split) -> tuple[int, ...]:
+    """Return the node index of each frontend, the head node first."""
+    return tuple(index % hardware.nodes for index in range(split.frontends))
 
 
 def place_workers(

@@ -95,10 +95,11 @@ class Emulator:
         self._frontend_qps = np.append(self._frontend_qps, [self._streamed_qps(spec) for spec in specs])
 
     def _streamed_qps(self, spec: TrialSpec) -> float:
-        """Return the rate at which the frontend is half the TTFT limit late when the last query arrives."""
+        """Return the rate at which the frontends are half the TTFT limit late when the last query arrives."""
         messages = self._runs[0].answer.mean() / spec.decode.tokens_per_message
         overload = 1 + (self._ttft_s or 0.0) / 2 / spec.load.min_duration_s
-        return float(overload / max(messages * self._calibration.frontend_message_s, 1e-9))
+        message_s = self._calibration.frontend_message_s / spec.split.frontends
+        return float(overload / max(messages * message_s, 1e-9))
 
     def focus(self, indices: IntArray) -> None:
         """Simulate the prefill pools of the configurations `indices` with their links.
@@ -190,6 +191,18 @@ class Emulator:
         capacity = np.stack([prefill, np.minimum(decode, frontend_qps)])
         log_capacity: FloatArray = np.log(np.maximum(capacity, CAPACITY_FLOOR_QPS))
         return log_capacity
+
+    def engine_limited(
+        self, samples: ParameterSamples, log_pool_capacity: FloatArray, indices: IntArray
+    ) -> BoolArray:
+        """Return where decode workers, not the frontend, limit the decode pool, shape (samples, m).
+
+        `log_pool_capacity` is that of `samples` at the configurations `indices` (m,).
+        """
+        frontend_message = self._prior.factors(samples)["frontend_message_s"]
+        log_frontend_qps = np.log(self._frontend_qps[indices] / frontend_message[:, None])
+        limited: BoolArray = log_pool_capacity[1] < log_frontend_qps - 1e-9
+        return limited
 
     def sensitivity_mask(self, indices: IntArray) -> BoolArray:
         """Return which parameter changes which pool of the configurations `indices` (m,) on any prior sample.

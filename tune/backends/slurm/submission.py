@@ -6,7 +6,6 @@ import io
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -42,8 +41,8 @@ class RetryableRejection(ResumableError):
         self.patience_s = patience_s
 
 
-def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
-    """Submit the job of an allocation with sbatch's `options`; return its id.
+def submit_job(allocation: Allocation, options: Mapping[str, Any], python: str) -> str:
+    """Submit the job of an allocation with sbatch's `options`; return its id. `python` runs it on the nodes.
 
     The job runs `tune.orchestrator.slurm.batch_step.run_allocation` with the folder's path as its only
     argument. The process replaces the shell of the batch step (`exec`), so that signals reach it. Raises
@@ -56,7 +55,7 @@ def submit_job(allocation: Allocation, options: Mapping[str, Any]) -> str:
     from tune.orchestrator.slurm.batch_step import run_allocation  # noqa: PLC0415
 
     _require_plain(allocation)
-    executor = Executor(folder=allocation.folder, python=f"exec {shlex.quote(sys.executable)}")
+    executor = Executor(folder=allocation.folder, python=f"exec {shlex.quote(python)}")
     named = {name.replace("-", "_"): value for name, value in options.items()}
     executor.update_parameters(use_srun=False, stderr_to_stdout=True, wckey=None, additional_parameters=named)
     try:

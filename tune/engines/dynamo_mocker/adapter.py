@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import FRONTEND_PARSERS, IN_FLIGHT, OVERRIDABLE, REQUESTS
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, SGLANG_GAUGES, VLLM_GAUGES
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.dynamo_mocker.mock_processes import (
     mock_calibration,
     mock_env,
-    mock_frontend,
+    mock_frontends,
     mock_services,
     mock_worker,
 )
@@ -34,12 +36,11 @@ from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 
 MOCK_GAUGES = WorkerGauges(
-    running=(*GAUGES.running, "vllm:num_requests_running"),
-    kv_used=(*GAUGES.kv_used, "vllm:kv_cache_usage_perc"),
+    running=(*GAUGES.running, *VLLM_GAUGES.running, *SGLANG_GAUGES.running),
+    kv_used=(*GAUGES.kv_used, *VLLM_GAUGES.kv_used, *SGLANG_GAUGES.kv_used),
 )
-"""Gauges of mock engines, which have TensorRT-LLM's or vLLM's; `kv_cache_usage_perc` is a fraction despite
-its name. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none; vLLM,
-docs/design/metrics.md."""
+"""Gauges of mock engines, which have those of the engine whose scheduler they imitate: TensorRT-LLM, vLLM or
+SGLang. Source: mock engines of Dynamo 1.6.1, whose prefill workers have none."""
 
 
 @final
@@ -49,7 +50,12 @@ class DynamoMocker(EngineAdapter):
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
     overridable = OVERRIDABLE
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
@@ -74,9 +80,9 @@ class DynamoMocker(EngineAdapter):
         """Return etcd and NATS."""
         return mock_services(spec, facts)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return mock_frontend(spec, facts)
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return mock_frontends(spec, facts)
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one mock engine, on the first node of the worker that it stands for."""

@@ -61,13 +61,14 @@ def _ports(spec: TrialSpec) -> Iterator[Finding]:
             "Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number",
             "Dynamo 1.6.1, lib/runtime/src/config.rs",
         )
-    named = (stack.frontend_port, stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port)
+    frontends = range(stack.frontend_port, stack.frontend_port + spec.split.frontends)
+    named = (*frontends, stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port)
     shared = sorted(port for port, uses in Counter((*named, *range(first, last + 1))).items() if uses > 1)
     if shared:
         yield _error(
             "stack",
             f"ports given twice: {', '.join(map(str, shared))}",
-            f"different ports for frontend, etcd (two), NATS and workers ({first} to {last})",
+            f"different ports for frontends, etcd (two), NATS and workers ({first} to {last})",
             "they share a node: with cluster=local all of them",
             "tune/engines/dynamo_mocker/mock_processes.py",
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import final
+from typing import Any, final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
-from tune.engines.dynamo import IN_FLIGHT, OVERRIDABLE, REQUESTS, dynamo_frontend, dynamo_services
+from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
+from tune.engines.dynamo.dynamo_services import dynamo_services
 from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
@@ -15,6 +18,13 @@ from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
+from tune.engines.trtllm.yaml_reading import (
+    comparable_keys,
+    generation_of_keys,
+    gpus_of_keys,
+    longest_prompt_of_keys,
+    settings_of_keys,
+)
 from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
@@ -42,7 +52,7 @@ GAUGES = WorkerGauges(
     kv_used=("trtllm_kv_cache_utilization", "trtllm:kv_cache_usage_perc"),
 )
 """Gauges of TensorRT-LLM workers, which show them with --publish-metrics, and then those of the mock engines
-that stand for such workers; the last is a fraction despite its name.
+that stand for such workers, of which `kv_cache_usage_perc` is a fraction despite its name.
 Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
 
 
@@ -66,7 +76,12 @@ class TrtLlm(EngineAdapter):
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES
-    signals = EngineSignals(failure_patterns=FAILURE_PATTERNS, requests=REQUESTS, in_flight=IN_FLIGHT)
+    signals = EngineSignals(
+        failure_patterns=FAILURE_PATTERNS,
+        requests=REQUESTS,
+        in_flight=IN_FLIGHT,
+        frontend_in_flight=FRONTEND_IN_FLIGHT,
+    )
     overridable = OVERRIDABLE | {"TRTLLM_USE_UCX_KVCACHE"}
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
@@ -89,9 +104,9 @@ class TrtLlm(EngineAdapter):
         """Return what Dynamo needs before it starts."""
         return dynamo_services(spec)
 
-    def frontend(self, spec: TrialSpec, facts: ClusterFacts) -> Process:
-        """Return Dynamo's OpenAI endpoint."""
-        return dynamo_frontend(spec, facts, self.environment(spec, facts))
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return dynamo_frontends(spec, facts, self.environment(spec, facts))
 
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one worker, an MPI job with a rank on each of its GPUs."""
@@ -123,3 +138,23 @@ class TrtLlm(EngineAdapter):
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""
         return {}
+
+    def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
+        """Return flat or nested."""
+        return generation_of_keys(keys)
+
+    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+        """Return the settings that a YAML of either generation holds."""
+        return settings_of_keys(keys, context_tokens)
+
+    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys with the sizes of CUDA graphs in order."""
+        return comparable_keys(keys)
+
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt."""
+        return longest_prompt_of_keys(keys)
+
+    def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
+        """Return the GPUs of a worker."""
+        return gpus_of_keys(keys)

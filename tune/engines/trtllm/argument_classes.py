@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tune.engines.dynamo import FRONTEND_PARSERS
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
 from tune.engines.trtllm.engine_pools import trtllm_pools
 from tune.manifest.argument_check import FileCheck, Validators
 from tune.spec.cluster import ClusterFacts

@@ -36,6 +36,11 @@ def run_single_attempt(attempt: Path) -> int:
     return _run_in_job(lambda scratch: _run_attempt(attempt, scratch), attempt)
 
 
+def run_node_check(folder: Path) -> int:
+    """Report on this node of a Slurm job into `folder`; return the exit code."""
+    return _run_in_job(lambda temporary: _report(folder, temporary), folder)
+
+
 def print_line(line: str) -> None:
     """Print `line` with the time of day on the standard error."""
     with suppress(BrokenPipeError):  # the reader is gone; the attempt goes on
@@ -96,6 +101,13 @@ def _run_attempt(attempt: Path, temporary: Path) -> int:
     job = current_job(os.environ)
     launcher = SrunLauncher(job, _make_folder(_scratch_folder(attempt)), temporary)
     return run_attempts([attempt], job.nodes, launcher, print_line, last=True)
+
+
+def _report(folder: Path, temporary: Path) -> int:
+    """Report on this node into `folder`."""
+    from tune.orchestrator.slurm.node_check import report_on_node  # noqa: PLC0415
+
+    return report_on_node(folder, temporary, print_line)
 
 
 def _make_folder(folder: Path) -> Path:

@@ -58,7 +58,7 @@ def _view(study: StudyRecord, valid: pd.DataFrame, name: str, share: float | Non
         rows = rows.assign(**{PLACE: [shown.index(formatting.setting(v)) for v in rows[column]]})
         figure.update_xaxes(tickvals=list(range(len(shown))), ticktext=shown)
     verdict_points(figure, rows, PLACE, TPS, HOVER_TPS)
-    figure.update_xaxes(title=_axis_title(name, dimension))
+    figure.update_xaxes(title=_axis_title(name, dimension, study.engine))
     figure.update_yaxes(title=TPS_TITLE)
     label = formatting.setting_name(name, dimension)
     note = (
@@ -73,8 +73,8 @@ def _shown_values(dimension: Dimension, values: list[Value]) -> list[str]:
     return list(dict.fromkeys([*map(formatting.setting, own), *map(formatting.setting, values)]))
 
 
-def _axis_title(name: str, dimension: Dimension) -> str:
+def _axis_title(name: str, dimension: Dimension, engine: str) -> str:
     """Return the name of a setting with its unit, unless the name ends with it."""
-    unit = formatting.unit(dimension)
+    unit = formatting.unit(dimension, engine)
     label = formatting.setting_name(name, dimension).replace("_", " ")
     return f"{label}, {unit}" if unit and not label.endswith(unit) else label

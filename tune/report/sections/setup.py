@@ -78,7 +78,7 @@ def space_rows(study: StudyRecord) -> list[dict[str, str]]:
             "name": name,
             "path": _setting(dimension, study.engine),
             "range": formatting.value_range(dimension),
-            "unit": formatting.unit(dimension) or formatting.DASH,
+            "unit": formatting.unit(dimension, study.engine) or formatting.DASH,
         }
         for name, dimension in study.space.items()
     ]

@@ -79,7 +79,10 @@ def _column(name: str, study: StudyRecord) -> dict[str, str]:
     dimension = study.space.get(name)
     if dimension is None:
         return {"title": name, "unit": ""}
-    return {"title": formatting.setting_name(name, dimension), "unit": formatting.unit(dimension)}
+    return {
+        "title": formatting.setting_name(name, dimension),
+        "unit": formatting.unit(dimension, study.engine),
+    }
 
 
 def _latency_column(metric: LatencyMetric) -> dict[str, Any]:

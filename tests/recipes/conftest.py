@@ -1,0 +1,60 @@
+"""Read recipes that tests change: their text, not their objects, so that lines stay those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tune.cli.import_command import planned, written_recipe
+from tune.config import shipped_settings
+from tune.deploy.plan import LaunchPlan
+from tune.recipes.formats import read_recipes
+from tune.recipes.recipe import Recipe
+from tune.spec.settings import Settings
+
+DATA = Path(__file__).parents[1] / "data" / "recipes"
+
+Changed = Callable[..., Path]
+"""A file of `data`, copied with replacements: (file, (before, after), ...)."""
+
+Planned = Callable[[Recipe], tuple[Settings, LaunchPlan]]
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Changed:
+    """Copy a recipe and replace parts of its text, each of which has to be there."""
+
+    def copy(name: str, *replacements: tuple[str, str]) -> Path:
+        text = (DATA / name).read_text()
+        for before, after in replacements:
+            assert text.count(before) >= 1, before
+            text = text.replace(before, after)
+        file = tmp_path / name
+        file.write_text(text)
+        return file
+
+    return copy
+
+
+@pytest.fixture
+def imported() -> Planned:
+    """Write a recipe as configuration, compose it, and render its plan on Slurm."""
+
+    def write_and_plan(recipe: Recipe) -> tuple[Settings, LaunchPlan]:
+        return planned(*written_recipe(recipe, ()))
+
+    return write_and_plan
+
+
+def only(file: Path) -> Recipe:
+    """Return the one recipe of a file."""
+    (recipe,) = read_recipes(str(file), None, shipped_settings().hardware)
+    return recipe
+
+
+def line_of(file: Path, text: str) -> int:
+    """Return the line of a file that holds `text`."""
+    (number,) = (n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+    return number

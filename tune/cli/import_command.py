@@ -1,0 +1,174 @@
+"""Run action=import: write a recipe of another program as a folder of configuration."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tune.cli.output import show
+from tune.config import Composition, compose_overrides, shipped_settings
+from tune.core.files import write_text
+from tune.deploy.plan import LaunchPlan, render
+from tune.engines.check import check
+from tune.engines.registry import engine_of
+from tune.errors import ConfigurationError
+from tune.recipes.choices import choose, with_lengths
+from tune.recipes.formats import read_recipes
+from tune.recipes.options import left_out_text, option_name, recipe_files
+from tune.recipes.own_variables import OwnVariables, variables_of_plan, without_own_variables
+from tune.recipes.plan_differences import differences, written_out
+from tune.recipes.recipe import Recipe
+from tune.spec.findings import Finding, only_errors
+from tune.spec.settings import Settings
+
+
+def import_action(composition: Composition) -> None:
+    """Read `recipe`, write it below `to`, and print what was taken over and what was not.
+
+    Raises ConfigurationError for a recipe that cannot be read, for files that would be overwritten, and where
+    the written configuration would not launch what the recipe says. Then nothing is written.
+    """
+    settings = composition.settings
+    if settings.recipe is None or settings.to is None:
+        raise ConfigurationError(
+            "action=import needs recipe=FILE, a recipe of another program, and to=DIR, the folder of "
+            "configuration to write."
+        )
+    typed = {word.partition("=")[0] for word in composition.overrides}
+    stated = {"split.prefill_workers", "split.decode_workers"} <= typed or "split" in typed
+    recipes = read_recipes(settings.recipe, settings.split if stated else None, settings.hardware)
+    folder = Path(settings.to)
+    written = [written_recipe(recipe, composition.overrides) for recipe in recipes]
+    files = {option_name(recipe): texts for recipe, texts in written}
+    _refuse_overwriting(folder, files)
+    reports = [_verified(recipe, texts, folder) for recipe, texts in written]
+    for texts in files.values():
+        _write(folder, texts)
+    for report in reports:
+        show("\n".join(report))
+
+
+def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, dict[str, str]]:
+    """Return a recipe as it is written, without variables that a plan sets by itself, and its files' texts.
+
+    Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
+    """
+    choices = choose(recipe, overrides)
+    kept = without_own_variables(recipe, _own_variables(choices.stack))
+    kept = with_lengths(kept, shipped_settings().load.dataset)
+    return kept, recipe_files(kept, choices)
+
+
+@cache
+def _own_variables(stack: str) -> OwnVariables:
+    settings = compose_overrides([f"stack={stack}", "cluster=slurm"]).settings
+    overridable = engine_of(settings.trial_spec).overridable
+    return variables_of_plan(render(settings.trial_spec, settings.cluster), overridable)
+
+
+def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:
+    for texts in files.values():
+        for name, text in texts.items():
+            file = folder / name
+            if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+                raise ConfigurationError(
+                    f"to: found {file}, with other content than this recipe gives; expected no such file. "
+                    "Move it away, or name another folder. Nothing was written."
+                )
+
+
+def planned(recipe: Recipe, texts: Mapping[str, str]) -> tuple[Settings, LaunchPlan]:
+    """Return what the files of a recipe compose to, and the plan of it on Slurm.
+
+    Raises ConfigurationError where they do not compose or cannot be launched.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        _write(Path(scratch), texts)
+        words = [f"+recipe={option_name(recipe)}", "cluster=slurm"]
+        settings = compose_overrides(words, [scratch]).settings
+    return settings, render(settings.trial_spec, settings.cluster)
+
+
+def _verified(recipe: Recipe, texts: Mapping[str, str], folder: Path) -> list[str]:
+    """Return lines on a recipe and its files, which go to `folder`.
+
+    Raises ConfigurationError where its plan is not what the recipe says.
+    """
+    settings, plan = planned(recipe, texts)
+    unequal = differences(recipe, settings.trial_spec, plan)
+    if unequal:
+        raise ConfigurationError(
+            f"{recipe.origin}: tune cannot launch what it says; nothing was written. In the plan\n  "
+            + "\n  ".join(unequal)
+        )
+    return [
+        *_taken(recipe, settings),
+        *_not_taken(recipe, plan),
+        *_broken(check(settings.trial_spec)),
+        *_next_commands(folder, recipe, settings),
+    ]
+
+
+def _taken(recipe: Recipe, settings: Settings) -> Iterator[str]:
+    """Yield lines on what was taken over."""
+    rack = settings.hardware
+    yield f"recipe    {recipe.name}: {recipe.origin}"
+    yield f"model     {settings.model.name}, served as {settings.model.served_name}"
+    yield f"rack      {rack.nodes} nodes x {rack.gpus_per_node} {rack.name}, {settings.split.label}"
+    for role, pool in recipe.pools:
+        yield (
+            f"{role:<9} {pool.workers} x {pool.gpus_per_worker} GPUs, {len(pool.engine_keys)} engine keys, "
+            f"{len(pool.env)} environment variables"
+        )
+    if recipe.lengths:
+        yield f"load      {recipe.lengths.input_tokens} + {recipe.lengths.output_tokens} tokens at most"
+    for name, value in recipe.cluster.items():
+        yield f"cluster   {name}: {value}"
+
+
+def _not_taken(recipe: Recipe, plan: LaunchPlan) -> Iterator[str]:
+    """Yield lines on what was not taken over, and on engine defaults that are written out."""
+    if recipe.left_out:
+        yield "Not taken over:"
+        yield from (f"  {left_out_text(part)}" for part in recipe.left_out)
+    defaults = written_out(recipe, plan)
+    if defaults:
+        yield "Left to the engine in the recipe, written out with the engine's default:"
+        yield from (f"  {line}" for line in defaults)
+
+
+def _broken(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield lines on the rules of tune that the recipe breaks."""
+    for finding in only_errors(findings):
+        yield f"error: {finding.path}: found {finding.found}; expected {finding.expected}: {finding.why}"
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the files; where one cannot be written, remove those that were."""
+    written: list[Path] = []
+    try:
+        for name, text in texts.items():
+            file = folder / name
+            fresh = not file.exists()
+            write_text(file, text)
+            if fresh:
+                written.append(file)
+    except BaseException:
+        for file in written:
+            file.unlink()
+        raise
+
+
+def _next_commands(folder: Path, recipe: Recipe, settings: Settings) -> Iterator[str]:
+    """Yield the commands that start from what was written: a study needs a rate, or searches for it."""
+    name = option_name(recipe)
+    words = ["python", "-m", "tune", "--config-dir", str(folder), f"+recipe={name}"]
+    yield f"plan      {shlex.join([*words, 'action=plan', 'cluster=slurm'])}"
+    where = ["load.mode=capacity"]
+    if settings.model.experts:
+        yield "          The model has experts, which no simulated rack can time: measure it with Slurm."
+        where = ["cluster=slurm"]
+    yield f"study     {shlex.join([*words, '+sweep=pd_split', *where, f'study.name={name}'])}"

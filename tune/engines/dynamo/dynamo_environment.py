@@ -1,0 +1,69 @@
+"""Set the environment of Dynamo's processes.
+
+Source: Dynamo, components/backends/trtllm/multinode (f9b1757, 4593479); lib/runtime/src/config/
+environment_names.rs (1.x).
+"""
+
+from __future__ import annotations
+
+from tune.manifest.process import HEAD_HOST, HEAD_NODE_IP, SCRATCH_DIR
+from tune.spec.cluster import ClusterFacts
+from tune.spec.split import WorkerPlacement
+from tune.spec.stack import Stack
+from tune.spec.trial import TrialSpec
+
+OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
+"""Variables of Dynamo that tune sets and a user may set otherwise: what Dynamo logs, and in which colours."""
+
+QUIET_LOGS = "info,dynamo_runtime::pipeline::network=warn,dynamo_llm::http::service=warn"
+"""Log levels of Dynamo 1.x (DYN_LOG). Without the two exceptions, every request, and every question whether
+the deployment is ready, is a line in the frontend's log. Seen in Dynamo 1.6.1."""
+
+
+def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
+    """Return the port of a worker's /health and /metrics; None where the stack names no such port."""
+    if spec.stack.system_port is None:
+        return None
+    earlier = spec.split.prefill_workers if placed.role == "decode" else 0
+    return spec.stack.system_port + earlier + placed.index
+
+
+def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+    """Return the variables that frontend and workers share, beside those of the engine."""
+    stack = spec.stack
+    env = {
+        "HEAD_NODE": HEAD_HOST,
+        "HEAD_NODE_IP": HEAD_NODE_IP,
+        **discovery_address(stack),
+        "MODEL_PATH": facts.model_path,
+        "SERVED_MODEL_NAME": spec.model.served_name,
+    }
+    if stack.needs_nats:
+        env |= {"NATS_SERVER": nats_url(stack)}
+    if stack.dynamo == "v0":
+        return env
+    env |= planes(stack)
+    if stack.generation == "dynamo_v1":
+        env |= {"DYN_EVENT_PLANE": "nats" if stack.needs_nats else "zmq"}
+    return env | {"DYN_LOG": QUIET_LOGS}
+
+
+def discovery_address(stack: Stack) -> dict[str, str]:
+    """Return the variable that says where processes find each other.
+
+    Source: Dynamo 1.6.1, lib/runtime/src/config/environment_names.rs.
+    """
+    if stack.shares_files:
+        return {"DYN_FILE_KV": f"{SCRATCH_DIR}/discovery"}
+    return {"ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{stack.etcd_client_port}"}
+
+
+def planes(stack: Stack) -> dict[str, str]:
+    """Return the variables that name discovery and request plane; versions that do not know one ignore it."""
+    backend = "file" if stack.shares_files else "etcd"
+    return {"DYN_DISCOVERY_BACKEND": backend, "DYN_REQUEST_PLANE": stack.requests_over}
+
+
+def nats_url(stack: Stack) -> str:
+    """Return the URL of the NATS server."""
+    return f"nats://{HEAD_NODE_IP}:{stack.nats_port}"

@@ -1,0 +1,278 @@
+"""Read a YAML file part by part, and know of every part its line and whether it was used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tune.core.unreadable_yaml import explain_yaml
+from tune.errors import ConfigurationError
+from tune.recipes.recipe import LeftOut
+
+Place = tuple[str | int, ...]
+"""Keys and positions that lead from the root of a document to one of its values."""
+
+_SHOWN_CHARACTERS = 60
+_NO_SETTING = "tune has no setting for it"
+
+
+@dataclass
+class Document:
+    """Hold the values of a YAML document, the line of each, and the places that a reader has used."""
+
+    file: str
+    content: Any
+    lines: dict[Place, int]
+    used: set[Place] = field(default_factory=set)
+    opened: set[Place] = field(default_factory=lambda: {()})
+    reasons: dict[Place, str] = field(default_factory=dict)
+
+    def root(self) -> Section:
+        """Return the outermost mapping. Raises ConfigurationError where there is none."""
+        return Section(self, (), self.mapping_at((), self.content))
+
+    def mapping_at(self, place: Place, value: Any) -> Mapping[str, Any]:
+        """Return `value` if it is a mapping with texts as keys. Raises ConfigurationError otherwise."""
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise self.error(place, _shown(value), "a mapping, one `key: value` a line")
+        return value
+
+    def error(self, place: Place, found: str, expected: str) -> ConfigurationError:
+        """Return the error for a value that is not what a recipe has there."""
+        path = f"{path_of(place)}: " if place else ""
+        return ConfigurationError(
+            f"{self.file}, line {self.line(place)}: {path}found {found}; expected {expected}. "
+            "Nothing was written."
+        )
+
+    def line(self, place: Place) -> int:
+        """Return the line of a place, or of the nearest part around it that has one."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+    def left_out(self, reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
+        """Return what no reader used, a mapping that nobody opened as one part.
+
+        `reasons` says why, by the path of a part or of what contains it.
+        """
+        return self.left_out_of(self.root(), reasons)
+
+    def left_out_of(self, section: Section, reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
+        """Return what no reader used of one section, with reasons as `left_out` has them."""
+        return tuple(
+            LeftOut(path_of(place), _shown(value), self.line(place), self._reason(place, reasons))
+            for place, value in self._unused(section.place, section.content)
+        )
+
+    def _unused(self, place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
+        if place in self.used and place not in self.reasons:
+            return
+        if place in self.opened and place not in self.reasons and isinstance(value, Mapping | list):
+            inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for key, part in inner:
+                yield from self._unused((*place, key), part)
+        else:
+            yield place, value
+
+    def _reason(self, place: Place, reasons: Mapping[str, str]) -> str:
+        if place in self.reasons:
+            return self.reasons[place]
+        around = (path_of(place[:depth]) for depth in range(len(place), 0, -1))
+        return next((reasons[path] for path in around if path in reasons), _NO_SETTING)
+
+
+@dataclass(frozen=True)
+class Section:
+    """Read one mapping of a document; every key that is read counts as used."""
+
+    document: Document
+    place: Place
+    content: Mapping[str, Any]
+
+    def __contains__(self, key: str) -> bool:
+        return self.content.get(key) is not None
+
+    def section(self, key: str, *, required: bool = False) -> Section:
+        """Return the mapping under `key`, an empty one where it is absent.
+
+        Raises ConfigurationError where there is something else, or nothing although it is required.
+        """
+        place, value = (*self.place, key), self.content.get(key)
+        if value is None and not required:
+            return Section(self.document, place, {})
+        if key not in self.content:
+            raise self.missing(key, "a mapping, one `key: value` a line")
+        self.document.opened.add(place)
+        return Section(self.document, place, self.document.mapping_at(place, value))
+
+    def items(self, key: str) -> Iterator[tuple[Place, Any]]:
+        """Yield place and value of the entries of the list under `key`; none where it is absent.
+
+        No entry counts as used. Raises ConfigurationError where there is no list.
+        """
+        values, place = self.content.get(key), (*self.place, key)
+        if values is None:
+            return
+        if not isinstance(values, list):
+            raise self.wrong(key, "a list")
+        self.document.opened.add(place)
+        for index, value in enumerate(values):
+            yield (*place, index), value
+
+    def sections(self, key: str) -> Iterator[Section]:
+        """Yield the mappings of the list under `key`; none where it is absent."""
+        for place, value in self.items(key):
+            self.document.opened.add(place)
+            yield Section(self.document, place, self.document.mapping_at(place, value))
+
+    def text(self, key: str) -> str | None:
+        """Return the text under `key`, None where it is absent or null."""
+        value = self.anything(key)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, "a text")
+        return value
+
+    def required_text(self, key: str) -> str:
+        """Return the text under `key`. Raises ConfigurationError where there is none."""
+        value = self.text(key)
+        if value is None:
+            raise self.missing(key, "a text")
+        return value
+
+    def count(self, key: str, *, least: int = 1) -> int | None:
+        """Return the whole number under `key`, None where it is absent or null."""
+        value = self.anything(key)
+        if value is not None and (type(value) is not int or value < least):
+            raise self.wrong(key, f"a whole number, {least} or more")
+        return value
+
+    def required_count(self, key: str, *, least: int = 1) -> int:
+        """Return the whole number under `key`. Raises ConfigurationError where there is none."""
+        value = self.count(key, least=least)
+        if value is None:
+            raise self.missing(key, f"a whole number, {least} or more")
+        return value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return the truth value under `key`, or `default` where it is absent."""
+        value = self.anything(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def anything(self, key: str) -> Any:
+        """Return what is under `key`, None where it is absent."""
+        if key in self.content:
+            self.document.used.add((*self.place, key))
+        return self.content.get(key)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """Return the whole mapping under `key`, an empty one where it is absent."""
+        value = self.anything(key)
+        return {} if value is None else dict(self.document.mapping_at((*self.place, key), value))
+
+    def accept(self, key: str, *values: Any) -> None:
+        """Count `key` as used where its value is one of `values`, which say what is so in any case."""
+        found = self.content.get(key)
+        if any(type(found) is type(value) and found == value for value in values):
+            self.anything(key)
+
+    def leave(self, key: str, reason: str) -> None:
+        """Note why `key` is not taken over, although it was read."""
+        self.document.reasons[(*self.place, key)] = reason
+
+    def wrong(self, key: str, expected: str) -> ConfigurationError:
+        """Return the error for the value under `key`."""
+        return self.document.error((*self.place, key), _shown(self.content[key]), expected)
+
+    def missing(self, key: str, expected: str) -> ConfigurationError:
+        """Return the error for a key that has to be there."""
+        return self.document.error((*self.place, key), "nothing", expected)
+
+
+def path_of(place: Place) -> str:
+    """Return a place as people write it, such as `services[0].env.NAME`."""
+    path = ""
+    for part in place:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def read_documents(file: Path) -> list[Document]:
+    """Return the YAML documents of a file.
+
+    Raises ConfigurationError where it cannot be read, is no YAML, or states a key twice.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        stream = StringIO(text)
+        stream.name = str(file)  # what the marks of errors call the file
+        nodes = list(yaml.compose_all(stream, Loader=yaml.SafeLoader))
+        contents = list(yaml.safe_load_all(text))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file}: cannot be read ({error.strerror}); expected a recipe, a YAML file."
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(
+            f"{file}, line {line}: found bytes that are not UTF-8; expected a recipe, a YAML file."
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(explain_yaml(error)) from None
+    documents = []
+    for node, content in zip(nodes, contents, strict=True):
+        document = Document(str(file), content, dict(_lines(node, ())))
+        _refuse_repeats(document, node, ())
+        documents.append(document)
+    return documents
+
+
+def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+    if node is None:
+        return
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, key.value)
+            yield from _lines(value, inner)
+            yield inner, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*place, index))
+
+
+def _refuse_repeats(document: Document, node: yaml.Node | None, place: Place) -> None:
+    """Raise ConfigurationError where a mapping states a key twice: YAML would drop the first in silence."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _refuse_repeats(document, item, (*place, index))
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise ConfigurationError(
+                f"{document.file}, line {line}: {path_of((*place, key.value))}: found a second time, after "
+                f"line {seen[key.value]}; expected once. Nothing was written."
+            )
+        seen[key.value] = line
+        _refuse_repeats(document, value, (*place, key.value))
+
+
+def _shown(value: Any) -> str:
+    """Return a value in one short line."""
+    if isinstance(value, Mapping):
+        text = f"{{{', '.join(map(str, value))}}}"
+    else:
+        text = "null" if value is None else str(value).replace("\n", " ")
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -1,0 +1,129 @@
+"""Write a recipe as options of the configuration groups: YAML texts by their paths in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tune.engines.registry import file_reader
+from tune.recipes.recipe import ENGINE, ROUTER_MODES, LeftOut, Lengths, Recipe
+
+_OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Hold what a recipe leaves to choose: options of the groups model, hardware and stack.
+
+    `model_sizes` are those of a model that no shipped option describes; they are written as an option of the
+    recipe's name. `context_tokens` is the longest sequence of the model, None where nobody stated it.
+    """
+
+    model: str
+    hardware: str
+    stack: str
+    model_sizes: Mapping[str, Any] | None = None
+    context_tokens: int | None = None
+
+
+def option_name(recipe: Recipe) -> str:
+    """Return the name of a recipe's options: its own, with `-` for what Hydra's grammar does not take."""
+    return _OPTION_CHARACTERS.sub("-", recipe.name).strip("-")
+
+
+def recipe_files(recipe: Recipe, choices: Choices) -> dict[str, str]:
+    """Return the text of every file by its path; the option that chooses the others comes last."""
+    name, reader = option_name(recipe), file_reader(ENGINE)
+    files = {
+        f"{role}/{name}.yaml": f"# The {role} engine of {recipe.origin}\n"
+        + _yaml({**reader.settings_of_keys(pool.engine_keys, choices.context_tokens), "env": dict(pool.env)})
+        for role, pool in recipe.pools
+    }
+    if choices.model_sizes is not None:
+        files[f"model/{name}.yaml"] = f"# The model of {recipe.origin}\n" + _yaml(choices.model_sizes)
+    files[f"recipe/{name}.yaml"] = "".join(_recipe_text(recipe, choices))
+    return files
+
+
+def _recipe_text(recipe: Recipe, choices: Choices) -> Iterator[str]:
+    name = option_name(recipe)
+    yield "# @package _global_\n"
+    yield f"# From {recipe.origin}\n"
+    if recipe.left_out:
+        yield "# Not taken over:\n"
+        yield from (f"#   {left_out_text(part)}\n" for part in recipe.left_out)
+    chosen = {
+        "model": choices.model,
+        "hardware": choices.hardware,
+        "prefill": name,
+        "decode": name,
+        "stack": choices.stack,
+        **({"load": "fixed"} if recipe.lengths else {}),
+    }
+    defaults = [*({f"override /{group}": option} for group, option in chosen.items()), "_self_"]
+    yield _yaml({"defaults": defaults, **_settings(recipe)})
+
+
+def left_out_text(part: LeftOut) -> str:
+    """Return one line on a part that is not taken over: its line, path and value, and why."""
+    where = f"line {part.line}: " if part.line else ""
+    value = f" ({part.value})" if part.value else ""
+    return f"{where}{part.path}{value}: {part.reason}"
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that no chosen option holds."""
+    rack, routing = recipe.rack, recipe.routing
+    settings: dict[str, Any] = {
+        "hardware": {"nodes": rack.nodes, "gpus_per_node": rack.gpus_per_node},
+        "split": {
+            "prefill_workers": recipe.prefill.workers,
+            "decode_workers": recipe.decode.workers,
+            "head": rack.head,
+            "frontends": routing.frontends,
+        },
+    }
+    if recipe.lengths:
+        settings["load"] = {"dataset": _dataset(recipe.lengths)}
+    stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}
+    if routing.router_mode in ROUTER_MODES:
+        stack["router_mode"] = routing.router_mode
+    if stack:
+        settings["stack"] = stack
+    if recipe.model.served_name:
+        settings["model"] = {"served_name": recipe.model.served_name}
+    if recipe.cluster:
+        settings["cluster"] = dict(recipe.cluster)
+    return settings
+
+
+def _dataset(lengths: Lengths) -> dict[str, Any]:
+    return {
+        "inputs": {
+            "tokens": lengths.input_tokens,
+            "range_ratio": lengths.lowest_share,
+            "range_rule": "inferencex",
+        },
+        "outputs": {"tokens": lengths.output_tokens},
+    }
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    """Return YAML text in which nothing is an interpolation."""
+    return yaml.safe_dump(
+        _literal(content), sort_keys=False, default_flow_style=False, allow_unicode=True, width=_WIDTH
+    )
+
+
+def _literal(value: Any) -> Any:
+    """Return `value` with every `${` escaped, which OmegaConf would resolve."""
+    if isinstance(value, Mapping):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(inner) for inner in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value

@@ -1,0 +1,118 @@
+"""Describe a recipe as it was read: what it says of engines, rack, frontends, load and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from tune.spec.split import Role
+from tune.spec.stack import Stack
+
+ENGINE = "trtllm"
+"""The engine of every recipe, by its name in the table of engines."""
+
+Head = Literal["prefill", "decode", "none"]
+
+ROUTER_MODES: tuple[str, ...] = get_args(Stack.model_fields["router_mode"].annotation)
+"""The router modes that tune has a setting for."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Hold a part of a recipe that is not taken over; `line` is 0 where the recipe does not state it."""
+
+    path: str
+    value: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Hold the workers of one role: their number, the GPUs of each, and what all of them are given.
+
+    `engine_keys` are the keys of the engine's YAML, with their values as a parser reads them.
+    """
+
+    workers: int
+    gpus_per_worker: int
+    engine_keys: Mapping[str, Any]
+    env: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Rack:
+    """Hold the nodes of a recipe; `gpu` is the name of its GPU, such as gb200, None where it states none.
+
+    `head` is the pool whose first worker shares node 0 with services and frontend.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    gpu: str | None
+    head: Head = "prefill"
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Hold the frontends and how requests reach the workers; None leaves a choice to tune."""
+
+    frontends: int = 1
+    router_mode: str | None = None
+    request_plane: str | None = None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> Iterator[LeftOut]:
+        """Yield what tune has no setting for."""
+        if self.router_mode not in (None, *ROUTER_MODES):
+            yield LeftOut("router mode", str(self.router_mode), 0, f"tune has {', '.join(ROUTER_MODES)}")
+        if self.request_plane not in (None, "tcp"):
+            yield LeftOut("request plane", str(self.request_plane), 0, "tune has tcp")
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Hold the tokens of prompts and answers: from `lowest_share` of the stated number up to it."""
+
+    input_tokens: int
+    output_tokens: int
+    lowest_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Hold what a recipe says of its model: folder or repository, name in requests, number format."""
+
+    path: str
+    repository: str | None = None
+    served_name: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hold a recipe as it was read.
+
+    `origin` is its file with the format, in words. `cluster` holds the settings of the group `cluster` that
+    it states, by their names. `dynamo` is the version of Dynamo, None where none is stated.
+    """
+
+    name: str
+    origin: str
+    prefill: Pool
+    decode: Pool
+    rack: Rack
+    routing: Routing
+    lengths: Lengths | None
+    model: ServedModel
+    cluster: Mapping[str, Any]
+    dynamo: str | None
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def pools(self) -> Iterator[tuple[Role, Pool]]:
+        """Yield the pools by role."""
+        yield "prefill", self.prefill
+        yield "decode", self.decode

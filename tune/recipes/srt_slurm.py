@@ -1,0 +1,190 @@
+"""Read recipes of NVIDIA's srt-slurm, in the layout of schema 1 and of schema 2.
+
+Sources: NVIDIA/srt-slurm, docs/config-reference.md, docs/legacy-v1.md and src/srtctl/core/schema.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tune.recipes.document import Document, Section
+from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel
+from tune.recipes.recipe_environment import merged, read_environment
+from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
+from tune.recipes.srt_rack import SrtPools, read_rack, read_routing
+from tune.spec.split import ROLES, Role
+
+_LOWEST_SHARE = 0.8
+"""Share of the stated length that the shortest prompt and answer have. Source: srt-slurm, sa_bench.py."""
+
+_RECORD = "states what was tested; tune records the configuration that it runs"
+_CLOSED_LOOP = "a closed loop; tune sends at the rate load.target_qps"
+REASONS: Mapping[str, str] = {
+    **SERVER_ONLY,
+    "identity": _RECORD,
+    "benchmark.concurrencies": _CLOSED_LOOP,
+    "benchmark.req_rate": _CLOSED_LOOP,
+    "benchmark.num_prompts_mult": f"{_CLOSED_LOOP} for load.min_duration_s",
+    "benchmark.num_warmup_mult": "tune warms up until every worker has worked",
+    "benchmark": "the load client is tune's own; choose its load with load=",
+}
+"""Why parts of a recipe are not taken over, by their path or that of what contains them."""
+
+
+def is_srt_slurm(document: Document) -> bool:
+    """Return whether a document has the outline of a recipe of srt-slurm."""
+    content = document.content
+    if not isinstance(content, dict):
+        return False
+    return "base" in content or "roles" in content or {"backend", "resources"} <= content.keys()
+
+
+def read_srt_slurm(document: Document) -> Recipe:
+    """Return a recipe of srt-slurm, without base and overrides.
+
+    Raises ConfigurationError for another engine, an aggregated deployment, and what a recipe has to have.
+    """
+    root = document.root()
+    schema = _schema(root)
+    name = root.required_text("name")
+    pools = _pools_of_roles(root) if schema == 2 else _pools_of_backend(root)
+    shared = read_environment(root, "environment")
+    rack = read_rack(root, pools)
+    routing = read_routing(root, rack, shared)
+    dynamo, cluster = _dynamo_version(root), read_cluster(root)
+    model, lengths = _model(root, pools.served_name), _lengths(root)
+    prefill, decode = (_pool(pools, role, rack.gpus_per_node, shared) for role in ROLES)
+    return Recipe(
+        name=name,
+        origin=f"{document.file}, srt-slurm schema {schema}",
+        prefill=prefill,
+        decode=decode,
+        rack=rack,
+        routing=routing,
+        lengths=lengths,
+        model=model,
+        cluster=cluster,
+        dynamo=dynamo,
+        left_out=(*document.left_out(REASONS), *routing.left_out),
+    )
+
+
+def _schema(root: Section) -> int:
+    schema = root.count("schema") or 1
+    if schema not in (1, 2):
+        raise root.wrong("schema", "1 or 2")
+    return schema
+
+
+def _pools_of_backend(root: Section) -> SrtPools:
+    """Return the engines of schema 1."""
+    backend, resources = root.section("backend", required=True), root.section("resources", required=True)
+    _require_engine(backend, "type", backend.required_text("type"))
+    _refuse_aggregated(resources, "agg_workers", "agg_nodes")
+    configured = backend.section("trtllm_config", required=True)
+    for key in ("publish_events_and_metrics", "publish_metrics"):
+        backend.accept(key, False, None)
+    return SrtPools(
+        keys={role: _engine_keys(configured, role) for role in ROLES},
+        env={role: read_environment(backend, f"{role}_environment") for role in ROLES},
+        nodes={role: resources.required_count(f"{role}_nodes", least=0) for role in ROLES},
+        workers={role: resources.required_count(f"{role}_workers") for role in ROLES},
+        gpus={role: resources.count(f"gpus_per_{role}") for role in ROLES},
+        served_name=backend.text("served_model_name"),
+    )
+
+
+def _pools_of_roles(root: Section) -> SrtPools:
+    """Return the engines of schema 2."""
+    roles = root.section("roles", required=True)
+    _refuse_aggregated(roles, "agg")
+    engine = root.section("engine") if isinstance(root.content.get("engine"), Mapping) else None
+    if engine:
+        _require_engine(engine, "type", engine.required_text("type"))
+    elif "engine" in root:
+        _require_engine(root, "engine", root.required_text("engine"))
+    parts = {role: roles.section(role, required=True) for role in ROLES}
+    for part in parts.values():
+        if not engine and "engine" not in root:
+            _require_engine(part, "engine", part.required_text("engine"))
+        part.accept("critical", True)
+        part.accept("sidecar", False)
+    return SrtPools(
+        keys={role: _engine_keys(part, "args") for role, part in parts.items()},
+        env={role: read_environment(part, "env") for role, part in parts.items()},
+        nodes={role: _nodes(part) for role, part in parts.items()},
+        workers={role: part.required_count("workers") for role, part in parts.items()},
+        gpus={role: part.count("gpus") for role, part in parts.items()},
+        served_name=engine.text("served_model_name") if engine else None,
+    )
+
+
+def _nodes(part: Section) -> int:
+    """Return the nodes of a role; 0 where its workers share those of the other role."""
+    if part.content.get("nodes") == "colocate":
+        part.anything("nodes")
+        return 0
+    return part.required_count("nodes")
+
+
+def _require_engine(section: Section, key: str, engine: str) -> None:
+    if engine != ENGINE:
+        raise section.wrong(key, f"{ENGINE}, the only engine of which tune has an adapter")
+
+
+def _refuse_aggregated(section: Section, *keys: str) -> None:
+    for key in keys:
+        if section.content.get(key):
+            raise section.wrong(key, "prefill and decode workers: tune serves disaggregated")
+
+
+def _engine_keys(section: Section, key: str) -> dict[str, Any]:
+    keys = section.mapping(key)
+    if not keys:
+        raise section.missing(key, "the keys of the engine's YAML")
+    return keys
+
+
+def _pool(pools: SrtPools, role: Role, gpus_per_node: int, shared: Mapping[str, str | None]) -> Pool:
+    gpus = pools.gpus[role] or pools.nodes[role] * gpus_per_node // pools.workers[role]
+    return Pool(pools.workers[role], gpus, pools.keys[role], merged(shared, pools.env[role]))
+
+
+def _model(root: Section, served_name: str | None) -> ServedModel:
+    model = root.section("model", required=True)
+    stated = root.section("identity").section("model") if "identity" in root else root.section("identity")
+    path = model.required_text("path")
+    repository = path.removeprefix("hf:") if "/" in path and not path.startswith("/") else None
+    return ServedModel(
+        path=path.removeprefix("hf:"),
+        repository=stated.text("repo") or repository,
+        served_name=served_name,
+        precision=model.text("precision"),
+    )
+
+
+def _lengths(root: Section) -> Lengths | None:
+    """Return the lengths of the benchmark, None where it has a program of its own."""
+    benchmark = root.section("benchmark")
+    benchmark.accept("use_chat_template", False)
+    prompts, answers = benchmark.count("isl"), benchmark.count("osl")
+    if prompts is None or answers is None:
+        return None
+    if benchmark.content.get("type") == "sa-bench":
+        benchmark.anything("type")
+    share = benchmark.anything("random_range_ratio")
+    if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+        raise benchmark.wrong("random_range_ratio", "a number from 0 to 1")
+    return Lengths(prompts, answers, _LOWEST_SHARE if share is None else float(share))
+
+
+def _dynamo_version(root: Section) -> str | None:
+    """Return the version of Dynamo that the recipe states, in its own block or as what was tested."""
+    dynamo = root.section("dynamo")
+    source = dynamo.section("source")
+    dynamo.accept("install", False)
+    stated = [dynamo.content.get("version"), dynamo.content.get("wheel"), *source.content.values()]
+    tested = (root.content.get("identity") or {}).get("frameworks") or {}
+    versions = [text for text in (*stated, tested.get("dynamo")) if isinstance(text, str)]
+    return versions[0] if versions else None
