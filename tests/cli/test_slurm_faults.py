@@ -134,6 +134,7 @@ def test_dead_nodes_are_recorded(start: Start, slurm: SlurmRack, tmp_path: Path)
     said = printed(process)
     assert process.returncode in (1, 3), said
     assert {outcome["status"] for outcome in outcomes(tmp_path)} == {"failed"}
+    assert [record(heads[head]).failed_nodes for head in ("g01", "g04")] == [("g02",), ("g04",)]
     reasons = {outcome["trial_id"]: outcome["reason"] for outcome in outcomes(tmp_path)}
     for head, lost in (("g01", "g02"), ("g04", "g04")):
         reason = reasons[heads[head].parents[1].name]

@@ -99,4 +99,4 @@ def test_missing_slurm_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ResumableError, match=r"squeue --noheader --jobs=7"):
         SlurmJob("7", "gb01").time_left_s()
-    assert SlurmJob("7", "gb01").revoked_reason() is None
+    assert SlurmJob("7", "gb01").revocation() is None

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tune.manifest.process import Process
 from tune.orchestrator.launcher import ResolvedProcess
-from tune.orchestrator.slurm.srun import srun_environment, step_command
+from tune.orchestrator.slurm.job import SlurmJob
+from tune.orchestrator.slurm.srun import SrunLauncher, srun_environment, step_command
 
 CONTAINER = ("--container-image=/a b.sqsh", "--container-mounts=/p:/p")
 
@@ -100,3 +101,16 @@ def test_named_variables_reach_srun() -> None:
     srun_env = {"ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": None}
     found = srun_environment(shell, resolved(process, srun_env=srun_env))
     assert found == JOB | {"HF_TOKEN": "t", "ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": "/c"}
+
+
+def test_node_that_srun_blames_is_found_in_its_words(tmp_path: Path) -> None:
+    launcher = SrunLauncher(SlurmJob("7", "g[01-03]"), tmp_path, tmp_path)
+    words = (
+        "decode_w0 ended with exit code 1; the last lines of its log:\n"
+        "  | srun: error: Task launch for StepId=7.3 failed on node g03: Communication connection failure\n"
+        "  | srun: error: Node failure on g02\n"
+        "  | srun: error: g01: task 0: Exited with exit code 1\n"
+        "  | node g01 says: failed on node g01"
+    )
+    assert launcher.failed_nodes(words) == ("g03", "g02")
+    assert launcher.failed_nodes("etcd does not listen") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,8 +87,10 @@ def _build_local(settings: Settings, at_once: int, say: Callable[[str], None]) -
 def _build_slurm(settings: Settings, at_once: int, say: Callable[[str], None]) -> Backend:
     """Return the backend of the cluster that the settings describe."""
     from tune.backends.slurm.backend import SlurmBackend  # noqa: PLC0415
+    from tune.backends.slurm.held_allocation import usable_allocation  # noqa: PLC0415
 
-    return SlurmBackend(settings.cluster, settings.study.trials_per_job, say)
+    held = usable_allocation(os.environ, settings.hardware.nodes, say)
+    return SlurmBackend(settings.cluster, settings.study.trials_per_job, say, held=held)
 
 
 def _check_simulator(settings: Settings) -> Sequence[Finding]:

@@ -57,8 +57,13 @@ class _RunningAttempt:
         """Return how long the attempt has run, in seconds."""
         return time.monotonic() - self.started_s
 
-    def record(self, error: str | None, cause: FailureCause | None) -> None:
-        """Write attempt.json with the `error` and its `cause`, None for an attempt that measured."""
+    def record(
+        self, error: str | None, cause: FailureCause | None, failed_nodes: tuple[str, ...] = ()
+    ) -> None:
+        """Write attempt.json with the `error` and its `cause`, None for an attempt that measured.
+
+        `failed_nodes` are the hosts that the scheduler blames.
+        """
         record = AttemptRecord(
             started_at=self.started_at.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
@@ -66,6 +71,7 @@ class _RunningAttempt:
             error=error,
             cause=cause,
             phases=self.timer.record(),
+            failed_nodes=failed_nodes or None,
         )
         write_attempt(self.attempt, record)
         summary = "measured" if error is None else error.splitlines()[0]
@@ -96,7 +102,8 @@ def run_attempt(
         processes.shorten_deadline(_FINAL_WRITE_S)
     with defer_signals(last=processes.last or code == EXIT_INTERRUPTED):
         processes.stop_client(_FINAL_WRITE_S)
-        running.record(error, cause)  # before the rest is stopped: little time may be left
+        failed_nodes = launcher.failed_nodes(error) if error and cause == "infrastructure" else ()
+        running.record(error, cause, failed_nodes)  # before the rest is stopped: little time may be left
         processes.finish_attempt(measured=error is None)
     return code
 

@@ -74,6 +74,9 @@ class ProcessLauncher(Protocol):
         Called when an attempt has failed. May wait a moment, in which Interrupted may be raised instead.
         """
 
+    def failed_nodes(self, error: str) -> tuple[str, ...]:
+        """Return the hosts that the scheduler blames for the failure described by the text `error`."""
+
     def nodes_clean(self) -> bool:
         """Return whether no process of an ended step is left on any node. May wait for it."""
 
@@ -132,6 +135,10 @@ class ChildProcessLauncher:
     def revoked_reason(self) -> str | None:
         """Return None: nothing revokes this host."""
         return None
+
+    def failed_nodes(self, error: str) -> tuple[str, ...]:
+        """Return none: no scheduler watches this host."""
+        return ()
 
     def nodes_clean(self) -> bool:
         """Return True: supervision ends processes left on this host."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tune.spec.base import FrozenModel, NonNegativeFloat
 
 
@@ -27,7 +29,8 @@ class AttemptRecord(FrozenModel):
     `held_s` is how long the attempt held its GPUs. `error` is None when all probes ran, else the text of
     the failure. `cause` is then "configuration" (an engine rejected its settings, memory ran out) or
     "infrastructure" (a node, the network, a fault of tune). Times are ISO 8601 in UTC. `phases` is None
-    where no process of the attempt lived long enough to record them.
+    where no process of the attempt lived long enough to record them. `failed_nodes` are the hosts that the
+    scheduler blames for the end; absent where it blames none.
     """
 
     started_at: str
@@ -36,3 +39,4 @@ class AttemptRecord(FrozenModel):
     error: str | None = None
     cause: Literal["configuration", "infrastructure"] | None = None
     phases: Phases | None = None
+    failed_nodes: tuple[str, ...] | None = Field(default=None, exclude_if=lambda nodes: nodes is None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +14,14 @@ from typing import Self
 
 from tune.backends.base import AttemptState, Backend
 from tune.backends.slurm.allocation import Allocation, allocation_of, allocations, begin_allocation, study_of
-from tune.backends.slurm.commands import SlurmUnavailable, cancel_job
+from tune.backends.slurm.commands import SlurmUnavailable
+from tune.backends.slurm.held_allocation import HeldAllocation, HeldSteps
 from tune.backends.slurm.job_monitor import POLL_INTERVAL_S, JobMonitor
+from tune.backends.slurm.job_source import JobSource
 from tune.backends.slurm.job_states import JobInfo
 from tune.backends.slurm.lost_jobs import record_for_lost_attempt
-from tune.backends.slurm.preflight import require_cluster
-from tune.backends.slurm.submission import RetryableRejection, submit_job
+from tune.backends.slurm.queued_jobs import QueuedJobs
 from tune.backends.slurm.submit_retry import SubmissionBackoff
-from tune.deploy.job_script import sbatch_options
 from tune.errors import ResumableError
 from tune.orchestrator.preflight import require_variables
 from tune.orchestrator.slurm.work_queue import attempt_hosts, close_queue, enqueue_attempt, is_queue_closed
@@ -43,8 +42,8 @@ RETRY_S = 30.0
 class SlurmBackend(Backend):
     """Submit allocations to the cluster of `facts`, each for up to `trials_per_job` attempts in sequence.
 
-    `say` prints job state changes. An attempt whose job ended without a record gets one here, with the state
-    of that job in Slurm.
+    With `held` every job is a step in that allocation. `say` prints job state changes. An attempt whose job
+    ended without a record gets one here, with the state of that job in Slurm.
     """
 
     capabilities = SLURM
@@ -59,10 +58,15 @@ class SlurmBackend(Backend):
         grace_s: float = GRACE_S,
         retry_s: float = RETRY_S,
         clock: Callable[[], float] = time.monotonic,
+        held: HeldAllocation | None = None,
     ) -> None:
         self._facts, self._trials_per_job, self._say = facts, trials_per_job, say
         self._monitor, self._grace = JobMonitor(say, every_s), timedelta(seconds=grace_s)
-        self._backoff = SubmissionBackoff(say, retry_s, clock)
+        self._jobs: JobSource = (
+            QueuedJobs(facts, self._monitor, SubmissionBackoff(say, retry_s, clock), say)
+            if held is None
+            else HeldSteps(held, facts, self._monitor, say)
+        )
         self._allocations: dict[str, Allocation] = {}
         self._job_ids: dict[Path, str] = {}
         self._checked = self._adopted = False
@@ -98,17 +102,18 @@ class SlurmBackend(Backend):
         self._monitor.refresh()
         job_id = self._job_id(allocation, attempt)
         self._monitor.refresh()  # queries again only for a job that is new to it
-        info = self._monitor.info(job_id) if job_id else None
+        info = self._jobs.info(allocation, job_id) if job_id else None
         if job_id and info and info.phase == "ended":
             return self._without_record(attempt, allocation, job_id, info)
         return "running" if attempt_hosts(attempt) else "waiting"
 
     def cancel(self, handle: str) -> None:
         """Cancel the whole allocation of the attempt. Raises ResumableError where Slurm refuses."""
-        job_id = self._job_ids.get(self._allocations[handle].folder)
+        allocation = self._allocations[handle]
+        job_id = self._job_ids.get(allocation.folder)
         if job_id and not has_ended(Path(handle)):
             try:
-                cancel_job(job_id)
+                self._jobs.cancel(allocation, job_id)
             except SlurmUnavailable as error:
                 raise ResumableError(f"Job {job_id} may still run: {error}") from error
 
@@ -117,7 +122,7 @@ class SlurmBackend(Backend):
         unfinished = self._unfinished()
         self._say(
             f"Ctrl-C: no further trial is begun. Still waiting for {unfinished}.\nCtrl-C once more ends this "
-            "process and leaves them running; the same command collects them later."
+            f"process and {self._jobs.second_interrupt}."
         )
 
     def __enter__(self) -> Self:
@@ -130,6 +135,7 @@ class SlurmBackend(Backend):
         for allocation in self._allocations.values():
             if not is_queue_closed(allocation.folder):
                 close_queue(allocation.folder)
+        self._jobs.close()
         unfinished = self._unfinished()
         if unfinished:
             self._say(f"Left running: {unfinished}. The same command collects them; action=cancel ends them.")
@@ -170,7 +176,7 @@ class SlurmBackend(Backend):
         for allocation in dict.fromkeys(self._allocations.values()):
             job_id, attempts = self._job_ids.get(allocation.folder), allocation.attempts()
             record = allocation.read()
-            alive = job_id and self._monitor.info(job_id).phase in ("waiting", "running")
+            alive = job_id and self._jobs.info(allocation, job_id).phase in ("waiting", "running")
             if not alive or is_queue_closed(allocation.folder) or not all(map(has_ended, attempts)):
                 continue
             if record and record.nodes == spec.hardware.nodes and len(attempts) < self._trials_per_job:
@@ -183,29 +189,22 @@ class SlurmBackend(Backend):
     def _begin(self, spec: TrialSpec, attempt: Path) -> Allocation:
         """Submit a new allocation for `attempt`. Raises ConfigurationError if the cluster cannot run it."""
         if not self._checked:
-            require_cluster(self._facts, spec)
+            self._jobs.require(spec)
         self._checked = True
         allocation = begin_allocation(attempt, spec.hardware.nodes, last=self._trials_per_job == 1)
         self._send(allocation, spec)
         return allocation
 
     def _send(self, allocation: Allocation, spec: TrialSpec) -> str | None:
-        """Submit the job; return its id, or None where Slurm takes none now and a later `poll` tries again.
+        """Start the job; return its id, or None where a later `poll` has to try again.
 
-        Raises ConfigurationError where Slurm refuses the job, or rejected it for longer than a limit may
-        last.
+        Raises ConfigurationError where it will never start.
         """
-        if self._backoff.is_to_wait(allocation.folder):
-            return None
-        options = sbatch_options(self._facts, spec.hardware.nodes, spec.hardware.gpus_per_node)
-        try:
-            python = self._facts.python or sys.executable
-            job_id = submit_job(allocation, options | {"comment": allocation.comment}, python)
-        except RetryableRejection as error:
-            self._backoff.note(allocation.folder, error)
+        job_id = self._jobs.start(allocation, spec)
+        if job_id is None:
             return None
         self._identify(allocation, job_id)
-        self._say(f"{self._monitor.labelled(job_id)}: submitted")
+        self._say(f"{self._monitor.labelled(job_id)}: {self._jobs.started}")
         return job_id
 
     def _identify(self, allocation: Allocation, job_id: str) -> None:

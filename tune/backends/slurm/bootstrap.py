@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from tune.backends.slurm.one_node_job import NotRun, OneNodeJob
+from tune.backends.slurm.one_node_job import NotRun, OneNodeJob, run_on_one_node
 from tune.core.files import make_folder
 from tune.errors import ConfigurationError, ResumableError
 from tune.spec.settings import Settings
@@ -30,13 +30,11 @@ def make_node_environment(settings: Settings, say: Callable[[str], None]) -> str
     make_folder(runs)
     log = runs / "bootstrap.log"
     limit = min(_LONGEST, settings.cluster.time_limit, key=lambda text: duration_s(text) or 0.0)
-    script = f"{_SCRIPT.read_text()}\n"
     arguments = shlex.join((str(folder), str(checkout)))
     say(f"making {folder} on a node; its output goes to {log}")
     try:
-        job = OneNodeJob(settings.cluster, settings.hardware, limit, say).run(
-            f"set -- {arguments}\n{script}", log
-        )
+        one_node = OneNodeJob(settings.cluster, settings.hardware, limit, say)
+        job = run_on_one_node(one_node, f"set -- {arguments}\n{_SCRIPT.read_text()}\n", log)
     except NotRun as reason:
         raise ResumableError(f"action=bootstrap: {reason}. Nothing was made; try again later.") from reason
     said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []

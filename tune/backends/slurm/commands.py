@@ -29,11 +29,10 @@ _CLOCKS_DIFFER = timedelta(seconds=300)
 """Most by which the clocks of this machine and of the controller differ: with more, MUNGE takes none of their
 messages. Source: munge(1), --ttl."""
 
-_OVERRIDING = (
-    *("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"),
-    *("SLURM_ARRAY_", "TMPDIR"),
-)
+_OVERRIDING = ("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SLURM_", "TMPDIR")
 """Prefixes of environment variables that would change what Slurm's programs do or print."""
+
+_WHERE_SLURM_IS = "SLURM_CONF"
 
 
 class SlurmUnavailable(Exception):
@@ -43,11 +42,16 @@ class SlurmUnavailable(Exception):
 def environment() -> dict[str, str]:
     """Return the environment of this process without variables that change jobs or output.
 
-    SBATCH_* override the directives of a job; SQUEUE_* and similar ones change the output. A job
-    inherits SLURM_ARRAY_*, where this process is a task of an array, and submitit would take it for the
-    job's own id. TMPDIR names a folder of this machine that need not exist on a node.
+    SBATCH_* override the directives of a job; SQUEUE_* and similar ones change the output. SLURM_* of a job
+    in which this process runs would shape the job or step that it starts, and submitit takes
+    SLURM_ARRAY_JOB_ID for the job's own id. TMPDIR names a folder of this machine that need not exist on a
+    node.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OVERRIDING)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == _WHERE_SLURM_IS or not name.startswith(_OVERRIDING)
+    }
 
 
 def run_command(argv: Sequence[str], stdin: str | None = None) -> tuple[str, str]:
@@ -131,13 +135,13 @@ def last_known(job_id: str, submitted_at: datetime) -> JobInfo:
     return account if account.phase == "ended" else controller
 
 
-def unusable_nodes(nodes: str) -> str:
-    """Return those of `nodes` that are down, for a message; "" where none is, or Slurm does not answer."""
+def unusable_nodes(nodes: str) -> tuple[str, ...]:
+    """Return those of `nodes` that are down; none where Slurm does not answer."""
     options = ("--noheader", "--Node", "--states=down", "--format=%N", f"--nodes={nodes}")
     try:
-        return ", ".join(dict.fromkeys(run_command(("sinfo", *options))[0].split()))
+        return tuple(dict.fromkeys(run_command(("sinfo", *options))[0].split()))
     except SlurmUnavailable:
-        return ""
+        return ()
 
 
 def cancel_job(job_id: str) -> None:

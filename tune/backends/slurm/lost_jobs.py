@@ -40,7 +40,15 @@ def record_for_lost_attempt(
         held_s=held_s,
         error=_reason(allocation, job_id, info),
         cause="infrastructure",
+        failed_nodes=_failed_nodes(info) or None,
     )
+
+
+def _failed_nodes(info: JobInfo) -> tuple[str, ...]:
+    """Return the nodes whose failure ended the job, as far as Slurm says."""
+    if info.failed_node:
+        return (info.failed_node,)
+    return unusable_nodes(info.nodes) if info.state == "NODE_FAIL" else ()
 
 
 def _reason(allocation: Allocation, job_id: str, info: JobInfo) -> str:
@@ -49,7 +57,7 @@ def _reason(allocation: Allocation, job_id: str, info: JobInfo) -> str:
     log_tail = f"; the last lines of its log:\n{last_lines(log)}" if log else "; it never began to run"
     if info.state == GONE:
         return f"lost: Slurm no longer knows job {job_id}, which left no record of this attempt{log_tail}"
-    failed = info.failed_node or (unusable_nodes(info.nodes) if info.state == "NODE_FAIL" else "")
+    failed = ", ".join(_failed_nodes(info))
     facts = [
         f"lost: job {job_id} ended as {info.state}",
         *([f"exit code {info.exit_code}"] if info.exit_code else []),

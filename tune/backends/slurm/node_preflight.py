@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tune.backends.slurm.one_node_job import NotRun, OneNodeJob, python_script
+from tune.backends.slurm.one_node_job import NotRun, OneNodeJob, python_script, run_on_one_node
 from tune.core.files import read_record
 from tune.deploy.plan import render, write_plan
 from tune.errors import ResumableError
@@ -45,7 +45,7 @@ def _findings(
     python, log = facts.python or sys.executable, folder / "job.out"
     script = python_script(python, "-m", "tune.orchestrator", "--node-check", str(folder))
     try:
-        job = OneNodeJob(facts, hardware, _TIME_LIMIT, say).run(script, log)
+        job = run_on_one_node(OneNodeJob(facts, hardware, _TIME_LIMIT, say), script, log)
     except NotRun as reason:
         yield _not_asked("cluster", str(reason))
         return

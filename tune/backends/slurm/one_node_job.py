@@ -1,7 +1,8 @@
-"""Run a short script as a job of one node, and wait for its end."""
+"""Run a short script on one node, as a job of its own or in the allocation held, and wait for its end."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune.backends.slurm.commands import SlurmUnavailable, cancel_job, run_command, show_job
+from tune.backends.slurm.held_allocation import held_allocation
 from tune.backends.slurm.job_states import JobInfo
 from tune.deploy.job_script import sbatch_options
 from tune.spec.cluster import ClusterFacts
@@ -83,6 +85,21 @@ class OneNodeJob:
             if info.phase == "waiting" and time.monotonic() > deadline_s:
                 raise NotRun(f"no node was free within {self.queue_limit_s:g} s: {info.text}")
             time.sleep(_POLL_S)
+
+
+def run_on_one_node(job: OneNodeJob, script: str, log: Path) -> JobInfo:
+    """Run `script` as `job`, or on a node of the allocation that this shell holds; return how it ended.
+
+    Raises NotRun.
+    """
+    try:
+        held = held_allocation(os.environ)
+    except SlurmUnavailable as error:
+        raise NotRun(str(error)) from error
+    if held is None:
+        return job.run(script, log)
+    job.say(f"one node of job {held.job_id}, which this shell holds")
+    return held.run_script(script, log)
 
 
 def python_script(python: str, *arguments: str) -> str:

@@ -23,6 +23,21 @@ _COMPLETING = {"NodeDown": NODE_FAIL, "TimeLimit": "TIMEOUT", "None": "CANCELLED
 
 
 @dataclass(frozen=True)
+class Revocation:
+    """Hold why Slurm ends a job, in its words, and the nodes that are down."""
+
+    reason: str
+    failed_nodes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Return the reason with the nodes, for a message."""
+        if self.reason != NODE_FAIL:
+            return self.reason
+        return f"{self.reason}, {', '.join(self.failed_nodes) or 'a node'} is down"
+
+
+@dataclass(frozen=True)
 class SlurmJob:
     """Describe a job. `node_list`: its nodes in Slurm's notation.
 
@@ -59,8 +74,8 @@ class SlurmJob:
             _run_command("squeue", "--noheader", "--steps", f"--jobs={self.job_id}", "--format=%i")
         )
 
-    def revoked_reason(self) -> str | None:
-        """Return the reason if Slurm is ending this job, None where it is not or does not answer."""
+    def revocation(self) -> Revocation | None:
+        """Return why Slurm is ending this job, None where it is not or does not answer."""
         try:
             reason = end_reason(
                 _run_command(
@@ -70,10 +85,10 @@ class SlurmJob:
             if reason == NODE_FAIL:
                 asked = ("--noheader", "--Node", f"--nodes={self.node_list}", "--format=%N %t")
                 nodes = _run_command("sinfo", *asked, timeout_s=_ENDING_TIMEOUT_S)
-                return f"{reason}, {', '.join(down_nodes(nodes)) or 'a node'} is down"
+                return Revocation(reason, tuple(down_nodes(nodes)))
         except ResumableError:  # the caller reports the failure that it observed
             return None
-        return reason
+        return Revocation(reason) if reason else None
 
 
 def current_job(environment: Mapping[str, str]) -> SlurmJob:

@@ -6,6 +6,7 @@ Source of the options: Slurm, srun(1).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from tune.core.files import no_link
 from tune.orchestrator.launcher import ProcessHandle, ResolvedProcess, die_with_parent
 from tune.orchestrator.preflight import program_path
-from tune.orchestrator.slurm.job import SlurmJob
+from tune.orchestrator.slurm.job import Revocation, SlurmJob
 from tune.orchestrator.step_environment import step_environment
 from tune.orchestrator.supervision.process_tree import exit_code
 from tune.spec.environment import given_values, inherited_names
@@ -29,6 +30,12 @@ _JOB_VARIABLES = frozenset(
 )
 """Variables by which srun finds the job. Others of the batch step (task counts, CPU masks, rank) would change
 the step."""
+
+_BLAMED = re.compile(
+    r"srun: error: (?:Node failure on |Task launch for StepId=\S+ failed on node )([\w.-]+?)(?=[:\s]|$)"
+)
+"""srun's words on a node that failed, or on which no task starts. Source: Slurm, src/srun/libsrun/launch.c,
+src/plugins/launch/slurm/launch_slurm.c."""
 
 _STEPS_END_WITHIN_S, _STEPS_POLL_S = 30.0, 1.0
 
@@ -79,6 +86,7 @@ class SrunLauncher:
         self.scratch = scratch
         self._job, self._temporary = job, temporary
         self._environment = dict(os.environ)
+        self._revocation: Revocation | None = None
 
     def start(self, resolved: ResolvedProcess) -> ProcessHandle:
         """Run a process as a step, its output into its log. Raises OSError where it cannot be started.
@@ -110,8 +118,13 @@ class SrunLauncher:
         Waits for a signal that may be on its way.
         """
         time.sleep(_SIGNAL_MAY_FOLLOW_S)
-        reason = self._job.revoked_reason()
-        return f"stopped by Slurm: {reason}" if reason else None
+        self._revocation = self._job.revocation()
+        return f"stopped by Slurm: {self._revocation.text}" if self._revocation else None
+
+    def failed_nodes(self, error: str) -> tuple[str, ...]:
+        """Return the nodes that are down, or that srun blames in the text `error` of a failure."""
+        down = self._revocation.failed_nodes if self._revocation else ()
+        return tuple(dict.fromkeys((*down, *_BLAMED.findall(error))))
 
     def nodes_clean(self) -> bool:
         """Return whether every step has ended: a process that the kernel cannot end keeps its step."""
@@ -126,7 +139,10 @@ class SrunLauncher:
         """Return in words why the stop signal `number` was sent."""
         if number == signal.SIGUSR2:
             return "stopped before the time limit of the job (SIGUSR2, cluster.signal_s)"
-        return f"stopped by Slurm: {self._job.revoked_reason() or signal.Signals(number).name}"
+        self._revocation = self._job.revocation()
+        return (
+            f"stopped by Slurm: {self._revocation.text if self._revocation else signal.Signals(number).name}"
+        )
 
 
 class _Step:

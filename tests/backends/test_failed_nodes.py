@@ -1,0 +1,63 @@
+"""A node that fails twice in a study is avoided by its further jobs, and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.fake_slurm import FakeSlurm
+from support.slurm_study import Study
+
+from tune.backends.slurm.failed_nodes import nodes_to_avoid
+from tune.records.folders import read_attempt
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    slurm = FakeSlurm(tmp_path)
+    monkeypatch.setenv("PATH", str(slurm.path), prepend=":")
+    return Study(tmp_path, slurm)
+
+
+def fail(study: Study, name: str, node: str) -> Path:
+    """Submit a trial whose job loses `node`; return its attempt."""
+    handle = study.submit(name)
+    (job_id,) = set(study.slurm.jobs) - study_done(study)
+    study.nodes.end(job_id, "NODE_FAIL", failed=node, nodes="g[01-18]", held="0:05")
+    assert study.backend.poll(handle) == "ended"
+    return Path(handle)
+
+
+def study_done(study: Study) -> set[str]:
+    return {job_id for job_id, job in study.slurm.jobs.items() if job["state"] != "PENDING"}
+
+
+def test_second_failure_excludes_the_node(study: Study) -> None:
+    attempt = fail(study, "a", "g07")
+    record = read_attempt(attempt)
+    assert record is not None
+    assert record.failed_nodes == ("g07",)
+    fail(study, "b", "g03")
+    fail(study, "c", "g07")
+    study.submit("d")
+    options = [job["options"].get("exclude") for job in study.slurm.jobs.values()]
+    assert options == [None, None, None, "g07"]
+    named = [line for line in study.said if "g07 failed twice or more in this study" in line]
+    assert len(named) == 1
+    assert "cluster.exclude=[g07]" in named[0]
+
+
+def test_next_process_of_the_study_knows_it(study: Study) -> None:
+    fail(study, "a", "g07")
+    fail(study, "b", "g07")
+    study.again()
+    study.submit("c")
+    assert [job["options"].get("exclude") for job in study.slurm.jobs.values()][-1] == "g07"
+    assert nodes_to_avoid(study.root / "runs" / "one") == ("g07",)
+
+
+def test_record_without_a_failed_node_has_no_such_field(study: Study) -> None:
+    study.submit("a")
+    study.nodes.work()
+    (text,) = [path.read_text() for path in study.root.glob("runs/one/a/raw/*/attempt.json")]
+    assert "failed_nodes" not in text
