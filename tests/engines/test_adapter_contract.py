@@ -16,7 +16,10 @@ from tune.spec.engine_table import ENGINES
 from tune.spec.findings import only_errors
 from tune.spec.settings import Settings
 
-STACKS = {"trtllm": ("dynamo_v0", "dynamo_v1"), "dynamo_mocker": ("dynamo_v1_mocker",)}
+STACKS = {
+    "trtllm": ("dynamo_v0", "dynamo_v04", "dynamo_v07", "dynamo_v1"),
+    "dynamo_mocker": ("dynamo_v1_mocker",),
+}
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
     *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),

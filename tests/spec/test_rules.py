@@ -82,6 +82,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"prefill__tensor_parallel_size": 2, "prefill__pipeline_parallel_size": 3},
         "prefill.tensor_parallel_size",
     ),
+    "kv events before 1.0": (
+        {"stack__router_mode": "least-loaded", "stack__name": "dynamo_v07"},
+        "stack.router_mode",
+    ),
+    "requests over TCP in mid 2025": ({"stack__request_plane": "tcp"}, "stack.request_plane"),
+    "files in mid 2025": ({"stack__discovery": "file"}, "stack.discovery"),
     "more stages than layers": ({"decode__pipeline_parallel_size": 128}, "decode.pipeline_parallel_size"),
     "prompt does not fit prefill": ({"prefill__max_seq_len": 20010}, "prefill.max_seq_len"),
     "prompt does not fit decode": ({"decode__max_seq_len": 20010}, "decode.max_seq_len"),
@@ -169,6 +175,11 @@ def test_broken_rule_is_an_error_at_its_path(case: str, make_spec: MakeSpec) -> 
 
 
 COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "files of several nodes": (
+        {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested", "stack__discovery": "file"},
+        "stack.discovery",
+        "does not see what other nodes write",
+    ),
     "idle node": ({"split__decode_workers": 3}, "split", "5.6% of them do nothing"),
     "replicated KV heads": (
         {"decode__tensor_parallel_size": 16, "split__decode_workers": 1},

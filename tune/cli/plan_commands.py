@@ -9,6 +9,7 @@ from tune.cli.studies import study_root
 from tune.config import Composition
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
+from tune.spec.stack import SOFTWARE, Stack
 
 
 def plan_action(composition: Composition) -> None:
@@ -25,6 +26,12 @@ def plan_action(composition: Composition) -> None:
     rendered = render(spec, settings.cluster)
     write_plan(rendered, folder.plan)
     show(f"{summarise_plan(rendered, settings)}\nplan      {folder.plan}")
+
+
+def _describe_stack(stack: Stack) -> str:
+    """Return which software the stack is for, and which stacks other software needs."""
+    others = "\n".join(f"  stack={name}: {software}" for name, software in SOFTWARE.items())
+    return f"stack {stack.name} is for {stack.software}. For other software:\n{others}"
 
 
 def preflight_action(composition: Composition) -> None:
@@ -44,7 +51,8 @@ def preflight_action(composition: Composition) -> None:
     )
     if not only_errors(findings):
         findings = (*findings, *backend.ask_node(settings, print_progress))
-    show(f"workload: {describe_load(settings.load)}\n")
+    show(f"workload: {describe_load(settings.load)}")
+    show(f"{_describe_stack(settings.trial_spec.stack)}\n")
     show(render_findings(findings) or "No findings.")
     broken = only_errors(findings)
     if broken:

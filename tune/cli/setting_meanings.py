@@ -102,6 +102,8 @@ RACK: dict[str, Meaning] = {
     "stack.nats_port": ("port", "Port of NATS."),
     "stack.engine_schema": ("", "File with the arguments of the engine's version in use: keys of its settings file are checked against it. null: only keys that look misspelt are named."),
     "stack.env": ("", "Environment variables of services, frontends and client, by name; null as in prefill.env."),
+    "stack.request_plane": ("", "How requests reach the workers: tcp or nats; null: as the generation does, nats before Dynamo 1.0."),
+    "stack.discovery": ("", "By what processes find each other: etcd, or file, a folder on one machine (Dynamo 1.x); null: etcd."),
     "stack.system_port": ("port", "Port of the first worker's /health and /metrics, one port more for each next worker; null: none."),
 }
 

@@ -39,7 +39,13 @@ def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
         for role in ROLES
         if (keys := (spec.prefill if role == "prefill" else spec.decode).passed_through)
     )
-    return (*check_timed(spec), *passed_over, *_ignored_variables(spec), *_simplified_frontends(spec))
+    return (
+        *check_timed(spec),
+        *passed_over,
+        *_ignored_variables(spec),
+        *_simplified_frontends(spec),
+        *_simplified_router(spec),
+    )
 
 
 def _ignored_variables(spec: TrialSpec) -> Iterator[Finding]:
@@ -76,6 +82,19 @@ def _simplified_frontends(spec: TrialSpec) -> Iterator[Finding]:
             "1 on the simulated rack",
             "the simulated routers know the load of all workers; real ones know their own requests alone",
             "tune/sim/routing.py; Dynamo, lib/runtime/src/pipeline/network/egress/push_router.rs",
+        )
+
+
+def _simplified_router(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield that the simulated kv router knows only how busy workers are."""
+    if spec.stack.router_mode == "kv":
+        yield Finding(
+            "warning",
+            "stack.router_mode",
+            "kv",
+            "round-robin, random or least-loaded on the simulated rack",
+            "it is simulated as least-loaded: prompts share no blocks there, and load is counted in requests",
+            "tune/sim/routing.py",
         )
 
 

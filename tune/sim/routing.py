@@ -38,7 +38,7 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
     Returns
     -------
     IntArray
-        Worker of each request, shape (n,); UNASSIGNED for a least-loaded router, which needs the state.
+        Worker of each request, shape (n,); UNASSIGNED for a least-loaded or kv router, which needs the state.
 
     Notes
     -----
@@ -46,7 +46,7 @@ def route_by_frontend(spec: TrialSpec, pool: RoutedPool, order: IntArray) -> Int
     counter of its own, which begins at a random worker.
     """
     workers, count = _workers(spec, pool), len(order)
-    if spec.stack.router_mode == "least-loaded":
+    if spec.stack.router_mode in ("least-loaded", "kv"):
         return np.full(count, UNASSIGNED, np.int64)
     frontends = spec.split.frontends
     if spec.stack.router_mode == "round-robin" and frontends > 1:

@@ -105,14 +105,41 @@ def _room(spec: TrialSpec) -> Iterator[Finding]:
 
 def _stack(spec: TrialSpec) -> Iterator[Finding]:
     stack = spec.stack
-    if stack.dynamo == "v0" and stack.router_mode == "least-loaded":
+    if stack.generation != "dynamo_v1" and stack.router_mode == "least-loaded":
         yield Finding(
             "error",
             "stack.router_mode",
-            "least-loaded with stack dynamo_v0",
-            "round-robin or random, or stack=dynamo_v1",
-            "the frontend of mid 2025 does not know how busy a worker is",
+            f"least-loaded with stack {stack.name}",
+            "round-robin, random or kv, or stack=dynamo_v1",
+            "a frontend before Dynamo 1.0 does not know how busy a worker is",
             "Dynamo, components/frontend of mid 2025: round-robin, random, kv; least-loaded came in 2026",
+        )
+    if stack.dynamo == "v0" and stack.request_plane == "tcp":
+        yield Finding(
+            "error",
+            "stack.request_plane",
+            f"tcp with stack {stack.name}",
+            "nats, or stack=dynamo_v07 or dynamo_v1",
+            "requests travel over NATS alone before Dynamo 0.7",
+            "Dynamo, docs/design-docs/request-plane.md, first in 0.7",
+        )
+    if stack.shares_files and stack.generation != "dynamo_v1":
+        yield Finding(
+            "error",
+            "stack.discovery",
+            f"file with stack {stack.name}",
+            "etcd, or stack=dynamo_v1",
+            "workers register in etcd alone before Dynamo 1.0",
+            "Dynamo, DYN_DISCOVERY_BACKEND of 1.0",
+        )
+    if stack.shares_files and spec.hardware.nodes > 1:
+        yield Finding(
+            "warning",
+            "stack.discovery",
+            f"file with {spec.hardware.nodes} nodes",
+            "etcd, unless all nodes are one machine (cluster=local)",
+            "processes watch the folder through the kernel, which does not see what other nodes write there",
+            "Dynamo 1.x, lib/runtime/src/storage/kv/file.rs; inotify(7)",
         )
 
 

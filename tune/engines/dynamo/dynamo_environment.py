@@ -6,9 +6,10 @@ environment_names.rs (1.x).
 
 from __future__ import annotations
 
-from tune.manifest.process import HEAD_HOST, HEAD_NODE_IP
+from tune.manifest.process import HEAD_HOST, HEAD_NODE_IP, SCRATCH_DIR
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
+from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 
 OVERRIDABLE = frozenset({"DYN_LOG", "DYN_SDK_DISABLE_ANSI_LOGGING"})
@@ -29,18 +30,40 @@ def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
 
 def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the variables that frontend and workers share, beside those of the engine."""
+    stack = spec.stack
     env = {
         "HEAD_NODE": HEAD_HOST,
         "HEAD_NODE_IP": HEAD_NODE_IP,
-        "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
+        **discovery_address(stack),
         "MODEL_PATH": facts.model_path,
         "SERVED_MODEL_NAME": spec.model.served_name,
     }
-    if spec.stack.dynamo == "v0":
-        return env | {"NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}"}
-    return env | {
-        "DYN_DISCOVERY_BACKEND": "etcd",
-        "DYN_REQUEST_PLANE": "tcp",
-        "DYN_EVENT_PLANE": "zmq",
-        "DYN_LOG": QUIET_LOGS,
-    }
+    if stack.needs_nats:
+        env |= {"NATS_SERVER": nats_url(stack)}
+    if stack.dynamo == "v0":
+        return env
+    env |= planes(stack)
+    if stack.generation == "dynamo_v1":
+        env |= {"DYN_EVENT_PLANE": "nats" if stack.needs_nats else "zmq"}
+    return env | {"DYN_LOG": QUIET_LOGS}
+
+
+def discovery_address(stack: Stack) -> dict[str, str]:
+    """Return the variable that says where processes find each other.
+
+    Source: Dynamo 1.6.1, lib/runtime/src/config/environment_names.rs.
+    """
+    if stack.shares_files:
+        return {"DYN_FILE_KV": f"{SCRATCH_DIR}/discovery"}
+    return {"ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{stack.etcd_client_port}"}
+
+
+def planes(stack: Stack) -> dict[str, str]:
+    """Return the variables that name discovery and request plane; versions that do not know one ignore it."""
+    backend = "file" if stack.shares_files else "etcd"
+    return {"DYN_DISCOVERY_BACKEND": backend, "DYN_REQUEST_PLANE": stack.requests_over}
+
+
+def nats_url(stack: Stack) -> str:
+    """Return the URL of the NATS server."""
+    return f"nats://{HEAD_NODE_IP}:{stack.nats_port}"

@@ -1,7 +1,8 @@
 """Render what Dynamo's processes find each other by.
 
-dynamo_v0 (mid 2025) has etcd for discovery and NATS with JetStream for requests. dynamo_v1 (1.x) has etcd for
-discovery, sends requests over TCP and events over ZeroMQ, so NATS is not needed.
+Until 0.9 that is etcd for discovery and NATS with JetStream for requests and events. Dynamo 1.x sends
+requests over TCP and events over ZeroMQ: NATS is needed only where it is asked for, and etcd not where
+discovery is by files.
 Source: Dynamo, components/backends/trtllm/multinode (f9b1757, 4593479); components/src/dynamo/frontend/
 frontend_args.py (1.x).
 """
@@ -17,12 +18,22 @@ from tune.manifest.process import (
     log_path,
 )
 from tune.spec.split import HEAD_NODE
+from tune.spec.stack import Stack
 from tune.spec.trial import TrialSpec
 
 
 def dynamo_services(spec: TrialSpec) -> tuple[Process, ...]:
-    """Return etcd, and NATS before it where Dynamo needs it, on the head node."""
-    stack = spec.stack
+    """Return NATS and etcd, each where Dynamo needs it, on the head node."""
+    nats = (_nats(spec.stack),) if spec.stack.needs_nats else ()
+    return nats if spec.stack.shares_files else (*nats, _etcd(spec.stack))
+
+
+def _nats(stack: Stack) -> Process:
+    argv = ("nats-server", "-js", "-p", str(stack.nats_port))
+    return _on_head("nats", {}, argv, (Port(stack.nats_port, "stack.nats_port"),))
+
+
+def _etcd(stack: Stack) -> Process:
     peer = f"http://127.0.0.1:{stack.etcd_peer_port}"
     etcd = (
         "--listen-client-urls",
@@ -40,11 +51,7 @@ def dynamo_services(spec: TrialSpec) -> tuple[Process, ...]:
         Port(stack.etcd_client_port, "stack.etcd_client_port"),
         Port(stack.etcd_peer_port, "stack.etcd_peer_port"),
     )
-    started = (_on_head("etcd", {}, ("bash", "-c", START_ETCD, "etcd", *etcd), listens),)
-    if stack.dynamo == "v1":
-        return started
-    argv = ("nats-server", "-js", "-p", str(stack.nats_port))
-    return (_on_head("nats", {}, argv, (Port(stack.nats_port, "stack.nats_port"),)), *started)
+    return _on_head("etcd", {}, ("bash", "-c", START_ETCD, "etcd", *etcd), listens)
 
 
 def _on_head(

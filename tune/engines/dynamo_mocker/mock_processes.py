@@ -1,19 +1,24 @@
 """Render the processes of Dynamo 1.6 with mock engines in place of TensorRT-LLM.
 
-Discovery in etcd, requests over TCP, events over NATS: ZeroMQ's publishers would listen on every interface
-(Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on the address of
-their node alone, which is 127.0.0.1 where all nodes are this machine.
+Discovery in etcd or files, requests over TCP or NATS, events over NATS: ZeroMQ's publishers would listen on
+every interface (Dynamo, lib/runtime/src/transports/event_plane: tcp://0.0.0.0:0), these servers all listen on
+the address of their node alone, which is 127.0.0.1 where all nodes are this machine.
 Source of flags and variables: Dynamo 1.6.1, components/src/dynamo/mocker/args.py, dynamo.frontend --help,
 lib/runtime/src/config/environment_names.rs.
 """
 
 from __future__ import annotations
 
-from tune.engines.dynamo.dynamo_environment import QUIET_LOGS, system_port
+from tune.engines.dynamo.dynamo_environment import (
+    QUIET_LOGS,
+    discovery_address,
+    nats_url,
+    planes,
+    system_port,
+)
 from tune.engines.dynamo.dynamo_frontends import dynamo_frontends
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
-    HEAD_NODE_IP,
     NODE_IP,
     PLAN_DIR,
     SCRATCH_DIR,
@@ -49,10 +54,9 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
     What they leave in HOME (model cards) and TMPDIR is removed.
     """
     return {
-        "ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{spec.stack.etcd_client_port}",
-        "NATS_SERVER": f"nats://{HEAD_NODE_IP}:{spec.stack.nats_port}",
-        "DYN_DISCOVERY_BACKEND": "etcd",
-        "DYN_REQUEST_PLANE": "tcp",
+        **discovery_address(spec.stack),
+        "NATS_SERVER": nats_url(spec.stack),
+        **planes(spec.stack),
         "DYN_EVENT_PLANE": "nats",
         "DYN_TCP_RPC_HOST": NODE_IP,
         "DYN_TCP_RESPONSE_STREAM_HOST": NODE_IP,
@@ -65,7 +69,7 @@ def mock_env(spec: TrialSpec) -> dict[str, str]:
 
 
 def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
-    """Return etcd and NATS, on the head node."""
+    """Return NATS, and etcd unless processes find each other by files, on the head node."""
     stack = spec.stack
     client, peer = (f"http://{NODE_IP}:{port}" for port in (stack.etcd_client_port, stack.etcd_peer_port))
     etcd = (
@@ -80,10 +84,10 @@ def mock_services(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
     started = ("bash", "-c", START_ETCD, dynamo_program(facts, "etcd"), *etcd)
     nats = (dynamo_program(facts, "nats-server"), "-a", NODE_IP, "-p", str(stack.nats_port))
     nats_port = Port(stack.nats_port, "stack.nats_port")
-    return (
-        Process("nats", "nats", HEAD_NODE, (), {}, nats, log_path("nats"), (nats_port,)),
-        Process("etcd", "etcd", HEAD_NODE, (), {}, started, log_path("etcd"), listens),
-    )
+    nats_server = Process("nats", "nats", HEAD_NODE, (), {}, nats, log_path("nats"), (nats_port,))
+    if stack.shares_files:
+        return (nats_server,)
+    return nats_server, Process("etcd", "etcd", HEAD_NODE, (), {}, started, log_path("etcd"), listens)
 
 
 def mock_frontends(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:

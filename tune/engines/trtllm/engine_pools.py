@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
 from tune.spec.engine import Engine
 from tune.spec.split import Role
@@ -24,4 +26,5 @@ def trtllm_pools(spec: TrialSpec) -> Pools:
 
 def yaml_generation(stack: Stack) -> Generation:
     """Return the generation of the engine's YAML, which was validated as one of TensorRT-LLM's."""
-    return "flat" if stack.engine_yaml == "flat" else "nested"
+    generations: dict[str, Generation] = {name: name for name in get_args(Generation)}
+    return generations[stack.engine_yaml]

@@ -25,8 +25,9 @@ from tune.engines.trtllm.trtllm_groups import (
 from tune.spec.base import PositiveInt
 from tune.spec.engine import BatchingPolicy, ChunkOrder, Engine, KvDtype, Meaning, SettingName
 
-Generation = Literal["flat", "nested"]
-"""Generation of the engine's YAML: `flat` is that of 1.0.0rc before rc4, `nested` is today's."""
+Generation = Literal["flat", "nested_1_0", "nested"]
+"""Generation of the engine's YAML: `flat` is that of 1.0.0rc before rc4, `nested_1_0` that of 1.0, which
+spells the backend of the cache transceiver in lower case, `nested` is today's."""
 
 _BATCHING: dict[CapacityPolicy, BatchingPolicy] = {
     "GUARANTEED_NO_EVICT": "reserve_answers",

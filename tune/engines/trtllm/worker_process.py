@@ -9,6 +9,7 @@ backend_args.py (1.x).
 from __future__ import annotations
 
 from tune.engines.dynamo.dynamo_environment import dynamo_environment, system_port
+from tune.engines.dynamo.dynamo_frontends import publishes_kv_events
 from tune.manifest.process import PLAN_DIR, Port, Process, dynamo_program, log_path
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
@@ -43,6 +44,8 @@ def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement)
     )
     if spec.stack.dynamo == "v0":
         argv += ("--disaggregation-strategy", spec.split.disaggregation_strategy)
+    if publishes_kv_events(spec):
+        argv += ("--publish-events-and-metrics",)
     port = system_port(spec, placed)
     listens = () if port is None else (Port(port, "stack.system_port"),)
     if port is not None:

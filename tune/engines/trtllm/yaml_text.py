@@ -32,6 +32,8 @@ def written_keys(engine: TrtLlmEngine, generation: Generation) -> dict[str, Any]
     """Return the keys and values of one engine's YAML without a check whether the generation has them."""
     keys = _shared_keys(engine)
     keys |= _flat_keys(engine) if generation == "flat" else _nested_keys(engine)
+    if generation == "nested_1_0":
+        keys["cache_transceiver_config"]["backend"] = engine.cache_transceiver_config.backend.lower()
     if engine.scheduler_config is not None:
         scheduler = engine.scheduler_config
         policies = {
