@@ -67,7 +67,7 @@ def check_dropped_keys(stack: Stack, pools: Pools) -> Iterator[Finding]:
                 f"{role}.extra.num_postprocess_workers",
                 f"{workers}",
                 "none with stack dynamo_v1",
-                "Dynamo's worker takes the key out, as it turns tokens into text by itself: it changes nothing",
+                "Dynamo's worker takes the key out and turns tokens into text by itself: it changes nothing",
                 "Dynamo 1.6.1, dynamo/trtllm/workers/llm_worker.py, _strip_postprocess_workers",
             )
 
