@@ -227,6 +227,15 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         "prefill.cuda_graph_config.batch_sizes",
         "decode-only batches",
     ),
+    "key that Dynamo takes out": (
+        {
+            "stack__name": "dynamo_v1",
+            "stack__engine_yaml": "nested",
+            "prefill__extra": {"num_postprocess_workers": 4},
+        },
+        "prefill.extra.num_postprocess_workers",
+        "takes the key out",
+    ),
     "short run": (
         {"load__concatenate_permutation": False, "load__min_duration_s": 1.0},
         "load.min_queries",
@@ -252,6 +261,10 @@ def test_capacity_search_needs_enough_queries_for_a_verdict(make_spec: MakeSpec)
 
 
 NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
+    "postprocessing by the engine": (
+        {"prefill__extra": {"num_postprocess_workers": 4}},
+        "prefill.extra.num_postprocess_workers",
+    ),
     "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
     "TP8 over two nodes": (
         {"decode__tensor_parallel_size": 8, "split__decode_workers": 2},
