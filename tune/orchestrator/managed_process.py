@@ -53,7 +53,8 @@ def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
     plan_files = set(_PLAN_FILE.findall(" ".join([*process.argv, *process.env.values()])))
     files = {name: hashlib.sha256((plan / name).read_bytes()).hexdigest() for name in plan_files}
     identity = [process.name, process.node_index, process.gpus, process.argv, dict(process.env), files]
-    placement = [manifest.container, manifest.gpus_per_node, process.inherits, manifest.srun_env]
+    step = [manifest.container, manifest.gpus_per_node, manifest.srun_options, manifest.mpi]
+    placement = [*step, process.inherits, manifest.srun_env]
     return hashlib.sha256(json.dumps([identity, placement], sort_keys=True).encode()).hexdigest()
 
 
