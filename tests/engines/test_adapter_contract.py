@@ -22,7 +22,7 @@ STACKS = {
 }
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
-    *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),
+    *("client.json", "environment", "commands", "processes.json", "ready.py", "rank.sh", "job.sbatch"),
     *("check_arguments.py", "argument_check.json"),
 }
 

@@ -178,7 +178,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.container_mount_home": ("", "Whether the home directory is mounted."),
     "cluster.container_keep": ("", "Whether the unpacked image is kept for later trials of the same job."),
     "cluster.srun_options": ("", "Further long options of srun for every step, such as --cpu-bind=verbose,none; those of pyxis reach the steps in the image."),
-    "cluster.mpi": ("", "srun's --mpi for the ranks of a worker."),
+    "cluster.mpi": ("", "Option --mpi of srun for the ranks of a worker."),
     "cluster.command_prefix.prefill": ("", "Words before the command of every prefill worker, such as [numactl, -m, \"0,1\"]."),
     "cluster.command_prefix.decode": ("", "Words before the command of every decode worker."),
     "cluster.command_prefix.frontend": ("", "Words before the command of every frontend."),
