@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune.cli.import_command import planned
+from tune.cli.import_command import planned, written_recipe
+from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError
-from tune.recipes.choices import choose
 from tune.recipes.formats import read_recipes
-from tune.recipes.options import recipe_files
 from tune.recipes.plan_differences import differences
 from tune.recipes.recipe import LeftOut, Recipe
 from tune.spec.findings import only_errors
@@ -50,16 +49,20 @@ def import_folder(folder: Path) -> Iterator[Result]:
     for file in sorted(folder.rglob("*.y*ml")):
         name = str(file.relative_to(folder))
         try:
-            yield from (_imported(name, recipe) for recipe in read_recipes(str(file)))
+            yield from (
+                _imported(name, recipe)
+                for recipe in read_recipes(str(file), None, shipped_settings().hardware)
+            )
         except ConfigurationError as error:
             yield Result(name, refused=str(error))
 
 
 def _imported(name: str, recipe: Recipe) -> Result:
-    settings, plan = planned(recipe, recipe_files(recipe, choose(recipe, ())))
+    kept, texts = written_recipe(recipe, ())
+    settings, plan = planned(kept, texts)
     errors = only_errors(check(settings.trial_spec))
     rules = tuple(f"{error.path}: found {error.found}, expected {error.expected}" for error in errors)
-    return Result(name, differences(recipe, settings.trial_spec, plan), rules, recipe.left_out)
+    return Result(name, differences(kept, settings.trial_spec, plan), rules, kept.left_out)
 
 
 def main() -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tune.cli.import_command import planned
+from tune.cli.import_command import planned, written_recipe
+from tune.config import shipped_settings
 from tune.deploy.plan import LaunchPlan
-from tune.recipes.choices import choose
 from tune.recipes.formats import read_recipes
-from tune.recipes.options import recipe_files
 from tune.recipes.recipe import Recipe
 from tune.spec.settings import Settings
 
@@ -44,14 +43,14 @@ def imported() -> Planned:
     """Write a recipe as configuration, compose it, and render its plan on Slurm."""
 
     def write_and_plan(recipe: Recipe) -> tuple[Settings, LaunchPlan]:
-        return planned(recipe, recipe_files(recipe, choose(recipe, ())))
+        return planned(*written_recipe(recipe, ()))
 
     return write_and_plan
 
 
 def only(file: Path) -> Recipe:
     """Return the one recipe of a file."""
-    (recipe,) = read_recipes(str(file))
+    (recipe,) = read_recipes(str(file), None, shipped_settings().hardware)
     return recipe
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from recipes.conftest import DATA, line_of
 
+from tune.config import shipped_settings
 from tune.errors import ConfigurationError
 from tune.recipes.formats import read_recipes
 from tune.recipes.recipe import Recipe
@@ -40,7 +41,9 @@ def with_overrides(tmp_path: Path) -> WithOverrides:
 
 
 def named(file: Path, selector: str = "") -> dict[str, Recipe]:
-    return {recipe.name: recipe for recipe in read_recipes(f"{file}{selector}")}
+    return {
+        recipe.name: recipe for recipe in read_recipes(f"{file}{selector}", None, shipped_settings().hardware)
+    }
 
 
 def test_every_variant_is_a_recipe(with_overrides: WithOverrides) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from tune.cli.output import show
-from tune.config import Composition, compose_overrides
+from tune.config import Composition, compose_overrides, shipped_settings
 from tune.core.files import write_text
 from tune.deploy.plan import LaunchPlan, render
 from tune.engines.check import check
+from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
-from tune.recipes.choices import choose
+from tune.recipes.choices import choose, with_lengths
 from tune.recipes.formats import read_recipes
 from tune.recipes.options import left_out_text, option_name, recipe_files
+from tune.recipes.own_variables import OwnVariables, variables_of_plan, without_own_variables
 from tune.recipes.plan_differences import differences, written_out
 from tune.recipes.recipe import Recipe
 from tune.spec.findings import Finding, only_errors
@@ -34,17 +37,36 @@ def import_action(composition: Composition) -> None:
             "action=import needs recipe=FILE, a recipe of another program, and to=DIR, the folder of "
             "configuration to write."
         )
-    recipes = read_recipes(settings.recipe)
+    typed = {word.partition("=")[0] for word in composition.overrides}
+    stated = {"split.prefill_workers", "split.decode_workers"} <= typed or "split" in typed
+    recipes = read_recipes(settings.recipe, settings.split if stated else None, settings.hardware)
     folder = Path(settings.to)
-    files = {
-        option_name(recipe): recipe_files(recipe, choose(recipe, composition.overrides)) for recipe in recipes
-    }
+    written = [written_recipe(recipe, composition.overrides) for recipe in recipes]
+    files = {option_name(recipe): texts for recipe, texts in written}
     _refuse_overwriting(folder, files)
-    reports = [_verified(recipe, files[option_name(recipe)], folder) for recipe in recipes]
+    reports = [_verified(recipe, texts, folder) for recipe, texts in written]
     for texts in files.values():
         _write(folder, texts)
     for report in reports:
         show("\n".join(report))
+
+
+def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, dict[str, str]]:
+    """Return a recipe as it is written, without variables that a plan sets by itself, and its files' texts.
+
+    Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
+    """
+    choices = choose(recipe, overrides)
+    kept = without_own_variables(recipe, _own_variables(choices.stack))
+    kept = with_lengths(kept, shipped_settings().load.dataset)
+    return kept, recipe_files(kept, choices)
+
+
+@cache
+def _own_variables(stack: str) -> OwnVariables:
+    settings = compose_overrides([f"stack={stack}", "cluster=slurm"]).settings
+    overridable = engine_of(settings.trial_spec).overridable
+    return variables_of_plan(render(settings.trial_spec, settings.cluster), overridable)
 
 
 def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from tune.core.arrays import FloatArray
 from tune.manifest.argument_check import Validators
@@ -156,3 +156,26 @@ class EngineLauncher(Protocol):
 @runtime_checkable
 class EngineAdapter(EngineModel, EngineLauncher, Protocol):
     """Provide all that tune needs of an engine."""
+
+
+@runtime_checkable
+class EngineFileReader(Protocol):
+    """Read the files of an engine that others wrote, as settings: the inverse of `EngineLauncher.files`.
+
+    Only an engine whose recipes are imported has these methods.
+    """
+
+    def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
+        """Return the generation of an engine's file, a value of `stack.engine_yaml`."""
+
+    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+        """Return the settings of a pool, not validated; `context_tokens` is the model's longest sequence."""
+
+    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys of a file in a form in which equal configurations are equal."""
+
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt that a prefill worker with these keys takes."""
+
+    def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
+        """Return the GPUs of a worker."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tune.engines.base import EngineAdapter
+from tune.engines.base import EngineAdapter, EngineFileReader
 from tune.spec.engine_table import ENGINES, imported
 from tune.spec.trial import TrialSpec
 
@@ -16,3 +16,10 @@ def adapter_named(engine: str) -> EngineAdapter:
 def engine_of(spec: TrialSpec) -> EngineAdapter:
     """Return the adapter of the engine of `spec`."""
     return adapter_named(spec.stack.engine)
+
+
+def file_reader(engine: str) -> EngineFileReader:
+    """Return what reads the files of the engine `engine`, an EngineName of which recipes are imported."""
+    reader = imported(ENGINES[engine].adapter)()
+    assert isinstance(reader, EngineFileReader)
+    return reader

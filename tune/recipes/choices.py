@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.model_sizes import checkpoint_model, public_model
 from tune.recipes.options import Choices, option_name
-from tune.recipes.recipe import Recipe
+from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Recipe
+from tune.spec.dataset import Dataset
 
 _HARDWARE: Mapping[str, str] = {
     "gb200": "gb200_nvl72",
@@ -21,7 +24,11 @@ _HARDWARE: Mapping[str, str] = {
 }
 """Option of the group hardware, by what recipes call a GPU."""
 
-_STACK = "dynamo_v1"
+_STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested": "dynamo_v1"}
+"""Option of the group stack, by the generation of the engine's YAML."""
+
+_UNSTATED_TOKENS = 1024
+"""Tokens of a prompt, and of an answer, where a recipe states no lengths. Chosen here."""
 
 
 def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
@@ -36,22 +43,40 @@ def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
             f"{recipe.origin}: found the GPU {recipe.rack.gpu}; expected one of {', '.join(_HARDWARE)}, or "
             "hardware=NAME with a file of your own (docs/how-to/your-deployment.md). Nothing was written."
         )
-    stack = typed.get("stack", _STACK)
+    stack = typed.get("stack") or _stack(recipe)
     if "model" in typed:
         return Choices(typed["model"], hardware, stack)
     sizes = _sizes(recipe, typed.get("cluster.model_path"))
     return Choices(option_name(recipe), hardware, stack, sizes, sizes.get("context_tokens"))
 
 
+def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
+    """Return a recipe with lengths that its engines take, where it states none and `default` is too long."""
+    longest_tokens = file_reader(ENGINE).longest_prompt_of_keys(recipe.prefill.engine_keys)
+    if recipe.lengths or longest_tokens >= default.longest_prompt_tokens:
+        return recipe
+    tokens = min(_UNSTATED_TOKENS, int(longest_tokens) // 2)
+    reason = f"the recipe states none: {tokens} tokens each, unless load= says otherwise"
+    left_out = (*recipe.left_out, LeftOut("lengths of prompts and answers", "", 0, reason))
+    return replace(recipe, lengths=Lengths(tokens, tokens), left_out=left_out)
+
+
+def _stack(recipe: Recipe) -> str:
+    """Return the stack that writes the engine's YAML as the recipe has it."""
+    generations = {file_reader(ENGINE).generation_of_keys(pool.engine_keys) for _, pool in recipe.pools}
+    return _STACKS["flat" if "flat" in generations else "nested"]
+
+
 def _sizes(recipe: Recipe, model_path: str | None) -> dict[str, Any]:
     """Return the sizes of a recipe's model, those of a checkpoint on this machine first."""
     model = recipe.model
     name = (model.repository or model.path).rstrip("/").rpartition("/")[2].lower()
-    sizes = checkpoint_model(Path(model_path or model.path), name, model.served_name)
+    folder = model_path or model.path
+    sizes = checkpoint_model(Path(folder), name, model.served_name) if folder else None
     sizes = sizes or public_model(model, name)
     if sizes is None:
         raise ConfigurationError(
-            f"{recipe.origin}: found the model {model.path}, of which tune knows no sizes; expected "
-            "cluster.model_path=FOLDER with its config.json, or model=NAME. Nothing was written."
+            f"{recipe.origin}: found the model {model.path or '(none)'}, of which tune knows no sizes; "
+            "expected cluster.model_path=FOLDER with its config.json, or model=NAME. Nothing was written."
         )
     return sizes

@@ -61,9 +61,13 @@ class Document:
 
         `reasons` says why, by the path of a part or of what contains it.
         """
+        return self.left_out_of(self.root(), reasons)
+
+    def left_out_of(self, section: Section, reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
+        """Return what no reader used of one section, with reasons as `left_out` has them."""
         return tuple(
             LeftOut(path_of(place), _shown(value), self.line(place), self._reason(place, reasons))
-            for place, value in self._unused((), self.content)
+            for place, value in self._unused(section.place, section.content)
         )
 
     def _unused(self, place: Place, value: Any) -> Iterator[tuple[Place, Any]]:

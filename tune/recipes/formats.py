@@ -5,24 +5,68 @@ from __future__ import annotations
 from pathlib import Path
 
 from tune.errors import ConfigurationError
-from tune.recipes.document import read_documents
+from tune.recipes.document import Document, read_documents
+from tune.recipes.dynamo_graph import is_dynamo_graph, read_dynamo_graph
+from tune.recipes.engine_pair import read_engine_pair
+from tune.recipes.inferencex import is_inferencex, read_inferencex
 from tune.recipes.recipe import Recipe
 from tune.recipes.srt_slurm import is_srt_slurm, read_srt_slurm
+from tune.recipes.trtllm_slurm import is_trtllm_slurm, read_trtllm_slurm
 from tune.recipes.variants import expand
+from tune.spec.hardware import Hardware
+from tune.spec.split import Split
 
 
-def read_recipes(name: str) -> list[Recipe]:
-    """Return the recipes of a file, or of one with overrides those that `FILE:SELECTOR` chooses.
+def read_recipes(name: str, split: Split | None, hardware: Hardware) -> list[Recipe]:
+    """Return the recipes that a name leads to.
 
-    Raises ConfigurationError for a file that cannot be read and for one of no known format.
+    Parameters
+    ----------
+    name
+        A file, or a folder with two engine files. `FILE:SELECTOR` chooses variants or rows of a file.
+    split, hardware
+        The numbers of workers and the rack for engine files, which state neither; `split` is None where
+        nobody stated one.
+
+    Returns
+    -------
+    list[Recipe]
+        The recipes, each with a name of its own.
+
+    Raises
+    ------
+    ConfigurationError
+        For a file that cannot be read, one of no known format, and two recipes of one name.
     """
     file, selector = _split(name)
-    documents = read_documents(file)
-    if len(documents) == 1 and is_srt_slurm(documents[0]):
-        return [read_srt_slurm(variant) for variant in expand(documents[0], selector)]
+    if file.is_dir():
+        return [read_engine_pair(file, split, hardware)]
+    recipes = _read(file, read_documents(file), selector)
+    names = [recipe.name for recipe in recipes]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise ConfigurationError(
+            f"{file}: found several recipes of the name {repeated}; expected one of each name. Choose with "
+            f"{file}:SELECTOR. Nothing was written."
+        )
+    return recipes
+
+
+def _read(file: Path, documents: list[Document], selector: str | None) -> list[Recipe]:
+    if is_dynamo_graph(documents):
+        return [read_dynamo_graph(documents)]
+    if len(documents) == 1:
+        (document,) = documents
+        if is_trtllm_slurm(document):
+            return [read_trtllm_slurm(document)]
+        if is_srt_slurm(document):
+            return [read_srt_slurm(variant) for variant in expand(document, selector)]
+        if is_inferencex(document):
+            return read_inferencex(document, selector)
     raise ConfigurationError(
-        f"{file}, line 1: found no recipe that is known; expected one of srt-slurm (model, resources and "
-        "backend, or roles). Nothing was written."
+        f"{file}, line 1: found no recipe that is known; expected one of srt-slurm (resources and "
+        "backend, or roles), rows of InferenceX (framework, scenarios), TensorRT-LLM's benchmark on Slurm "
+        "(hardware, worker_config) or a DynamoGraphDeployment. Nothing was written."
     )
 
 

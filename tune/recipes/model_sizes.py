@@ -88,7 +88,7 @@ def public_model(model: ServedModel, name: str) -> dict[str, Any] | None:
             _, entry = max(near, key=lambda pair: pair[0])
             precision = (model.precision or "fp8").lower()
             weight_dtype: WeightDtype = entry["fp4"] if precision == "fp4" else _PRECISIONS[precision]
-            served_name = model.served_name or model.repository or model.path
+            served_name = model.served_name or model.repository or model.path.rpartition("/")[2]
             return {"name": name, "served_name": served_name, **_sizes(entry["config"], weight_dtype)}
     return None
 

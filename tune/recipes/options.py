@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tune.recipes.engine_options import pool_option
-from tune.recipes.recipe import LeftOut, Lengths, Recipe
+from tune.engines.registry import file_reader
+from tune.recipes.recipe import ENGINE, ROUTER_MODES, LeftOut, Lengths, Recipe
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -38,10 +38,10 @@ def option_name(recipe: Recipe) -> str:
 
 def recipe_files(recipe: Recipe, choices: Choices) -> dict[str, str]:
     """Return the text of every file by its path; the option that chooses the others comes last."""
-    name = option_name(recipe)
+    name, reader = option_name(recipe), file_reader(ENGINE)
     files = {
         f"{role}/{name}.yaml": f"# The {role} engine of {recipe.origin}\n"
-        + _yaml(pool_option(pool.engine_keys, pool.env, choices.context_tokens))
+        + _yaml({**reader.settings_of_keys(pool.engine_keys, choices.context_tokens), "env": dict(pool.env)})
         for role, pool in recipe.pools
     }
     if choices.model_sizes is not None:
@@ -85,12 +85,16 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
             "prefill_workers": recipe.prefill.workers,
             "decode_workers": recipe.decode.workers,
             "head": rack.head,
+            "frontends": routing.frontends,
         },
     }
     if recipe.lengths:
         settings["load"] = {"dataset": _dataset(recipe.lengths)}
-    if routing.env:
-        settings["stack"] = {"env": dict(routing.env)}
+    stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}
+    if routing.router_mode in ROUTER_MODES:
+        stack["router_mode"] = routing.router_mode
+    if stack:
+        settings["stack"] = stack
     if recipe.model.served_name:
         settings["model"] = {"served_name": recipe.model.served_name}
     if recipe.cluster:

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from tune.deploy.plan import LaunchPlan
-from tune.recipes.engine_options import yaml_keys
-from tune.recipes.recipe import Pool, Recipe
+from tune.engines.registry import file_reader
+from tune.recipes.recipe import ENGINE, ROUTER_MODES, Pool, Recipe
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -57,8 +57,9 @@ def _added(path: str, wanted: Any, written: Mapping[str, Any]) -> Iterator[str]:
 
 def _engine_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
     """Yield the keys of the recipe that the engine's YAML lacks or has with another value."""
-    written = yaml_keys(yaml.safe_load(plan.files[f"{role}.yaml"]))
-    yield from _unequal(f"{role}.yaml", yaml_keys(pool.engine_keys), written)
+    comparable = file_reader(ENGINE).comparable_keys
+    written = comparable(yaml.safe_load(plan.files[f"{role}.yaml"]))
+    yield from _unequal(f"{role}.yaml", comparable(pool.engine_keys), written)
 
 
 def _worker_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
@@ -85,9 +86,14 @@ def _deployment_differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -
     rack, lengths = recipe.rack, recipe.lengths
     if (spec.hardware.nodes, spec.hardware.gpus_per_node) != (rack.nodes, rack.gpus_per_node):
         yield f"rack: {spec.hardware.nodes} x {spec.hardware.gpus_per_node} GPUs"
-    for process in plan.processes:
-        if process.role == "frontend":
-            yield from _env_differences(process.name, recipe.routing.env, process.env, process.inherits)
+    routing = recipe.routing
+    frontends = [process for process in plan.processes if process.role == "frontend"]
+    if len(frontends) != routing.frontends:
+        yield f"frontends: {len(frontends)}, in the recipe {routing.frontends}"
+    for process in frontends:
+        yield from _env_differences(process.name, routing.env, process.env, process.inherits)
+        if routing.router_mode in ROUTER_MODES and routing.router_mode not in process.argv:
+            yield f"{process.name}: its router is not {routing.router_mode}"
     if lengths is not None:
         found = (spec.load.dataset.longest_prompt_tokens, spec.load.dataset.longest_answer_tokens)
         if found != (lengths.input_tokens, lengths.output_tokens):

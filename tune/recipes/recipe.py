@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tune.spec.split import Role
+from tune.spec.stack import Stack
+
+ENGINE = "trtllm"
+"""The engine of every recipe, by its name in the table of engines."""
 
 Head = Literal["prefill", "decode", "none"]
+
+ROUTER_MODES: tuple[str, ...] = get_args(Stack.model_fields["router_mode"].annotation)
+"""The router modes that tune has a setting for."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,8 @@ class Routing:
     @property
     def left_out(self) -> Iterator[LeftOut]:
         """Yield what tune has no setting for."""
-        if self.frontends > 1:
-            yield LeftOut("frontends", str(self.frontends), 0, "tune starts one")
-        if self.router_mode == "kv":
-            yield LeftOut("router mode", "kv", 0, "tune has round-robin, random and least-loaded")
+        if self.router_mode not in (None, *ROUTER_MODES):
+            yield LeftOut("router mode", str(self.router_mode), 0, f"tune has {', '.join(ROUTER_MODES)}")
         if self.request_plane not in (None, "tcp"):
             yield LeftOut("request plane", str(self.request_plane), 0, "tune has tcp")
 

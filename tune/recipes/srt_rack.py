@@ -54,8 +54,10 @@ def _kept_nodes(root: Section) -> int:
     services = root.section("infra").flag("etcd_nats_dedicated_node", default=False)
     for service in root.sections("services"):
         services |= _placement(service) == _DEDICATED
-        if service.content.get("type") not in ("etcd", "nats"):
-            root.leave("services", "tune starts etcd and NATS alone")
+        if service.text("type") in ("etcd", "nats"):
+            service.anything("name")
+        else:
+            service.leave("type", "of these services tune starts etcd and NATS alone")
     wanted = [
         services,
         frontend.flag("dedicated_node", default=False) or _placement(frontend) == _DEDICATED,

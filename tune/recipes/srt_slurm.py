@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import Lengths, Pool, Recipe, ServedModel
+from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
 from tune.recipes.srt_rack import SrtPools, read_rack, read_routing
 from tune.spec.split import ROLES, Role
 
-ENGINE = "trtllm"
 _LOWEST_SHARE = 0.8
 """Share of the stated length that the shortest prompt and answer have. Source: srt-slurm, sa_bench.py."""
 
@@ -38,7 +37,7 @@ def is_srt_slurm(document: Document) -> bool:
     content = document.content
     if not isinstance(content, dict):
         return False
-    return "base" in content or ("model" in content and bool({"backend", "roles", "engine"} & content.keys()))
+    return "base" in content or "roles" in content or {"backend", "resources"} <= content.keys()
 
 
 def read_srt_slurm(document: Document) -> Recipe:

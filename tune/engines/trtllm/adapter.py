@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import final
+from typing import Any, final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
@@ -13,11 +13,23 @@ from tune.engines.dynamo.dynamo_services import dynamo_services
 from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
-from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
+from tune.engines.trtllm.generation_rules import (
+    check_dropped_keys,
+    check_generation,
+    check_pools_agree,
+    check_strategy,
+)
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
+from tune.engines.trtllm.yaml_reading import (
+    comparable_keys,
+    generation_of_keys,
+    gpus_of_keys,
+    longest_prompt_of_keys,
+    settings_of_keys,
+)
 from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
@@ -55,6 +67,8 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
     yield from check_pools_agree(pools)
+    if reads_yaml:
+        yield from check_dropped_keys(spec.stack, pools)
     for role, engine in pools:
         yield from check_worker(spec, engine, role)
         yield from check_conflicts(spec.stack, engine, role)
@@ -131,3 +145,23 @@ class TrtLlm(EngineAdapter):
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""
         return {}
+
+    def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
+        """Return flat or nested."""
+        return generation_of_keys(keys)
+
+    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+        """Return the settings that a YAML of either generation holds."""
+        return settings_of_keys(keys, context_tokens)
+
+    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys with the sizes of CUDA graphs in order."""
+        return comparable_keys(keys)
+
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt."""
+        return longest_prompt_of_keys(keys)
+
+    def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
+        """Return the GPUs of a worker."""
+        return gpus_of_keys(keys)

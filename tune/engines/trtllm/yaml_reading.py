@@ -1,0 +1,105 @@
+"""Read TensorRT-LLM's YAML, of either generation, as settings: the inverse of yaml_text.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
+from tune.engines.trtllm.trtllm_engine import Generation
+
+_ABSENT: Mapping[str, Any] = {
+    "backend": None,
+    "disable_overlap_scheduler": None,
+    "tensor_parallel_size": 1,
+    "max_batch_size": 2048,
+    "max_num_tokens": 8192,
+    "kv_cache_config": {},
+    "cache_transceiver_config": {},
+}
+"""What holds where the YAML does not say. Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py."""
+
+_FLAT_TRANSFER_TOKENS = "max_num_tokens"
+"""Name that the flat generation has for max_tokens_in_buffer of the transceiver."""
+
+_GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size")
+
+
+def generation_of_keys(keys: Mapping[str, Any]) -> Generation:
+    """Return the generation of an engine's YAML, by the names that only the flat one has."""
+    transceiver = keys.get("cache_transceiver_config") or {}
+    return "flat" if FLAT_SPELLING & keys.keys() or _FLAT_TRANSFER_TOKENS in transceiver else "nested"
+
+
+def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+    """Return the settings of a pool: typed ones under their names, any other key at the top in `extra`.
+
+    Parameters
+    ----------
+    keys
+        The keys of an engine's YAML, of either generation.
+    context_tokens
+        Longest sequence of the model, which holds where the keys limit none.
+
+    Returns
+    -------
+    dict[str, Any]
+        The settings, not yet validated. Where a key is absent they state the engine's default.
+    """
+    flat = generation_of_keys(keys) == "flat"
+    today = _today(keys) if flat else dict(keys)
+    absent = {**_ABSENT, "max_seq_len": context_tokens, "cuda_graph_config": None if flat else {}}
+    typed = TYPED_KEYS & today.keys()
+    return {
+        **{name: value for name, value in absent.items() if name not in today},
+        **{name: value for name, value in today.items() if name in typed},
+        "extra": {name: value for name, value in today.items() if name not in typed},
+    }
+
+
+def comparable_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys with the sizes of CUDA graphs as the engine sorts them, in either generation."""
+    graphs = keys.get("cuda_graph_config") or {}
+    comparable = dict(keys)
+    if graphs.get("batch_sizes"):
+        comparable["cuda_graph_config"] = {**graphs, "batch_sizes": sorted(set(graphs["batch_sizes"]))}
+    if keys.get("cuda_graph_batch_sizes"):
+        comparable["cuda_graph_batch_sizes"] = sorted(set(keys["cuda_graph_batch_sizes"]))
+    return comparable
+
+
+def gpus_of_keys(keys: Mapping[str, Any]) -> int:
+    """Return the GPUs of a worker: the product of its tensor, pipeline and context parallelism."""
+    return math.prod(keys.get(name) or 1 for name in _GPUS)
+
+
+def longest_prompt_of_keys(keys: Mapping[str, Any]) -> float:
+    """Return the most tokens of a prompt that a worker takes; infinite where nothing limits it."""
+    transceiver = keys.get("cache_transceiver_config") or {}
+    limits = [(keys.get("max_seq_len") or math.inf) - 1]
+    limits += [
+        transceiver[name] for name in ("max_tokens_in_buffer", _FLAT_TRANSFER_TOKENS) if transceiver.get(name)
+    ]
+    if not keys.get("enable_chunked_prefill") and keys.get("max_num_tokens"):
+        limits.append(keys["max_num_tokens"])
+    return float(min(limits))
+
+
+def _today(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys of the flat generation under today's names."""
+    today = {name: value for name, value in keys.items() if name not in FLAT_SPELLING}
+    if keys.get("use_cuda_graph"):
+        graphs = {
+            "enable_padding": keys.get("cuda_graph_padding_enabled", False),
+            "batch_sizes": keys.get("cuda_graph_batch_sizes"),
+            "max_batch_size": keys.get("cuda_graph_max_batch_size"),
+        }
+        today["cuda_graph_config"] = {name: value for name, value in graphs.items() if value is not None}
+    if "kv_cache_dtype" in keys:
+        today["kv_cache_config"] = {**(today.get("kv_cache_config") or {}), "dtype": keys["kv_cache_dtype"]}
+    transceiver = dict(today.get("cache_transceiver_config") or {})
+    if _FLAT_TRANSFER_TOKENS in transceiver:
+        transceiver["max_tokens_in_buffer"] = transceiver.pop(_FLAT_TRANSFER_TOKENS)
+        today["cache_transceiver_config"] = transceiver
+    return today

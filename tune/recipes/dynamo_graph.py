@@ -1,0 +1,246 @@
+"""Read Dynamo's recipes for Kubernetes: a DynamoGraphDeployment with the ConfigMaps of its engines.
+
+Sources: ai-dynamo/dynamo, recipes/ and the reference of its API (nvidia.com/v1alpha1: services; v1beta1:
+components).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from tune.engines.registry import file_reader
+from tune.errors import ConfigurationError
+from tune.recipes.document import Document, Section
+from tune.recipes.dynamo_command import DynamoCommand, keys_of_worker, other_options, read_command
+from tune.recipes.kubernetes_pod import Pod, read_pod
+from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.spec.split import ROLES, Role
+
+KIND = "DynamoGraphDeployment"
+_REASONS: Mapping[str, str] = {
+    "apiVersion": "Kubernetes' own; tune launches with Slurm",
+    "kind": "Kubernetes' own; tune launches with Slurm",
+    "metadata": "Kubernetes' own; tune launches with Slurm",
+    "spec": "Kubernetes' own; tune launches with Slurm",
+}
+_TAKEN_OPTIONS = (
+    "--model-path",
+    "--model",
+    "--served-model-name",
+    "--disaggregation-mode",
+    "--request-plane",
+)
+_WORKER, _FRONTEND = "dynamo.trtllm", "dynamo.frontend"
+_NODE_SIZES = (4, 8)
+"""GPUs of a node of the racks that tune knows."""
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Hold the pods of one role."""
+
+    pod: Pod
+    command: DynamoCommand
+    pool: Pool
+    gpus_per_pod: int
+
+
+def is_dynamo_graph(documents: Sequence[Document]) -> bool:
+    """Return whether one of the documents of a file is a deployment of Dynamo."""
+    return any(isinstance(d.content, dict) and d.content.get("kind") == KIND for d in documents)
+
+
+def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
+    """Return the recipe of the deployment in a file.
+
+    Raises ConfigurationError for another engine, workers without a role, and an engine's file that no
+    ConfigMap of the file has.
+    """
+    (document,) = (d for d in documents if isinstance(d.content, dict) and d.content.get("kind") == KIND)
+    root = document.root()
+    for key in ("apiVersion", "kind"):
+        root.anything(key)
+    name = root.section("metadata", required=True).required_text("name")
+    spec = root.section("spec", required=True)
+    if "backendFramework" in spec and spec.text("backendFramework") != ENGINE:
+        raise spec.wrong("backendFramework", f"{ENGINE}, the only engine of which tune has an adapter")
+    pods = [read_pod(part, spec) for part in _parts(spec)]
+    commands = {pod.name: read_command(pod.container, pod.env) for pod in pods}
+    workers = _workers(document, pods, commands, _config_maps(documents))
+    routing, command = _routing(pods, commands), workers["decode"].command
+    for pod in pods:
+        pod.container.accept("image", workers["decode"].pod.container.content.get("image"))
+    model = ServedModel(
+        path=command.options.get("--model-path") or command.options.get("--model", ""),
+        served_name=command.options.get("--served-model-name"),
+    )
+    others = [d for d in documents if d is not document and d.content is not None]
+    return Recipe(
+        name=name,
+        origin=f"{document.file}, a deployment of Dynamo",
+        prefill=workers["prefill"].pool,
+        decode=workers["decode"].pool,
+        rack=_rack(list(workers.values())),
+        routing=routing,
+        lengths=None,
+        model=model,
+        cluster=_cluster(model, workers["decode"].pod),
+        dynamo=_version(workers["decode"].pod),
+        left_out=(
+            *document.left_out(_REASONS),
+            *_options_left_out(workers),
+            *(part for other in others for part in _object_left_out(other)),
+            LeftOut("GPU", "", 0, "a deployment names none: GB200 unless hardware= says otherwise"),
+        ),
+    )
+
+
+def _parts(spec: Section) -> Iterator[Section]:
+    """Yield the services of v1alpha1, or the components of v1beta1."""
+    services = spec.section("services")
+    for name in services.content:
+        yield services.section(name)
+    yield from spec.sections("components")
+
+
+def _config_maps(documents: Sequence[Document]) -> dict[str, Section]:
+    maps = {}
+    for document in documents:
+        if isinstance(document.content, dict) and document.content.get("kind") == "ConfigMap":
+            root = document.root()
+            maps[root.section("metadata", required=True).required_text("name")] = root.section("data")
+    return maps
+
+
+def _workers(
+    document: Document,
+    pods: Sequence[Pod],
+    commands: Mapping[str, DynamoCommand],
+    config_maps: Mapping[str, Section],
+) -> dict[Role, _Worker]:
+    """Return the workers of both roles."""
+    workers: dict[Role, _Worker] = {}
+    for pod in pods:
+        command = commands[pod.name]
+        module = command.module or ""
+        if module.startswith("dynamo.") and module not in (_WORKER, _FRONTEND):
+            found = f"{module} in {pod.name}"
+            raise document.error(pod.container.place, found, f"{_WORKER}, the engine that tune has")
+        if module != _WORKER:
+            continue
+        role = _role(pod, command)
+        if role in workers:
+            raise document.error(pod.container.place, f"a second pool of {role} workers", "one")
+        workers[role] = _worker(pod, command, config_maps)
+    missing = [role for role in ROLES if role not in workers]
+    if missing:
+        raise document.error(
+            ("spec",), f"no {missing[0]} workers", "prefill and decode workers: tune serves disaggregated"
+        )
+    return workers
+
+
+def _role(pod: Pod, command: DynamoCommand) -> Role:
+    stated = command.options.get("--disaggregation-mode") or pod.role
+    for role in ROLES:
+        if stated == role:
+            return role
+    expected = "prefill or decode by --disaggregation-mode: tune serves disaggregated"
+    raise pod.container.document.error(pod.container.place, f"{pod.name} with the role {stated}", expected)
+
+
+def _worker(pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
+    keys = keys_of_worker(command, _file_keys(pod, command, config_maps), pod.container)
+    gpus = pod.gpus * pod.nodes or file_reader(ENGINE).gpus_of_keys(keys)
+    return _Worker(pod, command, Pool(pod.replicas, gpus, keys, pod.env), pod.gpus or gpus)
+
+
+def _file_keys(pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> dict[str, Any]:
+    """Return the keys of the engine's file, which a ConfigMap holds."""
+    file = command.options.get("--extra-engine-args")
+    if file is None:
+        return {}
+    path = PurePosixPath(file)
+    for folder, name in pod.config_maps.items():
+        data = config_maps.get(name)
+        if path.parent == PurePosixPath(folder) and data is not None and path.name in data.content:
+            return _parsed(data, path.name)
+    document = pod.container.document
+    found = f"--extra-engine-args {file}, which no ConfigMap of the file holds"
+    raise document.error((*pod.container.place, "args"), found, "the ConfigMap that is mounted there")
+
+
+def _parsed(data: Section, key: str) -> dict[str, Any]:
+    """Return the mapping in a text of a ConfigMap; errors name the line in the file."""
+    text, document = data.required_text(key), data.document
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = document.line((*data.place, key)) + 1 + (mark.line if mark else 0)
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigurationError(
+            f"{document.file}, line {line}: {key}: {problem}. Expected YAML, one `key: value` a line. "
+            "Nothing was written."
+        ) from None
+    return dict(document.mapping_at((*data.place, key), content))
+
+
+def _routing(pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> Routing:
+    frontends = [pod for pod in pods if commands[pod.name].module == _FRONTEND or pod.role == "frontend"]
+    if not frontends:
+        return Routing()
+    options = commands[frontends[0].name].options
+    return Routing(
+        frontends=max(frontends[0].replicas, 1),
+        router_mode=options.get("--router-mode"),
+        request_plane=options.get("--request-plane"),
+        env=frontends[0].env,
+    )
+
+
+def _rack(workers: Sequence[_Worker]) -> Rack:
+    """Return the nodes of a size on which every pod finds its GPUs, as many as the workers need."""
+    largest = max(worker.gpus_per_pod for worker in workers)
+    per_node = next((size for size in _NODE_SIZES if size >= largest), largest)
+    pools = [worker.pool for worker in workers]
+    nodes = sum(math.ceil(pool.workers * pool.gpus_per_worker / per_node) for pool in pools)
+    return Rack(nodes, per_node, None)
+
+
+def _cluster(model: ServedModel, pod: Pod) -> dict[str, Any]:
+    stated = {"model_path": model.path or None, "container_image": pod.container.text("image")}
+    return {name: value for name, value in stated.items() if value}
+
+
+def _version(pod: Pod) -> str | None:
+    """Return the version in the tag of Dynamo's own image."""
+    image = pod.container.content.get("image")
+    name, colon, tag = str(image).rpartition(":")
+    return tag if colon and "tensorrtllm-runtime" in name else None
+
+
+def _options_left_out(workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:
+    for role, worker in workers.items():
+        line = worker.pod.container.document.line((*worker.pod.container.place, "args"))
+        for option, value in other_options(worker.command).items():
+            if option not in _TAKEN_OPTIONS:
+                reason = "an option of the worker that tune sets itself or has no setting for"
+                yield LeftOut(f"{role} {option}", value, line, reason)
+
+
+def _object_left_out(document: Document) -> Iterator[LeftOut]:
+    """Yield what another document of the file has that no worker reads."""
+    kind = document.content.get("kind") if isinstance(document.content, dict) else None
+    if kind != "ConfigMap":
+        yield LeftOut(str(kind), "", document.line(()), "an object of Kubernetes; tune launches with Slurm")
+        return
+    for part in document.left_out({}):
+        if part.path.startswith("data"):
+            yield LeftOut(part.path, part.value, part.line, "no worker reads it")

@@ -1,0 +1,43 @@
+"""Leave out of a recipe the environment variables that a plan sets by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tune.deploy.plan import LaunchPlan
+from tune.recipes.recipe import LeftOut, Recipe
+
+OwnVariables = Mapping[str, frozenset[str]]
+"""Names of variables by the role of a process."""
+
+
+def variables_of_plan(plan: LaunchPlan, overridable: frozenset[str]) -> OwnVariables:
+    """Return the variables that a plan sets for workers and frontends, without the `overridable` ones."""
+    return {
+        process.role: frozenset(process.env) - overridable
+        for process in plan.processes
+        if process.role in ("prefill", "decode", "frontend")
+    }
+
+
+def without_own_variables(recipe: Recipe, own: OwnVariables) -> Recipe:
+    """Return a recipe without the variables in `own`, which are listed as left out."""
+    given = {"prefill": recipe.prefill.env, "decode": recipe.decode.env, "frontend": recipe.routing.env}
+    kept = {
+        role: {name: value for name, value in env.items() if name not in own[role]}
+        for role, env in given.items()
+    }
+    return replace(
+        recipe,
+        prefill=replace(recipe.prefill, env=kept["prefill"]),
+        decode=replace(recipe.decode, env=kept["decode"]),
+        routing=replace(recipe.routing, env=kept["frontend"]),
+        left_out=(*recipe.left_out, *_left_out(given, own)),
+    )
+
+
+def _left_out(given: Mapping[str, Mapping[str, str | None]], own: OwnVariables) -> Iterator[LeftOut]:
+    for role, env in given.items():
+        for name in sorted(env.keys() & own[role]):
+            yield LeftOut(f"{role}: {name}", env[name] or "", 0, "tune sets it by other settings")

@@ -1,0 +1,115 @@
+"""Read the configuration of TensorRT-LLM's own benchmark on Slurm.
+
+Source: NVIDIA/TensorRT-LLM, examples/disaggregated/slurm/benchmark (config.yaml, submit.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tune.engines.registry import file_reader
+from tune.recipes.document import Document, Section
+from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe_environment import merged, words_as_environment
+from tune.spec.split import ROLES, Role
+
+_SERVERS: Mapping[Role, str] = {"prefill": "ctx", "decode": "gen"}
+"""What TensorRT-LLM calls the workers of each role: context and generation servers."""
+
+_CLOSED_LOOP = "a closed loop; tune sends at the rate load.target_qps"
+_REASONS: Mapping[str, str] = {
+    "slurm": "a fact of the cluster; yours stands in your own file of facts",
+    "benchmark": "the load client is tune's own; choose its load with load=",
+    "benchmark.concurrency_list": _CLOSED_LOOP,
+    "benchmark.multi_round": _CLOSED_LOOP,
+    "environment": "tune runs the software of the image",
+    "profiling": "tune profiles nothing",
+    "accuracy": "tune measures no accuracy",
+}
+
+
+def is_trtllm_slurm(document: Document) -> bool:
+    """Return whether a document has the outline of TensorRT-LLM's benchmark on Slurm."""
+    return isinstance(document.content, dict) and {"worker_config", "hardware"} <= document.content.keys()
+
+
+def read_trtllm_slurm(document: Document) -> Recipe:
+    """Return the recipe of a configuration. Raises ConfigurationError for what it has to have."""
+    root = document.root()
+    slurm, environment = root.section("slurm"), root.section("environment")
+    pools = {role: _pool(root, environment, role) for role in ROLES}
+    per_node = root.section("hardware", required=True).required_count("gpus_per_node")
+    server_env = words_as_environment(environment, "server_env_var")
+    cluster, model = _cluster(slurm, environment), _model(environment)
+    lengths = _lengths(root.section("benchmark"))
+    root.section("profiling").accept("nsys_on", False)
+    root.section("accuracy").accept("enable_accuracy_test", False)
+    served_by = LeftOut("server", "trtllm-serve disaggregated", 0, "tune serves with Dynamo's frontend")
+    return Recipe(
+        name=_stated(slurm, "job_name") or Path(document.file).stem,
+        origin=f"{document.file}, TensorRT-LLM's benchmark on Slurm",
+        prefill=pools["prefill"],
+        decode=pools["decode"],
+        rack=Rack(sum(_nodes(pool, per_node) for pool in pools.values()), per_node, None, head="decode"),
+        routing=Routing(env=server_env),
+        lengths=lengths,
+        model=model,
+        cluster=cluster,
+        dynamo=None,
+        left_out=(*document.left_out(_REASONS), served_by),
+    )
+
+
+def _pool(root: Section, environment: Section, role: Role) -> Pool:
+    server = _SERVERS[role]
+    workers = root.section("hardware", required=True).required_count(f"num_{server}_servers")
+    keys = root.section("worker_config", required=True).mapping(server)
+    if not keys:
+        raise root.section("worker_config").missing(server, "the keys of the engine's YAML")
+    shared = words_as_environment(environment, "worker_env_var")
+    own = words_as_environment(environment, f"{server}_worker_env_var")
+    return Pool(workers, file_reader(ENGINE).gpus_of_keys(keys), keys, merged(shared, own))
+
+
+def _nodes(pool: Pool, per_node: int) -> int:
+    """Return the nodes of a pool; the generation servers have the first ones. Source: submit.py."""
+    return math.ceil(pool.workers * pool.gpus_per_worker / per_node)
+
+
+def _cluster(slurm: Section, environment: Section) -> dict[str, Any]:
+    mounts = _stated(environment, "container_mount")
+    stated = {
+        "model_path": _stated(environment, "model_path"),
+        "container_image": _stated(environment, "container_image"),
+        "container_mounts": mounts.split(",") if mounts else None,
+        "time_limit": _stated(slurm, "job_time"),
+        "extra_sbatch": (_stated(slurm, "extra_args") or "").split() or None,
+    }
+    return {name: value for name, value in stated.items() if value is not None}
+
+
+def _stated(section: Section, key: str) -> str | None:
+    """Return the text under `key`; None where it is a placeholder such as `<account>`, which is left out."""
+    text = section.text(key)
+    if text and text.startswith("<"):
+        section.leave(key, "a placeholder")
+        return None
+    return text
+
+
+def _model(environment: Section) -> ServedModel:
+    path = environment.required_text("model_path")
+    return ServedModel(path=path.rstrip("/"))
+
+
+def _lengths(benchmark: Section) -> Lengths | None:
+    prompts, answers = benchmark.count("input_length"), benchmark.count("output_length")
+    if prompts is None or answers is None:
+        return None
+    share = benchmark.anything("benchmark_ratio")
+    if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+        raise benchmark.wrong("benchmark_ratio", "a number from 0 to 1")
+    return Lengths(prompts, answers, 1.0 if share is None else float(share))
