@@ -73,8 +73,8 @@ is lower by SELECTION_BIAS_FRAC, as in studies."""
 FAR = 2.0
 """Rate to beat over the capacity at which one short probe shows that it is out of reach."""
 
-Task = tuple[str, int, int, bool]
-"""Method, rack, noise seed, whether the rack is held out."""
+Task = tuple[str, int, int, bool, int]
+"""Method, rack, noise seed, whether the rack is held out, deployments at a time."""
 
 
 @cache
@@ -137,37 +137,57 @@ def gpu_hours(index: int, qps: float | None, runs: float) -> float:
 
 
 def run(
-    truth: TrueCapacities, make: Callable[[int], Method], rack: int, seed: int, name: str
+    truth: TrueCapacities,
+    make: Callable[[int], Method],
+    rack: int,
+    seed: int,
+    name: str,
+    *,
+    batch: int = 1,
 ) -> tuple[list[Row], Guaranteed | None]:
-    """Run one search of CAP deployments. A configuration's measurement depends on rack and seed alone."""
+    """Run one search of CAP deployments, `batch` at a time.
+
+    A configuration's measurement depends on rack and seed alone.
+    """
     confirmed: Guaranteed | None = None
     capacities = truth.capacity_qps
     noise = np.exp(np.random.default_rng([rack, seed, 2]).normal(0, NOISE_SD, len(capacities)))
     costs = costs_by_rack()[int(np.random.default_rng([rack, seed, 5]).integers(len(costs_by_rack())))]
     best = max(qps for qps in capacities if qps is not None)
     method, known, rows, hours = make(1000 * rack + seed), dict[int, Result](), list[Row](), 0.0
-    for number in range(MAX_SUGGESTIONS):
-        index = method.suggest(number)
-        if index is not None and index not in known:
-            qps, runs = capacities[index], 0.0
-            known[index] = Result("crashed")
-            if qps is not None:
-                early_stop_qps = _to_beat(known, method.early_stop_below_qps) if method.stops_early else 0.0
-                known[index], runs = deploy(
-                    qps, truth.pool_capacity_qps[index], qps * float(noise[index]), early_stop_qps, costs
-                )
-            hours += gpu_hours(index, qps, runs)
-            method.observe(number, index, known[index])
-            answer = method.best(known, 1)
-            regret = 1 - (capacities[answer[0]] or 0.0) / best if answer else 1.0
-            rows.append(Row(rack, seed, name, len(known), hours, regret, method.gain_frac))
-            if len(known) == CONFIRMED_AFTER and answer:
-                confirmed = guarantee(capacities, method.best(known, CONFIRMED), (rack, seed), hours)
-            if len(known) == CAP or _is_complete(rows):
-                break
-        else:
-            method.observe(number, index, known[index] if index is not None else Result("refused"))
+    for start in range(0, MAX_SUGGESTIONS, batch):
+        before = dict(known)
+        for number, index, early_stop_qps, gain_frac in _suggested(method, start, batch, before):
+            if index is not None and index not in known:
+                qps, runs = capacities[index], 0.0
+                known[index] = Result("crashed")
+                if qps is not None:
+                    pools = truth.pool_capacity_qps[index]
+                    known[index], runs = deploy(qps, pools, qps * float(noise[index]), early_stop_qps, costs)
+                hours += gpu_hours(index, qps, runs)
+                method.observe(number, index, known[index])
+                answer = method.best(known, 1)
+                regret = 1 - (capacities[answer[0]] or 0.0) / best if answer else 1.0
+                rows.append(Row(rack, seed, name, len(known), hours, regret, gain_frac))
+                if len(known) == CONFIRMED_AFTER and answer:
+                    confirmed = guarantee(capacities, method.best(known, CONFIRMED), (rack, seed), hours)
+            else:
+                method.observe(number, index, known[index] if index is not None else Result("refused"))
+        if len(known) >= CAP or _is_complete(rows):
+            break
     return rows, confirmed
+
+
+def _suggested(
+    method: Method, start: int, count: int, known: Mapping[int, Result]
+) -> list[tuple[int, int | None, float, float | None]]:
+    """Return `count` suggestions: number, configuration, early-stop threshold and expected gain of each."""
+    suggestions = []
+    for number in range(start, start + count):
+        index = method.suggest(number)
+        early_stop_qps = _to_beat(known, method.early_stop_below_qps) if method.stops_early else 0.0
+        suggestions.append((number, index, early_stop_qps, method.gain_frac))
+    return suggestions
 
 
 def _to_beat(known: Mapping[int, Result], early_stop_below_qps: float) -> float:
@@ -232,11 +252,11 @@ def guarantee(
 
 def run_task(task: Task) -> tuple[list[Row], Guaranteed | None]:
     """Run one search in a worker process."""
-    name, rack, seed, held_out = task
+    name, rack, seed, held_out, batch = task
     truth = read_set("held_out" if held_out else "development").capacities[rack]
     if name == RATE:
         return run_by_rate(truth.capacity_qps, rack, seed), None
-    return run(truth, METHODS[name], rack, seed, name)
+    return run(truth, METHODS[name], rack, seed, name, batch=batch)
 
 
 def main() -> None:
@@ -248,6 +268,7 @@ def main() -> None:
     parser.add_argument("--racks", type=int, nargs="+", help="all of the set, unless given")
     parser.add_argument("--noise-seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=[RATE, *METHODS], default=[RATE, *METHODS])
+    parser.add_argument("--batch", type=int, default=1, help="deployments at a time; only of surrogate")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rows", type=Path, help="a CSV with a line a deployment")
     parser.add_argument("--runs", type=Path, help="a CSV with a line a run")
@@ -258,7 +279,7 @@ def main() -> None:
         if method in WITH_OPTIMIZER:
             optimizers(method == "surrogate")  # simulated once, before processes fork
     tasks = [
-        (method, rack, seed, options.held_out)
+        (method, rack, seed, options.held_out, options.batch)
         for method in options.methods
         for rack in racks
         for seed in range(options.noise_seeds)

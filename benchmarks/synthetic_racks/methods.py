@@ -190,30 +190,36 @@ class GaussianProcess(HighestMeasured):
 
 
 class SurrogateSearch:
-    """Suggest as search=surrogate does; without `structural` hypotheses only parameters vary."""
+    """Suggest as search=surrogate does; without `structural` hypotheses only parameters vary.
+
+    What was suggested runs until its result is observed.
+    """
 
     stops_early = True
 
     def __init__(self, seed: int, structural: bool = True) -> None:
         self._optimizer = with_seed(optimizers(structural), seed)
         self._seen: list[Observation] = []
+        self._running: list[int] = []
 
     def suggest(self, number: int) -> int | None:
-        suggestion = self._optimizer.suggest(self._seen) if self._seen else None
+        running = [Observation(index, "pending") for index in self._running]
+        suggestion = self._optimizer.suggest([*self._seen, *running]) if self._seen or running else None
         self.early_stop_below_qps = suggestion.early_stop_below_qps if suggestion else 0.0
         self.gain_frac = suggestion.expected_improvement_frac if suggestion else None
-        return suggestion.index if suggestion else SEED
+        self._running.append(suggestion.index if suggestion else SEED)
+        return self._running[-1]
 
     def observe(self, number: int, index: int | None, result: Result) -> None:
         assert index is not None
         assert result.status != "refused"
+        self._running.remove(index)
         pools = result.prefill_capacity_qps, result.decode_capacity_qps
         qps = MIN_RATE_FRAC * BASE.load.target_qps if result.status == "below" else result.qps
         self._seen.append(Observation(index, result.status, qps, *pools))
-        self._view = self._optimizer.predict(self._seen)
 
     def best(self, known: Mapping[int, Result], count: int) -> list[int]:
-        expected = self._view.expected_capacity_qps
+        expected = self._optimizer.predict(self._seen).expected_capacity_qps
         return sorted(measured(known), key=lambda index: -expected[index])[:count]
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.fake_slurm import FakeSlurm
+from support.slurm_nodes import Nodes
+from support.slurm_study import CALIBRATION
 
 from tune.backends.slurm.allocation import Allocation
 from tune.orchestrator.slurm.work_queue import mark_started
 from tune.records.attempt_record import AttemptRecord
-from tune.records.folders import write_attempt
+from tune.records.folders import StudyFolder, write_attempt
 
 Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 ONE = ("study.name=one",)
@@ -87,6 +89,34 @@ def test_silent_slurm_leaves_status_readable_and_cancels_nothing(tune: Tune, slu
     assert cancelled.returncode == 3
     assert "nothing was cancelled" in cancelled.stderr
     assert slurm.jobs["101"]["state"] == "PENDING"
+
+
+@pytest.mark.slow
+def test_secret_of_a_job_reaches_no_file(
+    tune: Tune, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither plan, job, record nor report holds its value; the record says that it was set."""
+    shell = {"HF_TOKEN": "hf_5ecret", "AWS_SECRET_ACCESS_KEY": "aws_5ecret", "REGISTRY_AUTH": "nvcr_5ecret"}
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    named = (
+        *("+prefill.env={HF_TOKEN: null, UCX_TLS: rc}", "+stack.env.AWS_SECRET_ACCESS_KEY=null"),
+        *("+cluster.srun_env={REGISTRY_AUTH: null, ENROOT_ALLOW_DEV: 'yes'}", "load.min_duration_s=60.0"),
+    )
+    short = (*named, "load.concatenate_permutation=false")
+    assert tune(*RUN, *short).returncode == 3
+    Nodes(slurm, CALIBRATION).work()
+    collected = tune(*RUN, *short)
+    assert collected.returncode == 0, collected.stderr
+    (outcome,) = StudyFolder(tmp_path / "runs" / "one").outcomes()
+    assert outcome.provenance["environment"] == {
+        "prefill.env": {"HF_TOKEN": "set", "UCX_TLS": "rc"},
+        "stack.env": {"AWS_SECRET_ACCESS_KEY": "set"},
+        "cluster.srun_env": {"ENROOT_ALLOW_DEV": "yes", "REGISTRY_AUTH": "set"},
+    }
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"HF_TOKEN" in path.read_bytes() for path in files), "the name does"
+    assert [path for path in files if b"_5ecret" in path.read_bytes()] == []
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from tune.orchestrator.managed_process import ManagedProcess
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
 from tune.orchestrator.warm_up import warm_up
+from tune.orchestrator.worker_load import require_all_workers_used, worker_request_counts
 from tune.records.folders import PROBE_FOLDER
 from tune.records.scrapes import METRICS_FILE, read_metrics, total
 
@@ -334,6 +335,24 @@ def test_warm_up_says_what_it_could_not_count(make_trial: MakeTrial) -> None:
         "requests of single workers are not counted, after 3 rounds of warm-up; which of 2 pairs of prefill "
         "and decode worker they reached is not counted"
     )
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
+def test_run_says_where_it_could_not_count(make_trial: MakeTrial) -> None:
+    trial = make_trial()
+    said: list[str] = []
+    with deployed(trial) as deployment:
+        bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
+        before = worker_request_counts(deployment)
+        require_all_workers_used(deployment, before, said.append)
+        assert said == [], "every worker has a counter"
+        first, *others = deployment.manifest.processes
+        uncounted = [replace(each, metrics_port=None) if each.role == "decode" else each for each in others]
+        deployment.manifest = deployment.manifest.model_copy(update={"processes": (first, *uncounted)})
+        require_all_workers_used(deployment, before, said.append)
+    (line,) = said
+    assert line.startswith("requests of 1 of 3 workers are not counted")
     assert_nothing_left(trial)
 
 

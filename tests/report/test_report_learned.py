@@ -20,7 +20,7 @@ from tune.report.figures.posterior_parameters import posterior_figure
 from tune.report.figures.prediction_error import prediction_figure
 from tune.report.figures.style import Figure
 from tune.report.page import write_report
-from tune.report.posterior_text import gain_sentence, learned_sentences, parameter_rows
+from tune.report.posterior_text import gain_sentence, learned_sentences, parameter_rows, rival_sentence
 from tune.report.prediction_pairs import prediction_pairs
 from tune.report.sections.learned import HYPOTHESES, learned_section
 from tune.report.terminal import render_posterior, render_status
@@ -249,3 +249,30 @@ def test_terminal_shows_what_was_learned_and_the_expected_gain() -> None:
     assert gain_sentence(EMPTY_POSTERIOR.model_copy(update={"expected_improvement_frac": 1e-7})).endswith(
         "less than 0.1 %."
     )
+
+
+@pytest.mark.parametrize("probability", [None, 0.1])
+def test_no_rival_is_named_where_none_is_known_or_likely(probability: float | None) -> None:
+    posterior = with_rival(probability)
+    assert rival_sentence(posterior) is None
+    assert "unsure" not in render_posterior(posterior)
+
+
+def test_a_rival_is_named_with_what_would_decide() -> None:
+    posterior = with_rival(0.41)
+    sentence = (
+        "Trial 0 is expected to be the best, but trial 1 is better with a probability of 41 %. Further "
+        "measurements of both would decide: action=confirm, if they are of different kinds."
+    )
+    assert render_posterior(posterior).endswith(f"\nunsure    {sentence}")
+    assert learned_section(study(), [], posterior, ()).gain.endswith(sentence)
+
+
+def with_rival(probability: float | None) -> PosteriorSummary:
+    """Return a posterior of two trials, of which the second is better with this probability."""
+    posterior = posterior_with_errors(0.4, -1.5)
+    best, rival = (
+        trial.model_copy(update={"expected_capacity_qps": qps, "better_frac": frac})
+        for trial, qps, frac in zip(posterior.trials, (15.2, 15.1), (None, probability), strict=True)
+    )
+    return posterior.model_copy(update={"trials": (best, rival)})

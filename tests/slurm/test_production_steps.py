@@ -98,8 +98,10 @@ def test_each_rank_runs_on_its_planned_node_and_gpu(
 
 
 def test_named_variables_reach_the_ranks_and_no_others(slurm: SlurmRack, tmp_path: Path) -> None:
-    names = ("HF_TOKEN", "UCX_TLS", "NCCL_DEBUG", "SLURM_CPU_BIND", "ENROOT_ALLOW_DEV")
-    shell = dict.fromkeys(names, "shell")
+    """Every variable of the shell whose value is "shell" is looked for in every rank."""
+    names = ("HF_TOKEN", "UCX_TLS", "NCCL_DEBUG", "SLURM_CPU_BIND", "ENROOT_ALLOW_DEV", "LD_LIBRARY_PATH")
+    further = ("OMPI_MCA_btl", "PYTORCH_CUDA_ALLOC_CONF", "TRTLLM_ENABLE_PDL", "ANYTHING")
+    shell = dict.fromkeys((*names, *further), "shell")
     named = ("+prefill.env={UCX_TLS: rc, HF_TOKEN: null}", "+cluster.srun_env.ENROOT_ALLOW_DEV=yes")
     words = (*small(), "stack=dynamo_v1", *TWO_TP2_ON_ONE_NODE, *stubbed(tmp_path / "stub"), *named)
     launch, attempt = by_hand(slurm, tmp_path, *words, shell=shell)
@@ -109,5 +111,5 @@ def test_named_variables_reach_the_ranks_and_no_others(slurm: SlurmRack, tmp_pat
             for given in ranks(attempt, process).values():
                 assert given["UCX_TLS"] == ("rc" if of_prefill else None)
                 assert given["HF_TOKEN"] == ("shell" if of_prefill else None)
-                assert given["NCCL_DEBUG"] is None
+                assert given["FROM_SHELL"] == ("HF_TOKEN" if of_prefill else "")
                 assert given["ENROOT_ALLOW_DEV"] == "yes"

@@ -68,6 +68,29 @@ def test_settings_that_records_leave_out_are_swept(path: str, values: tuple[Any,
     assert len({spec.trial_id for spec in bound}) == len(values)
 
 
+@pytest.mark.parametrize("role", ["prefill", "decode", "stack"])
+@pytest.mark.parametrize("named", [{}, {"UCX_NET_DEVICES": "mlx5_0"}])
+def test_variable_that_the_baseline_does_not_name_is_swept(role: str, named: dict[str, str]) -> None:
+    """A null is the shell's value, whether the baseline names other variables or none."""
+    group = getattr(BASE, role)
+    base = BASE.model_copy(update={role: group.model_copy(update={"env": named})})
+    dimension = ChoiceDimension(kind="choice", path=f"{role}.env.UCX_TLS", values=("rc", None))
+    sweep = Sweep(question="?", n_trials=2, space={"tls": dimension})
+    assert locate_point(base, sweep) is None
+    for value in dimension.values:
+        bound = bind_point(base, sweep, {"tls": value})
+        assert getattr(bound, role).env == {**named, "UCX_TLS": value}
+        assert locate_point(bound, sweep) == {"tls": value}
+
+
+def test_secret_in_a_sweep_is_refused_without_repeating_it() -> None:
+    dimension = ChoiceDimension(kind="choice", path="prefill.env.HF_TOKEN", values=("hf_5ecret",))
+    sweep = Sweep(question="?", n_trials=1, space={"token": dimension})
+    with pytest.raises(ConfigurationError, match="HF_TOKEN looks like a secret") as refused:
+        bind_point(BASE, sweep, {"token": "hf_5ecret"})
+    assert "5ecret" not in str(refused.value)
+
+
 @given(points)
 def test_fill_decode_leaves_no_gpu_idle(point: dict[str, object]) -> None:
     assert PD_SPLIT.sweep is not None

@@ -16,10 +16,12 @@ from support.fake_slurm import FakeSlurm
 from support.slurm_nodes import Nodes
 from support.waiting import wait_for
 
+from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.backend import SlurmBackend
 from tune.config import compose_overrides, trial_overrides
 from tune.errors import ResumableError
-from tune.records.folders import StudyFolder
+from tune.records.attempt_record import AttemptRecord
+from tune.records.folders import StudyFolder, write_attempt
 from tune.records.outcome import Outcome
 from tune.study.identity import study_record
 from tune.study.loop import open_study, run_study
@@ -200,6 +202,23 @@ def test_trial_that_failed_often_runs_again_only_with_rerun(driver: MakeDriver) 
     study.words = (*study.words, "rerun=true")
     assert study.finish() == 0
     assert len(study.slurm.jobs) == 4
+
+
+@pytest.mark.slow
+def test_trial_that_an_engine_rejects_is_infeasible_and_never_tried_again(driver: MakeDriver) -> None:
+    study = driver("study.n_trials=1")
+    process = study.start()
+    wait_for(lambda: len(study.slurm.jobs) == 1)
+    (attempt,) = Allocation(study.slurm.folder("101")).attempts()
+    stamp, words = "2026-01-01T00:00:00+00:00", "prefill_w0: 1 validation error for TorchLlmArgs"
+    record = AttemptRecord(started_at=stamp, ended_at=stamp, held_s=50.0, error=words, cause="configuration")
+    write_attempt(attempt, record)
+    study.nodes.end("101", "COMPLETED")
+    process.join(30)
+    assert [study.finish() for _ in range(2)] == [0, 0]
+    (outcome,) = study.folder.outcomes()
+    assert (outcome.status, outcome.reason, len(outcome.attempts)) == ("infeasible", words, 1)
+    assert list(study.slurm.jobs) == ["101"]
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.studies import CountingSimulator, FailingBackend, ignore_submission, run_composed_study
+from support.synthetic_study import RATE_SPACE, SPLIT_SPACE
 from support.synthetic_study import study as study_record
 
 from tune.config import compose_overrides
@@ -13,6 +15,9 @@ from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.study_end import StudyEnd, StudyEndKind
 from tune.report.study_end_text import describe_end
+from tune.spec.space import Search
+
+SURROGATE = Search(name="surrogate", startup_trials=10)
 
 TOO_LARGE = (
     "+sweep=parallelism",
@@ -113,8 +118,35 @@ def test_a_spent_budget_and_failures_are_recorded(tmp_path: Path) -> None:
 def test_every_end_has_a_sentence(kind: StudyEndKind, text: str) -> None:
     gain = 0.0018 if kind == "gain" else None
     end = StudyEnd(kind=kind, proposed=4, configurations=3, infeasible=1, expected_gain_frac=gain)
-    record = study_record(max_gpu_hours=200.0, ended=end)
+    record = study_record(max_gpu_hours=200.0, ended=end, n_trials=12, search=SURROGATE)
     assert describe_end(record) == f"{text} (3 different configurations, 1 of them infeasible)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_said"),
+    [
+        ({}, True),
+        ({"n_trials": 120}, False),
+        ({"space": RATE_SPACE}, False),
+        (
+            {"space": {name: dimension for name, dimension in SPLIT_SPACE.items() if name != "target_qps"}},
+            False,
+        ),
+        ({"search": SURROGATE}, False),
+    ],
+)
+def test_after_few_trials_at_one_rate_each_the_end_says_what_answers_sooner(
+    changes: dict[str, Any], is_said: bool
+) -> None:
+    end = StudyEnd(kind="trials", proposed=12, configurations=12, infeasible=0)
+    text = describe_end(study_record(ended=end, **{"n_trials": 12, **changes}))
+    hint = (
+        ". With tpe, 12 trials at one rate each are too few to come near the best: load.mode=capacity, under "
+        "a study.name of its own, finds the highest rate of each configuration and needs fewer"
+    )
+    assert text
+    assert text.endswith(hint) == is_said
+    assert ("load.mode" in text) == is_said
 
 
 def test_a_study_that_runs_has_no_end() -> None:

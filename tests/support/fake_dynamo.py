@@ -39,7 +39,7 @@ STATE, STYLE, ARGUMENTS = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 BEHAVIOUR = json.loads((STATE / "behaviour.json").read_text())
 ROOM = os.environ.get("ETCD_ENDPOINTS", "local")
 RANK_VARIABLES = ("SLURM_PROCID", "PMIX_RANK", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURMD_NODENAME")
-NAMED_VARIABLES = ("UCX_TLS", "HF_TOKEN", "NCCL_DEBUG", "ENROOT_ALLOW_DEV")
+NAMED_VARIABLES = ("UCX_TLS", "HF_TOKEN", "ENROOT_ALLOW_DEV")
 REPORTED_VARIABLES = (
     *(*RANK_VARIABLES, *NAMED_VARIABLES),
     *("CUDA_VISIBLE_DEVICES", "DISAGGREGATION_MODE", "HEAD_NODE_IP"),
@@ -231,7 +231,9 @@ def run_rank(role):
 
     In mid 2025 the component says which role receives requests first, and either role may.
     """
-    print(json.dumps({name: os.environ.get(name) for name in REPORTED_VARIABLES}), flush=True)
+    report = {name: os.environ.get(name) for name in REPORTED_VARIABLES}
+    report["FROM_SHELL"] = " ".join(sorted(name for name in os.environ if os.environ[name] == "shell"))
+    print(json.dumps(report), flush=True)
     if behaves("deaf", role, role):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     host, port = os.environ.get("DYN_SYSTEM_HOST", ""), os.environ.get("DYN_SYSTEM_PORT")

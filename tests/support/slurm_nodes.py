@@ -46,5 +46,5 @@ class Nodes:
         simulate_attempt(spec, self._calibration, attempt, lambda _activity: None)
 
     def end(self, job_id: str, state: str, **facts: str) -> None:
-        ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 60))
+        ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - 60))
         self.slurm.set(job_id, state=state, end=ended, **facts)

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from tune.core.arrays import FloatArray
 from tune.surrogate.discrepancy import (
-    EMULATOR_SD,
     OUTLIER_CLIP,
     Discrepancy,
     Observations,
     covariance,
-    error_variances,
 )
 from tune.surrogate.emulator import SOFT_MIN_SHARPNESS
+from tune.surrogate.error_model import ErrorModel
 
 FEATURES = np.linspace(0, 1, 9)[:, None]
+UNKNOWN = ErrorModel(noise_sd=0.0)
+"""Errors of a rack that nobody measured, whose measurements have no noise but what a test gives them."""
 
 
 def observe(log_qps: list[float], low: float, high: float, *, capacity_only: bool) -> Observations:
@@ -32,34 +34,53 @@ def observe(log_qps: list[float], low: float, high: float, *, capacity_only: boo
     )
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_whitened_residuals_give_the_multivariate_normal_density(scale: float) -> None:
+@pytest.mark.parametrize("model", [UNKNOWN, ErrorModel(0.1, 0.005, 0.02)])
+@pytest.mark.parametrize("share", [1.0, np.array([1.0, 0.4, 0.0])])
+def test_whitened_residuals_give_the_multivariate_normal_density(
+    model: ErrorModel, share: FloatArray | float
+) -> None:
     indices, sd = np.array([0, 4, 7]), np.full(3, 0.01)
     observed = FEATURES[indices]
-    discrepancy = Discrepancy(observed, sd, scale)
+    discrepancy = Discrepancy(observed, sd, model, share)
     residual = np.array([[0.1, 0.1, -0.1], [0.0, 0.0, 0.0]])
-    normal = multivariate_normal(np.zeros(3), covariance(observed, observed, scale) + np.diag(sd**2))
+    error = covariance(observed, observed, model, share * np.broadcast_to(share, 3)[:, None])
+    normal = multivariate_normal(np.zeros(3), error + np.diag(sd**2 + model.noise_sd**2))
     log_density = -0.5 * (discrepancy.whitened(residual) ** 2).sum(1) - discrepancy.log_root_determinant
     assert log_density == pytest.approx(normal.logpdf(residual) + 1.5 * np.log(2 * np.pi))
 
 
 def test_the_error_of_the_emulator_stays_where_the_rack_is_the_calibrated_one() -> None:
-    wide, narrow, least = (np.sqrt(sum(error_variances(scale))) for scale in (1.0, 0.1, 0.0))
+    wide, narrow, least = (np.sqrt(sum(ErrorModel(scale).variances)) for scale in (1.0, 0.1, 0.0))
     assert wide > 2 * narrow > 2 * least
-    assert least == pytest.approx(np.sqrt(2) * EMULATOR_SD)
+    assert least == pytest.approx(np.sqrt(2) * ErrorModel().emulator_sd)
+
+
+def test_a_smooth_error_that_does_not_reach_a_capacity_is_neither_learned_there_nor_predicted() -> None:
+    far, between = np.array([[0.0], [1.0]]), np.array([[0.2]])
+    sd, residual, places = np.full(2, 0.01), np.array([[0.1, -0.1]]), np.array([-1, -1])
+    one_of_two = Discrepancy(far, sd, UNKNOWN, np.array([1.0, 0.0]))
+    alone, both = Discrepancy(far[:1], sd[:1], UNKNOWN), Discrepancy(far, sd, UNKNOWN)
+    (learned,), learned_sd = one_of_two.predict(between, residual, places)
+    (expected,), expected_sd = alone.predict(between, residual[:, :1], places[:1])
+    assert learned == pytest.approx(expected)
+    assert learned_sd == pytest.approx(expected_sd)
+    assert both.predict(between, residual, places)[0].max() < 0.8 * expected
+    (none,), short_sd = one_of_two.predict(np.array([[0.5]]), residual, places, 0.0)
+    assert none == pytest.approx(0, abs=0.001)
+    assert short_sd == pytest.approx(UNKNOWN.variances[1] ** 0.5, rel=0.01)
 
 
 def test_an_error_is_predicted_nearby_and_fades_with_distance() -> None:
-    discrepancy = Discrepancy(FEATURES[:1], np.array([0.01]))
+    discrepancy = Discrepancy(FEATURES[:1], np.array([0.01]), UNKNOWN)
     (mean,), sd = discrepancy.predict(FEATURES, np.array([[0.1]]), np.array([0]))
     assert mean[0] == pytest.approx(0.1, rel=0.05)
     assert (np.diff(mean) < 0).all()
     assert (np.diff(sd) > 0).all()
-    assert sd.max() < np.sqrt(sum(error_variances(1.0)))
+    assert sd.max() < np.sqrt(sum(UNKNOWN.variances))
 
 
 def test_an_outlier_stays_at_its_own_configuration() -> None:
-    discrepancy = Discrepancy(FEATURES[[0, 4]], np.array([0.01, 0.01]))
+    discrepancy = Discrepancy(FEATURES[[0, 4]], np.array([0.01, 0.01]), UNKNOWN)
     residual = np.array([[-OUTLIER_CLIP, 0.05], [-5.0, 0.05]])
     (clipped, outlier), _ = discrepancy.predict(FEATURES, residual, np.array([0, 4]))
     assert outlier[0] == pytest.approx(-5.0, abs=0.1)

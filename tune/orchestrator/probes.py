@@ -85,7 +85,7 @@ class ProbeRunner:
                 wait_until_drained(self._deployment, self._print_line, drained_within_s)
                 if code == STOPPED_EXIT_CODE:
                     self._wait_for_uncounted()
-        require_all_workers_used(self._deployment, before)
+        require_all_workers_used(self._deployment, before, self._print_line)
         return code == STOPPED_EXIT_CODE
 
     def _wait_for_uncounted(self) -> None:

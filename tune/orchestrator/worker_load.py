@@ -20,9 +20,21 @@ Under random routing to 14 workers, a worker that serves stays without a request
 """
 
 
-def require_all_workers_used(deployment: Deployment, before: Mapping[str, float]) -> None:
-    """Raise AttemptFailed where a worker received nothing since `before` while its pool was busy."""
+def require_all_workers_used(
+    deployment: Deployment, before: Mapping[str, float], print_line: PrintLine
+) -> None:
+    """Raise AttemptFailed where a worker received nothing since `before` while its pool was busy.
+
+    Print how many workers have no counter, so that nobody knows.
+    """
     received = increase(before, worker_request_counts(deployment))
+    workers = deployment.workers()
+    uncounted = sum(worker.name not in received for worker in workers)
+    if uncounted:
+        print_line(
+            f"requests of {uncounted} of {len(workers)} workers are not counted: whether the run spread over "
+            "all of them is unknown"
+        )
     for role in ("prefill", "decode"):
         pool = [worker for worker in deployment.workers(role) if worker.name in received]
         counts = [received[worker.name] for worker in pool]

@@ -55,7 +55,9 @@ class TrialPosterior(FrozenModel):
     `simulated_qps` is the simulator's capacity over the posterior samples, without the discrepancy.
     `expected_capacity_qps` is the surrogate's expectation, which includes the discrepancy.
     `standardised_residual` is by how many standard deviations (of simulator error and noise together) the
-    measurement lies above `simulated_qps`; it is negative below.
+    measurement lies above `simulated_qps`; it is negative below. `better_frac` is the probability that its
+    capacity is higher than that of the measured trial with the highest expected capacity; None for that one,
+    and in records of tune 0.1.
     """
 
     trial_id: str
@@ -64,6 +66,7 @@ class TrialPosterior(FrozenModel):
     simulated_qps: Interval
     standardised_residual: float
     expected_capacity_qps: NonNegativeFloat | None = None
+    better_frac: Probability | None = None
 
 
 class PosteriorSummary(FrozenModel):

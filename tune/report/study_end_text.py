@@ -6,6 +6,10 @@ from tune.records.study_end import StudyEnd
 from tune.records.study_record import StudyRecord
 from tune.report.formatting import format_figure, plural
 
+TRIALS_AT_ONE_RATE = 120
+"""Trials at one rate each after which TPE was 3 % below the best of pd_split; 18 % after 40
+(docs/benchmarks.md)."""
+
 
 def describe_end(study: StudyRecord) -> str | None:
     """Return why the study ended and what goes on.
@@ -18,7 +22,7 @@ def describe_end(study: StudyRecord) -> str | None:
     counts = plural(end.configurations, "different configuration")
     if end.infeasible:
         counts += f", {end.infeasible:,} of them infeasible"
-    return f"{_reason(study, end)} ({counts})"
+    return f"{_reason(study, end)} ({counts}){_few_rates(study, end)}"
 
 
 def _reason(study: StudyRecord, end: StudyEnd) -> str:
@@ -51,3 +55,21 @@ def _gain(end: StudyEnd) -> str:
         return "no other trial is expected to raise the best rate"
     percent = format_figure(end.expected_gain_frac * 100, 2)
     return f"another trial is expected to raise the best rate by {percent} %, less than study.min_gain,"
+
+
+def _few_rates(study: StudyRecord, end: StudyEnd) -> str:
+    """Return what answers sooner, where a search without a surrogate had few trials at one rate each."""
+    paths = {dimension.path for dimension in study.space.values()}
+    if (
+        end.kind != "trials"
+        or "load.target_qps" not in paths
+        or len(paths) == 1
+        or study.search.name in ("surrogate", "grid")
+        or study.n_trials >= TRIALS_AT_ONE_RATE
+    ):
+        return ""
+    return (
+        f". With {study.search.name}, {plural(study.n_trials, 'trial')} at one rate each are too few to come "
+        "near the best: load.mode=capacity, under a study.name of its own, finds the highest rate of each "
+        "configuration and needs fewer"
+    )

@@ -24,7 +24,7 @@ from tune.report.confirmation_text import (
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.model_error_text import model_error_sentence
-from tune.report.posterior_text import gain_sentence, names_of
+from tune.report.posterior_text import gain_sentence, names_of, rival_sentence
 from tune.report.study_end_text import describe_end
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
@@ -178,7 +178,7 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
 
 
 def render_posterior(posterior: PosteriorSummary) -> str:
-    """Render the parameters that the trials determined, those they did not, and the gain of another trial.
+    """Render which parameters the trials determined, the gain of another trial, and what is not decided.
 
     Factors multiply the simulator's calibrated values.
     """
@@ -188,7 +188,10 @@ def render_posterior(posterior: PosteriorSummary) -> str:
         lines.append("          as factors on the calibrated values, with 90 % intervals")
     if unchanged:
         lines.append(f"          almost nothing about {', '.join(unchanged)}")
-    return "\n".join([*lines, f"next      {gain_sentence(posterior)}"])
+    lines.append(f"next      {gain_sentence(posterior)}")
+    if rival := rival_sentence(posterior):
+        lines.append(f"unsure    {rival}")
+    return "\n".join(lines)
 
 
 def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation) -> str:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tune.errors import ConfigurationError
 from tune.spec.engine import Engine
+from tune.spec.environment import SECRET_VALUE
 from tune.spec.space import (
     ChoiceDimension,
     Dimension,
@@ -54,6 +55,8 @@ def bind_point(base: TrialSpec, sweep: Sweep, point: Point) -> TrialSpec:
         When a dimension's path is not a setting of a trial, or a value does not fit it.
     """
     plain = base.model_dump(mode="json")
+    for path, variables in base.environments.items():
+        plain[path.removesuffix(".env")]["env"] = dict(variables)  # left out where there are none
     families: dict[str, GraphFamily] = {}
     for name, dimension in sweep.space.items():
         if isinstance(dimension, GraphFamilyDimension):
@@ -178,10 +181,9 @@ def _misfit(detail: ErrorDetails, base: TrialSpec, sweep: Sweep, point: Point) -
             f"sweep.space.{name}: {dimension.path} is in a group that the configuration leaves out, and "
             f"{'.'.join(found)} has no default; expected a value of it in the configuration."
         )
-    return ConfigurationError(
-        f"sweep.space.{name}: found {json.dumps(point[name])} for {dimension.path}; "
-        f"{detail['msg'].replace('Input should be', 'expected')}."
-    )
+    value = "a value" if detail["type"] == SECRET_VALUE else json.dumps(point[name])
+    expected = detail["msg"].replace("Input should be", "expected")
+    return ConfigurationError(f"sweep.space.{name}: found {value} for {dimension.path}; {expected}.")
 
 
 def _common_parts(path: list[str], other: list[str]) -> int:

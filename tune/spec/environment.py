@@ -74,6 +74,20 @@ def inherited_names(variables: Mapping[str, str | None]) -> tuple[str, ...]:
     return tuple(sorted(name for name, value in variables.items() if value is None))
 
 
+def recorded_environments(
+    environments: Mapping[str, Mapping[str, str | None]],
+) -> dict[str, dict[str, str]]:
+    """Return the variables for a record, by the path of their setting; "set" for one passed on by reference.
+
+    Groups of processes without variables are left out.
+    """
+    return {
+        path: {name: "set" if value is None else value for name, value in sorted(variables.items())}
+        for path, variables in environments.items()
+        if variables
+    }
+
+
 class WithEnvironment(FrozenModel):
     """Hold `env`, the variables of a group of processes. Records leave it out where it is empty."""
 

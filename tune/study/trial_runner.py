@@ -28,6 +28,7 @@ from tune.records.capacity_search import (
 from tune.records.folders import StudyFolder, read_attempt
 from tune.records.outcome import Attempt, Outcome, Probe
 from tune.spec.cluster import ClusterFacts
+from tune.spec.environment import recorded_environments
 from tune.spec.findings import only_errors
 from tune.spec.trial import TrialSpec
 from tune.study.interrupts import Interrupts
@@ -216,7 +217,8 @@ class TrialRunner:
         folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
-        facts = TrialFacts(request.number, request.source, attempts, request.provenance)
+        provenance = dict(request.provenance) | self._environment(request.spec)
+        facts = TrialFacts(request.number, request.source, attempts, provenance)
         last = read_attempt(attempt)
         if last is None:
             lost = f"{attempt} was lost: it ended without its record"
@@ -233,6 +235,11 @@ class TrialRunner:
         outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
+
+    def _environment(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return the variables that users gave to processes, for the record; nothing where none ran."""
+        given = recorded_environments(spec.environments | {"cluster.srun_env": self._facts.srun_env})
+        return {"environment": given} if given and self._backend.capabilities.real_time else {}
 
     def _with_model_error(self, outcome: Outcome, spec: TrialSpec) -> Outcome:
         """Return a measured outcome with the model error of the simulator, where that computed it."""

@@ -16,30 +16,22 @@ from scipy.linalg import cholesky, solve_triangular
 
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.surrogate.emulator import log_soft_min_correction
-
-AMPLITUDE = 0.1
-"""Prior standard deviation of the smooth error in the log capacity of a pool. Chosen here."""
+from tune.surrogate.error_model import ErrorModel
 
 LENGTHSCALE = 0.8
 """Length scale of the smooth error; every setting of a sweep is scaled to 0..1. Chosen here."""
 
-SHORT_LENGTHSCALE_SD, SHORT_LENGTHSCALE = 0.04, 0.15
-"""Standard deviation (log capacity) and length scale of a second error, which changes from one configuration
-to the next. Chosen here."""
+SHORT_LENGTHSCALE = 0.15
+"""Length scale of the error that changes from one configuration to the next. Chosen here."""
 
-EMULATOR_SD = 0.015
-"""Standard deviation of the part of each error that is the emulator's, whatever the rack. Chosen on the
-development problems of benchmarks/calibration_of_search.py."""
+FORECAST_SD = 0.035
+"""Standard deviation, beyond the noise of a measurement, of the error of a log capacity that was only
+forecast: two thirds of all forecasts are off by less than 3.5 %, one is off by 32 %
+(benchmarks/probe_costs.py)."""
 
-NUGGET = 0.02
-"""Standard deviation of the noise of a measured log capacity."""
-
-FORECAST_SD = 0.04
-"""Standard deviation of the noise of a log capacity that was only forecast: two thirds of all forecasts are
-off by less than 3.5 %, one is off by 32 % (benchmarks/probe_costs.py)."""
-
-CENSORED_SD = 0.05
-"""Standard deviation of the noise of a censored log capacity, of which one limit is known. Chosen here."""
+CENSORED_SD = 0.045
+"""Standard deviation, beyond the noise of a measurement, of a censored log capacity, of which one limit is
+known. Chosen here."""
 
 CENSORING_RATIO = 2.5
 """A pool capacity above this multiple of the measured capacity is right-censored: only the multiple is taken
@@ -65,9 +57,9 @@ class Observations:
 
     `indices` (n,) are their configurations. The log capacity of each pool, prefill first, lies between `low`
     and `high` (2, n); the two are equal where it was measured, infinite where it is censored. `sd` (2, n) is
-    the standard deviation of the noise. Where `capacity_only` (n,) is True, the pools were not measured:
-    `low` and `high` then limit the capacity of the deployment. Its upper limit constrains only the lower of
-    the two pools, and both limits are raised by the soft-minimum correction.
+    the standard deviation of what adds to the noise of a measurement. Where `capacity_only` (n,) is True, the
+    pools were not measured: `low` and `high` then limit the capacity of the deployment. Its upper limit
+    constrains only the lower of the two pools, and both limits are raised by the soft-minimum correction.
     """
 
     indices: IntArray
@@ -107,14 +99,20 @@ class Observations:
 class Discrepancy:
     """Condition the discrepancy of one pool on residuals at observed configurations."""
 
-    def __init__(self, observed: FloatArray, sd: FloatArray, scale: float = 1.0) -> None:
+    def __init__(
+        self, observed: FloatArray, sd: FloatArray, model: ErrorModel, share: FloatArray | float = 1.0
+    ) -> None:
         """Factorise the covariance of the observed configurations.
 
-        `observed` (n, settings) describes them, and `sd` (n,) is the standard deviation of each observation's
-        noise. `scale` is a factor on the standard deviations of the rack's errors.
+        `observed` (n, settings) describes them, and `sd` (n,) is the standard deviation of what adds to the
+        noise of `model`. `share` (n,) is the share of the smooth error that reaches each observed
+        capacity.
         """
-        self._observed, self._scale = observed, scale
-        lower = cholesky(covariance(observed, observed, scale) + np.diag(sd**2), lower=True)
+        self._observed, self._model = observed, model
+        self._share = np.broadcast_to(share, len(observed))
+        noise = np.diag(sd**2 + model.noise_sd**2)
+        error = covariance(observed, observed, model, np.outer(self._share, self._share))
+        lower = cholesky(error + noise, lower=True)
         self.log_root_determinant = float(np.log(np.diag(lower)).sum())
         self._whitening: FloatArray = solve_triangular(lower, np.eye(len(observed)), lower=True)
 
@@ -124,7 +122,11 @@ class Discrepancy:
         return whitened
 
     def predict(
-        self, features: FloatArray, residual: FloatArray, places: IntArray
+        self,
+        features: FloatArray,
+        residual: FloatArray,
+        places: IntArray,
+        share: FloatArray | float = 1.0,
     ) -> tuple[FloatArray, FloatArray]:
         """Return mean (samples, m) and standard deviation (m,) of the error at other configurations.
 
@@ -137,33 +139,36 @@ class Discrepancy:
             added at the own configuration only.
         places
             Where each observed configuration stands in `features`, shape (n,); -1 for those that do not.
+        share
+            Share of the smooth error that reaches each capacity, shape (m,).
 
         Returns
         -------
         tuple[FloatArray, FloatArray]
         """
-        cross = covariance(features, self._observed, self._scale)
+        reached = np.broadcast_to(share, len(features))
+        cross = covariance(features, self._observed, self._model, np.outer(reached, self._share))
         weights = cross @ self._whitening.T @ self._whitening
         clipped = np.clip(residual, -OUTLIER_CLIP, OUTLIER_CLIP)
         mean: FloatArray = clipped @ weights.T
         excess = residual - clipped
         for column in np.flatnonzero(excess.any(0) & (places >= 0)).tolist():
             mean[:, places[column]] += excess[:, column]
-        variance = sum(error_variances(self._scale)) - (weights * cross).sum(1)
+        smooth, short = self._model.variances
+        variance = reached**2 * smooth + short - (weights * cross).sum(1)
         return mean, np.sqrt(np.maximum(variance, 1e-6))
 
 
-def error_variances(scale: FloatArray | float) -> tuple[FloatArray, FloatArray]:
-    """Return the prior variance of the smooth and of the short error; `scale` is that of the rack's part."""
-    smooth, short = (np.square(scale * sd) + EMULATOR_SD**2 for sd in (AMPLITUDE, SHORT_LENGTHSCALE_SD))
-    return smooth, short
+def covariance(
+    a: FloatArray, b: FloatArray, model: ErrorModel, shares: FloatArray | float = 1.0
+) -> FloatArray:
+    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings).
 
-
-def covariance(a: FloatArray, b: FloatArray, scale: float = 1.0) -> FloatArray:
-    """Return the prior covariance of the error between settings `a` (n, settings) and `b` (m, settings)."""
+    `shares` (n, m) is the product of the shares of the smooth error that reach both.
+    """
     halves = squared_distances(a, b) / 2
-    smooth, short = error_variances(scale)
-    result: FloatArray = smooth * np.exp(-halves / LENGTHSCALE**2)
+    smooth, short = model.variances
+    result: FloatArray = shares * smooth * np.exp(-halves / LENGTHSCALE**2)
     result += short * np.exp(-halves / SHORT_LENGTHSCALE**2)
     return result
 

@@ -192,6 +192,18 @@ class Emulator:
         log_capacity: FloatArray = np.log(np.maximum(capacity, CAPACITY_FLOOR_QPS))
         return log_capacity
 
+    def engine_limited(
+        self, samples: ParameterSamples, log_pool_capacity: FloatArray, indices: IntArray
+    ) -> BoolArray:
+        """Return where decode workers, not the frontend, limit the decode pool, shape (samples, m).
+
+        `log_pool_capacity` is that of `samples` at the configurations `indices` (m,).
+        """
+        frontend_message = self._prior.factors(samples)["frontend_message_s"]
+        log_frontend_qps = np.log(self._frontend_qps[indices] / frontend_message[:, None])
+        limited: BoolArray = log_pool_capacity[1] < log_frontend_qps - 1e-9
+        return limited
+
     def sensitivity_mask(self, indices: IntArray) -> BoolArray:
         """Return which parameter changes which pool of the configurations `indices` (m,) on any prior sample.
 

@@ -43,7 +43,8 @@ def improvement(
     """Return the acquisition value of every configuration, a share of the best rate.
 
     The value is expected improvement times probability of feasibility, and 0 for observed configurations.
-    Where trials run, each sample counts what it predicts for them as measured.
+    Each sample compares what it predicts: an error that all configurations share, such as that of the
+    frontend, promises no gain. The rivals are the best measured configuration and those whose trials run.
 
     Parameters
     ----------
@@ -72,12 +73,12 @@ def improvement(
         highest: FloatArray = runs.max(1, initial=0.0)
         return highest
     expected = prediction.expected_capacity_qps
-    best = max(
-        (expected[observation.index] for observation in observations if observation.status == "measured"),
-        default=float(expected[prediction.is_predicted].min()),
-    )
-    running = [observation.index for observation in observations if observation.status == "pending"]
-    best_by_sample = prediction.capacity_qps[:, running].max(1, initial=best)
+    measured = [observation.index for observation in observations if observation.status == "measured"]
+    rivals = [observation.index for observation in observations if observation.status == "pending"]
+    if measured:
+        rivals.append(max(measured, key=lambda index: float(expected[index])))
+    least = 0.0 if measured else float(expected[prediction.is_predicted].min())
+    best_by_sample = prediction.capacity_qps[:, rivals].max(1, initial=least)
     gain = expected_improvement(prediction.log_mean, prediction.sd, best_by_sample)
     gain = gain * feasibility(features, observations)
     gain[[observation.index for observation in observations]] = 0.0

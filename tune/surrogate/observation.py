@@ -13,13 +13,13 @@ from tune.surrogate.discrepancy import (
     CENSORING_RATIO,
     EXCESS_SD_FRAC,
     FORECAST_SD,
-    NUGGET,
     Observations,
 )
 from tune.surrogate.emulator import log_capacity
 
-_STATUS_SD = {"measured": NUGGET, "forecast": FORECAST_SD, "above": CENSORED_SD, "below": CENSORED_SD}
-"""Standard deviation of the noise of the log capacity, by the status of an observation."""
+_STATUS_SD = {"measured": 0.0, "forecast": FORECAST_SD, "above": CENSORED_SD, "below": CENSORED_SD}
+"""Standard deviation of what adds to the noise of a measured log capacity, by the status of an
+observation."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,12 @@ MISMATCH_IMPROVEMENT_FRAC = 0.0003
 process: a study that still goes on must assume that the simulator is wrong. Chosen on the development racks
 of benchmarks/search_synthetic_racks.py."""
 
-LEADERS, MOST_REFINEMENTS = 6, 16
+LEADERS, MOST_EXPANSIONS = 6, 16
 """Number of most promising configurations whose neighbours are predicted, and how often. Chosen here."""
+
+SIMULATED_AT_ONCE = 12
+"""Number of configurations whose prefill pools are simulated where one of the most promising is not: that
+many promise more than they would after it. Chosen here."""
 
 Neighbours = Callable[[Sequence[int]], tuple[Sequence[int], Sequence[TrialSpec], FloatArray]]
 """Return the configurations next to those of given indices, with specs and features of the new ones."""
@@ -143,28 +147,33 @@ class SurrogateOptimizer:
         samples = self._posterior.draw(observed, self.seed)
         table = PredictionTable(self.emulator, self.prior, self._pool_features, samples, observed)
         table.predict(np.union1d(np.arange(self._first), focus))
-        for _ in range(MOST_REFINEMENTS):
+        rounds = 0
+        while True:
             prediction = table.prediction()
-            leaders = self._leaders(prediction, observations)
-            new = np.setdiff1d(self._neighbours(leaders), np.flatnonzero(table.is_predicted))
+            ranking = self._ranking(prediction, observations)
+            leaders = ranking[:LEADERS]
+            new = np.zeros(0, int)
+            if rounds < MOST_EXPANSIONS:
+                new = np.setdiff1d(self._neighbours(leaders), np.flatnonzero(table.is_predicted))
+            rounds += 1
             if len(new):
                 table.predict(new)
                 continue
-            rough = leaders[~self.emulator.is_simulated(leaders)]
-            if not len(rough):
-                break
+            if self.emulator.is_simulated(leaders).all():
+                return prediction
+            rough = ranking[~self.emulator.is_simulated(ranking)][:SIMULATED_AT_ONCE]
             before = np.flatnonzero(table.is_predicted)
             before = before[~self.emulator.is_simulated(before)]
             focus = np.union1d(focus, rough)
             self.emulator.focus(focus)
             table.predict(before[self.emulator.is_simulated(before)])
-        return table.prediction()
 
-    def _leaders(self, prediction: Prediction, observations: Sequence[Observation]) -> IntArray:
-        """Return the LEADERS configurations of the highest acquisition value, the highest first."""
+    def _ranking(self, prediction: Prediction, observations: Sequence[Observation]) -> IntArray:
+        """Return the predicted configurations, those of the highest acquisition value first."""
         gain = improvement(prediction, observations, self.features, self.rates_qps)
         order = np.lexsort((-prediction.expected_capacity_qps, -gain))
-        return order[prediction.is_predicted[order]][:LEADERS]
+        ranking: IntArray = order[prediction.is_predicted[order]]
+        return ranking
 
     def _neighbours(self, indices: IntArray) -> IntArray:
         """Return the configurations next to `indices`; new ones are added to all."""

@@ -7,7 +7,7 @@ raised to a power below 1, so that their effective number (Kong 1992) never fall
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,11 +64,13 @@ class Posterior:
         if not count:
             return self.prior_samples[np.arange(POSTERIOR_SAMPLES)]
         first = self.prior_samples[np.arange(min(PRIOR_DRAWS, MAX_PRIOR_EVALUATIONS // count))]
-        residual = observations.residual(self._prior_predictions(observations, len(first)))
+        predicted = self._prior_predictions(observations, len(first))
+        residual = observations.residual(predicted)
         informative = observations.is_informative(residual)
-        model = _EmulatedObservations(
-            observations, self._errors(observations, informative), self._prior, self._emulator
-        )
+        model = self._model(observations, informative, np.ones(count))
+        weighted = _tempered(first, model.log_likelihood(first, residual))
+        limited = self._emulator.engine_limited(first, predicted, observations.indices)
+        model = self._model(observations, informative, weighted.weight @ limited)
         weighted = _tempered(first, model.log_likelihood(first, residual))
         starts = _resampled(weighted, max(min(LAPLACE_STARTS, MAX_START_EVALUATIONS // count), 1), generator)
         proposal = LaplaceMixture(self._prior, starts, model)
@@ -77,22 +79,27 @@ class Posterior:
         log_weight = log_likelihood + proposal.log_importance_weight(samples)
         return _resampled(_tempered(samples, log_weight), POSTERIOR_SAMPLES, generator)
 
-    def _errors(self, observations: Observations, informative: BoolArray) -> Mapping[float, _Errors]:
-        """Return the errors of both pools for each value of CALIBRATION_ERROR.
+    def _model(
+        self, observations: Observations, informative: BoolArray, engine_share: FloatArray
+    ) -> _EmulatedObservations:
+        """Return the model of `observations`, of which `informative` (2, n) are taken as exact.
 
-        `informative` (2, n) are the observations that are taken as exact.
+        `engine_share` (n,) is the probability that decode workers limit the decode pool, not the frontend:
+        the share of their smooth error that reaches its capacity.
         """
         sd = np.where(informative, observations.sd, UNINFORMATIVE_SD)
-        errors = {}
-        for scale in self._prior.calibration_errors:
+        shares = (np.ones(len(observations)), engine_share)
+        errors = []
+        for error_model in self._prior.error_models:
             pools, log_normaliser = [], 0.0
-            for features, pool_sd, exact in zip(self._pool_features, sd, informative, strict=True):
+            rows = zip(self._pool_features, sd, informative, shares, strict=True)
+            for features, pool_sd, exact, share in rows:
                 observed = features[observations.indices]
-                pools.append(Discrepancy(observed, pool_sd, scale))
-                measured = Discrepancy(observed[exact], pool_sd[exact], scale)
+                pools.append(Discrepancy(observed, pool_sd, error_model, share))
+                measured = Discrepancy(observed[exact], pool_sd[exact], error_model, share[exact])
                 log_normaliser -= measured.log_root_determinant
-            errors[scale] = _Errors(pools, log_normaliser)
-        return errors
+            errors.append(_Errors(pools, log_normaliser))
+        return _EmulatedObservations(observations, errors, self._prior, self._emulator)
 
     def _prior_predictions(self, observations: Observations, count: int) -> FloatArray:
         """Return the log pool capacities that the first `count` prior samples predict, (2, count, n)."""
@@ -118,11 +125,11 @@ class _Errors:
 class _EmulatedObservations:
     """Predict `observations` with the `emulator`; implements ObservationModel.
 
-    `errors` holds the discrepancies for each value of CALIBRATION_ERROR.
+    `errors` holds the discrepancies for each error model of the prior.
     """
 
     observations: Observations
-    errors: Mapping[float, _Errors]
+    errors: Sequence[_Errors]
     prior: ParameterPrior
     emulator: Emulator
 
@@ -139,19 +146,18 @@ class _EmulatedObservations:
 
     def whitened(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
         """Return `residual` (2, samples, n) in independent standard deviations, shape (samples, 2n)."""
-        scale = self.prior.calibration_error(samples)
+        numbers = self.prior.error_model_of(samples)
         whitened = np.empty((len(samples), 2 * residual.shape[-1]))
-        for value, errors in self.errors.items():
-            rows = scale == value
+        for number in np.unique(numbers).tolist():
+            rows, errors = numbers == number, self.errors[number]
             whitened[rows] = _whitened(errors.pools, residual[:, rows])
         return whitened
 
     def log_likelihood(self, samples: ParameterSamples, residual: FloatArray) -> FloatArray:
         """Return the log likelihood of each sample with `residual`, shape (samples,), up to a constant."""
-        scale = self.prior.calibration_error(samples)
+        normalisers = np.array([errors.log_normaliser for errors in self.errors])
         log_likelihood: FloatArray = -0.5 * (self.whitened(samples, residual) ** 2).sum(1)
-        for value, errors in self.errors.items():
-            log_likelihood[scale == value] += errors.log_normaliser
+        log_likelihood += normalisers[self.prior.error_model_of(samples)]
         return log_likelihood
 
 

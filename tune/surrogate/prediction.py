@@ -18,7 +18,8 @@ class Prediction:
     All arrays have the shape (samples, configurations), logs are of queries/s. `log_simulated` is that
     of the simulator; `log_mean` and `sd` include the discrepancy. `log_pool_capacity` (2, samples,
     configurations) is that of each pool with the discrepancy, prefill first. `is_predicted` (configurations,)
-    marks those that were predicted; the capacity of the others counts as next to nothing.
+    marks those that were predicted; the capacity of the others counts as next to nothing. `noise_sd`
+    (samples,) is the standard deviation of the noise of a measurement.
     """
 
     samples: ParameterSamples
@@ -27,6 +28,7 @@ class Prediction:
     log_mean: FloatArray
     sd: FloatArray
     is_predicted: BoolArray
+    noise_sd: FloatArray
 
     @cached_property
     def capacity_qps(self) -> FloatArray:

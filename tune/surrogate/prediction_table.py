@@ -39,33 +39,45 @@ class PredictionTable:
         self._emulator, self._features, self._samples = emulator, pool_features, samples
         self._observed = observed
         self._unique, self._inverse = samples.unique()
-        self._scale = prior.calibration_error(self._unique)
-        self._residual = observed.residual(emulator.log_pool_capacity(self._unique, observed.indices))
+        self._models, self._model_of = prior.error_models, prior.error_model_of(self._unique)
+        predicted = emulator.log_pool_capacity(self._unique, observed.indices)
+        self._residual = observed.residual(predicted)
+        self._observed_shares = self._shares(predicted, observed.indices)
         self._informative = observed.is_informative(self._residual[:, self._inverse])
         self._errors = self._discrepancies()
         self._columns: dict[str, FloatArray] = {}
         self.is_predicted = np.zeros(0, bool)
 
-    def _discrepancies(self) -> Mapping[float, Sequence[Discrepancy]]:
-        """Return the discrepancy of both pools for each value of CALIBRATION_ERROR among the samples."""
+    def _shares(self, log_pool_capacity: FloatArray, indices: IntArray) -> FloatArray:
+        """Return the share of each pool's smooth error that reaches the capacity of `indices`, shape (2, m).
+
+        That of decode workers does not reach it on samples where the frontend is the limit.
+        """
+        limited = self._emulator.engine_limited(self._unique, log_pool_capacity, indices)
+        return np.stack([np.ones(len(indices)), limited[self._inverse].mean(0)])
+
+    def _discrepancies(self) -> Mapping[int, Sequence[Discrepancy]]:
+        """Return the discrepancy of both pools by the number of each error model among the samples."""
         return {
-            scale: [
-                Discrepancy(features[self._observed.indices[exact]], sd[exact], scale)
-                for features, sd, exact in zip(
-                    self._features, self._observed.sd, self._informative, strict=True
+            number: [
+                Discrepancy(
+                    features[self._observed.indices[exact]], sd[exact], self._models[number], share[exact]
+                )
+                for features, sd, exact, share in zip(
+                    self._features, self._observed.sd, self._informative, self._observed_shares, strict=True
                 )
             ]
-            for scale in np.unique(self._scale).tolist()
+            for number in np.unique(self._model_of).tolist()
         }
 
     def predict(self, indices: IntArray) -> None:
         """Predict the configurations `indices` (m,), again where they were predicted before."""
         pools = self._emulator.log_pool_capacity(self._unique, indices)
-        simulated = log_capacity(pools)
+        simulated, shares = log_capacity(pools), self._shares(pools, indices)
         approximate = ~self._emulator.is_simulated(indices)
         log_mean, sd = np.empty(pools.shape[1:]), np.empty(pools.shape[1:])
-        for scale, errors in self._errors.items():
-            rows = self._scale == scale
+        for number, errors in self._errors.items():
+            rows = self._model_of == number
             pool_sd = np.empty((2, len(indices)))
             for pool, error in enumerate(errors):
                 exact = self._informative[pool]
@@ -73,6 +85,7 @@ class PredictionTable:
                     self._features[pool][indices],
                     self._residual[pool][rows][:, exact],
                     _places(self._observed.indices[exact], indices),
+                    shares[pool],
                 )
                 pools[pool, rows] += mean
             pool_sd[0] = np.hypot(pool_sd[0], APPROXIMATION_SD * approximate)
@@ -93,6 +106,7 @@ class PredictionTable:
             columns["mean"],
             columns["sd"],
             self.is_predicted.copy(),
+            np.array([self._models[number].noise_sd for number in self._model_of])[self._inverse],
         )
 
     def _store(self, indices: IntArray, values: Mapping[str, FloatArray]) -> None:

@@ -6,6 +6,7 @@ simulator is right for some unknown parameters, up to a discrepancy that is smoo
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from tune.core.arrays import BoolArray, FloatArray, IntArray
 from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
+from tune.surrogate.error_model import ErrorModel
 
 PARAMETER_LOG_SD = {
     "prefill_scale": 0.3,
@@ -45,9 +47,23 @@ CALIBRATION_ERROR = "calibration_error"
 """Name of the hypothesis how far the rack is from its calibration: a factor on the prior standard deviation
 of every parameter, and on that of the discrepancy."""
 
-CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY = (1.0, 0.4, 0.1), (0.4, 0.2, 0.4)
-"""Values of that hypothesis and their prior probabilities. Chosen here: another rack, one like it, and the
-calibrated one. With the last value, all other hypotheses are as configured."""
+CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY = (1.0, 0.4, 0.1, 0.03), (0.4, 0.2, 0.2, 0.2)
+"""Values of that hypothesis and their prior probabilities. Chosen here: another rack, one like it, the
+calibrated one, and the simulated one itself."""
+
+CALIBRATED = 0.1
+"""Value of CALIBRATION_ERROR up to which all hypotheses about the rack are as configured."""
+
+EMULATOR_SD, NOISE_SD = "emulator_sd", "noise_sd"
+"""Names of the hypotheses how precise the emulator and a measurement are; see ErrorModel."""
+
+ERROR_HYPOTHESES = (
+    (CALIBRATION_ERROR, CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY),
+    (EMULATOR_SD, (0.015, 0.005), (0.5, 0.5)),
+    (NOISE_SD, (0.02, 0.01), (0.5, 0.5)),
+)
+"""Name, values and prior probabilities of the hypotheses about errors; the measurements of a study decide
+between them. Chosen on the development problems of benchmarks/calibration_of_search.py."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,8 @@ def structural_hypotheses(
         ("head_node_scale", (1.0, 1.1, 1.2), calibration.head_node_scale, 0.5),
     )
     if structural:
-        error = Hypothesis(CALIBRATION_ERROR, CALIBRATION_ERRORS, CALIBRATION_ERROR_PROBABILITY)
-        return (*(_around(*row) for row in table), error)
+        errors = (Hypothesis(*row) for row in ERROR_HYPOTHESES)
+        return (*(_around(*row) for row in table), *errors)
     return tuple(Hypothesis(name, (configured,), (1.0,)) for name, _, configured, _ in table)
 
 
@@ -129,6 +145,9 @@ class ParameterSamples:
         return self[first], inverse
 
 
+_ERRORS = frozenset(name for name, _, _ in ERROR_HYPOTHESES)
+
+
 class ParameterPrior:
     """Describe the prior of the parameters for configurations of given tensor parallelisms."""
 
@@ -152,7 +171,7 @@ class ParameterPrior:
         choice = np.stack(choices, 1)
         is_calibrated = self._is_calibrated(choice)
         for column, hypothesis in zip(choice.T, self.hypotheses, strict=True):
-            if hypothesis.name != CALIBRATION_ERROR:
+            if hypothesis.name not in _ERRORS:
                 column[is_calibrated] = 0
         return ParameterSamples(generator.normal(size=(count, len(self.names))), choice)
 
@@ -162,7 +181,7 @@ class ParameterPrior:
         is_calibrated = self._is_calibrated(samples.choice)
         for index, hypothesis in enumerate(self.hypotheses):
             log_probability = np.log(np.array(hypothesis.probability))[samples.choice[:, index]]
-            if hypothesis.name != CALIBRATION_ERROR:
+            if hypothesis.name not in _ERRORS:
                 as_configured = np.where(samples.choice[:, index] == 0, 0.0, -np.inf)
                 log_probability = np.where(is_calibrated, as_configured, log_probability)
             log_density += log_probability
@@ -184,6 +203,20 @@ class ParameterPrior:
             return self.hypothesis_values(CALIBRATION_ERROR)
         return (1.0,)
 
+    @property
+    def error_models(self) -> list[ErrorModel]:
+        """Return the possible error models; the default one without hypotheses about errors."""
+        known = [hypothesis for hypothesis in self.hypotheses if hypothesis.name in _ERRORS]
+        return [ErrorModel(*values) for values in itertools.product(*(each.values for each in known))]
+
+    def error_model_of(self, samples: ParameterSamples) -> IntArray:
+        """Return the position of each sample's error model in `error_models`, shape (n,)."""
+        number = np.zeros(len(samples), int)
+        for index, hypothesis in enumerate(self.hypotheses):
+            if hypothesis.name in _ERRORS:
+                number = number * len(hypothesis.values) + samples.choice[:, index]
+        return number
+
     def calibration_error(self, samples: ParameterSamples) -> FloatArray:
         """Return the value that each sample has for CALIBRATION_ERROR, shape (n,); 1 without it."""
         if len(self.calibration_errors) == 1:
@@ -195,16 +228,16 @@ class ParameterPrior:
         is_calibrated = np.zeros(len(choice), bool)
         for column, hypothesis in zip(choice.T, self.hypotheses, strict=True):
             if hypothesis.name == CALIBRATION_ERROR:
-                is_calibrated |= np.array(hypothesis.values)[column] == min(CALIBRATION_ERRORS)
+                is_calibrated |= np.array(hypothesis.values)[column] <= CALIBRATED
         return is_calibrated
 
     def hypothesis_probability(self, name: str) -> tuple[float, ...]:
         """Return the prior probability of each value of hypothesis `name`, over all other hypotheses."""
         hypothesis = self.hypotheses[self._index(name)]
-        if name == CALIBRATION_ERROR or len(self.calibration_errors) == 1:
+        if name in _ERRORS or len(self.calibration_errors) == 1:
             return hypothesis.probability
         errors = zip(self.calibration_errors, self.hypothesis_probability(CALIBRATION_ERROR), strict=True)
-        calibrated = sum(frac for value, frac in errors if value == min(CALIBRATION_ERRORS))
+        calibrated = sum(frac for value, frac in errors if value <= CALIBRATED)
         first, *others = ((1 - calibrated) * frac for frac in hypothesis.probability)
         return (calibrated + first, *others)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from tune.core.arrays import FloatArray
 from tune.records.posterior_summary import (
@@ -16,7 +16,6 @@ from tune.records.posterior_summary import (
     TrialPosterior,
 )
 from tune.spec.cluster import Calibration
-from tune.surrogate.discrepancy import NUGGET, error_variances
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.prediction import Prediction
@@ -37,7 +36,7 @@ def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
 
     It includes the uncertainty of the parameters, that of the discrepancy, and the noise of a measurement.
     """
-    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], NUGGET)
+    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], prediction.noise_sd)
     return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
 
 
@@ -116,10 +115,13 @@ def _trials(
     search: SurrogateOptimizer, prediction: Prediction, trials: Sequence[tuple[str, int, Observation]]
 ) -> Iterator[TrialPosterior]:
     """Yield the measured capacity of each trial beside the simulated one, in standard deviations."""
-    simulated = prediction.log_simulated[:, [observation.index for _, _, observation in trials]]
+    indices = [observation.index for _, _, observation in trials]
+    simulated, better = prediction.log_simulated[:, indices], _better_fracs(prediction, indices)
     low, median, high = np.exp(np.quantile(simulated, [0.05, 0.5, 0.95], axis=0))
-    scale = search.prior.calibration_error(prediction.samples)
-    spread = np.sqrt(simulated.var(0) + float(np.mean(sum(error_variances(scale)))) + NUGGET**2)
+    models = search.prior.error_models
+    variances = np.array([sum(model.variances) + model.noise_sd**2 for model in models])
+    error_variance = variances[search.prior.error_model_of(prediction.samples)].mean()
+    spread = np.sqrt(simulated.var(0) + error_variance)
     for row, (trial_id, number, observation) in enumerate(trials):
         log_ratio = np.log(max(observation.qps, 1e-3) / median[row])
         yield TrialPosterior(
@@ -129,7 +131,22 @@ def _trials(
             simulated_qps=Interval(low=low[row], median=median[row], high=high[row]),
             standardised_residual=float(log_ratio / spread[row]),
             expected_capacity_qps=float(prediction.expected_capacity_qps[observation.index]),
+            better_frac=better.get(observation.index),
         )
+
+
+def _better_fracs(prediction: Prediction, indices: Sequence[int]) -> dict[int, float]:
+    """Return by configuration the probability that its capacity is higher than that of the best of `indices`.
+
+    The best is the one with the highest expected capacity; it is left out.
+    """
+    best = max(indices, key=lambda index: float(prediction.expected_capacity_qps[index]), default=None)
+    others = [index for index in dict.fromkeys(indices) if index != best]
+    if best is None:
+        return {}
+    difference = prediction.log_mean[:, others] - prediction.log_mean[:, [best]]
+    sd = np.hypot(prediction.sd[:, others], prediction.sd[:, [best]])
+    return dict(zip(others, ndtr(difference / sd).mean(0).tolist(), strict=True))
 
 
 def _calibration(search: SurrogateOptimizer, samples: ParameterSamples) -> dict[str, float]:

@@ -13,7 +13,7 @@ from tune.report import formatting
 from tune.report.figures.posterior_parameters import posterior_figure
 from tune.report.figures.prediction_error import prediction_figure
 from tune.report.figures.style import Figure
-from tune.report.posterior_text import gain_sentence, learned_sentences
+from tune.report.posterior_text import gain_sentence, learned_sentences, rival_sentence
 from tune.report.prediction_pairs import prediction_pairs
 
 UNEXPLAINED_SDS = 2.0
@@ -25,6 +25,8 @@ LIKELY_FRAC, UNLIKELY_FRAC = 0.9, 0.1
 HYPOTHESES = {
     "router": "the router is {}",
     "calibration_error": "distance of the rack from its calibration: ×{} of an unknown rack's",
+    "emulator_sd": "error of the emulator, as a share of the capacity: {} (standard deviation)",
+    "noise_sd": "noise of a measured capacity, as a share of it: {} (standard deviation)",
     "large_batch_weight_reads": "extra weight reads per decode step above 128 sequences: {}",
     "last_decode_worker_scale": "step time of the last decode worker, relative to the others: ×{}",
     "head_node_scale": "step time of workers on the frontend's node, relative to the others: ×{}",
@@ -75,7 +77,7 @@ def learned_section(
     """Return the section for a posterior. `outcomes` holds each trial once."""
     pairs = prediction_pairs(outcomes, proposals)
     return LearnedSection(
-        gain=gain_sentence(posterior),
+        gain=" ".join(filter(None, [gain_sentence(posterior), rival_sentence(posterior)])),
         summary=learned_sentences(posterior),
         predictions=prediction_figure(pairs),
         parameters=posterior_figure(posterior.parameters),
