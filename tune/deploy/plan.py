@@ -18,6 +18,7 @@ from tune.manifest.argument_check import ARGUMENT_CHECK_FILE, ARGUMENT_CHECK_SCR
 from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, Process
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest
 from tune.spec.cluster import Calibration, ClusterFacts
+from tune.spec.rules import check_timed
 from tune.spec.trial import TrialSpec
 
 _SCRIPTS = {
@@ -77,7 +78,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         ARGUMENT_CHECK_FILE: check.model_dump_json(indent=1) + "\n",
         "job.sbatch": job_script(facts, spec.hardware.nodes, gpus_per_node),
     }
-    if spec.load.mode == "capacity" and facts.calibration is not None:
+    if spec.load.mode == "capacity" and facts.calibration is not None and not check_timed(spec):
         files |= {CALIBRATION_FILE: facts.calibration.model_dump_json(indent=1) + "\n"}
     return LaunchPlan(files, processes, command, adapter.tables(spec, facts, _time_steps))
 

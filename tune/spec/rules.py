@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from tune.core.binomial_test import min_queries
 from tune.spec.cluster import ClusterFacts
+from tune.spec.dataset import MAX_QUERIES
 from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
@@ -18,15 +19,13 @@ from tune.spec.slurm_time import time_limit_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
-MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
-"""Limits of one run, in queries and in seconds. Chosen here: far beyond any benchmark, within memory and 64
-bits of nanoseconds."""
+"""Longest run in seconds. Chosen here: far beyond any benchmark, within 64 bits of nanoseconds."""
 
 _MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
 """Highest quantile that a limit may be on."""
 
-_UNTIMED = "load.mode=fixed on real engines (cluster=slurm, cluster=local) without search=surrogate"
+_UNTIMED = "real engines (cluster=slurm, cluster=local) without search=surrogate"
 """How to run what the simulator cannot time."""
 
 _LAUNCH = "NVIDIA's MLPerf Inference v5.1 submission; Dynamo's multi-node launch of TensorRT-LLM workers"
@@ -209,8 +208,8 @@ def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
             "model.weight_dtype",
             f"{spec.model.weight_dtype}, of {spec.model.name}",
             f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or {_UNTIMED}",
-            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
-            f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
+            "the simulator, the mock engines and search=surrogate time every step by kernels that were "
+            f"measured with {TIMED_WEIGHT_DTYPE} weights alone",
             "tune/sim/data/step_time_coefficients.json",
         )
 
