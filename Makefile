@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick bench reference api dynamo slurm clean
+.PHONY: demo test quick bench reference api dynamo gpu slurm clean
 
 demo: $(STAMP)          ## the main job on the simulated rack, ending with a ranked report
 	$(BIN)/python -m tune +sweep=pd_split load.mode=capacity study.n_trials=12
@@ -28,6 +28,9 @@ api: $(STAMP)           ## the API reference in build/api, from the docstrings
 
 dynamo: $(STAMP)        ## what stack=dynamo_v1_mocker starts, into .venv-dynamo
 	scripts/install_dynamo.sh $(BIN)/python .venv-dynamo
+
+gpu: $(STAMP)           ## one run on the two GPUs of this machine, into build/gpu; ENGINE_PYTHON has Dynamo and vLLM
+	PYTHON=$(BIN)/python scripts/gpu_run.sh build/gpu
 
 slurm:                  ## Debian's Slurm, of which the tests start 18 nodes; only root may, others get a message
 	scripts/install_slurm.sh

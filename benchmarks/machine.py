@@ -23,6 +23,19 @@ def busy_s() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def session_cpu_s(leader: int) -> float:
+    """Return the CPU seconds of all processes that run in the session of `leader`. Source: proc(5)."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == leader:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def children_cpu_s() -> float:
     """Return the CPU seconds of all descendants that have ended and were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -14,6 +14,9 @@ from tune.cli.settings_reference import render_markdown, setting_rows
 from tune.config import compose_overrides
 from tune.spec.engine_table import ENGINES, settings_class
 
+SETTINGS = list(dict.fromkeys(map(settings_class, ENGINES)))
+"""The class of settings of each engine, shared ones once."""
+
 
 @pytest.fixture(scope="module")
 def paths() -> list[str]:
@@ -22,15 +25,20 @@ def paths() -> list[str]:
 
 
 def test_the_table_describes_exactly_the_settings_that_exist(paths: list[str]) -> None:
-    described = [*settings_class("trtllm").MEANINGS, *EVERY_ENGINE]
-    engines = [f"{pool}.{name}" for pool in ("prefill", "decode") for name in described]
+    engines = [
+        f"{pool}.{name}"
+        for pool in ("prefill", "decode")
+        for settings in SETTINGS
+        for name in (*settings.MEANINGS, *EVERY_ENGINE)
+    ]
     limits = [path for path in paths if path.startswith("slo.")]
     assert sorted([*TABLE, *engines, *limits]) == sorted(paths)
     assert limits
 
 
 def test_every_description_is_a_sentence() -> None:
-    for path, (_, meaning) in (TABLE | EVERY_ENGINE | dict(settings_class("trtllm").MEANINGS)).items():
+    of_engines = [row for settings in SETTINGS for row in settings.MEANINGS.items()]
+    for path, (_, meaning) in (*TABLE.items(), *EVERY_ENGINE.items(), *of_engines):
         assert meaning[0].isupper() or meaning.split()[0].rstrip(":") in {"fixed", "completions", "sbatch"}, (
             path
         )

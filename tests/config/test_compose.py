@@ -34,8 +34,13 @@ FILLED_IN = {
     ],
     "load=csv": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
     "load=trace": [f"load.dataset.path={LENGTHS_OF_TESTS}"],
+    "stack=dynamo_vllm": ["prefill=vllm", "decode=vllm"],
+    "prefill=vllm": ["stack=dynamo_vllm", "decode=vllm"],
+    "prefill=vllm_one_gpu": ["stack=dynamo_vllm", "decode=vllm_one_gpu"],
+    "decode=vllm": ["stack=dynamo_vllm", "prefill=vllm"],
+    "decode=vllm_one_gpu": ["stack=dynamo_vllm", "prefill=vllm_one_gpu"],
 }
-"""What a load needs beside its name."""
+"""What an option needs beside its name."""
 SWEEPS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 
 

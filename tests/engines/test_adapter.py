@@ -183,8 +183,8 @@ def test_a_fault_is_named_in_the_words_of_the_engine(
 
 def test_an_engine_that_is_not_in_the_table_is_refused_with_the_table() -> None:
     message = (
-        r"stack\.engine: found 'abacus'; expected one of trtllm, dynamo_mocker\. Choose one of them, or a "
-        r"stack of conf/stack\.\n  load\.target_qps: found -1; expected greater than 0\.$"
+        r"stack\.engine: found 'abacus'; expected one of trtllm, dynamo_mocker, dynamo_vllm\. Choose one of "
+        r"them, or a stack of conf/stack\.\n  load\.target_qps: found -1; expected greater than 0\.$"
     )
     with pytest.raises(ConfigurationError, match=message):
         compose_overrides(["stack.engine=abacus", "load.target_qps=-1"])

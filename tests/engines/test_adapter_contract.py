@@ -19,10 +19,13 @@ from tune.spec.settings import Settings
 STACKS = {
     "trtllm": ("dynamo_v0", "dynamo_v04", "dynamo_v07", "dynamo_v1"),
     "dynamo_mocker": ("dynamo_v1_mocker",),
+    "dynamo_vllm": ("dynamo_vllm",),
 }
+POOLS = {"dynamo_vllm": ("prefill=vllm", "decode=vllm")}
+"""Options of the pools, of an engine that has no settings of the reference configuration."""
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
-    *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),
+    *("client.json", "environment", "commands", "processes.json", "ready.py", "rank.sh", "job.sbatch"),
     *("check_arguments.py", "argument_check.json"),
 }
 
@@ -31,7 +34,7 @@ WRITTEN_BY_DEPLOY = {
 def case(request: pytest.FixtureRequest) -> tuple[EngineAdapter, Settings]:
     """Return an adapter and the shipped configuration of one of its stacks."""
     engine, stack = request.param
-    settings = compose_overrides(["cluster=slurm", f"stack={stack}"]).settings
+    settings = compose_overrides(["cluster=slurm", f"stack={stack}", *POOLS.get(engine, ())]).settings
     assert settings.stack.engine == engine
     return adapter_named(engine), settings
 
@@ -99,4 +102,5 @@ def test_recommended_overrides_compose(kind: RemedyKind, case: tuple[EngineAdapt
     adapter, settings = case
     for recommendation in adapter.recommend(settings.trial_spec, Remedy(kind, batch=600.0)):
         assert recommendation.text
-        compose_overrides([*recommendation.overrides])
+        options = POOLS.get(case[1].stack.engine, ())
+        compose_overrides([f"stack.engine={case[1].stack.engine}", *options, *recommendation.overrides])

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from tune.client.prompts import random_id_prompts
-from tune.engines.dynamo_mocker.model_folder import VOCABULARY, model_files, token_text
+from tune.engines.model_folder import VOCABULARY, model_files, token_text
 
 
 def test_every_token_is_a_word_of_its_own() -> None:
-    vocabulary = json.loads(model_files()["tokenizer.json"])["model"]["vocab"]
+    vocabulary = json.loads(model_files(None)["tokenizer.json"])["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(VOCABULARY))
     assert all(len(text) == 5 and text[1:].isascii() and text[1:].isalpha() for text in vocabulary)
     assert token_text(0) == "aaaa"
@@ -25,7 +25,7 @@ def test_command_writes_the_folder_or_says_why_not(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tune.engines.dynamo_mocker"]
     subprocess.run([*command, tmp_path / "model"], check=True)
     written = {path.name: path.read_text() for path in (tmp_path / "model").iterdir()}
-    assert written == dict(model_files())
+    assert written == dict(model_files(None))
     (tmp_path / "file").touch()
     failed = subprocess.run(
         [*command, tmp_path / "file" / "model"], capture_output=True, text=True, check=False

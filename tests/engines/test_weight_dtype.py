@@ -102,13 +102,13 @@ def test_no_step_is_timed_with_other_weights(make_spec: MakeSpec) -> None:
     ("overrides", "refused"),
     [
         (["cluster=sim"], True),
-        (["cluster=slurm", "load.mode=capacity"], True),
+        (["cluster=slurm", "load.mode=capacity"], False),
         (["cluster=slurm", "+sweep=pd_split", "search=surrogate"], True),
         (["cluster=slurm"], False),
         (["cluster=slurm", "+sweep=pd_split", "search=tpe", "load.mode=fixed"], False),
     ],
 )
-def test_a_plan_is_refused_where_the_simulator_forecasts_it(
+def test_a_plan_is_refused_where_only_the_simulator_could_run_it(
     overrides: list[str], refused: bool, root: Path, tmp_path: Path
 ) -> None:
     where = [f"runs_dir={tmp_path}", "action=plan", "model.weight_dtype=fp8"]

@@ -220,9 +220,13 @@ def test_interrupt_in_a_probe_stops_everything(searching: Searching) -> None:
 
 
 @pytest.mark.slow
-def test_missing_calibration_is_named(searching: Searching) -> None:
+def test_what_nothing_can_forecast_is_found_by_bisection(searching: Searching) -> None:
     trial = searching()
     (trial.folder.plan / CALIBRATION_FILE).unlink()
-    assert trial.run()[0] == 3
-    assert f"found no plan/{CALIBRATION_FILE}" in (trial.record.error or "")
+    code, said = trial.run()
+    assert code == 0, said
+    assert "the rate is found by bisection" in said
+    record = read_capacity(trial.attempt)
+    assert record is not None
+    assert (record.verified_qps, record.fitted, record.prefill_capacity_qps) == (QPS, {}, None)
     assert not trial.alive()

@@ -88,3 +88,11 @@ def test_unwritable_proposals_raise(tmp_path):
         StudyFolder(tmp_path).append_proposal(proposal(0))
     with pytest.raises(ResumableError, match=r"proposals\.jsonl: cannot be read"):
         StudyFolder(tmp_path).read_proposals()
+
+
+def test_a_number_without_end_is_named(tmp_path):
+    path = tmp_path / "proposals.jsonl"
+    line = '{"number": 0, "params": {"target_qps": %s}, "source": "random", "trial_id": "t0"}\n'
+    path.write_text(line % "14" + line % ("9" * 400))
+    with pytest.raises(ResumableError, match=r"proposals\.jsonl, line 2: not a proposal .* Repair the line"):
+        read_proposals(path)

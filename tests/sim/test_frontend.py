@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.sim.frontend import frontend_delay_s, frontends_delay_s
+from tune.sim.frontend import between_bins, frontend_delay_s, frontends_delay_s
 
 answers = st.lists(
     st.tuples(st.floats(0, 50), st.floats(0, 20), st.integers(1, 2000)), min_size=1, max_size=40
@@ -67,3 +67,24 @@ def test_messages_keep_their_order_and_fewer_wait_less(
     assert (end_s + last_s - begin_s - first_s >= -1e-9).all()
     fewer_s, _ = frontend_delay_s(begin_s, end_s, (messages + 1) // 2, message_s)
     assert (fewer_s <= first_s + 1e-9).all()
+
+
+@given(
+    values=st.lists(st.floats(0, 1e3), min_size=2, max_size=60),
+    at=st.lists(st.tuples(st.floats(0, 1), st.sampled_from([-1, 0, 1])), min_size=1, max_size=60),
+    width_s=st.floats(0.05, 0.4),
+)
+def test_values_between_bins_have_the_bits_of_bisection(
+    values: list[float], at: list[tuple[float, int]], width_s: float
+) -> None:
+    """Moments lie anywhere, at the end of a bin, and one bit beside it."""
+    waits_s, ends_s = np.array(values), np.arange(1, len(values) + 1) * width_s
+    anywhere_s = np.array([share for share, _ in at]) * (ends_s[-2] * 0.999)
+    directions = np.array([side for _, side in at])
+    near_s = ends_s[np.searchsorted(ends_s[:-2], anywhere_s)]
+    beside_s = np.where(
+        directions == 0, near_s, np.nextafter(near_s, np.where(directions < 0, -np.inf, np.inf))
+    )
+    for moments_s in (anywhere_s, beside_s):
+        expected_s = np.interp(moments_s, ends_s, waits_s)
+        assert np.array_equal(between_bins(moments_s, waits_s, width_s), expected_s)

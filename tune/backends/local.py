@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tune.backends.base import AttemptState, Backend
+from tune.backends.local_gpus import check_gpus
 from tune.core.locks import lock_name
 from tune.errors import ConfigurationError
 from tune.manifest.process_manifest import read_manifest
@@ -22,6 +23,7 @@ from tune.orchestrator.preflight import require_free_ports, require_programs, re
 from tune.orchestrator.supervision.process_tree import exit_code
 from tune.records.folders import trial_of
 from tune.spec.backend_kinds import LOCAL
+from tune.spec.findings import render_findings
 from tune.spec.trial import TrialSpec
 
 LOCK = "tune-local"
@@ -52,7 +54,7 @@ class LocalBackend(Backend):
         """Queue an attempt of the plan in TRIAL/plan, and start it where none runs.
 
         Raises ConfigurationError where another process runs a deployment on this machine, a program or
-        a variable is missing, or a port is taken.
+        a variable is missing, a port is taken, or this machine has too few GPUs.
         """
         self._hold()
         handle = str(attempt.absolute())
@@ -61,6 +63,8 @@ class LocalBackend(Backend):
             require_programs(launch)
             require_variables(spec.environments, os.environ)
             require_free_ports(launch, dict.fromkeys(range(launch.nodes), "127.0.0.1"))
+            if missing := check_gpus(gpu for process in launch.processes for gpu in process.gpus):
+                raise ConfigurationError(f"{render_findings(missing)}\nNothing was started.")
         elif not self._announced:
             self._announced = True
             self._say("cluster=local runs one trial at a time: the others of study.parallel wait")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from tune.backends.base import Backend, JobControl
 from tune.core.threads import available_cores
 from tune.engines.check import check_local, check_simulated
+from tune.engines.registry import engine_of
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
 from tune.spec.findings import Finding
 from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
+from tune.spec.split import place_workers
 
 # Each backend is imported where it is built: the command line reads this table for every action.
 
@@ -103,6 +105,17 @@ def _check_local(settings: Settings) -> Sequence[Finding]:
     return check_local(settings.trial_spec)
 
 
+def _preflight_local(settings: Settings) -> Sequence[Finding]:
+    """Return findings on the GPUs of this machine."""
+    from tune.backends.local_gpus import check_gpus  # noqa: PLC0415
+
+    spec = settings.trial_spec
+    if not engine_of(spec).computes_tokens:
+        return ()
+    placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
+    return check_gpus(gpu for worker in placed or () for gpu in worker.gpus)
+
+
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
     """Return findings on the cluster's facts."""
     return check_cluster(settings.cluster)
@@ -138,7 +151,9 @@ def _slurm_jobs() -> JobControl:
 
 BACKENDS: Mapping[BackendName, BackendKind] = {
     "sim": BackendKind(BACKEND_DECLARATIONS["sim"], build=_build_simulator, check=_check_simulator),
-    "local": BackendKind(BACKEND_DECLARATIONS["local"], build=_build_local, check=_check_local),
+    "local": BackendKind(
+        BACKEND_DECLARATIONS["local"], build=_build_local, check=_check_local, preflight=_preflight_local
+    ),
     "slurm": BackendKind(
         BACKEND_DECLARATIONS["slurm"],
         build=_build_slurm,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tune.analysis.measure import REQUESTS_FILE, measure
+from tune.capacity.bisection import bisect_capacity
 from tune.capacity.search import CapacityResult, ProbePlan, ProbeVerdict, search_capacity
 from tune.capacity.simulator_forecast import SimulatorForecast
 from tune.records.capacity_search import (
@@ -34,7 +35,7 @@ class RunProbe(Protocol):
 
 
 def find_capacity(
-    spec: TrialSpec, calibration: Calibration, attempt: Path, run: RunProbe, *, threads: int
+    spec: TrialSpec, calibration: Calibration | None, attempt: Path, run: RunProbe, *, threads: int
 ) -> Iterator[ProbeVerdict | CapacityResult]:
     """Search for the capacity of one deployment of `spec`.
 
@@ -43,7 +44,8 @@ def find_capacity(
     spec
         Trial whose load is searched.
     calibration
-        Calibration that the forecast begins with.
+        Calibration that the forecast begins with; None where nothing can forecast `spec`, so that the rate is
+        found by bisection.
     attempt
         Folder of the attempt; it may hold an early-stop threshold. Probe folders and capacity.json go here.
     run
@@ -61,7 +63,8 @@ def find_capacity(
     TuneError
         As `run` and tune.analysis.measure raise it.
     """
-    forecast, numbers = SimulatorForecast(spec, calibration, threads), count(1)
+    forecast = None if calibration is None else SimulatorForecast(spec, calibration, threads)
+    numbers = count(1)
     early_stop = read_early_stop(attempt)
     early_stop_qps = early_stop.early_stop_qps if early_stop else None
 
@@ -69,7 +72,12 @@ def find_capacity(
         """Measure the next probe."""
         return measure_probe(plan, spec, attempt / probe_folder(next(numbers)), run)
 
-    for step in search_capacity(spec.load, forecast, measure_next, early_stop_qps):
+    steps = (
+        search_capacity(spec.load, forecast, measure_next, early_stop_qps)
+        if forecast
+        else bisect_capacity(spec.load, measure_next, early_stop_qps)
+    )
+    for step in steps:
         if isinstance(step, CapacityResult):
             record = CapacityRecord(
                 verified_qps=step.verified_qps,
@@ -77,9 +85,9 @@ def find_capacity(
                 capacity_qps=step.capacity_qps,
                 prefill_capacity_qps=step.prefill_capacity_qps,
                 decode_capacity_qps=step.decode_capacity_qps,
-                fitted=forecast.fitted,
+                fitted=forecast.fitted if forecast else {},
                 censored=step.censored,
-                forecast=forecast.curve(),
+                forecast=forecast.curve() if forecast else (),
             )
             write_capacity(attempt, record)
         yield step

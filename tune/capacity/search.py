@@ -70,15 +70,15 @@ class CapacityResult:
     `verified_qps` is the highest rate whose full run held, None if none did. `missed_qps` is the lowest rate
     above it whose full run did not hold. `capacity_qps` is the estimated rate that holds under half of all
     shuffles. `prefill_capacity_qps` and `decode_capacity_qps` are what each pool sustains when the other
-    never limits it. `censored` means that the deployment was stopped early, because its capacity is clearly
-    below the early-stop threshold.
+    never limits it, None where nothing forecast it. `censored` means that the deployment was stopped early,
+    because its capacity is clearly below the early-stop threshold.
     """
 
     verified_qps: float | None
     missed_qps: float | None
     capacity_qps: float
-    prefill_capacity_qps: float
-    decode_capacity_qps: float
+    prefill_capacity_qps: float | None
+    decode_capacity_qps: float | None
     censored: bool = False
 
 

@@ -17,6 +17,8 @@ from tune.spec.timed_rules import check_timed
 if TYPE_CHECKING:
     from tune.backends.base import Backend
 
+_SURROGATE = "search=surrogate"
+
 
 def check_configuration(settings: Settings) -> tuple[Finding, ...]:
     """Return every finding on the trial and its backend. Raises ConfigurationError for an invalid dataset."""
@@ -24,7 +26,7 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
-    timed = check_timed(spec) if _needs_simulator(settings) else ()
+    timed = check_timed(spec) if _needs_simulator(settings) == _SURROGATE else ()
     return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
 
 
@@ -41,7 +43,7 @@ def check_whole_sweep(settings: Settings) -> tuple[Finding, ...]:
 def _needs_simulator(settings: Settings) -> str | None:
     """Return the setting that makes live runs depend on the simulator's forecast, or None."""
     if settings.sweep and settings.search.name == "surrogate":
-        return "search=surrogate"
+        return _SURROGATE
     return "load.mode=capacity" if settings.load.mode == "capacity" else None
 
 

@@ -26,7 +26,7 @@ from tune.config.completion import complete_settings
 from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
 from tune.config.workload_completion import complete_workload
-from tune.config.yaml_errors import explain_encoding, refuse_base_60
+from tune.config.yaml_errors import explain_encoding, refuse_base_60, refuse_repeating_aliases
 from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
 from tune.core.unreadable_yaml import explain_yaml
 from tune.errors import ConfigurationError
@@ -103,6 +103,7 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
     """
     _refuse_renamed(renamed_in_overrides(overrides))
     _refuse_missing(config_dirs)
+    refuse_repeating_aliases(config_dirs)
     refuse_base_60(config_dirs)
     _register_nodes()
     folders = [str(Path(folder).absolute()) for folder in config_dirs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from tune.errors import ConfigurationError
 
 _TIME = re.compile(r":\s+\d+(:[0-5]?\d)+\s*(#|$)", re.MULTILINE)
 """A line that may hold a number of base 60. Source: YAML 1.1, https://yaml.org/type/int.html."""
+
+
+_MOST_VALUES = 100_000
+"""Most values of a YAML file."""
 
 
 def explain_encoding(error: UnicodeDecodeError, config_dirs: Sequence[str]) -> str:
@@ -43,6 +48,24 @@ def refuse_base_60(config_dirs: Sequence[str]) -> None:
                     f"{file}, line {node.start_mark.line + 1}: {path}: found {node.value} without "
                     f"quotes, which YAML reads as the number {number}; expected '{node.value}'."
                 )
+
+
+def refuse_repeating_aliases(config_dirs: Sequence[str]) -> None:
+    """Raise ConfigurationError where aliases make a YAML file longer than any configuration, or endless."""
+    for file in yaml_files(config_dirs):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if "*" not in text:
+            continue
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError:
+            continue
+        values = _values(root, {}) if root else 0
+        if values > _MOST_VALUES:
+            found = f"{values:.3g} values" if values < math.inf else "a value that contains itself"
+            raise ConfigurationError(
+                f"{file}: found {found} once its aliases (*name) are put in; expected at most {_MOST_VALUES}."
+            )
 
 
 def line_of_interpolation(path: str | None, message: str, config_dirs: Sequence[str]) -> str:
@@ -80,6 +103,19 @@ def yaml_files(config_dirs: Sequence[str]) -> Iterator[Path]:
     """Yield the YAML files below the user's folders of configuration, in order."""
     for folder in config_dirs:
         yield from sorted(Path(folder).rglob("*.yaml"))
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many nodes a tree has once every alias is the node it names; `known` holds those counted."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
 
 
 def _scalars(node: yaml.Node | None, path: str) -> Iterator[tuple[str, yaml.ScalarNode]]:

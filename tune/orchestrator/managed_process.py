@@ -47,13 +47,15 @@ class ManagedProcess:
 def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
     """Return a hash that is equal for two processes of one allocation that a later trial can share.
 
-    It covers node, GPUs, command, environment, and the content of every file of the plan that they name.
-    Raises OSError where such a file is missing.
+    It covers node, GPUs, command, environment, and the content of every file of the plan that they name, or
+    of all files in a folder. Raises OSError where such a file is missing.
     """
-    plan_files = set(_PLAN_FILE.findall(" ".join([*process.argv, *process.env.values()])))
-    files = {name: hashlib.sha256((plan / name).read_bytes()).hexdigest() for name in plan_files}
+    named = [plan / name for name in _PLAN_FILE.findall(" ".join([*process.argv, *process.env.values()]))]
+    paths = [path for one in named for path in (one.iterdir() if one.is_dir() else (one,))]
+    files = {str(path.relative_to(plan)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     identity = [process.name, process.node_index, process.gpus, process.argv, dict(process.env), files]
-    placement = [manifest.container, manifest.gpus_per_node, process.inherits, manifest.srun_env]
+    step = [manifest.container, manifest.gpus_per_node, manifest.srun_options, manifest.mpi]
+    placement = [*step, process.inherits, manifest.srun_env]
     return hashlib.sha256(json.dumps([identity, placement], sort_keys=True).encode()).hexdigest()
 
 

@@ -41,15 +41,14 @@ class ProbeRunner:
     def find_capacity(self, settings: ClientSettings) -> None:
         """Run the client until the highest rate that holds the SLO is known. `settings`: those of the plan.
 
-        Raises AttemptFailed; ResumableError where the trial's spec.json or the plan's calibration.json is
-        missing.
+        A plan without calibration.json is one that nothing can forecast. Raises AttemptFailed;
+        ResumableError where the trial's spec.json is missing.
         """
         trial, earlier_runs = trial_of(self._attempt), count()
         full_spec, calibration = trial.read_spec(), read_record(trial.plan / CALIBRATION_FILE, Calibration)
-        if full_spec is None or calibration is None:
-            missing = "spec.json" if full_spec is None else f"plan/{CALIBRATION_FILE}"
+        if full_spec is None:
             raise ResumableError(
-                f"{trial.root}: found no {missing}; expected one of a trial with load.mode=capacity. Run the "
+                f"{trial.root}: found no spec.json; expected one of a trial with load.mode=capacity. Run the "
                 "trial again."
             )
 
@@ -65,7 +64,9 @@ class ProbeRunner:
 
         with self._timer.phase("search_s"):
             self._print_line(
-                "loading the simulated rack, which forecasts the rate; its first use compiles it"
+                "the simulated rack cannot time this model: the rate is found by bisection"
+                if calibration is None
+                else "loading the simulated rack, which forecasts the rate; its first use compiles it"
             )
             from tune.capacity.runner import find_capacity  # noqa: PLC0415  (numba takes seconds)
 

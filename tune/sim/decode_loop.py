@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tune.core.arrays import FloatArray
+from tune.core.arrays import FloatArray, IntArray
 from tune.core.jit import compiled
 from tune.sim.decode_pool import (
     BATCH,
@@ -35,6 +35,8 @@ from tune.sim.decode_pool import (
     state_of,
 )
 from tune.sim.queues import HEAD, UNASSIGNED, dequeue, enqueue, least_loaded, link_end_s
+
+NEVER = np.iinfo(np.int64).max
 
 
 @compiled
@@ -195,7 +197,7 @@ def _pause(queue: DecodeQueue, state: DecodeState) -> None:
     counters[RESERVED] -= queue.reserved[request]
     state.paused[counters[PAUSED]] = request
     counters[PAUSED] += 1
-    counters[NEXT_END] = state.finish[: counters[BATCH]].min()
+    counters[NEXT_END] = _earliest(state.finish, counters[BATCH])
 
 
 @compiled
@@ -259,7 +261,7 @@ def _retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
     counters[STEPPED] = counters[BATCH]
     if counters[STEP] < counters[NEXT_END]:
         return
-    kept, next_end = 0, np.iinfo(np.int64).max
+    kept, next_end = 0, NEVER
     for slot in range(counters[BATCH]):
         request, finish = state.active[slot], state.finish[slot]
         if finish > counters[STEP]:
@@ -273,3 +275,12 @@ def _retire(queue: DecodeQueue, state: DecodeState, done_s: FloatArray) -> None:
     counters[JUST_ENDED] = counters[BATCH] - kept
     counters[LOAD] -= counters[JUST_ENDED]
     counters[BATCH], counters[STEPPED], counters[NEXT_END] = kept, kept, next_end
+
+
+@compiled
+def _earliest(finish: IntArray, batch: int) -> int:
+    """Return the step after which the first answer of the batch ends, NEVER of an empty batch."""
+    earliest = NEVER
+    for slot in range(batch):
+        earliest = min(earliest, finish[slot])
+    return earliest

@@ -95,10 +95,10 @@ def _in_turn(order: IntArray, router: IntArray, begin: IntArray, workers: int) -
     `router` (n,) is that of each request.
     """
     entered = router[order]
-    turn = np.zeros(len(order), np.int64)
-    for each in range(int(entered.max(initial=-1)) + 1):
-        routed = np.flatnonzero(entered == each)
-        turn[routed] = np.arange(len(routed))
+    requests = np.bincount(entered)
+    by_router = np.argsort(entered.astype(np.int16), kind="stable")
+    turn = np.empty_like(entered)
+    turn[by_router] = np.arange(len(order)) - np.repeat(np.cumsum(requests) - requests, requests)
     return _by_request(order, (turn + begin[entered]) % workers)
 
 

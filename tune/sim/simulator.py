@@ -254,6 +254,8 @@ def _mean(integral: FloatArray, window_s: float) -> FloatArray:
 
 def _all(values: IntArray, is_accepted: BoolArray) -> IntArray:
     """Return `values` of the accepted requests at their place among all; -1 for the others."""
+    if len(values) == len(is_accepted):
+        return values
     result = np.full(len(is_accepted), -1, np.int64)
     result[is_accepted] = values
     return result

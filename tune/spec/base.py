@@ -14,9 +14,15 @@ from pydantic import (
     model_serializer,
 )
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+LARGEST_INT = 2**53
+"""Largest whole number of a setting: each up to it is a float, too."""
+
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Number of things that are listed one by one, such as nodes or trials."""
+
+PositiveFloat = Annotated[float, Field(gt=0, le=1e18)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tune.spec.base import FrozenModel, PositiveInt
+from tune.spec.base import Count, FrozenModel
 
 
 class ConfirmSettings(FrozenModel):
@@ -15,6 +15,6 @@ class ConfirmSettings(FrozenModel):
     One further full run at a guaranteed rate holds with probability `confidence`.
     """
 
-    configurations: PositiveInt
-    repeats: PositiveInt
+    configurations: Count
+    repeats: Count
     confidence: Annotated[float, Field(ge=0.5, lt=1)]

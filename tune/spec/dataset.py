@@ -11,6 +11,9 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt, SparseModel
 
+MAX_QUERIES = 20_000_000
+"""Most requests of a run, and most lengths of a dataset: a run keeps a record of each in memory."""
+
 
 class SyntheticInputs(FrozenModel):
     """Describe prompt lengths that are drawn from a beta or a normal distribution, clipped to its range."""
@@ -156,7 +159,7 @@ class Dataset(FrozenModel):
     """
 
     name: str
-    samples: PositiveInt
+    samples: Annotated[int, Field(gt=0, le=MAX_QUERIES)]
     longest_prompt_tokens: PositiveInt
     longest_answer_tokens: PositiveInt
     inputs: Inputs

@@ -38,6 +38,10 @@ ENGINES: dict[str, EngineReference] = {
         settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
         adapter="tune.engines.dynamo_mocker.adapter:DynamoMocker",
     ),
+    "dynamo_vllm": EngineReference(
+        settings="tune.engines.dynamo_vllm.vllm_engine:VllmEngine",
+        adapter="tune.engines.dynamo_vllm.adapter:DynamoVllm",
+    ),
 }
 """The engines by the name that the setting `stack.engine` gives them. The mock engine stands for workers of
 TensorRT-LLM and has their settings."""

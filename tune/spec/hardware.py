@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tune.spec.base import FrozenModel, PositiveFloat, PositiveInt
+from tune.spec.base import Count, FrozenModel, PositiveFloat
 
 
 class Hardware(FrozenModel):
     """Hold `nodes` x `gpus_per_node` allocated GPUs, idle ones included. Rates are per GPU, one way."""
 
     name: str
-    nodes: PositiveInt
-    gpus_per_node: PositiveInt
+    nodes: Count
+    gpus_per_node: Count
     hbm_bytes: PositiveFloat
     hbm_bytes_per_s: PositiveFloat
     fp4_flop_per_s: PositiveFloat

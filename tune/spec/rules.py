@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from tune.core.binomial_test import min_queries
 from tune.spec.cluster import ClusterFacts
+from tune.spec.dataset import MAX_QUERIES
 from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
@@ -17,10 +18,8 @@ from tune.spec.slurm_time import time_limit_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
-MAX_QUERIES = 20_000_000
 LONGEST_RUN_S = 1e6
-"""Limits of one run, in queries and in seconds. Chosen here: far beyond any benchmark, within memory and 64
-bits of nanoseconds."""
+"""Longest run in seconds. Chosen here: far beyond any benchmark, within 64 bits of nanoseconds."""
 
 _MAX_SHARE = max(statistic.share or 0.0 for statistic in STATISTICS)
 """Highest quantile that a limit may be on."""

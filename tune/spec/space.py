@@ -7,20 +7,28 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from tune.errors import ConfigurationError
-from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from tune.spec.base import LARGEST_INT, Count, FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
-Scalar = str | int | float | bool | None
+Scalar = str | Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)] | float | bool | None
 Value = Scalar | tuple[Scalar, ...]
 """Value of a dimension: a setting may be null or a list. A list is a tuple here, as points are compared."""
+
+MOST_VALUES = 100_000
+"""Most values of a dimension with steps, which are listed."""
 
 GraphFamily = Literal["listed", "powers_of_two", "steps_of_32", "none"]
 
 Dim = TypeVar("Dim")
 
 
-def _checked_range(dimension: Dim, low: float, high: float) -> Dim:
+def _checked_range(dimension: Dim, low: float, high: float, step: float | None) -> Dim:
     if low > high:
         raise ValueError(f"the range is empty: low {low} is above high {high}")
+    if step and (high - low) / step > MOST_VALUES:
+        raise ValueError(
+            f"{(high - low) / step:.3g} values from low {low} to high {high}; at most {MOST_VALUES}. "
+            "Use a larger step or a smaller range"
+        )
     return dimension
 
 
@@ -35,13 +43,13 @@ class IntDimension(FrozenModel):
 
     kind: Literal["int"]
     path: str
-    low: int
-    high: int
+    low: Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
+    high: Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
     step: PositiveInt = 1
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        return _checked_range(self, self.low, self.high)
+        return _checked_range(self, self.low, self.high, self.step)
 
 
 class FloatDimension(FrozenModel):
@@ -61,7 +69,7 @@ class FloatDimension(FrozenModel):
     def _not_empty(self) -> Self:
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("a log scale needs low > 0 and no step")
-        return _checked_range(self, self.low, self.high)
+        return _checked_range(self, self.low, self.high, self.step)
 
 
 class OrderedDimension(FrozenModel):
@@ -105,7 +113,7 @@ class Sweep(FrozenModel):
     """
 
     question: str
-    n_trials: PositiveInt
+    n_trials: Count
     fill_decode: bool = False
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
 
@@ -149,7 +157,7 @@ class Search(FrozenModel):
     """
 
     name: Literal["surrogate", "tpe", "random", "grid", "gp"] | None
-    startup_trials: PositiveInt
+    startup_trials: Count
     early_stop: bool = False
 
 
@@ -164,10 +172,10 @@ class StudySettings(FrozenModel):
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.@+=-]*$")] | None
-    n_trials: PositiveInt | None
+    n_trials: Count | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    parallel: PositiveInt | None
-    trials_per_job: PositiveInt
+    parallel: Count | None
+    trials_per_job: Count
     once: bool
     max_gpu_hours: PositiveFloat | None
     min_gain: NonNegativeFloat

@@ -9,7 +9,7 @@ from tune.spec.findings import Finding
 from tune.spec.model import TIMED_WEIGHT_DTYPE
 from tune.spec.trial import TrialSpec
 
-_UNTIMED = "load.mode=fixed on real engines (cluster=slurm, cluster=local) without search=surrogate"
+_UNTIMED = "real engines (cluster=slurm, cluster=local) without search=surrogate"
 """How to run what the simulator cannot time."""
 
 _SHAPE_TOLERANCE_FRAC = 0.1
@@ -29,8 +29,8 @@ def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
             "model.weight_dtype",
             f"{spec.model.weight_dtype}, of {spec.model.name}",
             f"{TIMED_WEIGHT_DTYPE} where step times are simulated, or {_UNTIMED}",
-            "the simulator, the mock engines, the forecast of a capacity search and search=surrogate time "
-            f"every step by kernels that were measured with {TIMED_WEIGHT_DTYPE} weights alone",
+            "the simulator, the mock engines and search=surrogate time every step by kernels that were "
+            f"measured with {TIMED_WEIGHT_DTYPE} weights alone",
             "tune/sim/data/step_time_coefficients.json",
         )
 

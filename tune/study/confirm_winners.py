@@ -143,14 +143,14 @@ def _shuffle_noise(
 ) -> ShuffleNoise | None:
     """Simulate what a run of the configuration varies by over shuffles, on the rack that a repeat showed.
 
-    Returns None where no repeat has a capacity, or no simulator is calibrated.
+    Returns None where no repeat has a capacity, or no simulator forecast it.
     """
     calibration = settings.cluster.calibration
     for spec in candidate.specs:
         capacity_qps = outcomes[spec.trial_id].capacity_qps.estimate
         attempt = folder.trial(spec.trial_id).last_attempt()
         record = read_capacity(attempt) if attempt else None
-        if capacity_qps and record and calibration:
+        if capacity_qps and record and record.fitted and calibration:
             return shuffle_noise(spec, calibration.model_copy(update=record.fitted), capacity_qps)
     return None
 

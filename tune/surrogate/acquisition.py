@@ -81,11 +81,11 @@ def expected_improvement(log_mean: FloatArray, sd: FloatArray, best: float | Flo
     The log rate of a configuration is normal with `log_mean` and `sd`, both (samples, m). `best` is one rate,
     or the rate of each sample, shape (samples,). The result is averaged over samples.
     """
-    return _mean_excess(log_mean, sd, np.broadcast_to(np.log(best), len(log_mean)).copy())
+    return mean_excess(log_mean, sd, np.broadcast_to(np.log(best), len(log_mean)).copy())
 
 
 @compiled
-def _mean_excess(log_mean: FloatArray, sd: FloatArray, log_best: FloatArray) -> FloatArray:
+def mean_excess(log_mean: FloatArray, sd: FloatArray, log_best: FloatArray) -> FloatArray:
     """Return the mean over samples of the expected excess over the best rate, as a share of it, shape (m,).
 
     Source: E max(X - b, 0) = E[X] N(d + s) - b N(d) with d = (mean - ln b) / s for lognormal X (Black and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,13 @@ def _gaps_ns(queries: int, target_qps: float, seed: int) -> IntArray:
     """
     if queries < 1:
         raise ValueError(f"queries is {queries}; a schedule has at least one")
-    raw = np.random.RandomState(seed % 2**32)._bit_generator.random_raw(2 * queries).astype(np.float64)
-    uniform: FloatArray = (raw[0::2] + raw[1::2] * _DRAWS_32_BIT) / _DRAWS_32_BIT**2
-    gaps_s = -np.log(1.0 - uniform) / target_qps
+    gaps_s = _unit_gaps(queries, seed % 2**32) / target_qps
     return (gaps_s * 1e9).astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def _unit_gaps(queries: int, seed: int) -> FloatArray:
+    """Return the gaps of one query per unit of time, (queries,); cached, as a search asks for many rates."""
+    raw = np.random.RandomState(seed)._bit_generator.random_raw(2 * queries).astype(np.float64)
+    uniform: FloatArray = (raw[0::2] + raw[1::2] * _DRAWS_32_BIT) / _DRAWS_32_BIT**2
+    return -np.log(1.0 - uniform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def draw_lengths(
             f"{queries} queries are no whole number of passes over {dataset.samples} samples; "
             "take Load.expected_queries, or turn concatenate_permutation off for a short probe"
         )
-    inputs, outputs, order = _drawn(dataset, queries, shuffle_seed, stratified)
+    drawn = _drawn if dataset.path else _drawn_before  # a file may change
+    inputs, outputs, order = drawn(dataset, queries, shuffle_seed, stratified)
     return inputs[order], outputs[order]
 
 
@@ -121,6 +123,10 @@ def _drawn(
     if stratified and rest:
         passes[-1] = _draw_strata(draws, inputs, outputs, rest)
     return inputs, outputs, np.concatenate(passes)[:queries]
+
+
+_drawn_before = lru_cache(maxsize=32)(_drawn)
+"""The same, kept for the shuffles of a capacity search, which draws each at many rates."""
 
 
 def _recorded(path: Path, dataset: Dataset, draws: np.random.RandomState) -> tuple[IntArray, IntArray]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tune.engines.dynamo_mocker.model_folder import write_model_folder
+from tune.engines.model_folder import write_model_folder
 from tune.errors import TuneError
 
 

@@ -7,18 +7,15 @@ other. The frontend takes its own time and not the calibration's.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
+from tune.engines.system_ports import check_ports
 from tune.engines.trtllm.engine_pools import trtllm_pools
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
-
-HIGHEST_SYSTEM_PORT = 32767
-"""Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number. Source: lib/runtime/src/config.rs."""
 
 _ARGS = "Dynamo 1.6.1, components/src/dynamo/mocker/args.py"
 _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
@@ -26,7 +23,8 @@ _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
     """Yield every rule that `spec` breaks with mock engines."""
-    yield from _ports(spec)
+    stack = spec.stack
+    yield from check_ports(spec, (stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port))
     for role, engine in trtllm_pools(spec):
         yield from _engine(engine, role)
     stages = spec.prefill.pipeline_stages
@@ -37,40 +35,6 @@ def check_mocked(spec: TrialSpec) -> Iterator[Finding]:
             "1 with stack dynamo_v1_mocker",
             f"mock engines have no pipeline: prompts pass at the right rate, {stages - 1} steps too early",
             _ARGS,
-        )
-
-
-def _ports(spec: TrialSpec) -> Iterator[Finding]:
-    stack, workers = spec.stack, spec.split.prefill_workers + spec.split.decode_workers
-    first = stack.system_port
-    if first is None:
-        yield _error(
-            "stack.system_port",
-            "null",
-            "a port",
-            "every mock engine needs one for /health and /metrics",
-            "tune/orchestrator",
-        )
-        return
-    last = first + workers - 1
-    if last > HIGHEST_SYSTEM_PORT:
-        yield _error(
-            "stack.system_port",
-            f"{first} for {workers} workers, which ends at {last}",
-            f"{HIGHEST_SYSTEM_PORT} at most for the last",
-            "Dynamo reads DYN_SYSTEM_PORT as a signed 16-bit number",
-            "Dynamo 1.6.1, lib/runtime/src/config.rs",
-        )
-    frontends = range(stack.frontend_port, stack.frontend_port + spec.split.frontends)
-    named = (*frontends, stack.etcd_client_port, stack.etcd_peer_port, stack.nats_port)
-    shared = sorted(port for port, uses in Counter((*named, *range(first, last + 1))).items() if uses > 1)
-    if shared:
-        yield _error(
-            "stack",
-            f"ports given twice: {', '.join(map(str, shared))}",
-            f"different ports for frontends, etcd (two), NATS and workers ({first} to {last})",
-            "they share a node: with cluster=local all of them",
-            "tune/engines/dynamo_mocker/mock_processes.py",
         )
 
 

@@ -1,4 +1,6 @@
-"""Write a model folder without weights: the tokenizer and the sizes that Dynamo reads of a model it serves.
+"""Write a model folder without weights: a tokenizer, and the sizes of a model.
+
+Dynamo reads it of a model that it serves; an engine that makes random weights needs no more.
 
 Every token is a word of its own, a blank and four letters, so each decodes to whole UTF-8. A token that ended
 within a character would reach the client together with the next one, and their times would be wrong.
@@ -13,9 +15,13 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from tune.core.files import write_text
+from tune.spec.model import Model
 
 VOCABULARY = 1 << 15
-"""Number of words. Token ids in the client's prompts (tune/client/prompts.py) are below it."""
+"""Number of words where no model says it. Token ids in the client's prompts (tune/client/prompts.py) are
+below it."""
+
+_SPECIAL_TOKENS = 2
 
 _BLANK = "▁"
 _BEGIN, _END = "<s>", "</s>"
@@ -23,15 +29,19 @@ _LONGEST_TOKENS = 1 << 20
 
 
 def write_model_folder(folder: Path) -> None:
-    """Write the three files into `folder`. Raises ConfigurationError when one cannot be written."""
-    for name, text in model_files().items():
+    """Write the files of a model of no size. Raises ConfigurationError when one cannot be written."""
+    for name, text in model_files(None).items():
         write_text(folder / name, text)
 
 
-def model_files() -> Mapping[str, str]:
-    """Return the texts of tokenizer.json, tokenizer_config.json and config.json by file name."""
+def model_files(model: Model | None) -> Mapping[str, str]:
+    """Return the texts of tokenizer.json, tokenizer_config.json and config.json by file name.
+
+    Without `model` the sizes are the least, for servers that take all they need of a model as flags.
+    """
+    words = VOCABULARY if model is None else model.vocabulary_size - _SPECIAL_TOKENS
     contents = {
-        "tokenizer.json": _tokenizer(),
+        "tokenizer.json": _tokenizer(words),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": _BEGIN,
@@ -39,7 +49,7 @@ def model_files() -> Mapping[str, str]:
             "model_max_length": _LONGEST_TOKENS,
             "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
         },
-        "config.json": _config(),
+        "config.json": _common_config(words) | (_least_sizes() if model is None else _sizes_of(model)),
     }
     return {
         name: json.dumps(content, ensure_ascii=False, indent=None if name == "tokenizer.json" else 1) + "\n"
@@ -48,7 +58,7 @@ def model_files() -> Mapping[str, str]:
 
 
 def token_text(token: int) -> str:
-    """Return the four letters of the token id `token`, below VOCABULARY: the number in base 26."""
+    """Return the four letters of the token id `token`, below 26^4: the number in base 26."""
     letters = ""
     for _ in range(4):
         token, digit = divmod(token, len(ascii_lowercase))
@@ -56,7 +66,7 @@ def token_text(token: int) -> str:
     return letters
 
 
-def _tokenizer() -> dict[str, object]:
+def _tokenizer(words: int) -> dict[str, object]:
     blanks = {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": "always", "split": True}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -64,8 +74,8 @@ def _tokenizer() -> dict[str, object]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": VOCABULARY, "content": _BEGIN} | special,
-            {"id": VOCABULARY + 1, "content": _END} | special,
+            {"id": words, "content": _BEGIN} | special,
+            {"id": words + 1, "content": _END} | special,
         ],
         "normalizer": None,
         "pre_tokenizer": blanks,
@@ -73,24 +83,45 @@ def _tokenizer() -> dict[str, object]:
         "decoder": blanks,
         "model": {
             "type": "WordLevel",
-            "vocab": {_BLANK + token_text(token): token for token in range(VOCABULARY)},
+            "vocab": {_BLANK + token_text(token): token for token in range(words)},
             "unk_token": _BLANK + token_text(0),
         },
     }
 
 
-def _config() -> dict[str, object]:
-    """Return sizes that no result depends on: flags give a worker its KV cache and longest sequence."""
+def _common_config(words: int) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
+        "vocab_size": words + _SPECIAL_TOKENS,
+        "bos_token_id": words,
+        "eos_token_id": words + 1,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _least_sizes() -> dict[str, object]:
+    return {
         "num_hidden_layers": 1,
         "num_attention_heads": 1,
         "num_key_value_heads": 1,
         "hidden_size": 128,
-        "vocab_size": VOCABULARY + 2,
         "max_position_embeddings": _LONGEST_TOKENS,
-        "bos_token_id": VOCABULARY,
-        "eos_token_id": VOCABULARY + 1,
-        "torch_dtype": "bfloat16",
+    }
+
+
+def _sizes_of(model: Model) -> dict[str, object]:
+    """Return the sizes of a dense model in the style of Llama."""
+    return {
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.attention_heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_size,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.ffn_size,
+        "max_position_embeddings": model.context_tokens or _LONGEST_TOKENS,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0,
+        "tie_word_embeddings": False,
     }

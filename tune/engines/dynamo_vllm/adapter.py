@@ -1,0 +1,92 @@
+"""Adapt vLLM, as a worker of Dynamo 1.x, to the protocol of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import final
+
+from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
+from tune.engines.dynamo.counters import VLLM_GAUGES
+from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
+from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
+from tune.engines.dynamo_vllm.vllm_memory import vllm_kv_capacity_tokens
+from tune.engines.dynamo_vllm.vllm_pools import vllm_pools, vllm_settings
+from tune.engines.dynamo_vllm.vllm_processes import (
+    MODEL_FOLDER,
+    vllm_environment,
+    vllm_frontends,
+    vllm_services,
+    vllm_worker,
+)
+from tune.engines.dynamo_vllm.vllm_remedies import vllm_recommendations
+from tune.engines.dynamo_vllm.vllm_rules import check_vllm
+from tune.engines.dynamo_vllm.worker_signals import SIGNALS
+from tune.engines.model_folder import model_files
+from tune.manifest.argument_check import Validators
+from tune.manifest.process import Process
+from tune.records.outcome import Recommendation
+from tune.spec.cluster import ClusterFacts
+from tune.spec.engine import Engine
+from tune.spec.findings import Finding
+from tune.spec.hardware import Hardware
+from tune.spec.model import Model
+from tune.spec.split import WorkerPlacement
+from tune.spec.trial import TrialSpec
+
+
+@final
+class DynamoVllm(EngineAdapter):
+    """Adapt vLLM."""
+
+    computes_tokens = True
+    needs_scratch = True
+    gauges = VLLM_GAUGES
+    signals = SIGNALS
+    overridable = OVERRIDABLE | {"VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE"}
+
+    def check(self, spec: TrialSpec) -> Iterable[Finding]:
+        """Yield every rule of vLLM that `spec` breaks."""
+        return check_vllm(spec)
+
+    def kv_capacity_tokens(self, model: Model, hardware: Hardware, engine: Engine) -> int:
+        """Return the tokens of KV cache that one worker holds."""
+        return vllm_kv_capacity_tokens(model, hardware, vllm_settings(engine))
+
+    def recommend(self, spec: TrialSpec, remedy: Remedy) -> Iterable[Recommendation]:
+        """Yield the settings of vLLM that apply `remedy`."""
+        return vllm_recommendations(spec, remedy)
+
+    def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+        """Return the variables that frontend and workers share."""
+        return vllm_environment(spec)
+
+    def services(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return etcd where workers are on several nodes."""
+        return vllm_services(spec)
+
+    def frontends(self, spec: TrialSpec, facts: ClusterFacts) -> tuple[Process, ...]:
+        """Return Dynamo's OpenAI endpoints."""
+        return vllm_frontends(spec, facts)
+
+    def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
+        """Return one worker."""
+        return vllm_worker(spec, facts, placed)
+
+    def components(self, spec: TrialSpec) -> Components:
+        """Return the names under which workers register. Source: Dynamo 1.3.1, dynamo/vllm/args.py."""
+        return Components("prefill", "backend")
+
+    def files(self, spec: TrialSpec) -> Mapping[str, str]:
+        """Return the model without weights, where a pool makes random ones."""
+        if all(engine.load_format != "dummy" for _, engine in vllm_pools(spec)):
+            return {}
+        return {f"{MODEL_FOLDER}/{name}": text for name, text in model_files(spec.model).items()}
+
+    def validators(self, spec: TrialSpec, facts: ClusterFacts) -> Validators:
+        """Return Dynamo's parsers, of which that of the workers hands the rest to vLLM's own."""
+        parsers: dict[str, tuple[str, ...]] = {"dynamo.vllm": ("dynamo.vllm.args:parse_args",)}
+        return Validators(FRONTEND_PARSERS | parsers, packages=("ai-dynamo", "vllm"))
+
+    def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
+        """Return nothing: vLLM reads no tables."""
+        return {}
