@@ -16,7 +16,7 @@ from tune.recipes.choices import choose
 from tune.recipes.model_sizes import checkpoint_model, public_model
 from tune.recipes.recipe import ServedModel
 from tune.spec.model import Model
-from tune.spec.rules import check_timed
+from tune.spec.timed_rules import check_timed
 
 PUBLIC = yaml.safe_load((Path(__file__).parents[2] / "tune/recipes/public_models.yaml").read_text())
 

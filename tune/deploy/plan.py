@@ -19,7 +19,7 @@ from tune.manifest.argument_check import ARGUMENT_CHECK_FILE, ARGUMENT_CHECK_SCR
 from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, RANK_SCRIPT, Process
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest
 from tune.spec.cluster import Calibration, ClusterFacts
-from tune.spec.rules import check_timed
+from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 
 _SCRIPTS = {
