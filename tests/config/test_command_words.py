@@ -26,6 +26,14 @@ def test_word_without_equals_is_the_action() -> None:
     )
 
 
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("flag", [("--config-dir", "mine"), ("--config-dir=mine",), ("-cd", "mine")])
+def test_folder_of_configuration_may_stand_anywhere(flag: tuple[str, ...], place: int) -> None:
+    words = ["report", "study.name=x", "load.target_qps=14"]
+    parts = split(*words[:place], *flag, *words[place:])
+    assert parts == CommandWords(("action=report", "study.name=x", "load.target_qps=14"), ("mine",))
+
+
 def test_flags_keep_their_values() -> None:
     words = split("--cfg", "job", "-cd=mine", "plan", "--resolve")
     assert words == CommandWords(("action=plan",), ("mine",), ("--cfg", "job", "--resolve"))

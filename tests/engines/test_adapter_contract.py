@@ -25,7 +25,7 @@ POOLS = {"dynamo_vllm": ("prefill=vllm", "decode=vllm")}
 """Options of the pools, of an engine that has no settings of the reference configuration."""
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
-    *("client.json", "environment", "commands", "processes.json", "ready.py", "job.sbatch"),
+    *("client.json", "environment", "commands", "processes.json", "ready.py", "rank.sh", "job.sbatch"),
     *("check_arguments.py", "argument_check.json"),
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -114,3 +115,37 @@ def test_node_that_srun_blames_is_found_in_its_words(tmp_path: Path) -> None:
     )
     assert launcher.failed_nodes(words) == ("g03", "g02")
     assert launcher.failed_nodes("etcd does not listen") == ()
+
+
+def test_a_frontend_runs_without_the_variables_of_its_step() -> None:
+    frontend = Process("frontend", "frontend", 0, (), {"DYN_LOG": "info"}, ("env",), "log")
+    command = step_command(resolved(frontend))
+    begin = command.index("env")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURMD_NODENAME": "g01",
+    }
+    seen = subprocess.run(command[begin:], env=environment, check=True, capture_output=True, text=True).stdout
+    names = {line.partition("=")[0] for line in seen.splitlines()}
+    assert {"DYN_LOG", "SLURMD_NODENAME"} <= names
+    assert not {name for name in names if name.startswith("SLURM_")}
+    bare = subprocess.run(
+        command[begin:], env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True, text=True
+    )
+    assert "DYN_LOG=info" in bare.stdout, "a machine without Slurm"
+
+
+def test_options_of_an_image_reach_the_steps_in_it() -> None:
+    client = Process("client", "client", 0, (), {}, ("python3",), "log")
+    for process, inside in ((worker(1, 4), True), (client, False)):
+        step = replace(
+            resolved(process, container=CONTAINER),
+            srun_options=("--cpu-bind=verbose,none", "--container-writable"),
+            mpi="pmix_v4",
+        )
+        command = step_command(step)
+        assert "--cpu-bind=verbose,none" in command
+        assert ("--container-writable" in command) is inside
+        assert (f"--mpi={'pmix_v4' if inside else 'none'}") in command

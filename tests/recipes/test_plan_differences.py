@@ -23,6 +23,10 @@ def _decode(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, decode=replace(recipe.decode, **changes))
 
 
+def _routing(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, routing=replace(recipe.routing, **changes))
+
+
 def _prefill(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, prefill=replace(recipe.prefill, **changes))
 
@@ -36,8 +40,11 @@ CHANGES: dict[str, Callable[[Recipe], Recipe]] = {
     "decode_w0: A is not passed on": lambda recipe: _decode(recipe, env={"A": None}),
     "prefill: 2 workers, in the recipe 3": lambda recipe: _prefill(recipe, workers=3),
     "decode_w0: 8 GPUs, in the recipe 4": lambda recipe: _decode(recipe, gpus_per_worker=4),
+    "frontends: 1, in the recipe 3": lambda recipe: _routing(recipe, frontends=3),
+    "its router is not kv": lambda recipe: _routing(recipe, router_mode="kv"),
+    "requests travel over tcp, in the recipe nats": lambda recipe: _routing(recipe, request_plane="nats"),
     "rack: 4 x 4 GPUs": lambda recipe: replace(recipe, rack=replace(recipe.rack, nodes=5)),
-    "frontend: A=None": lambda recipe: replace(recipe, routing=replace(recipe.routing, env={"A": "1"})),
+    "frontend: A=None": lambda recipe: _routing(recipe, env={"A": "1"}),
     "longest prompt and answer: (3072, 1024)": lambda recipe: replace(recipe, lengths=Lengths(3072, 1000)),
 }
 """What the comparison says of a recipe that was changed after it was planned."""

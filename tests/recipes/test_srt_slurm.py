@@ -137,6 +137,41 @@ def test_a_value_that_the_engine_refuses_names_its_key(changed: Changed, importe
         imported(only(file))
 
 
+@pytest.mark.slow  # composes configurations
+@pytest.mark.parametrize(
+    ("image", "plane", "stack"),
+    [
+        ("nvcr.io/nvidia/ai-dynamo/tensorrtllm-runtime:0.8.1.post2", "nats", "dynamo_v07"),
+        ("nvcr.io/nvidia/ai-dynamo/tensorrtllm-runtime:1.3.0-dev.1", "nats", "dynamo_v1"),
+        ("an-alias", "tcp", "dynamo_v1"),
+    ],
+)
+def test_frontends_router_and_request_plane_are_planned(
+    image: str, plane: str, stack: str, changed: Changed, imported: Planned
+) -> None:
+    file = changed(
+        SCHEMA_1,
+        ("nvcr.io/example/runtime:1.3.0", image),
+        ('request_plane: "tcp"', f'request_plane: "{plane}"'),
+        ("enable_multiple_frontends: false", "enable_multiple_frontends: true"),
+        ("no-kv-events: true", "router-mode: kv"),
+    )
+    recipe = only(file)
+    settings, plan = imported(recipe)
+    assert differences(recipe, settings.trial_spec, plan) == ()
+    assert (settings.stack.name, settings.stack.requests_over) == (stack, plane)
+    frontends = [process for process in plan.processes if process.role == "frontend"]
+    assert len(frontends) == settings.split.frontends == 2
+    assert all("kv" in frontend.argv for frontend in frontends)
+    assert not [part for part in recipe.left_out if "router" in part.path or "plane" in part.path]
+
+
+def test_a_router_and_a_plane_without_a_setting_are_listed(changed: Changed) -> None:
+    file = changed(SCHEMA_1, ("no-kv-events: true", "router-mode: sticky"), ('plane: "tcp"', 'plane: "http"'))
+    left_out = {part.path: part.value for part in only(file).left_out}
+    assert (left_out["router mode"], left_out["request plane"]) == ("sticky", "http")
+
+
 def test_frontends_follow_the_nodes_where_a_recipe_does_not_limit_them(changed: Changed) -> None:
     file = changed(SCHEMA_1, ("  enable_multiple_frontends: false\n", ""))
     assert only(file).routing.frontends == 2, "three nodes of workers, the first with the proxy"

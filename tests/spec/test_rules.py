@@ -105,10 +105,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "prefill.cache_transceiver_config.max_tokens_in_buffer",
     ),
     "buffer below the prompt": (
-        {"decode__cache_transceiver_config__max_tokens_in_buffer": 19968},
+        V1 | {"decode__cache_transceiver_config__max_tokens_in_buffer": 19968},
         "decode.cache_transceiver_config.max_tokens_in_buffer",
     ),
-    "no graph size": ({GRAPHS: []}, "decode.cuda_graph_config.batch_sizes"),
     "KV of two kinds": ({"decode__kv_cache_config__dtype": "bfloat16"}, "decode.kv_cache_config.dtype"),
     "weights do not fit": (
         {"decode__tensor_parallel_size": 1, "split__decode_workers": 16},
@@ -198,6 +197,26 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         "no more than 511 decode at once",
     ),
     "graphs too small": ({GRAPHS: [1, 2, 4]}, "decode.cuda_graph_config.batch_sizes", "without a CUDA graph"),
+    "buffer below the prompt, in mid 2025": (
+        {"decode__cache_transceiver_config__max_tokens_in_buffer": 19968},
+        "decode.cache_transceiver_config.max_tokens_in_buffer",
+        "memory is allocated at each transfer",
+    ),
+    "buffer below the prompt, over UCX": (
+        V1
+        | {
+            "decode__cache_transceiver_config__max_tokens_in_buffer": 19968,
+            "decode__cache_transceiver_config__backend": "UCX",
+            "prefill__cache_transceiver_config__backend": "UCX",
+        },
+        "decode.cache_transceiver_config.max_tokens_in_buffer",
+        "memory is allocated at each transfer",
+    ),
+    "no graph size": (
+        {GRAPHS: [], "decode__max_batch_size": 128},
+        "decode.cuda_graph_config.batch_sizes",
+        "sizes of its own, up to 128",
+    ),
     "graphs above the batch": (
         {"decode__max_batch_size": 128, GRAPHS: [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 512]},
         "decode.cuda_graph_config.batch_sizes",
@@ -207,6 +226,15 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         {"prefill__cuda_graph_config": {"batch_sizes": [1, 2]}},
         "prefill.cuda_graph_config.batch_sizes",
         "decode-only batches",
+    ),
+    "key that Dynamo takes out": (
+        {
+            "stack__name": "dynamo_v1",
+            "stack__engine_yaml": "nested",
+            "prefill__extra": {"num_postprocess_workers": 4},
+        },
+        "prefill.extra.num_postprocess_workers",
+        "takes the key out",
     ),
     "short run": (
         {"load__concatenate_permutation": False, "load__min_duration_s": 1.0},
@@ -233,6 +261,10 @@ def test_capacity_search_needs_enough_queries_for_a_verdict(make_spec: MakeSpec)
 
 
 NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
+    "postprocessing by the engine": (
+        {"prefill__extra": {"num_postprocess_workers": 4}},
+        "prefill.extra.num_postprocess_workers",
+    ),
     "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
     "TP8 over two nodes": (
         {"decode__tensor_parallel_size": 8, "split__decode_workers": 2},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tune.config import shipped_settings
 from tune.deploy.plan import LaunchPlan
-from tune.manifest.process import Process
+from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, Process
 from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
 from tune.orchestrator.launcher import ResolvedProcess
 from tune.orchestrator.slurm.srun import step_command
@@ -59,6 +59,8 @@ def _steps(plan: LaunchPlan) -> Iterator[str]:
             manifest.container,
             manifest.gpus_per_node,
             manifest.srun_env,
+            manifest.srun_options,
+            manifest.mpi,
         )
         yield f"srun      {process.name}: {shlex.join(step_command(resolved))} ..."
     yield "          ... is the process' line in the file commands"
@@ -83,12 +85,14 @@ def _client(processes: Sequence[Process]) -> Process:
 
 def _programs(argv: Sequence[str]) -> Iterator[str]:
     """Yield the programs that a command line runs: launchers, Python with its module, or another program."""
+    if argv[:2] == ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}"):
+        argv = argv[4:]
     if argv[0] == "bash":
         yield argv[_BASH_COMMAND]
         return
-    if "-m" in argv:
-        module = argv.index("-m")
-        yield from argv[: module - 1]
+    module = next((i for i, word in enumerate(argv) if word == "-m" and argv[i - 1].endswith("python3")), 0)
+    if module:
+        yield from dict.fromkeys(argv[: module - 1][i] for i in (0, -1) if module > 1)
         yield f"{argv[module - 1]} with {argv[module + 1]}"
         return
     yield argv[0]

@@ -20,6 +20,9 @@ from tune.spec.settings import Settings
 from tune.spec.space import Dimension
 
 _PLAIN = {bool: "true or false", int: "integer", float: "number", str: "text", type(None): "null"}
+_BEYOND_USE = 1_000_000
+"""Least upper bound that is not shown: it only keeps absurd numbers out."""
+
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _ABSENT = object()
 _POOL = "settings of an engine"
@@ -184,7 +187,11 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is dict:
         return "mapping"
     found = [(sign, getattr(limit, name, None)) for limit in metadata for name, sign in _BOUNDS.items()]
-    bounds = [f"{sign} {_bound(limit)}" for sign, limit in found if limit is not None]
+    bounds = [
+        f"{sign} {_bound(limit)}"
+        for sign, limit in found
+        if limit is not None and not (sign == "<=" and limit >= _BEYOND_USE)
+    ]
     return f"{_PLAIN[annotation]} {' and '.join(bounds)}".rstrip()
 
 

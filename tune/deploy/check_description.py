@@ -37,7 +37,8 @@ def argument_check_process(check: ArgumentCheck, processes: Sequence[Process]) -
     if not check.commands and not check.files:
         return None
     worker = next(process for process in processes if process.role == "prefill")
-    python = worker.argv[worker.argv.index("-m") - 1] if "-m" in worker.argv else "python3"
+    module = _module_option(worker.argv)
+    python = worker.argv[module - 1] if module else "python3"
     return replace(
         worker,
         name=_NAME,
@@ -50,12 +51,17 @@ def argument_check_process(check: ArgumentCheck, processes: Sequence[Process]) -
     )
 
 
+def _module_option(argv: Sequence[str]) -> int:
+    """Return the index of the -m of `python3 -m PROGRAM`, 0 without one; numactl has an -m too."""
+    return next((i for i, word in enumerate(argv) if word == "-m" and argv[i - 1].endswith("python3")), 0)
+
+
 def _command(role: str, process: Process, validators: Validators) -> CommandCheck | None:
     """Return the check of a command line `... python3 -m PROGRAM ARGUMENT ...`, None without a parser.
 
     Variables whose value the job fills in are left out: they are addresses and folders.
     """
-    module = process.argv.index("-m") if "-m" in process.argv else len(process.argv)
+    module = _module_option(process.argv) or len(process.argv)
     program, *arguments = process.argv[module + 1 :] or ("",)
     if program not in validators.parsers:
         return None

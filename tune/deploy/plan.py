@@ -12,10 +12,11 @@ from tune.deploy.check_description import argument_check, argument_check_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
+from tune.deploy.srun_options import step_options
 from tune.engines.base import StepTiming
 from tune.engines.registry import engine_of
 from tune.manifest.argument_check import ARGUMENT_CHECK_FILE, ARGUMENT_CHECK_SCRIPT
-from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, Process
+from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, RANK_SCRIPT, Process
 from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.rules import check_timed
@@ -23,7 +24,7 @@ from tune.spec.trial import TrialSpec
 
 _SCRIPTS = {
     name: Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT)
+    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT, RANK_SCRIPT)
 }
 """Programs that run on the nodes, outside of tune's own environment."""
 
@@ -67,6 +68,8 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         keeps_processes=_keeps_processes(spec),
         engine=adapter.signals,
         srun_env=facts.srun_env,
+        srun_options=step_options(facts),
+        mpi=facts.mpi,
         argument_check=argument_check_process(check, processes),
     )
     files = dict(adapter.files(spec)) | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tune.deploy.launch_command import launch_command, start_delays_s
 from tune.deploy.shell import reject_unbindable
 from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
@@ -34,7 +35,9 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
         *(adapter.worker(spec, facts, worker) for worker in placed),
         _client(spec),
     )
-    return tuple(_with_environment(process, spec, adapter.overridable) for process in processes)
+    delays_s = start_delays_s(spec, facts, placed)
+    processes = tuple(_with_environment(process, spec, adapter.overridable) for process in processes)
+    return tuple(launch_command(process, facts, delays_s.get(process.name, 0.0)) for process in processes)
 
 
 def _with_environment(process: Process, spec: TrialSpec, overridable: frozenset[str]) -> Process:

@@ -25,9 +25,19 @@ end. `address_of` makes those for the addresses of other nodes. They stand in `P
 PLACEHOLDER = re.compile("|".join([*map(re.escape, PLACEHOLDERS), r"\$\{NODE_[1-9]\d*_IP\}"]))
 """Matches every placeholder."""
 
-START_ETCD = 'exec "$0" --data-dir "$(mktemp -d)" "$@"'
-"""Shell command that gives etcd a fresh data directory on local disk, so that the next job does
-not find the workers of a killed job that are still registered in the directory of that job."""
+START_ETCD = (
+    "data=$(mktemp -d -p /dev/shm tune-scratch-XXXXXXXX 2>/dev/null) "
+    '&& exec 9<"$data" && flock -n 9 && [ -d "$data" ] || data=$(mktemp -d); '
+    'exec "$0" --data-dir "$data" "$@"'
+)
+"""Shell command that gives etcd a fresh data directory in memory, on local disk where there is none. On a
+shared file system its writes stall, and workers lose their leases in mid-run; a directory of its own does not
+hold the workers of a killed job. The lock, which etcd inherits, keeps it while etcd runs
+(tune/orchestrator/supervision/scratch.py). Source: NVIDIA, MLPerf Inference v6.1,
+dynamo_disagg_loadgen.yaml."""
+
+RANK_SCRIPT = "rank.sh"
+"""File of a plan that starts one rank of a worker: bash rank.sh WORKER DELAY_S COMMAND ..."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,13 @@ class Process:
 def log_path(name: str) -> str:
     """Return where the process `name` logs, relative to RAW_DIR."""
     return f"logs/{NODE}_{name}.out"
+
+
+def programs(process: Process) -> tuple[str, ...]:
+    """Return the programs that the command line of `process` starts first."""
+    if process.argv[:2] == ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}"):
+        return "bash", process.argv[4]
+    return (process.argv[0],)
 
 
 def dynamo_program(facts: ClusterFacts, name: str) -> str:

@@ -33,8 +33,8 @@ class ProcessManifest(FrozenModel):
     the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
     unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
     GPUs requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of
-    srun itself. With `keeps_processes` a
-    process that the next trial of the job would start in the same way goes on.
+    srun itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
+    `keeps_processes` a process that the next trial of the job would start in the same way goes on.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
     """
@@ -52,6 +52,8 @@ class ProcessManifest(FrozenModel):
     keeps_processes: bool
     engine: EngineSignals
     srun_env: Environment
+    srun_options: tuple[str, ...] = ()
+    mpi: str = "pmix"
     argument_check: Process | None = None
 
     def text(self) -> str:

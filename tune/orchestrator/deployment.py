@@ -137,6 +137,8 @@ class Deployment:
             container=container,
             gpus_per_node=self.manifest.gpus_per_node,
             srun_env=self.manifest.srun_env,
+            srun_options=self.manifest.srun_options,
+            mpi=self.manifest.mpi,
         )
 
     def require_alive(self) -> None:

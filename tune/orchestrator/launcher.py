@@ -32,7 +32,8 @@ class ResolvedProcess:
     """Hold a process of a plan with every placeholder filled in.
 
     `hosts`: those of its nodes, in rank order. `env`: variables with their values.
-    `container`, `gpus_per_node` and `srun_env` are those of tune.manifest.process_manifest.ProcessManifest.
+    `container`, `gpus_per_node`, `srun_env`, `srun_options` and `mpi` are those of
+    tune.manifest.process_manifest.ProcessManifest.
     """
 
     process: Process
@@ -43,6 +44,8 @@ class ResolvedProcess:
     container: tuple[str, ...]
     gpus_per_node: int | None
     srun_env: Mapping[str, str | None]
+    srun_options: tuple[str, ...] = ()
+    mpi: str = "pmix"
 
 
 class ProcessHandle(Protocol):

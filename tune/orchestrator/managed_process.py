@@ -54,7 +54,8 @@ def fingerprint(process: Process, manifest: ProcessManifest, plan: Path) -> str:
     paths = [path for one in named for path in (one.iterdir() if one.is_dir() else (one,))]
     files = {str(path.relative_to(plan)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     identity = [process.name, process.node_index, process.gpus, process.argv, dict(process.env), files]
-    placement = [manifest.container, manifest.gpus_per_node, process.inherits, manifest.srun_env]
+    step = [manifest.container, manifest.gpus_per_node, manifest.srun_options, manifest.mpi]
+    placement = [*step, process.inherits, manifest.srun_env]
     return hashlib.sha256(json.dumps([identity, placement], sort_keys=True).encode()).hexdigest()
 
 

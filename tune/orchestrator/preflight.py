@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tune.errors import ConfigurationError
+from tune.manifest.process import programs
 from tune.manifest.process_manifest import ProcessManifest
 from tune.spec.environment import inherited_names
 
@@ -23,8 +24,8 @@ def program_path() -> str:
 def require_programs(manifest: ProcessManifest) -> None:
     """Raise ConfigurationError, naming every missing program, if a process could not start."""
     path = program_path()
-    programs = dict.fromkeys(process.argv[0] for process in manifest.processes)
-    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    needed = dict.fromkeys(program for process in manifest.processes for program in programs(process))
+    missing = [program for program in needed if shutil.which(program, path=path) is None]
     if missing:
         raise ConfigurationError(
             f"Programs of the deployment are missing; nothing was started. Found no {', '.join(missing)}. "

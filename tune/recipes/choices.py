@@ -24,8 +24,8 @@ _HARDWARE: Mapping[str, str] = {
 }
 """Option of the group hardware, by what recipes call a GPU."""
 
-_STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested": "dynamo_v1"}
-"""Option of the group stack, by the generation of the engine's YAML."""
+_STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested_1_0": "dynamo_v04"}
+"""Option of the group stack, by the generation of the engine's YAML where that decides."""
 
 _UNSTATED_TOKENS = 1024
 """Tokens of a prompt, and of an answer, where a recipe states no lengths. Chosen here."""
@@ -62,9 +62,11 @@ def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
 
 
 def _stack(recipe: Recipe) -> str:
-    """Return the stack that writes the engine's YAML as the recipe has it."""
+    """Return the stack that writes the engine's YAML as the recipe has it, of the Dynamo that it states."""
     generations = {file_reader(ENGINE).generation_of_keys(pool.engine_keys) for _, pool in recipe.pools}
-    return _STACKS["flat" if "flat" in generations else "nested"]
+    decisive = [stack for generation, stack in _STACKS.items() if generation in generations]
+    before_1 = recipe.dynamo is not None and recipe.dynamo.startswith("0.")
+    return decisive[0] if decisive else "dynamo_v07" if before_1 else "dynamo_v1"
 
 
 def _sizes(recipe: Recipe, model_path: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section
 from tune.recipes.dynamo_command import DynamoCommand, keys_of_worker, other_options, read_command
 from tune.recipes.kubernetes_pod import Pod, read_pod
-from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel, version_of_image
 from tune.spec.split import ROLES, Role
 
 KIND = "DynamoGraphDeployment"
@@ -91,7 +91,7 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
         lengths=None,
         model=model,
         cluster=_cluster(model, workers["decode"].pod),
-        dynamo=_version(workers["decode"].pod),
+        dynamo=version_of_image(str(workers["decode"].pod.container.content.get("image"))),
         left_out=(
             *document.left_out(_REASONS),
             *_options_left_out(workers),
@@ -217,13 +217,6 @@ def _rack(workers: Sequence[_Worker]) -> Rack:
 def _cluster(model: ServedModel, pod: Pod) -> dict[str, Any]:
     stated = {"model_path": model.path or None, "container_image": pod.container.text("image")}
     return {name: value for name, value in stated.items() if value}
-
-
-def _version(pod: Pod) -> str | None:
-    """Return the version in the tag of Dynamo's own image."""
-    image = pod.container.content.get("image")
-    name, colon, tag = str(image).rpartition(":")
-    return tag if colon and "tensorrtllm-runtime" in name else None
 
 
 def _options_left_out(workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:

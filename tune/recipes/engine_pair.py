@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
-from tune.recipes.document import Document, read_documents
+from tune.recipes.document import Document
 from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.yaml_documents import read_documents
 from tune.spec.hardware import Hardware
 from tune.spec.split import ROLES, Role, Split
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tune.errors import ConfigurationError
-from tune.recipes.document import Document, read_documents
+from tune.recipes.document import Document
 from tune.recipes.dynamo_graph import is_dynamo_graph, read_dynamo_graph
 from tune.recipes.engine_pair import read_engine_pair
 from tune.recipes.inferencex import is_inferencex, read_inferencex
@@ -13,6 +13,7 @@ from tune.recipes.recipe import Recipe
 from tune.recipes.srt_slurm import is_srt_slurm, read_srt_slurm
 from tune.recipes.trtllm_slurm import is_trtllm_slurm, read_trtllm_slurm
 from tune.recipes.variants import expand
+from tune.recipes.yaml_documents import read_documents
 from tune.spec.hardware import Hardware
 from tune.spec.split import Split
 

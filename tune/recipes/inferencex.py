@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tune.errors import ConfigurationError
-from tune.recipes.document import Document, Section, read_documents
+from tune.recipes.document import Document, Section
 from tune.recipes.recipe import LeftOut, Recipe
 from tune.recipes.srt_slurm import read_srt_slurm
+from tune.recipes.yaml_documents import read_documents
 from tune.spec.split import ROLES
 
 _CONFIG_FILE = "CONFIG_FILE="

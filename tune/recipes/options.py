@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import ENGINE, ROUTER_MODES, LeftOut, Lengths, Recipe
+from tune.recipes.recipe import ENGINE, REQUEST_PLANES, ROUTER_MODES, LeftOut, Lengths, Recipe
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -93,6 +93,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}
     if routing.router_mode in ROUTER_MODES:
         stack["router_mode"] = routing.router_mode
+    if routing.request_plane in REQUEST_PLANES:
+        stack["request_plane"] = routing.request_plane
     if stack:
         settings["stack"] = stack
     if recipe.model.served_name:

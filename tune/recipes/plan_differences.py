@@ -9,7 +9,7 @@ import yaml
 
 from tune.deploy.plan import LaunchPlan
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import ENGINE, ROUTER_MODES, Pool, Recipe
+from tune.recipes.recipe import ENGINE, REQUEST_PLANES, ROUTER_MODES, Pool, Recipe
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -90,6 +90,8 @@ def _deployment_differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -
     frontends = [process for process in plan.processes if process.role == "frontend"]
     if len(frontends) != routing.frontends:
         yield f"frontends: {len(frontends)}, in the recipe {routing.frontends}"
+    if routing.request_plane in REQUEST_PLANES and spec.stack.requests_over != routing.request_plane:
+        yield f"requests travel over {spec.stack.requests_over}, in the recipe {routing.request_plane}"
     for process in frontends:
         yield from _env_differences(process.name, routing.env, process.env, process.inherits)
         if routing.router_mode in ROUTER_MODES and routing.router_mode not in process.argv:

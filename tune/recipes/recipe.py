@@ -15,7 +15,8 @@ ENGINE = "trtllm"
 Head = Literal["prefill", "decode", "none"]
 
 ROUTER_MODES: tuple[str, ...] = get_args(Stack.model_fields["router_mode"].annotation)
-"""The router modes that tune has a setting for."""
+REQUEST_PLANES = ("tcp", "nats")
+"""The router modes and request planes that tune has a setting for."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ class Routing:
         """Yield what tune has no setting for."""
         if self.router_mode not in (None, *ROUTER_MODES):
             yield LeftOut("router mode", str(self.router_mode), 0, f"tune has {', '.join(ROUTER_MODES)}")
-        if self.request_plane not in (None, "tcp"):
-            yield LeftOut("request plane", str(self.request_plane), 0, "tune has tcp")
+        if self.request_plane not in (None, *REQUEST_PLANES):
+            yield LeftOut(
+                "request plane", str(self.request_plane), 0, f"tune has {', '.join(REQUEST_PLANES)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,9 @@ class Recipe:
         """Yield the pools by role."""
         yield "prefill", self.prefill
         yield "decode", self.decode
+
+
+def version_of_image(image: str) -> str | None:
+    """Return the version of Dynamo by the tag of its own image, None for any other image."""
+    name, _, tag = image.rpartition(":")
+    return tag if name.endswith("tensorrtllm-runtime") else None

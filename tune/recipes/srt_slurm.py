@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel
+from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel, version_of_image
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
 from tune.recipes.srt_rack import SrtPools, read_rack, read_routing
@@ -180,11 +180,16 @@ def _lengths(root: Section) -> Lengths | None:
 
 
 def _dynamo_version(root: Section) -> str | None:
-    """Return the version of Dynamo that the recipe states, in its own block or as what was tested."""
-    dynamo = root.section("dynamo")
-    source = dynamo.section("source")
+    """Return the version of Dynamo: of its own block, of what was tested, or of the image."""
+    dynamo, identity = root.section("dynamo"), root.content.get("identity") or {}
     dynamo.accept("install", False)
-    stated = [dynamo.content.get("version"), dynamo.content.get("wheel"), *source.content.values()]
-    tested = (root.content.get("identity") or {}).get("frameworks") or {}
-    versions = [text for text in (*stated, tested.get("dynamo")) if isinstance(text, str)]
-    return versions[0] if versions else None
+    image = (identity.get("container") or {}).get("image") or root.section("model").content.get("container")
+    stated = [
+        dynamo.content.get("version"),
+        dynamo.content.get("wheel"),
+        dynamo.section("source").content.get("pypi"),
+        dynamo.section("source").content.get("wheel"),
+        (identity.get("frameworks") or {}).get("dynamo"),
+        version_of_image(str(image)),
+    ]
+    return next((text for text in stated if isinstance(text, str)), None)

@@ -90,6 +90,14 @@ class Deadlines(FrozenModel):
     stop_s: PositiveFloat
 
 
+class CommandPrefix(FrozenModel):
+    """Hold what stands before the command of a process, by its role, such as `numactl -m 0,1`."""
+
+    prefill: tuple[str, ...] = ()
+    decode: tuple[str, ...] = ()
+    frontend: tuple[str, ...] = ()
+
+
 class ClusterFacts(FrozenModel):
     """Hold the facts of one cluster: what sbatch and the container need, and the simulator's calibration.
 
@@ -100,7 +108,9 @@ class ClusterFacts(FrozenModel):
     not once for each trial. `srun_env` reaches srun itself, where pyxis and enroot read it.
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
     an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
-    None where it is that of this machine. Jobs avoid the nodes `exclude`.
+    None where it is that of this machine. Jobs avoid the nodes `exclude`. `srun_options` are further options
+    of every step, `mpi` is what starts the ranks of a worker. Of workers that share a node each starts
+    `load_stagger_s` after the one before, so that their weights are not read into its memory together.
     """
 
     kind: BackendName
@@ -121,6 +131,10 @@ class ClusterFacts(FrozenModel):
     container_mount_home: bool
     container_keep: bool
     srun_env: Environment
+    srun_options: tuple[str, ...] = ()
+    mpi: str = "pmix"
+    command_prefix: CommandPrefix = CommandPrefix()
+    load_stagger_s: NonNegativeFloat = 0.0
     model_path: str
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]

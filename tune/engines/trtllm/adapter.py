@@ -13,7 +13,12 @@ from tune.engines.dynamo.dynamo_services import dynamo_services
 from tune.engines.trtllm.argument_classes import trtllm_validators
 from tune.engines.trtllm.engine_pools import trtllm_pools, trtllm_settings, yaml_generation
 from tune.engines.trtllm.engine_rules import check_worker
-from tune.engines.trtllm.generation_rules import check_generation, check_pools_agree, check_strategy
+from tune.engines.trtllm.generation_rules import (
+    check_dropped_keys,
+    check_generation,
+    check_pools_agree,
+    check_strategy,
+)
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
@@ -62,6 +67,8 @@ def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     yield from check_strategy(spec.stack, spec.split)
     yield from check_generation(spec.stack, pools, reads_yaml=reads_yaml)
     yield from check_pools_agree(pools)
+    if reads_yaml:
+        yield from check_dropped_keys(spec.stack, pools)
     for role, engine in pools:
         yield from check_worker(spec, engine, role)
         yield from check_conflicts(spec.stack, engine, role)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from tune.engines.trtllm.engine_pools import yaml_generation
 from tune.engines.trtllm.gpu_memory import CUDA_GRAPH_BYTES, trtllm_kv_capacity_tokens
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.spec.findings import Finding
@@ -22,6 +23,9 @@ from tune.spec.trial import TrialSpec
 from tune.workload.length_summary import mean_sequence
 
 _ARGS = "TensorRT-LLM, llm_args.py"
+_BUFFER = "TensorRT-LLM, batch_manager/cacheTransBuffer.cpp and cacheFormatter.cpp"
+"""Buffers of a C++ transceiver: UCX, which mid 2025 has by default, and MPI allocate what they lack; NIXL,
+the default since, needs all of it beforehand."""
 _PREFILL_ANSWER_TOKENS = 1
 _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
@@ -148,16 +152,22 @@ def _transceiver(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
             path,
             str(tokens),
             f"a multiple of a KV block, {block} tokens",
-            "the KV cache travels in whole blocks",
-            "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
+            "the KV cache travels in whole blocks, and the engine ends where its buffer is none",
+            _BUFFER,
         )
     if tokens < prompt:
-        yield _error(
+        allocates = yaml_generation(spec.stack) == "flat" or transceiver.backend in ("UCX", "MPI")
+        report, why = (
+            (_warning, "for what a longer prompt needs besides, memory is allocated at each transfer")
+            if allocates
+            else (_error, "a prompt's KV cache passes through the buffer whole")
+        )
+        yield report(
             path,
             str(tokens),
             f"at least the longest prompt, {prompt} tokens: {path}={-(-prompt // block) * block}",
-            "a prompt's KV cache passes through the buffer whole",
-            "NVIDIA's MLPerf Inference v5.1 submission, comment in its engine configuration",
+            why,
+            _BUFFER,
         )
 
 
@@ -173,15 +183,14 @@ def _graphs(engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
             "the engine refuses two different largest sizes",
             _ARGS,
         )
-    if not sizes:
-        yield _error(
+    if graphs.batch_sizes == ():
+        yield _warning(
             path,
             "an empty list",
             f"at least one batch size, or {role}.cuda_graph_config=null",
-            "the engine fills an empty list with sizes of its own: not what was asked for",
+            f"the engine fills an empty list with sizes of its own, up to {max(sizes)}",
             _ARGS,
         )
-        return
     captured = engine.captured_graph_sizes
     left_out = [size for size in sizes if size not in captured]
     if left_out:

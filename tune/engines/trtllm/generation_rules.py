@@ -57,6 +57,21 @@ def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterato
             )
 
 
+def check_dropped_keys(stack: Stack, pools: Pools) -> Iterator[Finding]:
+    """Yield the keys that Dynamo's worker takes out before the engine sees them."""
+    for role, engine in pools:
+        workers = engine.extra.get("num_postprocess_workers")
+        if workers and stack.dynamo == "v1":
+            yield Finding(
+                "warning",
+                f"{role}.extra.num_postprocess_workers",
+                f"{workers}",
+                "none with stack dynamo_v1",
+                "Dynamo's worker takes the key out and turns tokens into text by itself: it changes nothing",
+                "Dynamo 1.6.1, dynamo/trtllm/workers/llm_worker.py, _strip_postprocess_workers",
+            )
+
+
 def check_pools_agree(pools: Pools) -> Iterator[Finding]:
     """Yield where prefill and decode cannot exchange KV caches."""
     dtypes = [engine.kv_cache_config.dtype for _, engine in pools]

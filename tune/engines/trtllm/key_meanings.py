@@ -32,7 +32,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "cache_transceiver_config.backend": ("", "Transport of the KV cache between the pools."),
     "cache_transceiver_config.max_tokens_in_buffer": ("tokens", "Size of the transfer buffer; null: the engine's default."),
     "cache_transceiver_config.transceiver_runtime": ("", "Runtime of the transfers; null: the engine's default."),
-    "scheduler_config": ("", "The engine's scheduler; null: its defaults."),
+    "scheduler_config": ("", "The engine's scheduler; null: GUARANTEED_NO_EVICT, to which Dynamo 1.x adds a tuning of batch sizes."),
     "scheduler_config.capacity_scheduler_policy": ("", "Admission to the KV cache; null: the engine's default, GUARANTEED_NO_EVICT."),
     "scheduler_config.context_chunking_policy": ("", "How prompts share a step; null: the engine's default, FIRST_COME_FIRST_SERVED."),
     "extra": ("", "Any other key at the top of the engine's YAML, passed through unchanged and not simulated, as is one written in a group."),

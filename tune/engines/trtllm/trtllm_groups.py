@@ -62,8 +62,8 @@ class CudaGraphConfig(EngineGroup):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Return `batch_sizes`, or the sizes that the engine derives where they are absent."""
-        if self.batch_sizes is not None:
+        """Return `batch_sizes`, or the sizes that the engine derives where there are none."""
+        if self.batch_sizes:
             return self.batch_sizes
         return derived_graph_sizes(self.max_batch_size or LARGEST_GRAPH_BY_DEFAULT, self.enable_padding)
 

@@ -15,6 +15,11 @@ from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
 from tune.spec.trial import TrialSpec
 
+_FIRST_PROXY_PORT = 10012
+"""Port of the proxy of a worker on GPU 0. Workers that share a node have one each, by their first GPU.
+Source: NVIDIA, MLPerf Inference v6.1, dynamo_disagg_loadgen.yaml. TensorRT-LLM reads it since pull
+request 8922 (2025-11)."""
+
 
 def trtllm_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the variables that frontend and workers share."""
@@ -36,6 +41,7 @@ def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement)
     visible = placed.gpus_on(node)
     if len(visible) < spec.hardware.gpus_per_node:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in visible)
+        env["TLLM_SPAWN_PROXY_PROCESS_IPC_ADDR"] = f"tcp://127.0.0.1:{_FIRST_PROXY_PORT + visible[0]}"
     argv: tuple[str, ...] = (
         *(dynamo_program(facts, program) for program in ("trtllm-llmapi-launch", "python3")),
         *("-m", "dynamo.trtllm"),

@@ -27,9 +27,11 @@ _GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_siz
 
 
 def generation_of_keys(keys: Mapping[str, Any]) -> Generation:
-    """Return the generation of an engine's YAML, by the names that only the flat one has."""
+    """Return the generation of an engine's YAML: the flat one by its names, 1.0 by its small letters."""
     transceiver = keys.get("cache_transceiver_config") or {}
-    return "flat" if FLAT_SPELLING & keys.keys() or _FLAT_TRANSFER_TOKENS in transceiver else "nested"
+    if FLAT_SPELLING & keys.keys() or _FLAT_TRANSFER_TOKENS in transceiver:
+        return "flat"
+    return "nested_1_0" if str(transceiver.get("backend", "")).islower() else "nested"
 
 
 def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dic
         The settings, not yet validated. Where a key is absent they state the engine's default.
     """
     flat = generation_of_keys(keys) == "flat"
-    today = _today(keys) if flat else dict(keys)
+    today = _today(keys)
     absent = {**_ABSENT, "max_seq_len": context_tokens, "cuda_graph_config": None if flat else {}}
     typed = TYPED_KEYS & today.keys()
     return {
@@ -87,7 +89,7 @@ def longest_prompt_of_keys(keys: Mapping[str, Any]) -> float:
 
 
 def _today(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keys of the flat generation under today's names."""
+    """Return keys of any generation under today's names."""
     today = {name: value for name, value in keys.items() if name not in FLAT_SPELLING}
     if keys.get("use_cuda_graph"):
         graphs = {
@@ -101,5 +103,8 @@ def _today(keys: Mapping[str, Any]) -> dict[str, Any]:
     transceiver = dict(today.get("cache_transceiver_config") or {})
     if _FLAT_TRANSFER_TOKENS in transceiver:
         transceiver["max_tokens_in_buffer"] = transceiver.pop(_FLAT_TRANSFER_TOKENS)
+    if str(transceiver.get("backend", "")).islower():
+        transceiver["backend"] = transceiver["backend"].upper()
+    if transceiver:
         today["cache_transceiver_config"] = transceiver
     return today

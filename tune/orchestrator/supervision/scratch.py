@@ -17,8 +17,7 @@ def make_scratch() -> Path:
 
     First removes folders that are no longer in use: the processes that were to remove them were killed.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        _remove_unused(left)
+    remove_unused_scratch()
     while True:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX))
         try:
@@ -29,6 +28,13 @@ def make_scratch() -> Path:
             return made
         if locked and made.exists():  # else taken for unused before it was locked
             return made
+
+
+def remove_unused_scratch() -> None:
+    """Remove folders that no process uses, on local disk and in memory, where etcd has its data."""
+    for root in (tempfile.gettempdir(), "/dev/shm"):
+        for left in Path(root).glob(f"{_PREFIX}*"):
+            _remove_unused(left)
 
 
 def _remove_unused(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from tune.orchestrator.supervision.process_tree import adopt_orphans, kill_descendants, signal_on_parent_death
-from tune.orchestrator.supervision.scratch import make_scratch
+from tune.orchestrator.supervision.scratch import make_scratch, remove_unused_scratch
 from tune.orchestrator.supervision.signals import STOP_SIGNALS, raise_first_signal
 
 _PARENT_ENDED = signal.SIGUSR1
@@ -62,6 +62,7 @@ def run_supervised(work: Callable[[Path], int], parent: int | None, *, external_
         signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, _PARENT_ENDED))
         kill_descendants()
         shutil.rmtree(scratch, ignore_errors=True)
+        remove_unused_scratch()
 
 
 def _run_worker(work: Callable[[Path], int], scratch: Path, supervisor: int) -> None:
