@@ -145,7 +145,7 @@ class Deployment:
     def require_alive(self) -> None:
         """Raise AttemptFailed where a process that serves has ended, whatever its exit code.
 
-        Whoever waits calls this again and again, so the workers' registrations are kept alive here.
+        This is called again and again while something waits, so registrations are kept alive here, too.
         """
         keep_registered(self._launcher.scratch / DISCOVERY_FOLDER)
         for running in self._running:
