@@ -83,6 +83,7 @@ pack() {
     [[ -e $log ]] || continue
     trial=${log#"$SCRATCH/runs/"}
     mkdir -p "$FOLDER/$(dirname "$trial")"
+    [[ $log == *_w[0-9]*.out ]] && "$PYTHON" -m tune.engines.dynamo_vllm "$log" | gzip > "$FOLDER/${trial%.out}_steps.csv.gz"
     { head -c 40000 "$log"; echo; echo '...'; tail -c 40000 "$log"; } > "$FOLDER/$trial"
   done
   cp -r "$SCRATCH/reports" "$FOLDER/" 2> /dev/null

@@ -32,12 +32,13 @@ def words_of_code(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_only_the_table_names_an_engine_outside_of_its_package(root: Path) -> None:
+    """Readers of recipes are left out: programs whose recipes they read name engines, too."""
     packages = [path.parent for path in (root / "tune" / "engines").glob("*/adapter.py")]
     names = re.compile("|".join(package.name for package in packages), re.IGNORECASE)
     naming: dict[str, list[int]] = {}
     for path in sorted((root / "tune").rglob("*.py")):
         for line, word in words_of_code(path.read_text(encoding="utf-8")):
-            if names.search(word) and path.parent not in packages:
+            if names.search(word) and path.parent not in [*packages, root / "tune" / "recipes"]:
                 naming.setdefault(path.relative_to(root).as_posix(), []).append(line)
     assert list(naming) == ["tune/spec/engine_table.py"], naming
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from support.vllm_trials import SEEN, vllm_settings
 
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS, VLLM_GAUGES
 from tune.engines.dynamo_vllm.adapter import DynamoVllm
+from tune.engines.dynamo_vllm.iteration_log import read_iterations
 from tune.engines.dynamo_vllm.worker_signals import FAILURE_PATTERNS
 from tune.orchestrator.failures import classify_failure
 from tune.records.scrapes import parse_samples, total
@@ -56,3 +61,22 @@ def test_kv_cache_is_estimated_to_one_percent() -> None:
 def test_as_many_graphs_are_expected_as_were_captured() -> None:
     """The progress bar of the capture counted to 51, with 256 sequences and 8,192 tokens a step."""
     assert len(vllm_settings().decode.captured_graph_sizes) == 51
+
+
+def test_step_times_are_read_from_the_log_of_a_worker() -> None:
+    lines = (SEEN / "decode_start.log").read_text(encoding="utf-8").splitlines()
+    steps = list(read_iterations(lines))
+    assert len(steps) == 13
+    assert steps[0] == (1, 1, 0, 0, pytest.approx(0.00004))
+    assert steps[1] == (0, 0, 1, 1, pytest.approx(0.00742))
+
+
+def test_a_command_prints_them_as_csv(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tune.engines.dynamo_vllm"]
+    done = subprocess.run([*command, SEEN / "prefill_start.log"], capture_output=True, text=True, check=True)
+    header, *rows = csv.reader(done.stdout.splitlines())
+    assert header[-1] == "elapsed_s"
+    assert len(rows) == 13
+    missing = subprocess.run([*command, tmp_path / "no"], capture_output=True, text=True, check=False)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "expected the log of a worker" in missing.stderr

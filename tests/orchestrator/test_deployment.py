@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,19 @@ def test_signal_during_a_start_is_not_lost(tmp_path: Path) -> None:
         signal.signal(signal.SIGTERM, before)
     (started,) = running
     started.handle.kill()
+
+
+def test_registrations_by_files_are_kept_alive(tmp_path: Path) -> None:
+    plan = Trial(tmp_path).folder.plan
+    manifest = read_manifest(plan)
+    nodes = NodeAddresses(("gb01",) * manifest.nodes, ("127.0.0.1",) * manifest.nodes)
+    deployment = Deployment(
+        manifest, nodes, ChildProcessLauncher(tmp_path), [], plan=plan, raw=tmp_path / "1"
+    )
+    deployment.require_alive()
+    instance = tmp_path / "discovery" / "v1" / "instances" / "dynamo%2Fbackend%2Fgenerate%2Fd3b754b4bc533603"
+    instance.parent.mkdir(parents=True)
+    instance.touch()
+    os.utime(instance, (0, 0))
+    deployment.require_alive()
+    assert instance.stat().st_mtime > time.time()

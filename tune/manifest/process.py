@@ -22,6 +22,9 @@ first node, the plan's folder, the attempt's folder, a folder that every node se
 end. `address_of` makes those for the addresses of other nodes. They stand in `Process.env`, `.argv` and
 `.log`, in ProcessManifest and in shell texts; `bind_text` fills them."""
 
+DISCOVERY_FOLDER = "discovery"
+"""Folder of SCRATCH_DIR with the files by which processes find each other where there is no etcd."""
+
 PLACEHOLDER = re.compile("|".join([*map(re.escape, PLACEHOLDERS), r"\$\{NODE_[1-9]\d*_IP\}"]))
 """Matches every placeholder."""
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from tune.manifest.process import Process, address_values, bind_text
+from tune.manifest.process import DISCOVERY_FOLDER, Process, address_values, bind_text
 from tune.manifest.process_manifest import ProcessManifest
 from tune.orchestrator.failures import (
     AttemptFailed,
@@ -22,6 +22,7 @@ from tune.orchestrator.managed_process import (
     describe_exit,
     fingerprint,
 )
+from tune.orchestrator.registrations import keep_registered
 from tune.orchestrator.supervision.signals import defer_signals
 
 
@@ -142,7 +143,11 @@ class Deployment:
         )
 
     def require_alive(self) -> None:
-        """Raise AttemptFailed where a process that serves has ended, whatever its exit code."""
+        """Raise AttemptFailed where a process that serves has ended, whatever its exit code.
+
+        This is called again and again while something waits, so registrations are kept alive here, too.
+        """
+        keep_registered(self._launcher.scratch / DISCOVERY_FOLDER)
         for running in self._running:
             if running.process.role == "client":
                 continue

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tune import __version__
 from tune.core.differences import leaf_differences
 from tune.errors import ConfigurationError
 from tune.records.study_record import StudyRecord
@@ -35,8 +36,8 @@ _RANGE = "load.rate_range_qps"
 _SEVERAL = "several, each trial its own"
 """Value on record for a part of the configuration in which single trials differ."""
 
-_VERSIONED = ("tune", "optuna", "numpy", "numba")
-"""Packages whose versions go on record."""
+_VERSIONED = ("optuna", "numpy", "numba")
+"""Packages whose versions go on record beside those of tune and Python."""
 
 
 def study_record(settings: Settings, name: str, command: Sequence[str]) -> StudyRecord:
@@ -81,7 +82,8 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         base=_base(settings, bool(sweep)),
         cluster_hash=_hash(settings.cluster.calibration),
         command=tuple(command),
-        versions={package: version(package) for package in _VERSIONED}
+        versions={"tune": __version__}
+        | {package: version(package) for package in _VERSIONED}
         | {"python": platform.python_version()},
     )
 

@@ -6,7 +6,7 @@ environment_names.rs (1.x).
 
 from __future__ import annotations
 
-from tune.manifest.process import HEAD_HOST, HEAD_NODE_IP, SCRATCH_DIR
+from tune.manifest.process import DISCOVERY_FOLDER, HEAD_HOST, HEAD_NODE_IP, SCRATCH_DIR
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
 from tune.spec.stack import Stack
@@ -54,7 +54,7 @@ def discovery_address(stack: Stack) -> dict[str, str]:
     Source: Dynamo 1.6.1, lib/runtime/src/config/environment_names.rs.
     """
     if stack.shares_files:
-        return {"DYN_FILE_KV": f"{SCRATCH_DIR}/discovery"}
+        return {"DYN_FILE_KV": f"{SCRATCH_DIR}/{DISCOVERY_FOLDER}"}
     return {"ETCD_ENDPOINTS": f"{HEAD_NODE_IP}:{stack.etcd_client_port}"}
 
 

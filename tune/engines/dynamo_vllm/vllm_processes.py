@@ -20,6 +20,7 @@ from tune.engines.dynamo_vllm.vllm_engine import VllmEngine
 from tune.engines.dynamo_vllm.vllm_pools import vllm_settings
 from tune.errors import ConfigurationError
 from tune.manifest.process import (
+    DISCOVERY_FOLDER,
     HEAD_NODE_IP,
     NODE_IP,
     PLAN_DIR,
@@ -47,7 +48,7 @@ KV_TRANSFER = json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 def vllm_environment(spec: TrialSpec) -> dict[str, str]:
     """Return the variables that frontend and workers share."""
     discovery = (
-        {"DYN_DISCOVERY_BACKEND": "file", "DYN_FILE_KV": f"{SCRATCH_DIR}/discovery"}
+        {"DYN_DISCOVERY_BACKEND": "file", "DYN_FILE_KV": f"{SCRATCH_DIR}/{DISCOVERY_FOLDER}"}
         if finds_by_files(spec)
         else {
             "DYN_DISCOVERY_BACKEND": "etcd",
