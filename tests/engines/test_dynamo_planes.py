@@ -12,7 +12,7 @@ from tune.deploy.plan import LaunchPlan, render
 from tune.engines.check import check, check_simulated
 from tune.manifest.process import Process
 from tune.spec.findings import only_errors
-from tune.spec.stack import SOFTWARE
+from tune.spec.stack import GENERATIONS
 
 REUSE = tuple(f"{role}.kv_cache_config.enable_block_reuse=true" for role in ("prefill", "decode"))
 MakePlan = Callable[..., LaunchPlan]
@@ -85,7 +85,7 @@ def test_a_kv_router_gets_events_where_workers_keep_blocks(
     assert {"--publish-events-and-metrics" in worker.argv for worker in workers} == {publishes}
 
 
-@pytest.mark.parametrize("stack", SOFTWARE)
+@pytest.mark.parametrize("stack", GENERATIONS)
 def test_every_generation_has_a_stack_that_passes_its_own_rules(stack: str) -> None:
     spec = compose_overrides([f"stack={stack}"]).settings.trial_spec
     assert spec.stack.generation == stack

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, final
 
 from tune.engines.base import Components, EngineAdapter, TimeSteps, WorkerGauges
@@ -86,6 +87,7 @@ class StandIn(EngineAdapter):
     computes_tokens = True
     needs_scratch = False
     gauges = WorkerGauges()
+    versions = MappingProxyType({"dynamo_v1": "a stand-in"})
     signals = EngineSignals(
         failure_patterns=("bad setting",),
         requests=REQUESTS,

@@ -7,9 +7,10 @@ from tune.cli.output import show
 from tune.cli.runnable import check_configuration, check_whole_sweep, require_runnable
 from tune.cli.studies import study_root
 from tune.config import Composition
+from tune.engines.registry import adapter_named
 from tune.errors import NegativeResult
 from tune.spec.findings import only_errors, render_findings
-from tune.spec.stack import SOFTWARE, Stack
+from tune.spec.stack import GENERATIONS, Stack
 
 
 def plan_action(composition: Composition) -> None:
@@ -29,9 +30,14 @@ def plan_action(composition: Composition) -> None:
 
 
 def _describe_stack(stack: Stack) -> str:
-    """Return which software the stack is for, and which stacks other software needs."""
-    others = "\n".join(f"  stack={name}: {software}" for name, software in SOFTWARE.items())
-    return f"stack {stack.name} is for {stack.software}. For other software:\n{others}"
+    """Return which software the stack is for, and which stacks other versions of its engine need."""
+    software = {
+        generation: f"{GENERATIONS[generation]} with {engine}"
+        for generation, engine in adapter_named(stack.engine).versions.items()
+    }
+    others = [f"  stack={name}: {text}" for name, text in software.items() if name != stack.generation]
+    ending = "\n".join([" For other software:", *others]) if others else ""
+    return f"stack {stack.name} is for {software.get(stack.generation, stack.engine)}.{ending}"
 
 
 def preflight_action(composition: Composition) -> None:

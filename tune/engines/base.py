@@ -100,6 +100,10 @@ class EngineModel(Protocol):
     def gauges(self) -> WorkerGauges:
         """Return the names of the gauges of its workers."""
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Return the engine and its versions that go with each generation of Dynamo, by the generation."""
+
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of the engine that `spec` breaks, and every choice that costs something."""
 

@@ -20,15 +20,14 @@ def _known_to_the_engine(generation: str, info: ValidationInfo) -> str:
     return generation
 
 
-SOFTWARE = {
-    "dynamo_v0": "Dynamo of mid 2025, before 0.4, with TensorRT-LLM 1.0.0rc0 to rc3",
-    "dynamo_v04": "Dynamo 0.4 to 0.6 with TensorRT-LLM 1.0",
-    "dynamo_v07": "Dynamo 0.7 to 0.9 with TensorRT-LLM 1.2.0rc2 to 1.3.0rc3",
-    "dynamo_v1": "Dynamo 1.0 to 1.6 with TensorRT-LLM 1.3.0rc5 to rc29",
+GENERATIONS = {
+    "dynamo_v0": "Dynamo of mid 2025, before 0.4",
+    "dynamo_v04": "Dynamo 0.4 to 0.6",
+    "dynamo_v07": "Dynamo 0.7 to 0.9",
+    "dynamo_v1": "Dynamo 1.0 to 1.6",
 }
-"""Versions that each generation is, by the beginning of a stack's name. Source: Dynamo, support matrix of
-0.9.1, 1.0.0, 1.1.1, 1.3.0 and ledger of deprecations of 1.6.2 (docs.nvidia.com/dynamo); its recipe for Llama
-4 (59d4642) for TensorRT-LLM 1.0."""
+"""Versions of Dynamo that each generation is, by the beginning of a stack's name. Source: Dynamo, ledger of
+deprecations of 1.6.2 (docs.nvidia.com/dynamo)."""
 
 
 def _absent_where_none() -> Any:
@@ -39,7 +38,7 @@ def _absent_where_none() -> Any:
 class Stack(WithEnvironment):
     """Hold the generation of Dynamo, the engine behind it, and the ports of its servers.
 
-    `name` begins with the generation, one of SOFTWARE. `engine` is a name of the
+    `name` begins with the generation, one of GENERATIONS. `engine` is a name of the
     table in tune/spec/engine_table.py, and `engine_yaml` a generation of the engine's settings file, of those
     that its class of settings names. `system_port` is where the first worker answers /health and /metrics,
     the next one a port further, prefill workers first; None where workers open no such port. `env` reaches
@@ -68,13 +67,8 @@ class Stack(WithEnvironment):
 
     @property
     def generation(self) -> str:
-        """Return the generation of Dynamo, a key of SOFTWARE."""
+        """Return the generation of Dynamo, a key of GENERATIONS."""
         return "_".join(self.name.split("_")[:2])
-
-    @property
-    def software(self) -> str:
-        """Return the versions of Dynamo and TensorRT-LLM that this generation is."""
-        return SOFTWARE[self.generation]
 
     @property
     def requests_over(self) -> Literal["tcp", "nats"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
@@ -50,6 +51,7 @@ class DynamoMocker(EngineAdapter):
     computes_tokens = False
     needs_scratch = True
     gauges = MOCK_GAUGES
+    versions = MappingProxyType({"dynamo_v1": "its mock engines"})
     signals = EngineSignals(
         failure_patterns=FAILURE_PATTERNS,
         requests=REQUESTS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
@@ -41,6 +42,7 @@ class DynamoVllm(EngineAdapter):
     computes_tokens = True
     needs_scratch = True
     gauges = VLLM_GAUGES
+    versions = MappingProxyType({"dynamo_v1": "vLLM 0.23"})
     signals = SIGNALS
     overridable = OVERRIDABLE | {"VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
@@ -62,6 +63,18 @@ that stand for such workers, of which `kv_cache_usage_perc` is a fraction despit
 Source: TensorRT-LLM, tensorrt_llm/metrics/collector.py (050f80d); mock engines of Dynamo 1.6.1."""
 
 
+VERSIONS = MappingProxyType(
+    {
+        "dynamo_v0": "TensorRT-LLM 1.0.0rc0 to rc3",
+        "dynamo_v04": "TensorRT-LLM 1.0",
+        "dynamo_v07": "TensorRT-LLM 1.2.0rc2 to 1.3.0rc3",
+        "dynamo_v1": "TensorRT-LLM 1.3.0rc5 to rc29",
+    }
+)
+"""Versions of TensorRT-LLM by generation of Dynamo. Source: Dynamo, support matrix of 0.9.1, 1.0.0, 1.1.1 and
+1.3.0 (docs.nvidia.com/dynamo); its recipe for Llama 4 (59d4642) for TensorRT-LLM 1.0."""
+
+
 def check_trtllm(spec: TrialSpec, *, reads_yaml: bool) -> Iterator[Finding]:
     """Yield every rule of TensorRT-LLM that `spec` breaks; `reads_yaml` is False for mock engines."""
     pools = trtllm_pools(spec)
@@ -85,6 +98,7 @@ class TrtLlm(EngineAdapter):
     computes_tokens = True
     needs_scratch = False
     gauges = GAUGES
+    versions = VERSIONS
     signals = EngineSignals(
         failure_patterns=FAILURE_PATTERNS,
         requests=REQUESTS,
