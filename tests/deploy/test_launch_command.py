@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tune.deploy.launch_command import PORT_CHOICE_S
 from tune.deploy.plan import LaunchPlan, render, write_plan
+from tune.engines.trtllm.worker_process import PORT_CHOICE_S
 from tune.errors import ConfigurationError
 from tune.manifest.process import RANK_SCRIPT, START_ETCD, programs
 from tune.orchestrator.supervision.scratch import remove_unused_scratch

@@ -120,6 +120,9 @@ class StandIn(EngineAdapter):
         name, port = f"{placed.role}_w{placed.index}", pool.ports[placed.index]
         return self._process(spec, facts, name, placed.role, port)
 
+    def start_gap_s(self, spec: TrialSpec) -> float:
+        return 0.0
+
     def components(self, spec: TrialSpec) -> Components:
         return Components("prefill", "backend")
 

@@ -13,24 +13,14 @@ from dataclasses import replace
 from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, Process
 from tune.spec.cluster import ClusterFacts
 from tune.spec.split import WorkerPlacement
-from tune.spec.trial import TrialSpec
-
-PORT_CHOICE_S = 60.0
-"""Seconds in which trtllm-llmapi-launch of 2025 has taken the port that it found free: its leader listens
-once tensorrt_llm is imported. Later versions are given an address, or make one that nobody shares. Source:
-TensorRT-LLM, tensorrt_llm/llmapi/trtllm-llmapi-launch (mid 2025); pull request 8922 (2025-11). The time is an
-assumption."""
 
 
-def start_delays_s(
-    spec: TrialSpec, facts: ClusterFacts, placed: Iterable[WorkerPlacement]
-) -> dict[str, float]:
-    """Return by name how long after the others a worker starts that shares its node, in seconds."""
-    step_s = max(facts.load_stagger_s, PORT_CHOICE_S if spec.stack.dynamo == "v0" else 0.0)
+def start_delays_s(gap_s: float, placed: Iterable[WorkerPlacement]) -> dict[str, float]:
+    """Return by name the delay of each worker's start in seconds: `gap_s` for each before it on its node."""
     started: Counter[int] = Counter()
     delays_s = {}
     for worker in placed:
-        delays_s[f"{worker.role}_w{worker.index}"] = started[worker.nodes[0]] * step_s
+        delays_s[f"{worker.role}_w{worker.index}"] = started[worker.nodes[0]] * gap_s
         started.update(worker.nodes)
     return delays_s
 

@@ -35,7 +35,7 @@ def deployment_processes(spec: TrialSpec, facts: ClusterFacts) -> tuple[Process,
         *(adapter.worker(spec, facts, worker) for worker in placed),
         _client(spec),
     )
-    delays_s = start_delays_s(spec, facts, placed)
+    delays_s = start_delays_s(max(facts.load_stagger_s, adapter.start_gap_s(spec)), placed)
     processes = tuple(_with_environment(process, spec, adapter.overridable) for process in processes)
     return tuple(launch_command(process, facts, delays_s.get(process.name, 0.0)) for process in processes)
 

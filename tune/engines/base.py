@@ -144,6 +144,9 @@ class EngineLauncher(Protocol):
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return the process of one worker, on the GPUs that `placed` gives it."""
 
+    def start_gap_s(self, spec: TrialSpec) -> float:
+        """Return the seconds between the starts of two workers that share a node; 0 where none are needed."""
+
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which the workers register."""
 

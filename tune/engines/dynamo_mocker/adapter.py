@@ -92,6 +92,10 @@ class DynamoMocker(EngineAdapter):
         cache_tokens = self.kv_capacity_tokens(spec.model, spec.hardware, engine)
         return mock_worker(spec, facts, placed, cache_tokens)
 
+    def start_gap_s(self, spec: TrialSpec) -> float:
+        """Return 0: every worker is given its ports."""
+        return 0.0
+
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which mock engines register. Source: Dynamo 1.6.1, mocker/args.py."""
         return Components("prefill", "backend,tensorrt_llm")

@@ -74,6 +74,10 @@ class DynamoVllm(EngineAdapter):
         """Return one worker."""
         return vllm_worker(spec, facts, placed)
 
+    def start_gap_s(self, spec: TrialSpec) -> float:
+        """Return 0: every worker is given its ports."""
+        return 0.0
+
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which workers register. Source: Dynamo 1.3.1, dynamo/vllm/args.py."""
         return Components("prefill", "backend")

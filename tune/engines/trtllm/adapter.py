@@ -24,7 +24,7 @@ from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
 from tune.engines.trtllm.remedies import trtllm_recommendations
 from tune.engines.trtllm.weight_rules import check_weights
-from tune.engines.trtllm.worker_process import trtllm_environment, trtllm_worker
+from tune.engines.trtllm.worker_process import PORT_CHOICE_S, trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_reading import (
     comparable_keys,
     generation_of_keys,
@@ -134,6 +134,10 @@ class TrtLlm(EngineAdapter):
     def worker(self, spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement) -> Process:
         """Return one worker, an MPI job with a rank on each of its GPUs."""
         return trtllm_worker(spec, facts, placed)
+
+    def start_gap_s(self, spec: TrialSpec) -> float:
+        """Return PORT_CHOICE_S in dynamo_v0, where each worker looks for a free port of its own."""
+        return PORT_CHOICE_S if spec.stack.dynamo == "v0" else 0.0
 
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which workers register: by turn in dynamo_v0, by role in dynamo_v1.

@@ -21,6 +21,13 @@ Source: NVIDIA, MLPerf Inference v6.1, dynamo_disagg_loadgen.yaml. TensorRT-LLM 
 request 8922 (2025-11)."""
 
 
+PORT_CHOICE_S = 60.0
+"""Seconds in which trtllm-llmapi-launch of 2025 has taken the port that it found free: its leader listens
+once tensorrt_llm is imported. Later versions are given an address, or make one that nobody shares. Source:
+TensorRT-LLM, tensorrt_llm/llmapi/trtllm-llmapi-launch (mid 2025); pull request 8922 (2025-11). The time is an
+assumption."""
+
+
 def trtllm_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the variables that frontend and workers share."""
     env = dynamo_environment(spec, facts)
