@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tune.core.version import __version__
+
 if TYPE_CHECKING:
     from tune.api import Study as Study
     from tune.api import Trial as Trial
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from tune.api import load_study as load_study
     from tune.api import simulate as simulate
 
-__version__ = "0.2.0"
+__all__ = ["Study", "Trial", "__version__", "compose", "load_study", "simulate"]
 
 _LAZY = ("Study", "Trial", "compose", "load_study", "simulate")
 """Names of `tune.api` that are attributes of the package."""

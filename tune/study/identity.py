@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tune import __version__
 from tune.core.differences import leaf_differences
+from tune.core.version import __version__
 from tune.errors import ConfigurationError
 from tune.records.study_record import StudyRecord
 from tune.spec.load import Slo
