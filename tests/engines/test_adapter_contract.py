@@ -102,5 +102,10 @@ def test_recommended_overrides_compose(kind: RemedyKind, case: tuple[EngineAdapt
     adapter, settings = case
     for recommendation in adapter.recommend(settings.trial_spec, Remedy(kind, batch=600.0)):
         assert recommendation.text
-        options = POOLS.get(case[1].stack.engine, ())
-        compose_overrides([f"stack.engine={case[1].stack.engine}", *options, *recommendation.overrides])
+        stack = settings.stack
+        options = (
+            f"stack.engine={stack.engine}",
+            f"stack.engine_yaml={stack.engine_yaml}",
+            *POOLS.get(stack.engine, ()),
+        )
+        compose_overrides([*options, *recommendation.overrides])

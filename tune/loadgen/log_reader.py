@@ -15,7 +15,7 @@ from tune.loadgen.log_writer import DETAIL_LOG, PREFIX, SUMMARY_LOG
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS
 from tune.loadgen.summary_log import read_summary
 from tune.spec.base import FrozenModel
-from tune.spec.metrics import LATENCIES, LatencyMetric
+from tune.spec.metrics import LATENCIES, LATENCY, TPOT, TTFT, LatencyMetric
 
 
 class LogLatency(FrozenModel):
@@ -181,7 +181,7 @@ def _figures(values: dict[str, Any]) -> LoadGenFigures:
         scenario=first(string, "effective_scenario", "requested_scenario"),
         mode=first(string, "effective_test_mode", "requested_test_mode"),
         result=result if result in ("VALID", "INVALID") else None,  # type: ignore[arg-type]
-        invalid_reason=reason or _unmet({"TPOT": tpot_note, "TTFT": ttft_note, "latency": note}),
+        invalid_reason=reason or _unmet({TPOT.label: tpot_note, TTFT.label: ttft_note, LATENCY.label: note}),
         perf_constraints_met=first(flag, "result_perf_constraints_met"),
         min_duration_met=first(flag, "result_min_duration_met"),
         min_queries_met=first(flag, "result_min_queries_met"),
