@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from support.request_logs import spec
 
 from tune.analysis.bottleneck import BUSY_FRAC, ProbeSummary, find_bottleneck, is_saturated
-from tune.records.outcome import Breakdown, Constraints
+from tune.records.outcome import Breakdown, Constraints, Recommendation
 
 STAGES = ("queue", "prefill", "transfer", "slot", "first_step")
 
@@ -43,13 +43,17 @@ def test_longest_stage_of_slowest_first_tokens_is_the_ttft_bottleneck(stage, kin
     assert verdict.recommendations
 
 
-def test_lower_rate_is_recommended_for_violated_or_unknown():
+def test_lower_rate_is_recommended_where_the_slo_is_violated_and_nowhere_else():
     lower = ("load.target_qps=15",)
     transfer = use(tail_transfer_s=3.0)
     assert bottleneck(transfer, ttft=1.01).recommendations[-1].overrides == lower
     assert bottleneck(transfer, saturated=12.0).recommendations[-1].overrides == ("load.target_qps=11.4",)
     assert bottleneck(transfer, ttft=0.99).recommendations[-1].overrides == ()
-    assert bottleneck(use(tail_slot_s=3.0, prefill_utilisation=0.85)).recommendations[-1].overrides == lower
+    no_room = use(tail_slot_s=3.0, prefill_utilisation=0.85)
+    assert [bottleneck(no_room, ttft=share).recommendations for share in (0.99, 1.01)] == [
+        (),
+        (Recommendation(text="a lower rate", overrides=lower),),
+    ]
 
 
 def test_evidence_names_pools_without_stages():

@@ -54,6 +54,16 @@ def test_the_ends_of_a_rate_a_list_and_a_range_are_named() -> None:
     assert widened(prefill_max_num_tokens=1024)["prefill_max_num_tokens"][0] == 512
 
 
+@pytest.mark.parametrize(("prompt_tokens", "named"), [(8192, False), (20000, True)])
+def test_chunks_are_widened_only_while_the_longest_prompt_exceeds_them(
+    prompt_tokens: int, named: bool
+) -> None:
+    words = (*WORDS, "load=fixed", f"load.dataset.inputs.tokens={prompt_tokens}")
+    fixed = study_record(compose_overrides(words).settings, "split", words)
+    assert ("prefill_max_num_tokens" in widened(fixed, prefill_max_num_tokens=16384)) == named
+    assert "prefill_max_num_tokens" in widened(fixed, prefill_max_num_tokens=1024)
+
+
 def test_what_cannot_be_or_changes_nothing_is_not_proposed() -> None:
     assert widened(prefill_workers=17) == {}, "no GPU is left for decode"
     assert widened(prefill_workers=1) == {}, "a request needs a prefill worker"

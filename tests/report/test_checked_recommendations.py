@@ -91,7 +91,7 @@ def test_a_lower_rate_is_lowered_until_the_simulator_expects_it_to_hold() -> Non
     (found,) = checked.bottleneck.recommendations
     (override,) = found.overrides
     assert 14.5 < float(override.partition("=")[2]) < 16.5
-    assert found.text == "a lower rate (the simulator expects it to hold)"
+    assert found.text == "a lower rate (the simulator expects it to hold in every shuffle)"
 
 
 @cache

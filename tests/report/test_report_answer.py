@@ -11,7 +11,7 @@ from support.synthetic_study import measured, spread, study, unmeasured
 
 from tune.analysis.ranking import rank
 from tune.config import compose_overrides
-from tune.records.outcome import Outcome
+from tune.records.outcome import CapacityQps, Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.confirmation_text import format_confidence, format_share
 from tune.report.sections.answer import Answer, answer
@@ -55,16 +55,19 @@ def test_every_part_of_the_answer_gives_the_same_figures() -> None:
 def test_answer_compares_best_with_baseline() -> None:
     result = answered([measured(0, tps_gpu=137.5), measured(3, prefill=13, tps_gpu=140.25)])
     facts = dict(result.facts)
-    assert facts["Baseline"] == "14P4D at 15.75 queries/s gives 137.5 tokens/s/GPU and holds every limit."
+    assert (
+        facts["Baseline"]
+        == "14P4D at 15.75 queries/s gives 137.5 tokens/s/GPU and holds its SLO in 4 of 5 shuffles."
+    )
     assert "Changed from the baseline: prefill_workers 14 → 13." in result.notes
     assert result.tiles[1].note == "+2.0 % against the baseline"
 
 
 def test_baseline_that_violates_the_slo_is_no_measure_of_the_gain() -> None:
     result = answered([measured(0, tps_gpu=150.0, ttft_p99_s=9.0), measured(1, tps_gpu=135.0)])
-    assert result.headline.endswith("; the baseline does not hold the SLO.")
-    assert result.tiles[1].note == "the baseline does not hold the SLO"
-    assert dict(result.facts)["Baseline"].endswith("gives 150.0 tokens/s/GPU and violates the SLO.")
+    assert result.headline.endswith("; the baseline does not hold its SLO.")
+    assert result.tiles[1].note == "the baseline does not hold its SLO"
+    assert dict(result.facts)["Baseline"].endswith("gives 150.0 tokens/s/GPU and does not hold its SLO.")
 
 
 def test_baseline_may_remain_the_best() -> None:
@@ -216,6 +219,25 @@ def test_without_feasible_trial_the_closest_is_named() -> None:
     assert result.notes[0].startswith("Over 5 shuffles (orders of the dataset's lengths) the SLO holds in 0")
     assert result.notes[1].startswith("Bottleneck: prefill.")
     assert result.notes[2].startswith("To try: one more prefill worker")
+
+
+def test_the_closest_that_holds_in_some_shuffles_is_not_said_to_miss() -> None:
+    reason = "the SLO holds in 4 of 5 shuffles; expected all of them"
+    result = answered([measured(0, spread=spread(4, 4.3), feasible=False, reason=reason)])
+    assert result.headline == (
+        "No configuration held every limit in every shuffle. The closest, 14 prefill and 4 decode workers "
+        "(14P4D) at 15.75 queries/s, holds its SLO in 4 of 5 shuffles."
+    )
+    assert result.tiles[1].note == "holds its SLO in 4 of 5 shuffles"
+    assert not any(note.startswith("Run it longer") for note in result.notes)
+
+
+def test_the_command_for_a_verified_rate_says_what_to_expect() -> None:
+    rates = CapacityQps(low=15.75, high=16.1, censored=False, estimate=15.9)
+    found = measured(0, spread=spread(4, 4.3), capacity_qps=rates)
+    assert answered([found]).command_title == (
+        "To measure it again (a full run at this rate holds in 4 of 5 shuffles)"
+    )
 
 
 def test_invalid_trial_is_not_the_closest() -> None:

@@ -151,7 +151,13 @@ def test_terminal_shows_guaranteed_rate_others_notes_and_command(load: Load) -> 
     lines = render_confirmation(study(), OUTCOMES, record).splitlines()
     assert lines[0].startswith("confirm   Guaranteed at 95 % confidence: 14P4D")
     assert sum(line.startswith("compared  ") for line in lines) == 2
-    assert lines[-1] == f"run it    {formatting.command(first.overrides)}"
+    assert lines[-2:] == [
+        f"run it    {formatting.command(first.overrides)}",
+        "          one full run holds with 95 % confidence; every simulated shuffle is such a run, so the "
+        "verdict may be 4 of 5",
+    ]
+    on_rack = render_confirmation(study(backend="slurm"), OUTCOMES, record).splitlines()
+    assert on_rack[-1].startswith("run it    "), "a rack runs one shuffle"
     assert any("Not distinguishable from the best at 95 % confidence: 13P5D" in line for line in lines)
     assert any("12P6D" in line and "; loses 19.2 % (17.2 to 21.1 %) of" in line for line in lines)
     assert any("varies by 1.2 % from shuffle to shuffle" in line for line in lines)

@@ -20,6 +20,7 @@ from tune.report.figures import all_figures
 from tune.report.figures.all_figures import study_figures
 from tune.report.figures.pareto import pareto_front
 from tune.report.figures.style import Figure
+from tune.report.trial_status import TRIAL_STATUS_WORDS, trial_status
 from tune.spec.load import Slo
 from tune.spec.space import ChoiceDimension
 
@@ -81,11 +82,11 @@ def test_marks_are_the_trials_and_their_count_is_true() -> None:
     figure = drawn(study(), outcomes)["ttft_p99"]
     assert figure.spec is not None
     marks = {trace["name"].split(" (")[0]: trace for trace in figure.spec["data"]}
-    feasible = [o for o in outcomes if o.feasible]
-    assert sorted(values(marks["feasible"]["customdata"])) == [o.number for o in feasible]
-    assert sum(len(values(marks[name]["x"])) for name in ("feasible", "SLO violated")) == sum(
-        o.valid for o in outcomes
-    )
+    for status in ("feasible", "some_shuffles", "slo_violated"):
+        numbers = [o.number for o in outcomes if trial_status(o) == status]
+        assert numbers
+        assert sorted(values(marks[TRIAL_STATUS_WORDS[status]]["customdata"])) == numbers
+    feasible = [o for o in outcomes if trial_status(o) == "feasible"]
     assert np.allclose(
         sorted(values(marks["feasible"]["y"])), sorted(o.output_tps_per_gpu or 0 for o in feasible)
     )
@@ -183,7 +184,7 @@ def test_figures_draw_the_best_ranked_trials_and_the_best_one(monkeypatch: pytes
         spec = drawn(study(), outcomes)[name].spec
         assert spec is not None
         marks = {trace["name"].split(" (")[0]: trace for trace in spec["data"]}
-        assert sorted(values(marks["feasible"]["customdata"])) == [7, 8, 9, 10, 11]
+        assert sorted(values(marks["SLO held in some shuffles"]["customdata"])) == [7, 8, 9, 10, 11]
         assert list(values(marks["best"]["customdata"])) == [11]
 
 

@@ -98,11 +98,12 @@ def test_every_trial_is_a_mark_beside_its_prediction() -> None:
     bars = drawn_traces["predicted: median and 90 % interval"]
     assert (bars["x"], bars["y"]) == ([1, 2, 3], [15.0] * 3)
     assert bars["error_y"]["array"] == bars["error_y"]["arrayminus"] == [3.0] * 3
-    held = drawn_traces["feasible (n = 2)"]
+    held = drawn_traces["SLO held in some shuffles (n = 2)"]
     assert (held["x"], held["y"]) == ([0, 1], [16.2, 16.2])
     assert held["hovertext"] == [
-        "no prediction<br>measured 16.2 QPS: feasible",
-        "predicted 15 QPS (12 to 18)<br>measured 16.2 QPS: feasible<br>+8.0 % against the predicted median",
+        "no prediction<br>measured 16.2 QPS: SLO held in some shuffles",
+        "predicted 15 QPS (12 to 18)<br>measured 16.2 QPS: SLO held in some shuffles<br>+8.0 % against the "
+        "predicted median",
     ]
     crashed = drawn_traces["infeasible, not measured (n = 1)"]
     assert crashed["x"] == [2]
@@ -151,7 +152,8 @@ def test_without_a_prediction_nothing_is_drawn(outcomes: list[Outcome]) -> None:
 
 
 def test_absent_and_zero_capacities_are_drawn() -> None:
-    fixed, none_held = measured(0), searched_trial(1, rates=(None, None, 0.0), feasible=False)
+    fixed = measured(0, spread=None)
+    none_held = searched_trial(1, rates=(None, None, 0.0), feasible=False, spread=None)
     figure = drawn([fixed, none_held], interval(0.0, 0.0, 0.0), interval(5.0, 6.0, 8.0))
     assert traces(figure)["SLO violated (n = 1)"]["hovertext"][0].endswith(
         "-100 % against the predicted median"

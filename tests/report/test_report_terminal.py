@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from support.synthetic_study import SLO, measured, spread, study, unmeasured
 
 from tune.records.model_error import ErrorSource, ModelError
+from tune.records.outcome import CapacityQps
 from tune.report.terminal import render_outcome, render_status
+from tune.report.verdict_robustness import expected_of_repeat
 
 
 def lines(**changes: object) -> list[str]:
@@ -15,10 +18,9 @@ def lines(**changes: object) -> list[str]:
 def test_run_near_its_limit_shows_shuffles_bottleneck_and_recommendations() -> None:
     text = lines(spread=spread(3, 4.4))
     assert text[6:] == [
-        "verdict   holds its SLO",
+        "verdict   holds its SLO in 3 of 5 shuffles",
         "shuffles  the verdict is uncertain: the SLO holds in 3 of 5 shuffles (orders of the dataset's "
-        "lengths), in another one with probability 58 % (26 to 87 %), and a violation lies within their "
-        "spread",
+        "lengths), in another one with probability 58 % (26 to 87 %)",
         "          p99 TTFT 4.40 s ± 0.300 s (sd), 4.10 s to 5.00 s",
         "          p99 TPOT 59.0 ms ± 1.00 ms (sd), 59.0 ms to 61.0 ms",
         "bottleneck: prefill",
@@ -31,11 +33,33 @@ def test_run_near_its_limit_shows_shuffles_bottleneck_and_recommendations() -> N
     ]
 
 
-def test_violation_that_a_shuffle_contradicts_is_uncertain() -> None:
-    text = lines(ttft_p99_s=4.6, spread=spread(2, 4.6))
+@pytest.mark.parametrize("held", [1, 2, 3, 4])
+@pytest.mark.parametrize("feasible", [True, False])
+def test_a_verdict_on_which_shuffles_differ_has_the_same_words_in_both_modes(
+    held: int, feasible: bool
+) -> None:
+    reason = None if feasible else "the SLO holds in some shuffles; expected all of them"
+    text = lines(spread=spread(held, 4.4), feasible=feasible, reason=reason)
+    assert f"verdict   holds its SLO in {held} of 5 shuffles" in text
     (line,) = [line for line in text if line.startswith("shuffles")]
-    assert line.startswith("shuffles  the verdict is uncertain: the SLO holds in 2 of 5 shuffles")
-    assert line.endswith("and a pass lies within their spread")
+    assert line.startswith(f"shuffles  the verdict is uncertain: the SLO holds in {held} of 5 shuffles")
+    assert line.endswith(" %)")
+
+
+def test_a_limit_broken_in_every_shuffle_is_a_violation() -> None:
+    reason = "p99 TTFT 4.6 s; expected at most 4.5 s"
+    text = lines(ttft_p99_s=4.6, spread=spread(0, 4.6), reason=reason)
+    assert f"verdict   SLO violated: {reason}" in text
+
+
+@pytest.mark.parametrize(("held", "feasible"), [(4, True), (5, True), (2, False)])
+def test_what_a_repeat_of_a_verified_rate_shows_is_said(held: int, feasible: bool) -> None:
+    searched = CapacityQps(low=15.75, high=16.1, censored=False, estimate=15.9)
+    run = measured(0, spread=spread(held, 4.2), feasible=feasible)
+    found = run.model_copy(update={"capacity_qps": searched})
+    expected = f"a full run at this rate holds in {held} of 5 shuffles"
+    assert expected_of_repeat(found) == (expected if feasible else "")
+    assert expected_of_repeat(run) == "", "a run at a fixed rate has said so as its verdict"
 
 
 def test_verdict_that_every_shuffle_gives_is_certain() -> None:

@@ -134,8 +134,16 @@ def _can_be(base: TrialSpec, sweep: Sweep, point: Point, name: str, value: Value
         spec = bind_point(base, sweep, {**point, name: value})
     except ConfigurationError:
         return False
+    if _only_holds_more_prompts(bind_point(base, sweep, point), spec):
+        return False
     path = sweep.space[name].path
     return not any(finding.severity == "error" or finding.path == path for finding in check(spec))
+
+
+def _only_holds_more_prompts(best: TrialSpec, spec: TrialSpec) -> bool:
+    """Return whether only the token budget of prefill steps grows, which takes the longest prompt already."""
+    budget = best.prefill.token_budget
+    return best.load.dataset.longest_prompt_tokens <= budget < spec.prefill.token_budget
 
 
 def _range_end(

@@ -54,8 +54,7 @@ class BottleneckContext:
 def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendation, ...]:
     """Return recommendations, the most promising first; overrides are for the configuration `spec`.
 
-    A lower rate helps against every bottleneck. It is named where a limit is violated, and where there
-    is no other recommendation.
+    A lower rate helps against every bottleneck. It is named where a limit is violated.
     """
     if context.kind == "rate":
         return (_rate(context.target_qps * (1 + RATE_STEP_FRAC), "a higher rate"),)
@@ -69,7 +68,7 @@ def recommend(spec: TrialSpec, context: BottleneckContext) -> tuple[Recommendati
         "unknown": _for_unknown,
     }[context.kind](spec, context)
     changes = tuple(settings)
-    if changes and not context.broken:
+    if not context.broken:
         return changes
     return (*changes, lower_rate(context.saturated_qps or context.target_qps))
 

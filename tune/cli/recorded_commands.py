@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from tune.records.study_record import StudyRecord
 
 
-def repeat_command(outcome: Outcome) -> str:
-    """Return the command that measures a trial again."""
-    return shlex.join(["python", "-m", "tune", *outcome.provenance["overrides"]])
+def show_repeat(outcome: Outcome) -> None:
+    """Print the command that measures a trial again, and what to expect of it."""
+    from tune.report.verdict_robustness import expected_of_repeat
+
+    show(f"again     {shlex.join(['python', '-m', 'tune', *outcome.provenance['overrides']])}")
+    if expected := expected_of_repeat(outcome):
+        show(f"          {expected}")
 
 
 def status_action(composition: Composition) -> None:
@@ -48,7 +52,7 @@ def _show_trial(trial_id: str, folder: StudyFolder, record: StudyRecord) -> None
     if outcome and spec:
         (outcome,) = recommendable([outcome], trial_id, folder, record)
         show(render_outcome(outcome, spec.slo, record))
-        show(f"again     {repeat_command(outcome)}")
+        show_repeat(outcome)
     else:
         show(f"trial     {trial_id}: not recorded yet")
     _print_jobs(folder, record, trial_id)

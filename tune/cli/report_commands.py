@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tune.cli.output import show
-from tune.cli.recorded_commands import repeat_command
+from tune.cli.recorded_commands import show_repeat
 from tune.cli.studies import named_study, no_study, study_root
 from tune.config import Composition
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
@@ -37,7 +37,7 @@ def report_action(composition: Composition) -> None:
     best = next((o for o in shown if o.trial_id == top_id and o.feasible), None)
     if best:
         show(render_outcome(best, record.slo, record))
-        show(f"again     {repeat_command(best)}")
+        show_repeat(best)
     if posterior:
         show(render_posterior(posterior))
     confirmation = confirmation and confirmation.current()
@@ -57,7 +57,8 @@ def report_action(composition: Composition) -> None:
     show(f"report    {page}")
     if best is None:
         raise NegativeResult(
-            "No configuration of this study holds its SLO; the report says how far each missed."
+            "No configuration of this study holds its SLO in all its shuffles; the report says how far each "
+            "missed."
         )
 
 

@@ -11,7 +11,12 @@ _LABEL = re.compile(r"(\w[\w ]{0,9}?)(?: {2,}|:(?= ))")
 
 _SPLIT = re.compile(r"\d+P\d+D")
 
-_VERDICTS = (("holds", "bold green"), ("SLO violated", "bold red"), ("failed", "bold red"))
+_VERDICTS = (
+    ("holds its SLO in", "bold cyan"),
+    ("holds", "bold green"),
+    ("SLO violated", "bold red"),
+    ("failed", "bold red"),
+)
 _OTHER_VERDICT = "bold yellow"
 
 _COMMAND = "cyan"

@@ -10,6 +10,7 @@ from tune.backends.registry import BACKENDS
 from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError
+from tune.report.formatting import plural
 from tune.spec.findings import Finding, only_errors, render_findings
 from tune.spec.settings import Settings
 from tune.spec.timed_rules import check_timed
@@ -75,7 +76,8 @@ def print_findings(findings: Sequence[Finding], *, again: bool) -> None:
     others = len(findings) - len(own)
     if others and not again:
         print(
-            f"{others} warnings on the reference configuration as shipped; action=preflight lists them\n",
+            f"{plural(others, 'warning')} on the reference configuration as shipped; action=preflight says "
+            "more\n",
             file=sys.stderr,
         )
 

@@ -198,7 +198,7 @@ def _simulated_rate(
         if _holds_in_every_shuffle(changed, target_qps, calibration):
             return recommendation.model_copy(
                 update={
-                    "text": f"{recommendation.text} (the simulator expects it to hold)",
+                    "text": f"{recommendation.text} (the simulator expects it to hold in every shuffle)",
                     "overrides": (f"load.target_qps={target_qps:g}",),
                 }
             )

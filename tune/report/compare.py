@@ -15,6 +15,7 @@ from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
 from tune.report.formatting import format_figure, format_latency, signed_percent
 from tune.report.model_error_text import change_phrase, simulated_change
+from tune.report.trial_status import describe_verdict
 from tune.spec.metrics import LATENCY_P99, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS
 from tune.spec.trial import TrialSpec
 
@@ -85,15 +86,10 @@ def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:
         change = signed_percent(right / left - 1) if left and right else ""
         return name, show(left), show(right), change
 
-    yield "status", _status(a), _status(b), ""
+    yield "status", describe_verdict(a), describe_verdict(b), ""
     throughput = f"{OUTPUT_TPS_PER_GPU.label} {OUTPUT_TPS_PER_GPU.unit}"
     yield row(throughput, a.output_tps_per_gpu, b.output_tps_per_gpu, format_figure)
     for limit in dict.fromkeys((*SHOWN_LIMITS, LATENCY_P99, *a.constraints.used, *b.constraints.used)):
         left, right = (figure_s(limit, outcome.statistics_of(limit.latency)) for outcome in (a, b))
         yield row(limit.label, left, right, partial(format_latency, limit.latency))
     yield row("GPU-hours", a.gpu_hours, b.gpu_hours, format_figure)
-
-
-def _status(outcome: Outcome) -> str:
-    """Return whether a trial holds its SLO, or why not."""
-    return "holds its SLO" if outcome.feasible else (outcome.reason or outcome.status)

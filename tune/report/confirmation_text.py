@@ -59,6 +59,17 @@ def confirmation_note(
     )
 
 
+def expected_of_guaranteed(study: StudyRecord, confirmation: Confirmation) -> list[str]:
+    """Return what a run at the guaranteed rate shows where it is simulated in several shuffles."""
+    if study.backend != "sim":
+        return []
+    confidence = format_confidence(confirmation.confidence_frac)
+    return [
+        f"one full run holds with {confidence} confidence; every simulated shuffle is such a run, so the "
+        "verdict may be 4 of 5"
+    ]
+
+
 def confirm_command(study: StudyRecord) -> str:
     """Return the shell command that confirms the best configurations of a study."""
     return formatting.command(confirm_overrides(study))

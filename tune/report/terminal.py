@@ -20,12 +20,14 @@ from tune.report.confirmation_text import (
     configuration_names,
     confirmation_notes,
     confirmation_sentence,
+    expected_of_guaranteed,
     format_interval,
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.model_error_text import model_error_sentence
 from tune.report.posterior_text import gain_sentence, names_of, rival_sentence
 from tune.report.study_end_text import describe_end
+from tune.report.trial_status import describe_verdict
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, OUTPUT_TPS_PER_GPU, SHOWN_LIMITS, TTFT, TTFT_P99, LatencyMetric
@@ -70,7 +72,7 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         for probe in outcome.probes
         if probe.loadgen_result and probe.full
     ]
-    lines.append(f"verdict   {_verdict(outcome)}")
+    lines.append(f"verdict   {describe_verdict(outcome)}")
     if is_capacity_search(outcome):
         lines.append(f"capacity  {describe_capacity(outcome)}")
         lines.append(f"          {describe_cost(outcome)}")
@@ -83,15 +85,6 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
     if outcome.bottleneck:
         lines += _bottleneck_lines(outcome.bottleneck)
     return "\n".join(lines)
-
-
-def _verdict(outcome: Outcome) -> str:
-    """Return whether the trial holds its SLO, and why not."""
-    if outcome.feasible:
-        return "holds its SLO"
-    if outcome.capacity_qps.censored:
-        return outcome.reason or "stopped early"
-    return f"{'SLO violated' if outcome.valid else 'invalid'}: {outcome.reason}"
 
 
 def _bottleneck_lines(bottleneck: Bottleneck) -> list[str]:
@@ -164,7 +157,7 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
     """Return throughput, p99 TTFT and number of the best feasible trial, or that there is none yet."""
     best = next((row for row in rank(outcomes, posterior) if row["feasible"]), None)
     if best is None:
-        return "none holds the SLO yet"
+        return "no feasible trial yet"
     held = (
         f", SLO held in {best['slo_held_shuffles']} of {best['shuffles']} shuffles"
         if best["shuffles"]
@@ -218,6 +211,7 @@ def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], confirm
     lines += [f"          {note}" for note in confirmation_notes(confirmation, names)]
     if first.guaranteed_qps:
         lines.append(f"run it    {formatting.command(first.overrides)}")
+        lines += [f"          {expected}" for expected in expected_of_guaranteed(study, confirmation)]
     return "\n".join(lines)
 
 

@@ -8,11 +8,14 @@ from typing import Literal, get_args
 from tune.records.outcome import Outcome, Probe
 from tune.records.study_record import StudyRecord
 
-TrialStatus = Literal["feasible", "stopped_early", "slo_violated", "invalid", "infeasible", "failed"]
+TrialStatus = Literal[
+    "feasible", "some_shuffles", "stopped_early", "slo_violated", "invalid", "infeasible", "failed"
+]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 
 TRIAL_STATUS_WORDS: dict[TrialStatus, str] = {
     "feasible": "feasible",
+    "some_shuffles": "SLO held in some shuffles",
     "stopped_early": "stopped early",
     "slo_violated": "SLO violated",
     "invalid": "invalid",
@@ -21,10 +24,13 @@ TRIAL_STATUS_WORDS: dict[TrialStatus, str] = {
 }
 
 TRIAL_STATUS_MEANING: dict[TrialStatus, str] = {
-    "feasible": "measured; the measurement is valid and every limit held",
+    "feasible": "measured; the measurement is valid and every limit held, in every shuffle where several "
+    "were run",
+    "some_shuffles": "measured near a limit: every limit held in some shuffles (orders of the dataset's "
+    "lengths) and not in others",
     "stopped_early": "measured until it was clear that the deployment cannot beat the best trial so far, or "
     "the rate predicted for another candidate",
-    "slo_violated": "measured; at least one limit did not hold",
+    "slo_violated": "measured; at least one limit did not hold, in any shuffle where several were run",
     "invalid": "measured, but the measurement cannot be trusted; the reason says why",
     "infeasible": "the configuration is wrong: it broke a rule, ran out of memory, or was rejected",
     "failed": "the run failed for a reason outside the configuration; running the study again repeats it",
@@ -37,11 +43,32 @@ def trial_status(outcome: Outcome) -> TrialStatus:
     """Return the status of a trial as the report shows it."""
     if outcome.status != "measured":
         return outcome.status
-    if outcome.feasible:
-        return "feasible"
-    if outcome.capacity_qps.censored:
+    if not outcome.valid:
+        return "stopped_early" if outcome.capacity_qps.censored else "invalid"
+    if outcome.capacity_qps.censored and not outcome.feasible:
         return "stopped_early"
-    return "slo_violated" if outcome.valid else "invalid"
+    spread = outcome.spread
+    if spread and 0 < spread.slo_held < spread.shuffles:
+        return "some_shuffles"
+    return "feasible" if outcome.feasible else "slo_violated"
+
+
+def slo_clause(outcome: Outcome) -> str:
+    """Return whether a trial holds its SLO, and in how many shuffles where not in all."""
+    status, spread = trial_status(outcome), outcome.spread
+    if status == "some_shuffles" and spread:
+        return f"holds its SLO in {spread.slo_held} of {spread.shuffles} shuffles"
+    return "holds its SLO" if status == "feasible" else "does not hold its SLO"
+
+
+def describe_verdict(outcome: Outcome) -> str:
+    """Return whether a trial holds its SLO, as `slo_clause` does, or why it does not."""
+    status = trial_status(outcome)
+    if status in ("feasible", "some_shuffles"):
+        return slo_clause(outcome)
+    if status in ("slo_violated", "invalid"):
+        return f"{TRIAL_STATUS_WORDS[status]}: {outcome.reason}"
+    return outcome.reason or TRIAL_STATUS_WORDS[status]
 
 
 def distinct_trials(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -10,6 +10,8 @@ from tune.analysis.hold_probability import hold_probability
 from tune.analysis.shuffles import NEAR_FRAC
 from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
+from tune.report.capacity_text import is_capacity_search
+from tune.report.trial_status import trial_status
 from tune.spec.load import Slo
 from tune.spec.metrics import LIMITS, TTFT_P99, LatencyMetric
 from tune.spec.space import Dimension
@@ -45,8 +47,20 @@ def verdict_over_shuffles(outcome: Outcome, slo: Slo) -> str:
     held = f"the SLO holds in {spread.slo_held} of {spread.shuffles} {SHUFFLES}, {_in_another(spread)}"
     if not is_uncertain(outcome, slo):
         return held
-    opposite = "a violation" if outcome.feasible else "a pass"
-    return f"the verdict is uncertain: {held}, and {opposite} lies within their spread"
+    if trial_status(outcome) == "some_shuffles":
+        return f"the verdict is uncertain: {held}"
+    return f"the verdict is uncertain: {held}, and a violation lies within their spread"
+
+
+def expected_of_repeat(outcome: Outcome) -> str:
+    """Return in how many shuffles a full run at the verified rate of a capacity search holds.
+
+    Empty where no search ran, or no further shuffles.
+    """
+    spread = outcome.spread
+    if spread is None or not outcome.feasible or not is_capacity_search(outcome):
+        return ""
+    return f"a full run at this rate holds in {spread.slo_held} of {spread.shuffles} shuffles"
 
 
 def _in_another(spread: ShuffleSpread) -> str:

@@ -29,7 +29,9 @@ def study_figures(study: StudyRecord, trials: Sequence[Outcome], ranks: Mapping[
     """
     rows = trials_frame(study, trials, ranks)
     curves = load_curves(study, trials, ranks)
-    valid = rows[rows["trial_status"].isin(["feasible", "slo_violated"])].dropna(subset=[TPS])
+    valid = rows[rows["trial_status"].isin(["feasible", "some_shuffles", "slo_violated"])].dropna(
+        subset=[TPS]
+    )
     if valid.empty:
         reason = "No trial has a valid measurement, so there is nothing to draw."
         return [*curves, empty_figure("none", "Figures", reason)]

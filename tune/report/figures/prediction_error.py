@@ -17,6 +17,7 @@ TITLE = "Prediction against measurement"
 
 MARKS: dict[TrialStatus, tuple[str, str]] = {
     "feasible": ("circle", FEASIBLE),
+    "some_shuffles": ("circle-open", FEASIBLE),
     "stopped_early": ("triangle-down-open", VIOLATED),
     "slo_violated": ("x-thin", VIOLATED),
     "invalid": ("diamond-open", QUIET),
@@ -135,7 +136,7 @@ def _best_so_far(figure: go.Figure, pairs: Sequence[PredictionPair]) -> None:
     best = 0.0
     x, y = [], []
     for pair in pairs:
-        if pair.status == "feasible" and (pair.level_qps or 0.0) > best:
+        if pair.outcome.feasible and (pair.level_qps or 0.0) > best:
             best = pair.level_qps or 0.0
             x.append(pair.outcome.number)
             y.append(best)
@@ -204,7 +205,7 @@ def _hover(pair: PredictionPair) -> str:
 def _label_marks(figure: go.Figure, pairs: Sequence[PredictionPair], floor: float) -> None:
     """Write the status beside every mark that is not feasible, rotated because marks stand close."""
     for pair in pairs:
-        if pair.status != "feasible":
+        if not pair.outcome.feasible:
             figure.add_annotation(
                 x=pair.outcome.number,
                 y=floor if pair.level_qps is None else pair.level_qps,

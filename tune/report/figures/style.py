@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune.records.study_record import StudyRecord
+from tune.report.trial_status import TRIAL_STATUS_WORDS, TrialStatus
 from tune.spec.metrics import OUTPUT_TPS_PER_GPU, LatencyLimit
 
 MAX_MARKS = 2000
@@ -101,13 +102,18 @@ def points(rows: pd.DataFrame, x: str, y: str, **style: Any) -> go.Scatter:
 
 
 def verdict_points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, hover: str) -> None:
-    """Add feasible trials as blue discs, SLO violations as orange crosses; ring baseline and best."""
+    """Add trials as blue discs, open where only some shuffles held, or orange crosses; ring two of them."""
     size = 5 if len(rows) > MANY_MARKS else 8
     cross = {"symbol": "x-thin", "size": size, "line": {"width": 1.6, "color": VIOLATED}}
     disc = {"symbol": "circle", "size": size, "color": FEASIBLE, "opacity": 0.85}
-    feasible = rows["feasible"]
-    marks = (("SLO violated", rows[~feasible], cross), ("feasible", rows[feasible], disc))
-    for name, trials, marker in marks:
+    circle = {"symbol": "circle-open", "size": size, "color": FEASIBLE, "line": {"width": 1.6}}
+    marks: dict[TrialStatus, dict[str, Any]] = {
+        "slo_violated": cross,
+        "some_shuffles": circle,
+        "feasible": disc,
+    }
+    for status, marker in marks.items():
+        name, trials = TRIAL_STATUS_WORDS[status], rows[rows["trial_status"] == status]
         if len(trials):
             style = {"marker": marker, "hovertemplate": f"%{{text}}<br>{hover}<extra>{name}</extra>"}
             figure.add_trace(points(trials, x, y, name=f"{name} (n = {len(trials):,})", **style))

@@ -26,7 +26,8 @@ from tune.report.sections.answer_notes import (
 )
 from tune.report.sections.best_by_kind import KindPicture, kind_picture
 from tune.report.sections.tiles import Tile, closest_tiles, recommended_tiles
-from tune.report.trial_status import baseline_trial, limit_shares
+from tune.report.trial_status import baseline_trial, limit_shares, slo_clause, trial_status
+from tune.report.verdict_robustness import expected_of_repeat
 
 Fact = tuple[str, str]
 """Name of a fact and its text."""
@@ -89,9 +90,17 @@ def answer(
         ),
         picture=picture,
         notes=tuple(answer_notes(study, outcomes, recommended, confirmation)),
-        command_title="To run it at its guaranteed rate" if recommended.confirmed else "To measure it again",
+        command_title=_command_title(recommended),
         command=None if recommended.overrides is None else formatting.command(recommended.overrides),
     )
+
+
+def _command_title(recommended: RecommendedConfiguration) -> str:
+    """Return what the command is for, and what to expect of it."""
+    if recommended.confirmed:
+        return "To run it at its guaranteed rate"
+    expected = expected_of_repeat(recommended.trial)
+    return f"To measure it again ({expected})" if expected else "To measure it again"
 
 
 def _headline(study: StudyRecord, outcomes: Sequence[Outcome], recommended: RecommendedConfiguration) -> str:
@@ -127,7 +136,7 @@ def _against_baseline(
     if baseline.trial_id == recommended.trial.trial_id:
         return ", which is the baseline" if len(outcomes) > 1 else ""
     if not baseline.feasible or not baseline.output_tps_per_gpu or not recommended.output_tps_per_gpu:
-        return "; the baseline does not hold the SLO"
+        return f"; the baseline {slo_clause(baseline)}"
     change = recommended.output_tps_per_gpu / baseline.output_tps_per_gpu - 1
     return f", {abs(change) * 100:.1f} % {'more' if change >= 0 else 'less'} than the baseline"
 
@@ -174,13 +183,17 @@ def _closest(
     misses = ", ".join(
         f"{name} by {formatting.format_figure(share * 100)} %" for name, share in missed.items()
     )
-    verb = "missed" if misses else "has no verdict"
-    if not misses:
-        misses = top.reason or "it needs more queries than were measured"
+    in_some = trial_status(top) == "some_shuffles"
+    if in_some:
+        result = slo_clause(top)
+    elif misses:
+        result = f"missed: {misses}"
+    else:
+        result = f"has no verdict: {top.reason or 'it needs more queries than were measured'}"
     headline = (
-        f"{so_far}No configuration held every limit. The closest, "
+        f"{so_far}No configuration held every limit{' in every shuffle' if in_some else ''}. The closest, "
         f"{describe_workers(configuration_label(top, study))} at "
-        f"{verified_or_offered_qps(top):.4g} queries/s, {verb}: {misses}."
+        f"{verified_or_offered_qps(top):.4g} queries/s, {result}."
     )
     texts = formatting.overrides(top)
     return Answer(
@@ -190,7 +203,7 @@ def _closest(
         tiles=closest_tiles(study, top),
         facts=(_cost_fact(study, outcomes, None),),
         picture=picture,
-        notes=tuple(closest_notes(study, top, is_missed=bool(missed))),
+        notes=tuple(closest_notes(study, top, is_missed=in_some or bool(missed))),
         command_title="To measure it again",
         command=None if texts is None else formatting.command(texts),
     )

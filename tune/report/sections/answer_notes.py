@@ -24,7 +24,7 @@ from tune.report.model_error_text import change_phrase, model_error_sentence, si
 from tune.report.range_end_text import describe_ends, widening_command
 from tune.report.recommended import RecommendedConfiguration, configuration_label, verified_or_offered_qps
 from tune.report.study_end_text import describe_end
-from tune.report.trial_status import baseline_trial, limit_shares, tightest_limit
+from tune.report.trial_status import baseline_trial, limit_shares, slo_clause, tightest_limit
 from tune.report.verdict_robustness import is_uncertain, verdict_notes
 
 
@@ -56,10 +56,9 @@ def baseline_fact(
     if baseline.output_tps_per_gpu is None:
         return [("Baseline", f"{name} was not measured: {baseline.reason or baseline.status}.")]
     figure = f"{formatting.format_figure(baseline.output_tps_per_gpu, 4)} tokens/s/GPU"
-    held = "holds every limit" if baseline.feasible else "violates the SLO"
     change = simulated_change(baseline, recommended.trial) if baseline.feasible else None
     error = f" The change is {change_phrase(change)}." if change else ""
-    return [("Baseline", f"{name} gives {figure} and {held}.{error}")]
+    return [("Baseline", f"{name} gives {figure} and {slo_clause(baseline)}.{error}")]
 
 
 def certainty_fact(

@@ -11,7 +11,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
 from tune.report.recommended import RecommendedConfiguration, verified_or_offered_qps
-from tune.report.trial_status import baseline_trial, limit_shares
+from tune.report.trial_status import baseline_trial, limit_shares, slo_clause
 from tune.spec.load import Slo
 from tune.spec.metrics import OUTPUT_TPS, OUTPUT_TPS_PER_GPU, LatencyLimit
 
@@ -34,7 +34,7 @@ def recommended_tiles(
     trial, baseline = recommended.trial, baseline_trial(study, outcomes)
     per_gpu, note = recommended.output_tps_per_gpu, "all allocated GPUs count"
     if baseline and baseline is not trial and not baseline.feasible:
-        note = "the baseline does not hold the SLO"
+        note = f"the baseline {slo_clause(baseline)}"
     elif baseline and baseline is not trial and baseline.output_tps_per_gpu and per_gpu:
         change = formatting.signed_percent(per_gpu / baseline.output_tps_per_gpu - 1)
         note = f"{change} against the baseline"
@@ -49,7 +49,7 @@ def recommended_tiles(
 def closest_tiles(study: StudyRecord, top: Outcome) -> tuple[Tile, ...]:
     """Return the tiles of a trial that missed its limits."""
     return (
-        *_throughput_tiles(top.output_tps, top.output_tps_per_gpu, top.gpus, "while the SLO is violated"),
+        *_throughput_tiles(top.output_tps, top.output_tps_per_gpu, top.gpus, slo_clause(top)),
         _rate_tile(verified_or_offered_qps(top), top, is_guaranteed=False),
         *_latency_tiles(study.slo, top),
     )

@@ -37,7 +37,7 @@ def _line(status: TrialStatus, group: Sequence[Outcome]) -> str:
 
 def _why(status: TrialStatus, group: Sequence[Outcome]) -> str:
     """Return what most trials of a group exceeded, or the reason that most of them give."""
-    if status == "feasible":
+    if status in ("feasible", "some_shuffles"):
         return ""
     if status == "slo_violated":
         exceeded = Counter(name for o in group for name, share in limit_shares(o).items() if share > 1)
