@@ -1,4 +1,4 @@
-"""Say what the best kind other than the recommended one gives, whether measured or predicted."""
+"""Describe what the best kind other than the recommended one gives, whether measured or predicted."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _caption(kinds: Sequence[BestOfKind]) -> str:
         )
     if any(kind.expected for kind in kinds):
         text += (
-            " Dashed outline: predicted by the search, not measured; its line is the 90 % interval. "
+            " Dashed outline: predicted by the search, as no trial held; its line is the 90 % interval. "
             "posterior.json holds every predicted kind."
         )
     return text
