@@ -53,6 +53,36 @@ def test_layers_of_another_kind_are_not_simulated(make_spec: MakeSpec, shipped: 
 
 
 @pytest.mark.parametrize(
+    ("extra", "path"),
+    [
+        ({"enable_attention_dp": True}, "decode.extra.enable_attention_dp"),
+        ({"speculative_config": {"decoding_type": "MTP"}}, "decode.extra.speculative_config"),
+        ({"enable_attention_dp": False, "speculative_config": None, "print_iter_log": True}, None),
+    ],
+)
+def test_keys_that_change_what_a_step_is_are_not_simulated(
+    extra: dict[str, object], path: str | None, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(decode__extra=extra)
+    assert not only_errors(check(spec)), "a real engine takes them"
+    assert [finding.path for finding in only_errors(check_simulated(spec))] == ([path] if path else [])
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("+decode.extra.data_parallel_size=2", "decode.extra.data_parallel_size"),
+        ("+decode.extra.speculative_config={method: ngram}", "decode.extra.speculative_config"),
+        ("+decode.extra.data_parallel_size=1", None),
+    ],
+)
+def test_keys_of_vllm_that_change_what_a_step_is_are_not_simulated(override: str, path: str | None) -> None:
+    overrides = ["stack=dynamo_vllm", "prefill=vllm", "decode=vllm", override]
+    spec = compose_overrides(overrides).settings.trial_spec
+    assert [finding.path for finding in only_errors(check_simulated(spec))] == ([path] if path else [])
+
+
+@pytest.mark.parametrize(
     ("hardware", "refused"), [("h200_dgx", True), ("h100_dgx", True), ("b200_dgx", False)]
 )
 def test_nvfp4_weights_need_fp4_units(hardware: str, refused: bool) -> None:

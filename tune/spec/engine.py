@@ -150,6 +150,11 @@ class Engine(WithEnvironment):
         """
 
     @property
+    def untimed(self) -> Mapping[str, str]:
+        """Return, by path, what keys do with which no step time is known; empty where none is set."""
+        return {}
+
+    @property
     @abstractmethod
     def passed_through(self) -> Mapping[str, Any]:
         """Return the keys that reach the engine as they are, without a typed setting here."""

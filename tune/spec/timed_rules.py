@@ -18,8 +18,8 @@ rounding are far less, and any other kind of layer is more."""
 
 
 def check_timed(spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return an error for a model and parallelism whose step times the simulator does not know."""
-    return (*_timed_weights(spec), *_timed_layers(spec), *_timed_parallelism(spec))
+    """Return an error for a model, parallelism or engine key whose step times the simulator does not know."""
+    return (*_timed_weights(spec), *_timed_layers(spec), *_timed_parallelism(spec), *_timed_keys(spec))
 
 
 def _timed_weights(spec: TrialSpec) -> Iterator[Finding]:
@@ -69,5 +69,18 @@ def _timed_parallelism(spec: TrialSpec) -> Iterator[Finding]:
                 str(engine.context_parallel),
                 f"1 where step times are simulated, or {_UNTIMED}",
                 "no step time of a worker with context parallelism is known",
+                "tune/sim/data/step_time_coefficients.json",
+            )
+
+
+def _timed_keys(spec: TrialSpec) -> Iterator[Finding]:
+    for role, engine in (("prefill", spec.prefill), ("decode", spec.decode)):
+        for path, effect in engine.untimed.items():
+            yield Finding(
+                "error",
+                f"{role}.{path}",
+                str(engine.passed_through[path]),
+                f"no such key where step times are simulated, or {_UNTIMED}",
+                f"{effect}, which no known step time is for",
                 "tune/sim/data/step_time_coefficients.json",
             )

@@ -168,6 +168,16 @@ class VllmEngine(Engine):
         return self.model_copy(update={"cudagraph_capture_sizes": listed, "enforce_eager": not sizes})
 
     @property
+    def untimed(self) -> Mapping[str, str]:
+        """Return what data parallelism and speculative decoding do, where `extra` has them."""
+        found = {}
+        if self.extra.get("data_parallel_size", 1) != 1:
+            found["extra.data_parallel_size"] = "every rank has a batch and a KV cache of its own"
+        if self.extra.get("speculative_config"):
+            found["extra.speculative_config"] = "a decode step makes several tokens"
+        return found
+
+    @property
     def passed_through(self) -> Mapping[str, Any]:
         """Return the arguments without a typed setting, by path."""
         return {f"extra.{name}": value for name, value in self.extra.items()}

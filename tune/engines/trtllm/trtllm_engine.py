@@ -41,6 +41,13 @@ _CHUNK_ORDER: dict[ChunkingPolicy, ChunkOrder] = {
 }
 
 
+_UNTIMED = {
+    "enable_attention_dp": "every rank has a batch and a KV cache of its own",
+    "speculative_config": "a decode step makes several tokens",
+}
+"""Keys that change what a step is, and how. Source: TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py."""
+
+
 class TrtLlmEngine(Engine):
     """Hold the settings of TensorRT-LLM.
 
@@ -185,6 +192,11 @@ class TrtLlmEngine(Engine):
         before = self.cuda_graph_config or CudaGraphConfig(enable_padding=True)
         graphs = before.model_copy(update={"batch_sizes": sizes, "max_batch_size": None}) if sizes else None
         return self.model_copy(update={"cuda_graph_config": graphs})
+
+    @property
+    def untimed(self) -> Mapping[str, str]:
+        """Return what attention data parallelism and speculative decoding do, where `extra` has them."""
+        return {f"extra.{key}": effect for key, effect in _UNTIMED.items() if self.extra.get(key)}
 
     @property
     def passed_through(self) -> Mapping[str, Any]:
