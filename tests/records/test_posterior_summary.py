@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tune.errors import ResumableError
 from tune.records.posterior_summary import (
     HypothesisPosterior,
     Interval,
+    KindPosterior,
     ParameterPosterior,
     PosteriorSummary,
     TrialPosterior,
@@ -30,9 +32,23 @@ POSTERIOR = PosteriorSummary(
             trial_id="abc", number=0, measured_qps=15.7, simulated_qps=WIDE, standardised_residual=-1.5
         ),
     ),
+    kinds=(
+        KindPosterior(
+            kind="13P5D TP4/TP4", trial_id="def", is_measured=False, expected_output_tps_per_gpu=WIDE
+        ),
+    ),
     expected_improvement_frac=0.02,
     calibration={"prefill_scale": 0.85},
 )
+
+
+def test_record_without_kinds_is_read(tmp_path: Path) -> None:
+    write_posterior(tmp_path, POSTERIOR)
+    path = tmp_path / "posterior.json"
+    older = json.loads(path.read_text(encoding="utf-8"))
+    del older["kinds"]
+    path.write_text(json.dumps(older), encoding="utf-8")
+    assert read_posterior(tmp_path) == POSTERIOR.model_copy(update={"kinds": ()})
 
 
 def test_written_record_reads_back(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from support.synthetic_study import outcome, study
 
-from tune.report.configuration_kinds import kind_label
+from tune.config import compose_overrides
+from tune.report.kind_label import kind_label
+from tune.spec.kind import kind_of
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,14 @@ def test_the_label_names_every_kind_of_parallelism(overrides: list[str], label: 
     provenance = {"split": "14P4D", "overrides": overrides}
     trial = outcome(0, "failed", "a node").model_copy(update={"provenance": provenance})
     assert kind_label(trial, recorded) == label
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ([], "14P4D TP4/TP4"),
+        (["prefill.pipeline_parallel_size=2", "split.prefill_workers=7"], "7P4D TP4xPP2/TP4"),
+    ],
+)
+def test_a_trial_has_the_label_of_its_record(overrides: list[str], label: str) -> None:
+    assert kind_of(compose_overrides(overrides).settings.trial_spec) == label

@@ -11,16 +11,19 @@ from support.hidden_parameters import SLOW, measure_all, observe, true_capacitie
 
 from tune.capacity.search import EARLY_STOP_MARGIN_FRAC
 from tune.core.arrays import FloatArray
+from tune.spec.kind import kind_of
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.candidates import Candidates
 from tune.surrogate import prefill_tables
 from tune.surrogate.acquisition import early_stop_threshold_qps
+from tune.surrogate.credible_interval import credible_interval, expected_capacity_qps
 from tune.surrogate.gaussian_process import gp_expected_improvement
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import LEADERS, MISMATCH_IMPROVEMENT_FRAC, SurrogateOptimizer
 from tune.surrogate.prior import CALIBRATED
-from tune.surrogate.summary import credible_interval, expected_capacity_qps, summarise_posterior
+from tune.surrogate.summary import summarise_posterior
+from tune.workload.length_summary import mean_sequence
 
 
 def indices_of(observations: Sequence[Observation]) -> list[int]:
@@ -317,6 +320,33 @@ def test_the_record_describes_the_posterior(search: SurrogateOptimizer) -> None:
     assert summary.expected_improvement_frac >= 0
     expected = expected_capacity_qps(prediction, observations[-1].index)
     assert expected.low < observations[-1].qps < expected.high
+
+
+def test_the_record_holds_the_best_candidate_of_every_kind(search: SurrogateOptimizer) -> None:
+    observations = observe(search, 3)
+    prediction = search.predict(observations)
+    kinds = summarise_posterior(search, prediction, observations, ()).kinds
+    by_trial_id = {spec.trial_id: index for index, spec in enumerate(search.specs)}
+    best = [by_trial_id[kind.trial_id] for kind in kinds]
+    assert {kind.kind for kind in kinds} == {kind_of(spec) for spec in search.specs}
+    assert len({kind.kind for kind in kinds}) == len(kinds) > 1
+    expected = prediction.expected_capacity_qps
+    assert sorted(best, key=lambda index: -expected[index]) == best
+    for kind, index in zip(kinds, best, strict=True):
+        alike = [i for i, spec in enumerate(search.specs) if kind_of(spec) == kind.kind]
+        assert expected[index] == max(expected[alike])
+        assert kind.is_measured == (index in indices_of(observations))
+        capacity, spec = expected_capacity_qps(prediction, index), search.specs[index]
+        tokens = mean_sequence(spec.load.dataset).answer_tokens * capacity.median / spec.hardware.gpus
+        assert kind.expected_output_tps_per_gpu.median == pytest.approx(tokens)
+
+
+def test_a_kind_whose_best_candidate_crashed_is_known_by_the_next(search: SurrogateOptimizer) -> None:
+    observations = observe(search, 3)
+    best = int(search.predict(observations).expected_capacity_qps.argmax())
+    observations = [*observations, Observation(best, "crashed")]
+    kinds = summarise_posterior(search, search.predict(observations), observations, ()).kinds
+    assert search.specs[best].trial_id not in {kind.trial_id for kind in kinds}
 
 
 def test_unique_samples_rebuild_all_samples(search: SurrogateOptimizer) -> None:

@@ -23,6 +23,7 @@ def report_action(composition: Composition) -> None:
     from tune.records.confirmation import read_confirmation
     from tune.records.posterior_summary import read_posterior
     from tune.report.checked_recommendations import recommendable
+    from tune.report.other_kind_text import other_kind_lines
     from tune.report.range_end_text import describe_ends, widening_command
     from tune.report.study_end_text import describe_end
     from tune.report.study_report import write_study_report
@@ -38,9 +39,11 @@ def report_action(composition: Composition) -> None:
     if best:
         show(render_outcome(best, record.slo, record))
         show_repeat(best)
+    confirmation = confirmation and confirmation.current()
+    for line in other_kind_lines(record, outcomes, confirmation, posterior):
+        show(line)
     if posterior:
         show(render_posterior(posterior))
-    confirmation = confirmation and confirmation.current()
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
     top = best or next((o for o in outcomes if o.trial_id == top_id), None)

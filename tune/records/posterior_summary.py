@@ -29,6 +29,10 @@ class Interval(FrozenModel):
             raise ValueError(f"low {self.low}, median {self.median} and high {self.high} are out of order")
         return self
 
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of the figure times `factor`, which is positive."""
+        return Interval(low=self.low * factor, median=self.median * factor, high=self.high * factor)
+
 
 class ParameterPosterior(FrozenModel):
     """Hold a parameter of the rack as a factor on its value in the calibration.
@@ -69,12 +73,26 @@ class TrialPosterior(FrozenModel):
     better_frac: Probability | None = None
 
 
+class KindPosterior(FrozenModel):
+    """Hold what the surrogate expects of the best candidate of one kind, such as 14P4D TP4/TP4.
+
+    `trial_id` names that candidate, and `is_measured` says whether it was measured.
+    `expected_output_tps_per_gpu` is its output tokens/s per GPU at its capacity.
+    """
+
+    kind: str
+    trial_id: str
+    is_measured: bool
+    expected_output_tps_per_gpu: Interval
+
+
 class PosteriorSummary(FrozenModel):
     """Hold the surrogate's posterior after `trials_observed` trials.
 
     `expected_improvement_frac` is by which share another trial is expected to raise the best rate.
     `calibration` holds the most probable parameters by their field names in the cluster's calibration. Those
-    without such a field (KV cache, all-reduce, a factor for each TP) are in `parameters` alone.
+    without such a field (KV cache, all-reduce, a factor for each TP) are in `parameters` alone. `kinds` lists
+    every kind of the candidates, the best first; it is empty in records that were written without it.
     """
 
     schema_: Literal[2] = Field(2, alias="schema")
@@ -82,6 +100,7 @@ class PosteriorSummary(FrozenModel):
     parameters: tuple[ParameterPosterior, ...]
     hypotheses: tuple[HypothesisPosterior, ...]
     trials: tuple[TrialPosterior, ...]
+    kinds: tuple[KindPosterior, ...] = ()
     expected_improvement_frac: NonNegativeFloat
     calibration: dict[str, Any]
 

@@ -1,92 +1,58 @@
-"""Name the kind of a configuration, its split and parallelism, and find the best trial of each kind."""
+"""Find the best trial of each kind of configuration, and what the surrogate expects of the other kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tune.records.confirmation import ConfirmedConfiguration
+from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval, KindPosterior
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
+from tune.report.kind_label import kind_label
 from tune.report.model_error_text import simulated_change
+from tune.report.recommended import recommended_configuration
 from tune.report.trial_status import baseline_trial
-from tune.spec.engine import SettingName
-from tune.spec.engine_table import settings_class
-
-POOLS = ("prefill", "decode")
-FURTHER_PARALLELISM: dict[str, SettingName] = {"CP": "context_parallel", "PP": "pipeline_stages"}
-"""Parallelism that is named where it is more than 1, by its short name."""
 
 
 @dataclass(frozen=True)
 class BestOfKind:
-    """Hold the best trial of one kind, in output tokens/s per GPU.
+    """Hold the best trial of one kind, or what is predicted of it, in output tokens/s per GPU.
 
     `held` is what the kind gives while its SLO holds, at the guaranteed rate if it was confirmed, and None if
     none of its trials held. `missed` is the throughput at the lowest rate above it that missed the SLO, None
     if no rate above it was measured. `interval` is that of the mean capacity of a confirmed kind; of another
     simulated one it is the 90 % interval of `held` beside the recommended configuration, by the simulator's
-    own error; None without one. `trials` counts the valid trials of the kind.
+    own error; None without one. `expected` is the surrogate's prediction of `held` where that is None.
+    `trials` counts the valid trials of the kind.
     """
 
     label: str
-    trials: int
-    held: float | None
-    missed: float | None
-    interval: tuple[float, float] | None
-    is_confirmed: bool
-    is_recommended: bool
-    is_baseline: bool
+    trials: int = 0
+    held: float | None = None
+    missed: float | None = None
+    interval: tuple[float, float] | None = None
+    expected: Interval | None = None
+    is_confirmed: bool = False
+    is_recommended: bool = False
+    is_baseline: bool = False
 
-
-def kind_label(outcome: Outcome, study: StudyRecord) -> str | None:
-    """Return split and parallelism, such as 14P4D TP4/TP4; None for a trial without a recorded split."""
-    split = formatting.split_label(outcome)
-    if split is None:
-        return None
-    parallelism = "/".join(part for pool in POOLS if (part := _parallelism(outcome, study, pool)))
-    return f"{split} {parallelism}".rstrip()
-
-
-def _parallelism(outcome: Outcome, study: StudyRecord, pool: str) -> str:
-    """Return TP4, or TP4xCP2xPP2 with context parallelism and stages; empty if it is not on record."""
-    keys = settings_class(study.engine).KEYS
-    tensor = _setting(outcome, study, pool, keys["tensor_parallel"])
-    if tensor is None:
-        return ""
-    further = {
-        short: _setting(outcome, study, pool, keys[name])
-        for short, name in FURTHER_PARALLELISM.items()
-        if name in keys
-    }
-    return f"TP{tensor}" + "".join(f"x{short}{n}" for short, n in further.items() if n not in (None, 1))
-
-
-def _setting(outcome: Outcome, study: StudyRecord, pool: str, key: str) -> object:
-    """Return a setting of a pool: the value proposed for the trial, or that of the study."""
-    path, point = f"{pool}.{key}", formatting.params(outcome)
-    for name, dimension in study.space.items():
-        if dimension.path == path and name in point:
-            return point[name]
-    if not study.space:
-        for override in formatting.overrides(outcome) or ():
-            if override.removeprefix("+").startswith(f"{path}="):
-                return override.partition("=")[2]
-    return study.base.get(pool, {}).get(key)
+    @property
+    def output_tps_per_gpu(self) -> float | None:
+        """Return what the kind held, else what it is expected to hold; None where neither is known."""
+        return self.expected.median if self.expected else self.held
 
 
 def best_of_kinds(
     study: StudyRecord,
     outcomes: Sequence[Outcome],
     ranked: Sequence[str],
-    confirmed: Mapping[str, ConfirmedConfiguration],
-    recommended: Outcome | None,
+    confirmation: Confirmation | None,
+    predicted: Sequence[KindPosterior],
 ) -> list[BestOfKind]:
-    """Return the best trial of every kind with a valid trial: the recommended kind first, then the fastest.
-
-    If the study varies neither split nor parallelism, a kind is a configuration at any rate.
+    """Return every kind with a valid trial or a prediction: the recommended kind first, then the fastest.
 
     Parameters
     ----------
@@ -96,26 +62,73 @@ def best_of_kinds(
         Each trial once.
     ranked
         Ids of the measured trials, best first.
-    confirmed
-        The configurations with a guaranteed rate, by the id of their trial.
-    recommended
-        The trial that the page recommends, None if it recommends none.
+    confirmation
+        The repeats of the best configurations, None without.
+    predicted
+        What a surrogate expects of each kind; empty for other searches.
 
     Returns
     -------
     list[BestOfKind]
     """
+    kinds = _best_of_groups(study, outcomes, ranked, confirmation, lambda o: kind_label(o, study))
+    return _ordered(_with_predictions(kinds, predicted))
+
+
+def best_of_configurations(
+    study: StudyRecord, outcomes: Sequence[Outcome], ranked: Sequence[str], confirmation: Confirmation | None
+) -> list[BestOfKind]:
+    """Return every configuration with a valid trial, at any rate; parameters as of `best_of_kinds`."""
+    return _ordered(
+        _best_of_groups(
+            study, outcomes, ranked, confirmation, lambda o: formatting.describe_configuration(o, study.space)
+        )
+    )
+
+
+def _ordered(kinds: Sequence[BestOfKind]) -> list[BestOfKind]:
+    """Return the recommended kind, then the others by what they give."""
+    return sorted(kinds, key=lambda kind: (not kind.is_recommended, -(kind.output_tps_per_gpu or 0.0)))
+
+
+def _with_predictions(kinds: Sequence[BestOfKind], predicted: Sequence[KindPosterior]) -> list[BestOfKind]:
+    """Return `kinds` and those that were predicted only, with predictions for all that held nothing.
+
+    A prediction is for the capacity. What held lies below it: at the verified rate, or at the guaranteed one.
+    So predictions are scaled by what the recommended kind held, as a share of what is expected of it.
+    """
+    expected = {each.kind: each.expected_output_tps_per_gpu for each in predicted}
+    recommended = next((kind for kind in kinds if kind.is_recommended), None)
+    if recommended is None or not recommended.held or recommended.label not in expected:
+        return list(kinds)
+    scale = recommended.held / expected[recommended.label].median
+    measured = {kind.label: kind for kind in kinds}
+    held_none = {label: measured.get(label, BestOfKind(label)) for label in expected}
+    added = [
+        replace(kind, expected=expected[label].scaled(scale))
+        for label, kind in held_none.items()
+        if kind.held is None
+    ]
+    return [*(kind for kind in kinds if kind.held is not None or kind.label not in expected), *added]
+
+
+def _best_of_groups(
+    study: StudyRecord,
+    outcomes: Sequence[Outcome],
+    ranked: Sequence[str],
+    confirmation: Confirmation | None,
+    label_of: Callable[[Outcome], str | None],
+) -> list[BestOfKind]:
+    """Return the best trial of each group of valid trials that have one label."""
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
-    valid = [by_id[trial_id] for trial_id in ranked if by_id[trial_id].valid]
-    labels = {o.trial_id: kind_label(o, study) for o in valid}
-    if len(set(labels.values())) < 2:
-        labels = {o.trial_id: formatting.describe_configuration(o, study.space) for o in valid}
     groups: dict[str, list[Outcome]] = {}
-    for outcome in valid:
-        groups.setdefault(labels[outcome.trial_id] or formatting.DASH, []).append(outcome)
-    baseline = baseline_trial(study, outcomes)
-    kinds = [_best_of(label, group, confirmed, recommended, baseline) for label, group in groups.items()]
-    return sorted(kinds, key=lambda kind: (not kind.is_recommended, -(kind.held or 0.0)))
+    for outcome in (by_id[trial_id] for trial_id in ranked if by_id[trial_id].valid):
+        groups.setdefault(label_of(outcome) or formatting.DASH, []).append(outcome)
+    configurations = confirmation.configurations if confirmation else ()
+    confirmed = {each.trial_id: each for each in configurations if each.guaranteed_qps}
+    recommended = recommended_configuration(study, outcomes, ranked, confirmation)
+    trial, baseline = recommended.trial if recommended else None, baseline_trial(study, outcomes)
+    return [_best_of(label, group, confirmed, trial, baseline) for label, group in groups.items()]
 
 
 def _best_of(

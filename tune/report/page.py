@@ -17,7 +17,7 @@ from tune.analysis.ranking import rank, write_ranking
 from tune.core.files import write_text
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import PosteriorSummary
+from tune.records.posterior_summary import KindPosterior, PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -81,7 +81,9 @@ def write_report(
     ranking = rank(trials, posterior)
     path = folder / "index.html"
     learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
-    write_text(path, render_page(study, trials, ranking, confirmation, learned, running=running))
+    kinds = posterior.kinds if posterior else ()
+    page = render_page(study, trials, ranking, confirmation, learned, predicted=kinds, running=running)
+    write_text(path, page)
     write_ranking(folder, ranking)
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
     write_ranking_csv(folder, study, trials, ranks, confirmation)
@@ -95,9 +97,14 @@ def render_page(
     confirmation: Confirmation | None = None,
     learned: LearnedSection | None = None,
     *,
+    predicted: Sequence[KindPosterior] = (),
     running: bool = False,
 ) -> str:
-    """Return the HTML of the page. `trials` holds each trial once; `ranking` lists its rows best first."""
+    """Return the HTML of the page.
+
+    `trials` holds each trial once; `ranking` lists its rows best first; `predicted` is what a surrogate
+    expects of each kind.
+    """
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
         autoescape=True,
@@ -115,7 +122,7 @@ def render_page(
         explain=Explainer(terms).mark,
         rules=rule_rows(study, trials),
         space=space_rows(study),
-        answer=answer(study, trials, list(ranks), confirmation, running=running),
+        answer=answer(study, trials, list(ranks), confirmation, predicted, running=running),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
         table=pack(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),

@@ -18,7 +18,7 @@ from tune.records.confirmation import Confirmation
 from tune.records.outcome import LatencySpread, Outcome, Percentiles
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
-from tune.report.configuration_kinds import kind_label
+from tune.report.kind_label import kind_label
 from tune.report.trial_status import TRIAL_STATUS_WORDS, trial_status
 from tune.spec.metrics import LATENCIES, RATES, SHOWN_LIMITS, TPOT, LatencyLimit
 

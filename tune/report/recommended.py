@@ -10,7 +10,7 @@ from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
-from tune.report.configuration_kinds import kind_label
+from tune.report.kind_label import kind_label
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tune.report.confirmation_text import (
 )
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.model_error_text import model_error_sentence
+from tune.report.other_kind_text import other_kind_lines
 from tune.report.posterior_text import gain_sentence, names_of, rival_sentence
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import describe_verdict
@@ -146,6 +147,7 @@ def render_status(
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
         f"best      {_best(outcomes, posterior)}",
+        *other_kind_lines(study, outcomes, None, posterior),
         *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:

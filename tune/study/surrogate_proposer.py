@@ -18,9 +18,10 @@ from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import Candidates
 from tune.study.proposer import SearchEnd, TrialSuggestion
 from tune.study.search_space import typed_value
+from tune.surrogate.credible_interval import expected_capacity_qps
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
-from tune.surrogate.summary import expected_capacity_qps, summarise_posterior
+from tune.surrogate.summary import summarise_posterior
 
 
 @dataclass

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
-from tune.core.arrays import FloatArray
 from tune.records.posterior_summary import (
     HypothesisPosterior,
     Interval,
@@ -16,28 +15,12 @@ from tune.records.posterior_summary import (
     TrialPosterior,
 )
 from tune.spec.cluster import Calibration
+from tune.surrogate.credible_interval import credible_interval
+from tune.surrogate.kinds import kind_posteriors
 from tune.surrogate.observation import Observation
 from tune.surrogate.optimizer import SurrogateOptimizer
 from tune.surrogate.prediction import Prediction
 from tune.surrogate.prior import ROUTERS, ParameterSamples
-
-_NORMAL_QUANTILES = ndtri((np.arange(16) + 0.5) / 16)
-"""Sixteen equally probable values of a standard normal."""
-
-
-def credible_interval(values: FloatArray) -> Interval:
-    """Return median and central 90 % interval of equally probable `values` (n,)."""
-    low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
-    return Interval(low=low, median=median, high=high)
-
-
-def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
-    """Return the credible interval of one configuration's measured capacity, queries/s.
-
-    It includes the uncertainty of the parameters, that of the discrepancy, and the noise of a measurement.
-    """
-    steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], prediction.noise_sd)
-    return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
 
 
 def summarise_posterior(
@@ -72,6 +55,7 @@ def summarise_posterior(
         parameters=_parameters(search, prediction.samples),
         hypotheses=_hypotheses(search, prediction.samples),
         trials=tuple(_trials(search, prediction, measured)),
+        kinds=kind_posteriors(search, prediction, observations),
         expected_improvement_frac=float(improvement.max(initial=0.0)),
         calibration=_calibration(search, prediction.samples),
     )

@@ -20,7 +20,6 @@ from tune.report.capacity_text import (
     is_capacity_search,
     probe_status,
 )
-from tune.report.configuration_kinds import kind_label
 from tune.report.figures.forecast_band import forecast_traces
 from tune.report.figures.probe_marks import max_over_shuffles_s, probe_line, probe_marks
 from tune.report.figures.rate_sweep import RATE_TITLE
@@ -35,6 +34,7 @@ from tune.report.figures.style import (
     spans_decades,
     value_axis,
 )
+from tune.report.kind_label import kind_label
 from tune.spec.load import Slo
 from tune.spec.metrics import LatencyLimit
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
+from tune.records.posterior_summary import KindPosterior
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
+from tune.report.configuration_kinds import BestOfKind, best_of_configurations, best_of_kinds
+from tune.report.other_kind_text import other_kind_sentence
 from tune.report.recommended import (
     RecommendedConfiguration,
     configuration_label,
@@ -56,17 +59,21 @@ def answer(
     outcomes: Sequence[Outcome],
     ranked: Sequence[str],
     confirmation: Confirmation | None = None,
+    predicted: Sequence[KindPosterior] = (),
     *,
     running: bool = False,
 ) -> Answer:
     """Return the answer of a study; `running` says that it goes on.
 
-    `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first.
+    `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first; `predicted` is
+    what a surrogate expects of each kind.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     measured = [by_id[trial_id] for trial_id in ranked]
     recommended = recommended_configuration(study, outcomes, ranked, confirmation)
-    picture = kind_picture(study, outcomes, ranked, recommended, confirmation)
+    kinds = best_of_kinds(study, outcomes, ranked, confirmation, predicted)
+    drawn = kinds if len(kinds) > 1 else best_of_configurations(study, outcomes, ranked, confirmation)
+    picture = kind_picture(study, outcomes, drawn)
     if not measured:
         return _nothing_measured(study, outcomes)
     if recommended is None:
@@ -84,6 +91,7 @@ def answer(
         tiles=recommended_tiles(study, outcomes, recommended),
         facts=(
             *baseline_fact(study, outcomes, recommended),
+            *_other_kind_fact(kinds),
             *_limits_fact(study, recommended),
             certainty_fact(study, recommended, confirmation),
             _cost_fact(study, outcomes, confirmation),
@@ -147,6 +155,12 @@ def _settings(study: StudyRecord, outcome: Outcome) -> str:
     text = formatting.describe_configuration(outcome, study.space)
     text = text.removeprefix(label or "").removeprefix(", ")
     return "" if text.startswith("trial ") else text
+
+
+def _other_kind_fact(kinds: Sequence[BestOfKind]) -> list[Fact]:
+    """Return what the best other split or parallelism gives; nothing where none is known."""
+    sentence = other_kind_sentence(kinds)
+    return [("Next best kind", sentence)] if sentence else []
 
 
 def _limits_fact(study: StudyRecord, recommended: RecommendedConfiguration) -> list[Fact]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
-from tune.report.configuration_kinds import BestOfKind, best_of_kinds
-from tune.report.recommended import RecommendedConfiguration
+from tune.report.configuration_kinds import BestOfKind
 from tune.report.trial_status import baseline_trial
 
 MAX_KINDS = 7
@@ -24,8 +22,8 @@ HEADROOM_FRAC = 0.04
 class KindRow:
     """Hold one row of the picture; lengths are percent of the axis.
 
-    `held` is the length of the bar, None if nothing held. `missed` is where the lowest rate that missed lies,
-    and `interval` where the interval begins and ends.
+    `held` is the length of the bar, None if nothing held; `expected` is that of a predicted kind. `missed` is
+    where the lowest rate that missed lies, and `interval` where the interval begins and ends.
     """
 
     label: str
@@ -34,6 +32,7 @@ class KindRow:
     text: str
     is_recommended: bool
     held: float | None
+    expected: float | None
     missed: float | None
     interval: tuple[float, float] | None
 
@@ -42,7 +41,7 @@ class KindRow:
 class KindPicture:
     """Hold the rows of the picture, best first, and where the baseline lies in percent of the axis.
 
-    `others` is the number of kinds left out.
+    `others` is the number of measured kinds left out.
     """
 
     title: str
@@ -54,25 +53,18 @@ class KindPicture:
 
 
 def kind_picture(
-    study: StudyRecord,
-    outcomes: Sequence[Outcome],
-    ranked: Sequence[str],
-    recommended: RecommendedConfiguration | None,
-    confirmation: Confirmation | None,
+    study: StudyRecord, outcomes: Sequence[Outcome], kinds: Sequence[BestOfKind]
 ) -> KindPicture | None:
-    """Return the picture, or None if fewer than two kinds were measured.
+    """Return the picture of `kinds`, best first, or None of fewer than two.
 
-    `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first.
+    `outcomes` holds each trial once.
     """
-    configurations = confirmation.configurations if confirmation else ()
-    confirmed = {each.trial_id: each for each in configurations if each.guaranteed_qps}
-    kinds = best_of_kinds(study, outcomes, ranked, confirmed, recommended.trial if recommended else None)
     if len(kinds) < 2:
         return None
     shown = [kind for place, kind in enumerate(kinds) if place < MAX_KINDS or kind.is_baseline]
     baseline = baseline_trial(study, outcomes)
     level = baseline.output_tps_per_gpu if baseline and baseline.feasible else None
-    ends = [end for kind in shown for end in (kind.held, kind.missed, *(kind.interval or ())) if end]
+    ends = [end for kind in shown for end in (kind.held, kind.missed, *(_line(kind) or ())) if end]
     if not ends:
         return None
     full = max([*ends, level or 0.0]) * (1 + HEADROOM_FRAC)
@@ -81,7 +73,7 @@ def kind_picture(
         rows=tuple(_row(kind, full) for kind in shown),
         baseline=level and 100 * level / full,
         baseline_text=f"baseline {formatting.format_figure(level, 4)}" if level else "",
-        others=len(kinds) - len(shown),
+        others=sum(kind.trials > 0 for kind in kinds if kind not in shown),
         caption=_caption(shown),
     )
 
@@ -99,19 +91,37 @@ def _caption(kinds: Sequence[BestOfKind]) -> str:
             " Line: 90 % interval beside the recommended one, by the simulator's own error; where it reaches "
             "the recommended bar, the simulator cannot tell which is better."
         )
+    if any(kind.expected for kind in kinds):
+        text += (
+            " Dashed outline: predicted by the search, as no trial held; its line is the 90 % interval. "
+            "posterior.json holds every predicted kind."
+        )
     return text
+
+
+def _line(kind: BestOfKind) -> tuple[float, float] | None:
+    """Return the ends of the line that shows the interval of a kind, None without one."""
+    return (kind.expected.low, kind.expected.high) if kind.expected else kind.interval
 
 
 def _row(kind: BestOfKind, full: float) -> KindRow:
     """Return the row of a kind; `full` is the value at the right end of the axis."""
-    marks = {"recommended": kind.is_recommended, "baseline": kind.is_baseline, "confirmed": kind.is_confirmed}
+    marks = {
+        "recommended": kind.is_recommended,
+        "baseline": kind.is_baseline,
+        "confirmed": kind.is_confirmed,
+        "measured, none held": kind.expected is not None and kind.trials > 0,
+        "predicted": kind.expected is not None,
+    }
+    figure, line = kind.output_tps_per_gpu, _line(kind)
     return KindRow(
         label=kind.label,
         mark=", ".join(mark for mark, applies in marks.items() if applies),
         trials=kind.trials,
-        text="none held" if kind.held is None else formatting.format_figure(kind.held, 4),
+        text="none held" if figure is None else formatting.format_figure(figure, 4),
         is_recommended=kind.is_recommended,
         held=kind.held and 100 * kind.held / full,
+        expected=100 * kind.expected.median / full if kind.expected else None,
         missed=kind.missed and min(100.0, 100 * kind.missed / full),
-        interval=kind.interval and (100 * kind.interval[0] / full, min(100.0, 100 * kind.interval[1] / full)),
+        interval=line and (100 * line[0] / full, min(100.0, 100 * line[1] / full)),
     )

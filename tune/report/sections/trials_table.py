@@ -16,7 +16,7 @@ from tune.report.capacity_text import (
     probe_length,
     probe_status,
 )
-from tune.report.configuration_kinds import kind_label
+from tune.report.kind_label import kind_label
 from tune.report.trial_status import TRIAL_STATUS_MEANING, TRIAL_STATUS_WORDS, TRIAL_STATUSES, trial_status
 from tune.spec.load import Slo
 from tune.spec.metrics import LATENCIES, LatencyMetric
