@@ -67,10 +67,10 @@ def test_workers_of_a_node_have_addresses_of_their_own(make_spec: MakeSpec, make
     assert all(name not in process.env for process in plan.processes if process.role == "decode")
 
 
-def start_rank(plan: Path, worker: str, rank: int, *command: str, **env: str) -> str:
+def start_rank(plan: Path, worker: str, rank: int, *command: str, delay_s: int = 0, **env: str) -> str:
     """Run rank.sh as one rank; return what its command prints."""
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(plan), "SLURM_PROCID": str(rank)} | env
-    argv = ["bash", str(plan / RANK_SCRIPT), worker, "0", *command]
+    argv = ["bash", str(plan / RANK_SCRIPT), worker, str(delay_s), *command]
     return subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
 
 
@@ -150,3 +150,9 @@ def test_etcd_has_its_data_in_memory_until_it_ends(tmp_path: Path) -> None:
         etcd.stdin.close()
     remove_unused_scratch()
     assert not data.exists()
+
+
+def test_a_rank_that_waits_says_so(make_spec: MakeSpec, make_facts: MakeFacts, tmp_path: Path) -> None:
+    write_plan(render(make_spec(), make_facts()), tmp_path)
+    said = start_rank(tmp_path, "prefill_w1", 0, "echo", "begun", delay_s=1).splitlines()
+    assert said == ["prefill_w1 starts in 1 s, after the workers before it on this node", "begun"]

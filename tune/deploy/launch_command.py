@@ -6,6 +6,7 @@ srt-slurm, backends/trtllm.py (numactl -m 0,1 on GB200 and GB300).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -30,5 +31,5 @@ def launch_command(process: Process, facts: ClusterFacts, delay_s: float) -> Pro
     prefixes = {name: getattr(facts.command_prefix, name) for name in type(facts.command_prefix).model_fields}
     argv = (*prefixes.get(process.role, ()), *process.argv)
     if process.mpi:
-        argv = ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}", process.name, f"{delay_s:g}", *argv)
+        argv = ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}", process.name, str(math.ceil(delay_s)), *argv)
     return replace(process, argv=argv)
