@@ -57,7 +57,7 @@ def by_hand(
     job = subprocess.run(
         submit, cwd=plan, env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    slurm.wait(slurm.all_ended, 60, "ended job")
+    slurm.wait(slurm.all_ended, 180, "ended job")
     return read_manifest(plan), plan.parent / "raw" / job.strip()
 
 
