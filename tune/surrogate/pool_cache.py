@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,6 +27,10 @@ MAX_FILES = 4000
 
 _CODE = ("core", "sim", "surrogate", "workload")
 """Packages whose code a simulated pool depends on."""
+
+_READING = Lock()
+"""Held while an entry is read: NumPy parses its header as Python, and threads of Python 3.11 that do so at
+once disturb each other (SystemError). Source: CPython, issue 106905."""
 
 _NAME = re.compile(r"[0-9a-f]{64}\.npz")
 
@@ -78,7 +83,7 @@ class PoolCache:
             return None
         path = self._folder / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as entry:
+            with _READING, np.load(path, allow_pickle=False) as entry:
                 arrays = [entry[f"arr_{index}"] for index in range(len(shapes))]
             os.utime(path)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
