@@ -216,7 +216,10 @@ BAD = [
     (["decode.kv_cache_config.dtyp=fp8"], "Did you mean decode.kv_cache_config.dtype?"),
     (["hardwre=gb200_nvl72"], "hardwre: no such setting. Did you mean hardware?"),
     (["bogus=1"], "bogus: no such setting. python -m tune --cfg job lists every key."),
-    (["hardware=gb2000"], "hardware=gb2000: no such option. There are: b200_dgx, gb200_nvl72, gb300_nvl72"),
+    (
+        ["hardware=gb2000"],
+        "no such option. There are: b200_dgx, b300_dgx, gb200_nvl72, gb300_nvl72, ",
+    ),
     (["model=mine"], "One of your own is DIR/model/mine.yaml with --config-dir DIR."),
     (["+sweep=pd_splt"], "Did you mean sweep=pd_split?"),
     (["+sweeep=pd_split"], "sweeep: no such setting. Did you mean sweep?"),
