@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune.cli.import_command import planned, written_recipe
+from tune.cli.imported_recipe import planned, written_recipe
 from tune.config import shipped_settings
 from tune.engines.check import check
 from tune.errors import ConfigurationError

@@ -8,7 +8,10 @@ from tune.spec.base import FrozenModel
 
 
 class ExportSettings(FrozenModel):
-    """Name the format `to` of an export and the `file` that is written, None for one in the report folder."""
+    """Name the format `to` of an export and the `file` that is written, None for one in the report folder.
 
-    to: Literal["optuna"] | None
+    `optuna` is of a whole study, the others are of one trial; with `sbatch` the file is a folder.
+    """
+
+    to: Literal["optuna", "sbatch", "srt-slurm", "dgd", "benchmark-report"] | None
     file: str | None
