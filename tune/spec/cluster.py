@@ -106,6 +106,7 @@ class ClusterFacts(FrozenModel):
     signalled to stop. `container_*` concern the steps of a job that run in `container_image`; without an
     image no step does. With `container_keep` the image is unpacked once for each process and node of a job,
     not once for each trial. `srun_env` reaches srun itself, where pyxis and enroot read it.
+    `tokenizer` is the model's tokenizer.json where the load client runs, None for that in `model_path`.
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
     an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
     None where it is that of this machine. Jobs avoid the nodes `exclude`. `srun_options` are further options
@@ -136,6 +137,7 @@ class ClusterFacts(FrozenModel):
     command_prefix: CommandPrefix = CommandPrefix()
     load_stagger_s: NonNegativeFloat = 0.0
     model_path: str
+    tokenizer: str | None = None
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
     python: NodePython | None = None
