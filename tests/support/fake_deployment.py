@@ -75,6 +75,7 @@ class Trial:
     stop_s: float = STOP_S
     real_client: bool = False
     frontends: int = 1
+    image: str | None = None
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
@@ -103,6 +104,7 @@ class Trial:
             readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
+            image=self.image,
             container=(),
             keeps_containers=False,
             gpus_per_node=None,
