@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.composed import changed, composed
 from support.waiting import wait_for
-from tune.config import compose_overrides
 from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
 from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
@@ -47,9 +47,7 @@ def short_spec(frontend_port: int) -> TrialSpec:
         *("load.response_timeout_s=20.0", "load.dataset.inputs.mean_tokens=400.0"),
         *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
     ]
-    return compose_overrides(
-        ["stack=dynamo_v1", f"stack.frontend_port={frontend_port}", *load]
-    ).settings.trial_spec
+    return changed(composed("stack=dynamo_v1", *load), f"stack.frontend_port={frontend_port}").trial_spec
 
 
 def free_ports(count: int) -> list[int]:
@@ -77,6 +75,7 @@ class Trial:
     real_client: bool = False
     frontends: int = 1
     tokenizer: str = ""
+    image: str | None = None
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
@@ -105,6 +104,7 @@ class Trial:
             readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
+            image=self.image,
             container=(),
             keeps_containers=False,
             gpus_per_node=None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tune.backends.base import Backend, JobControl
 from tune.core.threads import available_cores
+from tune.deploy.node_rules import check_nodes
 from tune.engines.check import check_local, check_simulated
 from tune.engines.registry import engine_of
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
@@ -102,7 +103,7 @@ def _check_simulator(settings: Settings) -> Sequence[Finding]:
 
 def _check_local(settings: Settings) -> Sequence[Finding]:
     """Return findings on trials that do not fit one machine."""
-    return check_local(settings.trial_spec)
+    return (*check_local(settings.trial_spec), *check_nodes(settings.trial_spec, settings.cluster))
 
 
 def _preflight_local(settings: Settings) -> Sequence[Finding]:
@@ -118,7 +119,7 @@ def _preflight_local(settings: Settings) -> Sequence[Finding]:
 
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
     """Return findings on the cluster's facts."""
-    return check_cluster(settings.cluster)
+    return (*check_cluster(settings.cluster), *check_nodes(settings.trial_spec, settings.cluster))
 
 
 def _preflight_slurm(settings: Settings) -> Sequence[Finding]:

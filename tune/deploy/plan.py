@@ -67,6 +67,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         readiness_command=command,
         deadlines=facts.deadlines,
         endpoint_urls=endpoint_urls(spec),
+        image=facts.container_image,
         container=container_options(facts, mounts_scratch=adapter.needs_scratch or spec.stack.shares_files),
         keeps_containers=facts.container_image is not None and facts.container_keep,
         gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,

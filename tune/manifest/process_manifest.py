@@ -32,11 +32,11 @@ class ProcessManifest(FrozenModel):
     has the software of the nodes validate the plan before any worker starts, None where the engine has
     nothing for that.
 
-    In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
-    the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
-    unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
-    GPUs requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of
-    srun itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
+    In a Slurm job, steps run in `image`, None without one, and `container` holds their options; the client
+    runs outside of it. With `keeps_containers` a process that starts anew uses the image as it was unpacked
+    for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with GPUs
+    requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of srun
+    itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
     `keeps_processes` a process that the next trial of the job would start in the same way goes on.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
@@ -49,6 +49,7 @@ class ProcessManifest(FrozenModel):
     readiness_command: tuple[str, ...] = Field(alias="ready")
     deadlines: Deadlines
     endpoint_urls: tuple[str, ...]
+    image: str | None = None
     container: tuple[str, ...]
     keeps_containers: bool
     gpus_per_node: PositiveInt | None

@@ -18,6 +18,7 @@ from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, read_manifest
 from tune.orchestrator.accepted_arguments import require_accepted_arguments
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, FailureCause
+from tune.orchestrator.image_digest import ImageDigest
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
 from tune.orchestrator.phases import PhaseTimer
@@ -53,6 +54,7 @@ class _RunningAttempt:
     started_s: float
     print_line: PrintLine
     timer: PhaseTimer
+    image: ImageDigest
 
     @property
     def elapsed_s(self) -> float:
@@ -74,6 +76,7 @@ class _RunningAttempt:
             cause=cause,
             phases=self.timer.record(),
             failed_nodes=failed_nodes or None,
+            image_sha256=self.image.result(wait=error is None),
         )
         write_attempt(self.attempt, record)
         summary = "measured" if error is None else error.splitlines()[0]
@@ -93,7 +96,9 @@ def run_attempt(
     code: 0 the trial is measured, 1 its configuration is wrong, 3 the infrastructure failed, 130 interrupted:
     then no attempt should follow.
     """
-    running = _RunningAttempt(attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer())
+    running = _RunningAttempt(
+        attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer(), ImageDigest()
+    )
     try:
         error, cause, code = _classified_run(running, allocate, launcher, processes)
     except (KeyboardInterrupt, AllocationRevoked) as stop:
@@ -148,6 +153,7 @@ def _run(
     """Start the deployment of the plan, without the processes that still run from before, and measure."""
     plan = trial_of(running.attempt).plan
     manifest = read_manifest(plan)
+    running.image.begin(manifest.image)
     nodes = allocate(manifest.nodes)
     processes.keep_reusable(manifest, plan)
     if not processes.running:

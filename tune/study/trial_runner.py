@@ -218,9 +218,9 @@ class TrialRunner:
         folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
-        provenance = dict(request.provenance) | self._environment(request.spec)
-        facts = TrialFacts(request.number, request.source, attempts, provenance)
         last = read_attempt(attempt)
+        provenance = dict(request.provenance) | self._environment(request.spec) | _image(last)
+        facts = TrialFacts(request.number, request.source, attempts, provenance)
         if last is None:
             lost = f"{attempt} was lost: it ended without its record"
             return judge_unmeasured("failed", request.spec, lost, facts)
@@ -266,6 +266,11 @@ def _distinct(requests: Iterable[TrialRequest], trial_ids: dict[int, str]) -> It
         if request.spec.trial_id not in seen:
             seen.add(request.spec.trial_id)
             yield request
+
+
+def _image(last: AttemptRecord | None) -> dict[str, Any]:
+    """Return the digest of the image that the attempt ran in, for the record; nothing where there is none."""
+    return {"image_sha256": last.image_sha256} if last and last.image_sha256 else {}
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:
