@@ -1,4 +1,4 @@
-"""State the accuracy that the benchmark demands of Llama-3.1-405B, and compare a run with it.
+"""Compare a run with the accuracy that the benchmark demands of Llama-3.1-405B.
 
 Sources: MLPerf Inference, language/llama3.1-405b/README.md (Accuracy Target); submission checker, constants
 of llama3.1-405b.
@@ -25,7 +25,7 @@ TOKENS_PER_SAMPLE_RANGE = (0.9 * REFERENCE_TOKENS_PER_SAMPLE, 1.1 * REFERENCE_TO
 def missed_targets(
     *, rouge_l: float | None, exact_match: float | None, tokens_per_sample: float, failed: int
 ) -> tuple[str, ...]:
-    """Return each target that a run misses, in words; none for an accurate run.
+    """Compare the figures of a run with the targets.
 
     Parameters
     ----------
@@ -35,6 +35,11 @@ def missed_targets(
         Mean tokens of an answer.
     failed
         Requests without an answer.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Each target that is missed, in words; none for an accurate run.
     """
     return tuple(_missed(rouge_l, exact_match, tokens_per_sample, failed))
 
