@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tune.core.files import open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
+from tune.deploy.checkpoint_facts import expected_checkpoint
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -72,6 +73,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         srun_options=step_options(facts),
         mpi=facts.mpi,
         argument_check=argument_check_process(check, processes),
+        checkpoint=expected_checkpoint(spec, facts),
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),
