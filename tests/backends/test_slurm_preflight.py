@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.composed import changed, composed
 from support.fake_slurm import FakeSlurm
 
 from tune.backends.slurm.preflight import check_slurm, parse_partitions, require_cluster
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors
 
@@ -23,7 +23,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def found(*words: str) -> dict[str, Finding]:
-    settings = compose_overrides(["cluster=slurm", "cluster.partition=rack", *words]).settings
+    settings = changed(composed("cluster=slurm", "cluster.partition=rack"), *words)
     return {finding.path: finding for finding in check_slurm(settings.cluster, settings.trial_spec)}
 
 
@@ -104,7 +104,7 @@ def test_refusal_of_sbatch_test_only_is_reported(slurm: FakeSlurm) -> None:
 
 @pytest.mark.usefixtures("slurm")
 def test_quick_checks_run_before_a_submission() -> None:
-    settings = compose_overrides(["cluster=slurm", "cluster.partition=rak"]).settings
+    settings = composed("cluster=slurm", "cluster.partition=rak")
     with pytest.raises(ConfigurationError, match=r"one of hidden, rack, small[\s\S]*nothing was submitted"):
         require_cluster(settings.cluster, settings.trial_spec)
 

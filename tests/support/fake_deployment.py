@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.composed import changed, composed
 from support.waiting import wait_for
-from tune.config import compose_overrides
 from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
 from tune.manifest.expected_checkpoint import ExpectedCheckpoint
@@ -48,9 +48,7 @@ def short_spec(frontend_port: int) -> TrialSpec:
         *("load.response_timeout_s=20.0", "load.dataset.inputs.mean_tokens=400.0"),
         *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
     ]
-    return compose_overrides(
-        ["stack=dynamo_v1", f"stack.frontend_port={frontend_port}", *load]
-    ).settings.trial_spec
+    return changed(composed("stack=dynamo_v1", *load), f"stack.frontend_port={frontend_port}").trial_spec
 
 
 def free_ports(count: int) -> list[int]:
