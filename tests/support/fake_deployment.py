@@ -19,7 +19,7 @@ from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
 from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
-from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
+from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, MANIFEST_FILE, ProcessManifest
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
@@ -66,6 +66,7 @@ class Trial:
     """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan.
 
     `frontends`: number of frontends; those beyond the first are named frontend_1, frontend_2, ...
+    `tokenizer`: file for the accuracy run of a spec with one.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Trial:
     stop_s: float = STOP_S
     real_client: bool = False
     frontends: int = 1
+    tokenizer: str = ""
     image: str | None = None
     checkpoint: ExpectedCheckpoint | None = None
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
@@ -116,6 +118,8 @@ class Trial:
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())
         (self.folder.plan / "client.json").write_text(client_json(self.spec))
+        if self.spec.load.accuracy:
+            (self.folder.plan / ACCURACY_CLIENT_FILE).write_text(client_json(self.spec, self.tokenizer))
         self.folder.write_spec(self.spec)
 
     def _process(self, name: str, role: ProcessRole) -> Process:

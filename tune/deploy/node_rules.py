@@ -34,7 +34,7 @@ def _unbound_memory(spec: TrialSpec, facts: ClusterFacts) -> Iterator[Finding]:
             f"no numactl before the command of {' and '.join(unbound)} workers on {spec.hardware.name}",
             "numactl -m 0,1, unless the driver manages GPU memory itself (CDMM mode)",
             "the memory of a GPU is a NUMA node there, and the kernel may place pages of the host in it",
-            "TensorRT-LLM, examples/wide_ep/README.md; NVIDIA, srt-slurm, backends/trtllm.py",
+            "TensorRT-LLM, examples/wide_ep/README.md; NVIDIA, srt-slurm, its backend for it",
         )
 
 

@@ -16,6 +16,9 @@ from tune.spec.environment import Environment
 
 MANIFEST_FILE = "processes.json"
 
+ACCURACY_CLIENT_FILE = "client_accuracy.json"
+"""Name of the plan's file with the settings of the accuracy run, absent for a trial without one."""
+
 CALIBRATION_FILE = "calibration.json"
 """Name of the plan's file with the parameters that the forecast of a capacity search begins with."""
 

@@ -52,8 +52,10 @@ class TrialSpec(WithPools):
 
     @property
     def identity_without_rate(self) -> str:
-        """Return the canonical form, equal for trials that differ in their rate or shuffle only."""
-        load = self.load.at(1.0).model_copy(update={"rate_range_qps": None, "shuffle_seed": 0})
+        """Return the canonical form, equal for trials that differ in rate, shuffle or accuracy run only."""
+        load = self.load.at(1.0).model_copy(
+            update={"rate_range_qps": None, "shuffle_seed": 0, "accuracy": False}
+        )
         return self.model_copy(update={"load": load}).canonical()
 
     def canonical(self) -> str:

@@ -17,6 +17,7 @@ from tune.core.files import make_folder
 from tune.deploy.plan import render, write_plan
 from tune.engines.check import check
 from tune.errors import ResumableError
+from tune.records.accuracy import read_accuracy
 from tune.records.attempt_record import AttemptRecord
 from tune.records.capacity_search import (
     EARLY_STOP_FILE,
@@ -227,11 +228,12 @@ class TrialRunner:
             wrong = last.cause == "configuration"
             return judge_unmeasured("infeasible" if wrong else "failed", request.spec, last.error, facts)
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
-        capacity = read_capacity(attempt)
+        capacity, accuracy = read_capacity(attempt), read_accuracy(attempt)
         if capacity is None:
-            return self._with_model_error(judge(request.spec, probes, facts), request.spec)
+            outcome = judge(request.spec, probes, facts, accuracy=accuracy)
+            return self._with_model_error(outcome, request.spec)
         threshold = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold)
+        outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold, accuracy=accuracy)
         outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
