@@ -14,7 +14,8 @@ import pytest
 from tune.deploy import collect_evidence
 from tune.deploy.collect_evidence import nccl_text
 
-GPU = "580.65.06, NVIDIA GB200, 189471 MiB, 1200.00 W, 2062 MHz, [Deprecated]"
+GPU = "580.159.04, NVIDIA H200, 143771 MiB, 700.00 W, 1980 MHz, 1980 MHz"
+"""What nvidia-smi 580.159.04 said of an H200."""
 
 
 def report(folder: Path, nvidia_smi: str | None, *packages: str) -> dict[str, Any]:
@@ -31,22 +32,24 @@ def report(folder: Path, nvidia_smi: str | None, *packages: str) -> dict[str, An
 
 
 def test_a_node_reports_gpus_versions_and_what_it_does_not_know(tmp_path: Path) -> None:
-    found = report(tmp_path, "\n".join([f"echo '{GPU}'"] * 4), "pytest", "tensorrt_llm")
+    found = report(
+        tmp_path, "\n".join([f"echo '{GPU.replace(', 1980 MHz', ', [N/A]')}'"] * 4), "pytest", "tensorrt_llm"
+    )
     assert found["host"] == "gb01"
     assert found["versions"]["pytest"] == pytest.__version__
-    assert found["versions"]["GPU driver"] == "580.65.06"
-    assert found["hardware"]["GPUs"] == "4 x NVIDIA GB200"
-    assert found["hardware"]["GPU power limit"] == "1200.00 W"
+    assert found["versions"]["GPU driver"] == "580.159.04"
+    assert found["hardware"]["GPUs"] == "4 x NVIDIA H200"
+    assert found["hardware"]["GPU power limit"] == "700.00 W"
     assert found["hardware"]["architecture"] == os.uname().machine
     assert found["missing"]["tensorrt_llm"] == f"not installed for {sys.executable}"
-    assert found["missing"]["SM clock of applications"] == "nvidia-smi: [Deprecated]"
+    assert found["missing"]["SM clock of applications"] == "nvidia-smi: [N/A]"
 
 
 def test_gpus_that_differ_are_all_named(tmp_path: Path) -> None:
-    other = GPU.replace("1200.00 W", "1000.00 W").replace("GB200", "GB300")
+    other = GPU.replace("700.00 W", "600.00 W").replace("H200", "H100")
     found = report(tmp_path, f"echo '{GPU}'; echo '{GPU}'; echo '{other}'")
-    assert found["hardware"]["GPUs"] == "2 x NVIDIA GB200, 1 x NVIDIA GB300"
-    assert found["hardware"]["GPU power limit"] == "1200.00 W, 1000.00 W"
+    assert found["hardware"]["GPUs"] == "2 x NVIDIA H200, 1 x NVIDIA H100"
+    assert found["hardware"]["GPU power limit"] == "700.00 W, 600.00 W"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tune.core.files import open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
+from tune.deploy.checkpoint_facts import expected_checkpoint
 from tune.deploy.evidence_process import EVIDENCE_SCRIPT, evidence_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
@@ -80,6 +81,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         mpi=facts.mpi,
         argument_check=check_process,
         evidence=check_process and evidence_process(check_process, spec.hardware.nodes, check.packages),
+        checkpoint=expected_checkpoint(spec, facts),
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),

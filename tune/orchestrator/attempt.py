@@ -23,7 +23,7 @@ from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
 from tune.orchestrator.node_evidence import collected_evidence
 from tune.orchestrator.phases import PhaseTimer
-from tune.orchestrator.preflight import require_free_ports
+from tune.orchestrator.preflight import require_checkpoint, require_free_ports
 from tune.orchestrator.probes import ProbeRunner
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
@@ -158,6 +158,7 @@ def _run(
     nodes = allocate(manifest.nodes)
     processes.keep_reusable(manifest, plan)
     if not processes.running:
+        require_checkpoint(manifest.checkpoint)
         require_free_ports(manifest, local_nodes(nodes))
     deployment = Deployment(manifest, nodes, launcher, processes.running, plan=plan, raw=running.attempt)
     _measure(deployment, running, plan)
