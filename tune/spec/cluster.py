@@ -128,6 +128,7 @@ class ClusterFacts(FrozenModel):
     image no step does. action=image makes it from what `image` says. With `container_keep` it is unpacked
     once for each process and node of a job, not once for each trial. `srun_env` reaches srun itself, where
     pyxis and enroot read it.
+    `tokenizer` is the model's tokenizer.json where the load client runs, None for that in `model_path`.
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
     an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
     None where it is that of this machine. Jobs avoid the nodes `exclude`. `srun_options` are further options
@@ -159,6 +160,7 @@ class ClusterFacts(FrozenModel):
     load_stagger_s: NonNegativeFloat = 0.0
     image: ImageBuild | None = None
     model_path: str
+    tokenizer: str | None = None
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
     python: NodePython | None = None
