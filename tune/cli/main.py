@@ -12,7 +12,6 @@ from importlib import import_module
 from types import FrameType
 
 from tune.cli.output import make_streams_safe, show_error
-from tune.cli.settings_reference import register_settings_help
 from tune.cli.tab_completion import answer_completion
 from tune.config import Composition, compose_command_line
 from tune.errors import ResumableError, TuneError
@@ -62,7 +61,10 @@ def run_command_line() -> int:
     """Compose `sys.argv`, run its action, print errors, and return the exit code."""
     make_streams_safe()
     _acknowledge_interrupts()
-    register_settings_help()
+    if any(word.startswith("-") for word in sys.argv[1:]):  # only a flag asks for help on the settings
+        from tune.cli.settings_reference import register_settings_help
+
+        register_settings_help()
     try:
         composition = None if answer_completion(sys.argv[1:]) else compose_command_line()
         if composition is None:
