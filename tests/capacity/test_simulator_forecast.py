@@ -7,12 +7,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from support.composed import composed
 
 from tune.analysis.slo import late_requests
 from tune.capacity.search import REPEAT_RESIDUAL_FRAC, short_run_queries
 from tune.capacity.simulator_fit import SLOW_WORKER_SCALE
 from tune.capacity.simulator_forecast import SimulatorForecast
-from tune.config import compose_overrides
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
@@ -21,7 +21,7 @@ from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 SHORT = ("load.dataset.samples=2000", "load.min_duration_s=60.0", "load.min_queries=2000")
-SETTINGS = compose_overrides(SHORT).settings
+SETTINGS = composed(*SHORT)
 SPEC = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration is not None
 CALIBRATION: Calibration = SETTINGS.cluster.calibration

@@ -105,10 +105,11 @@ def test_secret_of_a_job_reaches_no_file(
     )
     short = (*named, "load.concatenate_permutation=false")
     assert tune(*RUN, *short).returncode == 3
-    Nodes(slurm, CALIBRATION).work()
+    Nodes(slurm, CALIBRATION, image_sha256="5ha" * 20).work()
     collected = tune(*RUN, *short)
     assert collected.returncode == 0, collected.stderr
     (outcome,) = StudyFolder(tmp_path / "runs" / "one").outcomes()
+    assert outcome.provenance["image_sha256"] == "5ha" * 20, "as the head node found it"
     assert outcome.provenance["environment"] == {
         "prefill.env": {"HF_TOKEN": "set", "UCX_TLS": "rc"},
         "stack.env": {"AWS_SECRET_ACCESS_KEY": "set"},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from support.composed import composed
+
 from tune.cli.plan_summary import summarise_plan
-from tune.config import compose_overrides
 from tune.deploy.plan import render
 
 
 def lines(*overrides: str) -> list[str]:
-    settings = compose_overrides(["cluster=slurm", *overrides]).settings
+    settings = composed("cluster=slurm", *overrides)
     return summarise_plan(render(settings.trial_spec, settings.cluster), settings).splitlines()
 
 

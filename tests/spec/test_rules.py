@@ -236,6 +236,15 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         "prefill.extra.num_postprocess_workers",
         "takes the key out",
     ),
+    "overlap scheduler in prefill before 1.3.0rc1": (
+        {
+            "stack__name": "dynamo_v07",
+            "stack__engine_yaml": "nested",
+            "prefill__disable_overlap_scheduler": None,
+        },
+        "prefill.disable_overlap_scheduler",
+        "refuses every request",
+    ),
     "short run": (
         {"load__concatenate_permutation": False, "load__min_duration_s": 1.0},
         "load.min_queries",
@@ -264,6 +273,10 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "postprocessing by the engine": (
         {"prefill__extra": {"num_postprocess_workers": 4}},
         "prefill.extra.num_postprocess_workers",
+    ),
+    "overlap scheduler in prefill since 1.3": (
+        V1 | {"prefill__disable_overlap_scheduler": None},
+        "prefill.disable_overlap_scheduler",
     ),
     "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
     "TP8 over two nodes": (

@@ -34,6 +34,7 @@ ACTIONS: Mapping[str, str] = {
     "calibrate": "tune.cli.calibrate_command:calibrate_action",
     "export": "tune.cli.export_command:export",
     "import": "tune.cli.import_command:import_action",
+    "image": "tune.cli.image_command:image_action",
 }
 """Module and function of each value of `action`; the module is imported when the action runs."""
 
