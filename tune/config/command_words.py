@@ -44,7 +44,8 @@ class CommandWords:
     def for_hydra(self) -> list[str]:
         """Return the words for Hydra's own parser, and the texts that it prints."""
         folders = [word for folder in self.config_dirs for word in ("--config-dir", folder)]
-        return [*self.flags, *folders, *self.overrides, *_HELP_OPTIONS]
+        texts = () if set(self.flags) & set(_COMPLETION_FLAGS) else _HELP_OPTIONS
+        return [*self.flags, *folders, *self.overrides, *texts]
 
 
 @dataclass
