@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tune.backends.base import Backend, JobControl
 from tune.checkpoint.checkpoint_files import check_checkpoint
@@ -14,8 +15,8 @@ from tune.deploy.node_rules import check_nodes
 from tune.engines.check import check_local, check_simulated
 from tune.engines.registry import engine_of
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
-from tune.spec.findings import Finding
-from tune.spec.rules import check_cluster
+from tune.spec.cluster_rules import check_cluster
+from tune.spec.findings import Finding, Severity
 from tune.spec.settings import Settings
 from tune.spec.split import place_workers
 
@@ -123,7 +124,9 @@ def _preflight_local(settings: Settings) -> Sequence[Finding]:
 
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
     """Return findings on the cluster's facts."""
-    return (*check_cluster(settings.cluster), *check_nodes(settings.trial_spec, settings.cluster))
+    placeholders: Severity = "warning" if settings.action == "plan" else "error"
+    facts = check_cluster(settings.cluster, str(Path.home()), placeholders=placeholders)
+    return (*facts, *check_nodes(settings.trial_spec, settings.cluster))
 
 
 def _preflight_slurm(settings: Settings) -> Sequence[Finding]:
