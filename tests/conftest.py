@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
 
+sys.dont_write_bytecode = False  # hundreds of processes that tests start read what the first one compiled
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis_settings.register_profile("no deadline", deadline=None)  # no test asserts wall-clock time
 hypothesis_settings.load_profile("no deadline")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.composed import composed
 from support.sim_trials import short_trial
 
-from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.engines.check import check
 from tune.sim.simulator import simulate
@@ -24,7 +24,7 @@ def test_every_hardware_plans_and_simulates(hardware: str) -> None:
     spec, calibration = short_trial(f"hardware={hardware}", *split, f"load.target_qps={QPS_PER_GPU * gpus}")
     assert spec.hardware.gpus == gpus
     assert not [finding for finding in check(spec) if finding.severity == "error"]
-    facts = compose_overrides(["cluster=slurm"]).settings.cluster
+    facts = composed("cluster=slurm").cluster
     workers = [p for p in render(spec, facts).processes if p.name.startswith(("prefill_w", "decode_w"))]
     assert len(workers) == prefill + decode
     log = simulate(spec, calibration)

@@ -65,6 +65,9 @@ class Load(FrozenModel):
 
     With `trace` the arrivals are those in the dataset's file instead, in their order, and a run is whole
     passes over them. All gaps are scaled by one factor, so that the mean rate is `target_qps`.
+
+    With `accuracy` an accuracy run follows on the same deployment: every sample of the benchmark's pickle
+    once, and its answer against the reference answer.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
@@ -82,6 +85,16 @@ class Load(FrozenModel):
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
     trace: Trace | None = None
+    accuracy: bool = Field(default=False, exclude_if=lambda accuracy: not accuracy)
+
+    @model_validator(mode="after")
+    def _accuracy_has_references(self) -> Self:
+        if self.accuracy and not self.dataset.holds_prompts:
+            raise ValueError(
+                "accuracy compares answers with the reference answers of the benchmark's own prompts; give "
+                "load.dataset.path=FILE.pkl, or leave load.accuracy false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trace_has_a_file(self) -> Self:
