@@ -5,8 +5,8 @@
 FOLDER holds recipes, at any depth. Each is imported as `action=import` does: read, written as a folder of
 configuration, composed with --config-dir, checked and rendered. It comes through whole where the plan has its
 engine keys, environment, workers, GPUs, nodes, frontends, router and lengths, and breaks no rule. With
---export it also goes out, as a job for Slurm, a recipe of srt-slurm and a deployment of Dynamo, and has to come back
-from each as the same trial.
+--export it also goes out, as a job for Slurm, a recipe of srt-slurm and a deployment of Dynamo, and
+has to come back from each as the same trial.
 """
 
 from __future__ import annotations
