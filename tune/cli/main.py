@@ -12,7 +12,6 @@ from importlib import import_module
 from types import FrameType
 
 from tune.cli.output import show_error
-from tune.cli.settings_reference import register_settings_help
 from tune.cli.standard_streams import lost_output, make_streams_safe
 from tune.cli.tab_completion import answer_completion
 from tune.config import Composition, compose_command_line
@@ -64,7 +63,10 @@ def run_command_line() -> int:
     """Run `sys.argv` and return the exit code, which also says whether what was printed was written."""
     make_streams_safe()
     _acknowledge_interrupts()
-    register_settings_help()
+    if any(word.startswith("-") for word in sys.argv[1:]):  # only a flag asks for help on the settings
+        from tune.cli.settings_reference import register_settings_help
+
+        register_settings_help()
     try:
         exit_code = _run_action()
     except SystemExit as ended:  # Hydra answered by itself
