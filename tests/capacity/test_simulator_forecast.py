@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -63,6 +64,19 @@ def test_one_short_probe_recovers_the_hidden_parameters(hidden: dict[str, float]
     for name, value in hidden.items():
         assert forecast.fitted[name] == pytest.approx(value, rel=0.03), name
     assert forecast.full_run_qps() == pytest.approx(highest_qps(hardware), rel=0.03)
+
+
+def test_other_hypotheses_are_fitted_only_where_the_calibration_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fit of one hypothesis takes at least a simulation at its start and one for each of three slopes."""
+    simulated = Mock(side_effect=simulate)
+    monkeypatch.setattr("tune.capacity.simulator_forecast.simulate", simulated)
+    SimulatorForecast(SPEC, CALIBRATION).learn(15.0, run(CALIBRATION, 15.0, 900), full=False)
+    assert simulated.call_count == 4
+    slow = run(CALIBRATION.model_copy(update={"last_decode_worker_scale": SLOW_WORKER_SCALE}), 15.0, 900)
+    SimulatorForecast(SPEC, CALIBRATION).learn(15.0, slow, full=False)
+    assert simulated.call_count > 4 + 4 * 4
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from tune.config import compose_overrides, trial_overrides
 from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, locate_point
+from tune.spec.cluster_rules import EXAMPLE_CLUSTER, check_cluster
 from tune.spec.findings import only_errors
-from tune.spec.rules import check_cluster
 from tune.spec.settings import Settings
 from tune.spec.space import Dimension, FloatDimension, IntDimension, Value
 from tune.spec.trial import TrialSpec
@@ -197,8 +197,12 @@ def test_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
 
 @pytest.mark.slow
 def test_own_cluster_facts_replace_the_reference() -> None:
-    (finding,) = check_cluster(compose_overrides(["cluster=slurm"]).settings.cluster)
-    assert (finding.path, finding.severity) == ("cluster.model_path", "warning")
+    facts = compose_overrides(["cluster=slurm"]).settings.cluster
+    findings = check_cluster(facts, "/home/ada", placeholders="warning")
+    example = {f"cluster.{name}" for name in EXAMPLE_CLUSTER} | {"cluster.model_path"}
+    assert {(finding.path, finding.severity) for finding in findings} == {
+        (name, "warning") for name in example
+    }
     named = compose_overrides(["cluster=slurm", "cluster/facts@cluster=gb200_rack"]).settings.cluster
     assert named == compose_overrides(["cluster=slurm"]).settings.cluster
 

@@ -27,7 +27,7 @@ POOLS = {"dynamo_vllm": ("prefill=vllm", "decode=vllm")}
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
     *("client.json", "environment", "commands", "processes.json", "ready.py", "rank.sh", "job.sbatch"),
-    *("check_arguments.py", "argument_check.json"),
+    *("check_arguments.py", "argument_check.json", "collect_evidence.py"),
 }
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from support.composed import changed, composed
 
 from tune.deploy.job_script import sbatch_options
-from tune.spec.rules import check_cluster
+from tune.spec.cluster_rules import check_cluster
 from tune.spec.slurm_time import duration_s, time_limit_s
 
 
@@ -78,5 +78,7 @@ def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
 )
 def test_stop_signal_comes_after_the_start_of_a_job(limit: str, signal_s: int, found: int) -> None:
     words = [f"cluster.time_limit='{limit}'", f"cluster.signal_s={signal_s}", "cluster.model_path=/models/m"]
-    findings = check_cluster(changed(composed("cluster=slurm"), *words).cluster)
+    words += ["cluster.partition=batch", "cluster.account=null"]
+    facts = changed(composed("cluster=slurm"), *words).cluster
+    findings = check_cluster(facts, "/home/ada", placeholders="error")
     assert [finding.path for finding in findings] == ["cluster.signal_s"] * found

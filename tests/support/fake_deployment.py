@@ -17,6 +17,7 @@ from support.composed import changed, composed
 from support.waiting import wait_for
 from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
+from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
 from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, MANIFEST_FILE, ProcessManifest
 from tune.records.attempt_record import AttemptRecord
@@ -76,6 +77,7 @@ class Trial:
     frontends: int = 1
     tokenizer: str = ""
     image: str | None = None
+    checkpoint: ExpectedCheckpoint | None = None
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Trial:
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
             image=self.image,
+            checkpoint=self.checkpoint,
             container=(),
             keeps_containers=False,
             gpus_per_node=None,

@@ -78,6 +78,7 @@ RACK: dict[str, Meaning] = {
     "model.weight_dtype": ("", "Data type of the weights in the checkpoint."),
     "model.checkpoint_bytes": ("bytes", "Size of the checkpoint, over all GPUs of a worker."),
     "model.experts": ("experts", "Routed experts of a layer; null: a dense model. A model with experts runs only where nothing is simulated."),
+    "model.repository": ("", "Repository of the checkpoint at Hugging Face, for the command that downloads it; null: unknown."),
     "model.context_tokens": ("tokens", "Longest sequence that the model takes; null: not checked."),
     "hardware.name": ("", "Name of the rack in records and reports."),
     "hardware.nodes": ("nodes", "Nodes that a trial allocates."),

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir, main
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -113,11 +113,10 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
             _register_sweeps()
         with initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
             config = compose("config", [*overrides, *search_path], return_hydra_config=True)
-            choices = dict(config.hydra.runtime.choices)
-            with_hydra = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(with_hydra, dict)
-        del with_hydra["hydra"]
-        return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
+        choices = dict(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+        return _composition(config, choices, tuple(overrides), tuple(config_dirs))
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tune.core.files import open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
+from tune.deploy.checkpoint_facts import expected_checkpoint
+from tune.deploy.evidence_process import EVIDENCE_SCRIPT, evidence_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -29,7 +31,7 @@ from tune.spec.trial import TrialSpec
 
 _SCRIPTS = {
     name: Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT, RANK_SCRIPT)
+    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT, EVIDENCE_SCRIPT, RANK_SCRIPT)
 }
 """Programs that run on the nodes, outside of tune's own environment."""
 
@@ -60,6 +62,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     adapter = engine_of(spec)
     command, processes = _readiness_command(spec), deployment_processes(spec, facts)
     check = argument_check(spec, facts, processes)
+    check_process = argument_check_process(check, processes)
     gpus_per_node = spec.hardware.gpus_per_node
     manifest = ProcessManifest(
         nodes=spec.hardware.nodes,
@@ -76,7 +79,9 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         srun_env=facts.srun_env,
         srun_options=step_options(facts),
         mpi=facts.mpi,
-        argument_check=argument_check_process(check, processes),
+        argument_check=check_process,
+        evidence=check_process and evidence_process(check_process, spec.hardware.nodes, check.packages),
+        checkpoint=expected_checkpoint(spec, facts),
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),

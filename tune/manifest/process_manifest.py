@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from tune.errors import ResumableError
 from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import Process
 from tune.spec.base import FrozenModel, PositiveInt
 from tune.spec.cluster import Deadlines
@@ -30,7 +31,8 @@ class ProcessManifest(FrozenModel):
     workers first, then the decode workers. `endpoint_urls` are those of the frontends, to which the client
     sends requests. `engine` is what the logs and metrics of workers and frontends mean. `argument_check`
     has the software of the nodes validate the plan before any worker starts, None where the engine has
-    nothing for that.
+    nothing for that. `evidence` has every node report what it and its software are. `checkpoint` is what
+    workers load, None where they load nothing.
 
     In a Slurm job, steps run in `image`, None without one, and `container` holds their options; the client
     runs outside of it. With `keeps_containers` a process that starts anew uses the image as it was unpacked
@@ -59,6 +61,8 @@ class ProcessManifest(FrozenModel):
     srun_options: tuple[str, ...] = ()
     mpi: str = "pmix"
     argument_check: Process | None = None
+    evidence: Process | None = None
+    checkpoint: ExpectedCheckpoint | None = None
 
     def text(self) -> str:
         """Return the content of `processes.json`."""

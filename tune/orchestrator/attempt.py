@@ -21,8 +21,9 @@ from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, Failure
 from tune.orchestrator.image_digest import ImageDigest
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
+from tune.orchestrator.node_evidence import collected_evidence
 from tune.orchestrator.phases import PhaseTimer
-from tune.orchestrator.preflight import require_free_ports
+from tune.orchestrator.preflight import require_checkpoint, require_free_ports
 from tune.orchestrator.probes import ProbeRunner
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
@@ -157,6 +158,7 @@ def _run(
     nodes = allocate(manifest.nodes)
     processes.keep_reusable(manifest, plan)
     if not processes.running:
+        require_checkpoint(manifest.checkpoint)
         require_free_ports(manifest, local_nodes(nodes))
     deployment = Deployment(manifest, nodes, launcher, processes.running, plan=plan, raw=running.attempt)
     _measure(deployment, running, plan)
@@ -175,7 +177,8 @@ def _measure(deployment: Deployment, running: _RunningAttempt, plan: Path) -> No
     accuracy = _accuracy_settings(plan, endpoint_urls) if settings.load.accuracy else None
     limits, print_line = deployment.manifest.deadlines, running.print_line
     with running.timer.phase("bring_up_s"):
-        require_accepted_arguments(deployment, print_line)
+        with collected_evidence(deployment, running.attempt, print_line):
+            require_accepted_arguments(deployment, print_line)
         bring_up(deployment, ProgressDeadline(limits.quiet_s, limits.ready_s), print_line)
     with running.timer.phase("warm_up_s"):
         warm_up(deployment, settings, print_line)

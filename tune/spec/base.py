@@ -30,7 +30,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class FrozenModel(BaseModel):
     """Hold values that are validated once, on entry; the code inside passes no dicts of settings."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class SparseModel(FrozenModel):

@@ -99,6 +99,11 @@ class Engine(WithEnvironment):
         """Return the number of tokens in a block of the KV cache."""
 
     @property
+    def loads_weights(self) -> bool:
+        """Return whether workers read the weights of a checkpoint; some engines can make random ones."""
+        return True
+
+    @property
     @abstractmethod
     def reuses_kv_blocks(self) -> bool:
         """Return whether prompts that begin alike share blocks of the KV cache."""

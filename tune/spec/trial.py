@@ -61,8 +61,9 @@ class TrialSpec(WithPools):
     def canonical(self) -> str:
         """Return what decides the result as JSON with sorted keys and without spaces.
 
-        The model's `context_tokens` and the stack's `engine_schema` only forbid trials, so they are left out.
+        The model's `context_tokens` and the stack's `engine_schema` only forbid trials, and its `repository`
+        only helps to find the checkpoint, so they are left out.
         """
-        forbids = {"model": {"context_tokens"}, "stack": {"engine_schema"}}
-        plain = self.model_dump(mode="json", exclude=forbids)
+        without = {"model": {"context_tokens", "repository"}, "stack": {"engine_schema"}}
+        plain = self.model_dump(mode="json", exclude=without)
         return json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -26,6 +26,7 @@ from tune.records.capacity_search import (
     read_early_stop,
     write_early_stop,
 )
+from tune.records.evidence import read_evidence
 from tune.records.folders import StudyFolder, read_attempt
 from tune.records.outcome import Attempt, Outcome, Probe
 from tune.spec.cluster import ClusterFacts
@@ -220,6 +221,7 @@ class TrialRunner:
         attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
         last = read_attempt(attempt)
         provenance = dict(request.provenance) | self._environment(request.spec) | _image(last)
+        provenance |= _evidence(attempt)
         facts = TrialFacts(request.number, request.source, attempts, provenance)
         if last is None:
             lost = f"{attempt} was lost: it ended without its record"
@@ -271,6 +273,12 @@ def _distinct(requests: Iterable[TrialRequest], trial_ids: dict[int, str]) -> It
 def _image(last: AttemptRecord | None) -> dict[str, Any]:
     """Return the digest of the image that the attempt ran in, for the record; nothing where there is none."""
     return {"image_sha256": last.image_sha256} if last and last.image_sha256 else {}
+
+
+def _evidence(attempt: Path) -> dict[str, Any]:
+    """Return what the nodes of the attempt found, for the record; nothing where none reported."""
+    evidence = read_evidence(attempt)
+    return {} if evidence is None else {"evidence": evidence.model_dump(mode="json")}
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:

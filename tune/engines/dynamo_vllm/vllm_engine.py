@@ -84,6 +84,11 @@ class VllmEngine(Engine):
         return _KV_DTYPES[self.kv_cache_dtype]
 
     @property
+    def loads_weights(self) -> bool:
+        """Return whether load_format is another one than dummy."""
+        return self.load_format != "dummy"
+
+    @property
     def kv_block_tokens(self) -> int:
         """Return block_size; 16 where none is set."""
         return self.block_size or DEFAULT_BLOCK_TOKENS

@@ -94,6 +94,11 @@ class TrtLlmEngine(Engine):
         return self.kv_cache_config.dtype
 
     @property
+    def loads_weights(self) -> bool:
+        """Return whether load_format, among the further keys, is another one than dummy."""
+        return str(self.extra.get("load_format", "")).lower() != "dummy"
+
+    @property
     def kv_block_tokens(self) -> int:
         """Return tokens_per_block of kv_cache_config; 32 where none is set (llm_args.py)."""
         return self.kv_cache_config.tokens_per_block or 32
