@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from support.outcomes import measured
+from support.synthetic_study import study
 
 from tune.records.folders import StudyFolder
 from tune.report.compare import render_comparison
+from tune.report.page import provenance
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -55,6 +57,15 @@ def test_versions_come_first_then_settings_then_nodes(make_spec: MakeSpec, tmp_p
         ["GPU power limit", "1200.00 W", "1000.00 W"],
         ["status", "holds its SLO", "holds its SLO"],
     ]
+
+
+def test_the_page_names_what_the_nodes_found_and_what_is_missing() -> None:
+    evidence = found("1.3.0rc5", "1200.00 W") | {"missing": {"UCX": "no library"}}
+    rows = dict(provenance(study(), [measured().model_copy(update={"provenance": {"evidence": evidence}})]))
+    assert rows["Trials' tensorrt_llm on the nodes"] == '"1.3.0rc5"'
+    assert rows["Trials' GPU power limit on the nodes"] == '"1200.00 W"'
+    assert rows["Trials' evidence that is missing"] == '["UCX"]'
+    assert "Trials' evidence" not in rows
 
 
 def test_trials_without_evidence_compare_by_their_settings(make_spec: MakeSpec, tmp_path: Path) -> None:

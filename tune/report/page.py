@@ -178,12 +178,8 @@ def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str,
     recorded = [_recorded(trial.provenance) for trial in trials]
     for name in dict.fromkeys(key for one in recorded for key in one):
         values = {json.dumps(one[name], sort_keys=True) for one in recorded if name in one}
-        facts.append(
-            (
-                f"Trials' {name.replace('_', ' ')}",
-                min(values) if len(values) == 1 else f"{len(values):,} different values",
-            )
-        )
+        text = min(values) if len(values) == 1 else f"{len(values):,} different values"
+        facts.append((f"Trials' {name}", text))
     return facts
 
 
@@ -197,4 +193,5 @@ def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
         for name, text in evidence.get(part, {}).items()
     }
     unknown = {"evidence that is missing": list(evidence["missing"])} if evidence.get("missing") else {}
-    return {name: value for name, value in provenance.items() if name not in left_out} | found | unknown
+    own = {name.replace("_", " "): value for name, value in provenance.items() if name not in left_out}
+    return own | found | unknown
