@@ -24,10 +24,14 @@ def export(composition: Composition) -> None:
         case None:
             raise ConfigurationError(
                 "action=export needs export.to=FORMAT: optuna (the study), or sbatch, srt-slurm, dgd, "
-                "benchmark-report (the best trial, or trial=ID)."
+                "benchmark-report, mlperf (the best trial, or trial=ID)."
             )
         case "optuna":
             _export_study(composition)
+        case "mlperf":
+            from tune.cli.mlperf_export import export_submission
+
+            export_submission(composition)
         case "benchmark-report":
             export_report(composition)
         case "sbatch" | "srt-slurm" | "dgd" as target:

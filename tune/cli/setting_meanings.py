@@ -25,6 +25,7 @@ COMMAND: dict[str, Meaning] = {
     "confirm.configurations": ("configurations", "Kinds (split and parallelism) of which action=confirm measures the best."),
     "confirm.repeats": ("deployments", "New deployments of each confirmed configuration."),
     "confirm.confidence": ("fraction", "Probability that one further full run at a guaranteed rate holds."),
+    "confirm.accuracy": ("", "Whether the winner, at its guaranteed rate, also has to answer as accurately as the benchmark demands; the study needs its .pkl."),
     "compare.a": ("", "First study, or trial as STUDY/TRIAL_ID, for action=compare."),
     "compare.b": ("", "Second study, or trial as STUDY/TRIAL_ID, for action=compare."),
     "calibrate.study": ("", "Study whose measured trials action=calibrate fits."),
@@ -40,9 +41,10 @@ COMMAND: dict[str, Meaning] = {
     ),
     "export.file": (
         "",
-        "File to write, with export.to=sbatch a folder; null: in REPORTS_DIR/STUDY. With export.to=optuna SQLite where it "
-        "ends in .db or .sqlite3.",
+        "File to write, with export.to=sbatch and mlperf a folder; null: in REPORTS_DIR/STUDY. With export.to=optuna "
+        "SQLite where it ends in .db or .sqlite3.",
     ),
+    "export.submitter": ("", "With export.to=mlperf: YAML file with submitter, division, status, and fields of system and measurements; null: placeholders."),
 }
 
 STUDY: dict[str, Meaning] = {
@@ -128,11 +130,11 @@ LOAD: dict[str, Meaning] = {
     "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
     "load.resolution": ("fraction", "With mode=capacity: share of the rate by which the result may be too low."),
     "load.rate_range_qps": ("queries/s", "With mode=capacity: the range in which the search begins; it goes on beyond an end where a run held, or missed at the lower one. Equal ends try that rate alone. null: the ends of the sweep's load.target_qps, if it has one."),
-    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. A trace is scaled to it by one factor; null there: its own rate."),
+    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. null with load=mlperf_interactive: 15.75 x GPUs / 72, as the published system recommends. A trace is scaled to the rate by one factor; null there: its own rate."),
     "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
     "load.min_queries": ("queries", "Fewest queries of a run."),
     "load.concatenate_permutation": ("", "Whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),
-    "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one."),
+    "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one of v5.1. That of another round brings the round's other seeds."),
     "load.shuffle_seed": ("", "Seed of the order of the lengths. A trace keeps its own order."),
     "load.client_concurrency": ("requests", "Most requests that the load client keeps in flight."),
     "load.request_timeout_s": ("s", "Limit from sending a request to its first token."),
