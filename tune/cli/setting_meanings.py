@@ -21,6 +21,7 @@ COMMAND: dict[str, Meaning] = {
     "confirm.configurations": ("configurations", "Kinds (split and parallelism) of which action=confirm measures the best."),
     "confirm.repeats": ("deployments", "New deployments of each confirmed configuration."),
     "confirm.confidence": ("fraction", "Probability that one further full run at a guaranteed rate holds."),
+    "confirm.accuracy": ("", "Whether the winner, at its guaranteed rate, also has to answer as accurately as the benchmark demands; the study needs its .pkl."),
     "compare.a": ("", "First study, or trial as STUDY/TRIAL_ID, for action=compare."),
     "compare.b": ("", "Second study, or trial as STUDY/TRIAL_ID, for action=compare."),
     "calibrate.study": ("", "Study whose measured trials action=calibrate fits."),
@@ -31,7 +32,8 @@ COMMAND: dict[str, Meaning] = {
     "calibrate.parameters": ("", "Parameters to fit."),
     "calibrate.to": ("", "File to write, DIR/cluster/NAME.yaml; null: only print the result."),
     "export.to": ("", "Format of action=export."),
-    "export.file": ("", "File to write; null: REPORTS_DIR/STUDY/optuna.log. SQLite where it ends in .db or .sqlite3."),
+    "export.file": ("", "File to write; null: REPORTS_DIR/STUDY/optuna.log. SQLite where it ends in .db or .sqlite3. With export.to=mlperf the folder of the submission; null: REPORTS_DIR/STUDY/mlperf."),
+    "export.submitter": ("", "With export.to=mlperf: YAML file with submitter, division, status, and fields of system and measurements; null: placeholders."),
 }
 
 STUDY: dict[str, Meaning] = {
@@ -121,7 +123,7 @@ LOAD: dict[str, Meaning] = {
     "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
     "load.min_queries": ("queries", "Fewest queries of a run."),
     "load.concatenate_permutation": ("", "Whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),
-    "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one."),
+    "load.seed": ("", "Seed of the arrival schedule; mlperf: LoadGen's published one of v5.1. That of another round brings the round's other seeds."),
     "load.shuffle_seed": ("", "Seed of the order of the lengths. A trace keeps its own order."),
     "load.client_concurrency": ("requests", "Most requests that the load client keeps in flight."),
     "load.request_timeout_s": ("s", "Limit from sending a request to its first token."),

@@ -13,7 +13,7 @@ import numpy as np
 from tune.errors import ResumableError
 from tune.loadgen.accuracy_log import ACCURACY_LOG, TOKEN_DTYPE
 from tune.loadgen.log_writer import DETAIL_LOG, SUMMARY_LOG
-from tune.loadgen.run_settings import QSL_SEED, SAMPLE_INDEX_SEED, LoadGenSettings
+from tune.loadgen.run_settings import LoadGenSettings
 
 TestMode = Literal["performance", "accuracy"]
 
@@ -119,8 +119,7 @@ def _test_settings(settings: LoadGenSettings, mode: TestMode = "performance") ->
     test.min_query_count = settings.min_queries
     test.performance_sample_count_override = settings.samples
     test.sample_concatenate_permutation = settings.concatenate_permutation
-    test.qsl_rng_seed = QSL_SEED
-    test.sample_index_rng_seed = SAMPLE_INDEX_SEED
+    test.qsl_rng_seed, test.sample_index_rng_seed = settings.sample_seeds
     test.schedule_rng_seed = settings.schedule_seed
     return test
 
