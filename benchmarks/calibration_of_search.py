@@ -47,7 +47,7 @@ from tune.study.candidates import candidates
 from tune.study.proposer import TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer
 
-HELD_OUT = 12
+HELD_OUT = 20
 TRIALS, NOISE_SD = 24, 0.01
 DATA = Path(__file__).parent / "data" / "calibration_of_search.json"
 
