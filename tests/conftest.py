@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
 
+sys.dont_write_bytecode = False  # hundreds of processes that tests start read what the first one compiled
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis_settings.register_profile("no deadline", deadline=None)  # no test asserts wall-clock time
 hypothesis_settings.load_profile("no deadline")
 
@@ -50,9 +53,11 @@ def signals_reach_children() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests simulate out of the user's cache; processes that they start share it."""
+    """Keep what tests simulate out of the user's cache; all tests of a run and their processes share it."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield
 
 

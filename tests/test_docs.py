@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.slurm_rack import SlurmRack
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -49,12 +50,12 @@ def does(command: str, action: str) -> bool:
 def is_preflighted(command: str) -> bool:
     """Return whether a command can be checked on a cluster; action=bootstrap has tests of its own."""
     started = command.startswith("python -m tune ") and "cluster=slurm" in command
-    return started and not does(command, "plan") and not does(command, "bootstrap")
+    return started and not any(does(command, action) for action in ("plan", "image", "bootstrap"))
 
 
 def runs_here(command: str) -> bool:
     """Return whether a command runs on the simulated rack; make, Slurm and Dynamo have tests of their own."""
-    slurm = "cluster=slurm" in command and not does(command, "plan")
+    slurm = "cluster=slurm" in command and not (does(command, "plan") or does(command, "image"))
     return command.startswith("python -m tune ") and "cluster=local" not in command and not slurm
 
 
@@ -102,11 +103,11 @@ def test_the_documents_hold_many_commands() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slurm")
-def test_a_cluster_accepts_the_commands_that_need_one(tmp_path: Path) -> None:
+def test_a_cluster_accepts_the_commands_that_need_one(tmp_path: Path, slurm: SlurmRack) -> None:
     """Check, and do not run, what takes hours: the cluster accepts its jobs."""
+    checkpoint = str(slurm.folder / "checkpoint")
     needing = [
-        shlex.split(command)
+        shlex.split(command.replace("/lustre/models/llama3.1-405b-instruct-fp4", checkpoint))
         for document in RUNNABLE
         for command in commands(document)
         if is_preflighted(command)

@@ -43,7 +43,13 @@ def test_every_dependency_has_an_upper_bound_and_a_constraint(root: Path) -> Non
         for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if "==" in line
     }
-    for requirement in (*declared["dependencies"], *extras["test"], *extras["docs"], *extras["gp"]):
+    for requirement in (
+        *declared["dependencies"],
+        *extras["test"],
+        *extras["docs"],
+        *extras["gp"],
+        *extras["accuracy"],
+    ):
         assert ",<" in requirement, requirement
         name = requirement.partition(">=")[0].lower()
         assert name in pinned or requirement in extras["gp"], requirement

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.composed import composed
 from support.report_page import Page
 from support.request_logs import make_log, spec
 from support.synthetic_study import measured as synthetic_trial
@@ -44,7 +45,7 @@ FURTHER = pytest.mark.parametrize("limit", FURTHER_LIMITS, ids=lambda limit: lim
 
 @pytest.fixture(scope="module")
 def tpe_settings():
-    return compose_overrides(["+sweep=pd_split", "search=tpe"]).settings
+    return composed("+sweep=pd_split", "search=tpe")
 
 
 def limited(limit, limit_s) -> Slo:
@@ -99,11 +100,11 @@ def test_latency_per_request_agrees_with_latencies_of_answered_requests():
 @pytest.mark.slow
 def test_every_limit_is_a_setting_that_null_lifts():
     values = {limit: 7.5 + index for index, limit in enumerate(LIMITS)}
-    settings = compose_overrides([f"slo.{limit.key}={value}" for limit, value in values.items()]).settings
+    settings = composed(*([f"slo.{limit.key}={value}" for limit, value in values.items()]))
     assert dict(settings.slo.limits) == values
     overrides = trial_overrides(settings.trial_spec, settings)
-    assert compose_overrides(overrides).settings.trial_spec == settings.trial_spec
-    lifted = compose_overrides([f"slo.{limit.key}=null" for limit in LIMITS]).settings
+    assert composed(*overrides).trial_spec == settings.trial_spec
+    lifted = composed(*([f"slo.{limit.key}=null" for limit in LIMITS]))
     assert not lifted.slo.limits
 
 
@@ -167,7 +168,7 @@ def least_limit_s(limit, log) -> float:
 def test_forecast_finds_the_highest_rate_within_the_limit(limit):
     """A limit of twice the least one that a quiet run holds admits a higher rate than one of 1.4 times."""
     trial = spec("load.min_queries=1200", "load.min_duration_s=10", "load.concatenate_permutation=false")
-    calibration = compose_overrides([]).settings.cluster.calibration
+    calibration = composed().cluster.calibration
     log = simulate(trial.model_copy(update={"load": trial.load.at(2.0)}), calibration)
     quiet_s = least_limit_s(limit, log)
     rates = []
@@ -239,8 +240,8 @@ def test_surrogate_models_a_limit_or_refuses_it(limit):
 @pytest.mark.slow
 def test_capacity_sweep_with_a_further_limit_searches_by_tpe():
     words = ["+sweep=pd_split", "load.mode=capacity"]
-    assert compose_overrides(words).settings.search.name == "surrogate"
-    assert compose_overrides([*words, "slo.tpot_mean_s=0.05"]).settings.search.name == "tpe"
+    assert composed(*words).search.name == "surrogate"
+    assert composed(*words, "slo.tpot_mean_s=0.05").search.name == "tpe"
 
 
 def test_templates_name_no_metric() -> None:

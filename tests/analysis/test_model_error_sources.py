@@ -7,15 +7,15 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.composed import composed
 from support.request_logs import spec
 
 from tune.analysis.model_error_sources import FITTED_SCALES, estimate_model_error
-from tune.config import compose_overrides
 from tune.records.model_error import ErrorSource, ModelError
 from tune.records.outcome import BottleneckKind
 from tune.spec.cluster import Calibration
 
-CALIBRATION = compose_overrides(()).settings.cluster.calibration
+CALIBRATION = composed().cluster.calibration
 assert CALIBRATION
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.composed import composed
 from support.outcomes import measured
 
 from tune.analysis.range_ends import range_ends
-from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.records.study_end import StudyEnd
 from tune.records.study_record import StudyRecord
@@ -22,7 +22,7 @@ from tune.spec.findings import only_errors
 from tune.study.identity import study_record
 
 WORDS = ("+sweep=pd_split", "study.n_trials=40")
-STUDY = study_record(compose_overrides(WORDS).settings, "split", WORDS)
+STUDY = study_record(composed(*WORDS), "split", WORDS)
 POINT: dict[str, Any] = {
     "prefill_workers": 14,
     "prefill_max_num_tokens": 4096,
@@ -59,7 +59,7 @@ def test_chunks_are_widened_only_while_the_longest_prompt_exceeds_them(
     prompt_tokens: int, named: bool
 ) -> None:
     words = (*WORDS, "load=fixed", f"load.dataset.inputs.tokens={prompt_tokens}")
-    fixed = study_record(compose_overrides(words).settings, "split", words)
+    fixed = study_record(composed(*words), "split", words)
     assert ("prefill_max_num_tokens" in widened(fixed, prefill_max_num_tokens=16384)) == named
     assert "prefill_max_num_tokens" in widened(fixed, prefill_max_num_tokens=1024)
 
@@ -97,7 +97,7 @@ def test_the_command_composes_and_widens_the_same_study() -> None:
     )
     program, module, name, *words = shlex.split(widening_command(STUDY, ends))
     assert (program, module, name) == ("python", "-m", "tune")
-    settings = compose_overrides(words).settings
+    settings = composed(*words)
     assert settings.sweep is not None
     assert (settings.study.name, settings.study.n_trials) == ("split", 60)
     assert settings.sweep.ends("load.target_qps") == (6.0, 35.6)

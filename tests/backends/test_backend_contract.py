@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 import pytest
+from support.composed import composed
 from support.fake_deployment import Trial
 from support.slurm_trials import small, stubbed
 
@@ -23,7 +24,6 @@ from tune.backends.registry import BACKENDS
 from tune.backends.simulated import SimulatorBackend
 from tune.backends.simulated_probes import EXTRA_SHUFFLES
 from tune.backends.slurm.backend import SlurmBackend
-from tune.config import compose_overrides
 from tune.deploy.plan import client_json, render, write_plan
 from tune.records.folders import PROBE_FOLDER, TrialFolder, read_attempt
 from tune.records.outcome import Probe
@@ -31,7 +31,7 @@ from tune.records.requests import read_requests
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
 
-SETTINGS = compose_overrides(["load.min_duration_s=120.0", "load.concatenate_permutation=false"]).settings
+SETTINGS = composed("load.min_duration_s=120.0", "load.concatenate_permutation=false")
 SPEC = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration is not None
 
@@ -82,7 +82,7 @@ class SlurmGround:
     kind: str = "slurm"
 
     def trial(self, name: str, alter: Alter = lambda spec: spec) -> tuple[TrialSpec, Path]:
-        settings = compose_overrides([*self.words, *stubbed(self.root / f"stub-{name}")]).settings
+        settings = composed(*self.words, *stubbed(self.root / f"stub-{name}"))
         spec = alter(settings.trial_spec)
         folder = TrialFolder(self.root / "one" / name)
         folder.write_spec(spec)
@@ -105,7 +105,7 @@ def ground(
             yield LocalGround(machine, tmp_path, monkeypatch)
     elif request.param == "slurm":
         words = (*request.getfixturevalue("slurm").words, *small(queries=20, seconds=2))
-        facts = compose_overrides(words).settings.cluster
+        facts = composed(*words).cluster
         with SlurmBackend(facts, 1, lambda _: None, every_s=0.2, grace_s=2.0) as cluster:
             yield SlurmGround(cluster, tmp_path, words)
     else:
@@ -138,7 +138,7 @@ def test_table_lists_every_kind_of_cluster() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_declared_capabilities_agree_with_the_table_row(kind: str) -> None:
-    row, settings = BACKENDS[kind], compose_overrides([f"cluster={kind}"]).settings
+    row, settings = BACKENDS[kind], composed(f"cluster={kind}")
     assert settings.parallel == row.capabilities.default_parallel
     assert (row.jobs is not None) == row.capabilities.detached
     assert row.capabilities.real_time or not row.capabilities.detached

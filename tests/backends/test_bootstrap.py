@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 
 import tune.backends.slurm
 from tune.backends.slurm.bootstrap import make_node_environment
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 
 SCRIPT = Path(tune.backends.slurm.__file__).with_name("bootstrap.sh")
@@ -104,4 +104,4 @@ def test_unfinished_environment_is_made_anew(path: Path, tmp_path: Path) -> None
 def test_path_that_names_no_environment_is_refused(python: str | None, tmp_path: Path) -> None:
     words = ["cluster=slurm", f"runs_dir={tmp_path}", f"cluster.python={python or 'null'}"]
     with pytest.raises(ConfigurationError, match=r"expected the interpreter of the environment to make"):
-        make_node_environment(compose_overrides(words).settings, lambda _: None)
+        make_node_environment(composed(*words), lambda _: None)

@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 
 from tune.analysis.measure import measure
 from tune.backends.simulated import simulate_attempt
-from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.records.folders import PROBE_FOLDER, read_attempt
 from tune.records.outcome import Probe
@@ -35,14 +35,14 @@ BOTTLENECKS = {
 
 
 @lru_cache
-def composed(overrides: tuple[str, ...]) -> tuple[TrialSpec, Calibration]:
-    settings = compose_overrides((*SHORT, *overrides)).settings
+def short_trial(overrides: tuple[str, ...]) -> tuple[TrialSpec, Calibration]:
+    settings = composed(*SHORT, *overrides)
     assert settings.cluster.calibration is not None
     return settings.trial_spec, settings.cluster.calibration
 
 
 def run(folder: Path, overrides: tuple[str, ...], **calibration: float) -> Probe:
-    spec, usual = composed(overrides)
+    spec, usual = short_trial(overrides)
     changed = usual.model_copy(update=calibration)
     simulate_attempt(spec, changed, folder, lambda _activity: None)
     record = read_attempt(folder)
@@ -116,7 +116,7 @@ def test_recommended_settings_keep_rules_and_reduce_the_bottleneck(name: str, tm
     settings = [remedy.overrides for remedy in before.bottleneck.recommendations if remedy.overrides]
     assert settings
     for number, tried in enumerate(settings):
-        assert not only_errors(check(composed((*overrides, *tried))[0]))
+        assert not only_errors(check(short_trial((*overrides, *tried))[0]))
         after = run(tmp_path / str(number), (*overrides, *tried))
         assert suffered_s(after, expected) < suffered_s(before, expected), tried
 

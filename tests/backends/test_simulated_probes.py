@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 
 from tune.analysis.measure import REQUESTS_FILE, measure
 from tune.backends.simulated import SimulatorBackend
 from tune.backends.simulated_probes import SimulatedDeployment
 from tune.capacity.runner import measure_probe
 from tune.capacity.search import ProbePlan
-from tune.config import compose_overrides
 from tune.records.capacity_search import read_capacity, read_probe_request
 from tune.records.folders import read_attempt
 from tune.records.outcome import Probe
@@ -29,7 +29,7 @@ SHORT = (
 
 
 def probed(attempt: Path, *overrides: str) -> tuple[TrialSpec, list[Probe]]:
-    settings = compose_overrides([*SHORT, *overrides]).settings
+    settings = composed(*SHORT, *overrides)
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     assert calibration is not None
     with SimulatorBackend(calibration, 0) as rack:
@@ -82,7 +82,7 @@ def test_search_without_a_feasible_rate_ends_after_a_short_probe(tmp_path: Path)
 
 
 def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None:
-    settings = compose_overrides(SHORT).settings
+    settings = composed(*SHORT)
     assert settings.cluster.calibration is not None
     deployment = SimulatedDeployment(settings.cluster.calibration, lambda step: None)
     log, held = measure_probe(
@@ -105,7 +105,7 @@ def test_futile_run_is_stopped_and_judged_by_its_records(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_records_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
-    settings = compose_overrides(SHORT).settings
+    settings = composed(*SHORT)
     assert settings.cluster.calibration is not None
     for threads in (1, 3):
         with SimulatorBackend(settings.cluster.calibration, 0, threads) as rack:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.checkpoints import write_checkpoint
+from support.composed import changed, composed
 from support.fake_slurm import FakeSlurm
 
 from tune.backends.slurm.preflight import check_slurm, parse_partitions, require_cluster
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding, only_errors
+from tune.spec.settings import Settings
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def found(*words: str) -> dict[str, Finding]:
-    settings = compose_overrides(["cluster=slurm", "cluster.partition=rack", *words]).settings
+    settings = changed(composed("cluster=slurm", "cluster.partition=rack"), *words)
     return {finding.path: finding for finding in check_slurm(settings.cluster, settings.trial_spec)}
 
 
@@ -67,9 +69,10 @@ def test_limit_that_a_qos_may_lift_is_a_warning() -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_one_partition_of_a_list_suffices() -> None:
+def test_one_partition_of_a_list_suffices(tmp_path: Path, shipped: Settings) -> None:
     """Slurm starts the job in one that fits; the others are named, and an unknown one is refused."""
-    words = ("cluster.time_limit='1:00:00'", "cluster.model_path=/")
+    model = write_checkpoint(tmp_path / "model", shipped.model)
+    words = ("cluster.time_limit='1:00:00'", f"cluster.model_path={model}")
     listed = found("cluster.partition='small,rack'", *words)
     assert {path: finding.severity for path, finding in listed.items()} == {
         "hardware.nodes": "warning",
@@ -78,6 +81,15 @@ def test_one_partition_of_a_list_suffices() -> None:
     assert len(only_errors(found("cluster.partition='small,rak'", *words).values())) == 3
     nowhere = found("cluster.partition='small,rack'", "hardware.nodes=19", "cluster.time_limit=2-0")
     assert nowhere["hardware.nodes"].severity == nowhere["cluster.time_limit"].severity == "error"
+
+
+@pytest.mark.usefixtures("slurm")
+def test_checkpoint_that_this_machine_sees_is_checked(tmp_path: Path, shipped: Settings) -> None:
+    model = write_checkpoint(tmp_path / "model", shipped.model)
+    (model / "tokenizer.json").unlink()
+    broken = found(f"cluster.model_path={model}")["cluster.model_path"]
+    assert (broken.severity, "no tokenizer" in broken.found) == ("error", True)
+    assert "cluster.model_path" not in found(f"cluster.model_path={model}", "stack.engine=dynamo_mocker")
 
 
 @pytest.mark.usefixtures("slurm")
@@ -104,7 +116,7 @@ def test_refusal_of_sbatch_test_only_is_reported(slurm: FakeSlurm) -> None:
 
 @pytest.mark.usefixtures("slurm")
 def test_quick_checks_run_before_a_submission() -> None:
-    settings = compose_overrides(["cluster=slurm", "cluster.partition=rak"]).settings
+    settings = composed("cluster=slurm", "cluster.partition=rak")
     with pytest.raises(ConfigurationError, match=r"one of hidden, rack, small[\s\S]*nothing was submitted"):
         require_cluster(settings.cluster, settings.trial_spec)
 

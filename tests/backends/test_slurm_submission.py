@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.slurm_study import FACTS, SPEC, WORDS, Study
 
 from tune.backends.slurm.allocation import allocation_of
 from tune.backends.slurm.backend import SlurmBackend
 from tune.backends.slurm.submission import submit_job
-from tune.config import compose_overrides
 from tune.deploy.job_script import job_script, sbatch_options
 from tune.errors import ConfigurationError
 from tune.records.folders import TrialFolder
@@ -34,7 +34,7 @@ def directives(script: str) -> dict[str, str]:
     ],
 )
 def test_submitit_submits_the_options_of_job_sbatch(study: Study, words: list[str]) -> None:
-    facts = compose_overrides([*WORDS, *words]).settings.cluster
+    facts = composed(*WORDS, *words).cluster
     handle = study.submit("a")
     allocation = allocation_of(Path(handle))
     assert allocation is not None

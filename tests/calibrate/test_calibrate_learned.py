@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.outcomes import held_at
 
 from tune.calibrate.calibration import learned_calibration, starting_calibration
@@ -40,7 +41,7 @@ def study(tmp_path: Path) -> StudyFolder:
 
 
 def settings_with(*arguments: str) -> Settings:
-    return compose_overrides(["action=calibrate", "calibrate.learned=split", *arguments]).settings
+    return composed("action=calibrate", "calibrate.learned=split", *arguments)
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ def test_written_file_selects_the_learned_calibration(tmp_path: Path, study: Stu
 
 @pytest.mark.slow
 def test_best_trials_are_simulated_with_the_learned_calibration(study: StudyFolder) -> None:
-    trial = compose_overrides([*QUICK, "split.prefill_workers=13", "split.decode_workers=5"]).settings
+    trial = composed(*QUICK, "split.prefill_workers=13", "split.decode_workers=5")
     settings = settings_with(*QUICK)
     start = starting_calibration(settings, ())
     learned = start.model_copy(update={"prefill_scale": 1.074, "last_decode_worker_scale": 1.15})
@@ -83,7 +84,7 @@ def test_without_a_file_overrides_are_returned(study: StudyFolder) -> None:
         "cluster.calibration.prefill_scale=1.074",
         "cluster.calibration.last_decode_worker_scale=1.15",
     )
-    assert compose_overrides(result.arguments).settings.cluster.calibration
+    assert composed(*result.arguments).cluster.calibration
 
 
 def test_study_without_a_posterior_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from support.composed import composed
 from support.measured_studies import calibration_of
 
 from tune.calibrate.comparison import MetricComparison
@@ -32,7 +33,7 @@ START = (
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return compose_overrides(START).settings
+    return composed(*START)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import math
 from statistics import median
 
 import pytest
+from support.composed import composed
 from support.request_logs import spec
 
 from tune.analysis.slo import slo_holds
 from tune.capacity.shuffle_noise import SHUFFLES, shuffle_noise
-from tune.config import compose_overrides
 from tune.sim.simulator import simulate
 
 pytestmark = pytest.mark.slow  # hundreds of simulated runs
@@ -21,7 +21,7 @@ SPEC = spec(
     "load.min_queries=2000",
     "load.concatenate_permutation=false",
 )
-CALIBRATION = compose_overrides(()).settings.cluster.calibration
+CALIBRATION = composed().cluster.calibration
 RATES_QPS = [16.0 + 0.2 * step for step in range(14)]
 OTHER_SHUFFLES = range(300, 330)
 

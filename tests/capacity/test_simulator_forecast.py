@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from support.composed import composed
 
 from tune.analysis.slo import late_requests
 from tune.capacity.search import REPEAT_RESIDUAL_FRAC, short_run_queries
 from tune.capacity.simulator_fit import SLOW_WORKER_SCALE
 from tune.capacity.simulator_forecast import SimulatorForecast
-from tune.config import compose_overrides
 from tune.loadgen.early_stopping import late_allowed
 from tune.records.requests import RequestLog, first_requests
 from tune.sim.simulator import simulate
@@ -20,7 +21,7 @@ from tune.spec.split import ROLES, Role
 from tune.spec.trial import TrialSpec
 
 SHORT = ("load.dataset.samples=2000", "load.min_duration_s=60.0", "load.min_queries=2000")
-SETTINGS = compose_overrides(SHORT).settings
+SETTINGS = composed(*SHORT)
 SPEC = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration is not None
 CALIBRATION: Calibration = SETTINGS.cluster.calibration
@@ -63,6 +64,19 @@ def test_one_short_probe_recovers_the_hidden_parameters(hidden: dict[str, float]
     for name, value in hidden.items():
         assert forecast.fitted[name] == pytest.approx(value, rel=0.03), name
     assert forecast.full_run_qps() == pytest.approx(highest_qps(hardware), rel=0.03)
+
+
+def test_other_hypotheses_are_fitted_only_where_the_calibration_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fit of one hypothesis takes at least a simulation at its start and one for each of three slopes."""
+    simulated = Mock(side_effect=simulate)
+    monkeypatch.setattr("tune.capacity.simulator_forecast.simulate", simulated)
+    SimulatorForecast(SPEC, CALIBRATION).learn(15.0, run(CALIBRATION, 15.0, 900), full=False)
+    assert simulated.call_count == 4
+    slow = run(CALIBRATION.model_copy(update={"last_decode_worker_scale": SLOW_WORKER_SCALE}), 15.0, 900)
+    SimulatorForecast(SPEC, CALIBRATION).learn(15.0, slow, full=False)
+    assert simulated.call_count > 4 + 4 * 4
 
 
 @pytest.mark.slow

@@ -117,13 +117,18 @@ def test_plan_is_written_and_nothing_runs(tune: Tune, tmp_path: Path) -> None:
     (plan,) = tmp_path.glob("runs/*/*/plan")
     assert {"prefill.yaml", "decode.yaml", "environment", "commands", "job.sbatch"} <= written(plan)
     assert "#SBATCH --partition=batch" in (plan / "job.sbatch").read_text()
+    assert "warning: cluster.model_path: it is a value of the example" in done.stderr
+    refused = tune("cluster=slurm", "cluster.partition=batch", "cluster.account=foo")
+    assert refused.returncode == 2
+    assert "error: cluster.model_path\n  found     /your/path" in refused.stderr
     assert written(plan.parent) == {"plan", "spec.json"}
     assert "prefill_w13   node:gpu 13:0 13:1 13:2 13:3" in done.stdout
 
 
 @pytest.mark.slow
 def test_missing_slurm_is_one_clear_error(tune: Tune, tmp_path: Path) -> None:
-    done = tune("cluster=slurm", PATH=str(tmp_path))
+    own = ("cluster.partition=batch", "cluster.account=null", "cluster.model_path=/models/405b")
+    done = tune("cluster=slurm", *own, PATH=str(tmp_path))
     assert done.returncode == 2
     assert "no sbatch, srun, squeue, scontrol, scancel on the PATH" in done.stderr
     assert "nothing was submitted" in done.stderr
@@ -195,7 +200,7 @@ def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
         (
             ["hardware=gb2000"],
             2,
-            "hardware=gb2000: no such option. There are: b200_dgx, b300_dgx, gb200_nvl72",
+            "hardware=gb2000: no such option. There are: b200_dgx, b300_dgx, gb200_nvl36",
         ),
         (["--multirun", "load.target_qps=1,2"], 2, "+sweep=NAME"),
         (["--multi", "load.target_qps=1,2"], 2, "+sweep=NAME"),
@@ -241,7 +246,7 @@ def test_help_and_cfg_work_as_in_hydra(tune: Tune, tmp_path: Path) -> None:
     text = tune("--help")
     assert text.returncode == 0
     assert "+sweep=pd_split" in text.stdout
-    assert "hardware: b200_dgx, b300_dgx, gb200_nvl72, gb300_nvl72" in text.stdout
+    assert "hardware: b200_dgx, b300_dgx, gb200_nvl36, gb200_nvl72, gb300_nvl72" in text.stdout
     assert "Exit codes" in text.stdout
     job = tune("--cfg", "job", "load.target_qps=14")
     assert "target_qps: 14" in job.stdout

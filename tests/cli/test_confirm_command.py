@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.accuracy_dataset import write_accuracy_files
 from support.command_line import Tune
 from support.command_line import names_in as written
 from support.local_trials import Start, printed
@@ -72,7 +73,13 @@ def test_study_is_confirmed_resumed_and_reported(tune: Tune, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
     bracket = ("load.rate_range_qps=[100.0,100.0]", "load.resolution=0.5")
-    words = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"))
+    files = write_accuracy_files(tmp_path, 20)
+    prompts = (
+        f"load.dataset.path={files.dataset}",
+        "load.dataset.samples=20",
+        f"cluster.tokenizer={files.tokenizer}",
+    )
+    words = (*small(queries=500, seconds=5), *bracket, *stubbed(tmp_path / "stub"), *prompts)
     first = start(*slurm.words, *words, "study.name=one")
     said = printed(first)
     assert first.returncode == 0, said
@@ -85,3 +92,25 @@ def test_slurm_jobs_confirm_a_slurm_trial(start: Start, slurm: SlurmRack, tmp_pa
     (one,) = found["configurations"]
     assert [repeat["verified_qps"] for repeat in one["repeats"]] == [100.0, 100.0]
     assert found["degrees_of_freedom"] == 1
+    assert one["guaranteed_qps"]
+
+    gated = start(
+        *(
+            *slurm.words,
+            *where,
+            "action=confirm",
+            "study.name=one",
+            "confirm.repeats=2",
+            "confirm.accuracy=true",
+        )
+    )
+    said = printed(gated)
+    assert gated.returncode == 1, said
+    assert "0 of 2 repeats remain" in said
+    assert "The winner is not confirmed: its answers miss the benchmark's accuracy: ROUGE-L 0.0000" in said
+    page = (tmp_path / "reports" / "one" / "index.html").read_text()
+    assert "The winner is not confirmed: its answers miss" in page
+    found = json.loads((tmp_path / "runs" / "one.confirm" / "confirmation.json").read_text())
+    assert found["accuracy"]["target_qps"] == one["guaranteed_qps"]
+    assert found["accuracy"]["accuracy"]["samples"] == 20
+    assert found["configurations"][0]["guaranteed_qps"] is None

@@ -20,7 +20,8 @@ from tune.records.folders import StudyFolder, write_attempt
 
 Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 ONE = ("study.name=one",)
-RUN = (*ONE, "cluster=slurm", "cluster.partition=rack", "study.once=true")
+CLUSTER = ("cluster=slurm", "cluster.account=null", "cluster.model_path=/models/405b")
+RUN = (*ONE, *CLUSTER, "cluster.partition=rack", "study.once=true")
 
 
 @pytest.fixture
@@ -105,10 +106,11 @@ def test_secret_of_a_job_reaches_no_file(
     )
     short = (*named, "load.concatenate_permutation=false")
     assert tune(*RUN, *short).returncode == 3
-    Nodes(slurm, CALIBRATION).work()
+    Nodes(slurm, CALIBRATION, image_sha256="5ha" * 20).work()
     collected = tune(*RUN, *short)
     assert collected.returncode == 0, collected.stderr
     (outcome,) = StudyFolder(tmp_path / "runs" / "one").outcomes()
+    assert outcome.provenance["image_sha256"] == "5ha" * 20, "as the head node found it"
     assert outcome.provenance["environment"] == {
         "prefill.env": {"HF_TOKEN": "set", "UCX_TLS": "rc"},
         "stack.env": {"AWS_SECRET_ACCESS_KEY": "set"},
@@ -150,11 +152,11 @@ def test_local_logs_end_with_the_process_of_the_study(tune: Tune, tmp_path: Path
 
 @pytest.mark.slow
 def test_preflight_includes_the_clusters_answer(tune: Tune, slurm: FakeSlurm) -> None:
-    words = ("action=preflight", "cluster=slurm", "cluster.partition=small", "split.decode_workers=5")
+    words = ("action=preflight", *CLUSTER, "cluster.partition=small", "split.decode_workers=5")
     done = tune(*words)
     assert done.returncode == 1
     assert "found     18\n  expected  at most 4" in done.stdout
     assert "split" in done.stdout, "beside what the rules say"
-    good = tune("action=preflight", "cluster=slurm", "cluster.partition=rack")
+    good = tune("action=preflight", *CLUSTER, "cluster.partition=rack")
     assert good.returncode == 0, good.stdout
     assert slurm.jobs == {}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune.cli.output import make_streams_safe
+from tune.cli.standard_streams import make_streams_safe
 
 CODE = """
-from tune.cli.output import make_streams_safe, show, show_error
+from tune.cli.output import show, show_error
+from tune.cli.standard_streams import make_streams_safe
 make_streams_safe()
 show("verdict   holds its SLO: 4.15 s \\u00b1 0.17 s \\u2264 Gr\\u00fc\\u00dfe \\u6771 \\udcff")
 show_error("wro\\x1b[2Jng")
@@ -53,6 +56,25 @@ def test_terminal_gets_colours_unless_it_refuses_them() -> None:
     assert "\x1b[31mwrong" in coloured
     for refused in ({"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}):
         assert "\x1b" not in on_terminal(**refused)
+
+
+def run_shell(redirections: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a short trial, of which another run finds the record, with redirections of the shell."""
+    words = shlex.join([sys.executable, "-m", "tune", "load.min_duration_s=60"])
+    return subprocess.run(
+        ["bash", "-c", f"{words} {redirections}"], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirections", ["> /dev/full", "<&- >&- 2>&-"])
+def test_output_that_goes_nowhere_costs_no_trial(redirections: str, tmp_path: Path) -> None:
+    first = run_shell(redirections, tmp_path)
+    lost = "standard output: No space left on device; some of what was printed is lost." in first.stderr
+    assert (first.returncode, lost) == ((3, True) if "full" in redirections else (0, False))
+    again = run_shell("", tmp_path)
+    assert again.returncode == 0
+    assert "(on record; rerun=true measures again)" in again.stdout
 
 
 @given(st.text())

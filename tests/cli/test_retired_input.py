@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 
 from tune.config import compose_overrides
 from tune.config.renamed_settings import RENAMED_SETTINGS, RENAMED_VALUES
@@ -47,12 +48,12 @@ def test_old_name_in_an_override_says_the_new_one(override: str, prefix: str) ->
 @pytest.mark.slow
 def test_new_names_are_settings() -> None:
     words = ["+sweep=pd_split", "load.mode=capacity"]
-    composed = compose_overrides(words).settings.model_dump()
+    shipped = composed(*words).model_dump()
     for new in RENAMED_SETTINGS.values():
         group, key = new.split(".")
-        assert key in composed[group]
+        assert key in shipped[group]
     for assignment in RENAMED_VALUES.values():
-        assert compose_overrides([*words, assignment]).settings.search.name == "surrogate"
+        assert composed(*words, assignment).search.name == "surrogate"
 
 
 def test_old_name_in_a_nested_override_says_the_new_one() -> None:

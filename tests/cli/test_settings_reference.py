@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.other_engine import REFERENCE
 
 from tune.cli.setting_meanings import EVERY_ENGINE, TABLE
 from tune.cli.settings_reference import render_markdown, setting_rows
-from tune.config import compose_overrides
 from tune.spec.engine_table import ENGINES, settings_class
 
 SETTINGS = list(dict.fromkeys(map(settings_class, ENGINES)))
@@ -20,7 +20,7 @@ SETTINGS = list(dict.fromkeys(map(settings_class, ENGINES)))
 
 @pytest.fixture(scope="module")
 def paths() -> list[str]:
-    values = compose_overrides(()).settings.model_dump(mode="json")
+    values = composed().model_dump(mode="json")
     return [row.path for row in setting_rows(values)]
 
 
@@ -46,7 +46,7 @@ def test_every_description_is_a_sentence() -> None:
 
 
 def test_rows_state_type_unit_and_default() -> None:
-    values = compose_overrides(()).settings.model_dump(mode="json")
+    values = composed().model_dump(mode="json")
     rows = {row.path: row for row in setting_rows(values)}
     rate = rows["load.target_qps"]
     assert (rate.kind, rate.unit, rate.default) == ("number > 0", "queries/s", "15.75")
@@ -58,7 +58,7 @@ def test_rows_state_type_unit_and_default() -> None:
 
 
 def test_the_settings_of_each_engine_are_described_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = compose_overrides(()).settings.model_dump(mode="json")
+    values = composed().model_dump(mode="json")
     shared = [row for row in setting_rows(values) if row.path == "prefill.max_batch_size"]
     assert [row.engines for row in shared] == [("trtllm", "dynamo_mocker")]
     monkeypatch.setitem(ENGINES, "stand_in", REFERENCE)
@@ -80,7 +80,7 @@ def test_the_generated_pages_are_up_to_date(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_help_states_the_facts_of_the_page_for_this_command_line(root: Path) -> None:
-    values = compose_overrides(()).settings.model_dump(mode="json")
+    values = composed().model_dump(mode="json")
     engine = values["stack"]["engine"]
     paths = [row.path for row in setting_rows(values) if not row.engines or engine in row.engines]
     command = [sys.executable, "-m", "tune", "--help", "load.target_qps=14"]

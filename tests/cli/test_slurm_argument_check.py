@@ -29,7 +29,8 @@ def test_refused_key_ends_the_trial_before_a_worker_starts(
     assert outcome["status"] == "infeasible"
     (attempt,) = attempts(tmp_path)
     assert record(attempt).cause == "configuration"
-    assert [path.name for path in (attempt / "logs").iterdir()] == ["g01_argument_check.out"]
+    logs = sorted(path.name for path in (attempt / "logs").iterdir())
+    assert logs == ["g01_argument_check.out", "g01_evidence.out"]
 
 
 def test_accepted_plan_runs(
@@ -38,7 +39,12 @@ def test_accepted_plan_runs(
     monkeypatch.setenv("PATH", str(tmp_path / "stub" / "services"), prepend=":")
     process = start(*slurm.words, *WORDS, *IMAGE, *stubbed(tmp_path / "stub"))
     said = printed(process)
-    assert outcomes(tmp_path)[0]["status"] == "measured", said
+    (outcome,) = outcomes(tmp_path)
+    assert outcome["status"] == "measured", said
+    evidence = outcome["provenance"]["evidence"]
+    assert evidence["nodes"] == ["g01", "g02", "g03"]
+    assert not [name for name in evidence["missing"] if name.startswith("report of")], "every node reported"
+    assert " on " not in evidence["versions"]["Python"], "all nodes are one machine"
     (log,) = tmp_path.glob("runs/*/jobs/1/*_log.out")
     assert "the software accepts prefill.yaml, decode.yaml" in log.read_text()
     assert "command line of frontend not checked, because" in log.read_text()

@@ -9,12 +9,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.local_trials import Start
 from support.slurm_rack import SlurmRack
 from support.slurm_runs import attempts, job_ids, outcomes
 from support.slurm_trials import SPLIT, small, sweep
-
-from tune.config import compose_overrides
 
 RATE = "target_qps: {kind: float, path: load.target_qps, low: 20.0, high: 80.0, step: 10.0}"
 
@@ -48,7 +47,7 @@ def test_study_on_slurm_finds_the_capacity_of_each_deployment(
     assert "QPS verified" in (report / "index.html").read_text()
     rows = json.loads((report / "ranking.json").read_text())
     assert {row["params"]["prefill_workers"] for row in rows} == {1, 2}
-    again = {row["trial_id"]: compose_overrides(row["overrides"]).settings.load for row in rows}
+    again = {row["trial_id"]: composed(*row["overrides"]).load for row in rows}
     assert {load.mode for load in again.values()} == {"fixed"}
     assert {trial_id: load.target_qps for trial_id, load in again.items()} == held_qps
     _require_kept(attempts(tmp_path), "g01_etcd", "g01_nats", "g01_frontend", "g01_prefill_w0")

@@ -140,3 +140,21 @@ def test_dead_nodes_are_recorded(start: Start, slurm: SlurmRack, tmp_path: Path)
         reason = reasons[heads[head].parents[1].name]
         assert "NODE_FAIL" in reason
         assert lost in reason
+
+
+def test_node_that_fails_twice_is_avoided_and_named(start: Start, slurm: SlurmRack, tmp_path: Path) -> None:
+    """Slurm still counts on the node when it gives it to the job."""
+    words = (*slurm.words, *small(), *stubbed(tmp_path / "stub"))
+    for number in (1, 2):
+        slurm.kill_node("g02")
+        said = printed(start(*words))
+        assert "g02 failed twice" not in said
+        assert record(attempts(tmp_path)[number - 1]).failed_nodes == ("g02",), said
+        slurm.restore()
+    process = start(*words, "study.once=true")
+    said = printed(process)
+    assert process.returncode == 3, said
+    assert "g02 failed twice or more in this study: its further jobs avoid it" in said
+    *_, job = job_ids(tmp_path)
+    assert "ExcNodeList=g02" in slurm.run("scontrol", "show", "job", job).split()
+    slurm.run("scancel", job)

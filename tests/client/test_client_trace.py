@@ -35,7 +35,9 @@ def test_queries_are_issued_when_they_are_due_and_all_are_waited_for(monkeypatch
     clock = FakeClock(monkeypatch)
     arrival_ns = np.array([0, 5, 5, 10**9, 60 * 10**9])
     replay, issued = TraceReplay(arrival_ns, clock), []
-    thread = threading.Thread(target=replay.run, args=(lambda position: issued.append((position, clock())),))
+    thread = threading.Thread(
+        target=replay.run, args=(lambda position, _: issued.append((position, clock())),)
+    )
     thread.start()
     for position in range(4):
         replay.complete(position, 1)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.composed import composed
 from support.recorded_studies import figures_of
 
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure
-from tune.config import compose_overrides, trial_overrides
+from tune.config import trial_overrides
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import PROBE_FOLDER, write_attempt
 from tune.records.outcome import Attempt
@@ -59,7 +60,7 @@ BEGAN, ENDED = "2026-11-23T10:00:00+00:00", "2026-11-23T10:01:30+00:00"
 
 def write_live_study(runs: Path) -> None:
     """Write a study of one trial around the live attempt in tests/data/live."""
-    settings = compose_overrides(LIVE_TRIAL).settings
+    settings = composed(*LIVE_TRIAL)
     spec = settings.trial_spec
     with open_study(runs / "live", study_record(settings, "live", LIVE_TRIAL)) as folder:
         folder.append_proposal(Proposal(number=0, params={}, source="baseline", trial_id=spec.trial_id))

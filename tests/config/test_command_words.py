@@ -37,7 +37,8 @@ def test_folder_of_configuration_may_stand_anywhere(flag: tuple[str, ...], place
 def test_flags_keep_their_values() -> None:
     words = split("--cfg", "job", "-cd=mine", "plan", "--resolve")
     assert words == CommandWords(("action=plan",), ("mine",), ("--cfg", "job", "--resolve"))
-    assert words.for_hydra == ["--cfg", "job", "--resolve", "--config-dir", "mine", "action=plan"]
+    typed = ["--cfg", "job", "--resolve", "--config-dir", "mine", "action=plan"]
+    assert words.for_hydra == [*typed, "hydra/help=tune", "hydra/hydra_help=default"]
 
 
 def test_completion_reaches_hydra_as_typed() -> None:

@@ -51,6 +51,16 @@ def test_a_link_in_place_of_a_file_is_refused(
     assert victim.read_text() == "important"
 
 
+@pytest.mark.parametrize("write", [lock, append, write_record])
+def test_a_folder_in_place_of_a_file_is_named_and_stays(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    (tmp_path / "study-file" / "kept").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"study-file: is a folder; .* Move the folder away"):
+        write(tmp_path / "study-file")
+    assert (tmp_path / "study-file" / "kept").is_dir()
+
+
 def test_a_log_is_opened_through_no_link(victim: Path, tmp_path: Path) -> None:
     link = tmp_path / "worker.log"
     link.symlink_to(victim)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.argument_checks import FLAT, NESTED, run_check
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.manifest.argument_check import read_answer
 from tune.manifest.process_manifest import ProcessManifest
@@ -103,7 +103,7 @@ def test_error_about_anything_but_a_value_is_no_refusal(tmp_path: Path) -> None:
 
 def test_step_is_one_task_of_a_worker() -> None:
     words = ("cluster=slurm", "stack=dynamo_v1", "+prefill.env={LD_LIBRARY_PATH: /x, HF_TOKEN: null}")
-    settings = compose_overrides(words).settings
+    settings = composed(*words)
     plan = render(settings.trial_spec, settings.cluster)
     check = ProcessManifest.model_validate_json(plan.files["processes.json"]).argument_check
     assert check is not None
@@ -115,7 +115,7 @@ def test_step_is_one_task_of_a_worker() -> None:
 
 def test_values_of_the_job_and_secrets_are_not_in_the_file() -> None:
     words = ("cluster=slurm", "stack=dynamo_v1", "+decode.env={HF_TOKEN: null, UCX_TLS: rc}")
-    settings = compose_overrides(words).settings
+    settings = composed(*words)
     text = render(settings.trial_spec, settings.cluster).files["argument_check.json"]
     (decode,) = (c for c in json.loads(text)["commands"] if c["name"] == "command line of decode")
     assert decode["env"]["UCX_TLS"] == "rc"

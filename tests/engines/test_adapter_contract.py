@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.composed import composed
 
 from tune.config import compose_overrides
 from tune.deploy.plan import render
@@ -26,7 +27,7 @@ POOLS = {"dynamo_vllm": ("prefill=vllm", "decode=vllm")}
 CASES = [(engine, stack) for engine, stacks in STACKS.items() for stack in stacks]
 WRITTEN_BY_DEPLOY = {
     *("client.json", "environment", "commands", "processes.json", "ready.py", "rank.sh", "job.sbatch"),
-    *("check_arguments.py", "argument_check.json"),
+    *("check_arguments.py", "argument_check.json", "collect_evidence.py"),
 }
 
 
@@ -34,7 +35,7 @@ WRITTEN_BY_DEPLOY = {
 def case(request: pytest.FixtureRequest) -> tuple[EngineAdapter, Settings]:
     """Return an adapter and the shipped configuration of one of its stacks."""
     engine, stack = request.param
-    settings = compose_overrides(["cluster=slurm", f"stack={stack}", *POOLS.get(engine, ())]).settings
+    settings = composed("cluster=slurm", f"stack={stack}", *POOLS.get(engine, ()))
     assert settings.stack.engine == engine
     return adapter_named(engine), settings
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import yaml
+from support.composed import changed, composed
 
-from tune.config import compose_overrides
 from tune.deploy.plan import LaunchPlan, render
 from tune.engines.check import check, check_simulated
 from tune.manifest.process import Process
@@ -19,7 +19,9 @@ MakePlan = Callable[..., LaunchPlan]
 
 
 def plan(*overrides: str) -> LaunchPlan:
-    settings = compose_overrides(["cluster=slurm", *overrides]).settings
+    options = [override for override in overrides if override.startswith("stack=")]
+    changes = [override for override in overrides if override not in options]
+    settings = changed(composed("cluster=slurm", *options), *changes)
     return render(settings.trial_spec, settings.cluster)
 
 
@@ -87,7 +89,7 @@ def test_a_kv_router_gets_events_where_workers_keep_blocks(
 
 @pytest.mark.parametrize("stack", GENERATIONS)
 def test_every_generation_has_a_stack_that_passes_its_own_rules(stack: str) -> None:
-    spec = compose_overrides([f"stack={stack}"]).settings.trial_spec
+    spec = composed(f"stack={stack}").trial_spec
     assert spec.stack.generation == stack
     assert not only_errors(check(spec))
 
@@ -110,6 +112,24 @@ def test_the_strategy_flag_ends_with_0_7(stack: str, routes_itself: bool) -> Non
     assert ("--etcd" in rendered.readiness_command) is not routes_itself
 
 
+@pytest.mark.parametrize(
+    ("stack", "counts"),
+    [("dynamo_v0", False), ("dynamo_v04", False), ("dynamo_v07", True), ("dynamo_v1", True)],
+)
+def test_real_workers_count_their_requests_and_do_not_log_each(stack: str, counts: bool) -> None:
+    """Without a system port Dynamo counts nothing, and the checks of spread and drain would be empty."""
+    rendered = plan(f"stack={stack}")
+    workers = (*by_role(rendered, "prefill"), *by_role(rendered, "decode"))
+    ports = [worker.metrics_port for worker in workers]
+    assert ports == (list(range(9100, 9118)) if counts else [None] * 18)
+    for worker in workers:
+        port = worker.metrics_port
+        assert worker.env.get("DYN_SYSTEM_PORT") == (str(port) if port else None)
+        assert [listens.number for listens in worker.listens] == [port] * counts
+    for process in (*workers, *by_role(rendered, "frontend")):
+        assert ("http::service=warn" in process.env.get("DYN_LOG", "")) is counts
+
+
 def test_the_simulated_rack_says_what_it_makes_of_a_kv_router() -> None:
-    spec = compose_overrides(["stack=dynamo_v1", "stack.router_mode=kv"]).settings.trial_spec
+    spec = composed("stack=dynamo_v1", "stack.router_mode=kv").trial_spec
     assert [finding.path for finding in check_simulated(spec)] == ["stack.router_mode"]

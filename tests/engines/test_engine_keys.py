@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.engines.trtllm.gpu_memory import transfer_buffer_bytes_per_gpu, trtllm_kv_capacity_tokens
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
@@ -29,7 +29,7 @@ MakeSpec = Callable[..., TrialSpec]
 V1 = {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"}
 GROUPS = ("kv_cache_config", "cuda_graph_config", "cache_transceiver_config", "scheduler_config")
 
-DEFAULT = compose_overrides(["stack=dynamo_v1"]).settings.trial_spec
+DEFAULT = composed("stack=dynamo_v1").trial_spec
 
 keys = st.text(alphabet="abcxyz_", min_size=4, max_size=8)
 leaves = st.none() | st.booleans() | st.integers(-9, 9) | st.text(alphabet="a: #'{}[]é0", max_size=5)

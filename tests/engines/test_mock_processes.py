@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.engines.dynamo_mocker.mock_processes import step_times_file
 from tune.engines.kv_capacity import kv_capacity_tokens
@@ -37,7 +37,7 @@ def facts() -> ClusterFacts:
 
 def local_facts(**calibration: float) -> ClusterFacts:
     """Return the shipped facts of this machine, with changes of the calibration."""
-    facts = compose_overrides(["cluster=local"]).settings.cluster
+    facts = composed("cluster=local").cluster
     assert facts.calibration is not None
     return facts.model_copy(update={"calibration": facts.calibration.model_copy(update=calibration)})
 
@@ -130,7 +130,7 @@ def test_plan_holds_the_tables_of_its_workers(make_spec: MakeSpec, facts: Cluste
 
 
 def test_mock_engines_need_one_calibration_for_all_workers(make_spec: MakeSpec) -> None:
-    slurm = compose_overrides(["cluster=slurm"]).settings.cluster.model_copy(update={"calibration": None})
+    slurm = composed("cluster=slurm").cluster.model_copy(update={"calibration": None})
     with pytest.raises(ConfigurationError, match=r"cluster\.calibration: found none in cluster=slurm"):
         render(make_spec(**MOCKED), slurm)
     slowed = local_facts(last_decode_worker_scale=1.14)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.composed import composed
 from support.other_engine import REFERENCE, OtherEngine
 
-from tune.config import compose_overrides
 from tune.engines.trtllm.adapter import TrtLlm
 from tune.sim.simulator import simulate
 from tune.spec.bind import with_graph_family
@@ -34,7 +34,7 @@ def under_other_names(engine: Engine) -> OtherEngine:
 def test_the_same_settings_under_other_names_are_simulated_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "stand_in", REFERENCE)
     monkeypatch.setattr(TrtLlm, "kv_capacity_tokens", lambda *_: 1_000_000)
-    settings = compose_overrides(SHORT).settings
+    settings = composed(*SHORT)
     spec, calibration = settings.trial_spec, settings.cluster.calibration
     assert calibration is not None
     pools = {"prefill": under_other_names(spec.prefill), "decode": under_other_names(spec.decode)}

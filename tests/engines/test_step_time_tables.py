@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.core.arrays import FloatArray
 from tune.deploy.step_timing import time_steps
 from tune.engines.dynamo_mocker.step_time_tables import mean_context_tokens, step_times
@@ -22,7 +22,7 @@ from tune.spec.trial import TrialSpec
 MakeSpec = Callable[..., TrialSpec]
 Table = dict[str, FloatArray]
 
-SETTINGS = compose_overrides(["cluster=local", "stack=dynamo_v1_mocker"]).settings
+SETTINGS = composed("cluster=local", "stack=dynamo_v1_mocker")
 SPEC = SETTINGS.trial_spec
 
 

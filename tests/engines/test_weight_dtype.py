@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 
 from tune.config import compose_overrides
 from tune.engines.check import check, check_simulated
@@ -78,7 +79,7 @@ def test_keys_that_change_what_a_step_is_are_not_simulated(
 )
 def test_keys_of_vllm_that_change_what_a_step_is_are_not_simulated(override: str, path: str | None) -> None:
     overrides = ["stack=dynamo_vllm", "prefill=vllm", "decode=vllm", override]
-    spec = compose_overrides(overrides).settings.trial_spec
+    spec = composed(*overrides).trial_spec
     assert [finding.path for finding in only_errors(check_simulated(spec))] == ([path] if path else [])
 
 
@@ -119,7 +120,7 @@ def test_mock_engines_refuse_other_weights_and_real_ones_do_not(make_spec: MakeS
 
 def test_no_step_is_timed_with_other_weights(make_spec: MakeSpec) -> None:
     spec = make_spec(model__weight_dtype="fp8")
-    calibration = compose_overrides(["cluster=sim"]).settings.cluster.calibration
+    calibration = composed("cluster=sim").cluster.calibration
     assert calibration is not None
     with pytest.raises(ConfigurationError, match=r"model\.weight_dtype: found fp8, expected nvfp4"):
         StepTimes.of(spec.model, spec.hardware, spec.decode)

@@ -5,6 +5,7 @@ from support.request_logs import spec
 
 from tune.loadgen.run_settings import LIFTED_LIMIT_NS, loadgen_settings
 from tune.spec.load import MLPERF_SCHEDULE_SEED, Slo
+from tune.spec.mlperf_rules import ROUNDS
 
 SLO = Slo(ttft_p99_s=4.5, tpot_p99_s=0.08)
 PROBE = ("load.concatenate_permutation=false", "load.min_duration_s=60.0", "load.min_queries=500")
@@ -21,6 +22,15 @@ def test_benchmark_run_keeps_its_minimums(last_arrival_ns):
     assert (settings.samples, settings.concatenate_permutation) == (8313, True)
     assert (settings.ttft_limit_ns, settings.tpot_limit_ns) == (4_500_000_000, 80_000_000)
     assert settings.schedule_seed == MLPERF_SCHEDULE_SEED
+
+
+def test_seeds_of_a_round_come_together():
+    """A run with the schedule of a round has the other seeds of that round; any other has those of v5.1."""
+    for each in ROUNDS:
+        settings = settings_for(f"load.seed={each.schedule_seed}")
+        assert settings.sample_seeds == (each.qsl_seed, each.sample_index_seed), each.version
+    assert settings_for("load.seed=7").sample_seeds == settings_for().sample_seeds
+    assert settings_for().schedule_seed == ROUNDS[0].schedule_seed
 
 
 @given(last_arrival_ns=st.integers(0, 120 * 10**9))

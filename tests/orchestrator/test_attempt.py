@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -93,11 +94,12 @@ def test_any_failure_during_a_revocation_is_the_revocation(
 
 @pytest.mark.slow
 def test_measured_attempt_leaves_exactly_its_records(make_trial: MakeTrial) -> None:
-    trial = make_trial(real_client=True)
+    trial = make_trial(real_client=True, image=__file__)
     code, said = trial.run()
     assert code == 0, said
     assert trial.record.error is None
     assert trial.record.held_s > 1.0
+    assert trial.record.image_sha256 == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     probe = measure(trial.attempt / PROBE_FOLDER, trial.spec, PROBE_FOLDER)
     assert probe.queries == QUERIES
     taken: dict[str, list[float]] = {}

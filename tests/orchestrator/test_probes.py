@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.composed import composed
 from support.fake_deployment import SERVERS, STOP_S, Trial, finish
 from support.waiting import wait_for
 
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure_attempt
-from tune.config import compose_overrides
 from tune.manifest.process_manifest import CALIBRATION_FILE
 from tune.orchestrator.attempt import EXIT_INTERRUPTED
 from tune.records.capacity_search import (
@@ -61,7 +61,7 @@ def searching(tmp_path: Path) -> Iterator[Searching]:
 
             trial = Trial(tmp_path, alter=alter, **{"real_client": True} | changes)
             stack.callback(trial.kill_all)
-            calibration = compose_overrides([]).settings.cluster.calibration
+            calibration = composed().cluster.calibration
             assert calibration is not None
             (trial.folder.plan / CALIBRATION_FILE).write_text(calibration.model_dump_json())
             return trial

@@ -8,19 +8,19 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.composed import composed
 from support.outcomes import measured
 from support.probes import breakdown
 from support.request_logs import spec
 
 from tune.analysis.recommendations import BottleneckContext, recommend
-from tune.config import compose_overrides
 from tune.engines.kv_capacity import decode_batch_that_kv_holds
 from tune.records.outcome import Bottleneck, CapacityQps, Outcome, Recommendation
 from tune.report.checked_recommendations import StudyTrials, change_trial, with_checked_recommendations
 from tune.spec.metrics import TPOT_P99, TTFT_P99
 from tune.spec.trial import TrialSpec
 
-CALIBRATION = compose_overrides(()).settings.cluster.calibration
+CALIBRATION = composed().cluster.calibration
 LARGER = Recommendation(text="larger chunks", overrides=("prefill.max_num_tokens=8192",))
 HIGHER = Recommendation(text="a higher rate", overrides=("load.target_qps=16.5",))
 WORDS = Recommendation(text="a frontend with more CPU")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.composed import composed
 from support.synthetic_study import outcome, study
 
-from tune.config import compose_overrides
 from tune.report.kind_label import kind_label
 from tune.spec.kind import kind_of
 
@@ -34,4 +34,4 @@ def test_the_label_names_every_kind_of_parallelism(overrides: list[str], label: 
     ],
 )
 def test_a_trial_has_the_label_of_its_record(overrides: list[str], label: str) -> None:
-    assert kind_of(compose_overrides(overrides).settings.trial_spec) == label
+    assert kind_of(composed(*overrides).trial_spec) == label

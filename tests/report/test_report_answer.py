@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support.composed import composed
 from support.synthetic_study import measured, spread, study, unmeasured
 
 from tune.analysis.ranking import rank
-from tune.config import compose_overrides
 from tune.records.outcome import CapacityQps, Outcome
 from tune.records.study_record import StudyRecord
 from tune.report.confirmation_text import format_confidence, format_share
@@ -193,7 +193,7 @@ def test_lifted_limits_are_not_shown() -> None:
 
 
 def test_best_at_the_end_of_a_range_is_noted_with_the_command_that_widens_it() -> None:
-    base = compose_overrides(()).settings.trial_spec.model_dump(mode="json")
+    base = composed().trial_spec.model_dump(mode="json")
     (note,) = (
         note for note in answered([measured(4, qps=22.0)], base=base).notes if "end of its range" in note
     )

@@ -13,6 +13,7 @@ from support.synthetic_study import measured, study
 from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.ranking import rank
 from tune.analysis.repeated_capacities import ShuffleNoise
+from tune.records.accuracy import Accuracy
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Outcome
 from tune.report import formatting
@@ -21,6 +22,7 @@ from tune.report.sections.answer import answer
 from tune.report.sections.confirmed import confirmation_section
 from tune.report.terminal import render_confirmation
 from tune.spec.load import Load
+from tune.study.accuracy_gate import with_accuracy
 
 CAPACITIES_QPS = ((16.1, 16.5, 16.3), (16.2, 16.0, 16.4), (13.0, 13.3, 13.2))
 SHUFFLES = ShuffleNoise(0.012, 15)
@@ -67,6 +69,37 @@ def test_confirmed_answer_is_one_answer(load: Load) -> None:
     assert {row.text for row in result.picture.rows if row.is_recommended} == {per_gpu}
     assert not any("luckiest" in note for note in result.notes)
     assert "140.0" not in " ".join([result.headline, *(text for _, text in result.facts), *result.notes])
+
+
+@pytest.mark.parametrize(
+    ("rouge_l", "missed"), [(21.4576, ()), (20.0, ("ROUGE-L 20.0000, expected at least 21.4499",))]
+)
+def test_accuracy_of_the_winner_confirms_or_withholds_it(
+    load: Load, rouge_l: float, missed: tuple[str, ...]
+) -> None:
+    """Terminal, headline and table agree: a winner that misses its accuracy has no rate and no command."""
+    before = confirmation(load)
+    accuracy = Accuracy(
+        target_qps=15.4, samples=8313, failed=0, rouge_l=rouge_l, exact_match=90.087, tokens_per_sample=629.9,
+        reported_tokens_per_sample=630.9, tokens=5236624, characters=21943035, missed=missed,
+    )  # fmt: skip
+    trial = searched_trial(40, rates=(15.4, 15.4, 15.4)).model_copy(update={"accuracy": accuracy})
+    record = Confirmation.model_validate_json(with_accuracy(before, trial).model_dump_json(by_alias=True))
+    result, text = answered(OUTCOMES, record), render_confirmation(study(), OUTCOMES, record)
+    section = confirmation_section(study(), OUTCOMES, record, OUTCOMES[0].trial_id)
+    assert any("ROUGE-L" in note and "over 8,313 samples at 15.4 queries/s" in note for note in section.notes)
+    if missed:
+        objection = f"its answers miss the benchmark's accuracy: {missed[0]}"
+        assert not result.is_feasible
+        assert result.headline == f"The winner is not confirmed: {objection}."
+        assert f"no rate is guaranteed: {objection}." in text
+        assert "run it" not in text
+        assert (section.rows[0].guaranteed, section.rows[0].throughput) == ("–", "–")
+        assert section.rows[1].guaranteed != "–", "the others keep their rates"
+    else:
+        plain = answered(OUTCOMES, before)
+        assert (result.headline, result.command) == (plain.headline, plain.command)
+        assert "meets the benchmark's targets" in text
 
 
 def test_confirmed_configuration_is_recommended_even_if_another_trial_ranks_first(load: Load) -> None:

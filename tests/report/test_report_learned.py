@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.composed import composed
 from support.synthetic_posterior import PARAMETERS, interval, learned_study, posterior_of
 from support.synthetic_search import searched_trial
 from support.synthetic_study import measured, mixed, study, unmeasured
 
-from tune.config import compose_overrides
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
 from tune.records.proposals import Proposal
@@ -58,7 +58,7 @@ def test_search_without_posterior_has_no_such_section(tmp_path: Path) -> None:
 
 
 def test_every_hypothesis_has_a_sentence() -> None:
-    settings = compose_overrides([]).settings
+    settings = composed()
     assert settings.cluster.calibration
     names = {
         hypothesis.name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.composed import composed
 from support.sim_trials import short_trial
 
-from tune.config import compose_overrides
 from tune.deploy.plan import render
 from tune.engines.check import check
 from tune.sim.simulator import simulate
 
-SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
+SPLITS = {"gb200_nvl36": (7, 2), "gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
 QPS_PER_GPU = 0.07
 
 
@@ -24,7 +24,7 @@ def test_every_hardware_plans_and_simulates(hardware: str) -> None:
     spec, calibration = short_trial(f"hardware={hardware}", *split, f"load.target_qps={QPS_PER_GPU * gpus}")
     assert spec.hardware.gpus == gpus
     assert not [finding for finding in check(spec) if finding.severity == "error"]
-    facts = compose_overrides(["cluster=slurm"]).settings.cluster
+    facts = composed("cluster=slurm").cluster
     workers = [p for p in render(spec, facts).processes if p.name.startswith(("prefill_w", "decode_w"))]
     assert len(workers) == prefill + decode
     log = simulate(spec, calibration)

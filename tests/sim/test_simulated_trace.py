@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.composed import composed
 
 import tune
-from tune.config import compose_overrides
 from tune.sim.simulator import simulate
 from tune.spec.settings import Settings
 from tune.workload.length_files import read_rows
@@ -18,7 +18,7 @@ from tune.workload.length_files import read_rows
 def settings() -> Settings:
     path = Path(__file__).parents[1] / "data" / "dataset" / "trace.csv"
     words = ["load=trace", f"load.dataset.path={path}", "load.min_duration_s=1"]
-    return compose_overrides(words).settings
+    return composed(*words)
 
 
 def test_the_simulated_rack_replays_a_trace(settings: Settings) -> None:
@@ -47,6 +47,6 @@ def test_a_dense_part_of_a_trace_is_no_wrong_rate(settings: Settings, tmp_path: 
     times = [25 * i for i in range(600)] + [15_000 + 1000 * i for i in range(1, 400)]
     path.write_text("timestamp,input,output\n" + "".join(f"{t},500,20\n" for t in times))
     words = ["load=trace", f"load.dataset.path={path}", "load.min_duration_s=0.001", "load.min_queries=500"]
-    part = compose_overrides([*words, "load.concatenate_permutation=false"]).settings.trial_spec
+    part = composed(*words, "load.concatenate_permutation=false").trial_spec
     outcome = tune.simulate(part)
     assert (outcome.probes[0].queries, outcome.valid) == (500, True), outcome.reason

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from support.argument_checks import NESTED, WORDS
+from support.composed import composed
 from support.slurm_conf import COUNT
 from support.slurm_rack import SlurmRack
 from support.slurm_runs import outcomes
 from support.slurm_trials import small, stubbed
 
 from tune.backends.slurm.one_node_job import NotRun, OneNodeJob
-from tune.config import compose_overrides
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_trial_runs_with_the_python_of_the_nodes(slurm: SlurmRack, tmp_path: Pat
 def test_node_that_is_never_free_is_not_waited_for(slurm: SlurmRack, tmp_path: Path) -> None:
     slurm.run("sbatch", f"--nodes={COUNT}", "--exclusive", "--wrap", "sleep 1000")
     slurm.wait(lambda: "alloc" in slurm.states().values(), 20, "a full rack")
-    settings = compose_overrides(slurm.words).settings
+    settings = composed(*slurm.words)
     said: list[str] = []
     job = OneNodeJob(settings.cluster, settings.hardware, "1:00", said.append, queue_limit_s=0.0)
     with pytest.raises(NotRun, match="no node was free within 0 s: PENDING"):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.engines.trtllm.trtllm_groups import CudaGraphConfig
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point, contains, locate_point, with_graph_family
@@ -23,8 +23,8 @@ from tune.spec.space import (
 )
 from tune.spec.trial import TrialSpec
 
-PD_SPLIT = compose_overrides(["+sweep=pd_split"]).settings
-PARALLELISM = compose_overrides(["+sweep=parallelism"]).settings
+PD_SPLIT = composed("+sweep=pd_split")
+PARALLELISM = composed("+sweep=parallelism")
 BASE = PD_SPLIT.trial_spec
 DECODE = BASE.decode
 

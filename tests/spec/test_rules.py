@@ -11,10 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune.engines.check import check
-from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, only_errors, render_findings
-from tune.spec.rules import check_cluster
-from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
 MakeSpec = Callable[..., TrialSpec]
@@ -236,6 +233,15 @@ COSTLY: dict[str, tuple[dict[str, Any], str, str]] = {
         "prefill.extra.num_postprocess_workers",
         "takes the key out",
     ),
+    "overlap scheduler in prefill before 1.3.0rc1": (
+        {
+            "stack__name": "dynamo_v07",
+            "stack__engine_yaml": "nested",
+            "prefill__disable_overlap_scheduler": None,
+        },
+        "prefill.disable_overlap_scheduler",
+        "refuses every request",
+    ),
     "short run": (
         {"load__concatenate_permutation": False, "load__min_duration_s": 1.0},
         "load.min_queries",
@@ -264,6 +270,10 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "postprocessing by the engine": (
         {"prefill__extra": {"num_postprocess_workers": 4}},
         "prefill.extra.num_postprocess_workers",
+    ),
+    "overlap scheduler in prefill since 1.3": (
+        V1 | {"prefill__disable_overlap_scheduler": None},
+        "prefill.disable_overlap_scheduler",
     ),
     "a full rack": ({"split__prefill_workers": 13, "split__decode_workers": 5}, "split"),
     "TP8 over two nodes": (
@@ -355,32 +365,6 @@ def test_all_findings_render_as_the_golden_text(make_spec: MakeSpec, regenerate_
 
 def test_no_finding_renders_no_text() -> None:
     assert render_findings(()) == ""
-
-
-def facts(shipped: Settings, **changes: Any) -> ClusterFacts:
-    return shipped.cluster.model_copy(
-        update={"container_image": "/a.sqsh", "container_mount_home": False} | changes
-    )
-
-
-@pytest.mark.parametrize("mounts", [(), ("/models:/elsewhere",), ("/model:/model",), ("/models/405b-old",)])
-def test_model_outside_every_mount_is_a_warning(mounts: tuple[str, ...], shipped: Settings) -> None:
-    (finding,) = check_cluster(facts(shipped, model_path="/models/405b", container_mounts=mounts))
-    assert finding.path == "cluster.model_path"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"container_mounts": ("/models",)},
-        {"container_mounts": ("/lustre:/x", "/lustre/models:/models:ro")},
-        {"container_image": None},
-        {"container_mount_home": True},
-        {"model_path": "nvidia/Llama-3.1-405B-Instruct-FP4"},
-    ],
-)
-def test_model_inside_a_mount_has_no_warning(changes: dict[str, Any], shipped: Settings) -> None:
-    assert check_cluster(facts(shipped, **{"model_path": "/models/405b"} | changes)) == ()
 
 
 @hypothesis_settings(max_examples=150, deadline=None)

@@ -7,11 +7,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from support.composed import changed, composed
 
-from tune.config import compose_overrides
 from tune.deploy.job_script import sbatch_options
-from tune.errors import ConfigurationError
-from tune.spec.rules import check_cluster
+from tune.spec.cluster_rules import check_cluster
 from tune.spec.slurm_time import duration_s, time_limit_s
 
 
@@ -52,7 +52,7 @@ def test_text_that_is_no_duration_is_none(text: str) -> None:
     ],
 )
 def test_a_time_limit_has_any_form_that_slurm_reads(limit: str) -> None:
-    facts = compose_overrides(["cluster=slurm", f"cluster.time_limit='{limit}'"]).settings.cluster
+    facts = changed(composed("cluster=slurm"), f"cluster.time_limit='{limit}'").cluster
     assert facts.time_limit == limit
     assert sbatch_options(facts, 18, 4)["time"] == limit
 
@@ -63,14 +63,14 @@ def test_a_job_may_have_no_time_limit(limit: str) -> None:
 
 
 def test_a_time_limit_may_be_a_number_of_minutes() -> None:
-    facts = compose_overrides(["cluster=slurm", "cluster.time_limit=90"]).settings.cluster
+    facts = changed(composed("cluster=slurm"), "cluster.time_limit=90").cluster
     assert facts.time_limit == "90"
 
 
 @pytest.mark.parametrize("limit", ["soon", "-5", "1:2:3:4", "1-2-", "1.5", "true"])
 def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"cluster\.time_limit: found"):
-        compose_overrides(["cluster=slurm", f"cluster.time_limit={limit}"])
+    with pytest.raises(ValidationError, match=r"cluster\.time_limit\n.*input_value="):
+        changed(composed("cluster=slurm"), f"cluster.time_limit={limit}")
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,7 @@ def test_a_time_limit_that_slurm_cannot_read_is_refused(limit: str) -> None:
 )
 def test_stop_signal_comes_after_the_start_of_a_job(limit: str, signal_s: int, found: int) -> None:
     words = [f"cluster.time_limit='{limit}'", f"cluster.signal_s={signal_s}", "cluster.model_path=/models/m"]
-    findings = check_cluster(compose_overrides(["cluster=slurm", *words]).settings.cluster)
+    words += ["cluster.partition=batch", "cluster.account=null"]
+    facts = changed(composed("cluster=slurm"), *words).cluster
+    findings = check_cluster(facts, "/home/ada", placeholders="error")
     assert [finding.path for finding in findings] == ["cluster.signal_s"] * found

@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.engines.check import check
 from tune.spec.findings import only_errors
 from tune.spec.split import Role, Split, WorkerPlacement, decode_workers_that_fit, place_workers
 from tune.spec.trial import TrialSpec
 
-DEFAULT = compose_overrides([]).settings.trial_spec
+DEFAULT = composed().trial_spec
 
 heads = st.sampled_from(("prefill", "decode", "none"))
 sizes = st.sampled_from((1, 2, 4, 8))

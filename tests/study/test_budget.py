@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.composed import composed
 from support.outcomes import measured
 
-from tune.config import compose_overrides
 from tune.study.budget import RUNS_PER_CAPACITY_SEARCH, forecast_gpu_hours, remaining_trials
 from tune.study.confirmation_candidates import ConfirmationCandidate
 
@@ -23,8 +23,8 @@ def test_budget_leaves_trials_at_the_cost_of_the_dearest(budget_gpu_hours: float
 
 @pytest.mark.slow
 def test_study_and_confirmation_price_a_capacity_search_alike() -> None:
-    fixed = compose_overrides(["cluster.calibration.bring_up_s=0"]).settings
-    capacity = compose_overrides(["cluster.calibration.bring_up_s=0", "load.mode=capacity"]).settings
+    fixed = composed("cluster.calibration.bring_up_s=0")
+    capacity = composed("cluster.calibration.bring_up_s=0", "load.mode=capacity")
     before_study = forecast_gpu_hours(capacity, 1) / forecast_gpu_hours(fixed, 1)
     trial = measured(0)
     before_confirmation = ConfirmationCandidate(trial, ()).gpu_hours / trial.attempts[-1].gpu_hours

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.spec.bind import bind_point
 from tune.study.candidate_space import FEW_VALUES, STEPS, CandidateSpace
 from tune.study.candidates import MAX_CANDIDATES, Candidates, can_run, candidates
 
-SETTINGS = compose_overrides(["+sweep=everything", "load.mode=capacity"]).settings
+SETTINGS = composed("+sweep=everything", "load.mode=capacity")
 BASE, SWEEP = SETTINGS.trial_spec, SETTINGS.sweep
 assert SWEEP
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import copytree, rmtree
 
 import pytest
+from support.composed import composed
 from support.studies import (
     CountingSimulator,
     FailingBackend,
@@ -84,7 +85,7 @@ def chosen(runs: Path, *words: str) -> tuple[ConfirmationCandidate, ...]:
     study = StudyFolder(runs / NAME)
     record = study.read_study()
     assert record
-    return select_candidates(study, record, compose_overrides(words).settings.confirm)
+    return select_candidates(study, record, composed(*words).confirm)
 
 
 def confirm(
@@ -245,7 +246,7 @@ def test_other_backend_or_changed_trial_is_refused(runs: Path, words: tuple[str,
     record = StudyFolder(runs / NAME).read_study()
     assert record
     with pytest.raises(ConfigurationError) as refused:
-        require_confirmable(record, compose_overrides(words).settings, words)
+        require_confirmable(record, composed(*words), words)
     assert says in str(refused.value)
 
 
@@ -254,7 +255,7 @@ def test_overrides_of_the_study_itself_are_accepted(runs: Path) -> None:
     assert record
     words = (*FIXED, *AGAIN)
     record = record.model_copy(update={"command": FIXED})
-    require_confirmable(record, compose_overrides(words).settings, words)
+    require_confirmable(record, composed(*words), words)
 
 
 def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
@@ -262,7 +263,7 @@ def test_confirmation_cannot_be_confirmed(runs: Path) -> None:
     assert record
     repeats = record.model_copy(update={"name": f"{NAME}.confirm"})
     with pytest.raises(ConfigurationError, match=f"expected the study that they confirm, study.name={NAME}"):
-        select_candidates(StudyFolder(runs / NAME), repeats, compose_overrides(()).settings.confirm)
+        select_candidates(StudyFolder(runs / NAME), repeats, composed().confirm)
 
 
 @pytest.mark.slow
@@ -294,7 +295,7 @@ def test_only_a_lost_repeat_is_measured_again(runs: Path) -> None:
         assert one.capacity_qps
         assert 0.5 * one.capacity_qps.mean < one.guaranteed_qps < one.capacity_qps.mean
     assert first.overrides[-2:] == (f"load.target_qps={first.guaranteed_qps!r}", "load.mode=fixed")
-    again = compose_overrides(first.overrides).settings.trial_spec
+    again = composed(*first.overrides).trial_spec
     spec = StudyFolder(runs / NAME).trial(first.trial_id).read_spec()
     assert first.guaranteed_qps
     assert again == spec.model_copy(update={"load": spec.load.at(first.guaranteed_qps)})  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.studies import (
     CountingSimulator,
     ignore_submission,
@@ -25,7 +26,7 @@ SPLIT = ("+sweep=pd_split", "study.n_trials=10", *SHORT)
 def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
     run_composed_study(tmp_path, SPLIT)
     before = (tmp_path / "pd_split-sim" / "study.json").read_text()
-    settings = compose_overrides(SHORT).settings
+    settings = composed(*SHORT)
     with (
         pytest.raises(ConfigurationError, match=r"sweep.space: the study has \{"),
         open_study(tmp_path / "pd_split-sim", study_record(settings, "pd_split-sim", ())),
@@ -35,7 +36,7 @@ def test_single_trial_does_not_replace_a_study(tmp_path: Path) -> None:
 
 
 def test_recorded_study_keeps_its_parallel_trials_where_the_command_leaves_them_open(tmp_path: Path) -> None:
-    record = study_record(compose_overrides(SPLIT).settings, "one", ())
+    record = study_record(composed(*SPLIT), "one", ())
     with open_study(tmp_path / "one", record.model_copy(update={"parallel": 16})):
         pass
     with open_study(tmp_path / "one", record, keeps_parallel=True) as folder:
@@ -88,7 +89,13 @@ def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: 
 
 
 def test_default_parallel_is_pinned_as_a_number() -> None:
-    left_open = study_record(compose_overrides(("+sweep=pd_split",)).settings, "one", ())
+    left_open = study_record(
+        composed(
+            "+sweep=pd_split",
+        ),
+        "one",
+        (),
+    )
     parallel = f"study.parallel={left_open.parallel}"
-    said = study_record(compose_overrides(("+sweep=pd_split", parallel)).settings, "one", ())
+    said = study_record(composed("+sweep=pd_split", parallel), "one", ())
     assert left_open == said

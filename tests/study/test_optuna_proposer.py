@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.composed import composed
 from support.outcomes import made_up
 
 from tune.analysis.judge import TrialFacts, judge_unmeasured
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.outcome import CapacityQps, Constraints, Outcome
 from tune.spec.bind import Point, contains
 from tune.spec.space import Search
 from tune.study.optuna_proposer import OptunaProposer, make_sampler
 
-SETTINGS = compose_overrides(["+sweep=pd_split"]).settings
+SETTINGS = composed("+sweep=pd_split")
 assert SETTINGS.sweep is not None
 SPACE = SETTINGS.sweep.space
 FACTS = TrialFacts(0, "tpe")

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from typing import get_args
 
 import pytest
+from support.composed import composed
 from support.outcomes import held_at
 
 from tune.analysis.judge import TrialFacts, judge_unmeasured
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.outcome import Constraints, Outcome
 from tune.records.proposals import Proposal
@@ -45,7 +45,7 @@ def problem(settings: Settings, name: str, sweep: Sweep = SWEEP) -> SearchProble
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return compose_overrides([*QUICK]).settings
+    return composed(*QUICK)
 
 
 @pytest.fixture(params=BUILDABLE)

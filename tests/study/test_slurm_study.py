@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.fake_slurm import FakeSlurm
 from support.slurm_nodes import Nodes
 from support.waiting import wait_for
@@ -26,7 +27,7 @@ from tune.records.outcome import Outcome
 from tune.study.identity import study_record
 from tune.study.loop import open_study, run_study
 
-CALIBRATION = compose_overrides([]).settings.cluster.calibration
+CALIBRATION = composed().cluster.calibration
 assert CALIBRATION is not None
 
 WORDS = (

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.studies import (
     CountingSimulator,
     FailingBackend,
@@ -55,7 +56,7 @@ def test_study_tells_what_its_trials_do(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_trial_0_is_the_baseline_unless_switched_off(tmp_path: Path) -> None:
-    reference = compose_overrides(SPLIT).settings.trial_spec.trial_id
+    reference = composed(*SPLIT).trial_spec.trial_id
     first = run_composed_study(tmp_path / "with", SPLIT)[0]
     assert (first.number, first.source, first.trial_id) == (0, "baseline", reference)
     without = run_composed_study(tmp_path / "without", (*SPLIT, "study.baseline=false"))

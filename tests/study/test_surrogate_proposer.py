@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.composed import composed
 from support.outcomes import held_at, made_up, probe
 from support.studies import run_composed_study
 
 from tune.analysis.judge import TrialFacts, judge_unmeasured
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps
@@ -53,7 +53,7 @@ NARROW = (
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return compose_overrides([*QUICK]).settings
+    return composed(*QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -242,15 +242,15 @@ def test_each_outcome_becomes_the_observation_that_it_shows(settings: Settings) 
 
 @pytest.mark.slow
 def test_large_space_is_sampled_with_the_reference_in_it() -> None:
-    composed = compose_overrides(["+sweep=pd_split", "load.mode=capacity"]).settings
-    assert composed.sweep
-    found = candidates(composed.trial_spec, composed.sweep, 0)
+    settings = composed("+sweep=pd_split", "load.mode=capacity")
+    assert settings.sweep
+    found = candidates(settings.trial_spec, settings.sweep, 0)
     assert len(found.points) == MAX_CANDIDATES
-    assert found.specs[0] == composed.trial_spec
+    assert found.specs[0] == settings.trial_spec
     assert found.features.min() == 0
     assert found.features.max() == 1
     prefill, decode = found.matters
-    names = [*composed.sweep.without("load.target_qps").space, "decode workers"]
+    names = [*settings.sweep.without("load.target_qps").space, "decode workers"]
     assert {name for name, matters in zip(names, prefill, strict=True) if not matters} == {
         "decode_max_batch_size",
         "decode_cuda_graphs",
@@ -297,7 +297,7 @@ def test_surrogate_is_the_default_in_capacity_mode() -> None:
         (): "tpe",
     }
     for words, name in names.items():
-        assert compose_overrides(words).settings.search.name == name
+        assert composed(*words).search.name == name
 
 
 RATES: dict[str, Dimension] = {
@@ -311,7 +311,7 @@ RATES: dict[str, Dimension] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RATES)
 def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> None:
-    fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
+    fixed = composed("load.mode=fixed", *QUICK[1:])
     assert fixed.cluster.calibration
     split = IntDimension(kind="int", path="split.prefill_workers", low=12, high=14)
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES[kind], "prefill_workers": split}})
@@ -336,7 +336,7 @@ def test_at_fixed_rates_a_configuration_and_a_rate_are_suggested(kind: str) -> N
 
 @pytest.mark.slow
 def test_baseline_at_a_rate_outside_the_sweep_is_observed() -> None:
-    fixed = compose_overrides(["load.mode=fixed", *QUICK[1:]]).settings
+    fixed = composed("load.mode=fixed", *QUICK[1:])
     assert fixed.cluster.calibration
     sweep = SWEEP.model_copy(update={"space": {"rate": RATES["int"]}})
     found = candidates(fixed.trial_spec, sweep, 0)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides, shipped_options
+from tune.config import shipped_options
 from tune.engines.check import check
 from tune.errors import ConfigurationError
 from tune.spec.bind import bind_point
@@ -20,7 +21,7 @@ from tune.spec.space import Sweep
 from tune.study import sweep_check
 from tune.study.sweep_check import check_sweep
 
-BASE = compose_overrides(()).settings.trial_spec
+BASE = composed().trial_spec
 
 VALUES: dict[str, list[Any]] = {
     "prefill.max_num_tokens": [16, 31, 2048, 4096],
@@ -99,10 +100,10 @@ def test_values_that_never_run_are_named_with_what_to_write_instead() -> None:
 @pytest.mark.usefixtures("small_sample")
 def test_the_override_that_is_named_composes_and_leaves_no_dead_value() -> None:
     words = ["+sweep=batching", "sweep.space.prefill_max_num_tokens.values=[16,2048,4096]"]
-    settings = compose_overrides(words).settings
+    settings = composed(*words)
     assert settings.sweep is not None
     finding = on(check_sweep(settings.trial_spec, settings.sweep), "sweep.space.prefill_max_num_tokens")
-    mended = compose_overrides([*words, *shlex.split(finding.expected)]).settings
+    mended = composed(*words, *shlex.split(finding.expected))
     assert mended.sweep is not None
     assert check_sweep(mended.trial_spec, mended.sweep) == ()
 
@@ -134,7 +135,7 @@ def test_every_wrong_path_and_value_is_named_at_once() -> None:
 @pytest.mark.usefixtures("small_sample")
 @pytest.mark.parametrize("name", shipped_options("../sweeps"))
 def test_no_value_of_a_shipped_sweep_is_dead(name: str) -> None:
-    settings = compose_overrides([f"+sweep={name}"]).settings
+    settings = composed(f"+sweep={name}")
     assert settings.sweep is not None
     findings = check_sweep(settings.trial_spec, settings.sweep)
     assert {finding.path for finding in findings} <= {"sweep.space"}

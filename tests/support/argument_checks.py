@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.composed import composed
 from support.slurm_trials import small
-from tune.config import compose_overrides
 from tune.deploy.plan import render, write_plan
 from tune.manifest.argument_check import ARGUMENT_CHECK_SCRIPT, ArgumentAnswer, read_answer
 
@@ -22,7 +22,7 @@ def run_check(
     folder: Path, *words: str, python: str = sys.executable, path: Path | None = None
 ) -> ArgumentAnswer:
     """Return what `python`, with the packages in `path`, says of the plan of `words`, written to `folder`."""
-    settings = compose_overrides(["cluster=slurm", *WORDS, *words]).settings
+    settings = composed("cluster=slurm", *WORDS, *words)
     write_plan(render(settings.trial_spec, settings.cluster), folder)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if path is not None:

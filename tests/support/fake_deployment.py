@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.composed import changed, composed
 from support.waiting import wait_for
-from tune.config import compose_overrides
 from tune.deploy.plan import client_json
 from tune.engines.registry import engine_of
+from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import PLAN_DIR, RAW_DIR, Port, Process, ProcessRole
-from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
+from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, MANIFEST_FILE, ProcessManifest
 from tune.records.attempt_record import AttemptRecord
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.cluster import Deadlines
@@ -47,9 +48,7 @@ def short_spec(frontend_port: int) -> TrialSpec:
         *("load.response_timeout_s=20.0", "load.dataset.inputs.mean_tokens=400.0"),
         *("load.dataset.inputs.kind=fixed", "load.dataset.inputs.sd_tokens=0.0"),
     ]
-    return compose_overrides(
-        ["stack=dynamo_v1", f"stack.frontend_port={frontend_port}", *load]
-    ).settings.trial_spec
+    return changed(composed("stack=dynamo_v1", *load), f"stack.frontend_port={frontend_port}").trial_spec
 
 
 def free_ports(count: int) -> list[int]:
@@ -67,6 +66,7 @@ class Trial:
     """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan.
 
     `frontends`: number of frontends; those beyond the first are named frontend_1, frontend_2, ...
+    `tokenizer`: file for the accuracy run of a spec with one.
     """
 
     root: Path
@@ -75,6 +75,9 @@ class Trial:
     stop_s: float = STOP_S
     real_client: bool = False
     frontends: int = 1
+    tokenizer: str = ""
+    image: str | None = None
+    checkpoint: ExpectedCheckpoint | None = None
     alter: Callable[[TrialSpec], TrialSpec] = lambda spec: spec
 
     def __post_init__(self) -> None:
@@ -103,6 +106,8 @@ class Trial:
             readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
+            image=self.image,
+            checkpoint=self.checkpoint,
             container=(),
             keeps_containers=False,
             gpus_per_node=None,
@@ -113,6 +118,8 @@ class Trial:
         self.folder.plan.mkdir(parents=True)
         (self.folder.plan / MANIFEST_FILE).write_text(manifest.text())
         (self.folder.plan / "client.json").write_text(client_json(self.spec))
+        if self.spec.load.accuracy:
+            (self.folder.plan / ACCURACY_CLIENT_FILE).write_text(client_json(self.spec, self.tokenizer))
         self.folder.write_spec(self.spec)
 
     def _process(self, name: str, role: ProcessRole) -> Process:

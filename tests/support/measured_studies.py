@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from support.composed import composed
 from tune.backends.simulated import SimulatorBackend
-from tune.config import compose_overrides, trial_overrides
+from tune.config import trial_overrides
 from tune.records.folders import StudyFolder
 from tune.spec.cluster import Calibration
 from tune.spec.settings import Settings
@@ -32,7 +33,7 @@ STEADY = tuple(
 
 
 def settings_for(*overrides: str) -> Settings:
-    return compose_overrides((*STEADY, *overrides)).settings
+    return composed(*STEADY, *overrides)
 
 
 def calibration_of(settings: Settings) -> Calibration:

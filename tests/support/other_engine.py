@@ -57,12 +57,8 @@ class OtherEngine(Engine):
     is_async: bool = True
     ports: tuple[int, ...] = ()
 
-    tensor_parallel = property(lambda self: self.ranks)
     pipeline_stages = property(lambda self: 1)
     context_parallel = property(lambda self: 1)
-    max_sequences = property(lambda self: self.max_num_seqs)
-    token_budget = property(lambda self: self.max_num_batched_tokens)
-    max_sequence_tokens = property(lambda self: self.max_model_len)
     kv_dtype = property(lambda self: "fp8")
     kv_block_tokens = property(lambda self: 32)
     reuses_kv_blocks = property(lambda self: False)

@@ -5,14 +5,14 @@ from functools import cache
 
 import numpy as np
 
-from tune.config import compose_overrides
+from support.composed import composed
 from tune.records.requests import PoolUse, RequestLog, Stages
 from tune.spec.trial import TrialSpec
 
 
 @cache
 def spec(*overrides: str) -> TrialSpec:
-    return compose_overrides(overrides).settings.trial_spec
+    return composed(*overrides).trial_spec
 
 
 def make_log(queries=1000, qps=15.75, *, ttft_s=1.5, tpot_s=0.045, tokens=600, seed=0) -> RequestLog:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tune.config import compose_overrides
+from support.composed import composed
 from tune.core.arrays import FloatArray
 from tune.records.requests import RequestLog
 from tune.sim.simulator import simulate
@@ -72,7 +72,7 @@ def digest(log: RequestLog) -> str:
 @lru_cache
 def _composed(groups: tuple[str, ...]) -> str:
     """Compose settings from groups, as JSON."""
-    return compose_overrides(groups).settings.model_dump_json()
+    return composed(*groups).model_dump_json()
 
 
 def _set(node: dict[str, Any], path: list[str], value: Any) -> None:

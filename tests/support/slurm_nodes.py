@@ -9,14 +9,18 @@ from support.fake_slurm import FakeSlurm
 from tune.backends.simulated import simulate_attempt
 from tune.backends.slurm.allocation import Allocation
 from tune.orchestrator.slurm.work_queue import attempt_hosts, is_queue_closed, mark_started
-from tune.records.folders import has_ended, trial_of
+from tune.records.folders import has_ended, read_attempt, trial_of, write_attempt
 from tune.spec.cluster import Calibration
 
 
 class Nodes:
-    """Do the work in the queues of all jobs when `work` is called; `refuse` limits attempts of a job."""
+    """Do the work in the queues of all jobs when `work` is called; `refuse` limits attempts of a job.
 
-    def __init__(self, slurm: FakeSlurm, calibration: Calibration) -> None:
+    `image_sha256` is the digest of the image that they find, None where there is none.
+    """
+
+    def __init__(self, slurm: FakeSlurm, calibration: Calibration, image_sha256: str | None = None) -> None:
+        self.image_sha256 = image_sha256
         self.slurm, self._calibration = slurm, calibration
         self.refuse: int | None = None
         self.measured: list[Path] = []
@@ -44,6 +48,9 @@ class Nodes:
         mark_started(attempt, ["g01"])
         self.measured.append(attempt)
         simulate_attempt(spec, self._calibration, attempt, lambda _activity: None)
+        record = read_attempt(attempt)
+        if record and self.image_sha256:
+            write_attempt(attempt, record.model_copy(update={"image_sha256": self.image_sha256}))
 
     def end(self, job_id: str, state: str, **facts: str) -> None:
         ended = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - 60))

@@ -22,8 +22,10 @@ from pathlib import Path
 if __name__ == "__main__":  # as a program it is not started where `support` is found
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.checkpoints import write_checkpoint
 from support.slurm_conf import NODES, PARTITION, address
 from support.slurm_daemons import SBIN
+from tune.config import shipped_settings
 from tune.orchestrator.supervision.process_tree import signal_on_parent_death
 
 _DAEMONS = Path(__file__).with_name("slurm_daemons.py")
@@ -55,6 +57,7 @@ class SlurmRack:
         return (
             *("cluster=slurm", f"cluster.partition={PARTITION}", "cluster.account=null"),
             *("cluster.gpus_per_node_option=true", "cluster.time_limit=0:30:00"),
+            f"cluster.model_path={self.folder / 'checkpoint'}",
         )
 
     def address(self, node: str) -> str:
@@ -170,6 +173,7 @@ def slurm_rack(*, accounting: bool = False) -> Iterator[SlurmRack]:
             start_new_session=True,
         )
     rack = SlurmRack(folder, subnet, daemons)
+    write_checkpoint(folder / "checkpoint", shipped_settings().model)
     try:
         _await_start(rack)
         yield rack

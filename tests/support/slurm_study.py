@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.composed import composed
 from support.fake_slurm import FakeSlurm
 from support.slurm_nodes import Nodes
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.backend import SlurmBackend
-from tune.config import compose_overrides
 from tune.records.folders import TrialFolder, read_attempt
 from tune.spec.trial import TrialSpec
 
 WORDS = ("cluster=slurm", "cluster.partition=rack", "load.min_duration_s=60.0")
-SETTINGS = compose_overrides([*WORDS, "load.concatenate_permutation=false"]).settings
+SETTINGS = composed(*WORDS, "load.concatenate_permutation=false")
 SPEC, FACTS = SETTINGS.trial_spec, SETTINGS.cluster
-CALIBRATION = compose_overrides([]).settings.cluster.calibration
+CALIBRATION = composed().cluster.calibration
 
 
 @dataclass

@@ -62,6 +62,7 @@ class StreamingServer:
     `fault_of(n)` names what goes wrong with the n-th request, None for nothing: one of FAULTS, "late" for a
     good answer that begins after `late_s`, or "leave" for a server that accepts no connection afterwards.
     `odd` streams are right in every way that the form allows: CRLF, comments, other fields, bytes one by one.
+    `answer_of` gives the text of an answer, each character a token; None for one of the length asked for.
     """
 
     first_token_s: float = 0.01
@@ -70,6 +71,7 @@ class StreamingServer:
     tokens_per_event: int = 1
     fault_of: Callable[[int], str | None] = lambda _: None
     odd: bool = False
+    answer_of: Callable[[Seen], str | None] = lambda _: None
     models: tuple[str, ...] = (MODEL,)
     seen: list[Seen] = field(default_factory=list)
     in_flight: int = 0
@@ -149,7 +151,8 @@ class StreamingServer:
         return response
 
     async def _stream(self, request: web.Request, response: web.StreamResponse, seen: Seen) -> None:
-        tokens = int(seen.body["max_tokens"])
+        answer = self.answer_of(seen)
+        tokens = int(seen.body["max_tokens"]) if answer is None else len(answer)
 
         async def write(event: bytes) -> None:
             for piece in _oddly(event) if self.odd else (event,):
@@ -166,7 +169,8 @@ class StreamingServer:
                 else:
                     seen.first_write_ns = time.monotonic_ns()
                 count = min(self.tokens_per_event, tokens - sent)
-                await write(_event(seen, " \u6f22\U0001f600" * count, None))
+                text = " \u6f22\U0001f600" * count if answer is None else answer[sent : sent + count]
+                await write(_event(seen, text, None))
                 if sent >= tokens // 2 and seen.fault and await self._break(request, response, seen.fault):
                     return
         counted = {"zero_usage": 0, "short": tokens - 1, "long": tokens + 1}

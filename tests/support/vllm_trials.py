@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tune.config import compose_overrides
+from support.composed import changed, composed
 from tune.spec.settings import Settings
 
 SEEN = Path(__file__).parents[1] / "data" / "vllm"
@@ -16,5 +16,7 @@ TWO_GPUS = (
 
 
 def vllm_settings(*overrides: str) -> Settings:
-    """Compose the deployment on two GPUs with `overrides`."""
-    return compose_overrides([*TWO_GPUS, *overrides]).settings
+    """Return the deployment on two GPUs with `overrides`."""
+    options = [override for override in overrides if "." not in override.partition("=")[0]]
+    changes = [override for override in overrides if override not in options]
+    return changed(composed(*TWO_GPUS, *options), *changes)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.surrogate import emulator as emulator_module
 from tune.surrogate.emulator import Emulator
 from tune.surrogate.pool_cache import PoolCache, cache_folder, content_key
@@ -99,7 +99,7 @@ def test_second_emulator_simulates_nothing_and_predicts_the_same(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     short = ["load.dataset.samples=500", "load.min_duration_s=20.0", "load.min_queries=500"]
-    settings = compose_overrides(["+sweep=pd_split", "load.mode=capacity", *short]).settings
+    settings = composed("+sweep=pd_split", "load.mode=capacity", *short)
     calibration = settings.cluster.calibration
     assert calibration is not None
     assert settings.sweep is not None

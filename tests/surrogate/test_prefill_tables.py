@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.core.arrays import FloatArray
 from tune.sim.worker_models import prefill_worker
 from tune.spec.trial import TrialSpec
@@ -15,7 +15,7 @@ from tune.surrogate import prefill_tables
 from tune.surrogate.prefill_latency import UTILISATION
 from tune.surrogate.prefill_tables import PrefillTables
 
-SETTINGS = compose_overrides([]).settings
+SETTINGS = composed()
 BASE = SETTINGS.trial_spec
 assert SETTINGS.cluster.calibration
 WORKER = prefill_worker(BASE, SETTINGS.cluster.calibration, np.inf)

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.errors import ConfigurationError
 from tune.spec.dataset import Dataset
 from tune.workload.lengths import draw_lengths, draw_rows
@@ -29,7 +29,7 @@ ROWS = [
 
 
 def dataset_of(path: Path, samples: int = len(ROWS), **changes: Any) -> Dataset:
-    default = compose_overrides(()).settings.load.dataset
+    default = composed().load.dataset
     pinned = {"path": str(path), "sha256": sha256(path), "samples": samples}
     return default.model_copy(update=pinned | changes)
 
@@ -220,7 +220,7 @@ def test_noise_in_a_pickle_is_refused_or_harmless(tmp_path: Path, noise: bytes, 
 
 def test_composing_pins_the_hash_and_lengths_come_from_the_file(tmp_path: Path) -> None:
     path = write_pickle(tmp_path, frame())
-    load = compose_overrides((f"load.dataset.path={path}", "load.dataset.samples=3")).settings.load
+    load = composed(f"load.dataset.path={path}", "load.dataset.samples=3").load
     assert load.dataset.sha256 == sha256(path)
     assert load.dataset.holds_prompts
     inputs, _ = draw_lengths(load.dataset, 3, True, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.composed import composed
 
-from tune.config import compose_overrides
 from tune.spec.dataset import LognormalLengths, RangeLengths
 from tune.spec.memory import MeanSequence
 from tune.spec.trial import TrialSpec
@@ -23,7 +23,7 @@ def found(spec: TrialSpec) -> set[tuple[str, str]]:
 
 
 def test_the_figures_of_the_benchmark_are_those_of_its_file() -> None:
-    dataset = compose_overrides([]).settings.load.dataset
+    dataset = composed().load.dataset
     assert (dataset.inputs, dataset.outputs) == (BENCHMARK_INPUTS, BENCHMARK_OUTPUTS)
 
 
@@ -118,17 +118,15 @@ def test_a_pass_over_a_long_file_is_announced(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text("10,10\n" * 13_000)
     words = ["load=csv", f"load.dataset.path={path}"]
-    assert found(compose_overrides(words).settings.trial_spec) == {
-        ("warning", "load.concatenate_permutation")
-    }
-    part = compose_overrides([*words, "load.concatenate_permutation=false"]).settings.trial_spec
+    assert found(composed(*words).trial_spec) == {("warning", "load.concatenate_permutation")}
+    part = composed(*words, "load.concatenate_permutation=false").trial_spec
     assert found(part) == set()
 
 
 def test_memory_counts_with_what_is_sent_and_without_the_file_with_the_longest(tmp_path: Path) -> None:
     path = tmp_path / "lengths.csv"
     path.write_text("1000,10\n3000,30\n")
-    dataset = compose_overrides(["load=csv", f"load.dataset.path={path}"]).settings.load.dataset
+    dataset = composed("load=csv", f"load.dataset.path={path}").load.dataset
     assert mean_sequence(dataset) == MeanSequence(2000.0, 20.0, 30)
     summarise_lengths.cache_clear()
     path.unlink()
@@ -138,7 +136,7 @@ def test_memory_counts_with_what_is_sent_and_without_the_file_with_the_longest(t
 def test_a_load_is_described_by_what_it_sends(root: Path) -> None:
     trace = root / "tests" / "data" / "dataset" / "trace.csv"
     words = {"fixed": [], "trace": [f"load.dataset.path={trace}"]}
-    found = [describe_load(compose_overrides([f"load={n}", *w]).settings.load) for n, w in words.items()]
+    found = [describe_load(composed(f"load={n}", *w).load) for n, w in words.items()]
     assert found == [
         "fixed: Poisson arrivals; prompts: all 1,024; answers: all 1,024 tokens; "
         "6,000 requests at a mean of 10 queries/s",

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tune.analysis.recommendations import lower_rate
+from tune.records.accuracy import Accuracy
 from tune.records.capacity_search import CapacityRecord, EarlyStopThreshold
 from tune.records.outcome import Attempt, CapacityQps, Constraints, Outcome, Probe
 from tune.spec.metrics import LATENCIES, RATES
@@ -35,6 +36,7 @@ def judge(
     *,
     search: CapacityRecord | None = None,
     early_stop: EarlyStopThreshold | None = None,
+    accuracy: Accuracy | None = None,
 ) -> Outcome:
     """Return the outcome of a trial that `probes` measured on one deployment.
 
@@ -56,6 +58,9 @@ def judge(
         Result of the capacity search, None where there was none.
     early_stop
         The rate that stopped the deployment early, None where it was not; the outcome is censored then.
+    accuracy
+        What the accuracy run found, None without one. Tokens of wrong answers count for nothing: a trial that
+        misses a target is not valid.
 
     Returns
     -------
@@ -78,9 +83,13 @@ def judge(
     figures = {name: getattr(best, name) for name in _OF_BEST}
     if early_stop:
         figures["reason"] = _stopped_early(search, early_stop)
+    missed = accuracy.missed if accuracy else ()
+    if missed:
+        figures |= {"valid": False, "reason": f"accuracy missed: {'; '.join(missed)}"}
     return Outcome(
         status="measured",
-        feasible=bool(feasible),
+        feasible=bool(feasible) and not missed,
+        accuracy=accuracy,
         **figures,
         capacity_qps=_capacity(judged, search, early_stop, spec.load.rate_range_qps),
         forecast=search.forecast if search else (),

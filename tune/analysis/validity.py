@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from tune.analysis.accuracy_targets import TOKENS_PER_SAMPLE_RANGE
 from tune.analysis.slo import limit_violation
 from tune.core.arrays import IntArray
 from tune.loadgen.early_stopping import MIN_QUERIES
@@ -20,12 +21,6 @@ MAX_UNANSWERED_FRAC = 0.01
 
 ARRIVAL_SIGMAS = 5.0
 """Standard deviations that the sum of Poisson gaps may lie from its mean."""
-
-ACCURATE_TOKENS = (616.21, 753.15)
-"""Range of the mean tokens with which an accurate engine answers the benchmark's own prompts.
-
-Source: MLPerf Inference v5.1, submission checker, llama3.1-405b: 90 % to 110 % of 684.68.
-"""
 
 SETTLED_LATENCIES = 2.0
 """Median latencies that arrivals must last before a run that violates no limit counts as steady."""
@@ -87,12 +82,13 @@ def invalid_reason(
 
 def accuracy_violation(log: RequestLog, good: NDArray[np.bool_]) -> str | None:
     """Return why the engine of whole passes over the benchmark's prompts cannot be accurate, or None."""
-    low, high = ACCURATE_TOKENS
+    low, high = TOKENS_PER_SAMPLE_RANGE
     mean = float(log.output_tokens[good].mean())
     if low <= mean <= high:
         return None
     return (
-        f"answers have {mean:.1f} tokens on average; expected {low} to {high} of an engine that is accurate"
+        f"answers have {mean:.1f} tokens on average; expected {low:.2f} to {high:.2f} of an engine that is "
+        "accurate"
     )
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tune.backends.base import Backend, JobControl
+from tune.checkpoint.checkpoint_files import check_checkpoint
 from tune.core.threads import available_cores
+from tune.deploy.checkpoint_facts import expected_checkpoint
+from tune.deploy.node_rules import check_nodes
 from tune.engines.check import check_local, check_simulated
 from tune.engines.registry import engine_of
 from tune.spec.backend_kinds import BACKEND_DECLARATIONS, BackendDeclaration, BackendName, Capabilities
-from tune.spec.findings import Finding
-from tune.spec.rules import check_cluster
+from tune.spec.cluster_rules import check_cluster
+from tune.spec.findings import Finding, Severity
 from tune.spec.settings import Settings
 from tune.spec.split import place_workers
 
@@ -102,23 +106,27 @@ def _check_simulator(settings: Settings) -> Sequence[Finding]:
 
 def _check_local(settings: Settings) -> Sequence[Finding]:
     """Return findings on trials that do not fit one machine."""
-    return check_local(settings.trial_spec)
+    return (*check_local(settings.trial_spec), *check_nodes(settings.trial_spec, settings.cluster))
 
 
 def _preflight_local(settings: Settings) -> Sequence[Finding]:
-    """Return findings on the GPUs of this machine."""
+    """Return findings on the GPUs of this machine, and on its checkpoint."""
     from tune.backends.local_gpus import check_gpus  # noqa: PLC0415
 
     spec = settings.trial_spec
     if not engine_of(spec).computes_tokens:
         return ()
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
-    return check_gpus(gpu for worker in placed or () for gpu in worker.gpus)
+    expected = expected_checkpoint(spec, settings.cluster)
+    checkpoint = check_checkpoint(expected) if expected else ()
+    return (*check_gpus(gpu for worker in placed or () for gpu in worker.gpus), *checkpoint)
 
 
 def _check_slurm(settings: Settings) -> Sequence[Finding]:
     """Return findings on the cluster's facts."""
-    return check_cluster(settings.cluster)
+    placeholders: Severity = "warning" if settings.action == "plan" else "error"
+    facts = check_cluster(settings.cluster, str(Path.home()), placeholders=placeholders)
+    return (*facts, *check_nodes(settings.trial_spec, settings.cluster))
 
 
 def _preflight_slurm(settings: Settings) -> Sequence[Finding]:

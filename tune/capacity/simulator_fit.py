@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tune.core.arrays import FloatArray
+from tune.core.threads import map_ahead
 from tune.spec.cluster import Calibration
 
 FACTOR_LOG_SD = {"prefill_scale": 0.15, "decode_scale": 0.15, "ttft_overhead_s": 1.0}
@@ -55,10 +56,11 @@ def best_fit(fits: Sequence[HypothesisFit]) -> HypothesisFit:
     return min([first, *others], key=lambda fit: fit.cost + HYPOTHESIS_SWITCH_COST * (fit is not first))
 
 
-def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray]) -> HypothesisFit:
+def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray], threads: int) -> HypothesisFit:
     """Refine `fit` by nonlinear least squares (scipy.optimize.least_squares, trust region reflective).
 
-    `residual` returns the residuals of given log factors in standard deviations.
+    `residual` returns the residuals of given log factors in standard deviations; it is called in `threads`
+    threads.
     """
     known: dict[bytes, FloatArray] = {}
 
@@ -71,10 +73,8 @@ def refined(fit: HypothesisFit, residual: Callable[[FloatArray], FloatArray]) ->
 
     def slopes(factors: FloatArray) -> FloatArray:
         """Return the slopes of the residuals by finite differences, shape (residuals, factors)."""
-        nudges = _DIFFERENCE_LOG_STEP * np.eye(len(factors))
-        return np.stack(
-            [(residual(factors + nudge) - evaluate(factors)) / _DIFFERENCE_LOG_STEP for nudge in nudges], 1
-        )
+        nudged = map_ahead(residual, factors + _DIFFERENCE_LOG_STEP * np.eye(len(factors)), threads)
+        return np.stack([(each - evaluate(factors)) / _DIFFERENCE_LOG_STEP for each in nudged], 1)
 
     tolerances = dict.fromkeys(("ftol", "xtol", "gtol"), _FIT_TOLERANCE)
     from scipy.optimize import least_squares  # noqa: PLC0415  (only a capacity search fits anything)

@@ -18,6 +18,7 @@ from tune.capacity.probe_statistics import STATISTIC_LOG_SD, log_statistics, use
 from tune.capacity.shuffle_majority import ShuffleMajority
 from tune.capacity.simulator_fit import (
     FACTOR_LOG_SD,
+    HYPOTHESIS_SWITCH_COST,
     HypothesisFit,
     best_fit,
     initial_fits,
@@ -94,10 +95,11 @@ class SimulatorForecast:
         self._shares: dict[tuple[float, int], tuple[float, ...]] = {}
 
     def learn(self, target_qps: float, log: RequestLog, *, full: bool) -> None:
-        """Fit every hypothesis to one more probe at `target_qps`; one without answers is ignored.
+        """Fit the hypotheses to one more probe at `target_qps`; one without answers is ignored.
 
         `log` holds its requests from the first on, without gaps. `full` marks a run planned at full length,
-        even if it was stopped.
+        even if it was stopped. While the calibration's own hypothesis explains the probes so well that no
+        other can be preferred, the others are not fitted.
         """
         times = latencies(log, answered(log))
         if not len(times[TTFT]) or not len(times[TPOT]):
@@ -107,7 +109,11 @@ class SimulatorForecast:
         self._cache.clear()
         self._used.clear()
         self._shares.clear()
-        self._fits = list(map_ahead(self._refined, self._fits, self._threads))
+        own, *others = self._fits
+        own = self._refined(own, self._threads)
+        if own.cost > HYPOTHESIS_SWITCH_COST:
+            others = list(map_ahead(self._refined, others, self._threads))
+        self._fits = [own, *others]
 
     @property
     def fitted(self) -> dict[str, float]:
@@ -136,9 +142,9 @@ class SimulatorForecast:
             self._cache["capacity"] = highest * self._rate_correction()
         return self._cache["capacity"]
 
-    def _refined(self, fit: HypothesisFit) -> HypothesisFit:
+    def _refined(self, fit: HypothesisFit, threads: int = 1) -> HypothesisFit:
         """Return `fit` refined to all probes."""
-        return refined(fit, partial(self._residual, fit.hypothesis))
+        return refined(fit, partial(self._residual, fit.hypothesis), threads)
 
     def holds_pooled(self, qps: float) -> bool:
         """Return whether the requests of full runs under many shuffles, pooled, should hold the SLO."""

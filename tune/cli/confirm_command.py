@@ -11,7 +11,7 @@ from tune.cli.output import show
 from tune.cli.runnable import cost_text, make_backend, require_runnable
 from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
-from tune.errors import NegativeResult
+from tune.errors import NegativeResult, ResumableError
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 def confirm_action(composition: Composition) -> None:
     """Measure the repeats that are not on record, print the guaranteed rates, and write the report anew.
 
-    Raises NegativeResult where no configuration holds its SLO on every new deployment, ResumableError where a
-    repeat failed.
+    Raises NegativeResult where no configuration holds its SLO on every new deployment, or the winner is not
+    accurate, ResumableError where a repeat failed.
     """
     from tune.cli.progress import study_progress, working
     from tune.cli.study_progress import numbers_on_record
     from tune.records.confirmation import repeats_root, write_confirmation
     from tune.report.study_report import write_study_report
     from tune.report.terminal import render_confirmation
+    from tune.study.accuracy_gate import measure_accuracy, require_references
     from tune.study.confirm_winners import require_complete, run_repeats, summarise_confirmation
     from tune.study.confirmation_candidates import (
         pin_repeats,
@@ -43,17 +44,25 @@ def confirm_action(composition: Composition) -> None:
     require_confirmable(record, composition.settings, composition.words)
     chosen = select_candidates(study, record, composition.settings.confirm)
     settings = settings_for(chosen[0], composition.settings)
-    require_runnable(settings, again=True)
+    require_runnable(require_references(settings), again=True)
     backend = make_backend(settings, settings.parallel)
     repeats = pin_repeats(record, chosen, settings, composition.words)
     overrides = partial(trial_overrides, settings=settings)
     with open_study(repeats_root(study.root), repeats) as folder:
         _announce(folder, chosen, settings)
-        n_repeats = sum(len(candidate.specs) for candidate in chosen)
+        n_repeats = sum(len(candidate.specs) for candidate in chosen) + settings.confirm.accuracy
         on_record = numbers_on_record(folder)
         with backend as running, study_progress(n_repeats, repeats.name, on_record) as progress:
             measured = run_repeats(folder, chosen, settings, running, overrides=overrides, listener=progress)
-        confirmation = summarise_confirmation(study, folder, record.name, measured, settings.confirm)
+            confirmation = measure_accuracy(
+                folder,
+                summarise_confirmation(study, folder, record.name, measured, settings.confirm),
+                chosen,
+                settings,
+                running,
+                overrides=overrides,
+                listener=progress,
+            )
         path = write_confirmation(folder.root, confirmation)
     show(render_confirmation(record, study.outcomes(), confirmation))
     show(f"record    {path}")
@@ -61,6 +70,11 @@ def confirm_action(composition: Composition) -> None:
         page = write_study_report(study, Path(settings.reports_dir))
     show(f"report    {page}")
     require_complete(measured)
+    check = confirmation.accuracy
+    if check and check.accuracy is None:
+        raise ResumableError(f"The winner is not confirmed: {check.objection}. The same command tries again.")
+    if check and check.objection:
+        raise NegativeResult(f"The winner is not confirmed: {check.objection}.")
     if confirmation.configurations[0].capacity_qps is None:
         raise NegativeResult("No configuration holds its SLO on every new deployment; the report says why.")
 

@@ -21,7 +21,12 @@ def export(composition: Composition) -> None:
 
     settings = composition.settings
     if settings.export.to is None:
-        raise ConfigurationError("action=export needs export.to=optuna, the format that is written.")
+        raise ConfigurationError("action=export needs export.to=optuna or mlperf, what is written.")
+    if settings.export.to == "mlperf":
+        from tune.cli.mlperf_export import export_submission
+
+        export_submission(composition)
+        return
     folder, record = named_study(composition)
     default = Path(settings.reports_dir) / composition.study_name / _FILE
     file = Path(settings.export.file) if settings.export.file else default

@@ -11,8 +11,8 @@ from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 
-from tune.cli.output import make_streams_safe, show_error
-from tune.cli.settings_reference import register_settings_help
+from tune.cli.output import show_error
+from tune.cli.standard_streams import lost_output, make_streams_safe
 from tune.cli.tab_completion import answer_completion
 from tune.config import Composition, compose_command_line
 from tune.errors import ResumableError, TuneError
@@ -35,6 +35,7 @@ ACTIONS: Mapping[str, str] = {
     "calibrate": "tune.cli.calibrate_command:calibrate_action",
     "export": "tune.cli.export_command:export",
     "import": "tune.cli.import_command:import_action",
+    "image": "tune.cli.image_command:image_action",
 }
 """Module and function of each value of `action`; the module is imported when the action runs."""
 
@@ -59,10 +60,29 @@ def action_function(action: str) -> Callable[[Composition], None]:
 
 
 def run_command_line() -> int:
-    """Compose `sys.argv`, run its action, print errors, and return the exit code."""
+    """Run `sys.argv` and return the exit code, which also says whether what was printed was written."""
     make_streams_safe()
     _acknowledge_interrupts()
-    register_settings_help()
+    if any(word.startswith("-") for word in sys.argv[1:]):  # only a flag asks for help on the settings
+        from tune.cli.settings_reference import register_settings_help
+
+        register_settings_help()
+    try:
+        exit_code = _run_action()
+    except SystemExit as ended:  # Hydra answered by itself
+        exit_code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    lost = lost_output()
+    if lost is None:
+        return exit_code
+    show_error(
+        f"standard output: {lost.strerror or lost}; some of what was printed is lost. Everything recorded is "
+        "intact; the same command prints it again."
+    )
+    return exit_code or ResumableError.exit_code
+
+
+def _run_action() -> int:
+    """Compose `sys.argv`, run its action, print errors, and return the exit code."""
     try:
         composition = None if answer_completion(sys.argv[1:]) else compose_command_line()
         if composition is None:

@@ -56,7 +56,7 @@ def preflight_action(composition: Composition) -> None:
         *backend.preflight(settings),
     )
     if not only_errors(findings):
-        findings = (*findings, *backend.ask_node(settings, print_progress))
+        findings = tuple(dict.fromkeys((*findings, *backend.ask_node(settings, print_progress))))
     show(f"workload: {describe_load(settings.load)}")
     show(f"{_describe_stack(settings.trial_spec.stack)}\n")
     show(render_findings(findings) or "No findings.")

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tune.config import shipped_settings
 from tune.deploy.plan import LaunchPlan
 from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, Process
 from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
@@ -18,9 +17,6 @@ from tune.spec.settings import Settings
 from tune.spec.slurm_time import time_limit_s
 from tune.study.budget import forecast_gpu_hours
 
-_OF_ONE_CLUSTER = ("job_name", "partition", "account", "model_path", "output")
-"""Facts of a cluster that no other cluster has, so the shipped values are placeholders."""
-
 _BASH_COMMAND = 3
 """Position of the program in `bash -c SCRIPT PROGRAM`, where the script runs it as $0."""
 
@@ -30,7 +26,6 @@ def summarise_plan(plan: LaunchPlan, settings: Settings) -> str:
     lines = [*_placed(plan.processes)]
     if settings.cluster.kind == "slurm":
         lines += ["", *_steps(plan), *_needs(plan.processes, settings.cluster), *_time(settings)]
-        lines += _placeholders(settings.cluster)
     return "\n".join(lines)
 
 
@@ -107,12 +102,3 @@ def _time(settings: Settings) -> Iterator[str]:
     if hours * 3600 > limit_s:
         line += ": too short (cluster.time_limit)"
     yield line
-
-
-def _placeholders(facts: ClusterFacts) -> Iterator[str]:
-    """Yield the facts that are still those of the reference cluster."""
-    shipped = shipped_settings().cluster
-    same = [name for name in _OF_ONE_CLUSTER if getattr(facts, name) == getattr(shipped, name)]
-    if same:
-        values = ", ".join(f"cluster.{name}={getattr(facts, name)}" for name in same)
-        yield f"yours?    as on the reference cluster: {values}"

@@ -40,7 +40,7 @@ def status_action(composition: Composition) -> None:
         show(render_status(record, folder.read_proposals(), folder.outcomes(), posterior))
         _print_jobs(folder, record, None)
         return
-    _show_trial(_trial_id(composition, folder), folder, record)
+    _show_trial(named_trial(composition, folder), folder, record)
 
 
 def _show_trial(trial_id: str, folder: StudyFolder, record: StudyRecord) -> None:
@@ -66,7 +66,7 @@ def logs_action(composition: Composition) -> None:
     from tune.core.log_tail import follow_logs
 
     folder, record = named_study(composition)
-    trial_id = _trial_id(composition, folder)
+    trial_id = named_trial(composition, folder)
     attempt = folder.trial(trial_id).last_attempt()
     no_logs = BACKENDS[record.backend].declaration.no_logs
     if attempt is None or no_logs:
@@ -95,7 +95,7 @@ def cancel_action(composition: Composition) -> None:
             f"action=cancel: study {record.name} runs on cluster={record.backend}, inside the process that "
             f"runs it: press Ctrl-C there. Expected a study of cluster={expected}."
         )
-    trial_id = None if composition.settings.trial is None else _trial_id(composition, folder)
+    trial_id = None if composition.settings.trial is None else named_trial(composition, folder)
     cancelled = jobs.cancel(folder.root, trial_id)
     for job in cancelled:
         print(f"cancelled {job.text}")
@@ -111,7 +111,7 @@ def _job_control(record: StudyRecord) -> JobControl | None:
     return jobs() if jobs else None
 
 
-def _trial_id(composition: Composition, folder: StudyFolder) -> str:
+def named_trial(composition: Composition, folder: StudyFolder) -> str:
     """Return the trial that `trial` names by id or number. Raises ConfigurationError where there is none."""
     trial = composition.settings.trial
     by_number = {proposal.number: proposal.trial_id for proposal in folder.read_proposals()}

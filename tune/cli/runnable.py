@@ -27,6 +27,10 @@ def check_configuration(settings: Settings) -> tuple[Finding, ...]:
 
     spec = settings.trial_spec
     draw_lengths(spec.load.dataset, 1, False, spec.load.shuffle_seed)
+    if spec.load.accuracy:
+        from tune.workload.mlperf_pickle import read_pickle_references
+
+        read_pickle_references(spec.load.dataset)
     timed = check_timed(spec) if _needs_simulator(settings) == _SURROGATE else ()
     return tuple(dict.fromkeys((*check(spec), *BACKENDS[settings.cluster.kind].check(settings), *timed)))
 

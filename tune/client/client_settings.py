@@ -26,6 +26,7 @@ class ClientRun(FrozenModel):
     prefix cache may hold. `nvext`: the endpoint is Dynamo before its CommonExt (mid 2025), which reads top_k
     and ignore_eos from the object `nvext` alone. Dynamo 1.6.1 answers every request that names them there
     with 400, unknown field. `frontend_choice`: how the frontend of a request is chosen, of several.
+    `tokenizer`: file tokenizer.json of the model; with it the run is an accuracy run of the whole dataset.
     """
 
     served_model_name: Annotated[str, Field(min_length=1)]
@@ -36,6 +37,7 @@ class ClientRun(FrozenModel):
     earlier_runs: NonNegativeInt = 0
     nvext: bool = False
     frontend_choice: FrontendChoice = "round_robin"
+    tokenizer: str | None = None
 
 
 class ClientSettings(ClientRun):

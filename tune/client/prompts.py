@@ -9,6 +9,7 @@ import numpy as np
 
 from tune.client.schedule import Schedule
 from tune.client.vocabulary import ONE_TOKEN_WORDS
+from tune.core.arrays import IntArray
 from tune.spec.load import Load
 from tune.workload.lengths import draw_rows
 from tune.workload.mlperf_pickle import read_pickle_ids, read_pickle_texts
@@ -43,17 +44,27 @@ class Prompts:
 
     A prompt made to length has no natural answer: the request tells the engine to ignore its end-of-sequence
     token, and the answer has `max_tokens` tokens. The benchmark's own prompts are answered to their natural
-    end. `earlier_runs` and `nvext` are those of tune.client.client_settings.ClientRun.
+    end. `earlier_runs` and `nvext` are those of tune.client.client_settings.ClientRun. `rows` says which of
+    them each position sends; None for the order that the load draws.
     """
 
     def __init__(
-        self, model: str, load: Load, schedule: Schedule, *, nvext: bool = False, earlier_runs: int = 0
+        self,
+        model: str,
+        load: Load,
+        schedule: Schedule,
+        *,
+        nvext: bool = False,
+        earlier_runs: int = 0,
+        rows: IntArray | None = None,
     ) -> None:
         self._schedule = schedule
         longest = int(schedule.input_tokens.max(initial=1))
         fields = _COMMON_FIELDS | {"model": model}
         if load.dataset.holds_prompts:
-            self._prompt_at = recorded_prompts(load, len(schedule))
+            if rows is None:
+                rows = draw_rows(load.dataset, len(schedule), load.shuffle_seed, stratified=load.is_short_run)
+            self._prompt_at = recorded_prompts(load, rows)
         else:
             fields |= _IGNORE_EOS
             make = random_id_prompts if load.api == "completions" else random_text_prompts
@@ -99,8 +110,8 @@ def random_text_prompts(shuffle_seed: int, longest_tokens: int) -> PromptSource:
     return lambda position, tokens: b'"%b"' % _slice(row, len("word "), position, tokens)
 
 
-def recorded_prompts(load: Load, queries: int) -> PromptSource:
-    """Return the prompts of the benchmark's pickle in the order of the run.
+def recorded_prompts(load: Load, rows: IntArray) -> PromptSource:
+    """Return the prompts of the benchmark's pickle, at each position that of its row in `rows`.
 
     Raises ConfigurationError for a file that cannot be used.
     """
@@ -108,8 +119,8 @@ def recorded_prompts(load: Load, queries: int) -> PromptSource:
         read_pickle_ids(load.dataset) if load.api == "completions" else read_pickle_texts(load.dataset)
     )
     prompts = [_compact(row) for row in prompt_rows]
-    rows = draw_rows(load.dataset, queries, load.shuffle_seed, stratified=load.is_short_run).tolist()
-    return lambda position, _: prompts[rows[position]]
+    row_of = rows.tolist()
+    return lambda position, _: prompts[row_of[position]]
 
 
 def _random(shuffle_seed: int) -> np.random.RandomState:

@@ -29,11 +29,12 @@ class RequestTracker:
 
     LoadGen's thread writes `issued_ns` and `issued`; the dispatcher's thread writes the rest. Only where
     token ids are sent (`sends_ids`) is the length of a prompt known, and a prompt that the server cut an
-    error.
+    error. With `keeps_text` the responses collect the text of their answers.
     """
 
     schedule: Schedule
     sends_ids: bool = True
+    keeps_text: bool = False
     issued: int = 0
     issued_ns: IntArray = field(init=False)
     responses: list[StreamedResponse] = field(init=False)
@@ -43,7 +44,12 @@ class RequestTracker:
         schedule = self.schedule
         sent = schedule.input_tokens if self.sends_ids else np.zeros_like(schedule.input_tokens)
         self.responses = [
-            StreamedResponse(sent_tokens=ids, min_output_tokens=fewest, max_output_tokens=most)
+            StreamedResponse(
+                sent_tokens=ids,
+                min_output_tokens=fewest,
+                max_output_tokens=most,
+                pieces=[] if self.keeps_text else None,
+            )
             for ids, fewest, most in zip(
                 sent.tolist(),
                 schedule.min_output_tokens.tolist(),
@@ -58,6 +64,11 @@ class RequestTracker:
         self.issued_ns[position] = now_ns
         self.issued = position + 1
         return position
+
+    def note_issue_of(self, position: int, now_ns: int) -> None:
+        """Note that LoadGen issued the query at `position` at `now_ns`, in an order of its own."""
+        self.issued_ns[position] = now_ns
+        self.issued += 1
 
     def input_tokens(self, position: int) -> int:
         """Return the scheduled length of the prompt at `position`."""

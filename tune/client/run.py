@@ -14,6 +14,7 @@ import numpy as np
 
 from tune.analysis.measure import REQUESTS_FILE
 from tune.capacity.futility import Futility
+from tune.client.accuracy_run import run_accuracy
 from tune.client.client_settings import ClientSettings
 from tune.client.endpoint import check_endpoints
 from tune.client.futility_monitor import FutilityMonitor
@@ -42,7 +43,8 @@ def run_client(
 ) -> Futility | None:
     """Drive the endpoint with LoadGen and leave its logs and requests.npz in `folder`.
 
-    A trace is replayed without LoadGen, whose logs are then written by its rules from requests.npz.
+    A trace is replayed without LoadGen, whose logs are then written by its rules from requests.npz. With a
+    `tokenizer` in `settings` the run is an accuracy run, which leaves accuracy.json instead of requests.npz.
 
     Parameters
     ----------
@@ -77,9 +79,12 @@ def run_client(
     -----
     LoadGen cannot be stopped, so after an exception or a stopped run the caller must end the process.
     """
-    schedule = draw_schedule(settings)
     _allow_open_files(settings.load.client_concurrency + _OTHER_OPEN_FILES)
     _make_folder(folder)
+    if settings.tokenizer is not None:
+        run_accuracy(settings, folder, clock, print_line)
+        return None
+    schedule = draw_schedule(settings)
     asyncio.run(check_endpoints(settings))
     for name in (DETAIL_LOG, SUMMARY_LOG, REQUESTS_FILE):
         (folder / name).unlink(missing_ok=True)  # of an earlier run: two runs must not look like one
@@ -201,7 +206,7 @@ class _ClientDriver:
         except BaseException as error:  # of a thread: `watch` raises it in the one that waits
             self._error = error
 
-    def _issue(self, response_id: int) -> None:
+    def _issue(self, response_id: int, _sample: int) -> None:
         """Pass a query on to the dispatcher; end one that the schedule does not have at once."""
         if self.tracker.issued < len(self._schedule):
             self._dispatcher.submit(self.tracker.note_issue(self._clock()), response_id)

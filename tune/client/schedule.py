@@ -10,6 +10,7 @@ from tune.client.client_settings import ClientRun
 from tune.core.arrays import IntArray
 from tune.workload.arrivals import arrivals_ns
 from tune.workload.lengths import request_lengths
+from tune.workload.mlperf_pickle import read_pickle_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +44,28 @@ def draw_schedule(settings: ClientRun) -> Schedule:
     """
     load = settings.load
     arrival_ns = arrivals_ns(load)
-    dataset, queries = load.dataset, len(arrival_ns)
-    inputs, outputs = request_lengths(load, queries)
-    min_tokens, max_tokens = outputs, outputs
-    if dataset.holds_prompts:
-        min_tokens, max_tokens = np.ones_like(outputs), np.full_like(outputs, dataset.longest_answer_tokens)
+    inputs, outputs = request_lengths(load, len(arrival_ns))
+    if load.dataset.holds_prompts:
+        return _of_prompts(settings, arrival_ns, inputs, outputs)
     remaining_tokens = np.maximum(settings.max_seq_len - inputs, 1)
-    return Schedule(
-        arrival_ns,
-        inputs,
-        outputs,
-        np.minimum(min_tokens, remaining_tokens),
-        np.minimum(max_tokens, remaining_tokens),
+    limited = np.minimum(outputs, remaining_tokens)
+    return Schedule(arrival_ns, inputs, outputs, limited, limited)
+
+
+def accuracy_schedule(settings: ClientRun) -> Schedule:
+    """Return one query for each sample of the benchmark's pickle, in the order of its rows.
+
+    All arrival times are 0: LoadGen issues the samples in an order of its own, at the rate of the load.
+    Raises ConfigurationError for a file that cannot be used.
+    """
+    inputs, _ = read_pickle_lengths(settings.load.dataset)
+    longest = np.full_like(inputs, settings.load.dataset.longest_answer_tokens)
+    return _of_prompts(settings, np.zeros_like(inputs), inputs, longest)
+
+
+def _of_prompts(settings: ClientRun, arrival_ns: IntArray, inputs: IntArray, outputs: IntArray) -> Schedule:
+    """Return the queries of the benchmark's own prompts, whose answers the engine ends."""
+    longest_tokens = np.maximum(
+        np.minimum(settings.load.dataset.longest_answer_tokens, settings.max_seq_len - inputs), 1
     )
+    return Schedule(arrival_ns, inputs, outputs, np.ones_like(outputs), longest_tokens)

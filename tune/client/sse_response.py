@@ -32,9 +32,10 @@ class StreamedResponse:
 
     `first_token_ns` is the time of the read with the first non-empty delta. `output_tokens` and
     `prompt_tokens` come from the answer's usage, never from counting events: engines pack several tokens into
-    one. An answer with fewer than `min_output_tokens` or more than `max_output_tokens` tokens is an error,
-    and so is one to a prompt of fewer than `sent_tokens` tokens. Source of the form: OpenAI's completions and
-    chat completions, streamed with stream_options.include_usage.
+    one. `pieces` collects the text of the answer where it is a list. An answer with fewer than
+    `min_output_tokens` or more than `max_output_tokens` tokens is an error, and so is one to a prompt of
+    fewer than `sent_tokens` tokens. Source of the form: OpenAI's completions and chat completions, streamed
+    with stream_options.include_usage.
     """
 
     first_token_ns: int = -1
@@ -45,6 +46,7 @@ class StreamedResponse:
     sent_tokens: int = 0
     min_output_tokens: int = 1
     max_output_tokens: int = sys.maxsize
+    pieces: list[str] | None = None
     _has_usage: bool = field(default=False, repr=False)
     _tail: bytes = field(default=b"", repr=False)
 
@@ -111,6 +113,8 @@ class StreamedResponse:
             return
         if self.first_token_ns < 0 and _has_text(choice):
             self.first_token_ns = read_ns
+        if self.pieces is not None:
+            self.pieces += _texts(choice)
         usage = event.get("usage")
         if isinstance(usage, dict):
             self._has_usage = True
@@ -148,11 +152,14 @@ def _first_choice(event: dict[str, Any]) -> dict[str, Any]:
 
 def _has_text(choice: dict[str, Any]) -> bool:
     """Return True for a non-empty text: of a completion, or of a chat's content or reasoning."""
+    return any(_texts(choice))
+
+
+def _texts(choice: dict[str, Any]) -> list[str]:
+    """Return the texts of an event: of a completion, or of a chat's content and reasoning."""
     delta = choice.get("delta")
-    if isinstance(delta, dict):
-        return any(isinstance(value, str) and value for value in map(delta.get, _CHAT_TEXT_FIELDS))
-    text = choice.get("text")
-    return isinstance(text, str) and text != ""
+    texts = map(delta.get, _CHAT_TEXT_FIELDS) if isinstance(delta, dict) else (choice.get("text"),)
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _count(usage: dict[str, Any], name: str) -> int:

@@ -22,14 +22,17 @@ class TraceReplay:
         """Return the name by which lines of progress call the issuer of queries."""
         return "The trace"
 
-    def run(self, issue: Callable[[int], None]) -> None:
-        """Call `issue` in this thread with the position of each query; return when every one is complete."""
+    def run(self, issue: Callable[[int, int], None]) -> None:
+        """Call `issue` in this thread, as `run_loadgen` does; return when every query is complete.
+
+        Response id and sample index of a query are its position.
+        """
         start_ns = self._clock()
         for position, arrival_ns in enumerate(self._arrival_ns.tolist()):
             wait_ns = start_ns + arrival_ns - self._clock()
             if wait_ns > 0:
                 time.sleep(wait_ns * 1e-9)
-            issue(position)
+            issue(position, position)
         self._all_complete.wait()
 
     def first_token(self, response_id: int) -> None:

@@ -16,6 +16,9 @@ _FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun",
 )  # fmt: skip
 _COMPLETION_FLAGS = ("--shell-completion", "-sc")
+_HELP_OPTIONS = ("hydra/help=tune", "hydra/hydra_help=default")
+"""What Hydra's flags print; a command without flags composes faster without it."""
+
 _SPLIT = re.compile(r"(\d+)p(\d+)d", re.IGNORECASE)
 
 
@@ -39,9 +42,10 @@ class CommandWords:
 
     @property
     def for_hydra(self) -> list[str]:
-        """Return the words for Hydra's own parser."""
+        """Return the words for Hydra's own parser, and the texts that it prints."""
         folders = [word for folder in self.config_dirs for word in ("--config-dir", folder)]
-        return [*self.flags, *folders, *self.overrides]
+        texts = () if set(self.flags) & set(_COMPLETION_FLAGS) else _HELP_OPTIONS
+        return [*self.flags, *folders, *self.overrides, *texts]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir, main
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -25,11 +25,12 @@ from tune.config.command_words import CommandWords, split_words
 from tune.config.completion import complete_settings
 from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
-from tune.config.workload_completion import complete_workload
+from tune.config.workload_completion import complete_rate, complete_workload
 from tune.config.yaml_errors import explain_encoding, refuse_base_60, refuse_repeating_aliases
 from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
 from tune.core.unreadable_yaml import explain_yaml
 from tune.errors import ConfigurationError
+from tune.spec.load import recommended_qps
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
@@ -113,11 +114,10 @@ def compose_overrides(overrides: Sequence[str], config_dirs: Sequence[str] = ())
             _register_sweeps()
         with initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
             config = compose("config", [*overrides, *search_path], return_hydra_config=True)
-            choices = dict(config.hydra.runtime.choices)
-            with_hydra = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(with_hydra, dict)
-        del with_hydra["hydra"]
-        return _composition(OmegaConf.create(with_hydra), choices, tuple(overrides), tuple(config_dirs))
+        choices = dict(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+        return _composition(config, choices, tuple(overrides), tuple(config_dirs))
 
 
 def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
@@ -126,7 +126,8 @@ def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
         "cluster": settings.cluster.model_dump(mode="json"),
         "slo": spec.slo.as_settings(),
     }
-    default = _defaults()
+    rate_qps = recommended_qps(spec.hardware.gpus)
+    default = {**_defaults(), "load": {**_defaults()["load"], "target_qps": rate_qps}}
     return tuple(line for key in target for line in override_differences(key, default[key], target[key]))
 
 
@@ -164,6 +165,7 @@ def _composition(
         load["mode"] = "fixed"
     if isinstance(load, dict):
         complete_workload(load)
+        complete_rate(load, plain.get("hardware"))
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:

@@ -68,6 +68,11 @@ def write_error(path: Path, error: OSError) -> TuneError:
             f"{path}: is a link; expected a file that tune made, as nothing is written through a link. Find "
             "out who put it there, and remove it."
         )
+    if error.errno == errno.EISDIR:
+        return ConfigurationError(
+            f"{path}: is a folder; expected a file that tune writes. Move the folder away, and run the same "
+            "command again."
+        )
     kind = ResumableError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ConfigurationError
     return kind(
         f"{path}: cannot be written ({error.strerror or error}); expected a folder with write permission and "

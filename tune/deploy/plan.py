@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tune.core.files import open_atomic
 from tune.deploy.check_description import argument_check, argument_check_process
+from tune.deploy.checkpoint_facts import expected_checkpoint
+from tune.deploy.evidence_process import EVIDENCE_SCRIPT, evidence_process
 from tune.deploy.job_script import container_options, job_script
 from tune.deploy.processes import deployment_processes, endpoint_urls, frontend_urls
 from tune.deploy.shell import commands_text, environment_text, reject_unbindable
@@ -17,14 +19,19 @@ from tune.engines.base import StepTiming
 from tune.engines.registry import engine_of
 from tune.manifest.argument_check import ARGUMENT_CHECK_FILE, ARGUMENT_CHECK_SCRIPT
 from tune.manifest.process import HEAD_NODE_IP, PLAN_DIR, RANK_SCRIPT, Process
-from tune.manifest.process_manifest import CALIBRATION_FILE, MANIFEST_FILE, ProcessManifest
+from tune.manifest.process_manifest import (
+    ACCURACY_CLIENT_FILE,
+    CALIBRATION_FILE,
+    MANIFEST_FILE,
+    ProcessManifest,
+)
 from tune.spec.cluster import Calibration, ClusterFacts
 from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 
 _SCRIPTS = {
     name: Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT, RANK_SCRIPT)
+    for name in ("ready.py", ARGUMENT_CHECK_SCRIPT, EVIDENCE_SCRIPT, RANK_SCRIPT)
 }
 """Programs that run on the nodes, outside of tune's own environment."""
 
@@ -55,6 +62,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
     adapter = engine_of(spec)
     command, processes = _readiness_command(spec), deployment_processes(spec, facts)
     check = argument_check(spec, facts, processes)
+    check_process = argument_check_process(check, processes)
     gpus_per_node = spec.hardware.gpus_per_node
     manifest = ProcessManifest(
         nodes=spec.hardware.nodes,
@@ -62,6 +70,7 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         readiness_command=command,
         deadlines=facts.deadlines,
         endpoint_urls=endpoint_urls(spec),
+        image=facts.container_image,
         container=container_options(facts, mounts_scratch=adapter.needs_scratch or spec.stack.shares_files),
         keeps_containers=facts.container_image is not None and facts.container_keep,
         gpus_per_node=gpus_per_node if facts.gpus_per_node_option else None,
@@ -70,10 +79,13 @@ def render(spec: TrialSpec, facts: ClusterFacts) -> LaunchPlan:
         srun_env=facts.srun_env,
         srun_options=step_options(facts),
         mpi=facts.mpi,
-        argument_check=argument_check_process(check, processes),
+        argument_check=check_process,
+        evidence=check_process and evidence_process(check_process, spec.hardware.nodes, check.packages),
+        checkpoint=expected_checkpoint(spec, facts),
     )
     files = dict(adapter.files(spec)) | {
         "client.json": client_json(spec),
+        **_accuracy_files(spec, facts),
         "environment": environment_text(adapter.environment(spec, facts)),
         "commands": commands_text(processes),
         MANIFEST_FILE: manifest.text(),
@@ -107,8 +119,16 @@ def _keeps_processes(spec: TrialSpec) -> bool:
     return spec.stack.workers_may_leave and not reuse
 
 
-def client_json(spec: TrialSpec) -> str:
-    """Return the settings that `tune.client` reads."""
+def _accuracy_files(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
+    """Return the settings of the accuracy run; none for a trial without one."""
+    if not spec.load.accuracy:
+        return {}
+    tokenizer = facts.tokenizer or f"{facts.model_path}/tokenizer.json"
+    return {ACCURACY_CLIENT_FILE: client_json(spec, tokenizer)}
+
+
+def client_json(spec: TrialSpec, tokenizer: str | None = None) -> str:
+    """Return the settings that `tune.client` reads; with a `tokenizer` those of the accuracy run."""
     settings = {
         "served_model_name": spec.model.served_name,
         "load": spec.load.model_dump(mode="json"),
@@ -117,6 +137,8 @@ def client_json(spec: TrialSpec) -> str:
         "nvext": spec.stack.dynamo == "v0",
         "frontend_choice": spec.split.frontend_choice,
     }
+    if tokenizer is not None:
+        settings["tokenizer"] = tokenizer
     return json.dumps(settings, indent=2) + "\n"
 
 

@@ -42,11 +42,25 @@ def check_simulated(spec: TrialSpec) -> tuple[Finding, ...]:
     )
     return (
         *check_timed(spec),
+        *_without_answers(spec),
         *passed_over,
         *_ignored_variables(spec),
         *_simplified_frontends(spec),
         *_simplified_router(spec),
     )
+
+
+def _without_answers(spec: TrialSpec) -> Iterator[Finding]:
+    """Yield that the simulator answers nothing that could be accurate."""
+    if spec.load.accuracy:
+        yield Finding(
+            "error",
+            "load.accuracy",
+            "true on the simulated rack",
+            "cluster=slurm or cluster=local, or load.accuracy=false",
+            "the simulator computes when tokens come, not which",
+            "tune/sim",
+        )
 
 
 def _ignored_variables(spec: TrialSpec) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from tune.core.arrays import IntArray
 from tune.core.files import write_text
 from tune.loadgen.early_stopping import PERCENTILE
 from tune.loadgen.latencies import commonest, percentile
-from tune.loadgen.run_settings import QSL_SEED, SAMPLE_INDEX_SEED, LoadGenSettings, loadgen_settings
+from tune.loadgen.run_settings import LoadGenSettings, loadgen_settings
 from tune.loadgen.verdict import LoadGenSamples, LoadGenVerdict, loadgen_samples, loadgen_verdict
 from tune.records.requests import RequestLog
 from tune.spec.load import Load, Slo
@@ -108,8 +108,8 @@ def _settings(requested: LoadGenSettings, queries: int, generated_query_duration
         "effective_max_duration_ms": 0,
         "effective_min_query_count": requested.min_queries,
         "effective_max_query_count": 0,
-        "effective_qsl_rng_seed": QSL_SEED,
-        "effective_sample_index_rng_seed": SAMPLE_INDEX_SEED,
+        "effective_qsl_rng_seed": requested.sample_seeds[0],
+        "effective_sample_index_rng_seed": requested.sample_seeds[1],
         "effective_schedule_rng_seed": requested.schedule_seed,
         "effective_performance_sample_count": requested.samples,
         "effective_sample_concatenate_permutation": requested.concatenate_permutation,

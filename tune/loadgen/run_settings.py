@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tune.spec.load import Load, Slo
-
-QSL_SEED = 1780908523862526354
-SAMPLE_INDEX_SEED = 14771362308971278857
-"""Source: `qsl_rng_seed` and `sample_index_rng_seed` in mlperf.conf of MLPerf Inference v5.1."""
+from tune.spec.mlperf_rules import ROUNDS, round_of
 
 LIFTED_LIMIT_NS = 10**18
 """Limit in LoadGen's settings that stands for a lifted one: 31 years."""
@@ -26,6 +23,15 @@ class LoadGenSettings:
     ttft_limit_ns: int
     tpot_limit_ns: int
     schedule_seed: int
+
+    @property
+    def sample_seeds(self) -> tuple[int, int]:
+        """Return the seeds of the sample library and of the sample indices.
+
+        They are those of the round that has the schedule's seed, else of the oldest in ROUNDS.
+        """
+        known = round_of(self.schedule_seed) or ROUNDS[0]
+        return known.qsl_seed, known.sample_index_seed
 
 
 def loadgen_settings(load: Load, slo: Slo, last_arrival_ns: int) -> LoadGenSettings:

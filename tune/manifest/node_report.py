@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tune.manifest.argument_check import ArgumentAnswer
 from tune.spec.base import FrozenModel
+from tune.spec.findings import Finding
 
 NODE_REPORT_FILE, PLAN_FOLDER = "node.json", "plan"
 """File that the node writes, and the folder beside it with the plan that it validates."""
@@ -16,7 +17,7 @@ class NodeReport(FrozenModel):
 
     `machine` is its architecture, such as aarch64. `unusable` holds the modules that a job imports and that
     cannot be imported there, with the reason. `answer` is None where the software was not asked, or did not
-    answer; `no_answer` says why.
+    answer; `no_answer` says why. `findings` are those on the checkpoint.
     """
 
     host: str
@@ -25,3 +26,4 @@ class NodeReport(FrozenModel):
     unusable: Mapping[str, str]
     answer: ArgumentAnswer | None = None
     no_answer: str | None = None
+    findings: tuple[Finding, ...] = ()

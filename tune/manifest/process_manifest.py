@@ -8,12 +8,16 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from tune.errors import ResumableError
 from tune.manifest.engine_signals import EngineSignals
+from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import Process
 from tune.spec.base import FrozenModel, PositiveInt
 from tune.spec.cluster import Deadlines
 from tune.spec.environment import Environment
 
 MANIFEST_FILE = "processes.json"
+
+ACCURACY_CLIENT_FILE = "client_accuracy.json"
+"""Name of the plan's file with the settings of the accuracy run, absent for a trial without one."""
 
 CALIBRATION_FILE = "calibration.json"
 """Name of the plan's file with the parameters that the forecast of a capacity search begins with."""
@@ -27,13 +31,14 @@ class ProcessManifest(FrozenModel):
     workers first, then the decode workers. `endpoint_urls` are those of the frontends, to which the client
     sends requests. `engine` is what the logs and metrics of workers and frontends mean. `argument_check`
     has the software of the nodes validate the plan before any worker starts, None where the engine has
-    nothing for that.
+    nothing for that. `evidence` has every node report what it and its software are. `checkpoint` is what
+    workers load, None where they load nothing.
 
-    In a Slurm job, `container` holds the options of a step that runs in the image and is empty without one;
-    the client runs outside it. With `keeps_containers` a process that starts anew uses the image as it was
-    unpacked for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with
-    GPUs requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of
-    srun itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
+    In a Slurm job, steps run in `image`, None without one, and `container` holds their options; the client
+    runs outside of it. With `keeps_containers` a process that starts anew uses the image as it was unpacked
+    for the earlier process of its name, on nodes where that ran. `gpus_per_node` is what a step with GPUs
+    requests on each of its nodes, None where GPUs are no generic resource. `srun_env` holds variables of srun
+    itself, `srun_options` its further options, `mpi` what starts the ranks of a worker. With
     `keeps_processes` a process that the next trial of the job would start in the same way goes on.
 
     Texts hold the placeholders of tune.manifest.process; `bind_text` fills them.
@@ -46,6 +51,7 @@ class ProcessManifest(FrozenModel):
     readiness_command: tuple[str, ...] = Field(alias="ready")
     deadlines: Deadlines
     endpoint_urls: tuple[str, ...]
+    image: str | None = None
     container: tuple[str, ...]
     keeps_containers: bool
     gpus_per_node: PositiveInt | None
@@ -55,6 +61,8 @@ class ProcessManifest(FrozenModel):
     srun_options: tuple[str, ...] = ()
     mpi: str = "pmix"
     argument_check: Process | None = None
+    evidence: Process | None = None
+    checkpoint: ExpectedCheckpoint | None = None
 
     def text(self) -> str:
         """Return the content of `processes.json`."""

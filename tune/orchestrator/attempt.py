@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tune.client.client_settings import read_client_settings
+from tune.analysis.answer_scores import require_scorer
+from tune.client.answer_tokenizer import load_tokenizer
+from tune.client.client_settings import ClientSettings, read_client_settings
 from tune.errors import TuneError
-from tune.manifest.process_manifest import read_manifest
+from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, read_manifest
 from tune.orchestrator.accepted_arguments import require_accepted_arguments
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AllocationRevoked, AttemptFailed, FailureCause
+from tune.orchestrator.image_digest import ImageDigest
 from tune.orchestrator.launcher import NodeAddresses, ProcessLauncher
 from tune.orchestrator.managed_process import PrintLine
+from tune.orchestrator.node_evidence import collected_evidence
 from tune.orchestrator.phases import PhaseTimer
-from tune.orchestrator.preflight import require_free_ports
+from tune.orchestrator.preflight import require_checkpoint, require_free_ports
 from tune.orchestrator.probes import ProbeRunner
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.readiness import ProgressDeadline, bring_up
@@ -51,6 +55,7 @@ class _RunningAttempt:
     started_s: float
     print_line: PrintLine
     timer: PhaseTimer
+    image: ImageDigest
 
     @property
     def elapsed_s(self) -> float:
@@ -72,6 +77,7 @@ class _RunningAttempt:
             cause=cause,
             phases=self.timer.record(),
             failed_nodes=failed_nodes or None,
+            image_sha256=self.image.result(wait=error is None),
         )
         write_attempt(self.attempt, record)
         summary = "measured" if error is None else error.splitlines()[0]
@@ -91,7 +97,9 @@ def run_attempt(
     code: 0 the trial is measured, 1 its configuration is wrong, 3 the infrastructure failed, 130 interrupted:
     then no attempt should follow.
     """
-    running = _RunningAttempt(attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer())
+    running = _RunningAttempt(
+        attempt, datetime.now(UTC), time.monotonic(), print_line, PhaseTimer(), ImageDigest()
+    )
     try:
         error, cause, code = _classified_run(running, allocate, launcher, processes)
     except (KeyboardInterrupt, AllocationRevoked) as stop:
@@ -146,9 +154,11 @@ def _run(
     """Start the deployment of the plan, without the processes that still run from before, and measure."""
     plan = trial_of(running.attempt).plan
     manifest = read_manifest(plan)
+    running.image.begin(manifest.image)
     nodes = allocate(manifest.nodes)
     processes.keep_reusable(manifest, plan)
     if not processes.running:
+        require_checkpoint(manifest.checkpoint)
         require_free_ports(manifest, local_nodes(nodes))
     deployment = Deployment(manifest, nodes, launcher, processes.running, plan=plan, raw=running.attempt)
     _measure(deployment, running, plan)
@@ -161,18 +171,31 @@ def local_nodes(nodes: NodeAddresses) -> dict[int, str]:
 
 
 def _measure(deployment: Deployment, running: _RunningAttempt, plan: Path) -> None:
-    """Bring the deployment up, warm it up and run the load client."""
+    """Bring the deployment up, warm it up and run the load client, for its accuracy last."""
     endpoint_urls = [deployment.bind(url) for url in deployment.manifest.endpoint_urls]
     settings = read_client_settings(plan / "client.json", endpoint_urls)
+    accuracy = _accuracy_settings(plan, endpoint_urls) if settings.load.accuracy else None
     limits, print_line = deployment.manifest.deadlines, running.print_line
     with running.timer.phase("bring_up_s"):
-        require_accepted_arguments(deployment, print_line)
+        with collected_evidence(deployment, running.attempt, print_line):
+            require_accepted_arguments(deployment, print_line)
         bring_up(deployment, ProgressDeadline(limits.quiet_s, limits.ready_s), print_line)
     with running.timer.phase("warm_up_s"):
         warm_up(deployment, settings, print_line)
         wait_until_drained(deployment, print_line)
     probes = ProbeRunner(deployment, running.attempt, running.timer, print_line)
-    if settings.load.mode == "capacity":
-        probes.find_capacity(settings)
-    else:
-        probes.run_once()
+    search = settings.load.mode == "capacity"
+    rate_qps = probes.find_capacity(settings) if search else probes.run_once(settings)
+    if accuracy and rate_qps:
+        probes.run_accuracy(accuracy, rate_qps)
+
+
+def _accuracy_settings(plan: Path, endpoint_urls: Sequence[str]) -> ClientSettings:
+    """Return the settings of the plan's accuracy run.
+
+    Raises ConfigurationError where this host lacks what the run needs: no GPU should wait for that.
+    """
+    settings = read_client_settings(plan / ACCURACY_CLIENT_FILE, endpoint_urls)
+    require_scorer()
+    load_tokenizer(str(settings.tokenizer))
+    return settings

@@ -1,4 +1,4 @@
-"""Check before anything starts that programs exist and ports are free."""
+"""Check before anything starts that programs exist, ports are free and the checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tune.checkpoint.checkpoint_files import check_checkpoint
 from tune.errors import ConfigurationError
+from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.manifest.process import programs
 from tune.manifest.process_manifest import ProcessManifest
 from tune.spec.environment import inherited_names
+from tune.spec.findings import only_errors, render_findings
 
 
 def program_path() -> str:
@@ -50,6 +53,13 @@ def require_variables(environments: Mapping[str, Mapping[str, str | None]], shel
             f"{', '.join(missing)}: found null, and no such variable in the shell that starts tune; expected "
             "it there, as null passes its value on. Set and export it. Nothing was started."
         )
+
+
+def require_checkpoint(expected: ExpectedCheckpoint | None) -> None:
+    """Raise ConfigurationError where the checkpoint of the workers is not whole, or of another model."""
+    broken = only_errors(check_checkpoint(expected)) if expected else ()
+    if broken:
+        raise ConfigurationError(f"{render_findings(broken)}No worker was started.")
 
 
 def require_free_ports(manifest: ProcessManifest, addresses: Mapping[int, str]) -> None:

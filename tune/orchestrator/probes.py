@@ -14,12 +14,14 @@ from tune.core.threads import available_cores
 from tune.errors import ResumableError
 from tune.manifest.process import Process, client_of
 from tune.manifest.process_manifest import CALIBRATION_FILE
+from tune.orchestrator.benchmark_logs import write_benchmark_log
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.failures import AttemptFailed, last_lines
 from tune.orchestrator.managed_process import POLL_S, ManagedProcess, PrintLine, describe_exit
 from tune.orchestrator.phases import PhaseTimer
 from tune.orchestrator.scraper import Scraper
 from tune.orchestrator.worker_load import require_all_workers_used, wait_until_drained, worker_request_counts
+from tune.records.accuracy import ACCURACY_FOLDER
 from tune.records.folders import trial_of
 from tune.spec.cluster import Calibration
 from tune.spec.trial import PROBE_FOLDER, TrialSpec
@@ -33,14 +35,35 @@ class ProbeRunner:
     ) -> None:
         self._deployment, self._attempt = deployment, attempt
         self._timer, self._print_line = timer, print_line
+        self._full_runs: dict[float, tuple[Process, Path]] = {}
 
-    def run_once(self) -> None:
-        """Run the load of the plan. Raises AttemptFailed."""
-        self._run(self._deployment.client(), self._attempt / PROBE_FOLDER, None)
+    def run_once(self, settings: ClientSettings) -> float:
+        """Run the load of the plan once and return its rate. Raises AttemptFailed."""
+        client, folder = self._deployment.client(), self._attempt / PROBE_FOLDER
+        self._run(client, folder, None)
+        self._full_runs[settings.load.target_qps] = client, folder
+        return settings.load.target_qps
 
-    def find_capacity(self, settings: ClientSettings) -> None:
-        """Run the client until the highest rate that holds the SLO is known. `settings`: those of the plan.
+    def run_accuracy(self, settings: ClientSettings, target_qps: float) -> None:
+        """Run the accuracy run at the rate of a full run, and write the benchmark's logs of both.
 
+        `settings` are those of the plan's accuracy run. Raises AttemptFailed.
+        """
+        folder = self._attempt / ACCURACY_FOLDER
+        make_folder(folder)
+        load = settings.load.model_copy(update={"target_qps": target_qps})
+        _write_client_settings(folder, settings.model_copy(update={"load": load}))
+        self._print_line(f"accuracy: {load.dataset.samples} samples at {target_qps:g} queries/s")
+        client = client_of(self._deployment.client(), folder.name)
+        self._run(client, folder, None)
+        runs = {"performance": self._full_runs[target_qps], "accuracy": (client, folder)}
+        for kind, (process, logs) in runs.items():
+            write_benchmark_log(self._attempt, kind, self._deployment.log_of(process), logs)
+
+    def find_capacity(self, settings: ClientSettings) -> float | None:
+        """Run the client until the highest rate that holds the SLO is known; return it, None if none held.
+
+        `settings` are those of the plan.
         A plan without calibration.json is one that nothing can forecast. Raises AttemptFailed;
         ResumableError where the trial's spec.json is missing.
         """
@@ -60,8 +83,12 @@ class ProbeRunner:
             length_text = "at full length" if full else f"{spec.load.min_queries} requests"
             self._print_line(f"{folder.name}: {spec.load.target_qps:g} queries/s, {length_text}")
             client = client_of(self._deployment.client(), folder.name)
-            return self._run(client, folder, spec.load.response_timeout_s)
+            stopped = self._run(client, folder, spec.load.response_timeout_s)
+            if full and not stopped:
+                self._full_runs[spec.load.target_qps] = client, folder
+            return stopped
 
+        verified_qps = None
         with self._timer.phase("search_s"):
             self._print_line(
                 "the simulated rack cannot time this model: the rate is found by bisection"
@@ -72,6 +99,8 @@ class ProbeRunner:
 
             for step in find_capacity(full_spec, calibration, self._attempt, run, threads=available_cores()):
                 self._print_line(_describe_step(step))
+                verified_qps = step.verified_qps if isinstance(step, CapacityResult) else None
+        return verified_qps
 
     def _run(self, client: Process, folder: Path, drained_within_s: float | None) -> bool:
         """Run `client`; return whether it stopped because the run could no longer hold its SLO.

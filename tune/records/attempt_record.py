@@ -30,7 +30,8 @@ class AttemptRecord(FrozenModel):
     the failure. `cause` is then "configuration" (an engine rejected its settings, memory ran out) or
     "infrastructure" (a node, the network, a fault of tune). Times are ISO 8601 in UTC. `phases` is None
     where no process of the attempt lived long enough to record them. `failed_nodes` are the hosts that the
-    scheduler blames for the end; absent where it blames none.
+    scheduler blames for the end; absent where it blames none. `image_sha256` is the digest of the image's
+    file; absent where there is none, or it was not read to its end.
     """
 
     started_at: str
@@ -40,3 +41,4 @@ class AttemptRecord(FrozenModel):
     cause: Literal["configuration", "infrastructure"] | None = None
     phases: Phases | None = None
     failed_nodes: tuple[str, ...] | None = Field(default=None, exclude_if=lambda nodes: nodes is None)
+    image_sha256: str | None = Field(default=None, exclude_if=lambda digest: digest is None)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from tune.core.files import read_record, write_text
+from tune.records.accuracy import Accuracy
 from tune.records.study_record import StudyRecord
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -92,6 +93,41 @@ class ConfirmedConfiguration(FrozenModel):
     loss: Loss | None = None
     model_error_frac: NonNegativeFloat | None = None
 
+    def withheld(self, reason: str) -> ConfirmedConfiguration:
+        """Return this configuration without a guaranteed rate, for `reason`."""
+        dropped = {
+            "guaranteed_qps": None,
+            "margin_frac": None,
+            "next_deployment_qps": None,
+            "output_tps_per_gpu": None,
+            "overrides": (),
+        }
+        return self.model_copy(update={**dropped, "reason": reason})
+
+
+class AccuracyCheck(FrozenModel):
+    """Hold the trial that measured the accuracy of the winner, in a run at its guaranteed rate.
+
+    `slo_held` says whether the performance run of that deployment held the SLO. `accuracy` is None where the
+    trial measured none, and `reason` says why.
+    """
+
+    trial_id: str
+    configuration: str
+    target_qps: PositiveFloat
+    slo_held: bool
+    accuracy: Accuracy | None
+    reason: str | None
+
+    @property
+    def objection(self) -> str | None:
+        """Return why the winner is not confirmed, None where its answers are accurate."""
+        if self.accuracy is None:
+            return f"its accuracy was not measured: {self.reason}"
+        if self.accuracy.missed:
+            return f"its answers miss the benchmark's accuracy: {'; '.join(self.accuracy.missed)}"
+        return None
+
 
 class Confirmation(FrozenModel):
     """Hold a confirmation; `configurations` are best first, by output tokens/s/GPU at the mean capacity.
@@ -100,7 +136,8 @@ class Confirmation(FrozenModel):
     capacity between deployments, pooled over the configurations with `degrees_of_freedom`; it is None where
     no configuration has two repeats. GPU-hours are those of all trials of the study and of all repeats on
     record. `guarantee` says of what the rates are lower bounds: of one further full run, or of the mean
-    capacity, as records without the field state it.
+    capacity, as records without the field state it. `accuracy` is absent where it was not asked for; where
+    it has an objection, the first configuration has no guaranteed rate.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -114,6 +151,7 @@ class Confirmation(FrozenModel):
     study_gpu_hours: NonNegativeFloat
     gpu_hours: NonNegativeFloat
     guarantee: Literal["next_run", "mean_capacity"] = "mean_capacity"
+    accuracy: AccuracyCheck | None = Field(default=None, exclude_if=lambda check: check is None)
 
     def current(self) -> Confirmation:
         """Return this confirmation, without rates where they are bounds of the mean capacity.
@@ -124,17 +162,7 @@ class Confirmation(FrozenModel):
         if self.guarantee == "next_run":
             return self
         reason = "this record states rates of an earlier version; action=confirm derives them anew"
-        dropped = {
-            "guaranteed_qps": None,
-            "margin_frac": None,
-            "next_deployment_qps": None,
-            "output_tps_per_gpu": None,
-            "overrides": (),
-        }
-        configurations = tuple(
-            each.model_copy(update={**dropped, "reason": each.reason or reason})
-            for each in self.configurations
-        )
+        configurations = tuple(each.withheld(each.reason or reason) for each in self.configurations)
         return self.model_copy(update={"configurations": configurations})
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from tune.records.accuracy import Accuracy
 from tune.records.attempt_record import Phases
 from tune.records.capacity_search import ForecastPoint
 from tune.records.model_error import ModelError
@@ -255,6 +256,7 @@ class Outcome(LatencyRecord):
 
     `model_error` is that of the simulator, None where the trial was measured on a real rack. `forecast` holds
     what a capacity search expects of full runs, by rate; it is empty where the rate was not searched.
+    `accuracy` is absent where no accuracy run was made.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -286,3 +288,4 @@ class Outcome(LatencyRecord):
     bottleneck: Bottleneck | None = None
     model_error: ModelError | None = None
     forecast: tuple[ForecastPoint, ...] = ()
+    accuracy: Accuracy | None = Field(default=None, exclude_if=lambda accuracy: accuracy is None)

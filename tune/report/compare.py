@@ -1,10 +1,11 @@
-"""Compare two trials, or the best trials of two studies: settings that differ, and results."""
+"""Compare two trials, or the best trials of two studies: what ran, settings that differ, and results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tune.analysis.ranking import rank
 from tune.analysis.slo import figure_s
@@ -24,7 +25,7 @@ _Row = tuple[str, str, str, str]
 
 
 def render_comparison(runs: Path, a: str, b: str) -> str:
-    """Render a table of the settings that differ between two trials, and of their results.
+    """Render a table of versions, settings and nodes that differ between two trials, and of their results.
 
     Parameters
     ----------
@@ -44,11 +45,14 @@ def render_comparison(runs: Path, a: str, b: str) -> str:
         If `a` or `b` names no measured trial.
     """
     (spec_a, outcome_a), (spec_b, outcome_b) = _find(runs, a), _find(runs, b)
-    settings = list(leaf_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json")))
+    settings = leaf_differences(spec_a.model_dump(mode="json"), spec_b.model_dump(mode="json"))
+    found_a, found_b = _found(outcome_a), _found(outcome_b)
     rows = [
         ("", f"{a}", f"{b}", ""),
         ("trial", spec_a.trial_id, spec_b.trial_id, ""),
+        *_differing(found_a["versions"], found_b["versions"]),
         *((path, str(left), str(right), "") for path, left, right in settings),
+        *_differing(found_a["others"], found_b["others"]),
         *_results(outcome_a, outcome_b),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -76,6 +80,28 @@ def _find(runs: Path, name: str) -> tuple[TrialSpec, Outcome]:
             f"Studies there: {studies}."
         )
     return spec, outcome
+
+
+def _found(outcome: Outcome) -> dict[str, dict[str, str]]:
+    """Return what a trial ran on, by name: versions of all software, and others."""
+    provenance = outcome.provenance
+    nodes: Mapping[str, Any] = provenance.get("evidence", {})
+    image = {"digest of the image": provenance["image_sha256"]} if "image_sha256" in provenance else {}
+    srun_env = provenance.get("environment", {}).get("cluster.srun_env", {})
+    return {
+        "versions": {**image, **nodes.get("versions", {}), **provenance.get("versions", {})},
+        "others": {
+            **{f"cluster.srun_env.{name}": value for name, value in srun_env.items()},
+            **nodes.get("hardware", {}),
+        },
+    }
+
+
+def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[_Row]:
+    """Yield a row for each name whose value differs, or is on record for one trial alone."""
+    for name in {**a, **b}:
+        if a.get(name) != b.get(name):
+            yield name, a.get(name, "not on record"), b.get(name, "not on record"), ""
 
 
 def _results(a: Outcome, b: Outcome) -> Iterator[_Row]:

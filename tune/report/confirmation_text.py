@@ -8,6 +8,7 @@ from tune.records.confirmation import Confirmation, ConfirmedConfiguration, conf
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
+from tune.report.accuracy_text import accuracy_figures
 from tune.report.model_error_text import SimulatedChange, change_phrase
 
 
@@ -105,6 +106,7 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
             f"In {count_verified(first)} repeats a full run held at the guaranteed rate or a higher one"
             f"{highest}."
         )
+    notes += accuracy_notes(confirmation)
     tied = [names[other.trial_id] for other in confirmation.configurations if other.tied]
     if tied:
         notes.append(f"Not distinguishable from the best at {confidence} confidence: {'; '.join(tied)}.")
@@ -121,6 +123,19 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
     study_hours = formatting.format_figure(confirmation.study_gpu_hours)
     hours = formatting.format_figure(confirmation.gpu_hours)
     return [*notes, f"The study spent {study_hours} GPU-hours, the confirmation {hours}."]
+
+
+def accuracy_notes(confirmation: Confirmation) -> list[str]:
+    """Return what the accuracy run of the winner found; nothing without one."""
+    check = confirmation.accuracy
+    if check is None or check.accuracy is None:
+        return []
+    held = "held" if check.slo_held else "did not hold"
+    verdict = "misses" if check.accuracy.missed else "meets"
+    return [
+        f"The winner's accuracy {verdict} the benchmark's targets: {accuracy_figures(check.accuracy)}. The "
+        f"full run before it, on the same deployment, {held} its SLO."
+    ]
 
 
 def comparison_phrase(configuration: ConfirmedConfiguration) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,13 +187,23 @@ def provenance(study: StudyRecord, trials: Sequence[Outcome]) -> list[tuple[str,
         ("Cluster hash", study.cluster_hash),
         *((f"Version of {name}", version) for name, version in study.versions.items()),
     ]
-    shown_elsewhere = {"params", "overrides", "split", "parallelism"}
-    for name in dict.fromkeys(key for o in trials for key in o.provenance if key not in shown_elsewhere):
-        values = {json.dumps(o.provenance[name], sort_keys=True) for o in trials if name in o.provenance}
-        facts.append(
-            (
-                f"Trials' {name.replace('_', ' ')}",
-                min(values) if len(values) == 1 else f"{len(values):,} different values",
-            )
-        )
+    recorded = [_recorded(trial.provenance) for trial in trials]
+    for name in dict.fromkeys(key for one in recorded for key in one):
+        values = {json.dumps(one[name], sort_keys=True) for one in recorded if name in one}
+        text = min(values) if len(values) == 1 else f"{len(values):,} different values"
+        facts.append((f"Trials' {name}", text))
     return facts
+
+
+def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a provenance holds beside what is shown elsewhere, evidence of the nodes by its names."""
+    left_out = {"params", "overrides", "split", "parallelism", "evidence"}
+    evidence: Mapping[str, Any] = provenance.get("evidence", {})
+    found = {
+        f"{name} on the nodes": text
+        for part in ("versions", "hardware")
+        for name, text in evidence.get(part, {}).items()
+    }
+    unknown = {"evidence that is missing": list(evidence["missing"])} if evidence.get("missing") else {}
+    own = {name.replace("_", " "): value for name, value in provenance.items() if name not in left_out}
+    return own | found | unknown

@@ -13,6 +13,7 @@ from tune.records.posterior_summary import PosteriorSummary
 from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
+from tune.report.accuracy_text import accuracy_figures
 from tune.report.backend_label import backend_label
 from tune.report.capacity_text import describe_capacity, describe_cost, is_capacity_search, probe_lines
 from tune.report.confirmation_text import (
@@ -73,6 +74,8 @@ def render_outcome(outcome: Outcome, slo: Slo, study: StudyRecord) -> str:
         for probe in outcome.probes
         if probe.loadgen_result and probe.full
     ]
+    if outcome.accuracy:
+        lines.append(f"accuracy  {accuracy_figures(outcome.accuracy)}")
     lines.append(f"verdict   {describe_verdict(outcome)}")
     if is_capacity_search(outcome):
         lines.append(f"capacity  {describe_capacity(outcome)}")

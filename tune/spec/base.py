@@ -19,7 +19,8 @@ LARGEST_INT = 2**53
 
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_INT)]
-Count = Annotated[int, Field(gt=0, le=1_000_000)]
+MAX_COUNT = 1_000_000
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 """Number of things that are listed one by one, such as nodes or trials."""
 
 PositiveFloat = Annotated[float, Field(gt=0, le=1e18)]
@@ -30,7 +31,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class FrozenModel(BaseModel):
     """Hold values that are validated once, on entry; the code inside passes no dicts of settings."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class SparseModel(FrozenModel):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -90,6 +90,27 @@ class Deadlines(FrozenModel):
     stop_s: PositiveFloat
 
 
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")]
+"""A commit of git in hexadecimal digits: a branch would be another image every day."""
+
+
+class ImageBuild(FrozenModel):
+    """Define what action=image builds: Dynamo and TensorRT-LLM at two commits, for nodes of `platform`.
+
+    `name` is that of the image in docker, without a tag.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")]
+    dynamo_commit: Commit
+    tensorrt_llm_commit: Commit
+    platform: Literal["arm64", "amd64"]
+
+    @property
+    def tag(self) -> str:
+        """Return name and tag in docker, which say what the image was built from."""
+        return f"{self.name}:{self.dynamo_commit}-{self.tensorrt_llm_commit}-{self.platform}"
+
+
 class CommandPrefix(FrozenModel):
     """Hold what stands before the command of a process, by its role, such as `numactl -m 0,1`."""
 
@@ -104,8 +125,10 @@ class ClusterFacts(FrozenModel):
     A documented example is conf/cluster/facts/gb200_rack.yaml. With `gpus_per_node_option` GPUs are generic
     resources, and job and workers request them. `signal_s` is how long before its time limit a job is
     signalled to stop. `container_*` concern the steps of a job that run in `container_image`; without an
-    image no step does. With `container_keep` the image is unpacked once for each process and node of a job,
-    not once for each trial. `srun_env` reaches srun itself, where pyxis and enroot read it.
+    image no step does. action=image makes it from what `image` says. With `container_keep` it is unpacked
+    once for each process and node of a job, not once for each trial. `srun_env` reaches srun itself, where
+    pyxis and enroot read it.
+    `tokenizer` is the model's tokenizer.json where the load client runs, None for that in `model_path`.
     `dynamo_venv` is the virtual environment that holds Dynamo, None where the PATH of its processes (that of
     an image, say) leads to a python3 that has it. `python` is the interpreter on the nodes that has tune,
     None where it is that of this machine. Jobs avoid the nodes `exclude`. `srun_options` are further options
@@ -135,7 +158,9 @@ class ClusterFacts(FrozenModel):
     mpi: str = "pmix"
     command_prefix: CommandPrefix = CommandPrefix()
     load_stagger_s: NonNegativeFloat = 0.0
+    image: ImageBuild | None = None
     model_path: str
+    tokenizer: str | None = None
     dynamo_venv: str | None
     extra_sbatch: tuple[str, ...]
     python: NodePython | None = None

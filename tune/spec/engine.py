@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from tune.spec.environment import WithEnvironment
 
@@ -40,7 +40,7 @@ class Engine(WithEnvironment):
     """Hold the settings of every worker of one pool.
 
     Every engine has a subclass with fields of its own, named as its users know them. `KEYS` maps a neutral
-    property to the field that sets it, for messages. `MEANINGS` holds unit and meaning of every field by its
+    property to the field that sets it. `MEANINGS` holds unit and meaning of every field by its
     path. `GENERATIONS` names the generations of the engine's settings file, of which `stack.engine_yaml` is
     one. `env` reaches every worker of the pool.
     """
@@ -54,15 +54,19 @@ class Engine(WithEnvironment):
         """Return the number of GPUs of one worker."""
         return self.tensor_parallel * self.context_parallel * self.pipeline_stages
 
-    @property
-    @abstractmethod
-    def tensor_parallel(self) -> int:
-        """Return the number of GPUs that share every layer."""
+    def _setting(self, name: SettingName) -> int:
+        """Return the value of the field that sets the property `name`."""
+        return cast("int", getattr(self, self.KEYS[name]))
 
     @property
-    @abstractmethod
+    def tensor_parallel(self) -> int:
+        """Return the number of GPUs that share every layer."""
+        return self._setting("tensor_parallel")
+
+    @property
     def pipeline_stages(self) -> int:
         """Return the number of stages that the layers are divided into."""
+        return self._setting("pipeline_stages")
 
     @property
     @abstractmethod
@@ -70,19 +74,19 @@ class Engine(WithEnvironment):
         """Return the number of groups of GPUs that the tokens of a sequence are divided over."""
 
     @property
-    @abstractmethod
     def max_sequences(self) -> int:
         """Return the most sequences that a worker runs at once."""
+        return self._setting("max_sequences")
 
     @property
-    @abstractmethod
     def token_budget(self) -> int:
         """Return the most new tokens of one step."""
+        return self._setting("token_budget")
 
     @property
-    @abstractmethod
     def max_sequence_tokens(self) -> int:
         """Return the most tokens of a prompt and its answer together."""
+        return self._setting("max_sequence_tokens")
 
     @property
     @abstractmethod
@@ -93,6 +97,11 @@ class Engine(WithEnvironment):
     @abstractmethod
     def kv_block_tokens(self) -> int:
         """Return the number of tokens in a block of the KV cache."""
+
+    @property
+    def loads_weights(self) -> bool:
+        """Return whether workers read the weights of a checkpoint; some engines can make random ones."""
+        return True
 
     @property
     @abstractmethod

@@ -8,7 +8,11 @@ from tune.spec.base import FrozenModel
 
 
 class ExportSettings(FrozenModel):
-    """Name the format `to` of an export and the `file` that is written, None for one in the report folder."""
+    """Name the format `to` of an export and the `file` that is written, None for one in the report folder.
 
-    to: Literal["optuna"] | None
+    With `mlperf` the file is a folder, and `submitter` names a YAML file with what only the submitter knows.
+    """
+
+    to: Literal["optuna", "mlperf"] | None
     file: str | None
+    submitter: str | None = None

@@ -34,6 +34,16 @@ LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """A seed of LoadGen: 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
 
+PUBLISHED_QPS, PUBLISHED_GPUS = 15.75, 72
+"""Target of the published run, and the GPUs of its rack. Source: NVIDIA's MLPerf Inference v5.1 submission,
+18-node launch, which recommends to scale the one with the other."""
+
+
+def recommended_qps(gpus: int) -> float:
+    """Return the target rate of the benchmark's workload for a rack of `gpus` GPUs, in queries/s."""
+    return readable_qps(PUBLISHED_QPS * gpus / PUBLISHED_GPUS)
+
+
 def readable_qps(qps: float) -> float:
     """Round `qps` down to four digits, so that the rate that people read is the rate of the run."""
     if qps <= 0:
@@ -65,6 +75,9 @@ class Load(FrozenModel):
 
     With `trace` the arrivals are those in the dataset's file instead, in their order, and a run is whole
     passes over them. All gaps are scaled by one factor, so that the mean rate is `target_qps`.
+
+    With `accuracy` an accuracy run follows on the same deployment: every sample of the benchmark's pickle
+    once, and its answer against the reference answer.
     """
 
     mode: Literal["fixed", "capacity"] = "fixed"
@@ -82,6 +95,16 @@ class Load(FrozenModel):
     api: Literal["completions", "chat"] = "completions"
     dataset: Dataset
     trace: Trace | None = None
+    accuracy: bool = Field(default=False, exclude_if=lambda accuracy: not accuracy)
+
+    @model_validator(mode="after")
+    def _accuracy_has_references(self) -> Self:
+        if self.accuracy and not self.dataset.holds_prompts:
+            raise ValueError(
+                "accuracy compares answers with the reference answers of the benchmark's own prompts; give "
+                "load.dataset.path=FILE.pkl, or leave load.accuracy false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trace_has_a_file(self) -> Self:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tune.spec.base import PositiveFloat, PositiveInt, SparseModel
 
@@ -19,7 +21,8 @@ class Model(SparseModel):
     `linear_parameters` counts the weights that every token multiplies. `weight_dtype` is the number format of
     these weights in the checkpoint. `context_tokens` is the longest sequence that the model takes, None where
     nobody stated it. `experts` is the number of routed experts of a layer, None for a dense model; then
-    `linear_parameters` counts those that a token passes through.
+    `linear_parameters` counts those that a token passes through. `repository` is where Hugging Face has the
+    checkpoint, None where nobody stated it.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Model(SparseModel):
     checkpoint_bytes: PositiveFloat
     context_tokens: PositiveInt | None = None
     experts: PositiveInt | None = None
+    repository: Annotated[str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = None
 
     @property
     def dense_parameters(self) -> int:

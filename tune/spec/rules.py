@@ -1,4 +1,4 @@
-"""Check the rules that hold for every engine: split, Dynamo's generation, load, cluster.
+"""Check the rules that hold for every engine: split, Dynamo's generation, load.
 
 All broken rules are reported at once, each with its source. tune/engines/check.py adds those of the engine.
 """
@@ -6,15 +6,12 @@ All broken rules are reported at once, each with its source. tune/engines/check.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from tune.core.binomial_test import min_queries
-from tune.spec.cluster import ClusterFacts
 from tune.spec.dataset import MAX_QUERIES
 from tune.spec.engine import Engine
 from tune.spec.findings import Finding
 from tune.spec.metrics import STATISTICS
-from tune.spec.slurm_time import time_limit_s
 from tune.spec.split import Role, place_workers
 from tune.spec.trial import TrialSpec
 
@@ -136,60 +133,6 @@ def _stack(spec: TrialSpec) -> Iterator[Finding]:
             "processes watch the folder through the kernel, which does not see what other nodes write there",
             "Dynamo 1.x, lib/runtime/src/storage/kv/file.rs; inotify(7)",
         )
-
-
-def check_cluster(facts: ClusterFacts) -> tuple[Finding, ...]:
-    """Return the facts of a cluster that would not work."""
-    return (*_placeholder(facts), *_unmounted(facts), *_signalled_at_once(facts))
-
-
-def _placeholder(facts: ClusterFacts) -> tuple[Finding, ...]:
-    if not facts.model_path.startswith("/your/"):
-        return ()
-    return (
-        Finding(
-            "warning",
-            "cluster.model_path",
-            facts.model_path,
-            "the folder of the checkpoint on your cluster",
-            "the reference facts name no real path: copy them and make path, partition and account yours",
-            "conf/cluster/facts/gb200_rack.yaml",
-        ),
-    )
-
-
-def _signalled_at_once(facts: ClusterFacts) -> tuple[Finding, ...]:
-    limit_s = time_limit_s(facts.time_limit)
-    if limit_s is None or facts.signal_s < limit_s:
-        return ()
-    return (
-        Finding(
-            "error",
-            "cluster.signal_s",
-            f"{facts.signal_s} with a time limit of {facts.time_limit}",
-            f"less than the {limit_s:.0f} s that the job has",
-            "a job stops by itself so long before its time limit: this one as soon as it begins, if at all",
-            "Slurm, sbatch(1), --signal",
-        ),
-    )
-
-
-def _unmounted(facts: ClusterFacts) -> tuple[Finding, ...]:
-    if facts.container_image is None or facts.container_mount_home or not facts.model_path.startswith("/"):
-        return ()
-    inside = [mount.split(":")[1] if ":" in mount else mount for mount in facts.container_mounts]
-    if any(PurePosixPath(facts.model_path).is_relative_to(folder) for folder in inside):
-        return ()
-    return (
-        Finding(
-            "warning",
-            "cluster.model_path",
-            facts.model_path,
-            f"a path below a folder of cluster.container_mounts: {', '.join(inside) or 'none'}",
-            "workers run in the image and see only its own files and what is mounted",
-            "pyxis, --container-mounts",
-        ),
-    )
 
 
 def check_load(spec: TrialSpec) -> tuple[Finding, ...]:

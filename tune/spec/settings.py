@@ -21,7 +21,7 @@ from tune.spec.trial import TrialSpec
 
 Action = Literal[
     "run", "plan", "preflight", "bootstrap", "status", "logs", "cancel", "report", "confirm", "compare",
-    "parse", "calibrate", "export", "import",
+    "parse", "calibrate", "export", "import", "image",
 ]  # fmt: skip
 
 ACTION_NAMES: tuple[str, ...] = get_args(Action)

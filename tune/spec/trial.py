@@ -52,15 +52,18 @@ class TrialSpec(WithPools):
 
     @property
     def identity_without_rate(self) -> str:
-        """Return the canonical form, equal for trials that differ in their rate or shuffle only."""
-        load = self.load.at(1.0).model_copy(update={"rate_range_qps": None, "shuffle_seed": 0})
+        """Return the canonical form, equal for trials that differ in rate, shuffle or accuracy run only."""
+        load = self.load.at(1.0).model_copy(
+            update={"rate_range_qps": None, "shuffle_seed": 0, "accuracy": False}
+        )
         return self.model_copy(update={"load": load}).canonical()
 
     def canonical(self) -> str:
         """Return what decides the result as JSON with sorted keys and without spaces.
 
-        The model's `context_tokens` and the stack's `engine_schema` only forbid trials, so they are left out.
+        The model's `context_tokens` and the stack's `engine_schema` only forbid trials, and its `repository`
+        only helps to find the checkpoint, so they are left out.
         """
-        forbids = {"model": {"context_tokens"}, "stack": {"engine_schema"}}
-        plain = self.model_dump(mode="json", exclude=forbids)
+        without = {"model": {"context_tokens", "repository"}, "stack": {"engine_schema"}}
+        plain = self.model_dump(mode="json", exclude=without)
         return json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -102,7 +102,7 @@ def run_repeats(
     failed = 0
     for start in range(0, len(requests), settings.parallel):
         batch = requests[start : start + settings.parallel]
-        _require_affordable(folder, batch, costs, settings)
+        require_affordable(folder, batch, costs, settings)
         results = runner.run(batch, settings.rerun)
         for number in sorted(results):
             listener.recorded(results[number])
@@ -159,25 +159,28 @@ def _requests(
     folder: StudyFolder, chosen: Sequence[ConfirmationCandidate], overrides: Overrides
 ) -> Iterator[TrialRequest]:
     """Yield every repeat as a trial of its own, and put new ones on record. None is stopped early."""
+    for specs in zip(*(candidate.specs for candidate in chosen), strict=True):
+        for candidate, spec in zip(chosen, specs, strict=True):
+            yield repeat_request(folder, candidate, spec, overrides)
+
+
+def repeat_request(
+    folder: StudyFolder, candidate: ConfirmationCandidate, spec: TrialSpec, overrides: Overrides
+) -> TrialRequest:
+    """Return the request to run `spec`, a repeat of `candidate`; a new one goes on record in `folder`."""
     study = folder.read_study()
     assert study is not None
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
-    for specs in zip(*(candidate.specs for candidate in chosen), strict=True):
-        for candidate, spec in zip(chosen, specs, strict=True):
-            proposal = known.get(spec.trial_id)
-            if proposal is None:
-                params = dict(candidate.trial.provenance.get("params", {})) | {
-                    "shuffle_seed": spec.load.shuffle_seed
-                }
-                proposal = Proposal(
-                    number=len(known), params=params, source="confirm", trial_id=spec.trial_id
-                )
-                folder.append_proposal(proposal)
-                known[spec.trial_id] = proposal
-            yield trial_request(proposal, spec, overrides, study)
+    proposal = known.get(spec.trial_id)
+    if proposal is None:
+        params = dict(candidate.trial.provenance.get("params", {}))
+        params |= {"shuffle_seed": spec.load.shuffle_seed}
+        proposal = Proposal(number=len(known), params=params, source="confirm", trial_id=spec.trial_id)
+        folder.append_proposal(proposal)
+    return trial_request(proposal, spec, overrides, study)
 
 
-def _require_affordable(
+def require_affordable(
     folder: StudyFolder, batch: Sequence[TrialRequest], costs: Mapping[str, float], settings: Settings
 ) -> None:
     """Raise ResumableError where the batch would exceed study.max_gpu_hours; `costs` are by trial_id."""

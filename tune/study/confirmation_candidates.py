@@ -106,7 +106,8 @@ def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
     for repeat in count(1):
         seed = spec.load.shuffle_seed + SHUFFLE_SEED_STRIDE * repeat
         if seed not in used:
-            load = spec.load.model_copy(update={"mode": "capacity", "shuffle_seed": seed})
+            again = {"mode": "capacity", "shuffle_seed": seed, "accuracy": False}
+            load = spec.load.model_copy(update=again)
             yield spec.model_copy(update={"load": load})
 
 
@@ -178,5 +179,5 @@ def pin_repeats(
     """
     record = study_record(settings_for(chosen[0], settings), study.name + SUFFIX, command)
     question = f"What do the best configurations of {study.name} hold on new deployments?"
-    n_trials = sum(len(candidate.specs) for candidate in chosen)
+    n_trials = sum(len(candidate.specs) for candidate in chosen) + settings.confirm.accuracy
     return record.model_copy(update={"question": question, "n_trials": n_trials})

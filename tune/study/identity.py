@@ -6,8 +6,10 @@ import hashlib
 import json
 import platform
 import shlex
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -84,8 +86,22 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         command=tuple(command),
         versions={"tune": __version__}
         | {package: version(package) for package in _VERSIONED}
-        | {"python": platform.python_version()},
+        | {"python": platform.python_version()}
+        | _checkout(),
     )
+
+
+def _checkout() -> dict[str, str]:
+    """Return the commit of the checkout that tune runs from, marked if it has changes; none without git."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {}
+    command = ("git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"checkout": f"not known: {error}"}
+    return {"checkout": done.stdout.strip()}
 
 
 def merge_on_resume(recorded: StudyRecord, requested: StudyRecord) -> StudyRecord:

@@ -17,6 +17,7 @@ from tune.core.files import make_folder
 from tune.deploy.plan import render, write_plan
 from tune.engines.check import check
 from tune.errors import ResumableError
+from tune.records.accuracy import read_accuracy
 from tune.records.attempt_record import AttemptRecord
 from tune.records.capacity_search import (
     EARLY_STOP_FILE,
@@ -25,6 +26,7 @@ from tune.records.capacity_search import (
     read_early_stop,
     write_early_stop,
 )
+from tune.records.evidence import read_evidence
 from tune.records.folders import StudyFolder, read_attempt
 from tune.records.outcome import Attempt, Outcome, Probe
 from tune.spec.cluster import ClusterFacts
@@ -217,9 +219,10 @@ class TrialRunner:
         folder = self._study.trial(request.spec.trial_id)
         records = [read_attempt(path) for path in folder.attempts()]
         attempts = [_summary(record, request.spec.hardware.gpus) for record in records if record]
-        provenance = dict(request.provenance) | self._environment(request.spec)
-        facts = TrialFacts(request.number, request.source, attempts, provenance)
         last = read_attempt(attempt)
+        provenance = dict(request.provenance) | self._environment(request.spec) | _image(last)
+        provenance |= _evidence(attempt)
+        facts = TrialFacts(request.number, request.source, attempts, provenance)
         if last is None:
             lost = f"{attempt} was lost: it ended without its record"
             return judge_unmeasured("failed", request.spec, lost, facts)
@@ -227,11 +230,12 @@ class TrialRunner:
             wrong = last.cause == "configuration"
             return judge_unmeasured("infeasible" if wrong else "failed", request.spec, last.error, facts)
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
-        capacity = read_capacity(attempt)
+        capacity, accuracy = read_capacity(attempt), read_accuracy(attempt)
         if capacity is None:
-            return self._with_model_error(judge(request.spec, probes, facts), request.spec)
+            outcome = judge(request.spec, probes, facts, accuracy=accuracy)
+            return self._with_model_error(outcome, request.spec)
         threshold = read_early_stop(attempt) if capacity.censored else None
-        outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold)
+        outcome = judge(request.spec, probes, facts, search=capacity, early_stop=threshold, accuracy=accuracy)
         outcome = self._with_model_error(outcome, request.spec)
         overrides = {"overrides": _at_rate(request.provenance["overrides"], outcome.target_qps)}
         return outcome.model_copy(update={"provenance": outcome.provenance | overrides})
@@ -264,6 +268,17 @@ def _distinct(requests: Iterable[TrialRequest], trial_ids: dict[int, str]) -> It
         if request.spec.trial_id not in seen:
             seen.add(request.spec.trial_id)
             yield request
+
+
+def _image(last: AttemptRecord | None) -> dict[str, Any]:
+    """Return the digest of the image that the attempt ran in, for the record; nothing where there is none."""
+    return {"image_sha256": last.image_sha256} if last and last.image_sha256 else {}
+
+
+def _evidence(attempt: Path) -> dict[str, Any]:
+    """Return what the nodes of the attempt found, for the record; nothing where none reported."""
+    evidence = read_evidence(attempt)
+    return {} if evidence is None else {"evidence": evidence.model_dump(mode="json")}
 
 
 def _at_rate(overrides: Sequence[str], target_qps: float) -> list[str]:

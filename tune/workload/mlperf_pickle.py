@@ -1,10 +1,11 @@
 """Read the benchmark's dataset, a pickled DataFrame, with an unpickler that builds nothing else.
 
 Columns: `tok_input` (token ids), `tok_input_len`, `input` (text), and where the file has it
-`tok_ref_output_len` (tokens of a reference answer).
+`tok_ref_output_len` (tokens of a reference answer). An accuracy run needs `gt_output` (the reference answer)
+and `metric` (what compares an answer with it).
 
-Source: MLPerf Inference, language/llama3.1-405b/dataset.py; `tok_ref_output_len` as in the files of its
-sister benchmarks.
+Source: MLPerf Inference, language/llama3.1-405b/dataset.py and evaluate-accuracy.py; `tok_ref_output_len` as
+in the files of its sister benchmarks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import pickle
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,16 @@ _RENAMED = {
     ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
 }
 """Names of NumPy 1 and pandas 1, and their names today."""
+
+METRICS = ("rouge", "niah_em", "qa_em")
+"""Names of the metrics in the column `metric`. Source: MLPerf Inference, evaluate-accuracy.py."""
+
+
+class ReferenceAnswer(NamedTuple):
+    """Hold the reference answer of a sample, and the name of the metric in METRICS that compares with it."""
+
+    text: str
+    metric: str
 
 
 class _Array(np.ndarray):
@@ -111,6 +122,24 @@ def read_pickle_texts(dataset: Dataset) -> list[str]:
     return [str(text) for text in _read(dataset, "input")["input"]]
 
 
+def read_pickle_references(dataset: Dataset) -> list[ReferenceAnswer]:
+    """Read the reference answer of every sample of the pickle at `dataset.path`, in the order of its rows.
+
+    ConfigurationError is raised as by `read_pickle_ids`, and for a metric that is not in METRICS.
+    """
+    frame = _read(dataset, "gt_output", "metric")
+    unknown = sorted(set(map(str, frame["metric"])) - set(METRICS))
+    if unknown:
+        raise ConfigurationError(
+            f"load.dataset.path={dataset.path}: metric holds {', '.join(unknown)}; expected "
+            f"{', '.join(METRICS)}, the metrics of Llama-3.1-405B's dataset."
+        )
+    return [
+        ReferenceAnswer(str(text), str(metric))
+        for text, metric in zip(frame["gt_output"], frame["metric"], strict=True)
+    ]
+
+
 @lru_cache(maxsize=2)
 def _lengths(dataset: Dataset) -> tuple[IntArray, IntArray | None]:
     """Read prompt and answer lengths; cached, as reading takes seconds and every trial needs them."""
@@ -143,8 +172,8 @@ def _check_range(path: Path, column: str, tokens: IntArray, longest: int) -> Non
         )
 
 
-def _read(dataset: Dataset, column: str) -> pd.DataFrame:
-    """Read the DataFrame, which must have `column` and one row a sample; raise ConfigurationError if not."""
+def _read(dataset: Dataset, *columns: str) -> pd.DataFrame:
+    """Read the DataFrame, which must have `columns` and one row a sample; raise ConfigurationError if not."""
     path = Path(str(dataset.path))
     content = _content(path, dataset.sha256)
     try:
@@ -154,14 +183,14 @@ def _read(dataset: Dataset, column: str) -> pd.DataFrame:
             f"load.dataset.path={path}: not read ({type(error).__name__}: {error}); expected the benchmark's "
             "pickled DataFrame of prompts. No code in the file was executed."
         ) from error
-    if not isinstance(frame, pd.DataFrame) or column not in frame:
+    if not isinstance(frame, pd.DataFrame) or any(column not in frame for column in columns):
         found = (
             f"columns {', '.join(map(str, frame))}"
             if isinstance(frame, pd.DataFrame)
             else type(frame).__name__
         )
         raise ConfigurationError(
-            f"load.dataset.path={path}: found {found}; expected a DataFrame with {column}."
+            f"load.dataset.path={path}: found {found}; expected a DataFrame with {' and '.join(columns)}."
         )
     if len(frame) != dataset.samples:
         raise ConfigurationError(

@@ -59,6 +59,7 @@ def _findings(
         return
     say(f"node {report.host}: {report.machine}, Python {report.python}")
     yield from _python_findings(report, python)
+    yield from report.findings
     if report.answer is None:
         yield _not_asked("stack", report.no_answer or "")
     else:

@@ -9,10 +9,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tune.backends.slurm.commands import PROGRAMS, SlurmUnavailable, run_command
+from tune.checkpoint.checkpoint_files import check_checkpoint
+from tune.deploy.checkpoint_facts import expected_checkpoint
 from tune.deploy.job_script import sbatch_options
 from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
 from tune.spec.findings import Finding, only_errors, render_findings
+from tune.spec.mounts import host_path
 from tune.spec.slurm_time import duration_s, time_limit_s
 from tune.spec.trial import TrialSpec
 
@@ -57,11 +60,16 @@ def check_partition(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]
 
 
 def check_slurm(facts: ClusterFacts, spec: TrialSpec) -> tuple[Finding, ...]:
-    """Return all findings: those of `check_partition`, and paths that do not exist on this machine.
+    """Return all findings: those of `check_partition`, on paths of this machine, and on the checkpoint.
+
+    A checkpoint that this machine does not see is checked on a node.
 
     Where none of them forbids the job, sbatch is asked about it with --test-only, which submits nothing.
     """
-    findings = (*check_partition(facts, spec), *_missing_paths(facts))
+    expected = expected_checkpoint(spec, facts)
+    visible = expected is not None and Path(expected.folder).expanduser().exists()
+    checkpoint = check_checkpoint(expected) if expected and visible else ()
+    findings = (*check_partition(facts, spec), *_missing_paths(facts), *checkpoint)
     return findings if only_errors(findings) else (*findings, *_rejected(facts, spec))
 
 
@@ -179,12 +187,12 @@ def _rejected(facts: ClusterFacts, spec: TrialSpec) -> Iterator[Finding]:
 def _missing_paths(facts: ClusterFacts) -> Iterator[Finding]:
     """Yield a warning for each path in the cluster's facts that does not exist on this machine."""
     named = {
-        "model_path": facts.model_path,
+        "model_path": host_path(facts.model_path, facts),
         "container_image": facts.container_image,
         "dynamo_venv": facts.dynamo_venv,
     }
     for name, path in named.items():
-        if path and path.startswith("/") and not Path(path).exists():
+        if path and path.startswith(("/", "~")) and not Path(path).expanduser().exists():
             yield Finding(
                 "warning",
                 f"cluster.{name}",

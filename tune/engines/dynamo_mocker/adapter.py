@@ -22,7 +22,7 @@ from tune.engines.dynamo_mocker.step_time_tables import step_times
 from tune.engines.trtllm.adapter import FAILURE_PATTERNS, GAUGES, check_trtllm
 from tune.engines.trtllm.engine_pools import trtllm_settings
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
-from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.engines.trtllm.trtllm_remedies import trtllm_recommendations
 from tune.manifest.argument_check import Validators
 from tune.manifest.engine_signals import EngineSignals
 from tune.manifest.process import Process

@@ -74,39 +74,19 @@ class VllmEngine(Engine):
     extra: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def tensor_parallel(self) -> int:
-        """Return tensor_parallel_size."""
-        return self.tensor_parallel_size
-
-    @property
-    def pipeline_stages(self) -> int:
-        """Return pipeline_parallel_size."""
-        return self.pipeline_parallel_size
-
-    @property
     def context_parallel(self) -> int:
         """Return 1: context parallelism has no setting here."""
         return 1
 
     @property
-    def max_sequences(self) -> int:
-        """Return max_num_seqs."""
-        return self.max_num_seqs
-
-    @property
-    def token_budget(self) -> int:
-        """Return max_num_batched_tokens."""
-        return self.max_num_batched_tokens
-
-    @property
-    def max_sequence_tokens(self) -> int:
-        """Return max_model_len."""
-        return self.max_model_len
-
-    @property
     def kv_dtype(self) -> KvDtype:
         """Return the number format of the KV cache; the two formats of 8 bits are one."""
         return _KV_DTYPES[self.kv_cache_dtype]
+
+    @property
+    def loads_weights(self) -> bool:
+        """Return whether load_format is another one than dummy."""
+        return self.load_format != "dummy"
 
     @property
     def kv_block_tokens(self) -> int:

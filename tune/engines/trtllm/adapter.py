@@ -22,7 +22,7 @@ from tune.engines.trtllm.generation_rules import (
 )
 from tune.engines.trtllm.gpu_memory import trtllm_kv_capacity_tokens
 from tune.engines.trtllm.key_rules import check_conflicts, check_spelling
-from tune.engines.trtllm.remedies import trtllm_recommendations
+from tune.engines.trtllm.trtllm_remedies import trtllm_recommendations
 from tune.engines.trtllm.weight_rules import check_weights
 from tune.engines.trtllm.worker_process import PORT_CHOICE_S, trtllm_environment, trtllm_worker
 from tune.engines.trtllm.yaml_reading import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from tune.engines.trtllm.engine_pools import Pools, yaml_generation
@@ -30,10 +31,19 @@ def check_generation(stack: Stack, pools: Pools, *, reads_yaml: bool) -> Iterato
         yield Finding(
             "error",
             "prefill.disable_overlap_scheduler",
-            "false with stack dynamo_v0",
+            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
             "true, or stack=dynamo_v1",
             "a context-only engine of mid 2025 refuses every request while the overlap scheduler is on",
-            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 2026 (pull request 10755)",
+            "TensorRT-LLM, tensorrt_llm/executor of mid 2025; lifted in 1.3.0rc1 (pull request 10755)",
+        )
+    if stack.generation == "dynamo_v07" and not prefill.disable_overlap_scheduler:
+        yield Finding(
+            "warning",
+            "prefill.disable_overlap_scheduler",
+            f"{json.dumps(prefill.disable_overlap_scheduler)} with stack {stack.name}",
+            "true before TensorRT-LLM 1.3.0rc1",
+            "such a context-only engine refuses every request while the overlap scheduler is on",
+            "TensorRT-LLM, notes of release 1.3.0rc1 (pull request 10755)",
         )
     if reads_yaml and stack.dynamo == "v1" and yaml_generation(stack) == "flat":
         yield Finding(

@@ -112,9 +112,13 @@ def check_keys(keys: Mapping[str, Any], schema: KeySchema, group: str = "") -> I
 
 
 def _argument(row: Mapping[str, Any]) -> Argument:
-    """Return one argument. An allow-list is what the engine reports of a free text, not all that it takes."""
-    allowed = () if row.get("converter") == "allowlist" else row["allowed_values"]
-    return Argument(row["annotation"], tuple(allowed))
+    """Return one argument, with its allowed values where they are all that it takes.
+
+    An allow-list is what the engine reports of a free text, and the literals of a union are beside other
+    types: use_kv_cache_manager_v2 is a bool or auto.
+    """
+    partial = row.get("converter") == "allowlist" or row["annotation"].startswith("Union[")
+    return Argument(row["annotation"], () if partial else tuple(row["allowed_values"]))
 
 
 def _unknown(key: str, path: str, value: Any, known: frozenset[str], schema: KeySchema) -> Iterator[KeyFault]:

@@ -84,39 +84,19 @@ class TrtLlmEngine(Engine):
     extra: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def tensor_parallel(self) -> int:
-        """Return tensor_parallel_size."""
-        return self.tensor_parallel_size
-
-    @property
-    def pipeline_stages(self) -> int:
-        """Return pipeline_parallel_size."""
-        return self.pipeline_parallel_size
-
-    @property
     def context_parallel(self) -> int:
         """Return context_parallel_size; 1 where none is set (llm_args.py)."""
         return self.context_parallel_size or 1
 
     @property
-    def max_sequences(self) -> int:
-        """Return max_batch_size."""
-        return self.max_batch_size
-
-    @property
-    def token_budget(self) -> int:
-        """Return max_num_tokens."""
-        return self.max_num_tokens
-
-    @property
-    def max_sequence_tokens(self) -> int:
-        """Return max_seq_len."""
-        return self.max_seq_len
-
-    @property
     def kv_dtype(self) -> KvDtype:
         """Return the dtype of kv_cache_config."""
         return self.kv_cache_config.dtype
+
+    @property
+    def loads_weights(self) -> bool:
+        """Return whether load_format, among the further keys, is another one than dummy."""
+        return str(self.extra.get("load_format", "")).lower() != "dummy"
 
     @property
     def kv_block_tokens(self) -> int:

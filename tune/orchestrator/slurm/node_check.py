@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from tune.checkpoint.checkpoint_files import check_checkpoint
 from tune.core.files import write_text
 from tune.errors import TuneError
 from tune.manifest.argument_check import ArgumentAnswer
@@ -20,6 +21,7 @@ from tune.orchestrator.managed_process import PrintLine
 from tune.orchestrator.process_pool import ManagedProcesses
 from tune.orchestrator.slurm.job import SlurmJob, current_job
 from tune.orchestrator.slurm.srun import SrunLauncher
+from tune.spec.findings import Finding
 
 _MODULES = ("submitit", "mlperf_loadgen", "tune.client.run", "tune.orchestrator.attempt", "numba")
 """What a job imports: its batch step, LoadGen, the load client, the orchestrator, a forecast."""
@@ -37,11 +39,18 @@ def report_on_node(folder: Path, temporary: Path, print_line: PrintLine) -> int:
         machine=platform.machine(),
         python=platform.python_version(),
         unusable=_unusable_modules(),
+        findings=checkpoint_findings(folder / PLAN_FOLDER),
         answer=None if isinstance(answer, str) else answer,
         no_answer=answer if isinstance(answer, str) else None,
     )
     write_text(folder / NODE_REPORT_FILE, report.model_dump_json(indent=1) + "\n")
     return 0
+
+
+def checkpoint_findings(plan: Path) -> tuple[Finding, ...]:
+    """Return what is wrong with the checkpoint as this node sees it."""
+    expected = read_manifest(plan).checkpoint
+    return check_checkpoint(expected) if expected else ()
 
 
 def _unusable_modules() -> Mapping[str, str]:

@@ -86,9 +86,11 @@ def answer(
             _so_far(study, outcomes, running),
             picture,
         )
+    objection = confirmation.accuracy.objection if confirmation and confirmation.accuracy else None
+    refused = f"The winner is not confirmed: {objection}." if objection else None
     return Answer(
-        is_feasible=True,
-        headline=_so_far(study, outcomes, running) + _headline(study, outcomes, recommended),
+        is_feasible=refused is None,
+        headline=_so_far(study, outcomes, running) + (refused or _headline(study, outcomes, recommended)),
         settings=_settings(study, recommended.trial),
         tiles=recommended_tiles(study, outcomes, recommended),
         facts=(

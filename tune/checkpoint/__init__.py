@@ -1,0 +1,1 @@
+"""Read a checkpoint's folder: what its files say of the model, and whether they are all there."""
