@@ -103,6 +103,14 @@ def test_other_quantisation_is_an_error(whole: ExpectedCheckpoint) -> None:
     assert kv_cache.severity == "warning"
 
 
+def test_quantisation_that_names_no_format_is_a_warning(whole: ExpectedCheckpoint) -> None:
+    changed = {"quant_algo": "MIXED_PRECISION", "kv_cache_quant_algo": "FP8"}
+    edit(Path(whole.folder), "hf_quant_config.json", quantization=changed)
+    (finding,) = check_checkpoint(whole)
+    assert (finding.severity, finding.path) == ("warning", "model.weight_dtype")
+    assert "MIXED_PRECISION" in finding.found
+
+
 @pytest.mark.parametrize(
     ("stated", "dtype", "found"),
     [

@@ -200,7 +200,7 @@ def test_parse_reads_logs_from_any_folder(tune: Tune) -> None:
         (
             ["hardware=gb2000"],
             2,
-            "hardware=gb2000: no such option. There are: b200_dgx, b300_dgx, gb200_nvl72",
+            "hardware=gb2000: no such option. There are: b200_dgx, b300_dgx, gb200_nvl36",
         ),
         (["--multirun", "load.target_qps=1,2"], 2, "+sweep=NAME"),
         (["--multi", "load.target_qps=1,2"], 2, "+sweep=NAME"),
@@ -246,7 +246,7 @@ def test_help_and_cfg_work_as_in_hydra(tune: Tune, tmp_path: Path) -> None:
     text = tune("--help")
     assert text.returncode == 0
     assert "+sweep=pd_split" in text.stdout
-    assert "hardware: b200_dgx, b300_dgx, gb200_nvl72, gb300_nvl72" in text.stdout
+    assert "hardware: b200_dgx, b300_dgx, gb200_nvl36, gb200_nvl72, gb300_nvl72" in text.stdout
     assert "Exit codes" in text.stdout
     job = tune("--cfg", "job", "load.target_qps=14")
     assert "target_qps: 14" in job.stdout

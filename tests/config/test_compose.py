@@ -195,6 +195,22 @@ def test_shipped_sweep_states_its_budget_and_is_listed(sweep: str) -> None:
     assert row in (ROOT / "docs" / "how-to" / "sweeps.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("words", "rate_qps", "split"),
+    [
+        ((), 15.75, "14P4D"),
+        (("hardware=gb200_nvl36",), 7.875, "7P2D"),
+        (("hardware=gb200_nvl36", "split=1p1d", "load.target_qps=15.75"), 15.75, "1P1D"),
+        (("hardware.nodes=1", "hardware.gpus_per_node=8", "split=1p1d"), 1.75, "1P1D"),
+    ],
+)
+def test_rate_suits_the_size_of_the_rack(words: tuple[str, ...], rate_qps: float, split: str) -> None:
+    settings = compose_overrides(words).settings
+    assert (settings.load.target_qps, settings.split.label) == (rate_qps, split)
+    again = compose_overrides(trial_overrides(settings.trial_spec, settings)).settings
+    assert again.trial_spec == settings.trial_spec, "also a rate that is the default of another size"
+
+
 @pytest.mark.slow
 def test_own_cluster_facts_replace_the_reference() -> None:
     facts = compose_overrides(["cluster=slurm"]).settings.cluster
@@ -222,7 +238,7 @@ BAD = [
     (["bogus=1"], "bogus: no such setting. python -m tune --cfg job lists every key."),
     (
         ["hardware=gb2000"],
-        "no such option. There are: b200_dgx, b300_dgx, gb200_nvl72, gb300_nvl72, ",
+        "no such option. There are: b200_dgx, b300_dgx, gb200_nvl36, gb200_nvl72, ",
     ),
     (["model=mine"], "One of your own is DIR/model/mine.yaml with --config-dir DIR."),
     (["+sweep=pd_splt"], "Did you mean sweep=pd_split?"),

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tune.deploy.launch_command import launch_command
 from tune.deploy.plan import LaunchPlan, render, write_plan
 from tune.engines.trtllm.worker_process import PORT_CHOICE_S
 from tune.errors import ConfigurationError
-from tune.manifest.process import RANK_SCRIPT, START_ETCD, programs
+from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, START_ETCD, Process, programs
 from tune.orchestrator.supervision.scratch import remove_unused_scratch
 from tune.spec.cluster import ClusterFacts
 from tune.spec.trial import TrialSpec
@@ -56,6 +57,16 @@ def test_workers_of_a_node_start_one_after_another(
     plan = render(make_spec(**SHARING, **stack), make_facts(load_stagger_s=stagger_s))
     assert delays(plan, "prefill") == [delay_s * slot for slot in (0, 1, 2, 3, 0, 1, 2, 3)]
     assert delays(plan, "decode") == [0.0] * 4
+
+
+def test_a_worker_that_is_no_mpi_job_waits_for_its_turn_too(make_facts: MakeFacts) -> None:
+    command = ("python3", "-m", "dynamo.vllm")
+    worker = Process("prefill_w1", "prefill", 0, ((0, 1),), {}, command, "log")
+    facts = make_facts(load_stagger_s=75.0, command_prefix={"prefill": NUMACTL})
+    waiting = launch_command(worker, facts, 75.0)
+    assert waiting.argv == ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}", "prefill_w1", "75", *NUMACTL, *command)
+    assert programs(waiting) == ("bash", "numactl")
+    assert launch_command(worker, facts, 0.0).argv == (*NUMACTL, *command)
 
 
 def test_workers_of_a_node_have_addresses_of_their_own(make_spec: MakeSpec, make_facts: MakeFacts) -> None:

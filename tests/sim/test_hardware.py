@@ -11,7 +11,7 @@ from tune.deploy.plan import render
 from tune.engines.check import check
 from tune.sim.simulator import simulate
 
-SPLITS = {"gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
+SPLITS = {"gb200_nvl36": (7, 2), "gb200_nvl72": (14, 4), "gb300_nvl72": (14, 4), "b200_dgx": (1, 1)}
 QPS_PER_GPU = 0.07
 
 

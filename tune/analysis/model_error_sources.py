@@ -51,7 +51,7 @@ _HARDWARE_SD = 0.15
 """Other hardware rests on its data sheet and was never compared with a measurement. Chosen here."""
 
 _FITTED_TP, _FITTED_CHUNK_TOKENS = 4, 4096
-_FITTED_HARDWARE, _FITTED_MODEL = "gb200-nvl72", "llama3.1-405b-fp4"
+_FITTED_HARDWARE, _FITTED_MODEL = ("gb200-nvl72", "gb200-nvl36"), "llama3.1-405b-fp4"
 _FITTED_PROMPT_TOKENS, _FITTED_ANSWER_TOKENS = 9400.0, 629.9
 _FAR_LOG_RATIO = math.log(2)
 """Distance of mean lengths, as a logarithm, from which step times count as unseen. Chosen here."""
@@ -122,7 +122,7 @@ def _of_steps(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
 
 def _of_distance(spec: TrialSpec, role: Role) -> Iterator[ErrorSource]:
     """Yield the errors of a trial with other hardware, another model or workload than the fitted run."""
-    if spec.hardware.name != _FITTED_HARDWARE:
+    if spec.hardware.name not in _FITTED_HARDWARE:
         yield ErrorSource(
             name=f"{role} on {spec.hardware.name}",
             sd_frac=_HARDWARE_SD,

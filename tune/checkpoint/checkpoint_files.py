@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tune.checkpoint.config_json import CONFIG_FILE, QUANTIZATION_FILE, checkpoint_sizes, kv_cache_format
+from tune.checkpoint.config_json import (
+    CONFIG_FILE,
+    QUANTIZATION_FILE,
+    checkpoint_sizes,
+    kv_cache_format,
+    unread_quantization,
+)
 from tune.errors import ConfigurationError
 from tune.manifest.expected_checkpoint import ExpectedCheckpoint
 from tune.spec.findings import Finding
@@ -131,6 +137,9 @@ def _other_model(expected: ExpectedCheckpoint, folder: Path) -> Iterator[Finding
         stated, real = getattr(expected.model, name), found.get(name)
         if stated == real or (name == "context_tokens" and stated is None):
             continue
+        if name == "weight_dtype" and (method := unread_quantization(folder)):
+            yield _unread(expected, method)
+            continue
         file = QUANTIZATION_FILE if name == "weight_dtype" else CONFIG_FILE
         yield Finding(
             "error",
@@ -140,6 +149,18 @@ def _other_model(expected: ExpectedCheckpoint, folder: Path) -> Iterator[Finding
             "memory, batches and step times are counted with the sizes in `model`",
             f"{file} of the checkpoint",
         )
+
+
+def _unread(expected: ExpectedCheckpoint, method: str) -> Finding:
+    """Return the warning that the quantisation of the weights does not say their number format."""
+    return Finding(
+        "warning",
+        "model.weight_dtype",
+        f"{expected.model.weight_dtype}; the checkpoint is quantised by {method}",
+        "a method that names NVFP4, MXFP4 or FP8, to compare the two",
+        "memory and step times are counted with the format in `model`, which nothing confirms",
+        f"{QUANTIZATION_FILE} or {CONFIG_FILE} of the checkpoint",
+    )
 
 
 def _other_kv_format(expected: ExpectedCheckpoint, folder: Path) -> Iterator[Finding]:

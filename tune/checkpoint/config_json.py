@@ -51,6 +51,19 @@ def kv_cache_format(folder: Path) -> str | None:
     return str(stated).lower() if stated else None
 
 
+def unread_quantization(folder: Path) -> str | None:
+    """Return the method by which the weights in `folder` are quantised where it names no format of `model`.
+
+    None for weights of a known format, and for plain ones.
+    """
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    stated = config.get("quantization_config") or {}
+    texts = (_quantization(folder).get("quant_algo"), stated.get("quant_algo"), stated.get("quant_method"))
+    named = [str(text) for text in texts if text]
+    known = any(known in text.lower() for text in named for known in ("nvfp4", "mxfp4", "fp8"))
+    return named[0] if named and not known else None
+
+
 def _quantization(folder: Path) -> dict[str, Any]:
     """Return what ModelOpt says of the checkpoint, nothing where it did not make it."""
     file = folder / QUANTIZATION_FILE

@@ -119,7 +119,7 @@ LOAD: dict[str, Meaning] = {
     "load.mode": ("", "fixed: one run at target_qps; capacity: the highest rate that holds the SLO, on one deployment; null: capacity in a study of more than the rate on cluster=local or slurm, else fixed."),
     "load.resolution": ("fraction", "With mode=capacity: share of the rate by which the result may be too low."),
     "load.rate_range_qps": ("queries/s", "With mode=capacity: the range in which the search begins; it goes on beyond an end where a run held, or missed at the lower one. Equal ends try that rate alone. null: the ends of the sweep's load.target_qps, if it has one."),
-    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. A trace is scaled to it by one factor; null there: its own rate."),
+    "load.target_qps": ("queries/s", "Mean rate of the arrivals; with mode=capacity where the search begins. null with load=mlperf_interactive: 15.75 x GPUs / 72, as the published system recommends. A trace is scaled to the rate by one factor; null there: its own rate."),
     "load.min_duration_s": ("s", "Shortest duration of the arrivals."),
     "load.min_queries": ("queries", "Fewest queries of a run."),
     "load.concatenate_permutation": ("", "Whether the number of queries is rounded up to whole passes over the dataset, as the benchmark demands."),

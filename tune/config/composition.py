@@ -25,11 +25,12 @@ from tune.config.command_words import CommandWords, split_words
 from tune.config.completion import complete_settings
 from tune.config.explanations import TypedCommand, explain_hydra, explain_validation, setting_paths
 from tune.config.renamed_settings import renamed_in_overrides, renamed_in_tree
-from tune.config.workload_completion import complete_workload
+from tune.config.workload_completion import complete_rate, complete_workload
 from tune.config.yaml_errors import explain_encoding, refuse_base_60, refuse_repeating_aliases
 from tune.core.override_grammar import JSON_RESOLVER, json_mapping, override_differences, override_value
 from tune.core.unreadable_yaml import explain_yaml
 from tune.errors import ConfigurationError
+from tune.spec.load import recommended_qps
 from tune.spec.metrics import LIMITS
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
@@ -125,7 +126,8 @@ def trial_overrides(spec: TrialSpec, settings: Settings) -> tuple[str, ...]:
         "cluster": settings.cluster.model_dump(mode="json"),
         "slo": spec.slo.as_settings(),
     }
-    default = _defaults()
+    rate_qps = recommended_qps(spec.hardware.gpus)
+    default = {**_defaults(), "load": {**_defaults()["load"], "target_qps": rate_qps}}
     return tuple(line for key in target for line in override_differences(key, default[key], target[key]))
 
 
@@ -163,6 +165,7 @@ def _composition(
         load["mode"] = "fixed"
     if isinstance(load, dict):
         complete_workload(load)
+        complete_rate(load, plain.get("hardware"))
     try:
         settings = Settings.model_validate_json(json.dumps(plain))
     except ValidationError as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from tune.errors import ConfigurationError
+from tune.spec.base import MAX_COUNT
 from tune.spec.dataset import Inputs, Outputs
-from tune.spec.load import Trace
+from tune.spec.load import Trace, recommended_qps
 from tune.workload.length_files import read_rows
 
 _LONGEST: dict[str, tuple[str, TypeAdapter[Any]]] = {
@@ -40,6 +42,19 @@ def complete_workload(load: dict[str, Any]) -> None:
     for name, (group, adapter) in _LONGEST.items():
         if dataset.get(name, "") is None:
             dataset[name] = _longest(adapter, dataset.get(group))
+
+
+def complete_rate(load: dict[str, Any], hardware: object) -> None:
+    """Replace a rate of null in `load` by the one that suits the size of the rack `hardware`.
+
+    Both are composed and not yet validated; where the size is none, the rate is that of one GPU. A trace has
+    its own rate, which `complete_workload` fills in.
+    """
+    if load.get("target_qps", "") is not None or load.get("trace"):
+        return
+    sizes = [hardware.get(name) for name in ("nodes", "gpus_per_node")] if isinstance(hardware, dict) else []
+    counts = [size for size in sizes if isinstance(size, int) and 0 < size <= MAX_COUNT]
+    load["target_qps"] = recommended_qps(math.prod(counts))
 
 
 def _longest(adapter: TypeAdapter[Any], lengths: Any) -> int:

@@ -27,9 +27,12 @@ def start_delays_s(gap_s: float, placed: Iterable[WorkerPlacement]) -> dict[str,
 
 
 def launch_command(process: Process, facts: ClusterFacts, delay_s: float) -> Process:
-    """Return `process` with the prefix of its role; ranks of a worker start by the plan's rank.sh."""
+    """Return `process` with the prefix of its role.
+
+    Ranks of an MPI job, and a worker that waits for `delay_s`, start by the plan's rank.sh.
+    """
     prefixes = {name: getattr(facts.command_prefix, name) for name in type(facts.command_prefix).model_fields}
     argv = (*prefixes.get(process.role, ()), *process.argv)
-    if process.mpi:
+    if process.mpi or delay_s > 0:
         argv = ("bash", f"{PLAN_DIR}/{RANK_SCRIPT}", process.name, str(math.ceil(delay_s)), *argv)
     return replace(process, argv=argv)

@@ -19,7 +19,8 @@ LARGEST_INT = 2**53
 
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_INT)]
-Count = Annotated[int, Field(gt=0, le=1_000_000)]
+MAX_COUNT = 1_000_000
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 """Number of things that are listed one by one, such as nodes or trials."""
 
 PositiveFloat = Annotated[float, Field(gt=0, le=1e18)]

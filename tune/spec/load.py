@@ -34,6 +34,16 @@ LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """A seed of LoadGen: 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
 
+PUBLISHED_QPS, PUBLISHED_GPUS = 15.75, 72
+"""Target of the published run, and the GPUs of its rack. Source: NVIDIA's MLPerf Inference v5.1 submission,
+18-node launch, which recommends to scale the one with the other."""
+
+
+def recommended_qps(gpus: int) -> float:
+    """Return the target rate of the benchmark's workload for a rack of `gpus` GPUs, in queries/s."""
+    return readable_qps(PUBLISHED_QPS * gpus / PUBLISHED_GPUS)
+
+
 def readable_qps(qps: float) -> float:
     """Round `qps` down to four digits, so that the rate that people read is the rate of the run."""
     if qps <= 0:
