@@ -19,7 +19,14 @@ DOCUMENTS = [
     for path in (
         *(
             ROOT / name
-            for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
+            for name in (
+                "README.md",
+                "DESIGN.md",
+                "CONTRIBUTING.md",
+                "SECURITY.md",
+                "CHANGELOG.md",
+                "reports/README.md",
+            )
         ),
         *sorted((ROOT / "docs").glob("**/*.md")),
     )

@@ -1,4 +1,4 @@
-"""Render what Dynamo's processes find each other by.
+"""Render what Dynamo's processes find each other by, on the address of the head node alone.
 
 Until 0.9 that is etcd for discovery and NATS with JetStream for requests and events. Dynamo 1.x sends
 requests over TCP and events over ZeroMQ: NATS is needed only where it is asked for, and etcd not where
@@ -29,23 +29,17 @@ def dynamo_services(spec: TrialSpec) -> tuple[Process, ...]:
 
 
 def _nats(stack: Stack) -> Process:
-    argv = ("nats-server", "-js", "-p", str(stack.nats_port))
+    argv = ("nats-server", "-js", "-a", HEAD_NODE_IP, "-p", str(stack.nats_port))
     return _on_head("nats", {}, argv, (Port(stack.nats_port, "stack.nats_port"),))
 
 
 def _etcd(stack: Stack) -> Process:
+    client = f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}"
     peer = f"http://127.0.0.1:{stack.etcd_peer_port}"
     etcd = (
-        "--listen-client-urls",
-        f"http://0.0.0.0:{stack.etcd_client_port}",
-        "--advertise-client-urls",
-        f"http://{HEAD_NODE_IP}:{stack.etcd_client_port}",
-        "--listen-peer-urls",
-        peer,
-        "--initial-advertise-peer-urls",
-        peer,
-        "--initial-cluster",
-        f"default={peer}",
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+        *("--initial-cluster", f"default={peer}"),
     )
     listens = (
         Port(stack.etcd_client_port, "stack.etcd_client_port"),
