@@ -5,11 +5,11 @@
 
 A problem is a simulated rack as it is calibrated; its number draws hardware, model, lengths, limits and a
 space of 3 to 11 dimensions. Numbers from HELD_OUT on are held out. Runs have QUERIES requests and last
-DURATION_S at least, so that a capacity takes a second at most. `best` looks for the highest capacity with the
-simulator alone: at SAMPLED points of the space, then at all neighbours of the best CLIMBS until none is
-better; the result goes to DATA. `studies` runs each study as `tune` does, one trial at a time, until it ends
-by study.min_gain or after TRIALS; a deployment shows its capacity and those of its pools, with NOISE_SD of
-noise. Its answer is the configuration with the highest expected capacity of those measured. It is compared
+DURATION_S at least, so that a capacity takes a few seconds at most. `best` looks for the highest capacity
+with the simulator alone: at SAMPLED points of the space, then at all neighbours of the best CLIMBS until none
+is better; the result goes to DATA. `studies` runs each study as `tune` does, one trial at a time, until it
+ends by study.min_gain or after TRIALS; a deployment shows its capacity and those of its pools, with NOISE_SD
+of noise. Its answer is the configuration with the highest expected capacity of those measured. It is compared
 with the higher of DATA and what a climb from the answer finds.
 """
 
@@ -47,7 +47,7 @@ from tune.study.candidates import candidates
 from tune.study.proposer import TrialSuggestion
 from tune.study.surrogate_proposer import SurrogateProposer
 
-HELD_OUT = 12
+HELD_OUT = 20
 TRIALS, NOISE_SD = 24, 0.01
 DATA = Path(__file__).parent / "data" / "calibration_of_search.json"
 

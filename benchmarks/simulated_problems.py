@@ -19,7 +19,7 @@ from tune.spec.trial import TrialSpec
 from tune.study.candidate_space import CandidateSpace
 from tune.study.candidates import candidates
 
-QUERIES, DURATION_S = 1000, 120
+QUERIES, DURATION_S = 1000, 300
 SAMPLED, CLIMBS = 600, 3
 TOLERANCE, LOWEST_QPS, HIGHEST_QPS = 1.004, 0.05, 500.0
 

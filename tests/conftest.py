@@ -19,6 +19,7 @@ from support.fake_deployment import free_ports
 from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
 from tune.config import compose_overrides
+from tune.orchestrator.supervision.signals import STOP_SIGNALS
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 
@@ -44,7 +45,7 @@ def regenerate_golden(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def signals_reach_children() -> Iterator[None]:
     """Handle signals that a background runner (`nohup`) or another test ignores; children get them."""
-    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    wanted = dict.fromkeys(STOP_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
     for number, handler in before.items():

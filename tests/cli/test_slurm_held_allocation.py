@@ -68,6 +68,9 @@ def test_workers_are_kept_from_trial_to_trial(held: ExitStack, slurm: SlurmRack,
     assert [outcome["status"] for outcome in outcomes(tmp_path)] == ["measured"] * 2, said
     (log,) = tmp_path.glob("runs/*/jobs/*/*_log.out")
     assert "keeping 6 of 6 processes" in log.read_text()
+    first, second = (outcome["provenance"]["evidence"] for outcome in outcomes(tmp_path))
+    assert first == second
+    assert len(list(tmp_path.glob("runs/*/*/raw/1/logs/*_evidence.out"))) == 1, "its nodes were asked once"
 
 
 def test_allocation_that_is_too_small_is_left_alone(

@@ -9,8 +9,9 @@ from support.synthetic_posterior import interval, posterior_of
 from support.synthetic_study import measured, study
 
 from tune.analysis.ranking import rank
-from tune.records.outcome import Outcome
+from tune.records.outcome import CapacityQps, Outcome
 from tune.records.posterior_summary import KindPosterior, PosteriorSummary
+from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report.other_kind_text import other_kind_lines
 from tune.report.page import write_report
@@ -98,13 +99,13 @@ def test_a_kind_whose_trials_all_missed_is_predicted() -> None:
 
 def test_one_kind_without_predictions_has_no_next_best() -> None:
     assert next_best(HELD, ()) is None
-    assert other_kind_lines(STUDY, HELD, None, learned(())) == []
+    assert other_kind_lines(STUDY, HELD, None, learned(()), ()) == []
 
 
 def test_nothing_is_compared_where_nothing_held() -> None:
     missed = [measured(0, tps_gpu=150.0, ttft_p99_s=9.0)]
     assert answered(missed, KINDS).picture is None
-    assert other_kind_lines(STUDY, missed, None, learned()) == []
+    assert other_kind_lines(STUDY, missed, None, learned(), ()) == []
 
 
 def test_the_picture_marks_what_is_predicted() -> None:
@@ -132,8 +133,23 @@ def test_the_picture_shows_the_nearest_of_many_kinds() -> None:
     assert len(picture.rows) == MAX_KINDS
 
 
-def test_page_and_terminal_say_the_same(tmp_path: Path) -> None:
-    page = write_report(tmp_path, STUDY, HELD, posterior=learned()).read_text(encoding="utf-8")
-    assert page.replace("\N{NO-BREAK SPACE}", " ").count(PREDICTED) == 1
+def test_page_and_terminal_say_the_same_and_how_far_off_predictions_were(tmp_path: Path) -> None:
+    """The capacities are 15 queries/s: one prediction was 3 % too high, one 2 % too low."""
+    capacity = CapacityQps(low=14.9, high=15.1, estimate=15.0, censored=False)
+    outcomes = [trial.model_copy(update={"capacity_qps": capacity}) for trial in HELD]
+    proposals = [
+        Proposal(
+            number=trial.number,
+            params={},
+            source="surrogate",
+            trial_id=trial.trial_id,
+            expected_capacity_qps=interval(13.0, 15.0 * factor, 17.0),
+        )
+        for trial, factor in zip(outcomes, (1 / 0.97, 1 / 1.02), strict=True)
+    ]
+    said = f"{PREDICTED} So far predictions were 2.5 % off in the median of 2 trials, too high in 1."
+    written = write_report(tmp_path, STUDY, outcomes, posterior=learned(), proposals=proposals)
+    page = written.read_text(encoding="utf-8")
+    assert page.replace("\N{NO-BREAK SPACE}", " ").count(said) == 1
     assert page.count('class="expected"') == 2
-    assert f"next best {PREDICTED}\n" in render_status(STUDY, (), HELD, learned())
+    assert f"next best {said}\n" in render_status(STUDY, proposals, outcomes, learned())

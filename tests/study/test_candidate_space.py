@@ -28,6 +28,7 @@ def space_of(first: Candidates) -> CandidateSpace:
 
 @pytest.mark.slow
 def test_neighbours_differ_in_one_or_two_dimensions_by_a_step_and_can_run(first: Candidates) -> None:
+    """Where the size of workers moves, their number may move by more than a step."""
     assert SWEEP
     space = space_of(first)
     found, specs, features = space.neighbours([0, 1])
@@ -37,15 +38,27 @@ def test_neighbours_differ_in_one_or_two_dimensions_by_a_step_and_can_run(first:
         np.array([axis.index(point[name]) for name, axis in first.axes.items()]) for point in space.points
     ]
     long = np.array([len(axis) > FEW_VALUES for axis in first.axes.values()])
+    resized = {list(first.axes).index(f"prefill_{name}") for name in ("tensor_parallel_size", "workers")}
     for index in found:
         moves = [np.abs(positions[index] - positions[start]) for start in (0, 1)]
         assert any(
-            1 <= (move > 0).sum() <= 2 and set(move[long & (move > 0)].tolist()) <= set(STEPS)
+            set(np.flatnonzero(move).tolist()) == resized
+            or (1 <= (move > 0).sum() <= 2 and set(move[long & (move > 0)].tolist()) <= set(STEPS))
             for move in moves
         )
     for spec, point in zip(specs, space.points[MAX_CANDIDATES:], strict=True):
         assert can_run(spec)
         assert bind_point(BASE, SWEEP, point) == spec
+
+
+@pytest.mark.slow
+def test_a_neighbour_with_other_tensor_parallelism_keeps_the_gpus_of_the_pool(first: Candidates) -> None:
+    space = space_of(first)
+    (here,), _, _ = space.find({**first.points[0], "prefill_tensor_parallel_size": 4, "prefill_workers": 13})
+    near = [space.points[index] for index in space.neighbours([here])[0]]
+    for tensor_parallel, workers in ((2, 26), (8, 6)):
+        resized = {"prefill_tensor_parallel_size": tensor_parallel, "prefill_workers": workers}
+        assert {**space.points[here], **resized} in near
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def report_action(composition: Composition) -> None:
         show(render_outcome(best, record.slo, record))
         show_repeat(best)
     confirmation = confirmation and confirmation.current()
-    for line in other_kind_lines(record, outcomes, confirmation, posterior):
+    for line in other_kind_lines(record, outcomes, confirmation, posterior, folder.read_proposals()):
         show(line)
     if posterior:
         show(render_posterior(posterior))

@@ -8,16 +8,21 @@ from tune.analysis.ranking import rank
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import PosteriorSummary
+from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report.configuration_kinds import BestOfKind, best_of_kinds
 from tune.report.formatting import format_figure
+from tune.report.prediction_pairs import errors_so_far, prediction_pairs
 from tune.spec.metrics import OUTPUT_TPS_PER_GPU
 
 
-def other_kind_sentence(kinds: Sequence[BestOfKind]) -> str | None:
+def other_kind_sentence(
+    kinds: Sequence[BestOfKind], outcomes: Sequence[Outcome], proposals: Sequence[Proposal]
+) -> str | None:
     """Return what the best other kind gives and how far it is from the recommended one; None without one.
 
-    `kinds` are those of `best_of_kinds`.
+    Of a prediction it also says how far off the predictions of `outcomes` were. `kinds` are those of
+    `best_of_kinds`.
     """
     recommended = next((kind for kind in kinds if kind.is_recommended), None)
     other = next((kind for kind in kinds if not kind.is_recommended), None)
@@ -30,7 +35,11 @@ def other_kind_sentence(kinds: Sequence[BestOfKind]) -> str | None:
         return f"{other.label} gives {figure}, {against}."
     why = "none of its trials held the SLO" if other.trials else "it was not measured"
     low, high = format_figure(other.expected.low, 4), format_figure(other.expected.high, 4)
-    return f"{other.label} is expected to give {figure} (90 % interval: {low} to {high}), {against}; {why}."
+    expected = (
+        f"{other.label} is expected to give {figure} (90 % interval: {low} to {high}), {against}; {why}."
+    )
+    errors = errors_so_far(prediction_pairs(outcomes, proposals))
+    return f"{expected} {errors}" if errors else expected
 
 
 def other_kind_lines(
@@ -38,6 +47,7 @@ def other_kind_lines(
     outcomes: Sequence[Outcome],
     confirmation: Confirmation | None,
     posterior: PosteriorSummary | None,
+    proposals: Sequence[Proposal],
 ) -> list[str]:
     """Return the line on the best split and parallelism other than the recommended ones, if one is known.
 
@@ -51,6 +61,8 @@ def other_kind_lines(
         The repeats of the best configurations, None without.
     posterior
         What a surrogate search learned, None for other searches.
+    proposals
+        The proposals of the study: they hold the predicted capacity of each trial.
 
     Returns
     -------
@@ -58,5 +70,6 @@ def other_kind_lines(
     """
     ranked = [row["trial_id"] for row in rank(outcomes, posterior)]
     predicted = posterior.kinds if posterior else ()
-    sentence = other_kind_sentence(best_of_kinds(study, outcomes, ranked, confirmation, predicted))
+    kinds = best_of_kinds(study, outcomes, ranked, confirmation, predicted)
+    sentence = other_kind_sentence(kinds, outcomes, proposals)
     return [f"next best {sentence}"] if sentence else []

@@ -82,7 +82,16 @@ def write_report(
     path = folder / "index.html"
     learned = None if posterior is None else learned_section(study, trials, posterior, proposals)
     kinds = posterior.kinds if posterior else ()
-    page = render_page(study, trials, ranking, confirmation, learned, predicted=kinds, running=running)
+    page = render_page(
+        study,
+        trials,
+        ranking,
+        confirmation,
+        learned,
+        predicted=kinds,
+        proposals=proposals,
+        running=running,
+    )
     write_text(path, page)
     write_ranking(folder, ranking)
     ranks = {row["trial_id"]: row["rank"] for row in ranking}
@@ -98,12 +107,13 @@ def render_page(
     learned: LearnedSection | None = None,
     *,
     predicted: Sequence[KindPosterior] = (),
+    proposals: Sequence[Proposal] = (),
     running: bool = False,
 ) -> str:
     """Return the HTML of the page.
 
     `trials` holds each trial once; `ranking` lists its rows best first; `predicted` is what a surrogate
-    expects of each kind.
+    expects of each kind, and `proposals` hold what it expected of each trial.
     """
     environment = Environment(
         loader=PackageLoader("tune.report", "template"),
@@ -122,7 +132,9 @@ def render_page(
         explain=Explainer(terms).mark,
         rules=rule_rows(study, trials),
         space=space_rows(study),
-        answer=answer(study, trials, list(ranks), confirmation, predicted, running=running),
+        answer=answer(
+            study, trials, list(ranks), confirmation, predicted, proposals=proposals, running=running
+        ),
         confirmed=confirmation and confirmation_section(study, trials, confirmation, next(iter(ranks), "")),
         table=pack(json.dumps(trials_table(study, trials, ranks), allow_nan=False, separators=(",", ":"))),
         trials=len(trials),

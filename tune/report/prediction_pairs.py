@@ -9,6 +9,7 @@ from statistics import median
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval
 from tune.records.proposals import Proposal
+from tune.report.formatting import plural
 from tune.report.trial_status import UNMEASURED, TrialStatus, trial_status
 
 
@@ -87,6 +88,21 @@ def describe_accuracy(pairs: Sequence[PredictionPair]) -> str:
         for name, group in (("first", known[:third]), ("last", known[-third:]))
     ]
     return f"{text} Medians: {parts[0]}; {parts[1]}."
+
+
+def errors_so_far(pairs: Sequence[PredictionPair]) -> str | None:
+    """Return how far off predictions were so far, as a sentence; None where nothing predicted was measured.
+
+    Trials that were stopped early do not count, because their capacity is only a forecast.
+    """
+    errors = [pair.error_frac for pair in pairs if pair.status != "stopped_early"]
+    known = [error for error in errors if error is not None]
+    if not known:
+        return None
+    return (
+        f"So far predictions were {median(map(abs, known)) * 100:.1f} % off in the median of "
+        f"{plural(len(known), 'trial')}, too high in {sum(error < 0 for error in known)}."
+    )
 
 
 def _half_width(pairs: Sequence[PredictionPair]) -> str:

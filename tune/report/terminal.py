@@ -150,7 +150,7 @@ def render_status(
         ),
         f"spent     {spent:.0f}{budget} GPU-hours",
         f"best      {_best(outcomes, posterior)}",
-        *other_kind_lines(study, outcomes, None, posterior),
+        *other_kind_lines(study, outcomes, None, posterior, proposals),
         *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from tune.core.arrays import FloatArray
 from tune.spec.bind import Point, bind_point
 from tune.spec.space import Sweep
+from tune.spec.split import ROLES
 from tune.spec.trial import TrialSpec
 from tune.study.candidates import Candidates, can_run, feature_table
 
@@ -18,6 +19,9 @@ FEW_VALUES, STEPS = 6, (1, 2, 4)
 
 DOUBLE_MOVES = 8
 """Number of further neighbours, of which two dimensions differ, drawn at random. Chosen here."""
+
+Resizing = tuple[int, int, Sequence[int]]
+"""A dimension that changes the GPUs of a pool's workers, that of their number, and the GPUs by position."""
 
 Found = tuple[Sequence[int], Sequence[TrialSpec], FloatArray]
 """Indices of candidates, and the specs and features of those among them that are new."""
@@ -31,6 +35,7 @@ class CandidateSpace:
         self._base, self._seed, self._candidates, self._axes = base, seed, candidates, candidates.axes
         self._sweep = sweep.model_copy(update={"space": {name: sweep.space[name] for name in self._axes}})
         self.points: list[Point] = list(candidates.points)
+        self._resizing = list(_resizing_dimensions(base, self._sweep, self._axes))
         self._index: dict[tuple[int, ...], int | None] = {}
         self._index_by_trial_id = {spec.trial_id: index for index, spec in enumerate(candidates.specs)}
         for index, point in enumerate(candidates.points):
@@ -81,6 +86,7 @@ class CandidateSpace:
         for _ in range(DOUBLE_MOVES if len(single) > 1 else 0):
             first, second = draws.choice(len(single), 2, replace=False).tolist()
             yield self._moved(positions, [single[first], single[second]])
+        yield from (self._moved(positions, moves) for moves in self._equal_gpu_moves(positions))
 
     def _single_moves(self, positions: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         """Yield the dimension and the new position of every move along one dimension."""
@@ -89,6 +95,17 @@ class CandidateSpace:
             if len(axis) > FEW_VALUES:
                 places = [here + sign * step for step in STEPS for sign in (-1, 1)]  # type: ignore[assignment]
             yield from ((dimension, place) for place in places if 0 <= place < len(axis) and place != here)
+
+    def _equal_gpu_moves(self, positions: tuple[int, ...]) -> Iterator[list[tuple[int, int]]]:
+        """Yield moves to larger or smaller workers, so many that the pool has about as many GPUs."""
+        axes = list(self._axes.values())
+        for dimension, count, gpus in self._resizing:
+            pool_gpus = axes[count][positions[count]] * gpus[positions[dimension]]
+            for place, worker_gpus in enumerate(gpus):
+                if worker_gpus == gpus[positions[dimension]]:
+                    continue
+                distance = [abs(workers * worker_gpus - pool_gpus) for workers in axes[count]]
+                yield [(dimension, place), (count, distance.index(min(distance)))]
 
     @staticmethod
     def _moved(positions: tuple[int, ...], moves: Sequence[tuple[int, int]]) -> tuple[int, ...]:
@@ -101,3 +118,18 @@ class CandidateSpace:
     def _positions(self, point: Mapping[str, Any]) -> tuple[int, ...]:
         """Return the position of each value in its dimension. Raises ValueError where it is none."""
         return tuple(axis.index(point[name]) for name, axis in self._axes.items())
+
+
+def _resizing_dimensions(base: TrialSpec, sweep: Sweep, axes: Mapping[str, list[Any]]) -> Iterator[Resizing]:
+    """Yield the dimensions of few values that change the GPUs of a worker, where their number is one too."""
+    names, first = list(axes), {name: axis[0] for name, axis in axes.items()}
+    paths = [sweep.space[name].path for name in names]
+    for role in ROLES:
+        if f"split.{role}_workers" not in paths:
+            continue
+        for place, (name, path) in enumerate(zip(names, paths, strict=True)):
+            if path.startswith(f"{role}.") and len(axes[name]) <= FEW_VALUES:
+                specs = [bind_point(base, sweep, {**first, name: value}) for value in axes[name]]
+                gpus = [getattr(spec, role).gpus for spec in specs]
+                if len(set(gpus)) > 1:
+                    yield place, paths.index(f"split.{role}_workers"), gpus

@@ -87,7 +87,9 @@ class SurrogateProposer:
         self._enter(number, point)
         return TrialSuggestion(
             point,
-            expected_capacity_qps=expected_capacity_qps(selected.prediction, selected.index),
+            expected_capacity_qps=expected_capacity_qps(
+                selected.prediction, selected.index, self._optimizer.error_scale(observations)
+            ),
             early_stop_below_qps=selected.early_stop_below_qps,
             expected_improvement_frac=selected.expected_improvement_frac,
         )

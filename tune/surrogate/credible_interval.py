@@ -19,10 +19,25 @@ def credible_interval(values: FloatArray) -> Interval:
     return Interval(low=low, median=median, high=high)
 
 
-def expected_capacity_qps(prediction: Prediction, index: int) -> Interval:
+def expected_capacity_qps(prediction: Prediction, index: int, error_scale: float = 1.0) -> Interval:
     """Return the credible interval of one configuration's measured capacity, queries/s.
 
     It includes the uncertainty of the parameters, that of the discrepancy, and the noise of a measurement.
+
+    Parameters
+    ----------
+    prediction
+        What is predicted of every configuration.
+    index
+        The configuration.
+    error_scale
+        Factor on all errors, see `SurrogateOptimizer.error_scale`.
+
+    Returns
+    -------
+    Interval
     """
     steps = _NORMAL_QUANTILES[:, None] * np.hypot(prediction.sd[:, index], prediction.noise_sd)
-    return credible_interval(np.exp(prediction.log_mean[:, index] + steps).ravel())
+    log_qps = (prediction.log_mean[:, index] + steps).ravel()
+    middle = np.median(log_qps)
+    return credible_interval(np.exp(middle + error_scale * (log_qps - middle)))

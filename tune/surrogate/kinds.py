@@ -45,14 +45,16 @@ def kind_posteriors(
     best: dict[str, int] = {}
     for index in order.tolist():
         best.setdefault(kind_of(search.specs[index]), index)
-    first = search.specs[0]
+    first, error_scale = search.specs[0], search.error_scale(observations)
     tokens_per_gpu = mean_sequence(first.load.dataset).answer_tokens / first.hardware.gpus
     return tuple(
         KindPosterior(
             kind=kind,
             trial_id=search.specs[index].trial_id,
             is_measured=index in measured,
-            expected_output_tps_per_gpu=expected_capacity_qps(prediction, index).scaled(tokens_per_gpu),
+            expected_output_tps_per_gpu=expected_capacity_qps(prediction, index, error_scale).scaled(
+                tokens_per_gpu
+            ),
         )
         for kind, index in best.items()
     )

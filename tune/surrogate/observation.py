@@ -17,7 +17,7 @@ from tune.surrogate.discrepancy import (
 )
 from tune.surrogate.emulator import log_capacity
 
-_STATUS_SD = {"measured": 0.0, "forecast": FORECAST_SD, "above": CENSORED_SD, "below": CENSORED_SD}
+STATUS_SD = {"measured": 0.0, "forecast": FORECAST_SD, "above": CENSORED_SD, "below": CENSORED_SD}
 """Standard deviation of what adds to the noise of a measured log capacity, by the status of an
 observation."""
 
@@ -58,7 +58,7 @@ def pool_observations(observations: Sequence[Observation]) -> Observations:
     Known pool capacities are shifted by one offset so that their soft minimum equals the measured capacity.
     One above CENSORING_RATIO times the capacity is right-censored there.
     """
-    known = [item for item in observations if item.status in _STATUS_SD]
+    known = [item for item in observations if item.status in STATUS_SD]
     log_qps = np.log([max(item.qps, 1e-3) for item in known]) if known else np.zeros(0)
     status = np.array([item.status for item in known], object)
     has_pools = np.array(
@@ -73,7 +73,7 @@ def pool_observations(observations: Sequence[Observation]) -> Observations:
     observed = np.stack([log_qps, log_qps])
     observed[:, has_pools] += log_pools - log_capacity(log_pools)
     censored = log_qps + np.log(CENSORING_RATIO)
-    sd = np.array([_STATUS_SD[item.status] for item in known])
+    sd = np.array([STATUS_SD[item.status] for item in known])
     return Observations(
         indices=np.array([item.index for item in known], int),
         low=np.where(status == "below", -np.inf, np.minimum(observed, censored)),

@@ -17,6 +17,7 @@ from tune.spec.cluster import Calibration
 from tune.spec.trial import TrialSpec
 from tune.surrogate.acquisition import PRIOR_CRASH_FRAC, early_stop_threshold_qps
 from tune.surrogate.emulator import Emulator, log_capacity
+from tune.surrogate.error_scale import scale_of, standardised_error
 from tune.surrogate.improvement import (
     feasibility,
     improvement,
@@ -92,6 +93,7 @@ class SurrogateOptimizer:
     _cached_prediction: tuple[tuple[Observation, ...] | None, Prediction | None] = field(
         init=False, default=(None, None)
     )
+    _errors: list[tuple[Observation, float | None]] = field(init=False, default_factory=list)
     _cached_improvement: tuple[tuple[Observation, ...] | None, FloatArray | None] = field(
         init=False, default=(None, None)
     )
@@ -113,6 +115,7 @@ class SurrogateOptimizer:
         self.seed = seed
         self._posterior = Posterior(self.prior, self.emulator, self._pool_features, seed)
         self._cached_prediction = self._cached_improvement = (None, None)
+        self._errors = []
 
     @property
     def prior_samples(self) -> ParameterSamples:
@@ -128,12 +131,34 @@ class SurrogateOptimizer:
 
         The last result is cached, because recording the posterior needs it again.
         """
+        self._learn_errors(observations)
         known, prediction = self._cached_prediction
         if known != tuple(observations):
             prediction = self._predict(observations)
             self._cached_prediction = tuple(observations), prediction
         assert prediction is not None
         return prediction
+
+    def error_scale(self, observations: Sequence[Observation]) -> float:
+        """Return by what factor errors are larger than `predict(observations)` has them, by those so far."""
+        count = self._learn_errors(observations)
+        return scale_of([error for _, error in self._errors[:count] if error is not None])
+
+    def _learn_errors(self, observations: Sequence[Observation]) -> int:
+        """Compare each capacity with its prediction from the observations before it; return their number.
+
+        The last prediction is mostly that of the newest one, so this comes before the next.
+        """
+        finished = [item for item in observations if item.status != "pending"]
+        for place, observation in enumerate(finished):
+            if place < len(self._errors) and self._errors[place][0] == observation:
+                continue
+            del self._errors[place:]
+            error = None
+            if observation.status in ("measured", "forecast"):
+                error = standardised_error(self.predict(finished[:place]), observation)
+            self._errors.append((observation, error))
+        return len(finished)
 
     def _predict(self, observations: Sequence[Observation]) -> Prediction:
         """Compute the posterior prediction of the first, the tried and the most promising configurations.

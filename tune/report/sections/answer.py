@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tune.records.confirmation import Confirmation
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import KindPosterior
+from tune.records.proposals import Proposal
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
@@ -61,12 +62,13 @@ def answer(
     confirmation: Confirmation | None = None,
     predicted: Sequence[KindPosterior] = (),
     *,
+    proposals: Sequence[Proposal] = (),
     running: bool = False,
 ) -> Answer:
     """Return the answer of a study; `running` says that it goes on.
 
     `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first; `predicted` is
-    what a surrogate expects of each kind.
+    what a surrogate expects of each kind, and `proposals` hold what it expected of each trial.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     measured = [by_id[trial_id] for trial_id in ranked]
@@ -93,7 +95,7 @@ def answer(
         tiles=recommended_tiles(study, outcomes, recommended),
         facts=(
             *baseline_fact(study, outcomes, recommended),
-            *_other_kind_fact(kinds),
+            *_other_kind_fact(kinds, outcomes, proposals),
             *_limits_fact(study, recommended),
             certainty_fact(study, recommended, confirmation),
             _cost_fact(study, outcomes, confirmation),
@@ -159,9 +161,11 @@ def _settings(study: StudyRecord, outcome: Outcome) -> str:
     return "" if text.startswith("trial ") else text
 
 
-def _other_kind_fact(kinds: Sequence[BestOfKind]) -> list[Fact]:
+def _other_kind_fact(
+    kinds: Sequence[BestOfKind], outcomes: Sequence[Outcome], proposals: Sequence[Proposal]
+) -> list[Fact]:
     """Return what the best other split or parallelism gives; nothing where none is known."""
-    sentence = other_kind_sentence(kinds)
+    sentence = other_kind_sentence(kinds, outcomes, proposals)
     return [("Next best kind", sentence)] if sentence else []
 
 
