@@ -105,6 +105,6 @@ def test_an_export_replaces_only_an_earlier_export(short: StudyFolder, tmp_path:
 @pytest.mark.slow
 def test_an_export_without_format_or_study_is_refused(recorded: Path) -> None:
     unnamed = run(recorded)
-    assert (unnamed.returncode, "action=export needs export.to=optuna" in unnamed.stderr) == (2, True)
+    assert (unnamed.returncode, "action=export needs export.to=FORMAT: optuna" in unnamed.stderr) == (2, True)
     unknown = run(recorded, "export.to=optuna", "study.name=missing")
     assert (unknown.returncode, "no study there" in unknown.stderr) == (2, True)
