@@ -168,9 +168,10 @@ def test_retired_words_are_gone(words: str) -> None:
     lines = []
     for name in tracked():
         if (Path(name).suffix in SUFFIXES or name == "Makefile") and name not in EXEMPT:
-            for number, line in enumerate(text_of(name).splitlines(), 1):
-                if pattern.search(line):
-                    lines.append(f"{name}:{number}: {line.strip()[:100]}")
+            text = text_of(name)
+            for found in pattern.finditer(text):
+                number = text.count("\n", 0, found.start()) + 1
+                lines.append(f"{name}:{number}: {text.splitlines()[number - 1].strip()[:100]}")
     assert not lines, findings([f"say instead: {RETIRED[words]}", *lines])
 
 
