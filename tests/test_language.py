@@ -106,7 +106,13 @@ def modules(*tops: str) -> Iterator[tuple[str, ast.Module]]:
     """Yield the name and the syntax tree of every Python file below the folders `tops`."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(tops):
-            yield name, ast.parse(text_of(name))
+            yield name, tree_of(name)
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    """Return the syntax tree of a Python file, parsed once in a process."""
+    return ast.parse(text_of(name))
 
 
 def size(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
