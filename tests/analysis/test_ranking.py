@@ -198,5 +198,5 @@ def test_empty_ranking_still_writes_a_file(tmp_path):
 
 def test_unwritable_ranking_raises(tmp_path):
     (tmp_path / "ranking.json").mkdir()
-    with pytest.raises(ConfigurationError, match=r"ranking\.json: cannot be written"):
+    with pytest.raises(ConfigurationError, match=r"ranking\.json: is a folder"):
         write_ranking(tmp_path, [])

@@ -16,7 +16,8 @@ from tune.study.identity import study_record
 
 HEAVY = {"aiohttp", "jinja2", "numba", "optuna", "pandas", "plotly", "scipy", "submitit", "torch"}
 ADAPTER = "tune.engines.trtllm.adapter"
-WATCHED = {*HEAVY, ADAPTER, "tune.engines.dynamo_mocker.adapter"}
+HELP = "tune.cli.settings_reference"
+WATCHED = {*HEAVY, ADAPTER, HELP, "tune.engines.dynamo_mocker.adapter", "tune.report.page", "tune.surrogate"}
 
 CODE = """
 import json, sys
@@ -33,6 +34,7 @@ print(json.dumps([code, *sorted({watched!r} & sys.modules.keys())]))
         (["status", "study.name=single-sim"], [0, ADAPTER]),
         (["preflight"], [0, ADAPTER]),
         (["nonsense"], [2]),
+        pytest.param(["--cfg", "job"], [0, HELP], marks=pytest.mark.slow),
         pytest.param(["plan"], [0, ADAPTER], marks=pytest.mark.slow),
         pytest.param(["parse", "logs=LOGS"], [0], marks=pytest.mark.slow),
         pytest.param(["run"], [0, "numba", "scipy", ADAPTER], marks=pytest.mark.slow),

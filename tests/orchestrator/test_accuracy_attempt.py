@@ -12,6 +12,7 @@ from support.fake_deployment import MakeTrial, Trial, assert_nothing_left
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure_attempt
 from tune.loadgen.log_reader import read_logs
+from tune.orchestrator.slurm.node_check import findings_on_accuracy
 from tune.records.accuracy import ACCURACY_FOLDER, read_accuracy
 from tune.spec.dataset import Dataset
 from tune.spec.trial import TrialSpec
@@ -71,3 +72,7 @@ def test_missing_tokenizer_fails_before_any_process_starts(
     assert code == 3, said
     assert "nowhere.json: no tokenizer was read" in (trial.record.error or "")
     assert not (trial.attempt / "logs").exists()
+    (finding,) = findings_on_accuracy(trial.folder.plan)
+    assert finding.path == "load.accuracy"
+    assert "nowhere.json: no tokenizer was read" in finding.found
+    assert findings_on_accuracy(tmp_path) == ()

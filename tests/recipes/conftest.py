@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.cli.import_command import planned, written_recipe
+from tune.cli.imported_recipe import planned, written_recipe
 from tune.config import shipped_settings
 from tune.deploy.plan import LaunchPlan
 from tune.recipes.formats import read_recipes

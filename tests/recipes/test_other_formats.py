@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recipes.conftest import DATA, Changed, Planned, line_of, only
 
-from tune.cli.import_command import written_recipe
+from tune.cli.imported_recipe import written_recipe
 from tune.config import compose_overrides, shipped_settings
 from tune.errors import ConfigurationError
 from tune.recipes.choices import with_lengths
@@ -94,7 +94,7 @@ def test_schema_2_states_what_schema_1_does() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "line", "part"),
     [
-        ("  type: trtllm", "  type: vllm", "type: vllm", "engine.type: found vllm; expected trtllm"),
+        ("  type: trtllm", "  type: sglang", "type: sglang", "found sglang; expected trtllm or vllm"),
         ("    nodes: 2\n", "    nodes: 0\n", "nodes: 0", "roles.decode.nodes: found 0"),
         ("  decode:\n", "  agg:\n", "  agg:", "prefill and decode workers: tune serves disaggregated"),
         ("schema: 2", "schema: 3", "schema: 3", "schema: found 3; expected 1 or 2"),
@@ -125,7 +125,8 @@ def test_tensorrt_llms_benchmark_on_slurm() -> None:
     assert recipe.decode.env == {"TLLM_LOG_LEVEL": "INFO", "TRTLLM_ENABLE_PDL": "1"}
     assert recipe.routing.env == {"TRTLLM_SERVER_DISABLE_GC": "1"}
     assert recipe.cluster["container_mounts"] == ["/data:/data", "/logs:/logs"]
-    assert paths(recipe) >= {"slurm.account", "slurm.numa_bind", "benchmark.concurrency_list", "server"}
+    assert paths(recipe) >= {"slurm.account", "benchmark.concurrency_list", "server"}
+    assert recipe.cluster["command_prefix"]["decode"] == ["numactl", "-m", "0,1"], "numa_bind"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_a_deployment_of_v1beta1(tmp_path: Path) -> None:
         (
             "backendFramework: trtllm",
             "backendFramework: vllm",
-            "spec.backendFramework: found vllm; expected trtllm",
+            "spec.backendFramework: found vllm; expected trtllm, which the workers run",
         ),
         ("dynamo.trtllm]", "dynamo.sglang]", "found dynamo.sglang in Decode; expected dynamo.trtllm"),
         ("/config/decode.yaml", "/config/other.yaml", "which no ConfigMap of the file holds"),
@@ -203,6 +204,60 @@ def test_a_broken_deployment_is_named(before: str, after: str, part: str, change
         only(changed("dynamo_graph.yaml", (before, after)))
     assert part in str(error.value)
     assert "expected" in str(error.value).lower()
+
+
+def test_a_deployment_with_workers_of_vllm() -> None:
+    recipe = only(DATA / "vllm_graph.yaml")
+    assert (recipe.engine, recipe.prefill.workers, recipe.decode.gpus_per_worker) == ("dynamo_vllm", 2, 4)
+    assert recipe.prefill.engine_keys == {
+        "tensor_parallel_size": 2, "kv_cache_dtype": "fp8", "max_model_len": 21000, "enforce_eager": True,
+        "max_num_batched_tokens": 16384, "enable_prefix_caching": False,
+        "kv_transfer_config": {"kv_connector": "NixlConnector", "kv_role": "kv_producer"},
+    }, "without a comment's words, and without the connector where it is that of tune"  # fmt: skip
+    assert recipe.decode.engine_keys["cudagraph_capture_sizes"] == [4, 1, 2]
+    assert recipe.decode.engine_keys["compilation_config.custom_ops+"] == "+rms_norm"
+    assert "kv_transfer_config" not in recipe.decode.engine_keys
+    assert recipe.cluster["command_prefix"] == {"decode": ["numactl", "-m", "0,1"]}
+    assert recipe.model.served_name == "meta-llama/Llama-3.3-70B-Instruct"
+
+
+def test_a_shell_before_a_worker_is_listed(changed: Changed) -> None:
+    before = "python3 -m dynamo.vllm --model"
+    recipe = only(changed("vllm_graph.yaml", (before, f"ulimit -n 9000; {before}")))
+    (part,) = (part for part in recipe.left_out if part.path == "prefill command")
+    assert (part.value, "prefill" in recipe.cluster["command_prefix"]) == ("ulimit -n '9000;'", False)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "prefixes"),
+    [
+        ((), {"prefill", "decode"}),
+        ((("gpu_type: gb200", "gpu_type: h200"),), set()),
+        ((("  type: trtllm", "  type: trtllm\n  numa_memory_bind: false"),), set()),
+        ((("  type: dynamo", "  type: dynamo\n  numa_bind: true"),), {"prefill", "decode", "frontend"}),
+    ],
+)
+def test_srt_slurm_binds_memory_as_the_gpu_and_the_recipe_say(
+    replaced: tuple[tuple[str, str], ...], prefixes: set[str], changed: Changed
+) -> None:
+    found = only(changed("schema2.yaml", *replaced)).cluster.get("command_prefix", {})
+    assert found.keys() == prefixes
+    assert all(words[0] == "numactl" for words in found.values())
+
+
+@pytest.mark.parametrize(
+    ("rate", "qps", "listed"),
+    [('"12.5"', 12.5, False), ("3", 3.0, False), ("inf", None, True), ("0", None, True)],
+)
+def test_a_rate_of_srt_slurm_is_an_open_loop(
+    rate: str, qps: float | None, listed: bool, changed: Changed
+) -> None:
+    replaced = ('concurrencies: "4x8x16"', f"concurrencies: [64]\n  req_rate: {rate}")
+    recipe = only(changed("schema2.yaml", replaced))
+    assert (recipe.rate.qps if recipe.rate else None) == qps
+    assert ({"benchmark.req_rate", "benchmark.concurrencies"} <= paths(recipe)) == listed
+    with pytest.raises(ConfigurationError, match=r"req_rate: found soon; expected queries/s, or inf"):
+        only(changed("schema2.yaml", (replaced[0], "req_rate: soon")))
 
 
 def test_rows_of_inferencex_lead_to_their_recipe() -> None:
@@ -267,7 +322,9 @@ def test_lengths_fit_the_engines_where_a_recipe_states_none() -> None:
 
 
 @pytest.mark.slow  # composes configurations
-@pytest.mark.parametrize("name", ["schema2.yaml", "trtllm_slurm.yaml", "dynamo_graph.yaml"])
+@pytest.mark.parametrize(
+    "name", ["schema2.yaml", "trtllm_slurm.yaml", "dynamo_graph.yaml", "vllm_graph.yaml"]
+)
 def test_every_format_plans_what_it_says(name: str, imported: Planned) -> None:
     recipe, _ = written_recipe(only(DATA / name), ())
     settings, plan = imported(recipe)

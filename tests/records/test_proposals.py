@@ -84,7 +84,7 @@ def test_damaged_whole_line_is_named_in_the_error(line, fault, at, tmp_path):
 
 def test_unwritable_proposals_raise(tmp_path):
     (tmp_path / "proposals.jsonl").mkdir()
-    with pytest.raises(ConfigurationError, match=r"proposals\.jsonl: cannot be written"):
+    with pytest.raises(ConfigurationError, match=r"proposals\.jsonl: is a folder"):
         StudyFolder(tmp_path).append_proposal(proposal(0))
     with pytest.raises(ResumableError, match=r"proposals\.jsonl: cannot be read"):
         StudyFolder(tmp_path).read_proposals()

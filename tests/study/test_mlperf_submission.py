@@ -14,14 +14,19 @@ from support.accuracy_dataset import write_accuracy_files
 from support.right_client import run_command
 from support.streaming_server import MODEL, StreamingServer
 
+from tune.analysis.guaranteed_rates import RemeasuredConfiguration, guarantee_rates
 from tune.analysis.judge import TrialFacts, judge
 from tune.analysis.measure import measure_attempt
+from tune.cli.export_command import export
 from tune.config import compose_overrides
 from tune.deploy.plan import client_json
 from tune.errors import ConfigurationError
 from tune.records.accuracy import ACCURACY_FOLDER, read_accuracy
-from tune.records.folders import TrialFolder
+from tune.records.confirmation import write_confirmation
+from tune.records.folders import StudyFolder, TrialFolder
 from tune.spec.mlperf_rules import ROUNDS
+from tune.study.accuracy_gate import with_accuracy
+from tune.study.identity import study_record
 from tune.study.mlperf_submission import SubmitterFacts, read_submitter_facts, write_submission
 
 GOLDEN = Path(__file__).with_name("golden_submission.txt")
@@ -115,7 +120,7 @@ def test_what_the_submitter_states_fills_what_is_lacking(trial: TrialFolder, tmp
     assert lacks[2] == "measurements has no weight_transformations"
     assert lacks[-1] == "the dataset has 24 samples, the benchmark's 8313"
     other = write_submission(tmp_path / "sent", with_seed(trial, tmp_path, 7), SubmitterFacts())
-    assert other.lacks[-1].startswith("load.seed is of no round: expected that of one of v5.1, v6.0, v6.1")
+    assert other.lacks[-1].startswith("load.seed is of no round: expected that of one of v5.1, v6.0")
     names = lacks[1].removeprefix("system has no ").split(", ")
     path = tmp_path / "facts.yaml"
     path.write_text(
@@ -134,6 +139,30 @@ def test_what_the_submitter_states_fills_what_is_lacking(trial: TrialFolder, tmp
         filled.lacks[-1] == "the closed division demands the compliance run TEST06, which tune does not make"
     )
     assert [path.name for path in filled.folder.iterdir()] == ["closed"], "an earlier export is replaced"
+
+
+@pytest.mark.slow
+def test_the_command_exports_the_confirmed_trial_and_prints_what_it_lacks(
+    trial: TrialFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    repeats = tmp_path / "runs" / "one.confirm"
+    copytree(trial.root, repeats / trial.root.name)
+    composed = compose_overrides(["action=export", "study.name=one", "export.to=mlperf"])
+    study = StudyFolder(tmp_path / "runs" / "one")
+    study.write_study(study_record(composed.settings, "one", composed.words))
+    with pytest.raises(ConfigurationError, match="found no trial with an accuracy run"):
+        export(composed)
+    outcome = trial.read_outcome()
+    assert outcome is not None
+    winner = RemeasuredConfiguration(outcome, ((composed.settings.load, outcome),), None)
+    confirmed = guarantee_rates("one", [winner], 0.95, study_gpu_hours=1.0, gpu_hours=1.0)
+    write_confirmation(repeats, with_accuracy(confirmed, outcome))
+    export(composed)
+    said = capsys.readouterr().out
+    assert f"exported  trial {trial.root.name} of one: reports/one/mlperf" in said
+    assert "lacks     submitter is a placeholder" in said
+    assert (tmp_path / "reports" / "one" / "mlperf" / "open" / "SUBMITTER" / "systems").is_dir()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UUID = re.compile(r"\w{8}-\w{4}-\w{4}-\w{4}-\w{12}")
 _ANSWER_MARK = "Answer: "
 _FEWEST_FOR_PROCESSES = 256
-"""Answers that one process scores in less time than others take to start; about 0.1 s each. Chosen here."""
+"""Answers that one process scores in less time than others take to start; some 0.1 s each. Chosen here."""
 
 _CHUNK = 32
 

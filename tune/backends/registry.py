@@ -110,16 +110,19 @@ def _check_local(settings: Settings) -> Sequence[Finding]:
 
 
 def _preflight_local(settings: Settings) -> Sequence[Finding]:
-    """Return findings on the GPUs of this machine, and on its checkpoint."""
+    """Return findings on the GPUs of this machine, on its checkpoint, and on what an accuracy run needs."""
     from tune.backends.local_gpus import check_gpus  # noqa: PLC0415
+    from tune.client.accuracy_needs import accuracy_findings  # noqa: PLC0415
 
     spec = settings.trial_spec
+    accuracy = accuracy_findings(settings.cluster.tokenizer_path) if spec.load.accuracy else ()
     if not engine_of(spec).computes_tokens:
-        return ()
+        return accuracy
     placed = place_workers(spec.hardware, spec.prefill, spec.decode, spec.split)
     expected = expected_checkpoint(spec, settings.cluster)
     checkpoint = check_checkpoint(expected) if expected else ()
-    return (*check_gpus(gpu for worker in placed or () for gpu in worker.gpus), *checkpoint)
+    gpus = check_gpus(gpu for worker in placed or () for gpu in worker.gpus)
+    return (*gpus, *checkpoint, *accuracy)
 
 
 def _check_slurm(settings: Settings) -> Sequence[Finding]:

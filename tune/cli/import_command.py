@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
+from tune.cli.imported_recipe import planned, write_options, written_recipe
 from tune.cli.output import show
-from tune.config import Composition, compose_overrides, shipped_settings
-from tune.core.files import write_text
-from tune.deploy.plan import LaunchPlan, render
+from tune.config import Composition
+from tune.deploy.plan import LaunchPlan
 from tune.engines.check import check
-from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
-from tune.recipes.choices import choose, with_lengths
 from tune.recipes.formats import read_recipes
-from tune.recipes.options import left_out_text, option_name, recipe_files
-from tune.recipes.own_variables import OwnVariables, variables_of_plan, without_own_variables
+from tune.recipes.options import left_out_text, option_name
 from tune.recipes.plan_differences import differences, written_out
 from tune.recipes.recipe import Recipe
 from tune.spec.findings import Finding, only_errors
@@ -46,27 +41,9 @@ def import_action(composition: Composition) -> None:
     _refuse_overwriting(folder, files)
     reports = [_verified(recipe, texts, folder) for recipe, texts in written]
     for texts in files.values():
-        _write(folder, texts)
+        write_options(folder, texts)
     for report in reports:
         show("\n".join(report))
-
-
-def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, dict[str, str]]:
-    """Return a recipe as it is written, without variables that a plan sets by itself, and its files' texts.
-
-    Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
-    """
-    choices = choose(recipe, overrides)
-    kept = without_own_variables(recipe, _own_variables(choices.stack))
-    kept = with_lengths(kept, shipped_settings().load.dataset)
-    return kept, recipe_files(kept, choices)
-
-
-@cache
-def _own_variables(stack: str) -> OwnVariables:
-    settings = compose_overrides([f"stack={stack}", "cluster=slurm"]).settings
-    overridable = engine_of(settings.trial_spec).overridable
-    return variables_of_plan(render(settings.trial_spec, settings.cluster), overridable)
 
 
 def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:
@@ -78,18 +55,6 @@ def _refuse_overwriting(folder: Path, files: Mapping[str, Mapping[str, str]]) ->
                     f"to: found {file}, with other content than this recipe gives; expected no such file. "
                     "Move it away, or name another folder. Nothing was written."
                 )
-
-
-def planned(recipe: Recipe, texts: Mapping[str, str]) -> tuple[Settings, LaunchPlan]:
-    """Return what the files of a recipe compose to, and the plan of it on Slurm.
-
-    Raises ConfigurationError where they do not compose or cannot be launched.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        _write(Path(scratch), texts)
-        words = [f"+recipe={option_name(recipe)}", "cluster=slurm"]
-        settings = compose_overrides(words, [scratch]).settings
-    return settings, render(settings.trial_spec, settings.cluster)
 
 
 def _verified(recipe: Recipe, texts: Mapping[str, str], folder: Path) -> list[str]:
@@ -127,6 +92,10 @@ def _taken(recipe: Recipe, settings: Settings) -> Iterator[str]:
         yield f"load      {recipe.lengths.input_tokens} + {recipe.lengths.output_tokens} tokens at most"
     for name, value in recipe.cluster.items():
         yield f"cluster   {name}: {value}"
+    if recipe.kept:
+        found, before = settings.trial_spec.trial_id, recipe.kept.trial_id
+        same = "as exported" if found == before else f"which differs from the exported {before}"
+        yield f"trial     {found}, {same}; in the comments were {', '.join(recipe.kept.groups)}"
 
 
 def _not_taken(recipe: Recipe, plan: LaunchPlan) -> Iterator[str]:
@@ -144,22 +113,6 @@ def _broken(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield lines on the rules of tune that the recipe breaks."""
     for finding in only_errors(findings):
         yield f"error: {finding.path}: found {finding.found}; expected {finding.expected}: {finding.why}"
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write the files; where one cannot be written, remove those that were."""
-    written: list[Path] = []
-    try:
-        for name, text in texts.items():
-            file = folder / name
-            fresh = not file.exists()
-            write_text(file, text)
-            if fresh:
-                written.append(file)
-    except BaseException:
-        for file in written:
-            file.unlink()
-        raise
 
 
 def _next_commands(folder: Path, recipe: Recipe, settings: Settings) -> Iterator[str]:

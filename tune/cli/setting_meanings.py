@@ -11,7 +11,11 @@ from tune.spec.metrics import LIMITS
 
 COMMAND: dict[str, Meaning] = {
     "action": ("", "What the command does."),
-    "trial": ("", "A trial by its id or its number, for action=status, logs and cancel."),
+    "trial": (
+        "",
+        "A trial by its id or its number, for action=status, logs, cancel and export; export takes best, too, and null "
+        "is the best one there.",
+    ),
     "logs": ("", "Folder with LoadGen's logs, for action=parse."),
     "recipe": ("", "File with a recipe of another program, or FILE:VARIANT, for action=import."),
     "to": ("", "Folder of configuration that action=import writes."),
@@ -31,8 +35,15 @@ COMMAND: dict[str, Meaning] = {
     "calibrate.runs": ("", "YAML file with several runs: a list of {logs: DIR, overrides: [...]}."),
     "calibrate.parameters": ("", "Parameters to fit."),
     "calibrate.to": ("", "File to write, DIR/cluster/NAME.yaml; null: only print the result."),
-    "export.to": ("", "Format of action=export."),
-    "export.file": ("", "File to write; null: REPORTS_DIR/STUDY/optuna.log. SQLite where it ends in .db or .sqlite3. With export.to=mlperf the folder of the submission; null: REPORTS_DIR/STUDY/mlperf."),
+    "export.to": (
+        "",
+        "Format of action=export: optuna is of the whole study, the others are of one trial (docs/how-to/export.md).",
+    ),
+    "export.file": (
+        "",
+        "File to write, with export.to=sbatch and mlperf a folder; null: in REPORTS_DIR/STUDY. With export.to=optuna "
+        "SQLite where it ends in .db or .sqlite3.",
+    ),
     "export.submitter": ("", "With export.to=mlperf: YAML file with submitter, division, status, and fields of system and measurements; null: placeholders."),
 }
 

@@ -75,9 +75,13 @@ def job_script(facts: ClusterFacts, nodes: int, gpus_per_node: int) -> str:
     """Return the text of job.sbatch. Raises ConfigurationError where a directive cannot hold a value."""
     reject_line_break("cluster.output", facts.output)
     options = sbatch_options(facts, nodes, gpus_per_node) | {"output": facts.output}
+    return directives(options) + _BY_HAND.format(python=facts.python or "python3")
+
+
+def directives(options: Options) -> str:
+    """Return the beginning of a job's script: its interpreter and its options."""
     lines = [_directive(name, value) for name, value in options.items()]
-    by_hand = _BY_HAND.format(python=facts.python or "python3")
-    return "\n".join(["#!/bin/bash", *lines]) + "\n" + by_hand
+    return "\n".join(["#!/bin/bash", *lines]) + "\n"
 
 
 def _directive(name: str, value: str | int | Literal[True]) -> str:

@@ -123,8 +123,7 @@ def _accuracy_files(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the settings of the accuracy run; none for a trial without one."""
     if not spec.load.accuracy:
         return {}
-    tokenizer = facts.tokenizer or f"{facts.model_path}/tokenizer.json"
-    return {ACCURACY_CLIENT_FILE: client_json(spec, tokenizer)}
+    return {ACCURACY_CLIENT_FILE: client_json(spec, facts.tokenizer_path)}
 
 
 def client_json(spec: TrialSpec, tokenizer: str | None = None) -> str:

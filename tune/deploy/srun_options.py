@@ -9,7 +9,7 @@ from tune.deploy.shell import reject_unbindable
 from tune.errors import ConfigurationError
 from tune.spec.cluster import ClusterFacts
 
-_OF_TUNE = frozenset(
+OPTIONS_OF_TUNE = frozenset(
     {
         *("overlap", "overcommit", "kill-on-bad-exit", "disable-status", "input", "output", "error"),
         *("job-name", "jobid", "nodes", "nodelist", "exclude", "ntasks", "ntasks-per-node", "distribution"),
@@ -30,7 +30,7 @@ def step_options(facts: ClusterFacts) -> tuple[str, ...]:
         name = option.removeprefix("--").partition("=")[0]
         if not option.startswith("--") or not name or any(character.isspace() for character in name):
             raise _error(option, "a long option of srun, --NAME=VALUE or --NAME (--cpu-bind=verbose,none)")
-        if name in _OF_TUNE:
+        if name in OPTIONS_OF_TUNE:
             raise _error(option, f"none that tune sets itself: --{name} follows from plan and cluster")
         if "container-" in name and facts.container_image is None:
             raise _error(option, "no option of an image without cluster.container_image")

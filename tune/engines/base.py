@@ -8,7 +8,7 @@ depend on the arguments alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -167,10 +167,24 @@ class EngineAdapter(EngineModel, EngineLauncher, Protocol):
 
 @runtime_checkable
 class EngineFileReader(Protocol):
-    """Read the files of an engine that others wrote, as settings: the inverse of `EngineLauncher.files`.
+    """Read what others give an engine, the keys of its file or its arguments, as settings.
 
-    Only an engine whose recipes are imported has these methods.
+    Only an engine with a `recipe_name` in the table of engines has these methods. `has_file` says whether its
+    workers read their keys from a file, ROLE.yaml of a plan.
     """
+
+    @property
+    def has_file(self) -> bool:
+        """Return whether workers read the keys from a file; otherwise they are arguments."""
+
+    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+        """Return the keys that the words of a worker's command line state, without those of the deployment.
+
+        Raises ValueError, with the option and its value, for one that is no number where the engine has one.
+        """
+
+    def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
+        """Return the keys that a worker of a plan starts with; `files` are those of the plan."""
 
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return the generation of an engine's file, a value of `stack.engine_yaml`."""

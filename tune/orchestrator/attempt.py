@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tune.analysis.answer_scores import require_scorer
-from tune.client.answer_tokenizer import load_tokenizer
+from tune.client.accuracy_needs import require_accuracy_needs
 from tune.client.client_settings import ClientSettings, read_client_settings
 from tune.errors import TuneError
 from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, read_manifest
@@ -196,6 +195,5 @@ def _accuracy_settings(plan: Path, endpoint_urls: Sequence[str]) -> ClientSettin
     Raises ConfigurationError where this host lacks what the run needs: no GPU should wait for that.
     """
     settings = read_client_settings(plan / ACCURACY_CLIENT_FILE, endpoint_urls)
-    require_scorer()
-    load_tokenizer(str(settings.tokenizer))
+    require_accuracy_needs(str(settings.tokenizer))
     return settings

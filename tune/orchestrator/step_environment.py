@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tune.manifest.process import ProcessRole
-
-_KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ"})
-"""Variables that describe the user and the node, not the deployment."""
+from tune.manifest.srun_step import KEPT_VARIABLES
 
 _OF_OUR_CLIENT = frozenset({"PYTHONPATH"})
 """Variables by which the client, a program of tune, finds its modules as this process does."""
@@ -37,5 +35,5 @@ def step_environment(
     dict[str, str]
         Variables of the user and the node, and those that are named.
     """
-    names = _KEPT.union(inherits, _OF_OUR_CLIENT if role == "client" else ())
+    names = set(KEPT_VARIABLES).union(inherits, _OF_OUR_CLIENT if role == "client" else ())
     return {name: value for name, value in environment.items() if name in names}

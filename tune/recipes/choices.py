@@ -11,8 +11,9 @@ from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.model_sizes import checkpoint_model, public_model
 from tune.recipes.options import Choices, option_name
-from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Recipe
+from tune.recipes.recipe import LeftOut, Lengths, Recipe
 from tune.spec.dataset import Dataset
+from tune.spec.stack import GENERATIONS
 
 _HARDWARE: Mapping[str, str] = {
     "gb200": "gb200_nvl72",
@@ -27,6 +28,10 @@ _HARDWARE: Mapping[str, str] = {
 _STACKS: Mapping[str, str] = {"flat": "dynamo_v0", "nested_1_0": "dynamo_v04"}
 """Option of the group stack, by the generation of the engine's YAML where that decides."""
 
+_ENGINE_OPTIONS: Mapping[str, tuple[str, str]] = {"dynamo_vllm": ("dynamo_vllm", "vllm")}
+"""Options of the groups stack and of both pools that an engine has, where they do not follow Dynamo's
+generation."""
+
 _UNSTATED_TOKENS = 1024
 """Tokens of a prompt, and of an answer, where a recipe states no lengths. Chosen here."""
 
@@ -37,23 +42,38 @@ def choose(recipe: Recipe, overrides: Sequence[str]) -> Choices:
     Raises ConfigurationError for a GPU without a data sheet and a model without sizes in tune.
     """
     typed = dict(word.partition("=")[::2] for word in overrides)
-    hardware = typed.get("hardware") or _HARDWARE.get((recipe.rack.gpu or "gb200").lower())
-    if hardware is None:
+    gpu = (recipe.rack.gpu or "gb200").lower()
+    hardware = typed.get("hardware") or _HARDWARE.get(gpu)
+    if hardware is None and "hardware" not in _kept_groups(recipe):
         raise ConfigurationError(
             f"{recipe.origin}: found the GPU {recipe.rack.gpu}; expected one of {', '.join(_HARDWARE)}, or "
             "hardware=NAME with a file of your own (docs/how-to/your-deployment.md). Nothing was written."
         )
-    stack = typed.get("stack") or _stack(recipe)
-    if "model" in typed:
-        return Choices(typed["model"], hardware, stack)
+    stack, hardware = typed.get("stack") or _stack(recipe), hardware or ""
+    kept = {name: group for name, group in _kept_groups(recipe).items() if name not in typed}
+    if "model" in typed or "model" in kept:
+        context_tokens = kept.get("model", {}).get("context_tokens")
+        return Choices(typed.get("model", ""), hardware, stack, kept, context_tokens)
     sizes = _sizes(recipe, typed.get("cluster.model_path"))
-    return Choices(option_name(recipe), hardware, stack, sizes, sizes.get("context_tokens"))
+    return Choices(
+        option_name(recipe), hardware, stack, {**kept, "model": sizes}, sizes.get("context_tokens")
+    )
+
+
+def _kept_groups(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+    return dict(recipe.kept.groups.items()) if recipe.kept else {}
+
+
+def pool_words(engine: str) -> tuple[str, ...]:
+    """Return the overrides that choose pools of an engine; none where the shipped pools are its own."""
+    options = _ENGINE_OPTIONS.get(engine)
+    return (f"prefill={options[1]}", f"decode={options[1]}") if options else ()
 
 
 def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
     """Return a recipe with lengths that its engines take, where it states none and `default` is too long."""
-    longest_tokens = file_reader(ENGINE).longest_prompt_of_keys(recipe.prefill.engine_keys)
-    if recipe.lengths or longest_tokens >= default.longest_prompt_tokens:
+    longest_tokens = file_reader(recipe.engine).longest_prompt_of_keys(recipe.prefill.engine_keys)
+    if recipe.lengths or "load" in _kept_groups(recipe) or longest_tokens >= default.longest_prompt_tokens:
         return recipe
     tokens = min(_UNSTATED_TOKENS, int(longest_tokens) // 2)
     reason = f"the recipe states none: {tokens} tokens each, unless load= says otherwise"
@@ -63,7 +83,13 @@ def with_lengths(recipe: Recipe, default: Dataset) -> Recipe:
 
 def _stack(recipe: Recipe) -> str:
     """Return the stack that writes the engine's YAML as the recipe has it, of the Dynamo that it states."""
-    generations = {file_reader(ENGINE).generation_of_keys(pool.engine_keys) for _, pool in recipe.pools}
+    kept = _kept_groups(recipe).get("stack", {}).get("name", "")
+    if recipe.engine in _ENGINE_OPTIONS:
+        return _ENGINE_OPTIONS[recipe.engine][0]
+    reader = file_reader(recipe.engine)
+    if kept:
+        return next(stack for stack in GENERATIONS if kept == stack or kept.startswith(f"{stack}_"))
+    generations = {reader.generation_of_keys(pool.engine_keys) for _, pool in recipe.pools}
     decisive = [stack for generation, stack in _STACKS.items() if generation in generations]
     before_1 = recipe.dynamo is not None and recipe.dynamo.startswith("0.")
     return decisive[0] if decisive else "dynamo_v07" if before_1 else "dynamo_v1"

@@ -5,33 +5,32 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune.engines.base import EngineFileReader
 from tune.recipes.document import Document, Place, Section
+from tune.recipes.kubernetes_pod import ESCAPED
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
+_CONTINUED = re.compile(r"\\\n")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 
-_ENGINE_OPTIONS: Mapping[str, tuple[str, type]] = {
-    "--tensor-parallel-size": ("tensor_parallel_size", int),
-    "--pipeline-parallel-size": ("pipeline_parallel_size", int),
-    "--expert-parallel-size": ("moe_expert_parallel_size", int),
-    "--max-batch-size": ("max_batch_size", int),
-    "--max-num-tokens": ("max_num_tokens", int),
-    "--max-seq-len": ("max_seq_len", int),
-    "--kv-block-size": ("kv_cache_config.tokens_per_block", int),
-    "--free-gpu-memory-fraction": ("kv_cache_config.free_gpu_memory_fraction", float),
-}
-"""Keys of the engine's YAML that options of the worker stand for; the YAML wins over them.
-Source: ai-dynamo/dynamo, components/src/dynamo/trtllm (backend_args.py, llm_worker.py)."""
+_FILE, _OVERRIDE = "--extra-engine-args", "--override-engine-args"
 
 
 @dataclass(frozen=True)
 class DynamoCommand:
-    """Hold a command line: the module that python3 runs, and options with their values ("" for none)."""
+    """Hold a command line of Dynamo.
 
+    `prefix` stands before the interpreter, such as numactl with its arguments. `module` is what python3
+    runs, `words` stand behind it, and `options` has the first value of each option in them ("" for none).
+    """
+
+    prefix: tuple[str, ...]
     module: str | None
+    words: tuple[str, ...]
     options: Mapping[str, str]
 
 
@@ -42,9 +41,23 @@ def read_command(container: Section, env: Mapping[str, str | None]) -> DynamoCom
     """
     words = [*_texts(container, "command"), *_texts(container, "args")]
     if len(words) > 2 and words[0].endswith("sh") and words[1] == "-c":
-        words = shlex.split(words[2].replace("\\\n", " "))
-    words = [_VARIABLE.sub(lambda found: env.get(found[1] or found[2]) or found[0], word) for word in words]
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else None
+        words = shlex.split(_COMMENT.sub("", _CONTINUED.sub(" ", words[2])))
+    filled = [_VARIABLE.sub(lambda found: env.get(found[1] or found[2]) or found[0], word) for word in words]
+    return command_of_words(filled)
+
+
+def command_of_words(words: Sequence[str]) -> DynamoCommand:
+    """Return what the words of a command line say."""
+    start = words.index("-m") if "-m" in words[:-1] else None
+    while start is not None and not words[start + 1].startswith("dynamo."):
+        start = words.index("-m", start + 1) if "-m" in words[start + 1 : -1] else None
+    module = words[start + 1] if start is not None else None
+    behind = tuple(words[start + 2 :]) if start is not None else tuple(words)
+    prefix = tuple(words[: start - 1]) if start else ()
+    return DynamoCommand(prefix, module, behind, _options(behind))
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
     options: dict[str, str] = {}
     name = ""
     for word in words:
@@ -54,11 +67,11 @@ def read_command(container: Section, env: Mapping[str, str | None]) -> DynamoCom
         elif name:
             options[name] = word
             name = ""
-    return DynamoCommand(module, options)
+    return options
 
 
 def keys_of_worker(
-    command: DynamoCommand, file_keys: Mapping[str, Any], container: Section
+    command: DynamoCommand, reader: EngineFileReader, file_keys: Mapping[str, Any], container: Section
 ) -> dict[str, Any]:
     """Return the keys that reach the engine: options, over them its file, over that the override.
 
@@ -66,6 +79,8 @@ def keys_of_worker(
     ----------
     command
         The worker's command.
+    reader
+        Reads the engine's options.
     file_keys
         The keys of the engine's file.
     container
@@ -81,28 +96,28 @@ def keys_of_worker(
     ConfigurationError
         For an option that is no number, or an override that is no JSON.
     """
-    keys: dict[str, Any] = {}
-    for option, (path, kind) in _ENGINE_OPTIONS.items():
-        if option in command.options:
-            try:
-                value: Any = kind(command.options[option])
-            except ValueError:
-                raise _wrong(container, f"{option} {command.options[option]}", "a number") from None
-            _put(keys, path, value)
-    keys = merged_keys(keys, file_keys)
-    override = command.options.get("--override-engine-args")
-    if override:
+    try:
+        keys = merged_keys(reader.keys_of_words(command.words), file_keys)
+    except ValueError as error:
+        raise _wrong(container, str(error), "a number") from None
+    override = command.options.get(_OVERRIDE)
+    if override and reader.has_file:
         try:
             keys = merged_keys(keys, json.loads(override))
         except (ValueError, AttributeError):
-            raise _wrong(container, f"--override-engine-args {override}", "a mapping in JSON") from None
+            raise _wrong(container, f"{_OVERRIDE} {override}", "a mapping in JSON") from None
     return keys
 
 
-def other_options(command: DynamoCommand) -> dict[str, str]:
-    """Return the options of a worker that are no keys of its engine."""
-    known = {*_ENGINE_OPTIONS, "--override-engine-args", "--extra-engine-args"}
-    return {name: value for name, value in command.options.items() if name not in known}
+def other_options(command: DynamoCommand, reader: EngineFileReader) -> dict[str, str]:
+    """Return the options of a worker that are no keys of its engine; where all are, there is none."""
+    if not reader.has_file:
+        return {}
+    return {
+        name: value
+        for name, value in command.options.items()
+        if name not in (_FILE, _OVERRIDE) and not reader.keys_of_words([name, "0"])
+    }
 
 
 def merged_keys(keys: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,15 +135,8 @@ def _texts(container: Section, key: str) -> list[str]:
         if not isinstance(value, str):
             raise container.document.error(place, repr(value), "a text, in quotes")
         container.document.used.add(place)
-        texts.append(value)
+        texts.append(value.replace(ESCAPED, "$("))
     return texts
-
-
-def _put(keys: dict[str, Any], path: str, value: Any) -> None:
-    *groups, name = path.split(".")
-    for group in groups:
-        keys = keys.setdefault(group, {})
-    keys[name] = value
 
 
 def _wrong(container: Section, found: str, expected: str) -> Exception:

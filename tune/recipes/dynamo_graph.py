@@ -7,6 +7,7 @@ components).
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,7 +20,8 @@ from tune.errors import ConfigurationError
 from tune.recipes.document import Document, Section
 from tune.recipes.dynamo_command import DynamoCommand, keys_of_worker, other_options, read_command
 from tune.recipes.kubernetes_pod import Pod, read_pod
-from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel, version_of_image
+from tune.recipes.recipe import LeftOut, Pool, Rack, Recipe, Routing, ServedModel, version_of_image
+from tune.spec.engine_table import ENGINES, engine_in_recipes, recipe_names
 from tune.spec.split import ROLES, Role
 
 KIND = "DynamoGraphDeployment"
@@ -36,7 +38,9 @@ _TAKEN_OPTIONS = (
     "--disaggregation-mode",
     "--request-plane",
 )
-_WORKER, _FRONTEND = "dynamo.trtllm", "dynamo.frontend"
+_FRONTEND = "dynamo.frontend"
+_OF_A_SHELL = frozenset(";&|<>=`$")
+_EXPECTED_ENGINE = "the engines of which tune reads recipes"
 _NODE_SIZES = (4, 8)
 """GPUs of a node of the racks that tune knows."""
 
@@ -68,11 +72,12 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
         root.anything(key)
     name = root.section("metadata", required=True).required_text("name")
     spec = root.section("spec", required=True)
-    if "backendFramework" in spec and spec.text("backendFramework") != ENGINE:
-        raise spec.wrong("backendFramework", f"{ENGINE}, the only engine of which tune has an adapter")
     pods = [read_pod(part, spec) for part in _parts(spec)]
     commands = {pod.name: read_command(pod.container, pod.env) for pod in pods}
-    workers = _workers(document, pods, commands, _config_maps(documents))
+    engine = _engine(document, pods, commands)
+    if "backendFramework" in spec and engine_in_recipes(spec.required_text("backendFramework")) != engine:
+        raise spec.wrong("backendFramework", f"{ENGINES[engine].recipe_name}, which the workers run")
+    workers = _workers(document, engine, pods, commands, _config_maps(documents))
     routing, command = _routing(pods, commands), workers["decode"].command
     for pod in pods:
         pod.container.accept("image", workers["decode"].pod.container.content.get("image"))
@@ -81,20 +86,23 @@ def read_dynamo_graph(documents: Sequence[Document]) -> Recipe:
         served_name=command.options.get("--served-model-name"),
     )
     others = [d for d in documents if d is not document and d.content is not None]
+    prefixes, unusual = _prefixes(pods, commands)
     return Recipe(
         name=name,
         origin=f"{document.file}, a deployment of Dynamo",
+        engine=engine,
         prefill=workers["prefill"].pool,
         decode=workers["decode"].pool,
         rack=_rack(list(workers.values())),
         routing=routing,
         lengths=None,
         model=model,
-        cluster=_cluster(model, workers["decode"].pod),
+        cluster=_cluster(model, workers["decode"].pod) | prefixes,
         dynamo=version_of_image(str(workers["decode"].pod.container.content.get("image"))),
         left_out=(
             *document.left_out(_REASONS),
-            *_options_left_out(workers),
+            *_options_left_out(engine, workers),
+            *unusual,
             *(part for other in others for part in _object_left_out(other)),
             LeftOut("GPU", "", 0, "a deployment names none: GB200 unless hardware= says otherwise"),
         ),
@@ -118,8 +126,27 @@ def _config_maps(documents: Sequence[Document]) -> dict[str, Section]:
     return maps
 
 
+def _engine(document: Document, pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]) -> str:
+    """Return the engine of the workers, by the program that they run."""
+    found: str | None = None
+    for pod in pods:
+        module = commands[pod.name].module
+        if module in (None, _FRONTEND):
+            continue
+        engine = engine_in_recipes(module.removeprefix("dynamo."))
+        if engine is None or found not in (None, engine):
+            programs = " or ".join(f"dynamo.{name}" for name in recipe_names())
+            expected = f"{programs}, {_EXPECTED_ENGINE}"
+            raise document.error(pod.container.place, f"{module} in {pod.name}", expected)
+        found = engine
+    if found is None:
+        raise document.error(("spec",), "no workers", "prefill and decode workers of Dynamo")
+    return found
+
+
 def _workers(
     document: Document,
+    engine: str,
     pods: Sequence[Pod],
     commands: Mapping[str, DynamoCommand],
     config_maps: Mapping[str, Section],
@@ -128,16 +155,12 @@ def _workers(
     workers: dict[Role, _Worker] = {}
     for pod in pods:
         command = commands[pod.name]
-        module = command.module or ""
-        if module.startswith("dynamo.") and module not in (_WORKER, _FRONTEND):
-            found = f"{module} in {pod.name}"
-            raise document.error(pod.container.place, found, f"{_WORKER}, the engine that tune has")
-        if module != _WORKER:
+        if command.module in (None, _FRONTEND):
             continue
         role = _role(pod, command)
         if role in workers:
             raise document.error(pod.container.place, f"a second pool of {role} workers", "one")
-        workers[role] = _worker(pod, command, config_maps)
+        workers[role] = _worker(engine, pod, command, config_maps)
     missing = [role for role in ROLES if role not in workers]
     if missing:
         raise document.error(
@@ -147,7 +170,8 @@ def _workers(
 
 
 def _role(pod: Pod, command: DynamoCommand) -> Role:
-    stated = command.options.get("--disaggregation-mode") or pod.role
+    flags = [role for role in ROLES if f"--is-{role}-worker" in command.options]
+    stated = command.options.get("--disaggregation-mode") or next(iter(flags), pod.role)
     for role in ROLES:
         if stated == role:
             return role
@@ -155,9 +179,10 @@ def _role(pod: Pod, command: DynamoCommand) -> Role:
     raise pod.container.document.error(pod.container.place, f"{pod.name} with the role {stated}", expected)
 
 
-def _worker(pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
-    keys = keys_of_worker(command, _file_keys(pod, command, config_maps), pod.container)
-    gpus = pod.gpus * pod.nodes or file_reader(ENGINE).gpus_of_keys(keys)
+def _worker(engine: str, pod: Pod, command: DynamoCommand, config_maps: Mapping[str, Section]) -> _Worker:
+    reader = file_reader(engine)
+    keys = keys_of_worker(command, reader, _file_keys(pod, command, config_maps), pod.container)
+    gpus = pod.gpus * pod.nodes or reader.gpus_of_keys(keys)
     return _Worker(pod, command, Pool(pod.replicas, gpus, keys, pod.env), pod.gpus or gpus)
 
 
@@ -214,15 +239,35 @@ def _rack(workers: Sequence[_Worker]) -> Rack:
     return Rack(nodes, per_node, None)
 
 
+def _prefixes(
+    pods: Sequence[Pod], commands: Mapping[str, DynamoCommand]
+) -> tuple[dict[str, Any], list[LeftOut]]:
+    """Return the setting of what stands before the commands, and what of it is more than a prefix."""
+    prefixes: dict[str, list[str]] = {}
+    unusual = []
+    for pod in pods:
+        command = commands[pod.name]
+        if not command.prefix:
+            continue
+        role = "frontend" if command.module == _FRONTEND else _role(pod, command)
+        if _OF_A_SHELL & set("".join(command.prefix)):
+            line = pod.container.document.line(pod.container.place)
+            reason = "commands of a shell before the worker's; tune starts the worker alone"
+            unusual.append(LeftOut(f"{role} command", shlex.join(command.prefix), line, reason))
+        else:
+            prefixes[role] = list(command.prefix)
+    return ({"command_prefix": prefixes} if prefixes else {}), unusual
+
+
 def _cluster(model: ServedModel, pod: Pod) -> dict[str, Any]:
     stated = {"model_path": model.path or None, "container_image": pod.container.text("image")}
     return {name: value for name, value in stated.items() if value}
 
 
-def _options_left_out(workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:
+def _options_left_out(engine: str, workers: Mapping[Role, _Worker]) -> Iterator[LeftOut]:
     for role, worker in workers.items():
         line = worker.pod.container.document.line((*worker.pod.container.place, "args"))
-        for option, value in other_options(worker.command).items():
+        for option, value in other_options(worker.command, file_reader(engine)).items():
             if option not in _TAKEN_OPTIONS:
                 reason = "an option of the worker that tune sets itself or has no setting for"
                 yield LeftOut(f"{role} {option}", value, line, reason)

@@ -9,10 +9,13 @@ from pathlib import Path
 from tune.engines.registry import file_reader
 from tune.errors import ConfigurationError
 from tune.recipes.document import Document
-from tune.recipes.recipe import ENGINE, LeftOut, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe import LeftOut, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.yaml_documents import read_documents
 from tune.spec.hardware import Hardware
 from tune.spec.split import ROLES, Role, Split
+
+_ENGINE = "trtllm"
+"""The engine whose files these are: vLLM has none."""
 
 _NAMES: Mapping[Role, tuple[str, ...]] = {
     "prefill": ("prefill", "ctx", "context"),
@@ -56,6 +59,7 @@ def read_engine_pair(folder: Path, split: Split | None, hardware: Hardware) -> R
     return Recipe(
         name=folder.name,
         origin=f"{folder}, an engine pair",
+        engine=_ENGINE,
         prefill=pools["prefill"],
         decode=pools["decode"],
         rack=Rack(
@@ -87,4 +91,4 @@ def _pool(document: Document, workers: int) -> Pool:
     keys = dict(document.root().content)
     if not keys:
         raise document.error((), "an empty mapping", "the keys of an engine")
-    return Pool(workers, file_reader(ENGINE).gpus_of_keys(keys), keys, {})
+    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, {})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tune.errors import ConfigurationError
+from tune.recipes.bundle import is_bundle, read_bundle
 from tune.recipes.document import Document
 from tune.recipes.dynamo_graph import is_dynamo_graph, read_dynamo_graph
 from tune.recipes.engine_pair import read_engine_pair
 from tune.recipes.inferencex import is_inferencex, read_inferencex
+from tune.recipes.kept_settings import apply_kept, read_kept
 from tune.recipes.recipe import Recipe
 from tune.recipes.srt_slurm import is_srt_slurm, read_srt_slurm
 from tune.recipes.trtllm_slurm import is_trtllm_slurm, read_trtllm_slurm
@@ -40,9 +42,14 @@ def read_recipes(name: str, split: Split | None, hardware: Hardware) -> list[Rec
         For a file that cannot be read, one of no known format, and two recipes of one name.
     """
     file, selector = _split(name)
+    if is_bundle(file):
+        return [read_bundle(file)]
     if file.is_dir():
         return [read_engine_pair(file, split, hardware)]
-    recipes = _read(file, read_documents(file), selector)
+    kept, recipes = None, _read(file, read_documents(file), selector)
+    if len(recipes) == 1:
+        kept = read_kept(file)
+        recipes = [apply_kept(recipe, kept) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:

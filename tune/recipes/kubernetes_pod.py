@@ -9,6 +9,10 @@ from tune.recipes.document import Section
 from tune.recipes.recipe_environment import merged
 from tune.spec.environment import looks_secret
 
+ESCAPED = "$$("
+"""How a text of a pod writes `$(`, with which a reference to a variable begins. Source: Kubernetes, API of
+containers."""
+
 _GPU_RESOURCES = ("gpu", "nvidia.com/gpu")
 
 
@@ -101,7 +105,7 @@ def _variables(section: Section, key: str) -> dict[str, str | None]:
         value = entry.anything("value")
         if not isinstance(value, str):
             raise entry.wrong("value", "a text, in quotes")
-        variables[name] = None if looks_secret(name) else value
+        variables[name] = None if looks_secret(name) else value.replace(ESCAPED, "$(")
         if looks_secret(name):
             entry.leave(
                 "value", "by its name a secret, which no file of tune holds: set it in the shell of tune"

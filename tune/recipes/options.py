@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import ENGINE, REQUEST_PLANES, ROUTER_MODES, LeftOut, Lengths, Recipe
+from tune.recipes.kept_settings import merged_settings
+from tune.recipes.recipe import REQUEST_PLANES, ROUTER_MODES, LeftOut, Lengths, Recipe
 
 _OPTION_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 _WIDTH = 110
@@ -20,14 +21,14 @@ _WIDTH = 110
 class Choices:
     """Hold what a recipe leaves to choose: options of the groups model, hardware and stack.
 
-    `model_sizes` are those of a model that no shipped option describes; they are written as an option of the
-    recipe's name. `context_tokens` is the longest sequence of the model, None where nobody stated it.
+    `written` holds groups that no shipped option describes, by their names; they are written as options of
+    the recipe's name. `context_tokens` is the longest sequence of the model, None where nobody stated it.
     """
 
     model: str
     hardware: str
     stack: str
-    model_sizes: Mapping[str, Any] | None = None
+    written: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     context_tokens: int | None = None
 
 
@@ -38,14 +39,14 @@ def option_name(recipe: Recipe) -> str:
 
 def recipe_files(recipe: Recipe, choices: Choices) -> dict[str, str]:
     """Return the text of every file by its path; the option that chooses the others comes last."""
-    name, reader = option_name(recipe), file_reader(ENGINE)
+    name, reader = option_name(recipe), file_reader(recipe.engine)
     files = {
         f"{role}/{name}.yaml": f"# The {role} engine of {recipe.origin}\n"
         + _yaml({**reader.settings_of_keys(pool.engine_keys, choices.context_tokens), "env": dict(pool.env)})
         for role, pool in recipe.pools
     }
-    if choices.model_sizes is not None:
-        files[f"model/{name}.yaml"] = f"# The model of {recipe.origin}\n" + _yaml(choices.model_sizes)
+    for group, settings in choices.written.items():
+        files[f"{group}/{name}.yaml"] = f"# The {group} of {recipe.origin}\n" + _yaml(settings)
     files[f"recipe/{name}.yaml"] = "".join(_recipe_text(recipe, choices))
     return files
 
@@ -64,9 +65,21 @@ def _recipe_text(recipe: Recipe, choices: Choices) -> Iterator[str]:
         "decode": name,
         "stack": choices.stack,
         **({"load": "fixed"} if recipe.lengths else {}),
+        **dict.fromkeys(choices.written, name),
     }
     defaults = [*({f"override /{group}": option} for group, option in chosen.items()), "_self_"]
-    yield _yaml({"defaults": defaults, **_settings(recipe)})
+    over = recipe.kept.over if recipe.kept else {}
+    yield _yaml({"defaults": defaults, **merged_settings(_settings(recipe), over)})
+
+
+def stated_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a trial that a recipe states by itself, without what is kept in its comments."""
+    reader = file_reader(recipe.engine)
+    pools: dict[str, Any] = {
+        role: {**reader.settings_of_keys(pool.engine_keys, None), "env": dict(pool.env)}
+        for role, pool in recipe.pools
+    }
+    return {**pools, **_settings(recipe)}
 
 
 def left_out_text(part: LeftOut) -> str:
@@ -88,8 +101,12 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
             "frontends": routing.frontends,
         },
     }
-    if recipe.lengths:
-        settings["load"] = {"dataset": _dataset(recipe.lengths)}
+    load: dict[str, Any] = {"dataset": _dataset(recipe.lengths)} if recipe.lengths else {}
+    if recipe.rate:
+        load["target_qps"] = recipe.rate.qps
+        load |= {"client_concurrency": recipe.rate.most_at_once} if recipe.rate.most_at_once else {}
+    if load:
+        settings["load"] = load
     stack: dict[str, Any] = {"env": dict(routing.env)} if routing.env else {}
     if routing.router_mode in ROUTER_MODES:
         stack["router_mode"] = routing.router_mode

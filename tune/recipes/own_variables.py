@@ -8,24 +8,27 @@ from dataclasses import replace
 from tune.deploy.plan import LaunchPlan
 from tune.recipes.recipe import LeftOut, Recipe
 
-OwnVariables = Mapping[str, frozenset[str]]
-"""Names of variables by the role of a process."""
+OwnVariables = Mapping[str, Mapping[str, str | None]]
+"""Variables by the role of a process and by their names, with a value that a user may replace, else None."""
 
 
 def variables_of_plan(plan: LaunchPlan, overridable: frozenset[str]) -> OwnVariables:
-    """Return the variables that a plan sets for workers and frontends, without the `overridable` ones."""
+    """Return the variables that a plan sets for workers and frontends, `overridable` ones with values."""
     return {
-        process.role: frozenset(process.env) - overridable
+        process.role: {name: value if name in overridable else None for name, value in process.env.items()}
         for process in plan.processes
         if process.role in ("prefill", "decode", "frontend")
     }
 
 
 def without_own_variables(recipe: Recipe, own: OwnVariables) -> Recipe:
-    """Return a recipe without the variables in `own`, which are listed as left out."""
+    """Return a recipe without the variables in `own`, which are listed as left out.
+
+    One that a user may replace stays where it has another value.
+    """
     given = {"prefill": recipe.prefill.env, "decode": recipe.decode.env, "frontend": recipe.routing.env}
     kept = {
-        role: {name: value for name, value in env.items() if name not in own[role]}
+        role: {name: value for name, value in env.items() if not _is_own(name, value, own[role])}
         for role, env in given.items()
     }
     return replace(
@@ -37,7 +40,11 @@ def without_own_variables(recipe: Recipe, own: OwnVariables) -> Recipe:
     )
 
 
+def _is_own(name: str, value: str | None, own: Mapping[str, str | None]) -> bool:
+    return name in own and own[name] in (None, value)
+
+
 def _left_out(given: Mapping[str, Mapping[str, str | None]], own: OwnVariables) -> Iterator[LeftOut]:
     for role, env in given.items():
-        for name in sorted(env.keys() & own[role]):
+        for name in sorted(name for name, value in env.items() if _is_own(name, value, own[role])):
             yield LeftOut(f"{role}: {name}", env[name] or "", 0, "tune sets it by other settings")

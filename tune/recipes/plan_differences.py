@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from tune.deploy.plan import LaunchPlan
 from tune.engines.registry import file_reader
-from tune.recipes.recipe import ENGINE, REQUEST_PLANES, ROUTER_MODES, Pool, Recipe
+from tune.recipes.recipe import REQUEST_PLANES, ROUTER_MODES, Pool, Recipe
 from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
@@ -34,7 +32,10 @@ def differences(recipe: Recipe, spec: TrialSpec, plan: LaunchPlan) -> tuple[str,
     return tuple(
         line
         for role, pool in recipe.pools
-        for line in (*_engine_differences(role, pool, plan), *_worker_differences(role, pool, plan))
+        for line in (
+            *_engine_differences(recipe.engine, role, pool, plan),
+            *_worker_differences(role, pool, plan),
+        )
     ) + tuple(_deployment_differences(recipe, spec, plan))
 
 
@@ -43,7 +44,7 @@ def written_out(recipe: Recipe, plan: LaunchPlan) -> tuple[str, ...]:
     return tuple(
         line
         for role, pool in recipe.pools
-        for line in _added(role, pool.engine_keys, yaml.safe_load(plan.files[f"{role}.yaml"]))
+        for line in _added(role, *_wanted_and_written(recipe.engine, role, pool, plan))
     )
 
 
@@ -55,11 +56,19 @@ def _added(path: str, wanted: Any, written: Mapping[str, Any]) -> Iterator[str]:
             yield from _added(f"{path}.{key}", wanted[key], value)
 
 
-def _engine_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
-    """Yield the keys of the recipe that the engine's YAML lacks or has with another value."""
-    comparable = file_reader(ENGINE).comparable_keys
-    written = comparable(yaml.safe_load(plan.files[f"{role}.yaml"]))
-    yield from _unequal(f"{role}.yaml", comparable(pool.engine_keys), written)
+def _engine_differences(engine: str, role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:
+    """Yield the keys of the recipe that the engine is not given, or with another value."""
+    yield from _unequal(f"{role}.yaml", *_wanted_and_written(engine, role, pool, plan))
+
+
+def _wanted_and_written(
+    engine: str, role: Role, pool: Pool, plan: LaunchPlan
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keys of a recipe and those of a plan, in a form in which equal ones are equal."""
+    reader = file_reader(engine)
+    worker = next((process for process in plan.processes if process.role == role), None)
+    written = reader.keys_of_worker(plan.files, worker) if worker else {}
+    return reader.comparable_keys(pool.engine_keys), reader.comparable_keys(written)
 
 
 def _worker_differences(role: Role, pool: Pool, plan: LaunchPlan) -> Iterator[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tune.spec.split import Role
 from tune.spec.stack import Stack
 
-ENGINE = "trtllm"
-"""The engine of every recipe, by its name in the table of engines."""
+if TYPE_CHECKING:
+    from tune.recipes.kept_settings import KeptSettings
 
 Head = Literal["prefill", "decode", "none"]
 
@@ -85,6 +85,14 @@ class Lengths:
 
 
 @dataclass(frozen=True)
+class OfferedRate:
+    """Hold an open loop: queries/s, and the most requests at once, None where nothing limits them."""
+
+    qps: float
+    most_at_once: int | None = None
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """Hold what a recipe says of its model: folder or repository, name in requests, number format."""
 
@@ -98,12 +106,15 @@ class ServedModel:
 class Recipe:
     """Hold a recipe as it was read.
 
-    `origin` is its file with the format, in words. `cluster` holds the settings of the group `cluster` that
-    it states, by their names. `dynamo` is the version of Dynamo, None where none is stated.
+    `origin` is its file with the format, in words. `engine` is a name of the table of engines. `cluster`
+    holds the settings of the group `cluster` that it states, by their names.
+    `dynamo` is the version of Dynamo, None where none is stated. `rate` is None for a
+    closed loop. `kept` holds settings of the trial that was exported, None for a recipe of others.
     """
 
     name: str
     origin: str
+    engine: str
     prefill: Pool
     decode: Pool
     rack: Rack
@@ -113,6 +124,8 @@ class Recipe:
     cluster: Mapping[str, Any]
     dynamo: str | None
     left_out: tuple[LeftOut, ...]
+    rate: OfferedRate | None = None
+    kept: KeptSettings | None = None
 
     @property
     def pools(self) -> Iterator[tuple[Role, Pool]]:
@@ -124,4 +137,4 @@ class Recipe:
 def version_of_image(image: str) -> str | None:
     """Return the version of Dynamo by the tag of its own image, None for any other image."""
     name, _, tag = image.rpartition(":")
-    return tag if name.endswith("tensorrtllm-runtime") else None
+    return tag if name.endswith(("tensorrtllm-runtime", "vllm-runtime")) else None

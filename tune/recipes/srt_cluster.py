@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune.deploy.srun_options import OPTIONS_OF_TUNE
 from tune.recipes.document import Section
 
 _ALIAS = "an alias that srt-slurm's own cluster file resolves"
@@ -16,6 +17,7 @@ SERVER_ONLY: Mapping[str, str] = {
     "frontend.nginx_raise_ulimit": "the load client spreads requests over the frontends; there is no proxy",
     "frontend.args": "an option of Dynamo's frontend for which tune has no setting",
     "frontend.type": "tune serves with Dynamo's frontend",
+    "srun_options": "tune gives its steps this option itself",
     "resources.spread_workers": "tune puts workers that are smaller than a node side by side",
     "benchmark.client_placement": "the load client runs on node 0",
     "benchmark.placement": "the load client runs on node 0",
@@ -28,7 +30,7 @@ SERVER_ONLY: Mapping[str, str] = {
 }
 """Why parts on cluster and server are not taken over."""
 
-_OWN_OPTIONS = (
+OWN_OPTIONS = (
     "account", "exclusive", "gpus-per-node", "job-name", "nodes", "no-requeue", "partition", "qos",
     "reservation", "signal", "time",
 )  # fmt: skip
@@ -50,6 +52,7 @@ def read_cluster(root: Section) -> dict[str, Any]:
         "time_limit": slurm.text("time_limit"),
         "extra_sbatch": _directives(root) or None,
         "deadlines": _deadlines(health),
+        "srun_options": _srun_options(root) or None,
     }
     return {name: value for name, value in stated.items() if value is not None}
 
@@ -85,12 +88,21 @@ def _stands_alone(mount: str) -> bool:
     return mount.startswith(("/", "tmpfs:")) and "{" not in mount
 
 
+def _srun_options(root: Section) -> list[str]:
+    """Return the options of every step, apart from those that tune gives a step itself."""
+    part = root.section("srun_options")
+    stated = {name: part.content[name] for name in part.content if name not in OPTIONS_OF_TUNE}
+    for name in stated:
+        part.anything(name)
+    return [f"--{name}" if value in ("", None) else f"--{name}={value}" for name, value in stated.items()]
+
+
 def _directives(root: Section) -> list[str]:
     """Return the options of sbatch, `--NAME=VALUE` or `--NAME`, apart from those that tune always writes."""
     options, part = [], root.section("sbatch_directives")
     part.accept("exclusive", "", True, None)
     for name in part.content:
-        if name in _OWN_OPTIONS:
+        if name in OWN_OPTIONS:
             continue
         value = part.anything(name)
         options.append(f"--{name}" if value in ("", None) else f"--{name}={value}")

@@ -21,11 +21,24 @@ _REQUEST_PLANE = "tcp"
 
 _DEDICATED = "dedicated"
 
+WORKER_NUMACTL = ("numactl", "-m", "0,1")
+FRONTEND_NUMACTL = ("numactl", "--cpunodebind=0", "--membind=0")
+"""What srt-slurm puts before the commands of workers and frontends.
+Source: srt-slurm, src/srtctl/backends/trtllm.py and docs/schema-reference.md."""
+
+_NUMACTL_GPUS = ("gb200", "gb300", "vrnvl72")
+"""GPUs whose workers get the prefix where a recipe does not say, in these letters."""
+
 
 @dataclass(frozen=True)
 class SrtPools:
-    """Hold what a recipe states of each role; `gpus` are those of one worker, None where it states none."""
+    """Hold what a recipe states of each role; `gpus` are those of one worker, None where it states none.
 
+    `engine` is a name of the table of engines, `has_file` says whether its workers read a file.
+    """
+
+    engine: str
+    has_file: bool
     keys: Mapping[Role, dict[str, Any]]
     env: Mapping[Role, dict[str, str | None]]
     nodes: Mapping[Role, int]
@@ -80,6 +93,35 @@ def _head(root: Section) -> Head:
     if client == "head":
         benchmark.anything("client_placement")
     return "decode" if placement == "first_decode" else "prefill"
+
+
+def read_prefixes(root: Section, pools: SrtPools, backend: Section) -> dict[str, list[str]]:
+    """Return what stands before the commands of each role, none where nothing does.
+
+    Parameters
+    ----------
+    root
+        The recipe.
+    pools
+        Its engines: only TensorRT-LLM's workers get a prefix.
+    backend
+        The options of the engine.
+
+    Returns
+    -------
+    dict[str, list[str]]
+        The words, by the role.
+    """
+    binds = backend.content.get("numa_memory_bind")
+    prefixes: dict[str, list[str]] = {}
+    if binds in (True, False, None):
+        backend.anything("numa_memory_bind")
+        known = root.section("resources").content.get("gpu_type") in _NUMACTL_GPUS
+        if pools.has_file and (known if binds is None else binds):
+            prefixes |= {role: list(WORKER_NUMACTL) for role in pools.keys}
+    if root.section("frontend").flag("numa_bind", default=False):
+        prefixes["frontend"] = list(FRONTEND_NUMACTL)
+    return prefixes
 
 
 def read_routing(root: Section, rack: Rack, shared: Mapping[str, str | None]) -> Routing:

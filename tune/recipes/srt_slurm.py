@@ -5,14 +5,17 @@ Sources: NVIDIA/srt-slurm, docs/config-reference.md, docs/legacy-v1.md and src/s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from tune.engines.registry import file_reader
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import ENGINE, Lengths, Pool, Recipe, ServedModel, version_of_image
+from tune.recipes.recipe import Lengths, OfferedRate, Pool, Recipe, ServedModel, version_of_image
 from tune.recipes.recipe_environment import merged, read_environment
 from tune.recipes.srt_cluster import SERVER_ONLY, read_cluster
-from tune.recipes.srt_rack import SrtPools, read_rack, read_routing
+from tune.recipes.srt_rack import SrtPools, read_prefixes, read_rack, read_routing
+from tune.spec.engine_table import ENGINES, engine_in_recipes, recipe_names
 from tune.spec.split import ROLES, Role
 
 _LOWEST_SHARE = 0.8
@@ -53,16 +56,21 @@ def read_srt_slurm(document: Document) -> Recipe:
     rack = read_rack(root, pools)
     routing = read_routing(root, rack, shared)
     dynamo, cluster = _dynamo_version(root), read_cluster(root)
-    model, lengths = _model(root, pools.served_name), _lengths(root)
+    backend = root.section("backend") if schema == 1 else _engine_options(root)
+    if prefixes := read_prefixes(root, pools, backend):
+        cluster["command_prefix"] = prefixes
+    model, lengths, rate = _model(root, pools.served_name), _lengths(root), _rate(root)
     prefill, decode = (_pool(pools, role, rack.gpus_per_node, shared) for role in ROLES)
     return Recipe(
         name=name,
         origin=f"{document.file}, srt-slurm schema {schema}",
+        engine=pools.engine,
         prefill=prefill,
         decode=decode,
         rack=rack,
         routing=routing,
         lengths=lengths,
+        rate=rate,
         model=model,
         cluster=cluster,
         dynamo=dynamo,
@@ -80,12 +88,15 @@ def _schema(root: Section) -> int:
 def _pools_of_backend(root: Section) -> SrtPools:
     """Return the engines of schema 1."""
     backend, resources = root.section("backend", required=True), root.section("resources", required=True)
-    _require_engine(backend, "type", backend.required_text("type"))
+    engine = _engine(backend, "type")
     _refuse_aggregated(resources, "agg_workers", "agg_nodes")
-    configured = backend.section("trtllm_config", required=True)
+    configured = backend.section(f"{ENGINES[engine].recipe_name}_config", required=True)
+    backend.accept("connector", "nixl")
     for key in ("publish_events_and_metrics", "publish_metrics"):
         backend.accept(key, False, None)
     return SrtPools(
+        engine=engine,
+        has_file=file_reader(engine).has_file,
         keys={role: _engine_keys(configured, role) for role in ROLES},
         env={role: read_environment(backend, f"{role}_environment") for role in ROLES},
         nodes={role: resources.required_count(f"{role}_nodes", least=0) for role in ROLES},
@@ -99,25 +110,50 @@ def _pools_of_roles(root: Section) -> SrtPools:
     """Return the engines of schema 2."""
     roles = root.section("roles", required=True)
     _refuse_aggregated(roles, "agg")
-    engine = root.section("engine") if isinstance(root.content.get("engine"), Mapping) else None
-    if engine:
-        _require_engine(engine, "type", engine.required_text("type"))
-    elif "engine" in root:
-        _require_engine(root, "engine", root.required_text("engine"))
     parts = {role: roles.section(role, required=True) for role in ROLES}
+    named = (
+        [_engine_section(root)] if "engine" in root else [_engine_section(part) for part in parts.values()]
+    )
+    engines = [_engine(section, key) for section, key in named]
+    if len(set(engines)) > 1:
+        raise roles.document.error(
+            (*parts["decode"].place, "engine"), engines[1], f"{engines[0]}, as prefill"
+        )
+    for section, _ in named:
+        section.accept("connector", "nixl")
     for part in parts.values():
-        if not engine and "engine" not in root:
-            _require_engine(part, "engine", part.required_text("engine"))
         part.accept("critical", True)
         part.accept("sidecar", False)
     return SrtPools(
+        engine=engines[0],
+        has_file=file_reader(engines[0]).has_file,
         keys={role: _engine_keys(part, "args") for role, part in parts.items()},
         env={role: read_environment(part, "env") for role, part in parts.items()},
         nodes={role: _nodes(part) for role, part in parts.items()},
         workers={role: part.required_count("workers") for role, part in parts.items()},
         gpus={role: part.count("gpus") for role, part in parts.items()},
-        served_name=engine.text("served_model_name") if engine else None,
+        served_name=_served_name(named, parts),
     )
+
+
+def _engine_section(section: Section) -> tuple[Section, str]:
+    """Return where an engine is named: the section, or one with the engine's options in it, and the key."""
+    if isinstance(section.content.get("engine"), Mapping):
+        return section.section("engine"), "type"
+    return section, "engine"
+
+
+def _engine_options(root: Section) -> Section:
+    """Return the options of the engine, an empty section where there are none."""
+    place = root.content.get("engine")
+    return root.section("engine") if isinstance(place, Mapping) else root.section("engine_options")
+
+
+def _served_name(named: list[tuple[Section, str]], parts: Mapping[Role, Section]) -> str | None:
+    """Return the model's name in requests: an option of the engine, or an argument of both roles."""
+    stated = [section.text("served_model_name") for section, key in named if key == "type"]
+    arguments = [dict(part.content["args"]).get("served-model-name") for part in parts.values()]
+    return next((name for name in (*stated, *arguments) if isinstance(name, str)), None)
 
 
 def _nodes(part: Section) -> int:
@@ -128,9 +164,12 @@ def _nodes(part: Section) -> int:
     return part.required_count("nodes")
 
 
-def _require_engine(section: Section, key: str, engine: str) -> None:
-    if engine != ENGINE:
-        raise section.wrong(key, f"{ENGINE}, the only engine of which tune has an adapter")
+def _engine(section: Section, key: str) -> str:
+    """Return the engine that recipes call what is under `key`."""
+    engine = engine_in_recipes(section.required_text(key))
+    if engine is None:
+        raise section.wrong(key, f"{' or '.join(recipe_names())}, the engines of which tune reads recipes")
+    return engine
 
 
 def _refuse_aggregated(section: Section, *keys: str) -> None:
@@ -177,6 +216,23 @@ def _lengths(root: Section) -> Lengths | None:
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise benchmark.wrong("random_range_ratio", "a number from 0 to 1")
     return Lengths(prompts, answers, _LOWEST_SHARE if share is None else float(share))
+
+
+def _rate(root: Section) -> OfferedRate | None:
+    """Return the rate of an open loop; None where the client sends as fast as its concurrency allows."""
+    benchmark = root.section("benchmark")
+    stated, concurrencies = benchmark.content.get("req_rate"), benchmark.content.get("concurrencies")
+    try:
+        qps = float(stated) if isinstance(stated, str | int | float) else math.inf
+    except ValueError:
+        raise benchmark.wrong("req_rate", "queries/s, or inf") from None
+    if not 0 < qps < math.inf or isinstance(stated, bool):
+        return None
+    benchmark.anything("req_rate")
+    if isinstance(concurrencies, list) and len(concurrencies) == 1 and type(concurrencies[0]) is int:
+        benchmark.anything("concurrencies")
+        return OfferedRate(qps, concurrencies[0])
+    return OfferedRate(qps)
 
 
 def _dynamo_version(root: Section) -> str | None:

@@ -12,12 +12,16 @@ from typing import Any
 
 from tune.engines.registry import file_reader
 from tune.recipes.document import Document, Section
-from tune.recipes.recipe import ENGINE, LeftOut, Lengths, Pool, Rack, Recipe, Routing, ServedModel
+from tune.recipes.recipe import LeftOut, Lengths, Pool, Rack, Recipe, Routing, ServedModel
 from tune.recipes.recipe_environment import merged, words_as_environment
 from tune.spec.split import ROLES, Role
 
+_ENGINE = "trtllm"
 _SERVERS: Mapping[Role, str] = {"prefill": "ctx", "decode": "gen"}
 """What TensorRT-LLM calls the workers of each role: context and generation servers."""
+
+_NUMACTL = ("numactl", "-m", "0,1")
+"""What stands before a worker's command where memory is bound. Source: start_worker.sh (0249976)."""
 
 _CLOSED_LOOP = "a closed loop; tune sends at the rate load.target_qps"
 _REASONS: Mapping[str, str] = {
@@ -44,6 +48,8 @@ def read_trtllm_slurm(document: Document) -> Recipe:
     per_node = root.section("hardware", required=True).required_count("gpus_per_node")
     server_env = words_as_environment(environment, "server_env_var")
     cluster, model = _cluster(slurm, environment), _model(environment)
+    if slurm.flag("numa_bind", default=False):
+        cluster["command_prefix"] = {role: list(_NUMACTL) for role in ROLES}
     lengths = _lengths(root.section("benchmark"))
     root.section("profiling").accept("nsys_on", False)
     root.section("accuracy").accept("enable_accuracy_test", False)
@@ -51,6 +57,7 @@ def read_trtllm_slurm(document: Document) -> Recipe:
     return Recipe(
         name=_stated(slurm, "job_name") or Path(document.file).stem,
         origin=f"{document.file}, TensorRT-LLM's benchmark on Slurm",
+        engine=_ENGINE,
         prefill=pools["prefill"],
         decode=pools["decode"],
         rack=Rack(sum(_nodes(pool, per_node) for pool in pools.values()), per_node, None, head="decode"),
@@ -71,7 +78,7 @@ def _pool(root: Section, environment: Section, role: Role) -> Pool:
         raise root.section("worker_config").missing(server, "the keys of the engine's YAML")
     shared = words_as_environment(environment, "worker_env_var")
     own = words_as_environment(environment, f"{server}_worker_env_var")
-    return Pool(workers, file_reader(ENGINE).gpus_of_keys(keys), keys, merged(shared, own))
+    return Pool(workers, file_reader(_ENGINE).gpus_of_keys(keys), keys, merged(shared, own))
 
 
 def _nodes(pool: Pool, per_node: int) -> int:

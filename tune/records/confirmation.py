@@ -113,7 +113,6 @@ class AccuracyCheck(FrozenModel):
     """
 
     trial_id: str
-    configuration: str
     target_qps: PositiveFloat
     slo_held: bool
     accuracy: Accuracy | None

@@ -43,7 +43,21 @@ def recommended_configuration(
 ) -> RecommendedConfiguration | None:
     """Return the confirmed configuration if a rate is guaranteed, else the best trial; None if none held.
 
-    `outcomes` holds each trial once; `ranked` lists the ids of measured trials, best first.
+    Parameters
+    ----------
+    study
+        The study.
+    outcomes
+        Its trials, each once.
+    ranked
+        The ids of measured trials, best first.
+    confirmation
+        The repeats of the best configurations, None before `action=confirm`.
+
+    Returns
+    -------
+    RecommendedConfiguration | None
+        The configuration with the rate that is stated for it.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     first = confirmation.configurations[0] if confirmation else None

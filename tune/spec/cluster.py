@@ -168,3 +168,8 @@ class ClusterFacts(FrozenModel):
     deadlines: Deadlines
     calibration: Calibration | None
     processes: PositiveInt | None
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Return the tokenizer.json of the model where the load client runs."""
+        return self.tokenizer or f"{self.model_path}/tokenizer.json"

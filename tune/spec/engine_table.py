@@ -22,17 +22,21 @@ class EngineReference:
     """Refer to the two classes of an engine, each as MODULE:CLASS.
 
     `settings` is the subclass of Engine that `prefill` and `decode` are validated by; `adapter` has the
-    methods of EngineAdapter (tune/engines/base.py) and is made without arguments.
+    methods of EngineAdapter (tune/engines/base.py) and is made without arguments. `recipe_name` is what
+    recipes of other programs call the engine, None where none is read or written; then the adapter has the
+    methods of EngineFileReader too.
     """
 
     settings: str
     adapter: str
+    recipe_name: str | None = None
 
 
 ENGINES: dict[str, EngineReference] = {
     "trtllm": EngineReference(
         settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
         adapter="tune.engines.trtllm.adapter:TrtLlm",
+        recipe_name="trtllm",
     ),
     "dynamo_mocker": EngineReference(
         settings="tune.engines.trtllm.trtllm_engine:TrtLlmEngine",
@@ -41,6 +45,7 @@ ENGINES: dict[str, EngineReference] = {
     "dynamo_vllm": EngineReference(
         settings="tune.engines.dynamo_vllm.vllm_engine:VllmEngine",
         adapter="tune.engines.dynamo_vllm.adapter:DynamoVllm",
+        recipe_name="vllm",
     ),
 }
 """The engines by the name that the setting `stack.engine` gives them. The mock engine stands for workers of
@@ -57,6 +62,16 @@ def _named_in_the_table(engine: str) -> str:
 
 EngineName = Annotated[str, AfterValidator(_named_in_the_table)]
 """Name of an engine of the table."""
+
+
+def engine_in_recipes(recipe_name: str) -> str | None:
+    """Return the engine that recipes of other programs call `recipe_name`, None where there is none."""
+    return next((name for name, entry in ENGINES.items() if entry.recipe_name == recipe_name), None)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return what recipes of other programs call the engines that are read from them."""
+    return tuple(entry.recipe_name for entry in ENGINES.values() if entry.recipe_name)
 
 
 @cache

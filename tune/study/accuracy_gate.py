@@ -119,7 +119,6 @@ def with_accuracy(confirmation: Confirmation, outcome: Outcome) -> Confirmation:
     winner, *others = confirmation.configurations
     check = AccuracyCheck(
         trial_id=outcome.trial_id,
-        configuration=winner.trial_id,
         target_qps=outcome.target_qps,
         slo_held=any(probe.feasible for probe in outcome.probes),
         accuracy=outcome.accuracy,

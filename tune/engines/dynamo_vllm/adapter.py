@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps
 from tune.engines.dynamo.counters import VLLM_GAUGES
 from tune.engines.dynamo.dynamo_environment import OVERRIDABLE
 from tune.engines.dynamo.dynamo_frontends import FRONTEND_PARSERS
+from tune.engines.dynamo_vllm.argument_reading import (
+    comparable_arguments,
+    gpus_of_arguments,
+    keys_of_arguments,
+    longest_prompt_of_arguments,
+    settings_of_arguments,
+)
 from tune.engines.dynamo_vllm.vllm_memory import vllm_kv_capacity_tokens
 from tune.engines.dynamo_vllm.vllm_pools import vllm_pools, vllm_settings
 from tune.engines.dynamo_vllm.vllm_processes import (
@@ -40,6 +47,7 @@ class DynamoVllm(EngineAdapter):
     """Adapt vLLM."""
 
     computes_tokens = True
+    has_file = False
     needs_scratch = True
     gauges = VLLM_GAUGES
     versions = MappingProxyType({"dynamo_v1": "vLLM 0.23"})
@@ -96,3 +104,31 @@ class DynamoVllm(EngineAdapter):
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: vLLM reads no tables."""
         return {}
+
+    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+        """Return the arguments of vLLM among `words`, by their names."""
+        return keys_of_arguments(words)
+
+    def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
+        """Return the arguments of a worker."""
+        return keys_of_arguments(worker.argv)
+
+    def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
+        """Return the only one."""
+        return "arguments"
+
+    def settings_of_keys(self, keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:
+        """Return the settings that arguments state."""
+        return settings_of_arguments(keys, context_tokens)
+
+    def comparable_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments under one spelling."""
+        return comparable_arguments(keys)
+
+    def longest_prompt_of_keys(self, keys: Mapping[str, Any]) -> float:
+        """Return the most tokens of a prompt."""
+        return longest_prompt_of_arguments(keys)
+
+    def gpus_of_keys(self, keys: Mapping[str, Any]) -> int:
+        """Return the GPUs of a worker."""
+        return gpus_of_arguments(keys)

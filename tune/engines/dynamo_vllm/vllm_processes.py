@@ -133,8 +133,12 @@ def engine_arguments(engine: VllmEngine) -> tuple[str, ...]:
 
 
 def _argument(name: str, value: Any) -> Iterator[str]:
-    """Yield the words of one argument. `value` is a flag, a list, a mapping (as JSON), or plain."""
-    flag = name.replace("_", "-")
+    """Yield the words of one argument. `value` is a flag, a list, a mapping (as JSON), or plain.
+
+    What stands behind a dot is a key below the argument and stays as it is.
+    """
+    head, dot, rest = name.partition(".")
+    flag = f"{head.replace('_', '-')}{dot}{rest}"
     match value:
         case bool():
             yield f"--{flag}" if value else f"--no-{flag}"

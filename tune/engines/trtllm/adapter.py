@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
+
+import yaml
 
 from tune.engines.base import Components, EngineAdapter, Remedy, TimeSteps, WorkerGauges
 from tune.engines.dynamo.counters import FRONTEND_IN_FLIGHT, IN_FLIGHT, REQUESTS
@@ -29,6 +31,7 @@ from tune.engines.trtllm.yaml_reading import (
     comparable_keys,
     generation_of_keys,
     gpus_of_keys,
+    keys_of_words,
     longest_prompt_of_keys,
     settings_of_keys,
 )
@@ -96,6 +99,7 @@ class TrtLlm(EngineAdapter):
     """Adapt TensorRT-LLM."""
 
     computes_tokens = True
+    has_file = True
     needs_scratch = False
     gauges = GAUGES
     versions = VERSIONS
@@ -165,6 +169,15 @@ class TrtLlm(EngineAdapter):
     def tables(self, spec: TrialSpec, facts: ClusterFacts, time_steps: TimeSteps) -> Mapping[str, bytes]:
         """Return nothing: TensorRT-LLM reads no tables."""
         return {}
+
+    def keys_of_words(self, words: Sequence[str]) -> dict[str, Any]:
+        """Return the keys that options of Dynamo's worker stand for."""
+        return keys_of_words(words)
+
+    def keys_of_worker(self, files: Mapping[str, str], worker: Process) -> dict[str, Any]:
+        """Return the keys of the YAML of a worker's pool."""
+        keys: dict[str, Any] = yaml.safe_load(files[f"{worker.role}.yaml"])
+        return keys
 
     def generation_of_keys(self, keys: Mapping[str, Any]) -> str:
         """Return flat or nested."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
@@ -23,6 +24,19 @@ _ABSENT: Mapping[str, Any] = {
 _FLAT_TRANSFER_TOKENS = "max_num_tokens"
 """Name that the flat generation has for max_tokens_in_buffer of the transceiver."""
 
+_WORKER_OPTIONS: Mapping[str, tuple[str, type]] = {
+    "--tensor-parallel-size": ("tensor_parallel_size", int),
+    "--pipeline-parallel-size": ("pipeline_parallel_size", int),
+    "--expert-parallel-size": ("moe_expert_parallel_size", int),
+    "--max-batch-size": ("max_batch_size", int),
+    "--max-num-tokens": ("max_num_tokens", int),
+    "--max-seq-len": ("max_seq_len", int),
+    "--kv-block-size": ("kv_cache_config.tokens_per_block", int),
+    "--free-gpu-memory-fraction": ("kv_cache_config.free_gpu_memory_fraction", float),
+}
+"""Keys that options of Dynamo's worker stand for; the YAML wins over them.
+Source: ai-dynamo/dynamo, components/src/dynamo/trtllm (backend_args.py, llm_worker.py)."""
+
 _GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size")
 
 
@@ -32,6 +46,30 @@ def generation_of_keys(keys: Mapping[str, Any]) -> Generation:
     if FLAT_SPELLING & keys.keys() or _FLAT_TRANSFER_TOKENS in transceiver:
         return "flat"
     return "nested_1_0" if str(transceiver.get("backend", "")).islower() else "nested"
+
+
+def keys_of_words(words: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that options of Dynamo's worker stand for.
+
+    Raises ValueError, with the option and its value, for one that is no number.
+    """
+    keys: dict[str, Any] = {}
+    for word, following in pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        if option not in _WORKER_OPTIONS:
+            continue
+        path, kind = _WORKER_OPTIONS[option]
+        text = value if equals else following
+        try:
+            number = kind(text)
+        except ValueError:
+            raise ValueError(f"{option} {text}") from None
+        group, dot, name = path.partition(".")
+        if dot:
+            keys.setdefault(group, {})[name] = number
+        else:
+            keys[path] = number
+    return keys
 
 
 def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tune.checkpoint.checkpoint_files import check_checkpoint
-from tune.core.files import write_text
+from tune.client.accuracy_needs import accuracy_findings
+from tune.client.client_settings import ClientRun
+from tune.core.files import read_record, write_text
 from tune.errors import TuneError
 from tune.manifest.argument_check import ArgumentAnswer
 from tune.manifest.node_report import NODE_REPORT_FILE, PLAN_FOLDER, NodeReport
-from tune.manifest.process_manifest import read_manifest
+from tune.manifest.process_manifest import ACCURACY_CLIENT_FILE, read_manifest
 from tune.orchestrator.accepted_arguments import ask_software
 from tune.orchestrator.deployment import Deployment
 from tune.orchestrator.launcher import NodeAddresses
@@ -39,7 +41,7 @@ def report_on_node(folder: Path, temporary: Path, print_line: PrintLine) -> int:
         machine=platform.machine(),
         python=platform.python_version(),
         unusable=_unusable_modules(),
-        findings=checkpoint_findings(folder / PLAN_FOLDER),
+        findings=(*checkpoint_findings(folder / PLAN_FOLDER), *findings_on_accuracy(folder / PLAN_FOLDER)),
         answer=None if isinstance(answer, str) else answer,
         no_answer=answer if isinstance(answer, str) else None,
     )
@@ -51,6 +53,12 @@ def checkpoint_findings(plan: Path) -> tuple[Finding, ...]:
     """Return what is wrong with the checkpoint as this node sees it."""
     expected = read_manifest(plan).checkpoint
     return check_checkpoint(expected) if expected else ()
+
+
+def findings_on_accuracy(plan: Path) -> tuple[Finding, ...]:
+    """Return what this node lacks for the accuracy run of the plan; nothing for a plan without one."""
+    settings = read_record(plan / ACCURACY_CLIENT_FILE, ClientRun)
+    return accuracy_findings(str(settings.tokenizer)) if settings else ()
 
 
 def _unusable_modules() -> Mapping[str, str]:

@@ -1,7 +1,4 @@
-"""Start processes of a plan as steps of this Slurm job, each with an srun of its own.
-
-Source of the options: Slurm, srun(1).
-"""
+"""Start processes of a plan as steps of this Slurm job, each with an srun of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tune.core.files import no_link
+from tune.manifest.srun_step import JOB_VARIABLES, WITHOUT_SLURM, srun_words
 from tune.orchestrator.launcher import ProcessHandle, ResolvedProcess, die_with_parent
 from tune.orchestrator.preflight import program_path
 from tune.orchestrator.slurm.job import Revocation, SlurmJob
@@ -22,25 +20,11 @@ from tune.orchestrator.step_environment import step_environment
 from tune.orchestrator.supervision.process_tree import exit_code
 from tune.spec.environment import given_values, inherited_names
 
-_JOB_VARIABLES = frozenset(
-    {
-        *("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES"),
-        *("SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"),
-    }
-)
-"""Variables by which srun finds the job. Others of the batch step (task counts, CPU masks, rank) would change
-the step."""
-
 _BLAMED = re.compile(
     r"srun: error: (?:Node failure on |Task launch for StepId=\S+ failed on node )([\w.-]+?)(?=[:\s]|$)"
 )
 """srun's words on a node that failed, or on which no task starts. Source: Slurm, src/srun/libsrun/launch.c,
 src/plugins/launch/slurm/launch_slurm.c."""
-
-_WITHOUT_SLURM = ("bash", "-c", 'unset "${!SLURM_@}"; exec "$@"', "bash")
-"""Beginning of a command that removes the variables of the step. With them in a frontend the p99 of TPOT rose
-from 14.8 to 16.4 ms in a run of gpt-oss, and DeepSeek-R1 lost 0.84 %. Source: NVIDIA, MLPerf Inference v6.1,
-dynamo_disagg_loadgen.yaml."""
 
 _STEPS_END_WITHIN_S, _STEPS_POLL_S = 30.0, 1.0
 
@@ -54,37 +38,30 @@ def srun_environment(environment: Mapping[str, str], resolved: ResolvedProcess) 
     `environment` is that of the batch step.
     """
     process, srun_env = resolved.process, resolved.srun_env
-    inherits = (*_JOB_VARIABLES, *process.inherits, *inherited_names(srun_env))
+    inherits = (*JOB_VARIABLES, *process.inherits, *inherited_names(srun_env))
     return step_environment(environment, process.role, inherits) | given_values(srun_env)
 
 
 def step_command(resolved: ResolvedProcess) -> list[str]:
     """Return the srun command of a step.
 
-    --overlap: steps share nodes. --overcommit: a job may have fewer CPUs than a worker has ranks. `env` sets
-    variables inside the step, where Slurm and pyxis have set their own.
+    `env` sets variables inside the step, where Slurm and pyxis have set their own.
     """
-    process, nodes = resolved.process, len(resolved.hosts)
-    ranked = [f"--mpi={resolved.mpi if process.mpi else 'none'}"]
-    if process.gpus and resolved.gpus_per_node is not None:
-        ranked.append(f"--gpus-per-node={resolved.gpus_per_node}")
-    contained = list(resolved.container) if process.role != "client" else []
-    further = [option for option in resolved.srun_options if contained or not _is_of_pyxis(option)]
+    process = resolved.process
     assigned = [f"{name}={value}" for name, value in resolved.env.items()]
     return [
-        *("srun", "--overlap", "--overcommit", "--kill-on-bad-exit=1", "--disable-status", "--input=none"),
-        *(f"--job-name={process.name}", f"--nodes={nodes}", f"--nodelist={','.join(resolved.hosts)}"),
-        *(f"--ntasks={process.tasks}", f"--ntasks-per-node={process.tasks // nodes}"),
-        *("--distribution=block", *ranked, *further, *contained),
+        *srun_words(
+            process,
+            ",".join(resolved.hosts),
+            container=resolved.container if process.role != "client" else (),
+            gpus_per_node=resolved.gpus_per_node,
+            srun_options=resolved.srun_options,
+            mpi=resolved.mpi,
+        ),
         *(["env", *assigned] if assigned else []),
-        *(_WITHOUT_SLURM if process.role == "frontend" else ()),
+        *(WITHOUT_SLURM if process.role == "frontend" else ()),
         *resolved.argv,
     ]
-
-
-def _is_of_pyxis(option: str) -> bool:
-    """Return whether an option of srun is for steps in an image alone."""
-    return option.startswith(("--container-", "--no-container-"))
 
 
 class SrunLauncher:

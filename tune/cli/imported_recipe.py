@@ -1,0 +1,64 @@
+"""Write a recipe as options of the configuration, and compose and render them again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tune.config import compose_overrides, shipped_settings
+from tune.core.files import write_text
+from tune.deploy.plan import LaunchPlan, render
+from tune.engines.registry import engine_of
+from tune.recipes.choices import choose, pool_words, with_lengths
+from tune.recipes.options import option_name, recipe_files
+from tune.recipes.own_variables import OwnVariables, variables_of_plan, without_own_variables
+from tune.recipes.recipe import Recipe
+from tune.spec.settings import Settings
+
+
+def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, dict[str, str]]:
+    """Return a recipe as it is written, without variables that a plan sets by itself, and its files' texts.
+
+    Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
+    """
+    choices = choose(recipe, overrides)
+    kept = without_own_variables(recipe, _own_variables(choices.stack, pool_words(recipe.engine)))
+    kept = with_lengths(kept, shipped_settings().load.dataset)
+    return kept, recipe_files(kept, choices)
+
+
+@cache
+def _own_variables(stack: str, pools: tuple[str, ...]) -> OwnVariables:
+    settings = compose_overrides([f"stack={stack}", *pools, "cluster=slurm"]).settings
+    overridable = engine_of(settings.trial_spec).overridable
+    return variables_of_plan(render(settings.trial_spec, settings.cluster), overridable)
+
+
+def planned(recipe: Recipe, texts: Mapping[str, str]) -> tuple[Settings, LaunchPlan]:
+    """Return what the files of a recipe compose to, and the plan of it on Slurm.
+
+    Raises ConfigurationError where they do not compose or cannot be launched.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        write_options(Path(scratch), texts)
+        words = [f"+recipe={option_name(recipe)}", "cluster=slurm"]
+        settings = compose_overrides(words, [scratch]).settings
+    return settings, render(settings.trial_spec, settings.cluster)
+
+
+def write_options(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the files; where one cannot be written, remove those that were."""
+    written: list[Path] = []
+    try:
+        for name, text in texts.items():
+            file = folder / name
+            fresh = not file.exists()
+            write_text(file, text)
+            if fresh:
+                written.append(file)
+    except BaseException:
+        for file in written:
+            file.unlink()
+        raise
