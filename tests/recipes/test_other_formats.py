@@ -221,11 +221,31 @@ def test_a_deployment_with_workers_of_vllm() -> None:
     assert recipe.model.served_name == "meta-llama/Llama-3.3-70B-Instruct"
 
 
-def test_a_shell_before_a_worker_is_listed(changed: Changed) -> None:
-    before = "python3 -m dynamo.vllm --model"
-    recipe = only(changed("vllm_graph.yaml", (before, f"ulimit -n 9000; {before}")))
-    (part,) = (part for part in recipe.left_out if part.path == "prefill command")
-    assert (part.value, "prefill" in recipe.cluster["command_prefix"]) == ("ulimit -n '9000;'", False)
+def test_a_worker_of_vllm_decodes_where_it_is_not_said_to_prefill(changed: Changed) -> None:
+    replaced = (("type: decode", "type: worker"), ("                - --disaggregation-mode=decode\n", ""))
+    recipe = only(changed("vllm_graph.yaml", *replaced))
+    assert (recipe.prefill.workers, recipe.decode.workers) == (2, 1)
+
+
+@pytest.mark.slow  # composes configurations
+def test_a_length_that_a_recipe_leaves_open_is_that_of_the_chosen_model(changed: Changed) -> None:
+    recipe = only(changed("vllm_graph.yaml", (" --max-model-len 21000", "")))
+    words = ["model=llama3_1_70b_fp4"]
+    _, texts = written_recipe(recipe, words)
+    longest = compose_overrides(words).settings.model.context_tokens
+    assert longest
+    assert f"max_model_len: {longest}" in texts["prefill/example-vllm.yaml"]
+
+
+def test_what_a_shell_does_around_a_worker_is_listed(changed: Changed) -> None:
+    before, last = "python3 -m dynamo.vllm --model", " --no-enable-prefix-caching"
+    replaced = ((before, f"ulimit -n 9000; {before}"), (f"{last} \\\n", f"{last} 2>&1 | tee /tmp/log\n"))
+    recipe = only(changed("vllm_graph.yaml", *replaced))
+    shell = [part.value for part in recipe.left_out if part.path == "prefill command"]
+    assert shell[0] == "ulimit -n 9000;"
+    assert shell[1].startswith("2>&1 | tee /tmp/log")
+    assert "prefill" not in recipe.cluster["command_prefix"]
+    assert recipe.prefill.engine_keys["enable_prefix_caching"] is False
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_damaged_outcome_error_says_what_to_do(kind, tmp_path):
     message = str(raised.value)
     assert message.startswith(f"{path}: not a readable outcome.json (")
     assert fault in message
-    assert "Move the file away, or run the trial again with rerun=true: nothing is deleted." in message
+    assert "Move the file away and run the same command again: nothing else is lost." in message
     assert path.exists()
 
 

@@ -98,7 +98,7 @@ def test_damaged_record_error_says_to_run_again(kind, tmp_path):
     with pytest.raises(ResumableError) as raised:
         read_requests(path)
     assert str(raised.value).startswith(f"{path}: not a readable request record (")
-    assert "rerun=true" in str(raised.value)
+    assert "Move the attempt's folder (raw/N) away" in str(raised.value)
 
 
 def test_unwritable_folder_raises(tmp_path):

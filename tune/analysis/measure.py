@@ -16,6 +16,7 @@ from tune.analysis.shuffles import read_shuffles, shuffle_spread
 from tune.analysis.slo import figure_s
 from tune.analysis.validity import accuracy_violation, invalid_reason, slo_violation
 from tune.analysis.worker_utilisation import scraped_breakdown
+from tune.core.files import MOVE_ATTEMPT
 from tune.engines.registry import engine_of
 from tune.errors import ResumableError
 from tune.loadgen.latencies import Latencies, answered, latencies, percentiles_s
@@ -138,7 +139,7 @@ def _read_run(folder: Path, spec: TrialSpec) -> _Run:
     log = read_requests(folder / REQUESTS_FILE)
     if not len(log):
         raise ResumableError(
-            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. Use rerun=true."
+            f"{folder / REQUESTS_FILE}: has no request; expected those of a probe. {MOVE_ATTEMPT}"
         )
     good, requested = answered(log), read_probe_request(folder)
     is_full = is_full_length(log, spec.load) and not (requested and requested.stopped)

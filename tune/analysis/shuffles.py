@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tune.analysis.slo import figure_s
 from tune.analysis.validity import slo_violation
-from tune.core.files import first_validation_error, write_text
+from tune.core.files import MOVE_ATTEMPT, first_validation_error, write_text
 from tune.errors import ResumableError
 from tune.loadgen.latencies import answered, latencies, percentiles_s
 from tune.records.outcome import LatencySpread, Percentiles, ShuffleSpread
@@ -113,7 +113,7 @@ def read_shuffles(folder: Path) -> tuple[ShuffleResult, ...]:
         raise ResumableError(
             f"{path}: not a readable {SHUFFLES_FILE} ({first_validation_error(error)}); expected "
             "shuffle_seed, ttft_p99_s, tpot_p99_s and slo_held of each shuffle, and the figures of further "
-            "limits. Remove it, or use rerun=true."
+            f"limits. {MOVE_ATTEMPT}"
         ) from error
 
 

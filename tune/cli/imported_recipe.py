@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def written_recipe(recipe: Recipe, overrides: Sequence[str]) -> tuple[Recipe, di
     Raises ConfigurationError where `choose` does; `overrides` are those of the command line.
     """
     choices = choose(recipe, overrides)
+    if choices.context_tokens is None and "model" not in choices.written:
+        model = compose_overrides([f"model={choices.model}"]).settings.model
+        choices = replace(choices, context_tokens=model.context_tokens)
     kept = without_own_variables(recipe, _own_variables(choices.stack, pool_words(recipe.engine)))
     kept = with_lengths(kept, shipped_settings().load.dataset)
     return kept, recipe_files(kept, choices)

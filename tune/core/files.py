@@ -18,8 +18,13 @@ from pydantic import BaseModel, ValidationError
 from tune.core.record_versions import other_version_error
 from tune.errors import ConfigurationError, ResumableError, TuneError
 
-RERUN = "Move the file away, or run the trial again with rerun=true: nothing is deleted."
-"""Advice for a record that cannot be read."""
+MOVE_FILE = "Move the file away and run the same command again: nothing else is lost."
+"""What to do about a damaged record: what it held is read from other records, or measured again."""
+
+MOVE_ATTEMPT = (
+    "Move the attempt's folder (raw/N) away and run the same command again: the trial is measured anew."
+)
+"""What to do about a damaged file of a measurement."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -80,7 +85,7 @@ def write_error(path: Path, error: OSError) -> TuneError:
     )
 
 
-def read_record(path: Path, kind: type[_Record], advice: str = RERUN) -> _Record | None:
+def read_record(path: Path, kind: type[_Record], advice: str = MOVE_FILE) -> _Record | None:
     """Read one record.
 
     Parameters

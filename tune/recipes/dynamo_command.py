@@ -15,6 +15,9 @@ from tune.recipes.kubernetes_pod import ESCAPED
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 _CONTINUED = re.compile(r"\\\n")
+_BEYOND = re.compile(r"\|\|?|&&?|;|\d?>.*")
+"""Matches a word with which a shell ends a command or redirects its output."""
+
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 
 _FILE, _OVERRIDE = "--extra-engine-args", "--override-engine-args"
@@ -25,12 +28,14 @@ class DynamoCommand:
     """Hold a command line of Dynamo.
 
     `prefix` stands before the interpreter, such as numactl with its arguments. `module` is what python3
-    runs, `words` stand behind it, and `options` has the first value of each option in them ("" for none).
+    runs, `words` stand behind it, `rest` is what a shell does beyond, such as a pipe into a file, and
+    `options` has the first value of each option in `words` ("" for none).
     """
 
     prefix: tuple[str, ...]
     module: str | None
     words: tuple[str, ...]
+    rest: tuple[str, ...]
     options: Mapping[str, str]
 
 
@@ -53,8 +58,10 @@ def command_of_words(words: Sequence[str]) -> DynamoCommand:
         start = words.index("-m", start + 1) if "-m" in words[start + 1 : -1] else None
     module = words[start + 1] if start is not None else None
     behind = tuple(words[start + 2 :]) if start is not None else tuple(words)
+    end = next((index for index, word in enumerate(behind) if _BEYOND.fullmatch(word)), len(behind))
+    behind, rest = behind[:end], behind[end:]
     prefix = tuple(words[: start - 1]) if start else ()
-    return DynamoCommand(prefix, module, behind, _options(behind))
+    return DynamoCommand(prefix, module, behind, rest, _options(behind))
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ components).
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -39,6 +38,10 @@ _TAKEN_OPTIONS = (
     "--request-plane",
 )
 _FRONTEND = "dynamo.frontend"
+_DECODES_UNSAID = "dynamo.vllm"
+"""Program whose workers decode where they are not said to prefill. Source: Dynamo, components/src/dynamo/
+vllm/args.py before 1.0, and deployments of that time (planner/tests/manual/perf_test_configs)."""
+
 _OF_A_SHELL = frozenset(";&|<>=`$")
 _EXPECTED_ENGINE = "the engines of which tune reads recipes"
 _NODE_SIZES = (4, 8)
@@ -172,6 +175,8 @@ def _workers(
 def _role(pod: Pod, command: DynamoCommand) -> Role:
     flags = [role for role in ROLES if f"--is-{role}-worker" in command.options]
     stated = command.options.get("--disaggregation-mode") or next(iter(flags), pod.role)
+    if stated == "worker" and command.module == _DECODES_UNSAID:
+        stated = "decode"
     for role in ROLES:
         if stated == role:
             return role
@@ -247,15 +252,17 @@ def _prefixes(
     unusual = []
     for pod in pods:
         command = commands[pod.name]
-        if not command.prefix:
+        if command.module is None:
             continue
         role = "frontend" if command.module == _FRONTEND else _role(pod, command)
-        if _OF_A_SHELL & set("".join(command.prefix)):
-            line = pod.container.document.line(pod.container.place)
-            reason = "commands of a shell before the worker's; tune starts the worker alone"
-            unusual.append(LeftOut(f"{role} command", shlex.join(command.prefix), line, reason))
-        else:
+        is_plain = not _OF_A_SHELL & set("".join(command.prefix))
+        if is_plain and command.prefix:
             prefixes[role] = list(command.prefix)
+        for words in (() if is_plain else command.prefix, command.rest):
+            if words:
+                line = pod.container.document.line(pod.container.place)
+                reason = "a shell's own; tune starts the process alone"
+                unusual.append(LeftOut(f"{role} command", " ".join(words), line, reason))
     return ({"command_prefix": prefixes} if prefixes else {}), unusual
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune.core.arrays import FloatArray, IntArray
-from tune.core.files import open_atomic
+from tune.core.files import MOVE_ATTEMPT, open_atomic
 from tune.errors import ResumableError
 
 
@@ -119,7 +119,7 @@ def _unreadable(path: Path, found: str) -> str:
     """Return the message for an archive that cannot be read."""
     return (
         f"{path}: not a readable request record ({found}); expected the .npz that a probe writes. "
-        "Run the trial again with rerun=true."
+        f"{MOVE_ATTEMPT}"
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from tune.core.files import MOVE_ATTEMPT
 from tune.errors import ResumableError
 
 METRICS_FILE = "metrics.jsonl"
@@ -118,7 +119,7 @@ def read_metrics(path: Path) -> list[Scrape]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResumableError(
             f"{path}: not a readable record of metrics ({error!r}); expected a line a scrape, as a probe "
-            "writes them. Run the trial again with rerun=true."
+            f"writes them. {MOVE_ATTEMPT}"
         ) from error
 
 

@@ -13,7 +13,7 @@ from tune.analysis.judge import TrialFacts, judge, judge_unmeasured
 from tune.analysis.measure import measure_attempt
 from tune.analysis.model_error_sources import estimate_model_error
 from tune.backends.base import Backend
-from tune.core.files import make_folder
+from tune.core.files import MOVE_ATTEMPT, make_folder
 from tune.deploy.plan import render, write_plan
 from tune.engines.check import check
 from tune.errors import ResumableError
@@ -231,6 +231,10 @@ class TrialRunner:
             return judge_unmeasured("infeasible" if wrong else "failed", request.spec, last.error, facts)
         probes = measure_attempt(attempt, request.spec) if probes is None else probes
         capacity, accuracy = read_capacity(attempt), read_accuracy(attempt)
+        if capacity is None and request.spec.load.mode == "capacity":
+            raise ResumableError(
+                f"{attempt}: has no capacity.json; expected the result of its search. {MOVE_ATTEMPT}"
+            )
         if capacity is None:
             outcome = judge(request.spec, probes, facts, accuracy=accuracy)
             return self._with_model_error(outcome, request.spec)

@@ -41,6 +41,7 @@ _OF_THE_WORKER = frozenset(
 )
 """Arguments that follow from the deployment. Source: Dynamo, components/src/dynamo/vllm/args.py."""
 
+_SIZES = "cudagraph_capture_sizes"
 _GPUS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
@@ -55,6 +56,8 @@ def keys_of_arguments(words: Sequence[str]) -> dict[str, Any]:
 def named_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments under the names of settings, without those that follow from the deployment."""
     named = dict(_named(name, value) for name, value in keys.items())
+    if isinstance(named.get(_SIZES), int):  # a list of one word
+        named[_SIZES] = [named[_SIZES]]
     if _parsed(named.get("kv_transfer_config")) == json.loads(KV_TRANSFER):
         del named["kv_transfer_config"]
     return {name: value for name, value in named.items() if name not in _OF_THE_WORKER}
@@ -88,8 +91,8 @@ def settings_of_arguments(keys: Mapping[str, Any], context_tokens: int | None) -
 def comparable_arguments(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments under the names of settings, sizes of CUDA graphs as the engine sorts them."""
     named = named_keys(keys)
-    if named.get("cudagraph_capture_sizes"):
-        named["cudagraph_capture_sizes"] = sorted(set(named["cudagraph_capture_sizes"]))
+    if named.get(_SIZES):
+        named[_SIZES] = sorted(set(named[_SIZES]))
     return named
 
 

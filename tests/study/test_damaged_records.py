@@ -1,0 +1,72 @@
+"""Files of a study that are damaged or gone: what the message advises leads to the answer that was there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.studies import run_composed_study
+
+from tune.errors import ResumableError
+from tune.records.outcome import Outcome
+
+WORDS = (
+    *("+sweep=pd_split", "load.mode=capacity", "study.n_trials=1", "study.name=damaged"),
+    *("load.min_duration_s=60", "load.min_queries=500", "load.concatenate_permutation=false"),
+)
+FILE = "Move the file away and run the same command again"
+ATTEMPT = r"Move the attempt's folder \(raw/N\) away and run the same command again"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """Run a study of one search; return its folder and its answer."""
+    runs = tmp_path_factory.mktemp("runs")
+    (outcome,) = run_composed_study(runs, WORDS)
+    return runs, answer(outcome)
+
+
+def answer(outcome: Outcome) -> dict[str, object]:
+    """Return an outcome without the times and the costs of its attempts."""
+    return outcome.model_dump(exclude={"attempts", "gpu_hours", "wall_s", "provenance", "probes"})
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "damage", "advice"),
+    [
+        ("study.json", tear, FILE),
+        ("*/outcome.json", tear, FILE),
+        ("*/raw/1/attempt.json", tear, FILE),
+        ("*/raw/1/capacity.json", Path.unlink, ATTEMPT),
+        ("*/raw/1/probe-1/requests.npz", tear, ATTEMPT),
+        ("*/raw/1/probe-1/requests.npz", Path.unlink, ATTEMPT),
+        ("*/raw/1/probe-*/shuffles.json", tear, ATTEMPT),
+    ],
+)
+def test_the_advice_about_a_damaged_file_leads_back_to_the_answer(
+    name: str,
+    damage: Callable[[Path], None],
+    advice: str,
+    whole: tuple[Path, dict[str, object]],
+    tmp_path: Path,
+) -> None:
+    runs, before = whole
+    shutil.copytree(runs, tmp_path / "runs")
+    study = tmp_path / "runs" / "damaged"
+    if "raw" in name:
+        next(study.glob("*/outcome.json")).unlink()
+    damaged = min(study.glob(name))
+    damage(damaged)
+    with pytest.raises(ResumableError, match=advice):
+        run_composed_study(tmp_path / "runs", WORDS)
+    attempt = next(study.glob("*/raw/1"))
+    shutil.move(attempt if advice == ATTEMPT else damaged, tmp_path / "away")
+    (after,) = run_composed_study(tmp_path / "runs", WORDS)
+    assert answer(after) == before
