@@ -106,7 +106,13 @@ def modules(*tops: str) -> Iterator[tuple[str, ast.Module]]:
     """Yield the name and the syntax tree of every Python file below the folders `tops`."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(tops):
-            yield name, ast.parse(text_of(name))
+            yield name, tree_of(name)
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    """Return the syntax tree of a Python file, parsed once in a process."""
+    return ast.parse(text_of(name))
 
 
 def size(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -168,9 +174,10 @@ def test_retired_words_are_gone(words: str) -> None:
     lines = []
     for name in tracked():
         if (Path(name).suffix in SUFFIXES or name == "Makefile") and name not in EXEMPT:
-            for number, line in enumerate(text_of(name).splitlines(), 1):
-                if pattern.search(line):
-                    lines.append(f"{name}:{number}: {line.strip()[:100]}")
+            text = text_of(name)
+            for found in pattern.finditer(text):
+                number = text.count("\n", 0, found.start()) + 1
+                lines.append(f"{name}:{number}: {text.splitlines()[number - 1].strip()[:100]}")
     assert not lines, findings([f"say instead: {RETIRED[words]}", *lines])
 
 
