@@ -260,9 +260,9 @@ def test_large_space_is_sampled_with_the_reference_in_it() -> None:
         "prefill_workers",
         "prefill_max_num_tokens",
     }
-    again = candidates(composed.trial_spec, composed.sweep, 0)
+    again = candidates(settings.trial_spec, settings.sweep, 0)
     assert again.points == found.points
-    assert candidates(composed.trial_spec, composed.sweep, 1).points != found.points
+    assert candidates(settings.trial_spec, settings.sweep, 1).points != found.points
 
 
 @pytest.mark.parametrize(
