@@ -258,6 +258,26 @@ def test_costly_choice_is_a_warning_with_its_cost(case: str, make_spec: MakeSpec
     assert only_errors(check(spec)) == ()
 
 
+SPLIT_HEADS = {"decode__tensor_parallel_size": 16, "split__decode_workers": 1}
+ODD_HEADS = {"model__attention_heads": 126}
+RANK_PATHS = {f"decode.{key}" for key in ("tensor_parallel_size", "max_batch_size")} | {
+    "decode.cuda_graph_config.batch_sizes"
+}
+
+
+def test_with_attention_dp_no_head_is_split_and_no_batch_is_the_whole_workers(make_spec: MakeSpec) -> None:
+    split = make_spec(**SPLIT_HEADS, **ODD_HEADS, decode__extra={"enable_attention_dp": False})
+    assert {finding.path for finding in check(split)} >= RANK_PATHS
+    whole = make_spec(**SPLIT_HEADS, **ODD_HEADS, decode__extra={"enable_attention_dp": True})
+    assert not RANK_PATHS & {finding.path for finding in check(whole)}
+
+
+def test_the_one_kv_head_of_mla_is_no_choice(make_spec: MakeSpec) -> None:
+    warned, mla = (make_spec(**SPLIT_HEADS, model__kv_heads=heads) for heads in (2, 1))
+    assert "replicated 8 times" in the(warned, "warning", "decode.tensor_parallel_size").why
+    assert "decode.tensor_parallel_size" not in {finding.path for finding in check(mla)}
+
+
 def test_capacity_search_needs_enough_queries_for_a_verdict(make_spec: MakeSpec) -> None:
     short: dict[str, Any] = {"load__concatenate_permutation": False, "load__min_duration_s": 1.0}
     spec = make_spec(load__mode="capacity", **short)

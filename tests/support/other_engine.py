@@ -57,6 +57,7 @@ class OtherEngine(Engine):
     is_async: bool = True
     ports: tuple[int, ...] = ()
 
+    loads_weights = property(lambda self: False)
     pipeline_stages = property(lambda self: 1)
     context_parallel = property(lambda self: 1)
     kv_dtype = property(lambda self: "fp8")
