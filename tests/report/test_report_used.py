@@ -1,4 +1,4 @@
-"""The page of a search that learned, as people use it: its first screen, in the dark, by keyboard, printed."""
+"""The page of a search that learned, as people use it: first screen, in the dark, by keyboard, printed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = [
 
 POOL = {"tensor_parallel_size": 4}
 QUESTION = (
-    "Which split of the rack into prefill and decode workers, with which chunk size, decode batch, CUDA graph "
-    "sizes and request rate, gives the most output tokens/s per GPU under the SLO?"
+    "Which split of the rack into prefill and decode workers, with which chunk size, decode batch, CUDA "
+    "graph sizes and request rate, gives the most output tokens/s per GPU under the SLO?"
 )
 """Two lines of the page, as that of the sweep of the split."""
 

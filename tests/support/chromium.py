@@ -55,10 +55,8 @@ class Tab:
 
     def wait_for(self, condition: str) -> None:
         """Return when `condition` is true in the page."""
-        self.evaluate(
-            f"new Promise((done) => {{ const look = () => {{ try {{ if ({condition}) return done(); }} catch {{}}"
-            " setTimeout(look, 20); }; look(); })"
-        )
+        looks = f"const look = () => {{ try {{ if ({condition}) return done(); }} catch {{}}"
+        self.evaluate(f"new Promise((done) => {{ {looks} setTimeout(look, 20); }}; look(); }})")
 
     def resize(self, width_px: int, height_px: int) -> None:
         """Give the window another size."""
