@@ -116,7 +116,7 @@ def test_rank_script_passes_arguments_and_exit_code(
 
 
 def test_srun_options_reach_every_step(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    given = ("--cpu-bind=verbose,none", "--container-writable")
+    given = ("--cpu-bind=verbose,none", "--container-writable", "--gpus=8", "--exclusive")
     facts = make_facts(srun_options=given, mpi="pmix_v4", container_image="/images/dynamo.sqsh")
     text = render(make_spec(), facts).files["processes.json"]
     assert '"--cpu-bind=verbose,none"' in text
@@ -131,6 +131,15 @@ def test_srun_options_reach_every_step(make_spec: MakeSpec, make_facts: MakeFact
         ("--cpu bind=none", "a long option of srun"),
         ("--nodes=2", "none that tune sets itself"),
         ("--mpi=pmi2", "none that tune sets itself"),
+        ("--nodel=g09", "none that tune sets itself: --nodelist"),
+        ("--ntasks_per_node=1", "none that tune sets itself: --ntasks-per-node"),
+        ("--contain=x", "none that tune sets itself: --container-image"),
+        ("--clusters=other", "no --clusters: a step runs on the nodes of its job"),
+        ("--het-group=1", "no --het-group: a step runs on the nodes of its job"),
+        ("--rel=2", "no --relative: a step runs on the nodes of its job"),
+        ("--export=ALL,HF_TOKEN=s3cr3t", "no --export: a step gets the variables"),
+        ("--export-f=/home/me/env", "no --export-file: a step gets the variables"),
+        ("--multi-prog", "no --multi-prog: a step runs the command of the plan"),
         ("--container-writable", "no option of an image without cluster.container_image"),
         ("--comment=${PLAN_DIR}", "expected a text without"),
     ],
