@@ -1,4 +1,4 @@
-"""Say whether a study may end before its last trial, and record in study.json why it ends."""
+"""Record in study.json why a study ends, and tell whether it may do so before its last trial."""
 
 from __future__ import annotations
 
