@@ -190,7 +190,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.image": ("", "What action=image builds into container_image; null: nothing."),
     "cluster.image.name": ("", "Name of the image in docker, without a tag."),
     "cluster.image.dynamo_commit": ("", "Commit of Dynamo."),
-    "cluster.image.tensorrt_llm_commit": ("", "Commit of TensorRT-LLM."),
+    "cluster.image.engine_commit": ("", "Commit of the engine."),
     "cluster.image.platform": ("", "Architecture of the nodes."),
     "cluster.container_mounts": ("", "Mounts as SOURCE:TARGET; the plan's folder is mounted as well."),
     "cluster.container_workdir": ("", "Working directory in the container; null: the image's own."),

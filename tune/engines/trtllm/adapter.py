@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, final
 
@@ -110,6 +111,11 @@ class TrtLlm(EngineAdapter):
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
     overridable = OVERRIDABLE | {"TRTLLM_USE_UCX_KVCACHE"}
+
+    @property
+    def image_steps(self) -> str:
+        """Return the steps that build an image of Dynamo and TensorRT-LLM of mid 2025."""
+        return Path(__file__).with_name("build_image.sh").read_text(encoding="utf-8")
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of TensorRT-LLM that `spec` breaks."""
