@@ -133,6 +133,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "typed key in extra": ({"decode__extra": {"max_batch_size": 1}}, "decode.extra.max_batch_size"),
     "flat spelling in extra": ({"decode__extra": {"use_cuda_graph": True}}, "decode.extra.use_cuda_graph"),
     "today's key in flat YAML": ({"prefill__extra": {"moe_config": {}}}, "prefill.extra.moe_config"),
+    "today's option of attention DP in flat YAML": (
+        {"prefill__extra": {"attention_dp_config": {"kv_cache_routing_max_sessions": 1}}},
+        "prefill.extra.attention_dp_config.kv_cache_routing_max_sessions",
+    ),
+    "today's option of Torch's compiler in flat YAML": (
+        {"prefill__extra": {"torch_compile_config": {"max_num_streams": 2}}},
+        "prefill.extra.torch_compile_config.max_num_streams",
+    ),
+    "today's chunking policy in flat YAML": (
+        {"prefill__scheduler_config": {"context_chunking_policy": "FORCE_CHUNK"}},
+        "prefill.scheduler_config.context_chunking_policy",
+    ),
     "flat key in today's YAML": (
         V1 | {"prefill__extra": {"moe_backend": "CUTLASS"}},
         "prefill.extra.moe_backend",
@@ -320,16 +332,16 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
         "split.disaggregation_strategy",
     ),
     "Torch's compiler in flat YAML": (
-        {"prefill__extra": {"torch_compile_config": {}}},
-        "prefill.extra.torch_compile_config",
+        {"prefill__extra": {"torch_compile_config": {"enable_inductor": True}}},
+        "prefill.extra.torch_compile_config.enable_inductor",
     ),
     "attention DP in flat YAML": (
-        {"prefill__extra": {"attention_dp_config": {}}},
-        "prefill.extra.attention_dp_config",
+        {"prefill__extra": {"attention_dp_config": {"timeout_iters": 50}}},
+        "prefill.extra.attention_dp_config.timeout_iters",
     ),
-    "flat key of a group": (
-        {"prefill__kv_cache_config__host_cache_size": 0},
-        "prefill.kv_cache_config.host_cache_size",
+    "flat keys of a group": (
+        {"prefill__kv_cache_config__host_cache_size": 0, "prefill__kv_cache_config__use_uvm": True},
+        "prefill.kv_cache_config.use_uvm",
     ),
     "buffer of the engine's size": (
         V1 | {"prefill__cache_transceiver_config__max_tokens_in_buffer": None},
