@@ -202,7 +202,7 @@ CLUSTER: dict[str, Meaning] = {
     "cluster.command_prefix.prefill": ("", "Words before the command of every prefill worker, such as [numactl, -m, \"0,1\"]."),
     "cluster.command_prefix.decode": ("", "Words before the command of every decode worker."),
     "cluster.command_prefix.frontend": ("", "Words before the command of every frontend."),
-    "cluster.load_stagger_s": ("s", "Time between the starts of workers that share a node; with Dynamo before 0.7 at least 60 s, as they look for a free port."),
+    "cluster.load_stagger_s": ("s", "Time between the starts of workers that share a node; with TensorRT-LLM behind Dynamo before 1.0 at least 60 s, as they may look for a free port."),
     "cluster.srun_env": ("", "Environment variables of srun itself, by name, such as those of enroot; null as in prefill.env."),
     "cluster.model_path": ("", "Folder of the checkpoint as the workers see it."),
     "cluster.tokenizer": ("", "The model's tokenizer.json where the load client runs, for load.accuracy; null: that in cluster.model_path."),

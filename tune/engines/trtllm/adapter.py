@@ -146,8 +146,8 @@ class TrtLlm(EngineAdapter):
         return trtllm_worker(spec, facts, placed)
 
     def start_gap_s(self, spec: TrialSpec) -> float:
-        """Return PORT_CHOICE_S in dynamo_v0, where each worker looks for a free port of its own."""
-        return PORT_CHOICE_S if spec.stack.dynamo == "v0" else 0.0
+        """Return PORT_CHOICE_S before Dynamo 1.0, where a worker may look for a free port of its own."""
+        return 0.0 if spec.stack.generation == "dynamo_v1" else PORT_CHOICE_S
 
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which workers register: by turn in dynamo_v0, by role in dynamo_v1.
