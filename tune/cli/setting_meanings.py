@@ -51,7 +51,7 @@ STUDY: dict[str, Meaning] = {
     "study.name": ("", "Name of the study and of its folders; null: SWEEP-CLUSTER, or single-CLUSTER."),
     "study.n_trials": ("trials", "Trials of the study; null: the number in the sweep. A larger number extends a study."),
     "study.seed": ("", "Seed of the search."),
-    "study.parallel": ("trials", "Trials that run at once; fixed for a study. null on the simulated rack: 1 that searches for its capacity, 4 of search=tpe or gp, else 16. null elsewhere: 1."),
+    "study.parallel": ("trials", "Trials that run at once; fixed for a study. null on the simulated rack: 1 that searches for its capacity, 3 of search=tpe or gp, else 16. null elsewhere: 1."),
     "study.trials_per_job": ("trials", "With cluster=slurm: trials that share one allocation, one after the other."),
     "study.once": ("", "With cluster=slurm: collect what has ended, submit what is due and exit (code 3 while trials run)."),
     "study.max_gpu_hours": ("GPU-hours", "Budget: the study stops before a batch that would exceed it; null: none."),
