@@ -126,7 +126,8 @@ def test_table_is_sorted_and_filtered_by_keyboard(tab: Tab) -> None:
     for order in ("descending", "ascending"):
         tab.press("Enter")
         cells = tab.evaluate(
-            f'[...document.querySelectorAll("#trials tr.row")].map((tr) => Number(tr.cells[{output}].textContent))'
+            '[...document.querySelectorAll("#trials tr.row")].map('
+            f"(tr) => Number(tr.cells[{output}].textContent))"
         )
         rates = [cell for cell in cells if cell]
         assert len(rates) > 10
