@@ -21,6 +21,7 @@ MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 NUMACTL = ("numactl", "-m", "0,1")
 TODAY = {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"}
+V07 = TODAY | {"stack__name": "dynamo_v07"}
 SHARING = {"prefill__tensor_parallel_size": 1, "split__prefill_workers": 8}
 
 
@@ -48,7 +49,13 @@ def test_each_role_has_its_prefix(make_spec: MakeSpec, make_facts: MakeFacts) ->
 
 @pytest.mark.parametrize(
     ("stack", "stagger_s", "delay_s"),
-    [({}, 0.0, PORT_CHOICE_S), ({}, 90.0, 90.0), (TODAY, 0.0, 0.0), (TODAY, 75.0, 75.0)],
+    [
+        ({}, 0.0, PORT_CHOICE_S),
+        ({}, 90.0, 90.0),
+        (V07, 0.0, PORT_CHOICE_S),
+        (TODAY, 0.0, 0.0),
+        (TODAY, 75.0, 75.0),
+    ],
 )
 def test_workers_of_a_node_start_one_after_another(
     stack: dict[str, str], stagger_s: float, delay_s: float, make_spec: MakeSpec, make_facts: MakeFacts
