@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from support.composed import changed, composed
 
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
@@ -79,6 +80,14 @@ def test_a_secret_among_the_keys_of_an_engine_is_refused_without_repeating_it(
     assert f"{pool}: {path} looks like a secret" in str(refused.value)
     assert "`env` of this pool" in str(refused.value)
     assert "hf_abcdef" not in str(refused.value)
+
+
+def test_a_secret_before_a_command_is_refused_without_repeating_it() -> None:
+    with pytest.raises(ValidationError) as refused:
+        changed(composed("cluster=slurm"), "cluster.command_prefix.decode=[env,'HF_TOKEN=s3cr3t']")
+    (error,) = refused.value.errors()
+    assert error["msg"].startswith("HF_TOKEN looks like a secret")
+    assert "s3cr3t" not in error["msg"]
 
 
 def test_keys_of_an_engine_that_hold_no_text_are_no_secrets(make_spec: Callable[..., TrialSpec]) -> None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tune.spec.backend_kinds import BackendName
 from tune.spec.base import FrozenModel, NonNegativeFloat, PositiveFloat, PositiveInt
-from tune.spec.environment import Environment
+from tune.spec.environment import CommandWords, Environment
 from tune.spec.slurm_time import time_limit_s
 
 
@@ -114,9 +114,9 @@ class ImageBuild(FrozenModel):
 class CommandPrefix(FrozenModel):
     """Hold what stands before the command of a process, by its role, such as `numactl -m 0,1`."""
 
-    prefill: tuple[str, ...] = ()
-    decode: tuple[str, ...] = ()
-    frontend: tuple[str, ...] = ()
+    prefill: CommandWords = ()
+    decode: CommandWords = ()
+    frontend: CommandWords = ()
 
 
 class ClusterFacts(FrozenModel):

@@ -109,6 +109,22 @@ def _checked(variables: dict[str, str | None]) -> dict[str, str | None]:
     return variables
 
 
+def _without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        name, _, value = word.partition("=")
+        if value and looks_secret(name):
+            raise PydanticCustomError(
+                SECRET_VALUE,
+                "{name} looks like a secret, and settings are recorded; expected its variable as null in `env` "
+                "of a pool, and set in the shell that starts tune",
+                {"name": name},
+            )
+    return words
+
+
+CommandWords = Annotated[tuple[str, ...], AfterValidator(_without_secrets)]
+"""Words of a command, of which no NAME=VALUE holds a secret."""
+
 Environment = Annotated[
     dict[str, str | None],
     BeforeValidator(_numbers_as_text),
