@@ -308,6 +308,22 @@ def test_the_documented_sweep_runs(tmp_path: Path) -> None:
         ("capacity.py", ["--configurations", "1", "--seeds", "1", "--processes", "1"], "1 searches: "),
         ("render_recipes.py", ["tests/data/recipes"], "whole, 0 broken, 0 differs, 0 refused"),
         ("client_overhead.py", ["--duration-s", "15", "--times", "1", "--repeats", "1"], "added to TTFT"),
+        ("startup_time.py", ["--pairs", "1"], "imports    CPU"),
+        ("ask_time.py", ["--trials", "3", "--searches", "surrogate"], "ms at 3;"),
+        ("page_open_time.py", ["--trials", "20", "--times", "1"], "ms median"),
+        ("capacity_study_time.py", ["--trials", "1"], "pools kept     1 trials"),
+        (
+            "short_probes.py",
+            ["--configurations", "1", "--shuffles", "2", "--verdicts", "2", "--processes", "1"],
+            "late requests",
+        ),
+        (
+            "search_synthetic_racks.py",
+            ["--racks", "0", "--noise-seeds", "1", "--methods", "random", "--processes", "1"],
+            "| random | 1 |",
+        ),
+        ("guaranteed_rates.py", ["--racks", "1", "--processes", "1"], "of fresh runs held"),
+        ("calibration_of_search.py", ["best", "--problems", "0"], "10 dimensions"),
     ],
 )
 def test_the_documented_benchmarks_run(script: str, words: list[str], output: str) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.fake_slurm import FakeSlurm
-from support.slurm_study import Study
+from support.slurm_study import FACTS, SPEC, Study
 
 from tune.backends.slurm.failed_nodes import nodes_to_avoid
+from tune.backends.slurm.held_allocation import HeldAllocation, HeldSteps
+from tune.backends.slurm.job_monitor import JobMonitor
+from tune.errors import ConfigurationError
 from tune.records.folders import read_attempt
 
 
@@ -54,6 +57,23 @@ def test_next_process_of_the_study_knows_it(study: Study) -> None:
     study.submit("c")
     assert [job["options"].get("exclude") for job in study.slurm.jobs.values()][-1] == "g07"
     assert nodes_to_avoid(study.root / "runs" / "one") == ("g07",)
+
+
+def test_steps_of_a_held_allocation_avoid_and_name_it(study: Study) -> None:
+    fail(study, "a", "g07")
+    fail(study, "b", "g07")
+    said: list[str] = []
+    hosts = tuple(f"g{number:02d}" for number in range(1, 20))
+    steps = HeldSteps(HeldAllocation("7", hosts), FACTS, JobMonitor(said.append), said.append)
+    for _ in range(2):
+        assert steps.start(study.allocation(2), SPEC) == "7"
+        steps.close()
+    (named,) = said
+    assert named.startswith("g07 failed twice or more in this study")
+    with pytest.raises(ConfigurationError, match=r"job 7 without g07"):
+        HeldSteps(HeldAllocation("7", hosts[:18]), FACTS, JobMonitor(said.append), said.append).start(
+            study.allocation(2), SPEC
+        )
 
 
 def test_record_without_a_failed_node_has_no_such_field(study: Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from support.checkpoints import write_checkpoint
 from support.composed import changed, composed
 from support.fake_slurm import FakeSlurm
 
+from tune.backends.slurm.bootstrap import make_node_environment
+from tune.backends.slurm.node_preflight import check_on_node
 from tune.backends.slurm.preflight import check_slurm, parse_partitions, require_cluster
-from tune.errors import ConfigurationError
+from tune.errors import ConfigurationError, ResumableError
 from tune.spec.findings import Finding, only_errors
 from tune.spec.settings import Settings
 
@@ -133,3 +136,36 @@ def test_partition_is_parsed_with_its_limits(nodes: int, most: int | str) -> Non
     partition = parse_partitions(f"{line}\n")["p"]
     assert (partition.nodes, partition.max_nodes) == (nodes, None if most == "UNLIMITED" else most)
     assert partition.max_time_s is None
+
+
+OF_THE_WHOLE_JOB = ("--segment=18", "--nodel=g[01-18]", "--gpus=72", "--time-min=60")
+CLUSTER = ("cluster=slurm", "cluster.partition=rack", "cluster.python=/shared/nodes/bin/python3")
+
+
+@pytest.mark.parametrize(
+    ("limit", "preflight_limit", "bootstrap_limit"),
+    [("UNLIMITED", "0:15:00", "1:00:00"), ("-1", "0:15:00", "1:00:00"), ("10", "10", "10")],
+)
+def test_a_job_of_one_node_asks_for_no_more(
+    limit: str, preflight_limit: str, bootstrap_limit: str, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """It gets the partition's own nodes: options of the whole job would be refused with --nodes=1."""
+    settings = changed(composed(*CLUSTER), f"runs_dir={tmp_path}", f"cluster.time_limit='{limit}'")
+    extra = ("--constraint=gb200", *OF_THE_WHOLE_JOB)
+    settings = settings.model_copy(
+        update={"cluster": settings.cluster.model_copy(update={"extra_sbatch": extra})}
+    )
+    slurm.fail("sbatch", "not today")
+    with pytest.raises(ResumableError, match="not today"):
+        make_node_environment(settings, lambda _: None)
+    (finding,) = check_on_node(settings, lambda _: None)
+    assert "not today" in finding.found
+    for asked, expected in zip(_asked_of_sbatch(slurm), (bootstrap_limit, preflight_limit), strict=True):
+        assert {"--nodes=1", "--constraint=gb200", f"--time={expected}"} <= asked
+        assert not [word for word in asked if word.startswith(("--sig", *OF_THE_WHOLE_JOB))]
+
+
+def _asked_of_sbatch(slurm: FakeSlurm) -> list[set[str]]:
+    """Return the words of each call of sbatch."""
+    calls = json.loads(slurm.state.read_text())["asked"]
+    return [set(words) for program, *words in calls if program == "sbatch"]

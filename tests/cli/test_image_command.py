@@ -31,3 +31,11 @@ def test_facts_that_say_nothing_to_build_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cluster\.image: found null, expected the commits"):
         image_action(composition(f"runs_dir={tmp_path}", "cluster.image=null"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_engine_without_steps_is_refused(tmp_path: Path) -> None:
+    settings = composed("cluster=slurm", "stack=dynamo_vllm", "prefill=vllm", "decode=vllm")
+    other = Composition(changed(settings, f"runs_dir={tmp_path}"), "single-slurm", ())
+    with pytest.raises(ConfigurationError, match=r"found stack\.engine=dynamo_vllm, whose image"):
+        image_action(other)
+    assert list(tmp_path.iterdir()) == []

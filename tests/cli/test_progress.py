@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from support.outcomes import failed, measured
+from support.synthetic_study import RATE_SPACE
+from support.synthetic_study import study as study_record
 
 from tune.backends.activity import Activity
 from tune.cli.live_progress import render_progress
 from tune.cli.progress import LINE_INTERVAL_S, StudyLines, study_progress
 from tune.cli.result_colours import coloured
-from tune.cli.study_progress import StudyProgress, duration
+from tune.cli.study_progress import StudyProgress, duration, times_text
 from tune.spec.settings import Settings
+from tune.spec.space import Search
+from tune.study.recorded_end import may_end_early
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -108,6 +113,50 @@ def test_resumed_study_begins_at_what_is_done(clock: Clock, shipped: Settings) -
         progress.trial_ended(measured(number))
         progress.recorded(measured(number))
     assert (progress.done, progress.remaining_s) == (18, 60.0)
+
+
+def test_preparation_says_when_the_first_trial_begins(clock: Clock) -> None:
+    progress = StudyProgress(12, "x", (), clock, may_end_early=True)
+    clock.now_s += 30
+    said = []
+    for done in range(1, 4):
+        progress.prepared(done, 11)
+        said.append(times_text(progress))
+        clock.now_s += 10
+    assert said == ["0:30 passed", "0:40 passed", "0:50 passed, about 1:20 to the first trial"]
+    progress.prepared(11, 11)
+    assert times_text(progress) == "1:00 passed"
+
+
+def test_pools_of_earlier_studies_do_not_shorten_the_preparation(clock: Clock) -> None:
+    progress = StudyProgress(12, "x", (), clock)
+    for done in range(1, 81):
+        clock.now_s += 10 if done > 70 else 0
+        progress.prepared(done, 85)
+    assert progress.preparation_remaining_s == pytest.approx(5 * 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_trials", "may"),
+    [
+        ({}, 12, False),
+        ({"search": Search(name="surrogate", startup_trials=10)}, 12, True),
+        ({"max_gpu_hours": 100.0}, 12, True),
+        ({"space": RATE_SPACE}, 27, False),
+        ({"space": RATE_SPACE}, 28, True),
+    ],
+)
+def test_the_time_of_a_search_that_may_end_earlier_is_a_limit(
+    clock: Clock, shipped: Settings, changes: dict[str, Any], n_trials: int, may: bool
+) -> None:
+    early = may_end_early(study_record(**changes), n_trials)
+    progress = StudyProgress(n_trials, "x", (), clock, may_end_early=early)
+    for number in (0, 1):
+        progress.trial_begun(number, shipped.trial_spec)
+        clock.now_s += 5
+        progress.trial_ended(measured(number))
+    about = "at most about" if may else "about"
+    assert times_text(progress) == f"0:10 passed, {about} {duration(5 * (n_trials - 2))} remain"
 
 
 @given(st.floats(0, 1e6))

@@ -68,7 +68,8 @@ def test_default_is_the_published_configuration() -> None:
         ([], 16),
         (["+sweep=pd_split", "search=random"], 16),
         (["+sweep=pd_split", "search=grid"], 16),
-        (["+sweep=pd_split"], 4),
+        (["+sweep=pd_split"], 3),
+        (["+sweep=pd_split", "search=gp"], 3),
         (["+sweep=pd_split", "load.mode=capacity"], 1),
         (["+sweep=pd_split", "load.mode=capacity", "search=tpe"], 1),
         (["cluster=local"], 1),
@@ -77,7 +78,7 @@ def test_default_is_the_published_configuration() -> None:
 )
 def test_parallel_trials_suit_backend_and_search_unless_set(words: list[str], parallel: int) -> None:
     assert compose_overrides(words).settings.parallel == parallel
-    assert compose_overrides([*words, "study.parallel=3"]).settings.parallel == 3
+    assert compose_overrides([*words, "study.parallel=5"]).settings.parallel == 5
 
 
 @pytest.mark.slow

@@ -11,12 +11,12 @@ import pytest
 
 from tune.config import compose_overrides
 from tune.deploy.image_steps import image_script, squash_file_of
+from tune.engines.registry import adapter_named
 from tune.errors import ConfigurationError
 from tune.spec.cluster import ImageBuild
 
-BUILD = ImageBuild(
-    name="rack/serving", dynamo_commit="f9b1757", tensorrt_llm_commit="cd2f9fa", platform="arm64"
-)
+BUILD = ImageBuild(name="rack/serving", dynamo_commit="f9b1757", engine_commit="cd2f9fa", platform="arm64")
+STEPS = adapter_named("trtllm").image_steps or ""
 IMAGE = "rack/serving:f9b1757-cd2f9fa-arm64"
 NOTE = 'echo "$(basename "$0") $*" >> "$NOTES"\n'
 DYNAMO = """
@@ -39,7 +39,7 @@ def build(tmp_path: Path, frameworks: str) -> tuple[int, str, list[str]]:
         (programs / name).write_text(f"#!/bin/sh\n{NOTE}{text}")
         (programs / name).chmod(0o755)
     script = tmp_path / "build_image.sh"
-    script.write_text(image_script(BUILD, tmp_path / "images" / "my image.sqsh"))
+    script.write_text(image_script(STEPS, BUILD, tmp_path / "images" / "my image.sqsh"))
     done = subprocess.run(
         ["bash", script, tmp_path / "sources"],
         env={"PATH": f"{programs}:{os.environ['PATH']}", "NOTES": str(notes), "FRAMEWORKS": frameworks},
@@ -96,6 +96,6 @@ def test_jobs_run_in_the_file_that_the_steps_write() -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck is installed")
 def test_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
     script = tmp_path / "build_image.sh"
-    script.write_text(image_script(BUILD, Path("/images/it's mine.sqsh")))
+    script.write_text(image_script(STEPS, BUILD, Path("/images/it's mine.sqsh")))
     done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

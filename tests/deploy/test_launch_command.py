@@ -21,6 +21,7 @@ MakeSpec = Callable[..., TrialSpec]
 MakeFacts = Callable[..., ClusterFacts]
 NUMACTL = ("numactl", "-m", "0,1")
 TODAY = {"stack__name": "dynamo_v1", "stack__engine_yaml": "nested"}
+V07 = TODAY | {"stack__name": "dynamo_v07"}
 SHARING = {"prefill__tensor_parallel_size": 1, "split__prefill_workers": 8}
 
 
@@ -48,7 +49,13 @@ def test_each_role_has_its_prefix(make_spec: MakeSpec, make_facts: MakeFacts) ->
 
 @pytest.mark.parametrize(
     ("stack", "stagger_s", "delay_s"),
-    [({}, 0.0, PORT_CHOICE_S), ({}, 90.0, 90.0), (TODAY, 0.0, 0.0), (TODAY, 75.0, 75.0)],
+    [
+        ({}, 0.0, PORT_CHOICE_S),
+        ({}, 90.0, 90.0),
+        (V07, 0.0, PORT_CHOICE_S),
+        (TODAY, 0.0, 0.0),
+        (TODAY, 75.0, 75.0),
+    ],
 )
 def test_workers_of_a_node_start_one_after_another(
     stack: dict[str, str], stagger_s: float, delay_s: float, make_spec: MakeSpec, make_facts: MakeFacts
@@ -116,7 +123,7 @@ def test_rank_script_passes_arguments_and_exit_code(
 
 
 def test_srun_options_reach_every_step(make_spec: MakeSpec, make_facts: MakeFacts) -> None:
-    given = ("--cpu-bind=verbose,none", "--container-writable")
+    given = ("--cpu-bind=verbose,none", "--container-writable", "--gpus=8", "--exclusive")
     facts = make_facts(srun_options=given, mpi="pmix_v4", container_image="/images/dynamo.sqsh")
     text = render(make_spec(), facts).files["processes.json"]
     assert '"--cpu-bind=verbose,none"' in text
@@ -131,6 +138,15 @@ def test_srun_options_reach_every_step(make_spec: MakeSpec, make_facts: MakeFact
         ("--cpu bind=none", "a long option of srun"),
         ("--nodes=2", "none that tune sets itself"),
         ("--mpi=pmi2", "none that tune sets itself"),
+        ("--nodel=g09", "none that tune sets itself: --nodelist"),
+        ("--ntasks_per_node=1", "none that tune sets itself: --ntasks-per-node"),
+        ("--contain=x", "none that tune sets itself: --container-image"),
+        ("--clusters=other", "no --clusters: a step runs on the nodes of its job"),
+        ("--het-group=1", "no --het-group: a step runs on the nodes of its job"),
+        ("--rel=2", "no --relative: a step runs on the nodes of its job"),
+        ("--export=ALL,HF_TOKEN=s3cr3t", "no --export: a step gets the variables"),
+        ("--export-f=/home/me/env", "no --export-file: a step gets the variables"),
+        ("--multi-prog", "no --multi-prog: a step runs the command of the plan"),
         ("--container-writable", "no option of an image without cluster.container_image"),
         ("--comment=${PLAN_DIR}", "expected a text without"),
     ],

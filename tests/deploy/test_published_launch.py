@@ -103,7 +103,7 @@ def test_rate_checkpoint_and_image_are_the_published_ones(settings: Settings) ->
     build = settings.cluster.image
     assert build is not None
     assert build.model_dump() == LAUNCH["image"]
-    assert f"IMAGE={build.tag}\n" in image_script(build, Path("/image.sqsh"))
+    assert f"IMAGE={build.tag}\n" in image_script("", build, Path("/image.sqsh"))
 
 
 def test_another_shape_is_another_launch(settings: Settings) -> None:

@@ -130,6 +130,16 @@ def test_real_workers_count_their_requests_and_do_not_log_each(stack: str, count
         assert ("http::service=warn" in process.env.get("DYN_LOG", "")) is counts
 
 
+@pytest.mark.parametrize("stack", GENERATIONS)
+def test_a_system_port_that_is_set_is_opened(stack: str) -> None:
+    """Runtimes before 0.7 open it with a second variable only, which warns of itself in later ones."""
+    rendered = plan(f"stack={stack}", "stack.system_port=9300")
+    for worker in (*by_role(rendered, "prefill"), *by_role(rendered, "decode")):
+        assert worker.env["DYN_SYSTEM_PORT"] == str(worker.metrics_port)
+        needed = stack in ("dynamo_v0", "dynamo_v04")
+        assert worker.env.get("DYN_SYSTEM_ENABLED") == ("true" if needed else None)
+
+
 def test_the_simulated_rack_says_what_it_makes_of_a_kv_router() -> None:
     spec = composed("stack=dynamo_v1", "stack.router_mode=kv").trial_spec
     assert [finding.path for finding in check_simulated(spec)] == ["stack.router_mode"]

@@ -17,7 +17,8 @@ from support.composed import composed
 from tune.engines.check import check
 from tune.engines.trtllm.gpu_memory import transfer_buffer_bytes_per_gpu, trtllm_kv_capacity_tokens
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
-from tune.engines.trtllm.trtllm_groups import derived_graph_sizes
+from tune.engines.trtllm.trtllm_groups import derived_graph_sizes, flat_graph_sizes
+from tune.engines.trtllm.yaml_reading import comparable_keys, settings_of_keys
 from tune.engines.trtllm.yaml_text import engine_yaml
 from tune.errors import ConfigurationError
 from tune.spec.findings import Finding
@@ -86,14 +87,43 @@ def test_graph_sizes_are_derived_as_the_engine_does(largest: int, padding: bool,
     assert list(derived_graph_sizes(largest, padding)) == sizes
 
 
-def test_derived_sizes_reach_the_engine_by_their_largest_alone(make_spec: MakeSpec) -> None:
+@pytest.mark.parametrize(
+    ("largest", "padding", "sizes"),
+    [
+        (1, False, [1]),
+        (20, True, [1, 2, 4, 8, 16, 20]),
+        (48, False, [*range(1, 33), 48]),
+        (256, True, [1, 2, 4, *range(8, 129, 8), 256]),
+        (512, True, [1, 2, 4, *range(8, 129, 8), 256, 512]),
+        (600, False, [*range(1, 33), 64, 128, 256, 600]),
+        (1024, True, [1, 2, 4, *range(8, 129, 8), 256, 512, 1024]),
+    ],
+)
+def test_the_flat_engine_derives_other_sizes(largest: int, padding: bool, sizes: list[int]) -> None:
+    assert list(flat_graph_sizes(largest, padding)) == sizes
+    flat = {
+        "use_cuda_graph": True,
+        "cuda_graph_max_batch_size": largest,
+        "cuda_graph_padding_enabled": padding,
+    }
+    read = settings_of_keys(flat, context_tokens=4096)
+    assert read["cuda_graph_config"] == {"enable_padding": padding, "batch_sizes": sizes}
+    written = yaml.safe_load(engine_yaml(TrtLlmEngine.model_validate_json(json.dumps(read)), "flat"))
+    assert written["cuda_graph_batch_sizes"] == sizes
+    assert "cuda_graph_max_batch_size" not in written, "the engine refuses both"
+    assert comparable_keys(flat).items() <= comparable_keys(written).items()
+
+
+def test_derived_sizes_reach_the_flat_engine_alone_as_a_list(
+    make_spec: MakeSpec,
+) -> None:
     graphs = {"max_batch_size": 96, "enable_padding": True}
     decode = make_spec(decode__cuda_graph_config=graphs).decode
     assert decode.graph_batch_sizes[-2:] == (88, 96)
     assert yaml.safe_load(engine_yaml(decode, "nested"))["cuda_graph_config"] == graphs
     flat = yaml.safe_load(engine_yaml(decode, "flat"))
-    assert flat["cuda_graph_max_batch_size"] == 96
-    assert "cuda_graph_batch_sizes" not in flat
+    assert flat["cuda_graph_batch_sizes"] == list(decode.graph_batch_sizes)
+    assert "cuda_graph_max_batch_size" not in flat
     assert make_spec(decode__cuda_graph_config={}).decode.graph_batch_sizes[-1] == 128
     listed = decode.with_graph_sizes((1, 2)).cuda_graph_config
     assert (listed.batch_sizes, listed.max_batch_size) == ((1, 2), None)

@@ -45,7 +45,8 @@ def test_graph_sizes_compare_as_the_engine_sorts_them() -> None:
     assert comparable_keys({"cuda_graph_config": {"batch_sizes": [4, 1, 4]}}) == comparable_keys(
         {"cuda_graph_config": {"batch_sizes": [1, 4]}}
     )
-    assert comparable_keys({"cuda_graph_batch_sizes": [4, 1]}) == {"cuda_graph_batch_sizes": [1, 4]}
+    listed = {"use_cuda_graph": True, "cuda_graph_batch_sizes": [4, 1]}
+    assert comparable_keys(listed) == {"use_cuda_graph": True, "cuda_graph_batch_sizes": [1, 4]}
     assert comparable_keys({"cuda_graph_config": None}) == {"cuda_graph_config": None}
 
 

@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS, TYPED_KEYS
+from tune.engines.trtllm.known_keys import FLAT_KEYS
 from tune.engines.trtllm.trtllm_engine import TrtLlmEngine
 from tune.engines.trtllm.trtllm_groups import CudaGraphConfig
 from tune.engines.trtllm.yaml_text import engine_keys, engine_yaml
@@ -113,6 +114,14 @@ def test_nested_rejects_typed_and_flat_keys_in_extra(key: str) -> None:
 def test_flat_rejects_typed_and_nested_keys_in_extra(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"extra.{key}"):
         engine_keys(engine(DECODE, extra={key: 1}), "flat")
+
+
+def test_flat_keys_are_those_of_the_class_that_refuses_all_others() -> None:
+    """Names and their count are those of TorchLlmArgs and its base class in TensorRT-LLM cd2f9fa."""
+    assert len(FLAT_KEYS) == 72
+    assert FLAT_KEYS >= FLAT_ONLY_KEYS
+    assert {"attention_dp_config", "torch_compile_config", "max_lora_rank", "build_config"} <= FLAT_KEYS
+    assert {"allreduce_strategy", "num_serve_frontends", "moe_config"} <= NESTED_ONLY_KEYS
 
 
 def test_value_that_yaml_cannot_write_is_named() -> None:

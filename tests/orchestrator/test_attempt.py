@@ -323,6 +323,19 @@ def test_warm_up_notices_a_worker_without_requests(make_trial: MakeTrial) -> Non
 
 
 @pytest.mark.slow
+def test_warm_up_asks_the_pairs_of_failed_requests_again(make_trial: MakeTrial) -> None:
+    """A frontend that has just found its workers answers 503 to all requests of the first round."""
+    trial = make_trial(workers=(4, 3), behaviour={"unready_requests": 4})
+    said: list[str] = []
+    with deployed(trial) as deployment:
+        bring_up(deployment, ProgressDeadline(60.0, 60.0), print)
+        urls = [deployment.bind(url) for url in deployment.manifest.endpoint_urls]
+        warm_up(deployment, read_client_settings(trial.folder.plan / "client.json", urls), said.append)
+    assert "after 4 rounds of warm-up; 12 of 12 pairs of prefill and decode worker" in said[-1]
+    assert_nothing_left(trial)
+
+
+@pytest.mark.slow
 def test_warm_up_says_what_it_could_not_count(make_trial: MakeTrial) -> None:
     """An older frontend cannot be asked for pairs, and workers may have no counters."""
     trial = make_trial(behaviour={"refuses_routing": True})

@@ -61,6 +61,19 @@ def test_what_is_left_out_is_listed_with_its_line() -> None:
     assert left_out["extra_mount[1]"].line == line_of(file, "configs/local.yaml")
 
 
+def test_options_that_tune_refuses_are_left_out_with_the_reason(changed: Changed) -> None:
+    """An imported file of facts that holds one would be refused by the first plan."""
+    refused = (
+        "srun_options:\n  het-group: 1\nsbatch_directives:\n  comment: mine\n  exclude: g07\n  export: A=b\n"
+    )
+    file = changed(SCHEMA_1, ("sbatch_directives:\n", refused))
+    recipe = only(file)
+    assert recipe.cluster["extra_sbatch"] == ["--cpus-per-gpu=16"]
+    reasons = {part.path: part.reason for part in recipe.left_out}
+    assert "cluster.exclude names such nodes" in reasons["sbatch_directives.exclude"]
+    assert {"sbatch_directives.comment", "sbatch_directives.export", "srun_options.het-group"} <= set(reasons)
+
+
 @pytest.mark.slow  # composes a configuration
 def test_a_secret_is_never_written(imported: Planned) -> None:
     recipe = only(DATA / SCHEMA_1)

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chromium import CHROMIUM, HEADLESS
 from support.synthetic_posterior import learned_study
 from support.synthetic_search import searched_trial
 from support.synthetic_study import mixed, study
 
 from tune.report.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--no-first-run"),
-    *("--disable-sync", "--disable-background-networking", "--disable-component-update", "--disable-quic"),
+    *HEADLESS,
     *("--virtual-time-budget=20000", "--enable-logging=stderr", "--window-size=1280,4000", "--dump-dom"),
 ]
 FRAME = """<body><iframe src="{src}" style="width:{width_px}px;height:844px;border:0"></iframe>

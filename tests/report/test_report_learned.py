@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from tune.report.figures.posterior_parameters import posterior_figure
 from tune.report.figures.prediction_error import prediction_figure
 from tune.report.figures.style import Figure
 from tune.report.page import write_report
-from tune.report.posterior_text import gain_sentence, learned_sentences, parameter_rows, rival_sentence
+from tune.report.posterior_text import gain_sentence, learned_sentences, parameter_rows
 from tune.report.prediction_pairs import prediction_pairs
+from tune.report.rival_text import rival_sentence
 from tune.report.sections.learned import HYPOTHESES, learned_section
 from tune.report.terminal import render_posterior, render_status
 from tune.surrogate.prior import structural_hypotheses
@@ -239,15 +241,19 @@ def test_without_unexplained_trials_the_farthest_is_named() -> None:
 
 def test_terminal_shows_what_was_learned_and_the_expected_gain() -> None:
     outcomes, proposals, posterior = learned_study()
-    assert render_posterior(posterior).splitlines() == [
+    assert render_posterior(study(), outcomes, posterior).splitlines() == [
         "learned   prefill kernels ×0.83 (0.79 to 0.87), a_new_parameter ×1.60 (1.50 to 1.90), "
         "decode kernels ×1.06 (0.95 to 1.19)",
         "          as factors on the calibrated values, with 90 % intervals",
         "          almost nothing about KV transfer, all-reduce",
         "next      Another trial is expected to raise the best rate by 1.2 %.",
     ]
-    assert render_status(study(), proposals, outcomes, posterior).endswith(render_posterior(posterior))
-    assert render_posterior(EMPTY_POSTERIOR).startswith("learned   no parameter is pinned down yet\nnext")
+    assert render_status(study(), proposals, outcomes, posterior).endswith(
+        render_posterior(study(), outcomes, posterior)
+    )
+    assert render_posterior(study(), [], EMPTY_POSTERIOR).startswith(
+        "learned   no parameter is pinned down yet\nnext"
+    )
     assert gain_sentence(EMPTY_POSTERIOR.model_copy(update={"expected_improvement_frac": 1e-7})).endswith(
         "less than 0.1 %."
     )
@@ -256,25 +262,52 @@ def test_terminal_shows_what_was_learned_and_the_expected_gain() -> None:
 @pytest.mark.parametrize("probability", [None, 0.1])
 def test_no_rival_is_named_where_none_is_known_or_likely(probability: float | None) -> None:
     posterior = with_rival(probability)
-    assert rival_sentence(posterior) is None
-    assert "unsure" not in render_posterior(posterior)
+    assert rival_sentence(study(), [], posterior) is None
+    assert "unsure" not in render_posterior(study(), [], posterior)
 
 
-def test_a_rival_is_named_with_what_would_decide() -> None:
-    posterior = with_rival(0.41)
+TOGETHER = "action=confirm confirm.configurations={} measures both again and would decide."
+APART = (
+    "action=confirm measures one trial of each kind (split and parallelism), and not both of these. To "
+    "decide, run the two under a study.name of their own, with their overrides in ranking.csv; "
+    "action=confirm with that study.name measures both again."
+)
+
+
+@pytest.mark.parametrize(
+    ("splits", "tps_gpu", "ttft_p99_s", "decides"),
+    [
+        ((14, 13), (130, 125), 4.2, TOGETHER.format(2)),
+        ((14, 13, 12), (130, 120, 125), 4.2, TOGETHER.format(3)),
+        ((14, 14), (130, 125), 4.2, TOGETHER.format(2)),
+        ((14, 14, 13), (130, 125, 120), 4.2, APART),
+        ((14, 13, 13), (130, 120, 125), 4.2, APART),
+        ((14, 13), (130, 125), 9.0, APART),
+    ],
+)
+def test_a_rival_is_named_with_what_would_decide(
+    splits: tuple[int, ...], tps_gpu: tuple[float, ...], ttft_p99_s: float, decides: str
+) -> None:
+    """The rival, trial 1, holds its SLO or, at 9 s, does not."""
+    outcomes = [
+        measured(number, prefill=split, tps_gpu=tps, ttft_p99_s=ttft_p99_s if number == 1 else 4.2)
+        for number, (split, tps) in enumerate(zip(splits, tps_gpu, strict=True))
+    ]
+    posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
     sentence = (
-        "Trial 0 is expected to be the best, but trial 1 is better with a probability of 41 %. Further "
-        "measurements of both would decide: action=confirm, if they are of different kinds."
+        f"Trial 0 is expected to be the best, but trial 1 is better with a probability of 41 %. {decides}"
     )
-    assert render_posterior(posterior).endswith(f"\nunsure    {sentence}")
-    assert learned_section(study(), [], posterior, ()).gain.endswith(sentence)
+    assert render_posterior(study(), outcomes, posterior).endswith(f"\nunsure    {sentence}")
+    assert learned_section(study(), outcomes, posterior, ()).gain.endswith(sentence)
 
 
-def with_rival(probability: float | None) -> PosteriorSummary:
-    """Return a posterior of two trials, of which the second is better with this probability."""
+def with_rival(probability: float | None, ids: Sequence[str] = ("a", "b")) -> PosteriorSummary:
+    """Return a posterior of two trials, the first of `ids`; the second is better with this probability."""
     posterior = posterior_with_errors(0.4, -1.5)
     best, rival = (
-        trial.model_copy(update={"expected_capacity_qps": qps, "better_frac": frac})
-        for trial, qps, frac in zip(posterior.trials, (15.2, 15.1), (None, probability), strict=True)
+        trial.model_copy(update={"trial_id": ids[n], "expected_capacity_qps": qps, "better_frac": frac})
+        for n, (trial, qps, frac) in enumerate(
+            zip(posterior.trials, (15.2, 15.1), (None, probability), strict=True)
+        )
     )
     return posterior.model_copy(update={"trials": (best, rival)})

@@ -14,8 +14,17 @@ from tune.spec.trial import TrialSpec
 
 READ: TypeAdapter[dict[str, str | None]] = TypeAdapter(Environment)
 
-PUBLIC_NAMES = ("UCX_TLS", "NCCL_GRAPH_MIXING_SUPPORT", "TRTLLM_ENABLE_PDL", "TOKENIZERS_PARALLELISM", "KEYS")
-SECRET_NAMES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "openai_api_key", "DB_PASSWORD", "TOKEN")
+PUBLIC_NAMES = (
+    *("UCX_TLS", "UCX_IB_PKEY", "NCCL_GRAPH_MIXING_SUPPORT", "NCCL_PAT_ENABLE", "TRTLLM_ENABLE_PDL"),
+    *("TOKENIZERS_PARALLELISM", "DYN_TOKENIZER", "DYN_TOKEN_IDS_AS_BYTES", "MAX_TOKENS", "eos_token", "KEYS"),
+    *("DYN_PREFILL_MAX_NEW_TOKEN_SAMPLES", "DYN_SGL_DISAGG_CONFIG_KEY", "XKB_KEYBOARD", "MONKEY", "PWD"),
+    *("VLLM_ENABLE_TOWER_CONNECTOR_LORA_RUNTIME_KEY", "NUM_FORWARD_PASS", "BYPASS", "OLDPWD", "AUTHOR"),
+)
+SECRET_NAMES = (
+    *("HF_TOKEN", "HF_TOKEN_2", "TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "openai_api_key"),
+    *("DB_PASSWORD", "PGPASSWORD", "MYSQL_PWD", "DB_PASS", "SSHPASS", "GITHUB_PAT", "WANDB_KEY"),
+    *("ENCRYPTION_KEY", "ENCRYPTION_KEY_V2", "AUTHORIZATION", "REGISTRY_AUTH", "apiKey", "hf-token"),
+)
 
 VALUES = st.none() | st.integers() | st.text(st.characters(exclude_characters="\0"))
 
@@ -52,6 +61,29 @@ def test_a_secret_that_is_written_out_is_refused_without_repeating_it() -> None:
         compose_overrides(["+prefill.env.HF_TOKEN=hf_abcdef"])
     assert "prefill.env: HF_TOKEN looks like a secret" in str(refused.value)
     assert "hf_abcdef" not in str(refused.value)
+
+
+KEYS_WITH_SECRETS = [
+    ("prefill", "extra.env_overrides={HF_TOKEN: hf_abcdef}", "extra.env_overrides.HF_TOKEN"),
+    ("prefill", "kv_cache_config.store=[{password: hf_abcdef}]", "kv_cache_config.store.password"),
+    ("decode", "extra.api_key=[hf_abcdef]", "extra.api_key"),
+]
+
+
+@pytest.mark.parametrize(("pool", "setting", "path"), KEYS_WITH_SECRETS)
+def test_a_secret_among_the_keys_of_an_engine_is_refused_without_repeating_it(
+    pool: str, setting: str, path: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        compose_overrides([f"+{pool}.{setting}"])
+    assert f"{pool}: {path} looks like a secret" in str(refused.value)
+    assert "`env` of this pool" in str(refused.value)
+    assert "hf_abcdef" not in str(refused.value)
+
+
+def test_keys_of_an_engine_that_hold_no_text_are_no_secrets(make_spec: Callable[..., TrialSpec]) -> None:
+    extra = {"pass": 1, "key": True, "tokenizer": "x", "api_key": None, "draft": {"eos_token": "</s>"}}
+    assert make_spec(prefill__extra=extra).model_dump()["prefill"]["extra"] == extra
 
 
 def test_variables_are_part_of_a_trial_and_an_empty_environment_is_not(

@@ -133,6 +133,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "typed key in extra": ({"decode__extra": {"max_batch_size": 1}}, "decode.extra.max_batch_size"),
     "flat spelling in extra": ({"decode__extra": {"use_cuda_graph": True}}, "decode.extra.use_cuda_graph"),
     "today's key in flat YAML": ({"prefill__extra": {"moe_config": {}}}, "prefill.extra.moe_config"),
+    "today's option of attention DP in flat YAML": (
+        {"prefill__extra": {"attention_dp_config": {"kv_cache_routing_max_sessions": 1}}},
+        "prefill.extra.attention_dp_config.kv_cache_routing_max_sessions",
+    ),
+    "today's option of Torch's compiler in flat YAML": (
+        {"prefill__extra": {"torch_compile_config": {"max_num_streams": 2}}},
+        "prefill.extra.torch_compile_config.max_num_streams",
+    ),
+    "today's chunking policy in flat YAML": (
+        {"prefill__scheduler_config": {"context_chunking_policy": "FORCE_CHUNK"}},
+        "prefill.scheduler_config.context_chunking_policy",
+    ),
     "flat key in today's YAML": (
         V1 | {"prefill__extra": {"moe_backend": "CUTLASS"}},
         "prefill.extra.moe_backend",
@@ -258,6 +270,26 @@ def test_costly_choice_is_a_warning_with_its_cost(case: str, make_spec: MakeSpec
     assert only_errors(check(spec)) == ()
 
 
+SPLIT_HEADS = {"decode__tensor_parallel_size": 16, "split__decode_workers": 1}
+ODD_HEADS = {"model__attention_heads": 126}
+RANK_PATHS = {f"decode.{key}" for key in ("tensor_parallel_size", "max_batch_size")} | {
+    "decode.cuda_graph_config.batch_sizes"
+}
+
+
+def test_with_attention_dp_no_head_is_split_and_no_batch_is_the_whole_workers(make_spec: MakeSpec) -> None:
+    split = make_spec(**SPLIT_HEADS, **ODD_HEADS, decode__extra={"enable_attention_dp": False})
+    assert {finding.path for finding in check(split)} >= RANK_PATHS
+    whole = make_spec(**SPLIT_HEADS, **ODD_HEADS, decode__extra={"enable_attention_dp": True})
+    assert not RANK_PATHS & {finding.path for finding in check(whole)}
+
+
+def test_the_one_kv_head_of_mla_is_no_choice(make_spec: MakeSpec) -> None:
+    warned, mla = (make_spec(**SPLIT_HEADS, model__kv_heads=heads) for heads in (2, 1))
+    assert "replicated 8 times" in the(warned, "warning", "decode.tensor_parallel_size").why
+    assert "decode.tensor_parallel_size" not in {finding.path for finding in check(mla)}
+
+
 def test_capacity_search_needs_enough_queries_for_a_verdict(make_spec: MakeSpec) -> None:
     short: dict[str, Any] = {"load__concatenate_permutation": False, "load__min_duration_s": 1.0}
     spec = make_spec(load__mode="capacity", **short)
@@ -300,16 +332,16 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
         "split.disaggregation_strategy",
     ),
     "Torch's compiler in flat YAML": (
-        {"prefill__extra": {"torch_compile_config": {}}},
-        "prefill.extra.torch_compile_config",
+        {"prefill__extra": {"torch_compile_config": {"enable_inductor": True}}},
+        "prefill.extra.torch_compile_config.enable_inductor",
     ),
     "attention DP in flat YAML": (
-        {"prefill__extra": {"attention_dp_config": {}}},
-        "prefill.extra.attention_dp_config",
+        {"prefill__extra": {"attention_dp_config": {"timeout_iters": 50}}},
+        "prefill.extra.attention_dp_config.timeout_iters",
     ),
-    "flat key of a group": (
-        {"prefill__kv_cache_config__host_cache_size": 0},
-        "prefill.kv_cache_config.host_cache_size",
+    "flat keys of a group": (
+        {"prefill__kv_cache_config__host_cache_size": 0, "prefill__kv_cache_config__use_uvm": True},
+        "prefill.kv_cache_config.use_uvm",
     ),
     "buffer of the engine's size": (
         V1 | {"prefill__cache_transceiver_config__max_tokens_in_buffer": None},

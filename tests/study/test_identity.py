@@ -14,8 +14,10 @@ from support.studies import (
 
 from tune.config import compose_overrides
 from tune.errors import ConfigurationError
+from tune.records.confirmation import confirm_overrides
 from tune.records.folders import StudyFolder
-from tune.study.identity import study_record
+from tune.spec.settings import Settings
+from tune.study.identity import merge_on_resume, require_same_backend, study_record
 from tune.study.loop import open_study
 
 SHORT = ("load.min_duration_s=120.0", "load.concatenate_permutation=false", "study.parallel=4")
@@ -86,6 +88,50 @@ def test_resumed_study_must_ask_the_same(tmp_path: Path, changed: str, message: 
     assert message in str(caught.value)
     assert "study.name=NAME" in str(caught.value)
     assert (tmp_path / "pd_split-sim" / "study.json").read_text() == before
+
+
+GIVEN = {"ENROOT_ALLOW_DEV": "yes", "ENROOT_CACHE_PATH": None}
+
+
+def with_srun_env(settings: Settings, variables: dict[str, str | None]) -> Settings:
+    cluster = settings.cluster.model_copy(update={"srun_env": variables})
+    return settings.model_copy(update={"cluster": cluster})
+
+
+@pytest.mark.parametrize("sweep", [("+sweep=pd_split",), ()])
+def test_variables_of_srun_are_pinned(sweep: tuple[str, ...]) -> None:
+    plain = composed("cluster=slurm", "stack=dynamo_v1", *sweep)
+    settings = with_srun_env(plain, GIVEN)
+    recorded = study_record(settings, "one", ())
+    assert merge_on_resume(recorded, study_record(settings, "one", ())) == recorded
+    for variables, difference in [
+        (GIVEN | {"ENROOT_ALLOW_DEV": "no"}, "ENROOT_ALLOW_DEV: the study has 'yes', this command says 'no'"),
+        (
+            GIVEN | {"ENROOT_CACHE_PATH": "/c"},
+            "ENROOT_CACHE_PATH: the study has 'set', this command says '/c'",
+        ),
+        (GIVEN | {"UCX_TLS": "rc"}, "UCX_TLS: the study has None, this command says 'rc'"),
+    ]:
+        other = with_srun_env(plain, variables)
+        with pytest.raises(ConfigurationError) as resumed:
+            merge_on_resume(recorded, study_record(other, "one", ()))
+        with pytest.raises(ConfigurationError) as confirmed:
+            require_same_backend(recorded, other, ())
+        assert f"cluster.srun_env.{difference}" in str(resumed.value)
+        assert f"cluster.srun_env.{difference}" in str(confirmed.value)
+    with pytest.raises(ConfigurationError, match=r"cluster\.srun_env: the study has \{"):
+        merge_on_resume(recorded, study_record(plain, "one", ()))
+
+
+def test_the_command_that_confirms_a_study_has_its_variables_of_srun() -> None:
+    words = ("+sweep=pd_split", "cluster=slurm", "+cluster.srun_env.ENROOT_ALLOW_DEV=yes")
+    record = study_record(composed("+sweep=pd_split"), "one", words)
+    assert confirm_overrides(record) == ["action=confirm", "study.name=one", *words[1:]]
+
+
+def test_a_simulated_rack_has_no_srun() -> None:
+    settings = composed()
+    assert study_record(with_srun_env(settings, GIVEN), "one", ()) == study_record(settings, "one", ())
 
 
 def test_default_parallel_is_pinned_as_a_number() -> None:

@@ -15,9 +15,11 @@ from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.study_end import StudyEnd, StudyEndKind
 from tune.report.study_end_text import describe_end
+from tune.spec.load import Slo
 from tune.spec.space import Search
 
 SURROGATE = Search(name="surrogate", startup_trials=10)
+CAPACITIES = {name: dimension for name, dimension in SPLIT_SPACE.items() if name != "target_qps"}
 
 TOO_LARGE = (
     "+sweep=parallelism",
@@ -128,10 +130,7 @@ def test_every_end_has_a_sentence(kind: StudyEndKind, text: str) -> None:
         ({}, True),
         ({"n_trials": 120}, False),
         ({"space": RATE_SPACE}, False),
-        (
-            {"space": {name: dimension for name, dimension in SPLIT_SPACE.items() if name != "target_qps"}},
-            False,
-        ),
+        ({"space": CAPACITIES}, False),
         ({"search": SURROGATE}, False),
     ],
 )
@@ -147,6 +146,33 @@ def test_after_few_trials_at_one_rate_each_the_end_says_what_answers_sooner(
     assert text
     assert text.endswith(hint) == is_said
     assert ("load.mode" in text) == is_said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ("With tpe, 12 trials seldom", "32 or more", "search=surrogate, under a study.name of its own")),
+        (
+            {"slo": Slo(ttft_p99_s=None, tpot_p99_s=None, latency_p99_s=60.0)},
+            ("With tpe, 12 trials seldom", "study.n_trials=32", "does not model the limits of this study"),
+        ),
+        ({"search": Search(name="random", startup_trials=10), "n_trials": 40}, ("With random", "60 or more")),
+        ({"n_trials": 32}, ()),
+        ({"search": SURROGATE}, ()),
+        ({"space": {"prefill_workers": SPLIT_SPACE["prefill_workers"]}}, ()),
+        ({"n_trials": 31}, ("With tpe, 31 trials seldom",)),
+    ],
+)
+def test_after_few_trials_with_a_capacity_each_the_end_says_how_many_come_near_the_best(
+    changes: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    end = StudyEnd(kind="trials", proposed=12, configurations=12, infeasible=0)
+    searched = {"n_trials": 12, "space": CAPACITIES, "base": {"load": {"mode": "capacity"}}}
+    text = describe_end(study_record(ended=end, **{**searched, **changes}))
+    assert text
+    assert ("seldom" in text) == bool(said)
+    assert all(words in text for words in said)
+    assert "load.mode" not in text, "capacities were searched"
 
 
 def test_a_study_that_runs_has_no_end() -> None:

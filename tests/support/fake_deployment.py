@@ -27,15 +27,19 @@ from tune.spec.trial import TrialSpec
 
 FAKE = Path(__file__).with_name("fake_dynamo.py")
 MARK = "TUNE_TEST_MARK"
-NAMES: tuple[tuple[str, ProcessRole], ...] = (
-    ("etcd", "etcd"),
-    ("frontend", "frontend"),
-    ("prefill_w0", "prefill"),
-    ("prefill_w1", "prefill"),
-    ("decode_w0", "decode"),
-    ("client", "client"),
-)
-SERVERS = tuple(name for name, role in NAMES if role != "client")
+
+
+def server_names(workers: tuple[int, int], frontends: int) -> tuple[tuple[str, ProcessRole], ...]:
+    """Return name and role of all processes but the load client, in the order in which they start."""
+    return (
+        *(("etcd", "etcd"), ("frontend", "frontend")),
+        *((f"frontend_{index}", "frontend") for index in range(1, frontends)),
+        *((f"prefill_w{index}", "prefill") for index in range(workers[0])),
+        *((f"decode_w{index}", "decode") for index in range(workers[1])),
+    )
+
+
+SERVERS = tuple(name for name, _ in server_names((2, 1), 1))
 QUERIES = 60
 STOP_S = 1.0
 
@@ -65,6 +69,7 @@ def free_ports(count: int) -> list[int]:
 class Trial:
     """Hold a trial in `root`. `behaviour`: see fake_dynamo.py. `alter` changes the spec before its plan.
 
+    `workers`: number of prefill and of decode workers.
     `frontends`: number of frontends; those beyond the first are named frontend_1, frontend_2, ...
     `tokenizer`: file for the accuracy run of a spec with one.
     """
@@ -75,6 +80,7 @@ class Trial:
     stop_s: float = STOP_S
     real_client: bool = False
     frontends: int = 1
+    workers: tuple[int, int] = (2, 1)
     tokenizer: str = ""
     image: str | None = None
     checkpoint: ExpectedCheckpoint | None = None
@@ -84,10 +90,9 @@ class Trial:
         self.folder = TrialFolder(self.root / "t0")
         self.state = self.root / "state"
         (self.state / "began").mkdir(parents=True)
-        further = tuple(f"frontend_{index}" for index in range(1, self.frontends))
-        self.names = (*NAMES[:2], *((name, "frontend") for name in further), *NAMES[2:])
-        servers = (*SERVERS, *further)
-        self.ports = dict(zip(servers, free_ports(len(servers)), strict=True))
+        servers = server_names(self.workers, self.frontends)
+        self.names: tuple[tuple[str, ProcessRole], ...] = (*servers, ("client", "client"))
+        self.ports = dict(zip((name for name, _ in servers), free_ports(len(servers)), strict=True))
         self.spec = self.alter(short_spec(self.ports["frontend"]))
         self.attempt = self.folder.new_attempt()
         self.attempt.mkdir(parents=True)
@@ -100,10 +105,11 @@ class Trial:
         urls = self.frontend_urls
         ready = ("python3", f"{PLAN_DIR}/ready.py", "--model", self.spec.model.served_name)
         ready += tuple(word for url in urls for word in ("--frontend", url))
+        prefill, decode = self.workers
         manifest = ProcessManifest(
             nodes=3,
             processes=tuple(self._process(name, role) for name, role in self.names),
-            readiness_command=(*ready, "--expect", "prefill=2", "--expect", "backend=1"),
+            readiness_command=(*ready, "--expect", f"prefill={prefill}", "--expect", f"backend={decode}"),
             deadlines=Deadlines(quiet_s=self.quiet_s, ready_s=60.0, stop_s=self.stop_s),
             endpoint_urls=tuple(f"{url}/v1" for url in urls),
             image=self.image,

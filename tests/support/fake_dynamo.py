@@ -16,6 +16,7 @@ optional, where a process is meant by its name or its role:
   one_engine_after: number of requests after which one worker of each role serves all
   late_after, late_s: number of requests after which answers take late_s longer
   silent: whether no request is ever answered
+  unready_requests: number of requests to a frontend that are answered by status 503, the first it gets
   refuses_routing: whether a request that names its workers is answered by status 400, as by older frontends
   client: exit code of the load client, or "waits", as it does by default
   model: name of the served model
@@ -24,6 +25,7 @@ STATE/queueing exists, every frontend does.
 """
 
 import base64
+import itertools
 import json
 import os
 import signal
@@ -47,6 +49,7 @@ REPORTED_VARIABLES = (
 WORKERS = ("prefill", "decode")
 LOCK = threading.Lock()
 COUNTS = {"requests": 0}
+FRONTEND_REQUESTS = itertools.count()
 
 
 def option(name):
@@ -143,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if BEHAVIOUR.get("refuses_routing") and "extra_fields" in request.get("nvext", {}):
             self.send_error(400)
+            return
+        if "prompt" in request and next(FRONTEND_REQUESTS) < BEHAVIOUR.get("unready_requests", 0):
+            self.send_error(503)
             return
         self.answer(etcd_count(request["key"]) if "range_end" in request else completion(request))
 

@@ -92,6 +92,7 @@ class StandIn(EngineAdapter):
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
     overridable = frozenset({"STAND_IN_LOG"})
+    image_steps = None
 
     def check(self, spec: TrialSpec) -> tuple[()]:
         return ()

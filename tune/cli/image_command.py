@@ -9,13 +9,15 @@ from tune.cli.output import show
 from tune.config import Composition
 from tune.core.files import write_text
 from tune.deploy.image_steps import IMAGE_SCRIPT, image_script, squash_file_of
+from tune.engines.registry import engine_of
 from tune.errors import ConfigurationError
 
 
 def image_action(composition: Composition) -> None:
     """Write the steps as a script into `runs_dir`, and say what they make and how jobs use it.
 
-    Raises ConfigurationError where the cluster's facts do not say what to build, or name no file.
+    Raises ConfigurationError where the cluster's facts do not say what to build, or name no file, and for an
+    engine without steps.
     """
     settings = composition.settings
     build = settings.cluster.image
@@ -24,10 +26,16 @@ def image_action(composition: Composition) -> None:
             "cluster.image: found null, expected the commits and the platform to build. Copy `image:` from "
             "conf/cluster/facts/gb200_rack.yaml into the facts of your cluster."
         )
+    steps = engine_of(settings.trial_spec).image_steps
+    if steps is None:
+        raise ConfigurationError(
+            f"action=image: found stack.engine={settings.stack.engine}, whose image is not built here. "
+            "Import a released one, and name its squash file as cluster.container_image."
+        )
     runs = Path(settings.runs_dir).absolute()
     squash_file = squash_file_of(settings.cluster, build, runs)
     script = runs / IMAGE_SCRIPT
-    write_text(script, image_script(build, squash_file))
+    write_text(script, image_script(steps, build, squash_file))
     show(f"steps     {script}")
     show(f"makes     {build.tag}\n          {squash_file}")
     show(f"run       {shlex.join(['bash', str(script), 'FOLDER'])}")

@@ -12,6 +12,7 @@ from tune.manifest.process import PLAN_DIR, RANK_SCRIPT, Process
 from tune.manifest.process_manifest import MANIFEST_FILE, ProcessManifest
 from tune.orchestrator.launcher import ResolvedProcess
 from tune.orchestrator.slurm.srun import step_command
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.cluster import ClusterFacts
 from tune.spec.settings import Settings
 from tune.spec.slurm_time import time_limit_s
@@ -24,7 +25,7 @@ _BASH_COMMAND = 3
 def summarise_plan(plan: LaunchPlan, settings: Settings) -> str:
     """Return lines on a plan: nodes and GPUs of its processes and, on Slurm, what its job takes."""
     lines = [*_placed(plan.processes)]
-    if settings.cluster.kind == "slurm":
+    if BACKEND_DECLARATIONS[settings.cluster.kind].capabilities.detached:
         lines += ["", *_steps(plan), *_needs(plan.processes, settings.cluster), *_time(settings)]
     return "\n".join(lines)
 

@@ -19,13 +19,32 @@ def print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def study_progress(n_trials: int, name: str, on_record: Iterable[int] = ()) -> StudyProgress:
-    """Return the display of a study; `on_record` holds the numbers of the trials that are done."""
+def study_progress(
+    n_trials: int, name: str, on_record: Iterable[int] = (), *, may_end_early: bool = False
+) -> StudyProgress:
+    """Return the display of a study.
+
+    Parameters
+    ----------
+    n_trials
+        Planned trials.
+    name
+        Name of the study.
+    on_record
+        Numbers of the trials that are done.
+    may_end_early
+        Whether the search may end before `n_trials`.
+
+    Returns
+    -------
+    StudyProgress
+        The table of a terminal, or plain lines elsewhere.
+    """
     if draws_on_terminal():
         from tune.cli.live_progress import LiveStudy
 
-        return LiveStudy(n_trials, name, on_record)
-    return StudyLines(n_trials, name, on_record)
+        return LiveStudy(n_trials, name, on_record, may_end_early=may_end_early)
+    return StudyLines(n_trials, name, on_record, may_end_early=may_end_early)
 
 
 def draws_on_terminal() -> bool:
@@ -43,9 +62,11 @@ class StudyLines(StudyProgress):
         on_record: Iterable[int] = (),
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = print_progress,
+        *,
+        may_end_early: bool = False,
     ) -> None:
         """Print with `say`; the other arguments are those of StudyProgress."""
-        super().__init__(n_trials, name, on_record, clock)
+        super().__init__(n_trials, name, on_record, clock, may_end_early=may_end_early)
         self._say, self._said_s = say, clock()
 
     def _changed(self) -> None:

@@ -43,7 +43,7 @@ def report_action(composition: Composition) -> None:
     for line in other_kind_lines(record, outcomes, confirmation, posterior, folder.read_proposals()):
         show(line)
     if posterior:
-        show(render_posterior(posterior))
+        show(render_posterior(record, outcomes, posterior))
     if confirmation:
         show(render_confirmation(record, outcomes, confirmation))
     top = best or next((o for o in outcomes if o.trial_id == top_id), None)

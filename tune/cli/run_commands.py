@@ -72,6 +72,7 @@ def _run_study(composition: Composition) -> None:
     from tune.study.budget import forecast_gpu_hours
     from tune.study.identity import study_record
     from tune.study.loop import open_study, require_search, run_study
+    from tune.study.recorded_end import may_end_early
 
     settings = composition.settings
     _require_possible_sweep(check_whole_sweep(settings))
@@ -98,7 +99,8 @@ def _run_study(composition: Composition) -> None:
             partial(write_study_report, folder, Path(settings.reports_dir), running=True), print_progress
         )
         try:
-            with study_progress(n_trials, study.name, on_record) as progress:
+            early = may_end_early(study, n_trials)
+            with study_progress(n_trials, study.name, on_record, may_end_early=early) as progress:
                 run_study(folder, settings, running, overrides, progress, batch_recorded=page.update)
         except ResumableError:
             if any(outcome.status == "measured" for outcome in folder.outcomes()):

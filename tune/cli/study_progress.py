@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +17,10 @@ from tune.study.listener import StudyListener
 
 MIN_TRIALS_FOR_REMAINING = 2
 """Number of trials that this process has to have ended before it states how long the rest takes."""
+
+MIN_POOLS_FOR_REMAINING, MAX_POOLS_OF_PACE = 2, 8
+"""Numbers of prefill pools whose pace states the time to the first trial: so many at least, and the last so
+many at most, as pools of earlier studies take no time."""
 
 WAITS = "waits"
 """Step of a trial whose backend reports none yet."""
@@ -57,14 +62,20 @@ class StudyProgress(StudyListener):
         name: str,
         on_record: Iterable[int] = (),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        may_end_early: bool = False,
     ) -> None:
-        """Begin with the trials whose numbers are `on_record`; `clock` returns seconds."""
-        self.n_trials, self.name = n_trials, name
+        """Begin with the trials whose numbers are `on_record`; `clock` returns seconds.
+
+        `may_end_early` says that the search may end before `n_trials`.
+        """
+        self.n_trials, self.name, self.may_end_early = n_trials, name, may_end_early
         self.best: Outcome | None = None
         self.running: dict[int, RunningTrial] = {}
         self.preparation: tuple[int, int] | None = None
         self._clock, self._started_s = clock, clock()
         self._first_trial_s: float | None = None
+        self._pools: deque[tuple[int, float]] = deque(maxlen=MAX_POOLS_OF_PACE + 1)
         self._done = set(on_record)
         self._ended: set[int] = set()
 
@@ -90,12 +101,25 @@ class StudyProgress(StudyListener):
     def remaining_s(self) -> float | None:
         """Return the seconds that the other trials take at the pace of those that this process has ended.
 
-        None before MIN_TRIALS_FOR_REMAINING trials have ended. A search may end earlier.
+        None before MIN_TRIALS_FOR_REMAINING trials have ended.
         """
         if self._first_trial_s is None or len(self._ended) < MIN_TRIALS_FOR_REMAINING:
             return None
         pace_s = (self._clock() - self._first_trial_s) / len(self._ended)
         return pace_s * (self.n_trials - self.done)
+
+    @property
+    def preparation_remaining_s(self) -> float | None:
+        """Return the seconds that the other prefill pools take at the pace of the last ones.
+
+        None outside the preparation, and before MIN_POOLS_FOR_REMAINING pools after the first.
+        """
+        if self.preparation is None:
+            return None
+        (done, total), (first, first_s) = self.preparation, self._pools[0]
+        if done - first < MIN_POOLS_FOR_REMAINING:
+            return None
+        return (self._clock() - first_s) / (done - first) * (total - done)
 
     def running_s(self, trial: RunningTrial) -> float:
         """Return the seconds since a trial began."""
@@ -103,6 +127,7 @@ class StudyProgress(StudyListener):
 
     def prepared(self, done: int, total: int) -> None:
         """Learn how far the preparation of the search is."""
+        self._pools.append((done, self._clock()))
         self.preparation = (done, total) if done < total else None
         self._changed()
 
@@ -164,10 +189,18 @@ def best_text(outcome: Outcome | None) -> str:
 
 
 def times_text(progress: StudyProgress) -> str:
-    """Return the time that has passed and, where it is known, the time that the rest takes."""
-    remaining_s = progress.remaining_s
-    rest = "" if remaining_s is None or not remaining_s else f", about {duration(remaining_s)} remain"
-    return f"{duration(progress.elapsed_s)} passed{rest}"
+    """Return the time that has passed and, where it is known, the time that the rest takes.
+
+    That is the time to the first trial while the search prepares, then the time to the last trial.
+    """
+    passed = f"{duration(progress.elapsed_s)} passed"
+    if progress.preparation:
+        first_s = progress.preparation_remaining_s
+        return passed if first_s is None else f"{passed}, about {duration(first_s)} to the first trial"
+    if not progress.remaining_s:
+        return passed
+    about = "at most about" if progress.may_end_early else "about"
+    return f"{passed}, {about} {duration(progress.remaining_s)} remain"
 
 
 def _configuration(spec: TrialSpec) -> str:

@@ -1,8 +1,7 @@
 """Check the options of sbatch that a user adds (`cluster.extra_sbatch`).
 
-sbatch reads its options with getopt_long: a name may be shortened as long as only one option begins with it,
-and `_` does not stand for `-`. Names that it does not know may be those of a site's plugins.
-Source: Slurm 26.05, src/sbatch/opt.c, src/common/slurm_opt.c.
+Names that sbatch does not know may be those of a site's plugins. Source: Slurm 26.05, src/sbatch/opt.c,
+src/common/slurm_opt.c.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
+from tune.deploy.option_names import meant_options
 from tune.deploy.shell import reject_line_break
 from tune.errors import ConfigurationError
 
@@ -17,18 +17,20 @@ _TWICE = "a job runs its attempts once"
 _HIDDEN = "a job is found again by what tune gives it and by what sbatch answers"
 _ELSEWHERE = "tune looks for its jobs on this cluster, among those of this user"
 _NO_JOB = "sbatch would not submit the job's script"
+_ENVIRONMENT = "job.sbatch would hold the values; prefill.env and the like set variables, also secret ones"
+_EXCLUDED = "cluster.exclude names such nodes, and nodes that fail twice in a study join them"
 
-_REFUSED = {
+REFUSED = {
     **dict.fromkeys(("array", "requeue"), _TWICE),
     **dict.fromkeys(("comment", "error", "output", "parsable", "quiet", "wait"), _HIDDEN),
     **dict.fromkeys(("cluster", "cluster-constraint", "clusters", "gid", "uid"), _ELSEWHERE),
+    **dict.fromkeys(("export", "export-file"), _ENVIRONMENT),
+    "exclude": _EXCLUDED,
     **dict.fromkeys(("autocomplete", "external", "help", "test-only", "usage", "version", "wrap"), _NO_JOB),
 }
 """Options that are refused, and why."""
 
-_BEGIN_OTHERS = frozenset(
-    {"bb", "container", "export", "extra", "gpus", "gres", "mem", "ntasks", "time", "wait"}
-)
+BEGIN_OTHERS = frozenset({"bb", "container", "extra", "gpus", "gres", "mem", "ntasks", "time", "wait"})
 """Options of sbatch with which the names of further ones begin, and which are meant by their own name."""
 
 
@@ -56,24 +58,15 @@ def parse_extra_option(directive: str, taken: Collection[str]) -> tuple[str, str
     name, equals, value = directive.removeprefix("--").partition("=")
     if not directive.startswith("--") or not name or any(character.isspace() for character in name):
         raise _error(directive, "a long option of sbatch, --NAME=VALUE or --NAME (--constraint=gb200)")
-    if "_" in name and (meant := _meant(name.replace("_", "-"), {*_REFUSED, *taken})):
+    if "_" in name and (meant := meant_options(name.replace("_", "-"), {*REFUSED, *taken}, BEGIN_OTHERS)):
         raise _error(directive, f"no _ in a name: sbatch knows --{meant[0]} only")
-    for whole in _meant(name, _REFUSED):
-        raise _error(directive, f"no --{whole}: {_REFUSED[whole]}. Leave it out")
-    for whole in _meant(name, taken):
+    for whole in meant_options(name, REFUSED, BEGIN_OTHERS):
+        raise _error(directive, f"no --{whole}: {REFUSED[whole]}. Leave it out")
+    for whole in meant_options(name, taken, BEGIN_OTHERS):
         raise _error(
             directive, f"each option once: --{whole} is asked for already. Change the setting of that name"
         )
     return name, value if equals else True
-
-
-def _meant(name: str, options: Collection[str]) -> list[str]:
-    """Return those of `options` that `name` is, or may be short for."""
-    if name in options:
-        return [name]
-    if name in _BEGIN_OTHERS:
-        return []
-    return sorted(option for option in options if option.startswith(name))
 
 
 def _error(directive: str, expected: str) -> ConfigurationError:

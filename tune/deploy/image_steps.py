@@ -10,20 +10,33 @@ from tune.spec.cluster import ClusterFacts, ImageBuild
 
 IMAGE_SCRIPT = "build_image.sh"
 
-_STEPS = Path(__file__).with_name(IMAGE_SCRIPT).read_text(encoding="utf-8")
 
+def image_script(steps: str, build: ImageBuild, squash_file: Path) -> str:
+    """Return a script of bash that builds the image of `build` and writes it as the file `squash_file`.
 
-def image_script(build: ImageBuild, squash_file: Path) -> str:
-    """Return a script of bash that builds the image of `build` and writes it as the file `squash_file`."""
+    Parameters
+    ----------
+    steps
+        The steps of the engine (`image_steps` of its adapter); they find what follows in variables.
+    build
+        Commits, platform and name.
+    squash_file
+        Absolute path.
+
+    Returns
+    -------
+    str
+        The text of the script.
+    """
     given = {
         "DYNAMO_COMMIT": build.dynamo_commit,
-        "TENSORRT_LLM_COMMIT": build.tensorrt_llm_commit,
+        "ENGINE_COMMIT": build.engine_commit,
         "PLATFORM": build.platform,
         "IMAGE": build.tag,
         "SQUASH_FILE": str(squash_file),
     }
     head = [f"{name}={shlex.quote(value)}" for name, value in given.items()]
-    return "\n".join(["#!/bin/bash", *head, "", _STEPS])
+    return "\n".join(["#!/bin/bash", *head, "", steps])
 
 
 def squash_file_of(facts: ClusterFacts, build: ImageBuild, folder: Path) -> Path:

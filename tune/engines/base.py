@@ -132,6 +132,13 @@ class EngineLauncher(Protocol):
     def overridable(self) -> frozenset[str]:
         """Return the variables that it sets and a user may set otherwise: nothing depends on their values."""
 
+    @property
+    def image_steps(self) -> str | None:
+        """Return the steps in bash that build an image of Dynamo and the engine; None where none are known.
+
+        They read DYNAMO_COMMIT, ENGINE_COMMIT, PLATFORM, IMAGE and SQUASH_FILE.
+        """
+
     def environment(self, spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
         """Return the variables that frontends and workers share."""
 

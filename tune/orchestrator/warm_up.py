@@ -20,7 +20,14 @@ from tune.orchestrator.failures import AttemptFailed
 from tune.orchestrator.managed_process import POLL_S, PrintLine, format_counts
 from tune.orchestrator.readiness import registered_instances
 from tune.orchestrator.worker_load import increase, worker_request_counts
-from tune.orchestrator.worker_pairs import REFUSED_ROUTING, RoutedResponse, WorkerPair, planned_rounds, route
+from tune.orchestrator.worker_pairs import (
+    REFUSED_ROUTING,
+    RoutedResponse,
+    WorkerPair,
+    next_round,
+    planned_rounds,
+    route,
+)
 
 OUTPUT_TOKENS = 8
 """Tokens of each answer in the warm-up."""
@@ -40,15 +47,16 @@ PROMPT_SEED_OFFSET = 1_000_003
 
 
 def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintLine) -> None:
-    """Send rounds of requests until all pairs of workers were asked, all work and a round had no error.
+    """Send rounds of requests until all pairs of workers answered, all work and a round had no error.
 
-    Pairs are chosen where the frontend accepts that; elsewhere 2 x prefill workers x decode workers requests
-    are left to its router, as many as TensorRT-LLM's own benchmark of disaggregated serving sends for its
-    connections. Requests go to the frontends in turn, each round beginning one further, until every frontend
-    has answered: each has a router and connections of its own. In NVIDIA's v6.1 runs the rate was 5 % lower
-    without a request through every frontend (template dynamo_disagg_loadgen.yaml). Prompts have the median
-    length of the run's prompts. Generated prompts share no prefix with the run's prompts. Raises
-    AttemptFailed, with the counts of all workers, where a process ends or a worker is left out.
+    Pairs are chosen where the frontend accepts that, and asked again where a request failed; elsewhere 2 x
+    prefill workers x decode workers requests are left to its router, as many as TensorRT-LLM's own benchmark
+    of disaggregated serving sends for its connections. Requests go to the frontends in turn, each round
+    beginning one further, until every frontend has answered: each has a router and connections of its own. In
+    NVIDIA's v6.1 runs the rate was 5 % lower without a request through every frontend (template
+    dynamo_disagg_loadgen.yaml). Prompts have the median length of the run's prompts. Generated prompts share
+    no prefix with the run's prompts. Raises AttemptFailed, with the counts of all workers, where a process
+    ends or a worker is left out.
     """
     workers, frontends = deployment.workers(), len(settings.endpoint_urls)
     pools = [len(deployment.workers(role)) for role in ("prefill", "decode")]
@@ -58,27 +66,32 @@ def warm_up(deployment: Deployment, settings: ClientSettings, print_line: PrintL
     before = worker_request_counts(deployment)
     reached: set[WorkerPair] = set()
     silent = set(range(frontends))
+    unanswered = {pair for pairs in pair_rounds for pair in pairs}
     print_line(f"warming up {len(workers)} workers")
     for number in count():
         if number == least + MAX_ROUNDS:
             break
-        pairs = pair_rounds[number % len(pair_rounds)] if pair_rounds else None
+        pairs = next_round(pair_rounds, number, unanswered)
         sent = _Round(number, tuple(islice(bodies, max(pools))), pairs)
         responses = _answers(deployment, settings, sent, before)
         error = next((response.error for response in responses if response.error), "")
         if pairs and all(response.error.startswith(REFUSED_ROUTING) for response in responses):
             pair_rounds, least = [], number + 1 + max(2 * min(pools), frontends)
+            unanswered.clear()
             continue
+        unanswered -= {pair for pair, answer in zip(pairs or (), responses, strict=False) if not answer.error}
         reached |= {response.served_by for response in responses if response.served_by}
         silent -= {sent.frontend(i, frontends) for i, answer in enumerate(responses) if not answer.error}
         received = increase(before, worker_request_counts(deployment))
-        if not error and number + 1 >= least and not silent and all(received.values()):
+        done = not error and number + 1 >= least
+        if done and not unanswered and not silent and all(received.values()):
             print_line(_summary(number + 1, pools, reached, received, frontends))
             return
         if error:
             time.sleep(ERROR_PAUSE_S)
     raise AttemptFailed(
         f"{least + MAX_ROUNDS} rounds of warm-up did not reach every worker and frontend without an error."
+        + (f" Pairs of workers that never answered: {len(unanswered)}." if unanswered else "")
         + (f" The last error: {error}." if error else "")
         + _describe_counts(workers, received)
     )

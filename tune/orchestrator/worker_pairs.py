@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from tune.client.sse_response import StreamedResponse
@@ -51,6 +51,19 @@ def planned_rounds(instances: Sequence[Sequence[int]], pools: Sequence[int]) -> 
     if [len(ids) for ids in instances] != list(pools):
         return []
     return list(rounds_of_pairs(*instances))
+
+
+def next_round(
+    rounds: Sequence[Sequence[WorkerPair]], number: int, unanswered: Set[WorkerPair]
+) -> Sequence[WorkerPair] | None:
+    """Return the round at `number`, in a circle, or the first behind it that has an unanswered pair.
+
+    Returns the round at `number` where no pair is unanswered, None without rounds.
+    """
+    if not rounds:
+        return None
+    circle = [rounds[(number + ahead) % len(rounds)] for ahead in range(len(rounds))]
+    return next((pairs for pairs in circle if not unanswered.isdisjoint(pairs)), circle[0])
 
 
 def rounds_of_pairs(prefill: Sequence[int], decode: Sequence[int]) -> Iterator[list[WorkerPair]]:

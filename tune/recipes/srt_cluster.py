@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tune.deploy.srun_options import OPTIONS_OF_TUNE
+from tune.deploy.extra_sbatch import REFUSED
+from tune.deploy.srun_options import OPTIONS_OF_TUNE, REFUSED_OPTIONS
 from tune.recipes.document import Section
 
 _ALIAS = "an alias that srt-slurm's own cluster file resolves"
@@ -90,22 +91,25 @@ def _stands_alone(mount: str) -> bool:
 
 def _srun_options(root: Section) -> list[str]:
     """Return the options of every step, apart from those that tune gives a step itself."""
-    part = root.section("srun_options")
-    stated = {name: part.content[name] for name in part.content if name not in OPTIONS_OF_TUNE}
-    for name in stated:
-        part.anything(name)
-    return [f"--{name}" if value in ("", None) else f"--{name}={value}" for name, value in stated.items()]
+    return _taken_over(root.section("srun_options"), OPTIONS_OF_TUNE, REFUSED_OPTIONS)
 
 
 def _directives(root: Section) -> list[str]:
     """Return the options of sbatch, `--NAME=VALUE` or `--NAME`, apart from those that tune always writes."""
-    options, part = [], root.section("sbatch_directives")
+    part = root.section("sbatch_directives")
     part.accept("exclusive", "", True, None)
+    return _taken_over(part, OWN_OPTIONS, REFUSED)
+
+
+def _taken_over(part: Section, own: Collection[str], refused: Mapping[str, str]) -> list[str]:
+    """Return the options of `part`, `--NAME=VALUE` or `--NAME`, but for tune's own and those `refused`."""
+    options = []
     for name in part.content:
-        if name in OWN_OPTIONS:
-            continue
-        value = part.anything(name)
-        options.append(f"--{name}" if value in ("", None) else f"--{name}={value}")
+        if name in refused:
+            part.leave(name, refused[name])
+        elif name not in own:
+            value = part.anything(name)
+            options.append(f"--{name}" if value in ("", None) else f"--{name}={value}")
     return options
 
 

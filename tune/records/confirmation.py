@@ -205,6 +205,6 @@ def read_confirmation(study: Path) -> Confirmation | None:
 
 
 def confirm_overrides(study: StudyRecord) -> list[str]:
-    """Return the overrides that confirm a study, with those of its command that name backend and folders."""
-    location = [override for override in study.command if override.startswith(_LOCATION_KEYS)]
+    """Return the overrides that confirm a study, with those of its command that set cluster and folders."""
+    location = [word for word in study.command if word.lstrip("+~").startswith(_LOCATION_KEYS)]
     return ["action=confirm", f"study.name={study.name}", *location]

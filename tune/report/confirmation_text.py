@@ -15,6 +15,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.accuracy_text import accuracy_figures
 from tune.report.model_error_text import SimulatedChange, change_phrase
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 
 
 def confirmation_sentence(study: StudyRecord, outcomes: Sequence[Outcome], confirmation: Confirmation) -> str:
@@ -67,7 +68,7 @@ def confirmation_note(
 
 def expected_of_guaranteed(study: StudyRecord, confirmation: Confirmation) -> list[str]:
     """Return what a run at the guaranteed rate shows where it is simulated in several shuffles."""
-    if study.backend != "sim":
+    if BACKEND_DECLARATIONS[study.backend].capabilities.real_time:
         return []
     confidence = format_confidence(confirmation.confidence_frac)
     return [

@@ -43,11 +43,6 @@ Up to the first value a parameter counts as pinned down, from the second as unch
 """
 
 
-RIVAL_FRAC = 0.2
-"""Probability to be the better one from which a trial is named beside the one expected to be best. Chosen
-here."""
-
-
 @dataclass(frozen=True)
 class ParameterRow:
     """Hold a simulator parameter as it is shown.
@@ -146,21 +141,3 @@ def gain_sentence(posterior: PosteriorSummary) -> str:
     percent = posterior.expected_improvement_frac * 100
     gain = "less than 0.1" if percent < 0.1 else formatting.format_figure(percent, 2)
     return f"Another trial is expected to raise the best rate by {gain} %."
-
-
-def rival_sentence(posterior: PosteriorSummary) -> str | None:
-    """Return which trial may be better than the one expected to be best, and what would decide; None: none.
-
-    Records of tune 0.1 lack the probability, and name none.
-    """
-    rated = [trial for trial in posterior.trials if trial.better_frac is not None]
-    rival = max(rated, key=lambda trial: trial.better_frac or 0.0, default=None)
-    if rival is None or (rival.better_frac or 0.0) < RIVAL_FRAC:
-        return None
-    best = max(posterior.trials, key=lambda trial: trial.expected_capacity_qps or 0.0)
-    percent = f"{100 * (rival.better_frac or 0.0):.0f} %"
-    return (
-        f"Trial {best.number} is expected to be the best, but trial {rival.number} is better with a "
-        f"probability of {percent}. Further measurements of both would decide: action=confirm, if they are "
-        "of different kinds."
-    )

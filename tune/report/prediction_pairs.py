@@ -90,11 +90,12 @@ def describe_accuracy(pairs: Sequence[PredictionPair]) -> str:
     return f"{text} Medians: {parts[0]}; {parts[1]}."
 
 
-def errors_so_far(pairs: Sequence[PredictionPair]) -> str | None:
+def errors_so_far(outcomes: Sequence[Outcome], proposals: Sequence[Proposal]) -> str | None:
     """Return how far off predictions were so far, as a sentence; None where nothing predicted was measured.
 
     Trials that were stopped early do not count, because their capacity is only a forecast.
     """
+    pairs = prediction_pairs(outcomes, proposals)
     errors = [pair.error_frac for pair in pairs if pair.status != "stopped_early"]
     known = [error for error in errors if error is not None]
     if not known:

@@ -10,6 +10,13 @@ TRIALS_AT_ONE_RATE = 120
 """Trials at one rate each after which TPE was 3 % below the best of pd_split; 18 % after 40
 (docs/benchmarks.md)."""
 
+TRIALS_NEAR_THE_BEST = {"tpe": 32, "gp": 31, "random": 60}
+"""Trials with a capacity each after which half of a method's searches were within 2 % of the best; of random
+search fewer were after 60. Source: the searches on synthetic racks (docs/benchmarks.md)."""
+
+SURROGATE_TRIALS_NEAR_THE_BEST = 5
+"""The same of search=surrogate."""
+
 
 def describe_end(study: StudyRecord) -> str | None:
     """Return why the study ended and what goes on.
@@ -22,7 +29,7 @@ def describe_end(study: StudyRecord) -> str | None:
     counts = plural(end.configurations, "different configuration")
     if end.infeasible:
         counts += f", {end.infeasible:,} of them infeasible"
-    return f"{_reason(study, end)} ({counts}){_few_rates(study, end)}"
+    return f"{_reason(study, end)} ({counts}){_few_trials(study, end)}"
 
 
 def _reason(study: StudyRecord, end: StudyEnd) -> str:
@@ -57,19 +64,35 @@ def _gain(end: StudyEnd) -> str:
     return f"another trial is expected to raise the best rate by {percent} %, less than study.min_gain,"
 
 
-def _few_rates(study: StudyRecord, end: StudyEnd) -> str:
-    """Return what answers sooner, where a search without a surrogate had few trials at one rate each."""
+def _few_trials(study: StudyRecord, end: StudyEnd) -> str:
+    """Return what answers sooner, where a search without a surrogate had few trials in a space of several."""
     paths = {dimension.path for dimension in study.space.values()}
-    if (
-        end.kind != "trials"
-        or "load.target_qps" not in paths
-        or len(paths) == 1
-        or study.search.name in ("surrogate", "grid")
-        or study.n_trials >= TRIALS_AT_ONE_RATE
-    ):
+    if end.kind != "trials" or len(paths) == 1 or study.search.name not in TRIALS_NEAR_THE_BEST:
+        return ""
+    if study.base.get("load", {}).get("mode") == "capacity":
+        return _few_capacities(study)
+    if "load.target_qps" not in paths or study.n_trials >= TRIALS_AT_ONE_RATE:
         return ""
     return (
         f". With {study.search.name}, {plural(study.n_trials, 'trial')} at one rate each are too few to come "
         "near the best: load.mode=capacity, under a study.name of its own, finds the highest rate of each "
         "configuration and needs fewer"
+    )
+
+
+def _few_capacities(study: StudyRecord) -> str:
+    """Return how many trials come near the best, where a search for capacities had fewer."""
+    needed = TRIALS_NEAR_THE_BEST[study.search.name or ""]
+    if study.n_trials >= needed:
+        return ""
+    advice = (
+        f"study.n_trials={needed} and a sweep with fewer values both go on from what is on record; "
+        "search=surrogate, which needs fewer, does not model the limits of this study"
+        if study.slo.further
+        else "search=surrogate, under a study.name of its own, needs about "
+        f"{SURROGATE_TRIALS_NEAR_THE_BEST} for that"
+    )
+    return (
+        f". With {study.search.name}, {plural(study.n_trials, 'trial')} seldom come near the best: half of "
+        f"such searches need {needed} or more to come within 2 % of it. {advice}"
     )

@@ -27,7 +27,8 @@ from tune.report.confirmation_text import (
 from tune.report.formatting import BOTTLENECK_NAMES, format_figure, format_latency, quoted
 from tune.report.model_error_text import model_error_sentence
 from tune.report.other_kind_text import other_kind_lines
-from tune.report.posterior_text import gain_sentence, names_of, rival_sentence
+from tune.report.posterior_text import gain_sentence, names_of
+from tune.report.rival_text import rival_sentence
 from tune.report.study_end_text import describe_end
 from tune.report.trial_status import describe_verdict
 from tune.report.verdict_robustness import latencies_over_shuffles, verdict_over_shuffles
@@ -154,7 +155,7 @@ def render_status(
         *([f"ended     {ended}"] if (ended := describe_end(study)) else []),
     ]
     if posterior is not None:
-        lines.append(render_posterior(posterior))
+        lines.append(render_posterior(study, outcomes, posterior))
     return "\n".join(lines)
 
 
@@ -175,10 +176,22 @@ def _best(outcomes: Sequence[Outcome], posterior: PosteriorSummary | None) -> st
     )
 
 
-def render_posterior(posterior: PosteriorSummary) -> str:
+def render_posterior(study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary) -> str:
     """Render which parameters the trials determined, the gain of another trial, and what is not decided.
 
-    Factors multiply the simulator's calibrated values.
+    Parameters
+    ----------
+    study
+        The record of the study.
+    outcomes
+        Each trial once.
+    posterior
+        What the search learned. Factors multiply the simulator's calibrated values.
+
+    Returns
+    -------
+    str
+        Aligned lines without a final newline.
     """
     pinned, unchanged = names_of(posterior, "pinned down"), names_of(posterior, "unchanged")
     lines = [f"learned   {', '.join(pinned) or 'no parameter is pinned down yet'}"]
@@ -187,7 +200,7 @@ def render_posterior(posterior: PosteriorSummary) -> str:
     if unchanged:
         lines.append(f"          almost nothing about {', '.join(unchanged)}")
     lines.append(f"next      {gain_sentence(posterior)}")
-    if rival := rival_sentence(posterior):
+    if rival := rival_sentence(study, outcomes, posterior):
         lines.append(f"unsure    {rival}")
     return "\n".join(lines)
 

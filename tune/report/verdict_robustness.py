@@ -12,6 +12,7 @@ from tune.records.outcome import LatencySpread, Outcome, ShuffleSpread
 from tune.report import formatting
 from tune.report.capacity_text import is_capacity_search
 from tune.report.trial_status import trial_status
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
 from tune.spec.load import Slo
 from tune.spec.metrics import LIMITS, TTFT_P99, LatencyMetric
 from tune.spec.space import Dimension
@@ -105,7 +106,8 @@ def _one_run(top: Outcome) -> list[str]:
 
     Far from every limit the simulated rack repeats no run.
     """
-    worst, live = top.constraints.worst(), top.provenance.get("backend") in ("local", "slurm")
+    worst, backend = top.constraints.worst(), top.provenance.get("backend")
+    live = backend is not None and BACKEND_DECLARATIONS[backend].capabilities.real_time
     if not top.valid or not live or worst is None or abs(math.expm1(worst)) > NEAR_FRAC:
         return []
     return [

@@ -95,20 +95,20 @@ Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")]
 
 
 class ImageBuild(FrozenModel):
-    """Define what action=image builds: Dynamo and TensorRT-LLM at two commits, for nodes of `platform`.
+    """Define what action=image builds: Dynamo and its engine at two commits, for nodes of `platform`.
 
     `name` is that of the image in docker, without a tag.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")]
     dynamo_commit: Commit
-    tensorrt_llm_commit: Commit
+    engine_commit: Commit
     platform: Literal["arm64", "amd64"]
 
     @property
     def tag(self) -> str:
         """Return name and tag in docker, which say what the image was built from."""
-        return f"{self.name}:{self.dynamo_commit}-{self.tensorrt_llm_commit}-{self.platform}"
+        return f"{self.name}:{self.dynamo_commit}-{self.engine_commit}-{self.platform}"
 
 
 class CommandPrefix(FrozenModel):

@@ -10,7 +10,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
-from tune.spec.environment import WithEnvironment
+from pydantic import model_validator
+
+from tune.spec.environment import WithEnvironment, require_no_secret_keys
 
 KvDtype = Literal["auto", "fp8", "bfloat16", "float16", "float32", "nvfp4"]
 
@@ -48,6 +50,12 @@ class Engine(WithEnvironment):
     KEYS: ClassVar[Mapping[SettingName, str]]
     MEANINGS: ClassVar[Mapping[str, Meaning]]
     GENERATIONS: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> Self:
+        """Return these settings unless a key outside `env` holds what looks like a secret."""
+        require_no_secret_keys({name: value for name, value in self if name != "env"})
+        return self
 
     @property
     def gpus(self) -> int:

@@ -7,29 +7,83 @@ where tune is started, and no file of tune ever holds it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
 from tune.spec.base import FrozenModel
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(
-    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)",
-    re.IGNORECASE,
+    r"""(?:^|_)(?:
+        TOKEN | SECRETS? | CREDENTIALS? | CREDS | AUTH | AUTHORIZATION | BEARER | JWT
+        | [A-Z0-9]*(?:PASSWORDS? | PASSWD | PASSPHRASE)
+        | (?:API | ACCESS | PRIVATE | ENCRYPTION | SIGNING | MASTER)_?KEY
+    )(?:_|$)
+    | (?:^|_)(?:KEY | PASS | SSHPASS | PAT)$
+    | _PWD$""",
+    re.IGNORECASE | re.VERBOSE,
 )
-"""Names of variables whose value is a secret by custom, such as HF_TOKEN or AWS_SECRET_ACCESS_KEY."""
+"""Names of variables whose value is a secret by custom, such as HF_TOKEN or AWS_SECRET_ACCESS_KEY.
+
+A short word such as KEY, PASS or PWD tells so at the end of a name only; PWD alone is the working folder.
+"""
+_HARMLESS = re.compile(
+    r"""(?:^|_)(?:
+        (?:EOS | BOS | PAD | UNK | MASK)_TOKEN
+        | TOKEN_(?:IDS? | SAMPLES | WEIGHT | ECHO | COUNT | BUDGET | LIMIT)
+        | (?:RUNTIME | CONFIG | CACHE | ROUTING | PUBLIC)_KEY
+        | (?:FORWARD | BACKWARD)_PASS
+    )(?=_|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Parts of names in which these words mean something else, as in variables of Dynamo and vLLM."""
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|-")
 
 
 SECRET_VALUE = "secret_value"
 """Type of the validation error for a secret that is written out; its message does not repeat the value."""
 
 
+@cache
 def looks_secret(name: str) -> bool:
-    """Return whether the value of the variable `name` is a secret, as far as its name tells."""
-    return _SECRET.search(name) is not None
+    """Return whether the value of the variable or key `name` is a secret, as far as its name tells."""
+    return _SECRET.search(_HARMLESS.sub("", _WORD_START.sub("_", name))) is not None
+
+
+def require_no_secret_keys(keys: Mapping[str, Any]) -> None:
+    """Raise PydanticCustomError, where a key at any depth looks like a secret and has a text."""
+    path = next(_secret_paths(keys), None)
+    if path is not None:
+        raise PydanticCustomError(
+            SECRET_VALUE,
+            "{path} looks like a secret, and settings are recorded; expected no such key, but its variable "
+            "as null in `env` of this pool, and set in the shell that starts tune",
+            {"path": path},
+        )
+
+
+def _secret_paths(keys: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every key that looks like a secret and has a text, or a list with one."""
+    for name, value in keys.items() if isinstance(keys, Mapping) else keys:
+        if value is None or isinstance(value, int | float):
+            continue
+        items = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(item, str) for item in items) and looks_secret(str(name)):
+            yield f"{prefix}{name}"
+        for item in items:
+            if isinstance(item, dict | BaseModel):
+                yield from _secret_paths(item, f"{prefix}{name}.")
 
 
 def _numbers_as_text(variables: Any) -> Any:

@@ -27,9 +27,10 @@ Action = Literal[
 ACTION_NAMES: tuple[str, ...] = get_args(Action)
 
 
-LEARNING_PARALLEL = 4
-"""Trials at once of a search that learns from runs at one rate, where the backend runs more. Chosen by
-benchmarks/search_regret.py: TPE comes as far with 20 trials in batches of 4 as with 40 in batches of 16."""
+LEARNING_PARALLEL = 3
+"""Trials at once of a search that learns from runs at one rate, where the backend runs more. Measured by
+benchmarks/search_regret.py: after 60 trials TPE is 6 % below the best of pd_split in batches of 3, 12 % in
+batches of 16 (docs/benchmarks.md)."""
 
 
 class CompareSettings(FrozenModel):

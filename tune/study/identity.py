@@ -18,6 +18,8 @@ from tune.core.differences import leaf_differences
 from tune.core.version import __version__
 from tune.errors import ConfigurationError
 from tune.records.study_record import StudyRecord
+from tune.spec.backend_kinds import BACKEND_DECLARATIONS
+from tune.spec.environment import recorded_environments
 from tune.spec.load import Slo
 from tune.spec.settings import Settings
 
@@ -82,7 +84,7 @@ def study_record(settings: Settings, name: str, command: Sequence[str]) -> Study
         baseline=settings.study.baseline,
         base_hash=spec.trial_id if sweep else "",
         base=_base(settings, bool(sweep)),
-        cluster_hash=_hash(settings.cluster.calibration),
+        cluster_hash=_cluster_hash(settings),
         command=tuple(command),
         versions={"tune": __version__}
         | {package: version(package) for package in _VERSIONED}
@@ -145,14 +147,14 @@ def with_recorded_range(settings: Settings, study: StudyRecord) -> Settings:
 
 
 def require_same_backend(recorded: StudyRecord, settings: Settings, overrides: Sequence[str]) -> None:
-    """Raise ConfigurationError where backend or calibration are not the study's, naming every difference.
+    """Raise ConfigurationError where what of the cluster changes results is not the study's.
 
-    `overrides` are those that would be right; the message shows them.
+    The message names every difference. `overrides` are those that would be right; the message shows them.
     """
     different = []
     if recorded.backend != settings.cluster.kind:
         different.append(("cluster", recorded.backend, settings.cluster.kind))
-    if recorded.cluster_hash != _hash(settings.cluster.calibration):
+    if recorded.cluster_hash != _cluster_hash(settings):
         before = {"cluster": recorded.base.get("cluster", {})}
         different += leaf_differences(before, _base(settings, with_trial=False))
     if different:
@@ -192,15 +194,24 @@ def _listed(different: Sequence[tuple[str, Any, Any]]) -> str:
 
 
 def _base(settings: Settings, with_trial: bool) -> dict[str, Any]:
-    """Return calibration and, if asked for, the composed trial as plain values."""
+    """Return what of the cluster changes results and, if asked for, the composed trial as plain values."""
+    trial = settings.trial_spec.model_dump(mode="json") if with_trial else {}
+    return trial | {"cluster": _cluster(settings)}
+
+
+def _cluster(settings: Settings) -> dict[str, Any]:
+    """Return the calibration and, where real processes run and have variables of srun, those as recorded."""
     calibration = settings.cluster.calibration
-    cluster = {"cluster": {"calibration": calibration.model_dump(mode="json") if calibration else None}}
-    return (settings.trial_spec.model_dump(mode="json") if with_trial else {}) | cluster
+    plain = {"calibration": calibration.model_dump(mode="json") if calibration else None}
+    if not BACKEND_DECLARATIONS[settings.cluster.kind].capabilities.real_time:
+        return plain
+    return plain | recorded_environments({"srun_env": settings.cluster.srun_env})
 
 
-def _hash(settings: BaseModel | None) -> str:
-    """Return the first 12 hex digits of the SHA-256 of the settings' JSON."""
-    plain = settings.model_dump(mode="json") if settings else None
+def _cluster_hash(settings: Settings) -> str:
+    """Return the first 12 hex digits of the SHA-256 of _cluster, or of the calibration alone, as JSON."""
+    cluster = _cluster(settings)
+    plain = cluster if len(cluster) > 1 else cluster["calibration"]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""Record in study.json why a study ends."""
+"""Record in study.json why a study ends, and tell whether it may do so before its last trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from tune.errors import ResumableError
 from tune.records.folders import StudyFolder
 from tune.records.study_end import StudyEnd, StudyEndKind
+from tune.records.study_record import StudyRecord
 from tune.study.proposer import SearchEnd
+from tune.study.search_space import number_of_points
 
 
 class BudgetSpent(ResumableError):
@@ -17,6 +19,13 @@ class BudgetSpent(ResumableError):
 
 class TooManyFailures(ResumableError):
     """Report that too many trials of a study failed in a row, or the last one."""
+
+
+def may_end_early(study: StudyRecord, n_trials: int) -> bool:
+    """Return whether a study may end before `n_trials` where none fails: by its gain, points or budget."""
+    points = number_of_points(study.space)
+    few_points = points is not None and points < n_trials
+    return study.search.name == "surrogate" or few_points or study.max_gpu_hours is not None
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from tune.backends.slurm.one_node_job import NotRun, OneNodeJob, run_on_one_node
 from tune.core.files import make_folder
 from tune.errors import ConfigurationError, ResumableError
 from tune.spec.settings import Settings
-from tune.spec.slurm_time import duration_s
 
 _SCRIPT = Path(__file__).with_name("bootstrap.sh")
 _LONGEST = "1:00:00"
@@ -29,11 +28,10 @@ def make_node_environment(settings: Settings, say: Callable[[str], None]) -> str
     runs = Path(settings.runs_dir).absolute()
     make_folder(runs)
     log = runs / "bootstrap.log"
-    limit = min(_LONGEST, settings.cluster.time_limit, key=lambda text: duration_s(text) or 0.0)
     arguments = shlex.join((str(folder), str(checkout)))
     say(f"making {folder} on a node; its output goes to {log}")
     try:
-        one_node = OneNodeJob(settings.cluster, settings.hardware, limit, say)
+        one_node = OneNodeJob(settings.cluster, settings.hardware, _LONGEST, say)
         job = run_on_one_node(one_node, f"set -- {arguments}\n{_SCRIPT.read_text()}\n", log)
     except NotRun as reason:
         raise ResumableError(f"action=bootstrap: {reason}. Nothing was made; try again later.") from reason

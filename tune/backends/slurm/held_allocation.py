@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.commands import SlurmUnavailable, environment, run_command, show_job
-from tune.backends.slurm.failed_nodes import nodes_to_avoid
+from tune.backends.slurm.failed_nodes import AvoidedNodes
 from tune.backends.slurm.job_monitor import JobMonitor
 from tune.backends.slurm.job_source import JobSource
 from tune.backends.slurm.job_states import JobInfo
@@ -118,7 +118,7 @@ class HeldSteps(JobSource):
     def __init__(
         self, held: HeldAllocation, facts: ClusterFacts, monitor: JobMonitor, say: Callable[[str], None]
     ) -> None:
-        self._held, self._facts, self._monitor, self._say = held, facts, monitor, say
+        self._held, self._facts, self._monitor, self._avoided = held, facts, monitor, AvoidedNodes(say)
         self._excluded = {name for nodes in facts.exclude for name in expand_hosts(nodes)}
         self._steps: dict[Path, subprocess.Popen[bytes]] = {}
         self._ended: dict[Path, JobInfo] = {}
@@ -131,7 +131,7 @@ class HeldSteps(JobSource):
         """Start a step; return None where another one still runs."""
         if any(exit_code(step) is None for step in self._steps.values()):
             return None
-        hosts = self._hosts(spec, nodes_to_avoid(allocation.folder.parents[1]))
+        hosts = self._hosts(spec, self._avoided.of(allocation.folder.parents[1]))
         python = self._facts.python or sys.executable
         argv = (python, "-m", "tune.orchestrator", "--job", str(allocation.folder))
         log = allocation.folder / f"{self._held.job_id}_0_log.out"

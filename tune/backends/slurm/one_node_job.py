@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -13,12 +14,18 @@ from pathlib import Path
 from tune.backends.slurm.commands import SlurmUnavailable, cancel_job, run_command, show_job
 from tune.backends.slurm.held_allocation import held_allocation
 from tune.backends.slurm.job_states import JobInfo
+from tune.deploy.extra_sbatch import BEGIN_OTHERS
 from tune.deploy.job_script import sbatch_options
+from tune.deploy.option_names import meant_options
 from tune.spec.cluster import ClusterFacts
 from tune.spec.hardware import Hardware
+from tune.spec.slurm_time import time_limit_s
 
 QUEUE_LIMIT_S = 300.0
 """Seconds that such a job may wait in the queue. A user waits for it; what it answers can be asked later."""
+
+_OF_THE_WHOLE_JOB = ("gpus", "nodefile", "nodelist", "segment", "signal", "time-min")
+"""Options of sbatch that state the size, the nodes or the length of a job of all nodes. Source: sbatch(1)."""
 
 _POLL_S = 1.0
 _JOB_ID = re.compile(r"^(\d+)(?:;\S*)?$", re.MULTILINE)
@@ -32,7 +39,8 @@ class NotRun(Exception):
 class OneNodeJob:
     """Describe a job of one node of the cluster `facts`.
 
-    `say` receives one line for each state of the job. `queue_limit_s` limits its time in the queue.
+    It has `time_limit`, or that of the cluster where it is shorter. `say` receives one line for each state of
+    the job. `queue_limit_s` limits its time in the queue.
     """
 
     facts: ClusterFacts
@@ -63,8 +71,14 @@ class OneNodeJob:
 
     def _submit(self, script: str, log: Path) -> str:
         """Submit the job and return its id. Raises SlurmUnavailable."""
-        options = sbatch_options(self.facts, 1, self.hardware.gpus_per_node)
-        options |= {"time": self.time_limit, "output": str(log), "ntasks": 1}
+        whole = sbatch_options(self.facts, 1, self.hardware.gpus_per_node)
+        limit = min(self.time_limit, self.facts.time_limit, key=lambda text: time_limit_s(text) or math.inf)
+        options = {
+            name: value
+            for name, value in whole.items()
+            if not meant_options(name, _OF_THE_WHOLE_JOB, BEGIN_OTHERS - {"gpus"})
+        }
+        options |= {"time": limit, "output": str(log), "ntasks": 1}
         words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
         said, _ = run_command(("sbatch", "--parsable", *words), stdin=f"#!/bin/sh\n{script}\n")
         found = _JOB_ID.findall(said)

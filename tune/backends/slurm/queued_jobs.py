@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tune.backends.slurm.allocation import Allocation
 from tune.backends.slurm.commands import cancel_job
-from tune.backends.slurm.failed_nodes import nodes_to_avoid
+from tune.backends.slurm.failed_nodes import AvoidedNodes
 from tune.backends.slurm.job_monitor import JobMonitor
 from tune.backends.slurm.job_source import JobSource
 from tune.backends.slurm.job_states import JobInfo
@@ -32,8 +32,8 @@ class QueuedJobs(JobSource):
         backoff: SubmissionBackoff,
         say: Callable[[str], None],
     ) -> None:
-        self._facts, self._monitor, self._backoff, self._say = facts, monitor, backoff, say
-        self._avoided: tuple[str, ...] = ()
+        self._facts, self._monitor, self._backoff = facts, monitor, backoff
+        self._avoided = AvoidedNodes(say)
 
     def require(self, spec: TrialSpec) -> None:
         """Raise ConfigurationError where the cluster cannot run a job of `spec`."""
@@ -68,14 +68,7 @@ class QueuedJobs(JobSource):
         """Leave jobs alone: they go on without this process."""
 
     def _avoiding(self, allocation: Allocation) -> ClusterFacts:
-        """Return the facts of the cluster without nodes that failed repeatedly; name those that are new."""
-        avoided = nodes_to_avoid(allocation.folder.parents[1])
-        if avoided != self._avoided:
-            names = ",".join(avoided)
-            self._say(
-                f"{names} failed twice or more in this study: its further jobs avoid it. "
-                f"cluster.exclude=[{names}] does so elsewhere."
-            )
-            self._avoided = avoided
+        """Return the facts of the cluster without nodes that failed repeatedly."""
+        avoided = self._avoided.of(allocation.folder.parents[1])
         exclude = tuple(dict.fromkeys((*self._facts.exclude, *avoided)))
         return self._facts.model_copy(update={"exclude": exclude})

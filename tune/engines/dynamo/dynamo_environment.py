@@ -28,6 +28,16 @@ def system_port(spec: TrialSpec, placed: WorkerPlacement) -> int | None:
     return spec.stack.system_port + earlier + placed.index
 
 
+def opens_system_port(stack: Stack, port: int) -> dict[str, str]:
+    """Return the variables with which a worker opens its system port.
+
+    Before 0.7 the port alone opens nothing. Source: Dynamo, lib/runtime/src/config.rs and distributed.rs (mid
+    2025); pull request 4082 (2025-11-04). Seen in the runtimes 0.4.0 and 0.6.1, and that 0.7.0 needs no more.
+    """
+    switch = {"DYN_SYSTEM_ENABLED": "true"} if stack.dynamo == "v0" else {}
+    return switch | {"DYN_SYSTEM_PORT": str(port)}
+
+
 def dynamo_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
     """Return the variables that frontend and workers share, beside those of the engine."""
     stack = spec.stack

@@ -59,6 +59,7 @@ class DynamoMocker(EngineAdapter):
         frontend_in_flight=FRONTEND_IN_FLIGHT,
     )
     overridable = OVERRIDABLE
+    image_steps = None
 
     def check(self, spec: TrialSpec) -> Iterator[Finding]:
         """Yield the rules of TensorRT-LLM that `spec` breaks, then those of mock engines."""

@@ -52,6 +52,7 @@ class DynamoVllm(EngineAdapter):
     gauges = VLLM_GAUGES
     versions = MappingProxyType({"dynamo_v1": "vLLM 0.23"})
     signals = SIGNALS
+    image_steps = None
     overridable = OVERRIDABLE | {"VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE"}
 
     def check(self, spec: TrialSpec) -> Iterable[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, final
 
@@ -111,6 +112,11 @@ class TrtLlm(EngineAdapter):
     )
     overridable = OVERRIDABLE | {"TRTLLM_USE_UCX_KVCACHE"}
 
+    @property
+    def image_steps(self) -> str:
+        """Return the steps that build an image of Dynamo and TensorRT-LLM of mid 2025."""
+        return Path(__file__).with_name("build_image.sh").read_text(encoding="utf-8")
+
     def check(self, spec: TrialSpec) -> Iterable[Finding]:
         """Yield every rule of TensorRT-LLM that `spec` breaks."""
         return check_trtllm(spec, reads_yaml=True)
@@ -140,8 +146,8 @@ class TrtLlm(EngineAdapter):
         return trtllm_worker(spec, facts, placed)
 
     def start_gap_s(self, spec: TrialSpec) -> float:
-        """Return PORT_CHOICE_S in dynamo_v0, where each worker looks for a free port of its own."""
-        return PORT_CHOICE_S if spec.stack.dynamo == "v0" else 0.0
+        """Return PORT_CHOICE_S before Dynamo 1.0, where a worker may look for a free port of its own."""
+        return 0.0 if spec.stack.generation == "dynamo_v1" else PORT_CHOICE_S
 
     def components(self, spec: TrialSpec) -> Components:
         """Return the names under which workers register: by turn in dynamo_v0, by role in dynamo_v1.

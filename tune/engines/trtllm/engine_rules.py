@@ -51,8 +51,13 @@ def check_worker(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[
 
 
 def _parallelism(model: Model, engine: TrtLlmEngine, role: Role) -> Iterator[Finding]:
+    """Yield what cannot be split over ranks; with attention DP every rank has all heads, so none is split.
+
+    The one KV head of a model with MLA is on every rank whatever the TP: no choice of the user's.
+    """
     tp, pp = engine.tensor_parallel_size, engine.pipeline_parallel_size
-    if model.attention_heads % tp:
+    attention_ranks = 1 if engine.attends_by_rank else tp
+    if model.attention_heads % attention_ranks:
         yield _error(
             f"{role}.tensor_parallel_size",
             str(tp),
@@ -60,7 +65,7 @@ def _parallelism(model: Model, engine: TrtLlmEngine, role: Role) -> Iterator[Fin
             "every rank holds the same number of heads",
             "TensorRT-LLM, _torch/modules/attention.py",
         )
-    elif tp > model.kv_heads:
+    elif attention_ranks > model.kv_heads > 1:
         yield _warning(
             f"{role}.tensor_parallel_size",
             str(tp),
@@ -235,7 +240,7 @@ def _memory(spec: TrialSpec, engine: TrtLlmEngine, role: Role) -> Iterator[Findi
             "a sequence that never fits waits for ever",
             "tune/engines/trtllm/gpu_memory.py: free_gpu_memory_fraction of what weights and graphs leave",
         )
-    elif role == "decode":
+    elif role == "decode" and not engine.attends_by_rank:
         batch = mean_sequences_that_fit(capacity, engine, mean_sequence(dataset))
         yield from _reach(spec.model, engine, batch)
 

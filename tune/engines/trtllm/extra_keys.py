@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune.engines.trtllm.known_keys import FLAT_KEYS, KNOWN_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation, TrtLlmEngine
 
 TYPED_KEYS = frozenset(TrtLlmEngine.model_fields) - {"extra", "env"}
@@ -31,18 +32,8 @@ FLAT_ONLY_KEYS = FLAT_SPELLING | {
 }
 """Top-level keys that today's generation rejects. Source: as FLAT_SPELLING, against today's llm_args.py."""
 
-NESTED_ONLY_KEYS = frozenset(
-    {
-        "cuda_graph_config",
-        "enable_autotuner",
-        "kv_connector_config",
-        "moe_config",
-        "nvfp4_gemm_config",
-        "sampler_type",
-        "sparse_attention_config",
-    }
-)
-"""Top-level keys that the flat generation rejects. Source: TensorRT-LLM today, llm_args.py."""
+NESTED_ONLY_KEYS = KNOWN_KEYS[""] - FLAT_KEYS
+"""Today's top-level keys that the flat generation rejects."""
 
 INTERNAL_KEYS = frozenset(
     {
@@ -69,14 +60,19 @@ FLAT_GROUP_KEYS: Mapping[str, frozenset[str]] = {
             "onboard_blocks",
             "secondary_offload_min_priority",
             "sink_token_length",
+            "use_uvm",
         }
     ),
     "scheduler_config": frozenset({"dynamic_batch_config"}),
     "cuda_graph_config": frozenset(),
     "cache_transceiver_config": frozenset(),
+    "extra.attention_dp_config": frozenset({"batching_wait_iters", "enable_balance", "timeout_iters"}),
+    "extra.torch_compile_config": frozenset(
+        {"enable_fullgraph", "enable_inductor", "enable_piecewise_cuda_graph", "enable_userbuffers"}
+    ),
 }
 """Keys without a typed setting that the groups of the flat generation have; it ignores any other in silence.
-Source: TensorRT-LLM 1.0.0rc, KvCacheConfig, SchedulerConfig and CacheTransceiverConfig in llm_args.py."""
+Source: TensorRT-LLM cd2f9fa (1.0.0rc), the classes of these groups in tensorrt_llm/llmapi/llm_args.py."""
 
 Conflicts = dict[str, tuple[Any, str]]
 """What is found and why it cannot stand there, by the path of the key below the pool."""
@@ -104,15 +100,24 @@ def _of_extra(extra: Mapping[str, Any], generation: Generation) -> Conflicts:
 
 
 def _of_flat_groups(engine: TrtLlmEngine) -> Conflicts:
-    """Return the keys of today's groups that the flat generation would ignore without a word."""
-    reason = "the flat generation has no such key and ignores it in silence"
+    """Return the keys of today's groups that the flat generation would ignore without a word.
+
+    A chunking policy is passed through only where it is FORCE_CHUNK, which the flat generation refuses.
+    """
+    ignored = "the flat generation has no such key and ignores it in silence"
     later: dict[str, Any] = {
         "kv_cache_config.tokens_per_block": engine.kv_cache_config.tokens_per_block,
         "cache_transceiver_config.transceiver_runtime": engine.cache_transceiver_config.transceiver_runtime,
     }
-    found = {path: value for path, value in later.items() if value is not None}
-    for path, value in engine.passed_through.items():
-        group, _, key = path.partition(".")
-        if group in FLAT_GROUP_KEYS and key not in FLAT_GROUP_KEYS[group] | {"context_chunking_policy"}:
-            found[path] = value
-    return {path: (value, reason) for path, value in found.items()}
+    found = {path: (value, ignored) for path, value in later.items() if value is not None}
+    keys = dict(engine.passed_through)
+    for group, value in engine.extra.items():
+        if isinstance(value, Mapping):
+            keys |= {f"extra.{group}.{key}": each for key, each in value.items()}
+    for path, value in keys.items():
+        group, _, key = path.rpartition(".")
+        if path == "scheduler_config.context_chunking_policy":
+            found[path] = value, "the flat generation has no such policy and refuses it"
+        elif group in FLAT_GROUP_KEYS and key not in FLAT_GROUP_KEYS[group]:
+            found[path] = value, ignored
+    return found

@@ -45,9 +45,12 @@ def check_spelling(stack: Stack, engine: TrtLlmEngine, role: Role) -> Iterator[F
     role
         The pool; the paths of findings begin with it.
     """
-    schema = read_key_schema(stack.engine_schema, yaml_generation(stack))
+    generation = yaml_generation(stack)
+    schema = read_key_schema(stack.engine_schema, generation)
     source = stack.engine_schema or "TensorRT-LLM, llm_args_golden_manifest.json (92e3075)"
-    for fault in check_keys(written_keys(engine, yaml_generation(stack)), schema):
+    if generation == "flat":
+        source = "TensorRT-LLM cd2f9fa (1.0.0rc), llm_args.py"
+    for fault in check_keys(written_keys(engine, generation), schema):
         typed = fault.path.partition(".")[0] in TYPED_KEYS
         yield Finding(
             "error" if fault.is_certain else "warning",

@@ -16,8 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune.engines.trtllm.extra_keys import FLAT_ONLY_KEYS, NESTED_ONLY_KEYS
-from tune.engines.trtllm.known_keys import KNOWN_KEYS
+from tune.engines.trtllm.known_keys import FLAT_KEYS, KNOWN_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation
 from tune.errors import ConfigurationError
 
@@ -63,7 +62,7 @@ def read_key_schema(file: str | None, generation: Generation) -> KeySchema:
     Raises ConfigurationError where the file cannot be read as TensorRT-LLM's list of arguments.
     """
     if generation == "flat":
-        return KeySchema({"": KNOWN_KEYS[""] - NESTED_ONLY_KEYS | FLAT_ONLY_KEYS})
+        return KeySchema({"": FLAT_KEYS})
     if file is None:
         return KeySchema(KNOWN_KEYS)
     try:

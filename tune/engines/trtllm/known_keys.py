@@ -80,3 +80,23 @@ KNOWN_KEYS: Mapping[str, frozenset[str]] = {
     """),
 }
 """Names of keys by the path of their group; "" is the top of the YAML."""
+
+FLAT_KEYS = _words("""
+    attention_dp_config attn_backend autotuner_enabled backend batched_logits_processor batching_type
+    build_config cache_transceiver_config context_parallel_size cp_config cuda_graph_batch_sizes
+    cuda_graph_max_batch_size cuda_graph_padding_enabled decoding_config disable_overlap_scheduler dtype
+    enable_attention_dp enable_chunked_prefill enable_iter_perf_stats enable_iter_req_stats
+    enable_layerwise_nvtx_marker enable_lora enable_min_latency enable_prompt_adapter
+    enable_trtllm_sampler garbage_collection_gen0_threshold gather_generation_logits gpus_per_node
+    guided_decoding_backend iter_stats_max_iterations kv_cache_config kv_cache_dtype load_format
+    lora_config max_batch_size max_beam_width max_cpu_loras max_input_len max_lora_rank max_loras
+    max_num_tokens max_prompt_adapter_token max_seq_len mixed_sampler model moe_backend
+    moe_cluster_parallel_size moe_expert_parallel_size moe_load_balancer moe_max_num_tokens
+    moe_tensor_parallel_size normalize_log_probs num_postprocess_workers peft_cache_config
+    pipeline_parallel_size postprocess_tokenizer_dir print_iter_log quant_config reasoning_parser
+    request_stats_max_iterations revision scheduler_config skip_tokenizer_init speculative_config
+    stream_interval tensor_parallel_size tokenizer tokenizer_mode tokenizer_revision
+    torch_compile_config trust_remote_code use_cuda_graph
+""")
+"""All top-level names of the flat generation, whose class refuses any other.
+Source: TensorRT-LLM cd2f9fa (1.0.0rc), BaseLlmArgs and TorchLlmArgs in tensorrt_llm/llmapi/llm_args.py."""

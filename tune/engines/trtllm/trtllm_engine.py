@@ -174,6 +174,11 @@ class TrtLlmEngine(Engine):
         return self.model_copy(update={"cuda_graph_config": graphs})
 
     @property
+    def attends_by_rank(self) -> bool:
+        """Return whether attention data parallelism is on: then batch and KV cache are those of one rank."""
+        return bool(self.extra.get("enable_attention_dp"))
+
+    @property
     def untimed(self) -> Mapping[str, str]:
         """Return what attention data parallelism and speculative decoding do, where `extra` has them."""
         return {f"extra.{key}": effect for key, effect in _UNTIMED.items() if self.extra.get(key)}

@@ -53,7 +53,8 @@ class CudaGraphConfig(EngineGroup):
     """Hold the CUDA graphs of decode-only batches, padded up to the next captured size when padding is on.
 
     The engine sorts `batch_sizes`; here they are sorted too, so that one set of sizes is one configuration.
-    Without them the engine derives the sizes from `max_batch_size`.
+    Without them the engine derives the sizes from `max_batch_size`. The flat generation would derive others,
+    so it is given these as a list.
     """
 
     batch_sizes: Annotated[tuple[PositiveInt, ...] | None, AfterValidator(_sorted_once)] = absent_key()
@@ -95,3 +96,14 @@ def derived_graph_sizes(largest: int, enable_padding: bool) -> tuple[int, ...]:
     else:
         sizes = {*range(1, 33), 64, 128, *(2**k for k in range(8, math.ceil(math.log2(largest))))}
     return tuple(sorted({size for size in sizes if size <= largest} | {largest}))
+
+
+def flat_graph_sizes(largest: int, enable_padding: bool) -> tuple[int, ...]:
+    """Return the batch sizes that the flat generation derives from the largest one, in ascending order.
+
+    Up to 128 they are those of `derived_graph_sizes`. Beyond, with padding or without, they are the powers of
+    two up to half of the largest one, and the largest one itself.
+    Source: TensorRT-LLM cd2f9fa (1.0.0rc), _generate_cuda_graph_batch_sizes, llm_args.py.
+    """
+    upper = {2**k for k in range(8, largest.bit_length() - 1)}
+    return tuple(sorted({*derived_graph_sizes(min(largest, 128), enable_padding), *upper, largest}))

@@ -8,7 +8,7 @@ backend_args.py (1.x).
 
 from __future__ import annotations
 
-from tune.engines.dynamo.dynamo_environment import dynamo_environment, system_port
+from tune.engines.dynamo.dynamo_environment import dynamo_environment, opens_system_port, system_port
 from tune.engines.dynamo.dynamo_frontends import publishes_kv_events
 from tune.manifest.process import PLAN_DIR, Port, Process, dynamo_program, log_path
 from tune.spec.cluster import ClusterFacts
@@ -24,8 +24,8 @@ request 8922 (2025-11)."""
 PORT_CHOICE_S = 60.0
 """Seconds in which trtllm-llmapi-launch of 2025 has taken the port that it found free: its leader listens
 once tensorrt_llm is imported. Later versions are given an address, or make one that nobody shares. Source:
-TensorRT-LLM, tensorrt_llm/llmapi/trtllm-llmapi-launch (mid 2025); pull request 8922 (2025-11). The time is an
-assumption."""
+TensorRT-LLM, tensorrt_llm/llmapi/trtllm-llmapi-launch (mid 2025); pull request 8922, which was in review on
+2025-11-07, the day of 1.2.0rc2, the version of Dynamo 0.7.0. The time is an assumption."""
 
 
 def trtllm_environment(spec: TrialSpec, facts: ClusterFacts) -> dict[str, str]:
@@ -62,7 +62,7 @@ def trtllm_worker(spec: TrialSpec, facts: ClusterFacts, placed: WorkerPlacement)
     port = system_port(spec, placed)
     listens = () if port is None else (Port(port, "stack.system_port"),)
     if port is not None:
-        env["DYN_SYSTEM_PORT"] = str(port)
+        env |= opens_system_port(spec.stack, port)
     return Process(
         name, placed.role, node, placed.gpus, env, argv, log_path(name), listens, metrics_port=port, mpi=True
     )

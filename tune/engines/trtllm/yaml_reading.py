@@ -9,6 +9,7 @@ from typing import Any
 
 from tune.engines.trtllm.extra_keys import FLAT_SPELLING, TYPED_KEYS
 from tune.engines.trtllm.trtllm_engine import Generation
+from tune.engines.trtllm.trtllm_groups import LARGEST_GRAPH_BY_DEFAULT, flat_graph_sizes
 
 _ABSENT: Mapping[str, Any] = {
     "backend": None,
@@ -99,13 +100,14 @@ def settings_of_keys(keys: Mapping[str, Any], context_tokens: int | None) -> dic
 
 
 def comparable_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys with the sizes of CUDA graphs as the engine sorts them, in either generation."""
+    """Return the keys with the sizes of CUDA graphs as the engine sorts or derives them."""
     graphs = keys.get("cuda_graph_config") or {}
     comparable = dict(keys)
     if graphs.get("batch_sizes"):
         comparable["cuda_graph_config"] = {**graphs, "batch_sizes": sorted(set(graphs["batch_sizes"]))}
-    if keys.get("cuda_graph_batch_sizes"):
-        comparable["cuda_graph_batch_sizes"] = sorted(set(keys["cuda_graph_batch_sizes"]))
+    if keys.get("use_cuda_graph"):
+        comparable["cuda_graph_batch_sizes"] = _flat_sizes(keys)
+        comparable.pop("cuda_graph_max_batch_size", None)
     return comparable
 
 
@@ -126,16 +128,23 @@ def longest_prompt_of_keys(keys: Mapping[str, Any]) -> float:
     return float(min(limits))
 
 
+def _flat_sizes(keys: Mapping[str, Any]) -> list[int]:
+    """Return the sizes of CUDA graphs that the flat keys list, or those that its engine derives from them."""
+    listed = keys.get("cuda_graph_batch_sizes")
+    if listed:
+        return sorted(set(listed))
+    largest = keys.get("cuda_graph_max_batch_size") or LARGEST_GRAPH_BY_DEFAULT
+    return list(flat_graph_sizes(largest, keys.get("cuda_graph_padding_enabled", False)))
+
+
 def _today(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys of any generation under today's names."""
     today = {name: value for name, value in keys.items() if name not in FLAT_SPELLING}
     if keys.get("use_cuda_graph"):
-        graphs = {
+        today["cuda_graph_config"] = {
             "enable_padding": keys.get("cuda_graph_padding_enabled", False),
-            "batch_sizes": keys.get("cuda_graph_batch_sizes"),
-            "max_batch_size": keys.get("cuda_graph_max_batch_size"),
+            "batch_sizes": _flat_sizes(keys),
         }
-        today["cuda_graph_config"] = {name: value for name, value in graphs.items() if value is not None}
     if "kv_cache_dtype" in keys:
         today["kv_cache_config"] = {**(today.get("kv_cache_config") or {}), "dtype": keys["kv_cache_dtype"]}
     transceiver = dict(today.get("cache_transceiver_config") or {})

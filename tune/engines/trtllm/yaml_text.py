@@ -95,7 +95,7 @@ def _flat_keys(engine: TrtLlmEngine) -> dict[str, Any]:
     keys: dict[str, Any] = {"kv_cache_dtype": engine.kv_cache_config.dtype}
     if graphs is not None:
         keys |= {"use_cuda_graph": True, "cuda_graph_padding_enabled": graphs.enable_padding}
-        keys |= {f"cuda_graph_{key}": value for key, value in _sizes(graphs).items()}
+        keys["cuda_graph_batch_sizes"] = list(graphs.sizes)
     return keys | {
         "kv_cache_config": engine.kv_cache_config.model_dump(exclude={"dtype"}),
         "cache_transceiver_config": {} if buffer is None else {"max_num_tokens": buffer},

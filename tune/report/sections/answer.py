@@ -15,7 +15,7 @@ from tune.records.study_record import StudyRecord
 from tune.report import formatting
 from tune.report.backend_label import backend_label
 from tune.report.configuration_kinds import BestOfKind, best_of_configurations, best_of_kinds
-from tune.report.other_kind_text import other_kind_sentence
+from tune.report.other_kind_text import other_kind_sentence, prediction_errors
 from tune.report.recommended import (
     RecommendedConfiguration,
     configuration_label,
@@ -88,6 +88,7 @@ def answer(
         )
     objection = confirmation.accuracy.objection if confirmation and confirmation.accuracy else None
     refused = f"The winner is not confirmed: {objection}." if objection else None
+    errors = prediction_errors(kinds, outcomes, proposals)
     return Answer(
         is_feasible=refused is None,
         headline=_so_far(study, outcomes, running) + (refused or _headline(study, outcomes, recommended)),
@@ -95,13 +96,13 @@ def answer(
         tiles=recommended_tiles(study, outcomes, recommended),
         facts=(
             *baseline_fact(study, outcomes, recommended),
-            *_other_kind_fact(kinds, outcomes, proposals),
+            *_other_kind_fact(kinds),
             *_limits_fact(study, recommended),
             certainty_fact(study, recommended, confirmation),
             _cost_fact(study, outcomes, confirmation),
         ),
         picture=picture,
-        notes=tuple(answer_notes(study, outcomes, recommended, confirmation)),
+        notes=(*([errors] if errors else []), *answer_notes(study, outcomes, recommended, confirmation)),
         command_title=_command_title(recommended),
         command=None if recommended.overrides is None else formatting.command(recommended.overrides),
     )
@@ -161,12 +162,10 @@ def _settings(study: StudyRecord, outcome: Outcome) -> str:
     return "" if text.startswith("trial ") else text
 
 
-def _other_kind_fact(
-    kinds: Sequence[BestOfKind], outcomes: Sequence[Outcome], proposals: Sequence[Proposal]
-) -> list[Fact]:
+def _other_kind_fact(kinds: Sequence[BestOfKind]) -> list[Fact]:
     """Return what the best other split or parallelism gives; nothing where none is known."""
-    sentence = other_kind_sentence(kinds, outcomes, proposals)
-    return [("Next best kind", sentence)] if sentence else []
+    sentence = other_kind_sentence(kinds)
+    return [("Next best", sentence)] if sentence else []
 
 
 def _limits_fact(study: StudyRecord, recommended: RecommendedConfiguration) -> list[Fact]:

@@ -80,10 +80,12 @@ def kind_picture(
 
 def _caption(kinds: Sequence[BestOfKind]) -> str:
     """Return how to read the picture."""
-    text = (
-        "Bar: the most that held the SLO. Hatched: up to the lowest rate above it that missed, so the limit "
-        "lies between; without it no higher rate was measured."
-    )
+    text = "Bar: the most that held the SLO."
+    if any(kind.missed for kind in kinds):
+        text += (
+            " Hatched: up to the lowest rate above it that missed, so the limit lies between; without it no "
+            "higher rate was measured."
+        )
     if any(kind.is_confirmed for kind in kinds):
         text += " A confirmed bar ends at the guaranteed rate; its line is the interval of the mean capacity."
     if any(kind.interval and not kind.is_confirmed for kind in kinds):
@@ -110,8 +112,8 @@ def _row(kind: BestOfKind, full: float) -> KindRow:
         "recommended": kind.is_recommended,
         "baseline": kind.is_baseline,
         "confirmed": kind.is_confirmed,
-        "measured, none held": kind.expected is not None and kind.trials > 0,
         "predicted": kind.expected is not None,
+        "none held": kind.expected is not None and kind.trials > 0,
     }
     figure, line = kind.output_tps_per_gpu, _line(kind)
     return KindRow(

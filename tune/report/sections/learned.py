@@ -13,8 +13,9 @@ from tune.report import formatting
 from tune.report.figures.posterior_parameters import posterior_figure
 from tune.report.figures.prediction_error import prediction_figure
 from tune.report.figures.style import Figure
-from tune.report.posterior_text import gain_sentence, learned_sentences, rival_sentence
+from tune.report.posterior_text import gain_sentence, learned_sentences
 from tune.report.prediction_pairs import prediction_pairs
+from tune.report.rival_text import rival_sentence
 
 UNEXPLAINED_SDS = 2.0
 """Distance from the simulated capacity, in standard deviations, from which a trial counts as unexplained."""
@@ -76,8 +77,9 @@ def learned_section(
 ) -> LearnedSection:
     """Return the section for a posterior. `outcomes` holds each trial once."""
     pairs = prediction_pairs(outcomes, proposals)
+    rival = rival_sentence(study, outcomes, posterior)
     return LearnedSection(
-        gain=" ".join(filter(None, [gain_sentence(posterior), rival_sentence(posterior)])),
+        gain=" ".join(filter(None, [gain_sentence(posterior), rival])),
         summary=learned_sentences(posterior),
         predictions=prediction_figure(pairs),
         parameters=posterior_figure(posterior.parameters),

@@ -27,7 +27,7 @@ git checkout --detach "$DYNAMO_COMMIT"
 
 # The framework has another name since August 2025.
 if grep -q TENSORRTLLM\"\\] container/build.sh; then framework=tensorrtllm; else framework=trtllm; fi
-./container/build.sh --framework "$framework" --tensorrtllm-commit "$TENSORRT_LLM_COMMIT" --platform "linux/$PLATFORM" --tag "$IMAGE"
+./container/build.sh --framework "$framework" --tensorrtllm-commit "$ENGINE_COMMIT" --platform "linux/$PLATFORM" --tag "$IMAGE"
 
 # dockerd:// is the image just built; docker:// would look for it in a registry. A part of a file is never left under
 # the name that jobs use.

@@ -1,0 +1,70 @@
+"""Name the trial that may be better than the one expected to be best, and what would decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tune.analysis.ranking import rank
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import PosteriorSummary
+from tune.records.study_record import StudyRecord
+from tune.report.formatting import describe_configuration
+from tune.report.kind_label import kind_label
+
+RIVAL_FRAC = 0.2
+"""Probability to be the better one from which a trial is named beside the one expected to be best. Chosen
+here."""
+
+
+def rival_sentence(
+    study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary
+) -> str | None:
+    """Return which trial may be better than the one expected to be best, and what would decide.
+
+    Parameters
+    ----------
+    study
+        The record of the study.
+    outcomes
+        Each trial once.
+    posterior
+        What the search learned. Records of tune 0.1 lack the probability, and name none.
+
+    Returns
+    -------
+    str | None
+        None where no trial is likely to be better.
+    """
+    rated = [trial for trial in posterior.trials if trial.better_frac is not None]
+    rival = max(rated, key=lambda trial: trial.better_frac or 0.0, default=None)
+    if rival is None or (rival.better_frac or 0.0) < RIVAL_FRAC:
+        return None
+    best = max(posterior.trials, key=lambda trial: trial.expected_capacity_qps or 0.0)
+    likely = (
+        f"Trial {best.number} is expected to be the best, but trial {rival.number} is better with a "
+        f"probability of {100 * (rival.better_frac or 0.0):.0f} %."
+    )
+    candidates = _candidates(study, outcomes, posterior)
+    if {best.trial_id, rival.trial_id} <= set(candidates):
+        count = 1 + max(map(candidates.index, (best.trial_id, rival.trial_id)))
+        return f"{likely} action=confirm confirm.configurations={count} measures both again and would decide."
+    return (
+        f"{likely} action=confirm measures one trial of each kind (split and parallelism), and not both of "
+        "these. To decide, run the two under a study.name of their own, with their overrides in ranking.csv; "
+        "action=confirm with that study.name measures both again."
+    )
+
+
+def _candidates(study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary) -> list[str]:
+    """Return the ids of the trials that action=confirm can measure again, in its order.
+
+    They are the best feasible trial of each kind, or of each configuration where all trials are of one kind.
+    """
+    kinds = {outcome.trial_id: kind_label(outcome, study) for outcome in outcomes}
+    if len(set(kinds.values())) == 1:
+        kinds = {outcome.trial_id: describe_configuration(outcome, study.space) for outcome in outcomes}
+    best: dict[str | None, str] = {}
+    for row in rank(outcomes, posterior):
+        if row["feasible"]:
+            best.setdefault(kinds[row["trial_id"]], row["trial_id"])
+    return list(best.values())
