@@ -142,7 +142,7 @@ def test_a_kind_that_only_the_confirmation_measured_is_named_and_compared(
     bars = {bar.label: bar for bar in result.picture.rows}
     assert [bar.is_recommended for label, bar in bars.items() if label.startswith(name)] == [unmeasured == 0]
     assert "14 prefill and 4 decode workers" in result.headline
-    assert "13P5D" in dict(result.facts)["Next best kind"]
+    assert "13P5D" in dict(result.facts)["Next best"]
     assert "13P5D" in text.splitlines()[1]
     assert ("(not measured before)" in text) == (unmeasured == 1)
 

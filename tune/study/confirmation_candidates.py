@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
+from tune.analysis.kinds_to_confirm import kinds_to_confirm
 from tune.analysis.ranking import rank
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.records.confirmation import SUFFIX, confirm_overrides
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import PosteriorSummary, read_posterior
+from tune.records.posterior_summary import read_posterior
 from tune.records.study_record import StudyRecord
 from tune.spec.confirm_settings import ConfirmSettings
 from tune.spec.kind import kind_of
@@ -115,14 +116,13 @@ def select_candidates(
 
     measured = [candidate(trial_id) for trial_id in best]
     held = _first_by(measured, kind_of)
-    others = unmeasured_kinds(study, posterior, outcomes[best[0]], list(held))
-    if posterior and others:
-        predicted = [candidate(best[0], each) for each in others]
-        chosen = _merged(list(held.values()), predicted, posterior)
-    elif len({kind_of(spec) for spec in specs.values()}) > 1:
-        chosen = list(held.values())
-    else:
+    order = kinds_to_confirm(posterior, outcomes[best[0]], list(held))
+    others = unmeasured_kinds(study, posterior, set(order) - set(held))
+    if not others and len({kind_of(spec) for spec in specs.values()}) == 1:
         chosen = list(_first_by(measured, lambda spec: spec.identity_without_rate).values())
+    else:
+        known = held | {kind: candidate(best[0], other) for kind, other in others.items()}
+        chosen = [known[kind] for kind in order if kind in known]
     return tuple(chosen[: confirm.configurations])
 
 
@@ -134,23 +134,6 @@ def _first_by(
     for candidate in candidates:
         first.setdefault(key(candidate.specs[0]), candidate)
     return first
-
-
-def _merged(
-    held: Sequence[ConfirmationCandidate],
-    predicted: Sequence[ConfirmationCandidate],
-    posterior: PosteriorSummary,
-) -> list[ConfirmationCandidate]:
-    """Return `held`, whose first stays first, with each of `predicted` before those expected to give less."""
-    expected = {kind.kind: kind.expected_output_tps_per_gpu.median for kind in posterior.kinds}
-    merged = list(held)
-    for each in predicted:
-        own = expected[kind_of(each.specs[0])]
-        lower = (
-            k for k, other in enumerate(merged) if k and expected.get(kind_of(other.specs[0]), 0.0) < own
-        )
-        merged.insert(next(lower, len(merged)), each)
-    return merged
 
 
 def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:

@@ -1,11 +1,10 @@
-"""Find kinds of configurations that a study predicted, did not measure, and cannot tell from its best one."""
+"""Bind the trials of kinds that a study predicted and did not measure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from tune.analysis.model_error_sources import covered_frac
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary
 from tune.records.study_record import StudyRecord
@@ -35,41 +34,15 @@ class UnmeasuredKind:
 
 
 def unmeasured_kinds(
-    study: StudyRecord, posterior: PosteriorSummary | None, best: Outcome, held: Sequence[str]
-) -> list[UnmeasuredKind]:
-    """Return the kinds whose 90 % interval reaches that of the best measured kind, the best first.
+    study: StudyRecord, posterior: PosteriorSummary | None, names: Collection[str]
+) -> dict[str, UnmeasuredKind]:
+    """Return the kinds `names` with the trials of their best candidates, by name.
 
-    On a simulated rack the interval of the best kind is wider by the simulator's own error.
-
-    Parameters
-    ----------
-    study
-        Record of the study.
-    posterior
-        What its search learned, None for a search that does not learn.
-    best
-        The best trial.
-    held
-        Kinds of which a measured configuration held its SLO, that of `best` first.
-
-    Returns
-    -------
-    list[UnmeasuredKind]
-        Empty where the record states no points of the kinds.
+    A kind whose trial cannot be bound is left out.
     """
-    kinds = posterior.kinds if posterior else ()
-    reference = next((kind for kind in kinds if kind.kind == held[0]), next(iter(kinds), None))
-    if reference is None:
-        return []
-    error_frac = covered_frac(best.model_error.sd_frac) if best.model_error else 0.0
-    enough = reference.expected_output_tps_per_gpu.low * (1 - error_frac)
-    near = [
-        kind
-        for kind in kinds
-        if kind.kind not in held and not kind.is_measured and kind.expected_output_tps_per_gpu.high >= enough
-    ]
-    specs = [_spec(study, kind) for kind in near]
-    return [UnmeasuredKind(kind, spec) for kind, spec in zip(near, specs, strict=True) if spec]
+    kinds = [kind for kind in (posterior.kinds if posterior else ()) if kind.kind in names]
+    specs = {kind.kind: _spec(study, kind) for kind in kinds}
+    return {kind.kind: UnmeasuredKind(kind, spec) for kind in kinds if (spec := specs[kind.kind])}
 
 
 def _spec(study: StudyRecord, kind: KindPosterior) -> TrialSpec | None:
