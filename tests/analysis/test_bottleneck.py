@@ -81,7 +81,11 @@ def test_shared_prefill_counts_as_wait_and_needs_workers():
     assert (shared.kind, own.kind) == ("prefill", "prefill")
     assert "waiting for a prefill worker or sharing it" in shared.evidence
     assert shared.recommendations[0].overrides == ("split.prefill_workers=15", "split.decode_workers=4")
-    assert "tensor_parallel_size" in own.recommendations[0].text
+    assert own.recommendations[0].overrides == (
+        "prefill.tensor_parallel_size=8",
+        "split.prefill_workers=7",
+        "split.decode_workers=4",
+    )
 
 
 def test_tight_tpot_is_step_time_or_kv_cache_when_paused():

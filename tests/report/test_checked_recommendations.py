@@ -12,12 +12,21 @@ from support.composed import composed
 from support.outcomes import measured
 from support.probes import breakdown
 from support.request_logs import spec
+from support.synthetic_study import study as study_record
 
 from tune.analysis.recommendations import BottleneckContext, recommend
+from tune.engines.base import Remedy
 from tune.engines.kv_capacity import decode_batch_that_kv_holds
+from tune.engines.registry import engine_of
 from tune.records.outcome import Bottleneck, CapacityQps, Outcome, Recommendation
-from tune.report.checked_recommendations import StudyTrials, change_trial, with_checked_recommendations
+from tune.report.checked_recommendations import (
+    StudyTrials,
+    change_trial,
+    recorded_calibration,
+    with_checked_recommendations,
+)
 from tune.spec.metrics import TPOT_P99, TTFT_P99
+from tune.spec.split import Role
 from tune.spec.trial import TrialSpec
 
 CALIBRATION = composed().cluster.calibration
@@ -70,6 +79,63 @@ def test_a_rate_above_the_own_capacity_or_a_measured_miss_is_dropped() -> None:
     assert left(trial(HIGHER, capacity_qps=capacity)) == []
     assert left(trial(HIGHER), (spec(), measured(3, qps=16.3, feasible=False, ttft=0.1))) == []
     assert left(trial(HIGHER), (spec(), measured(3, qps=17.0, feasible=False, ttft=0.1))) == ["a higher rate"]
+
+
+TWICE = Recommendation(
+    text="twice the GPUs a decode worker, 14P2D",
+    overrides=("decode.tensor_parallel_size=8", "split.prefill_workers=14", "split.decode_workers=2"),
+)
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ((14, 4), {"prefill": (7, 4), "decode": (14, 2)}),
+        ((9, 9), {"prefill": (4, 9), "decode": (9, 4)}),
+        ((1, 17), {"prefill": (1, 16), "decode": (1, 8)}),
+        ((1, 5), {"prefill": (1, 5), "decode": (1, 3)}),
+    ],
+)
+def test_a_larger_worker_has_a_split_that_fits_the_rack(
+    split: tuple[int, int], expected: dict[str, tuple[int, int]], role: Role
+) -> None:
+    """A worker of 8 GPUs takes two nodes, of 18."""
+    counts = {"prefill_workers": split[0], "decode_workers": split[1]}
+    base = spec().model_copy(update={"split": spec().split.model_copy(update=counts)})
+    (larger,) = engine_of(base).recommend(base, Remedy("larger_worker", role))
+    changed = change_trial(base, larger.overrides)
+    assert changed
+    assert getattr(changed, role).gpus == 8
+    assert (changed.split.prefill_workers, changed.split.decode_workers) == expected[role]
+    assert larger.text == f"twice the GPUs a {role} worker, {changed.split.label}"
+
+
+def test_a_larger_worker_is_recommended_only_where_it_can_run_and_was_no_worse() -> None:
+    full = spec().model_copy(update={"hardware": spec().hardware.model_copy(update={"nodes": 2})})
+    assert not list(engine_of(full).recommend(full, Remedy("larger_worker", "decode"))), "no room for 8 + 4"
+    other = spec(*TWICE.overrides)
+    assert left(trial(TWICE)) == [TWICE.text]
+    assert left(trial(TWICE), (other, measured(3, tps=8900.0))) == []
+
+
+@pytest.mark.slow
+def test_a_larger_worker_is_simulated_also_for_a_real_rack() -> None:
+    """At the shipped rate two decode workers of 8 GPUs are no better than four of 4."""
+    base = {"cluster": {"calibration": CALIBRATION.model_dump(mode="json")}} if CALIBRATION else {}
+    calibration = recorded_calibration(study_record(backend="slurm", base=base))
+    assert left(trial(TWICE, WORDS), calibration=calibration) == [WORDS.text]
+    assert (
+        recorded_calibration(study_record(backend="slurm", base={"cluster": {"calibration": None}})) is None
+    )
+
+
+def test_what_the_simulator_cannot_time_is_kept_unsimulated() -> None:
+    model = spec().model.model_copy(update={"experts": 8})
+    routed = spec().model_copy(update={"model": model})
+    checked = with_checked_recommendations(trial(TWICE), routed, StudyTrials(()), CALIBRATION)
+    assert checked.bottleneck
+    assert checked.bottleneck.recommendations == (TWICE,)
 
 
 @pytest.mark.slow

@@ -122,7 +122,8 @@ def test_bottleneck_and_recommendations_are_notes() -> None:
     )
     assert (
         "To try: one more prefill worker, 15P3D (split.prefill_workers=15 split.decode_workers=3); "
-        "more GPUs a prefill worker (prefill.tensor_parallel_size)." in notes
+        "twice the GPUs a prefill worker, 7P4D (prefill.tensor_parallel_size=8 split.prefill_workers=7 "
+        "split.decode_workers=4)." in notes
     )
 
 

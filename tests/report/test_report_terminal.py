@@ -29,7 +29,8 @@ def test_run_near_its_limit_shows_shuffles_bottleneck_and_recommendations() -> N
         "with other prompts",
         "          prefill workers are busy 86 % of the time",
         "try       one more prefill worker, 15P3D: split.prefill_workers=15 split.decode_workers=3",
-        "try       more GPUs a prefill worker (prefill.tensor_parallel_size)",
+        "try       twice the GPUs a prefill worker, 7P4D: prefill.tensor_parallel_size=8 "
+        "split.prefill_workers=7 split.decode_workers=4",
     ]
 
 

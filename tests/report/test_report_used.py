@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.chromium import CHROMIUM, Tab, opened
@@ -19,6 +21,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed"),
 ]
 
+A4_WIDTH_PX = 703
+MOST_STOPS = 300
+MEASURE_TEXT = Path(__file__).parent / "measure_text.js"
+SHOWN = 'document.getElementById("shown").textContent'
 POOL = {"tensor_parallel_size": 4}
 QUESTION = (
     "Which split of the rack into prefill and decode workers, with which chunk size, decode batch, CUDA "
@@ -67,3 +73,85 @@ def test_predicted_kinds_leave_the_first_screen_whole(tab: Tab) -> None:
     )
     assert max(ends) <= 800, ends
     assert "So far predictions were" in tab.evaluate('document.querySelector("#answer .notes").textContent')
+
+
+def test_every_text_can_be_read_in_the_dark(tab: Tab) -> None:
+    """A contrast of 4.5 to 1 is level AA of WCAG 2.2, 1.4.3."""
+    tab.resize(1280, 800)
+    tab.emulate(dark=True)
+    texts = _texts_with_figures(tab)
+    assert all(text["isDark"] for text in texts)
+    assert {"answer", "ranking", "rules", "learned"} <= {text["place"] for text in texts}
+    assert sum(text["isDrawn"] for text in texts) > 50
+    assert [text for text in texts if text["contrast"] < 4.5] == []
+
+
+def test_print_is_dark_on_white_and_at_least_8_points(tab: Tab) -> None:
+    """A page of A4 is 186 mm wide between its margins; a wider one would be scaled down."""
+    tab.emulate(media="print", dark=True)
+    tab.resize(A4_WIDTH_PX, 1000)
+    texts = _texts_with_figures(tab)
+    assert not any(text["isDark"] for text in texts)
+    assert {"answer", "ranking"} <= {text["place"] for text in texts}
+    assert [text for text in texts if text["contrast"] < 4.5] == []
+    assert [text for text in texts if text["sizePt"] < 7.99] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= A4_WIDTH_PX
+    settings = tab.evaluate('document.querySelector("#trials .printed").checkVisibility()')
+    assert settings, "the settings of a trial stand below its row"
+
+
+def test_table_is_sorted_and_filtered_by_keyboard(tab: Tab) -> None:
+    tab.resize(1280, 800)
+    tab.emulate()
+    _tab_to(tab, ".skip")
+    tab.press("Enter")
+    assert tab.evaluate("location.hash") == "#answer"
+
+    _tab_to(tab, "#find")
+    tab.call("Input.insertText", text="out of memory")
+    assert tab.evaluate(SHOWN) == "2 of 16 shown"
+    tab.call("Input.dispatchKeyEvent", type="keyDown", commands=["selectAll", "deleteBackward"])
+    assert tab.evaluate(SHOWN) == "16 of 16 shown"
+
+    _tab_to(tab, "#statuses input[value=infeasible]")
+    tab.press(" ")
+    assert tab.evaluate(SHOWN) == "14 of 16 shown"
+    tab.press(" ")
+    assert tab.evaluate(SHOWN) == "16 of 16 shown"
+
+    output = tab.evaluate(
+        '[...document.querySelectorAll("#trials th")].findIndex((th) => th.textContent.startsWith("Output"))'
+    )
+    _tab_to(tab, f"#trials [data-column='{output}']")
+    for order in ("descending", "ascending"):
+        tab.press("Enter")
+        cells = tab.evaluate(
+            '[...document.querySelectorAll("#trials tr.row")].map('
+            f"(tr) => Number(tr.cells[{output}].textContent))"
+        )
+        rates = [cell for cell in cells if cell]
+        assert len(rates) > 10
+        assert rates == sorted(rates, reverse=order == "descending")
+        assert tab.evaluate('document.activeElement.closest("th").getAttribute("aria-sort")') == order
+
+    _tab_to(tab, "#trials .open")
+    tab.press("Enter")
+    assert tab.evaluate('document.activeElement.getAttribute("aria-expanded")') == "true"
+    assert tab.evaluate('document.querySelectorAll("#trials tr.details").length') == 1
+
+
+def _texts_with_figures(tab: Tab) -> list[dict[str, Any]]:
+    """Return what every shown text looks like when all figures are drawn."""
+    tab.evaluate("Promise.all(tunePage.drawings.map(tunePage.drawFigure))")
+    texts: list[dict[str, Any]] = tab.evaluate(MEASURE_TEXT.read_text())
+    return texts
+
+
+def _tab_to(tab: Tab, selector: str) -> None:
+    """Press the tabulator until an element has the focus, and shows it."""
+    for _ in range(MOST_STOPS):
+        tab.press("Tab")
+        if tab.evaluate(f'document.activeElement.matches("{selector}")'):
+            assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+            return
+    pytest.fail(f"{selector} is not among the first {MOST_STOPS} stops of the tabulator")

@@ -23,7 +23,7 @@ async function act() {
   result.drawn = drawings.map((d) => [d.dataset.figure, d.querySelectorAll(".point, .scatterlayer path").length]);
   const gd = document.querySelector("[data-figure=ttft_p99]");
   gd.emit("plotly_click", { points: [{ customdata: 38 }] });
-  result.opened = document.querySelector("#trial-38 + tr.details") !== null;
+  result.opened = document.querySelector("#trial-38 + tr.printed + tr.details") !== null;
   const axis = gd._fullLayout.xaxis;
   const line = Number(gd.querySelector(".shapelayer path").getAttribute("d").match(/^M([\d.]+)/)[1]);
   result.limit = [line, axis._offset + axis.l2p(4.5)];

@@ -38,7 +38,10 @@ BOTTLENECK = Bottleneck(
             text="one more prefill worker, 15P3D",
             overrides=("split.prefill_workers=15", "split.decode_workers=3"),
         ),
-        Recommendation(text="more GPUs a prefill worker (prefill.tensor_parallel_size)"),
+        Recommendation(
+            text="twice the GPUs a prefill worker, 7P4D",
+            overrides=("prefill.tensor_parallel_size=8", "split.prefill_workers=7", "split.decode_workers=4"),
+        ),
     ),
 )
 

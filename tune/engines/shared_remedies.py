@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tune.engines.base import Remedy
 from tune.records.outcome import Recommendation
 from tune.spec.engine import Engine
+from tune.spec.split import ROLES, Role, Split, place_workers
 from tune.spec.trial import TrialSpec
 
 
@@ -25,8 +26,7 @@ def shared_recommendations(
     decode = spec.decode
     match remedy.kind:
         case "larger_worker":
-            key = decode.KEYS["tensor_parallel"]
-            yield Recommendation(text=f"more GPUs a {remedy.role} worker ({remedy.role}.{key})")
+            yield from _larger_worker(spec, remedy.role)
         case "larger_chunks":
             yield from _larger_chunks(spec)
         case "wider_batch":
@@ -40,6 +40,37 @@ def shared_recommendations(
             yield Recommendation(text="a wider decode batch", overrides=tuple(overrides))
         case "fuller_batches":
             yield from _graphs_for_larger_batches(decode, remedy.batch)
+
+
+def _larger_worker(spec: TrialSpec, role: Role) -> Iterator[Recommendation]:
+    """Yield workers of twice the tensor parallelism, half as many of them, and the other pool beside them."""
+    engine: Engine = getattr(spec, role)
+    key, tensor_parallel = engine.KEYS["tensor_parallel"], 2 * engine.tensor_parallel
+    larger = spec.model_copy(update={role: engine.model_copy(update={key: tensor_parallel})})
+    if split := _split_of_half(larger, role):
+        yield Recommendation(
+            text=f"twice the GPUs a {role} worker, {split.label}",
+            overrides=(
+                f"{role}.{key}={tensor_parallel}",
+                f"split.prefill_workers={split.prefill_workers}",
+                f"split.decode_workers={split.decode_workers}",
+            ),
+        )
+
+
+def _split_of_half(spec: TrialSpec, role: Role) -> Split | None:
+    """Return the split with half the workers of `role` that fits the rack with most of the other pool's.
+
+    An odd number is rounded up where that fits, else down. None where no such split fits.
+    """
+    own, other = (f"{each}_workers" for each in sorted(ROLES, key=lambda each: each != role))
+    workers = getattr(spec.split, own)
+    for others in range(getattr(spec.split, other), 0, -1):
+        for half in dict.fromkeys((-(-workers // 2), max(1, workers // 2))):
+            split = spec.split.model_copy(update={own: half, other: others})
+            if place_workers(spec.hardware, spec.prefill, spec.decode, split):
+                return split
+    return None
 
 
 def _larger_chunks(spec: TrialSpec) -> Iterator[Recommendation]:

@@ -20,6 +20,7 @@ from tune.records.study_record import StudyRecord
 from tune.sim.simulator import simulate
 from tune.spec.cluster import Calibration
 from tune.spec.findings import only_errors
+from tune.spec.timed_rules import check_timed
 from tune.spec.trial import TrialSpec
 
 SMALLEST_GAIN_FRAC = 0.005
@@ -85,9 +86,9 @@ def recommendable(
 
 
 def recorded_calibration(record: StudyRecord) -> Calibration | None:
-    """Return the calibration of the simulated rack that a study ran on; None for a real rack."""
+    """Return the calibration that the cluster of a study carried; None where it had none."""
     plain = record.base.get("cluster", {}).get("calibration")
-    return Calibration.model_validate(plain) if record.backend == "sim" and plain else None
+    return Calibration.model_validate(plain) if plain else None
 
 
 def with_checked_recommendations(
@@ -96,8 +97,9 @@ def with_checked_recommendations(
     """Return a trial without the recommendations that something speaks against.
 
     A recommendation that breaks a rule is dropped, and one that the study or the deployment's own capacity
-    has refuted. The simulator, where it is calibrated, runs the others once: what it expects to be worse is
-    dropped too, and its expectation stands behind the rest.
+    has refuted. The simulator, where it is calibrated and knows the step times, runs the others once: what it
+    expects to be worse is dropped too, and its expectation stands behind the rest. Words without a setting
+    are kept.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def with_checked_recommendations(
     study
         Every trial of its study.
     calibration
-        Calibration of the simulated rack that measured the trial; None for a real rack.
+        Calibration of the rack that measured the trial, simulated or real; None without one.
 
     Returns
     -------
@@ -116,6 +118,7 @@ def with_checked_recommendations(
     if outcome.bottleneck is None:
         return outcome
     measured = spec.model_copy(update={"load": spec.load.at(outcome.target_qps)})
+    calibration = None if check_timed(measured) else calibration
     kept = []
     for recommendation in outcome.bottleneck.recommendations:
         changed = change_trial(measured, recommendation.overrides)

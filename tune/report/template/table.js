@@ -37,7 +37,8 @@ function heldText(trial) {
   return trial.spread && `${trial.spread[1]} of ${trial.spread[0]}`;
 }
 
-/* A column: the value it sorts by, how it shows the value, whether only measured trials have one, and whether the highest is best. */
+/* A column: the value it sorts by, how it shows the value, whether only measured trials have one, whether it is a setting of the space,
+   which print shows below the row, and whether the highest is best. */
 const COLUMNS = [
   { title: "Rank", value: (t) => t.rank },
   { title: "Trial", value: (t) => t.number, open: true },
@@ -54,11 +55,12 @@ const COLUMNS = [
     tip: (t) => (t.spread ? `the SLO holds in ${heldText(t)} shuffles (orders of the dataset's lengths)` : "measured with one shuffle only: not near a limit, or not repeated"),
   }] : []),
   ...DATA.params.map((param, i) => ({
-    title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain,
+    title: param.title, unit: param.unit, value: (t) => t.params[i], show: plain, setting: true,
     text: DATA.rows.some((_, r) => typeof TRIALS[r].params[i] === "string"),
   })),
   { title: "Source", value: (t) => t.source, text: true },
 ];
+const SETTINGS = COLUMNS.filter((c) => c.setting);
 const MEASURED = COLUMNS.filter((c) => c.measured).length;
 
 function make(tag, attributes = {}, ...children) {
@@ -97,7 +99,7 @@ function cell(trial, column) {
   const value = column.value(trial);
   const shown = column.show ? column.show(value, trial) : plain(value);
   const over = isNumber(column.limit) && isNumber(value) && value > column.limit;
-  const td = make("td", { class: [column.text && "text", over && "over"].filter(Boolean).join(" ") || null, title: column.tip && column.tip(trial) });
+  const td = make("td", { class: [column.text && "text", over && "over", column.setting && "setting"].filter(Boolean).join(" ") || null, title: column.tip && column.tip(trial) });
   if (column.chip) td.append(make("span", { class: `chip ${trial.status}`, title: STATUSES[trial.status].meaning }, shown));
   else if (column.open) td.append(make("button", { type: "button", class: "open", "data-trial": trial.number, "aria-expanded": String(state.open.has(trial.number)), "aria-label": `Trial ${trial.number}, details` }, shown));
   else td.append(shown);
@@ -114,6 +116,12 @@ function row(trial) {
     } else tr.append(cell(trial, column));
   }
   return tr;
+}
+
+/* Name the settings of a trial in one line, for print; a sheet has no room for a column of each. */
+function printedSettings(trial) {
+  const texts = SETTINGS.map((c) => [c.title, plain(c.value(trial)), c.unit].filter(Boolean).join(" "));
+  return make("tr", { class: "printed" }, make("td", { class: "text", colspan: COLUMNS.length - SETTINGS.length }, texts.join(", ")));
 }
 
 function grid(caption, head, lines) {
@@ -205,7 +213,7 @@ function head() {
     const button = make("button", { type: "button", "data-column": i }, ...breakable(column.title));
     if (column.unit) button.append(make("span", { class: "unit" }, column.unit));
     const printed = column.unit ? `${column.title}, ${column.unit}` : column.title;
-    tr.append(make("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": sorted, "data-printed": printed }, button));
+    tr.append(make("th", { scope: "col", class: [column.text && "text", column.setting && "setting"].filter(Boolean).join(" ") || null, "aria-sort": sorted, "data-printed": printed }, button));
   });
   table.tHead.replaceChildren(tr);
 }
@@ -215,6 +223,7 @@ function draw() {
   const body = document.createDocumentFragment();
   for (const i of rows.slice(0, state.rows)) {
     body.append(row(TRIALS[i]));
+    if (SETTINGS.length) body.append(printedSettings(TRIALS[i]));
     if (state.open.has(TRIALS[i].number)) body.append(details(TRIALS[i]));
   }
   table.tBodies[0].replaceChildren(body);
