@@ -7,9 +7,15 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from support.recorded_studies import figures_of
+
+from tune.records.folders import StudyFolder
+from tune.records.posterior_summary import read_posterior, write_posterior
+from tune.spec.confirm_settings import ConfirmSettings
+from tune.study.confirmation_candidates import select_candidates
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.stem for path in HERE.glob("*.json"))
@@ -39,6 +45,19 @@ def test_readers_find_the_figures_of_the_version_that_wrote_them(version: str, r
 
 def test_packed_records_stay_small(version: str) -> None:
     assert (HERE / f"{version}.tar.xz").stat().st_size < 300_000
+
+
+def test_a_study_without_points_of_its_kinds_is_confirmed_by_its_trials(runs: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(copytree(runs / "capacity", tmp_path / "capacity"))
+    record, posterior = folder.read_study(), read_posterior(folder.root)
+    assert record
+    assert posterior
+    kinds = tuple(kind.model_copy(update={"params": None}) for kind in posterior.kinds)
+    write_posterior(folder.root, posterior.model_copy(update={"kinds": kinds}))
+    confirm = ConfirmSettings(configurations=3, repeats=2, confidence=0.95)
+    chosen = select_candidates(folder, record, confirm)
+    assert len(chosen) == 3
+    assert {each.trial_id for each in chosen} <= {outcome.trial_id for outcome in folder.outcomes()}
 
 
 @pytest.mark.slow

@@ -34,7 +34,11 @@ POSTERIOR = PosteriorSummary(
     ),
     kinds=(
         KindPosterior(
-            kind="13P5D TP4/TP4", trial_id="def", is_measured=False, expected_output_tps_per_gpu=WIDE
+            kind="13P5D TP4/TP4",
+            trial_id="def",
+            is_measured=False,
+            expected_output_tps_per_gpu=WIDE,
+            params={"prefill_workers": 13, "sizes": (1, 2), "scale": 0.5, "graphs": None},
         ),
     ),
     expected_improvement_frac=0.02,

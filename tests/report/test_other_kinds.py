@@ -133,6 +133,14 @@ def test_the_picture_shows_the_nearest_of_many_kinds() -> None:
     assert len(picture.rows) == MAX_KINDS
 
 
+def test_a_baseline_that_is_far_behind_takes_the_last_row() -> None:
+    outcomes = [measured(0, prefill=4, tps_gpu=30.0), measured(1, tps_gpu=137.2)]
+    many = tuple(expected(f"{n}P{18 - n}D", 8.0 * n - 1, 8.0 * n, 8.0 * n + 1) for n in range(13, 4, -1))
+    picture = drawn(outcomes, (KINDS[0], *many))
+    assert [row.label.split()[0] for row in picture.rows][-2:] == ["9P9D", "4P14D"]
+    assert len(picture.rows) == MAX_KINDS
+
+
 def test_page_and_terminal_say_the_same_and_how_far_off_predictions_were(tmp_path: Path) -> None:
     """The capacities are 15 queries/s: one prediction was 3 % too high, one 2 % too low."""
     capacity = CapacityQps(low=14.9, high=15.1, estimate=15.0, censored=False)

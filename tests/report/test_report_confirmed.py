@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from tune.analysis.repeated_capacities import ShuffleNoise
 from tune.records.accuracy import Accuracy
 from tune.records.confirmation import Confirmation, ConfirmedConfiguration
 from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval
 from tune.report import formatting
 from tune.report.page import write_report
 from tune.report.sections.answer import answer
@@ -29,8 +32,16 @@ SHUFFLES = ShuffleNoise(0.012, 15)
 OUTCOMES = [measured(i, prefill=14 - i, tps_gpu=140.0 - i) for i in range(4)]
 
 
-def confirmation(load: Load, capacities_qps: tuple[tuple[float, ...], ...] = CAPACITIES_QPS) -> Confirmation:
-    """Return a confirmation of the first trials, with the capacity of each repeat."""
+def confirmation(
+    load: Load,
+    capacities_qps: tuple[tuple[float, ...], ...] = CAPACITIES_QPS,
+    *,
+    expected: Mapping[int, Interval] = MappingProxyType({}),
+) -> Confirmation:
+    """Return a confirmation of the first trials, with the capacity of each repeat.
+
+    Those that are `expected` were not measured by the study.
+    """
     candidates = [
         RemeasuredConfiguration(
             OUTCOMES[number],
@@ -39,6 +50,7 @@ def confirmation(load: Load, capacities_qps: tuple[tuple[float, ...], ...] = CAP
                 for k, qps in enumerate(deployments)
             ),
             SHUFFLES,
+            expected.get(number),
         )
         for number, deployments in enumerate(capacities_qps)
     ]
@@ -105,6 +117,34 @@ def test_accuracy_of_the_winner_confirms_or_withholds_it(
 def test_confirmed_configuration_is_recommended_even_if_another_trial_ranks_first(load: Load) -> None:
     other = [OUTCOMES[0].model_copy(update={"output_tps_per_gpu": 100.0}), *OUTCOMES[1:]]
     assert "14 prefill and 4 decode workers" in answered(other, confirmation(load)).headline
+
+
+@pytest.mark.parametrize("unmeasured", [0, 1])
+def test_a_kind_that_only_the_confirmation_measured_is_named_and_compared(
+    load: Load, unmeasured: int
+) -> None:
+    """First or second, it has a name, a rate, a loss and what was expected; the study has no trial of it."""
+    interval = Interval(low=131.2, median=135.3, high=139.4)
+    record = confirmation(load, CAPACITIES_QPS[:2], expected={unmeasured: interval})
+    record = Confirmation.model_validate_json(record.model_dump_json(by_alias=True))
+    trials = [outcome for outcome in OUTCOMES[:2] if outcome.number != unmeasured]
+    name = f"{14 - unmeasured}P{4 + unmeasured}D"
+    section = confirmation_section(study(), trials, record, trials[0].trial_id)
+    (row,) = (row for row in section.rows if row.trial == "not measured before")
+    assert row.name.startswith(name)
+    assert record.configurations[unmeasured].number is None
+    said = f"The study did not measure {row.name}, and expected 135.3 output tokens/s/GPU at its capacity"
+    text = render_confirmation(study(), trials, record)
+    for shown in ("\n".join(section.notes), text):
+        assert f"{said} (90 % interval: 131.2 to 139.4); on new deployments it gives 14" in shown
+    assert section.rows[1].comparison.startswith("not distinguishable from the best: loses 0.6 %")
+    result = answered(trials, record)
+    bars = {bar.label: bar for bar in result.picture.rows}
+    assert [bar.is_recommended for label, bar in bars.items() if label.startswith(name)] == [unmeasured == 0]
+    assert "14 prefill and 4 decode workers" in result.headline
+    assert "13P5D" in dict(result.facts)["Next best"]
+    assert "13P5D" in text.splitlines()[1]
+    assert ("(not measured before)" in text) == (unmeasured == 1)
 
 
 def test_unconfirmed_answer_recommends_the_command_with_its_backend() -> None:

@@ -15,7 +15,7 @@ from support.synthetic_search import searched_trial
 from support.synthetic_study import measured, mixed, study, unmeasured
 
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior
+from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary, TrialPosterior
 from tune.records.proposals import Proposal
 from tune.report.figures.posterior_parameters import posterior_figure
 from tune.report.figures.prediction_error import prediction_figure
@@ -299,6 +299,22 @@ def test_a_rival_is_named_with_what_would_decide(
     )
     assert render_posterior(study(), outcomes, posterior).endswith(f"\nunsure    {sentence}")
     assert learned_section(study(), outcomes, posterior, ()).gain.endswith(sentence)
+
+
+def test_two_trials_of_one_kind_are_not_both_confirmed_where_another_kind_is_in_reach() -> None:
+    outcomes = [measured(number, prefill=14, tps_gpu=130.0 - number) for number in range(2)]
+    posterior = with_rival(0.41, [outcome.trial_id for outcome in outcomes])
+    figure = Interval(low=120.0, median=125.0, high=131.0)
+    in_reach = KindPosterior(
+        kind="13P5D",
+        trial_id="t13",
+        is_measured=False,
+        expected_output_tps_per_gpu=figure,
+        params={"prefill_workers": 13},
+    )
+    sentence = rival_sentence(study(), outcomes, posterior.model_copy(update={"kinds": (in_reach,)}))
+    assert sentence
+    assert sentence.endswith(APART)
 
 
 def with_rival(probability: float | None, ids: Sequence[str] = ("a", "b")) -> PosteriorSummary:

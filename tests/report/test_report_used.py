@@ -25,7 +25,18 @@ A4_WIDTH_PX = 703
 MOST_STOPS = 300
 MEASURE_TEXT = Path(__file__).parent / "measure_text.js"
 SHOWN = 'document.getElementById("shown").textContent'
+PRINTED_HEADS = """[...document.querySelectorAll("#trials th:not(.setting)")].map(
+    (head) => getComputedStyle(head, "::before").content)"""
 POOL = {"tensor_parallel_size": 4}
+OVERRIDES = [
+    *("split.prefill_workers=26", "split.decode_workers=5", "split.head=decode"),
+    *("prefill.tensor_parallel_size=2", "prefill.max_batch_size=16", "prefill.max_num_tokens=8192"),
+    "decode.max_batch_size=256",
+    "decode.cuda_graph_config.batch_sizes=[1,2,4,8,16,32,64,96,128,150,180,192,224,256]",
+    "decode.scheduler_config={capacity_scheduler_policy:MAX_UTILIZATION,context_chunking_policy:null}",
+    "load.target_qps=18.72",
+]
+"""Those of a sweep of everything."""
 QUESTION = (
     "Which split of the rack into prefill and decode workers, with which chunk size, decode batch, CUDA "
     "graph sizes and request rate, gives the most output tokens/s per GPU under the SLO?"
@@ -36,7 +47,8 @@ QUESTION = (
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """Yield the page of a study whose nearest other kinds were predicted, not measured."""
-    outcomes, proposals, posterior = learned_study()
+    drawn, proposals, posterior = learned_study()
+    outcomes = [o.model_copy(update={"provenance": {**o.provenance, "overrides": OVERRIDES}}) for o in drawn]
     record = study(base={"prefill": POOL, "decode": POOL}, question=QUESTION)
     best = next(o for o in outcomes if o.trial_id == rank(outcomes, posterior)[0]["trial_id"])
     assert best.output_tps_per_gpu
@@ -96,6 +108,9 @@ def test_print_is_dark_on_white_and_at_least_8_points(tab: Tab) -> None:
     assert [text for text in texts if text["contrast"] < 4.5] == []
     assert [text for text in texts if text["sizePt"] < 7.99] == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= A4_WIDTH_PX
+    heads = tab.evaluate(PRINTED_HEADS)
+    assert heads[:4] == ['"Rank"', '"Trial"', '"Configuration"', '"Verdict"']
+    assert "none" not in heads
     settings = tab.evaluate('document.querySelector("#trials .printed").checkVisibility()')
     assert settings, "the settings of a trial stand below its row"
 

@@ -20,12 +20,22 @@ from support.studies import (
 
 from tune.analysis.ranking import rank
 from tune.backends.base import AttemptState
+from tune.cli.trial_export import recorded_trial
 from tune.config import compose_overrides, trial_overrides
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
-from tune.records.confirmation import Confirmation, repeats_root
+from tune.records.confirmation import Confirmation, repeats_root, write_confirmation
 from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import Interval, PosteriorSummary, TrialPosterior, write_posterior
+from tune.records.posterior_summary import (
+    Interval,
+    KindPosterior,
+    PosteriorSummary,
+    TrialPosterior,
+    write_posterior,
+)
+from tune.report.recommended import recommended_configuration
+from tune.spec.bind import bind_point
+from tune.spec.kind import kind_of
 from tune.spec.trial import TrialSpec
 from tune.study.confirm_winners import (
     remaining_gpu_hours,
@@ -131,6 +141,14 @@ def test_best_configurations_are_chosen_with_new_shuffle_seeds(runs: Path) -> No
         assert one.gpu_hours == pytest.approx(1.5 * one.trial.gpu_hours), "a search costs more than a run"
 
 
+def learned(**changes: tuple[TrialPosterior, ...] | tuple[KindPosterior, ...]) -> PosteriorSummary:
+    """Return a posterior without parameters."""
+    nothing = {"parameters": (), "hypotheses": (), "trials": (), "calibration": {}}
+    return PosteriorSummary.model_validate(
+        {"schema": 2, "trials_observed": 1, "expected_improvement_frac": 0.0, **nothing, **changes}
+    )
+
+
 @pytest.mark.slow
 def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
     best, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=2"))
@@ -146,16 +164,7 @@ def test_candidates_follow_the_posterior_where_there_is_one(runs: Path) -> None:
         standardised_residual=0.0,
         expected_capacity_qps=10.0 * ahead,
     )
-    learned = PosteriorSummary(
-        schema=2,
-        trials_observed=1,
-        parameters=(),
-        hypotheses=(),
-        trials=(trial,),
-        expected_improvement_frac=0.0,
-        calibration={},
-    )
-    write_posterior(runs / NAME, learned)
+    write_posterior(runs / NAME, learned(trials=(trial,)))
     assert [one.trial for one in chosen(runs, "confirm.configurations=2")] == [second, best]
 
 
@@ -196,16 +205,120 @@ def test_variants_of_one_split_are_one_candidate(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_variants_count_where_the_study_has_one_split(runs: Path) -> None:
+def test_variants_count_where_no_other_kind_is_in_reach(runs: Path) -> None:
     best = chosen(runs, "confirm.configurations=1")[0].trial
     for trial in StudyFolder(runs / NAME).trials():
         if trial.root.name != best.trial_id:
             rmtree(trial.root)
     variant = write_variant(runs, best)
-    assert {one.trial.trial_id for one in chosen(runs, "confirm.configurations=9")} == {
-        best.trial_id,
-        variant.trial_id,
+    both = {best.trial_id, variant.trial_id}
+    assert {one.trial_id for one in chosen(runs, "confirm.configurations=9")} == both
+    out_of_reach = predicted_kind(runs, 80.0)
+    assert best.model_error
+    assert 0.04 < 1.645 * best.model_error.sd_frac < 0.1
+    of_older_record = predicted_kind(runs, 99.0).model_copy(update={"params": None})
+    for other in (out_of_reach, of_older_record):
+        write_posterior(runs / NAME, learned(kinds=(held_kind(runs, best, 100.0), other)))
+        assert {one.trial_id for one in chosen(runs, "confirm.configurations=9")} == both
+    within = predicted_kind(runs, 90.0)
+    write_posterior(runs / NAME, learned(kinds=(held_kind(runs, best, 100.0), within)))
+    first, other_kind = chosen(runs, "confirm.configurations=9")
+    assert first.trial_id in both
+    assert (other_kind.trial_id, other_kind.params) == (within.trial_id, within.params)
+    assert {again.split.label for again in other_kind.specs} == {"13P5D"}
+    assert other_kind.gpu_hours == first.gpu_hours, "expected to cost what the best one cost"
+    for trial in (best, variant):
+        on_a_rack = trial.model_copy(update={"model_error": None})
+        StudyFolder(runs / NAME).trial(trial.trial_id).write_outcome(on_a_rack)
+    assert {one.trial_id for one in chosen(runs, "confirm.configurations=9")} == both
+
+
+def around(median: float) -> Interval:
+    return Interval(low=0.96 * median, median=median, high=1.04 * median)
+
+
+def held_kind(runs: Path, trial: Outcome, expected: float) -> KindPosterior:
+    """Return what is expected of the kind of a trial."""
+    spec = StudyFolder(runs / NAME).trial(trial.trial_id).read_spec()
+    assert spec
+    return KindPosterior(
+        kind=kind_of(spec),
+        trial_id=trial.trial_id,
+        is_measured=True,
+        expected_output_tps_per_gpu=around(expected),
+    )
+
+
+def predicted_kind(runs: Path, expected: float, workers: int = 13) -> KindPosterior:
+    """Return what is expected of a candidate that the study did not measure."""
+    study = StudyFolder(runs / NAME).read_study()
+    assert study
+    sweep, base = study.sweep, study.base_spec
+    assert sweep
+    assert base
+    params = {
+        "prefill_workers": workers,
+        "prefill_max_num_tokens": 16384,
+        "decode_max_batch_size": 384,
+        "decode_cuda_graphs": "listed",
     }
+    space = {name: sweep.space[name] for name in params}
+    spec = bind_point(base, sweep.model_copy(update={"space": space}), params)
+    return KindPosterior(
+        kind=kind_of(spec),
+        trial_id=spec.trial_id,
+        is_measured=False,
+        expected_output_tps_per_gpu=around(expected),
+        params=params,
+    )
+
+
+@pytest.mark.slow
+def test_unmeasured_kinds_stand_where_they_are_expected_to_rank(runs: Path) -> None:
+    first, second, *_ = (one.trial for one in chosen(runs, "confirm.configurations=9"))
+    measured = (held_kind(runs, first, 100.0), held_kind(runs, second, 97.0))
+    taken = {kind.kind.split("P")[0] for kind in measured}
+    workers = next(n for n in (13, 12, 11) if str(n) not in taken)
+    for expected, place in ((104.0, 1), (98.0, 1), (95.0, 2)):
+        other = predicted_kind(runs, expected, workers)
+        write_posterior(runs / NAME, learned(kinds=(*measured, other)))
+        ids = [one.trial_id for one in chosen(runs, "confirm.configurations=3")]
+        assert ids.index(other.trial_id) == place
+        assert ids[0] == first.trial_id, "the command is checked with a trial of the study"
+
+
+@pytest.mark.slow
+def test_a_kind_that_the_study_did_not_measure_is_confirmed_and_recommended(runs: Path) -> None:
+    study = StudyFolder(runs / NAME)
+    best, *_, worst = (one.trial for one in chosen(runs, "confirm.configurations=9"))
+    spec = study.trial(best.trial_id).read_spec()
+    assert spec
+    for trial in study.trials():
+        if trial.root.name != worst.trial_id:
+            rmtree(trial.root)
+    other = predicted_kind(runs, 100.0, spec.split.prefill_workers)
+    write_posterior(runs / NAME, learned(kinds=(other, held_kind(runs, worst, 97.0))))
+    outcomes, found = confirm(runs)
+    assert len(outcomes) == 4
+    found = Confirmation.model_validate_json(found.model_dump_json(by_alias=True))
+    first, second = found.configurations
+    assert (first.trial_id, first.number, second.trial_id) == (other.trial_id, None, worst.trial_id)
+    assert first.predicted
+    assert first.predicted.expected_output_tps_per_gpu.median == 100.0
+    assert second.loss
+    assert second.loss.low_frac > 0
+    record = study.read_study()
+    assert record
+    recommended = recommended_configuration(record, study.outcomes(), [worst.trial_id], found)
+    assert recommended
+    assert recommended.label == other.kind
+    again = composed(*(recommended.overrides or ())).trial_spec
+    assert (kind_of(again), again.load.shuffle_seed) == (other.kind, spec.load.shuffle_seed)
+    assert (again.load.mode, again.load.target_qps) == ("fixed", first.guaranteed_qps)
+    write_confirmation(repeats_root(study.root), found)
+    words = ("action=export", "export.to=sbatch", f"study.name={NAME}", f"runs_dir={runs}")
+    exported = recorded_trial(compose_overrides(words))
+    assert (exported.spec, exported.rate_qps) == (again, first.guaranteed_qps)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from tune.errors import ConfigurationError
 from tune.records.folders import StudyFolder
 from tune.records.outcome import CapacityQps
 from tune.records.posterior_summary import read_posterior
-from tune.spec.bind import Point, contains
+from tune.spec.bind import Point, bind_point, contains
 from tune.spec.settings import Settings
 from tune.spec.space import ChoiceDimension, Dimension, FloatDimension, IntDimension, OrderedDimension, Sweep
 from tune.study import candidates as candidates_module
@@ -188,6 +188,8 @@ def test_two_trials_of_one_deployment_teach_once(settings: Settings, splits: Can
     proposer.adopt(2, {"prefill_workers": 12}, "surrogate")
     proposer.observe(2, outcome)
     once = proposer.summarise({})
+    for kind in once.kinds:
+        assert bind_point(settings.trial_spec, SWEEP, kind.params or {}).trial_id == kind.trial_id
     proposer.adopt(3, {"prefill_workers": 12}, "surrogate")
     proposer.observe(3, outcome)
     assert proposer.summarise({}) == once

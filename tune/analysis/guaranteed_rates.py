@@ -11,9 +11,17 @@ from dataclasses import dataclass
 
 from tune.analysis.model_error_sources import covered_frac
 from tune.analysis.repeated_capacities import Logs, PooledVariance, ShuffleNoise, mean_of, pooled
-from tune.records.confirmation import Confirmation, ConfirmedConfiguration, Loss, MeanCapacity, Repeat
+from tune.records.confirmation import (
+    Confirmation,
+    ConfirmedConfiguration,
+    Loss,
+    MeanCapacity,
+    PredictedConfiguration,
+    Repeat,
+)
 from tune.records.model_error import ModelError
 from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval
 from tune.spec.load import Load, readable_qps
 
 MAX_HALF_WIDTH = 5.0
@@ -24,12 +32,15 @@ MAX_HALF_WIDTH = 5.0
 class RemeasuredConfiguration:
     """Hold a remeasured configuration: its trial in the study, and load and outcome of each repeat.
 
-    `shuffles` is what one run varies by from shuffle to shuffle, None where no repeat has a capacity.
+    `shuffles` is what one run varies by from shuffle to shuffle, None where no repeat has a capacity. Of a
+    configuration that the study did not measure, `expected_output_tps_per_gpu` is what it expected, and
+    `trial` stands for the first repeat.
     """
 
     trial: Outcome
     repeats: tuple[tuple[Load, Outcome], ...]
     shuffles: ShuffleNoise | None
+    expected_output_tps_per_gpu: Interval | None = None
 
     @property
     def model_error(self) -> ModelError | None:
@@ -132,7 +143,7 @@ def _confirmed(
     among: int,
 ) -> ConfirmedConfiguration:
     """Summarise the repeats of one configuration, the best of which may be the luckiest of `among`."""
-    trial, shuffles = candidate.trial, candidate.shuffles
+    trial, shuffles, expected = candidate.trial, candidate.shuffles, candidate.expected_output_tps_per_gpu
     capacity_qps = MeanCapacity(mean=math.exp(mean_of(logs)), low=None, high=None) if logs else None
     guaranteed_qps = margin_frac = None
     highest_qps = max((repeat.verified_qps or 0.0 for repeat in repeats), default=0.0)
@@ -148,7 +159,7 @@ def _confirmed(
     tokens = _tokens_per_query([outcome for _, outcome in candidate.repeats])
     return ConfirmedConfiguration(
         trial_id=trial.trial_id,
-        number=trial.number,
+        number=None if expected else trial.number,
         gpus=trial.gpus,
         repeats=repeats,
         reason=None if guaranteed_qps else _missing(repeats, logs, noise, highest_qps),
@@ -164,6 +175,9 @@ def _confirmed(
         overrides=_at(trial.provenance["overrides"], guaranteed_qps) if guaranteed_qps else (),
         shuffle_sd_frac=shuffles.sd if shuffles else None,
         model_error_frac=covered_frac(candidate.model_error.sd_frac) if candidate.model_error else None,
+        predicted=PredictedConfiguration(expected_output_tps_per_gpu=expected, outcome=trial)
+        if expected
+        else None,
     )
 
 
@@ -201,10 +215,10 @@ def _at(overrides: Sequence[str], target_qps: float) -> tuple[str, ...]:
     return *kept, f"load.target_qps={target_qps!r}", "load.mode=fixed"
 
 
-def _merit(configuration: ConfirmedConfiguration) -> tuple[float, int]:
-    """Return output tokens/s/GPU at the mean capacity, and the number, which makes the order total."""
-    mean = configuration.capacity_qps.mean if configuration.capacity_qps else 0.0
-    return mean * (configuration.tokens_per_query or 0.0) / configuration.gpus, -configuration.number
+def _merit(configuration: ConfirmedConfiguration) -> tuple[float, float]:
+    """Return output tokens/s/GPU at the mean capacity, and the number; trials of the study go first."""
+    number = math.inf if configuration.number is None else configuration.number
+    return configuration.mean_output_tps_per_gpu or 0.0, -number
 
 
 def _compared(

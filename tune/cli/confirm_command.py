@@ -12,11 +12,13 @@ from tune.cli.runnable import cost_text, make_backend, require_runnable
 from tune.cli.studies import named_study
 from tune.config import Composition, trial_overrides
 from tune.errors import NegativeResult, ResumableError
+from tune.spec.metrics import OUTPUT_TPS_PER_GPU
 from tune.spec.settings import Settings
 
 if TYPE_CHECKING:
     from tune.records.folders import StudyFolder
     from tune.study.confirmation_candidates import ConfirmationCandidate
+    from tune.study.unmeasured_kinds import UnmeasuredKind
 
 
 def confirm_action(composition: Composition) -> None:
@@ -83,13 +85,26 @@ def _announce(folder: StudyFolder, chosen: tuple[ConfirmationCandidate, ...], se
     """Print the number and the cost of the repeats before the first submission."""
     from tune.study.confirm_winners import remaining_gpu_hours
 
+    unmeasured = [candidate.unmeasured for candidate in chosen if candidate.unmeasured]
     if len(chosen) < settings.confirm.configurations:
         print(
             f"confirm.configurations: {settings.confirm.configurations} asked, this study has "
-            f"{len(chosen)} of different split or parallelism that hold their SLO",
+            f"{len(chosen)} of different split or parallelism that hold their SLO"
+            f"{', or may be as good as the best' if unmeasured else ''}",
             file=sys.stderr,
         )
+    if unmeasured:
+        print(f"not measured before: {'; '.join(map(_expectation, unmeasured))}", file=sys.stderr)
     ahead, gpu_hours = remaining_gpu_hours(folder, chosen, rerun=settings.rerun)
     repeats = sum(len(candidate.specs) for candidate in chosen)
     cost = cost_text(settings, gpu_hours)
     print(f"{ahead} of {repeats} repeats remain, {cost}, as they cost the study", file=sys.stderr)
+
+
+def _expectation(unmeasured: UnmeasuredKind) -> str:
+    """Return a kind that the study did not measure, and what is expected of it."""
+    expected = unmeasured.expected_output_tps_per_gpu
+    return (
+        f"{unmeasured.posterior.kind}, expected to give {expected.median:.1f} {OUTPUT_TPS_PER_GPU.unit} "
+        f"(90 % interval: {expected.low:.1f} to {expected.high:.1f})"
+    )

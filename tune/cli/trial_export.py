@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tune.records.folders import StudyFolder
     from tune.records.outcome import Outcome
     from tune.records.study_record import StudyRecord
+    from tune.report.recommended import RecommendedConfiguration
 
 Target = Literal["sbatch", "srt-slurm", "dgd"]
 
@@ -243,13 +244,20 @@ def _best_trial(folder: StudyFolder, record: StudyRecord) -> RecordedTrial:
     outcomes = folder.outcomes()
     ranked = [row["trial_id"] for row in rank(outcomes, read_posterior(folder.root))]
     best = recommended_configuration(record, outcomes, ranked, read_confirmation(folder.root))
-    spec = folder.trial(best.trial.trial_id).read_spec() if best else None
+    spec = _spec_of(best, folder) if best else None
     if best is None or spec is None:
         raise ConfigurationError(
             f"trial={_BEST}: no trial of {record.name} held its SLO; expected one that did. Name any other "
             "with trial=ID."
         )
     return RecordedTrial(spec, best.trial, best.rate_qps, record)
+
+
+def _spec_of(best: RecommendedConfiguration, folder: StudyFolder) -> TrialSpec | None:
+    """Return the recorded trial; of one that only a confirmation measured, what its overrides compose."""
+    if best.confirmed and best.confirmed.predicted:
+        return compose_overrides(best.confirmed.overrides).settings.trial_spec
+    return folder.trial(best.trial.trial_id).read_spec()
 
 
 def _facts(composition: Composition, outcome: Outcome | None) -> ClusterFacts:

@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 
 from tune.core.files import read_record, write_text
 from tune.records.accuracy import Accuracy
+from tune.records.outcome import Outcome
+from tune.records.posterior_summary import Interval
 from tune.records.study_record import StudyRecord
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -61,6 +63,17 @@ class Loss(FrozenModel):
     model_error_frac: NonNegativeFloat | None = None
 
 
+class PredictedConfiguration(FrozenModel):
+    """Hold what the study expected of a configuration that it did not measure, and its first repeat.
+
+    `expected_output_tps_per_gpu` is at the capacity. `outcome` has the id, point and overrides of the
+    configuration itself in place of those of the repeat.
+    """
+
+    expected_output_tps_per_gpu: Interval
+    outcome: Outcome
+
+
 class ConfirmedConfiguration(FrozenModel):
     """Hold the result of the repeats of one configuration, named by its trial in the study.
 
@@ -72,11 +85,12 @@ class ConfirmedConfiguration(FrozenModel):
     measured. `tied` says that the data cannot separate the configuration from the first, and `loss` by how
     much it loses; they are None for the first itself and where nothing can be compared. `model_error_frac` is
     half of the 90 % interval of the simulator's own error, None on a real rack. `overrides` run the
-    configuration at the guaranteed rate.
+    configuration at the guaranteed rate. A configuration that the study did not measure has no `number`, and
+    `predicted` instead.
     """
 
     trial_id: str
-    number: NonNegativeInt
+    number: NonNegativeInt | None
     gpus: PositiveInt
     repeats: tuple[Repeat, ...]
     reason: str | None
@@ -92,6 +106,14 @@ class ConfirmedConfiguration(FrozenModel):
     shuffle_sd_frac: NonNegativeFloat | None = None
     loss: Loss | None = None
     model_error_frac: NonNegativeFloat | None = None
+    predicted: PredictedConfiguration | None = Field(default=None, exclude_if=lambda each: each is None)
+
+    @property
+    def mean_output_tps_per_gpu(self) -> float | None:
+        """Return output tokens/s per GPU at the mean capacity, None without one."""
+        if self.capacity_qps is None or self.tokens_per_query is None:
+            return None
+        return self.capacity_qps.mean * self.tokens_per_query / self.gpus
 
     def withheld(self, reason: str) -> ConfirmedConfiguration:
         """Return this configuration without a guaranteed rate, for `reason`."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tune.core.files import read_record, write_text
 from tune.spec.base import FrozenModel, NonNegativeFloat, NonNegativeInt
+from tune.spec.space import Value
 
 _FILE = "posterior.json"
 
@@ -77,13 +78,15 @@ class KindPosterior(FrozenModel):
     """Hold what the surrogate expects of the best candidate of one kind, such as 14P4D TP4/TP4.
 
     `trial_id` names that candidate, and `is_measured` says whether it was measured.
-    `expected_output_tps_per_gpu` is its output tokens/s per GPU at its capacity.
+    `expected_output_tps_per_gpu` is its output tokens/s per GPU at its capacity. `params` is its point of the
+    sweep without the rate; None in records that were written without it.
     """
 
     kind: str
     trial_id: str
     is_measured: bool
     expected_output_tps_per_gpu: Interval
+    params: dict[str, Value] | None = None
 
 
 class PosteriorSummary(FrozenModel):

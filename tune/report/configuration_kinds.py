@@ -119,12 +119,18 @@ def _best_of_groups(
     confirmation: Confirmation | None,
     label_of: Callable[[Outcome], str | None],
 ) -> list[BestOfKind]:
-    """Return the best trial of each group of valid trials that have one label."""
+    """Return the best trial of each group of valid trials that have one label.
+
+    The first repeat of a confirmed configuration that the study did not measure counts as a trial.
+    """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     groups: dict[str, list[Outcome]] = {}
     for outcome in (by_id[trial_id] for trial_id in ranked if by_id[trial_id].valid):
         groups.setdefault(label_of(outcome) or formatting.DASH, []).append(outcome)
     configurations = confirmation.configurations if confirmation else ()
+    repeated = [each.predicted.outcome for each in configurations if each.predicted]
+    for outcome in (outcome for outcome in repeated if outcome.valid):
+        groups.setdefault(label_of(outcome) or formatting.DASH, []).append(outcome)
     confirmed = {each.trial_id: each for each in configurations if each.guaranteed_qps}
     recommended = recommended_configuration(study, outcomes, ranked, confirmation)
     trial, baseline = recommended.trial if recommended else None, baseline_trial(study, outcomes)

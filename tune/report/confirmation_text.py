@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tune.records.confirmation import Confirmation, ConfirmedConfiguration, confirm_overrides
+from tune.records.confirmation import (
+    Confirmation,
+    ConfirmedConfiguration,
+    PredictedConfiguration,
+    confirm_overrides,
+)
 from tune.records.outcome import Outcome
 from tune.records.study_record import StudyRecord
 from tune.report import formatting
@@ -85,6 +90,8 @@ def configuration_names(
     A trial that the study has no longer on record is named by its number.
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
+    predicted = [each.predicted.outcome for each in confirmation.configurations if each.predicted]
+    by_id |= {outcome.trial_id: outcome for outcome in predicted}
     return {
         configuration.trial_id: formatting.describe_configuration(by_id[configuration.trial_id], study.space)
         if configuration.trial_id in by_id
@@ -111,6 +118,11 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
     tied = [names[other.trial_id] for other in confirmation.configurations if other.tied]
     if tied:
         notes.append(f"Not distinguishable from the best at {confidence} confidence: {'; '.join(tied)}.")
+    notes += [
+        _prediction_note(each.predicted, each.mean_output_tps_per_gpu, names[each.trial_id])
+        for each in confirmation.configurations
+        if each.predicted
+    ]
     if first.shuffle_sd_frac is not None:
         notes.append(
             f"The rate that one full run holds varies by {format_share(first.shuffle_sd_frac)} from shuffle "
@@ -124,6 +136,19 @@ def confirmation_notes(confirmation: Confirmation, names: Mapping[str, str]) -> 
     study_hours = formatting.format_figure(confirmation.study_gpu_hours)
     hours = formatting.format_figure(confirmation.gpu_hours)
     return [*notes, f"The study spent {study_hours} GPU-hours, the confirmation {hours}."]
+
+
+def _prediction_note(predicted: PredictedConfiguration, measured: float | None, name: str) -> str:
+    """Return what the study expected of a configuration that it did not measure, and what was found."""
+    expected = predicted.expected_output_tps_per_gpu
+    median, low, high = (
+        formatting.format_figure(value, 4) for value in (expected.median, expected.low, expected.high)
+    )
+    found = f"it gives {formatting.format_figure(measured, 4)}" if measured else "it has no mean capacity"
+    return (
+        f"The study did not measure {name}, and expected {median} output tokens/s/GPU at its capacity (90 % "
+        f"interval: {low} to {high}); on new deployments {found}."
+    )
 
 
 def accuracy_notes(confirmation: Confirmation) -> list[str]:

@@ -17,8 +17,9 @@ from tune.report.kind_label import kind_label
 class RecommendedConfiguration:
     """Hold the recommended configuration with the rate and the throughput that are stated for it.
 
-    `trial` is its trial in the study. `confirmed` holds its repeats on new deployments and is None before a
-    confirmation; with it, rate, throughput and overrides are those of the guaranteed rate.
+    `trial` is its trial in the study, or its first repeat where the study did not measure it. `confirmed`
+    holds its repeats on new deployments and is None before a confirmation; with it, rate, throughput and
+    overrides are those of the guaranteed rate.
     """
 
     trial: Outcome
@@ -61,8 +62,8 @@ def recommended_configuration(
     """
     by_id = {outcome.trial_id: outcome for outcome in outcomes}
     first = confirmation.configurations[0] if confirmation else None
-    if first and first.guaranteed_qps and first.trial_id in by_id:
-        trial = by_id[first.trial_id]
+    trial = first and (first.predicted.outcome if first.predicted else by_id.get(first.trial_id))
+    if first and first.guaranteed_qps and trial:
         return RecommendedConfiguration(
             trial=trial,
             label=configuration_label(trial, study),

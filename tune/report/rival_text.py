@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tune.analysis.kinds_to_confirm import kinds_to_confirm
 from tune.analysis.ranking import rank
 from tune.records.outcome import Outcome
 from tune.records.posterior_summary import PosteriorSummary
@@ -56,15 +57,21 @@ def rival_sentence(
 
 
 def _candidates(study: StudyRecord, outcomes: Sequence[Outcome], posterior: PosteriorSummary) -> list[str]:
-    """Return the ids of the trials that action=confirm can measure again, in its order.
+    """Return what action=confirm can measure again, in its order: ids of trials, names of unmeasured kinds.
 
-    They are the best feasible trial of each kind, or of each configuration where all trials are of one kind.
+    They are the best feasible trial of each kind, or of each configuration where no other kind is in reach.
     """
-    kinds = {outcome.trial_id: kind_label(outcome, study) for outcome in outcomes}
-    if len(set(kinds.values())) == 1:
-        kinds = {outcome.trial_id: describe_configuration(outcome, study.space) for outcome in outcomes}
-    best: dict[str | None, str] = {}
-    for row in rank(outcomes, posterior):
-        if row["feasible"]:
-            best.setdefault(kinds[row["trial_id"]], row["trial_id"])
+    by_id = {outcome.trial_id: outcome for outcome in outcomes}
+    feasible = [by_id[row["trial_id"]] for row in rank(outcomes, posterior) if row["feasible"]]
+    if not feasible:
+        return []
+    held: dict[str, str] = {}
+    for outcome in feasible:
+        held.setdefault(kind_label(outcome, study) or "", outcome.trial_id)
+    order = kinds_to_confirm(posterior, feasible[0], list(held))
+    if len(order) > 1 or len({kind_label(outcome, study) for outcome in outcomes}) > 1:
+        return [held.get(kind, kind) for kind in order]
+    best: dict[str, str] = {}
+    for outcome in feasible:
+        best.setdefault(describe_configuration(outcome, study.space), outcome.trial_id)
     return list(best.values())

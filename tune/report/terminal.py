@@ -235,7 +235,8 @@ def render_confirmation(study: StudyRecord, outcomes: Sequence[Outcome], confirm
 
 def _confirmed_line(configuration: ConfirmedConfiguration, name: str) -> str:
     """Return the rates of a configuration other than the best, and how it compares with the best."""
-    head, mean = f"{name} (trial {configuration.number})", configuration.capacity_qps
+    trial = "not measured before" if configuration.predicted else f"trial {configuration.number}"
+    head, mean = f"{name} ({trial})", configuration.capacity_qps
     if mean is None or configuration.guaranteed_qps is None:
         capacity = f"mean capacity {formatting.rate(mean.mean)}, " if mean else ""
         return f"{head}: {capacity}no rate is guaranteed: {configuration.reason}"

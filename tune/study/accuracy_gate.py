@@ -78,7 +78,7 @@ def measure_accuracy(
     winner = confirmation.configurations[0]
     if winner.guaranteed_qps is None:
         return confirmation
-    candidate = next(each for each in chosen if each.trial.trial_id == winner.trial_id)
+    candidate = next(each for each in chosen if each.trial_id == winner.trial_id)
     spec = _accuracy_spec(candidate, winner.guaranteed_qps)
     if not settings.confirm.accuracy:
         recorded = _recorded(folder, spec)

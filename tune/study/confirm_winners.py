@@ -15,6 +15,7 @@ from tune.records.folders import StudyFolder
 from tune.records.outcome import Outcome
 from tune.records.proposals import Proposal
 from tune.spec.confirm_settings import ConfirmSettings
+from tune.spec.load import Load
 from tune.spec.settings import Settings
 from tune.spec.trial import TrialSpec
 from tune.study.confirmation_candidates import ConfirmationCandidate
@@ -110,13 +111,28 @@ def run_repeats(
         new = [outcome for outcome in results.values() if outcome.trial_id in runner.recorded]
         failed = _failed_in_a_row(new, failed)
     return [
-        RemeasuredConfiguration(
-            candidate.trial,
+        _remeasured(
+            candidate,
             tuple((spec.load, outcomes[spec.trial_id]) for spec in candidate.specs),
             _shuffle_noise(folder, candidate, outcomes, settings),
+            overrides,
         )
         for candidate in chosen
     ]
+
+
+def _remeasured(
+    candidate: ConfirmationCandidate,
+    repeats: tuple[tuple[Load, Outcome], ...],
+    shuffles: ShuffleNoise | None,
+    overrides: Overrides,
+) -> RemeasuredConfiguration:
+    """Return the candidate with its repeats; the first stands for one that the study did not measure."""
+    if candidate.unmeasured is None:
+        return RemeasuredConfiguration(candidate.trial, repeats, shuffles)
+    trial = candidate.unmeasured.as_trial(repeats[0][1], overrides)
+    expected = candidate.unmeasured.expected_output_tps_per_gpu
+    return RemeasuredConfiguration(trial, repeats, shuffles, expected)
 
 
 def _failed_in_a_row(new: Sequence[Outcome], failed: int) -> int:
@@ -173,8 +189,7 @@ def repeat_request(
     known = {proposal.trial_id: proposal for proposal in folder.read_proposals()}
     proposal = known.get(spec.trial_id)
     if proposal is None:
-        params = dict(candidate.trial.provenance.get("params", {}))
-        params |= {"shuffle_seed": spec.load.shuffle_seed}
+        params = candidate.params | {"shuffle_seed": spec.load.shuffle_seed}
         proposal = Proposal(number=len(known), params=params, source="confirm", trial_id=spec.trial_id)
         folder.append_proposal(proposal)
     return trial_request(proposal, spec, overrides, study)

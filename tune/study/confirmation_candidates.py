@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
+from tune.analysis.kinds_to_confirm import kinds_to_confirm
 from tune.analysis.ranking import rank
 from tune.errors import ConfigurationError, NegativeResult, ResumableError
 from tune.records.confirmation import SUFFIX, confirm_overrides
@@ -14,10 +15,13 @@ from tune.records.outcome import Outcome
 from tune.records.posterior_summary import read_posterior
 from tune.records.study_record import StudyRecord
 from tune.spec.confirm_settings import ConfirmSettings
+from tune.spec.kind import kind_of
 from tune.spec.settings import Settings
+from tune.spec.space import Value
 from tune.spec.trial import TrialSpec
 from tune.study.budget import RUNS_PER_CAPACITY_SEARCH
 from tune.study.identity import require_same_backend, study_record
+from tune.study.unmeasured_kinds import UnmeasuredKind, unmeasured_kinds
 
 SHUFFLE_SEED_STRIDE = 100
 """Distance between the shuffle seeds of two repeats; the extra shuffles of a probe lie less far apart."""
@@ -25,10 +29,29 @@ SHUFFLE_SEED_STRIDE = 100
 
 @dataclass(frozen=True)
 class ConfirmationCandidate:
-    """Hold a trial of the study, and the specs of the repeats that measure its configuration again."""
+    """Hold a trial of the study, and the specs of the repeats that measure its configuration again.
+
+    Of a configuration that the study did not measure, `unmeasured` says what it is and what is expected of
+    it; `trial` is then the best one of the study, which tells what a repeat costs.
+    """
 
     trial: Outcome
     specs: tuple[TrialSpec, ...]
+    unmeasured: UnmeasuredKind | None = None
+
+    @property
+    def trial_id(self) -> str:
+        """Return the id of the configuration as a trial of the study."""
+        return self.unmeasured.posterior.trial_id if self.unmeasured else self.trial.trial_id
+
+    @property
+    def params(self) -> dict[str, Value]:
+        """Return the point of the configuration, empty where none is on record."""
+        return dict(
+            (self.unmeasured.posterior.params or {})
+            if self.unmeasured
+            else self.trial.provenance.get("params", {})
+        )
 
     @property
     def gpu_hours(self) -> float:
@@ -40,7 +63,7 @@ class ConfirmationCandidate:
 def select_candidates(
     folder: StudyFolder, study: StudyRecord, confirm: ConfirmSettings
 ) -> tuple[ConfirmationCandidate, ...]:
-    """Return the best feasible configurations of `study`, one of each kind.
+    """Return the best configurations of `study`, one of each kind: feasible ones, and predicted ones.
 
     Parameters
     ----------
@@ -52,10 +75,11 @@ def select_candidates(
     Returns
     -------
     tuple[ConfirmationCandidate, ...]
-        Best first, in the order of `rank`: where the search fitted a surrogate, by expected instead of
-        measured capacity. Fewer than `confirm.configurations` where the study has fewer kinds. A kind is a
-        split with its parallelism. Where all trials have one of these, configurations that differ in more
-        than their rate are of different kinds.
+        The best measured one first, then in the order of `rank`: where the search fitted a surrogate, by
+        expected instead of measured capacity. A kind is a split with its parallelism. Kinds that such a
+        search did not measure, and whose interval reaches that of the best, stand where they are expected to
+        rank. Fewer than `confirm.configurations` where there are fewer kinds. Where all trials have one kind
+        and no other is in reach, configurations that differ in more than their rate are of different kinds.
 
     Raises
     ------
@@ -72,28 +96,44 @@ def select_candidates(
             f"confirm, study.name={study.name.removesuffix(SUFFIX)}."
         )
     outcomes = {outcome.trial_id: outcome for outcome in folder.outcomes()}
-    ranked = rank(list(outcomes.values()), read_posterior(folder.root))
-    best = [row["trial_id"] for row in ranked if row["feasible"]]
+    posterior = read_posterior(folder.root)
+    best = [row["trial_id"] for row in rank(list(outcomes.values()), posterior) if row["feasible"]]
     if not best:
         raise NegativeResult(
             f"No configuration of study {study.name} holds its SLO: there is nothing to confirm. "
             f"action=report study.name={study.name} says how far each missed."
         )
-    specs = {trial.root.name: trial.read_spec() for trial in folder.trials()}
-    used = {spec.load.shuffle_seed for spec in specs.values() if spec}
-    several = len({_kind(spec) for spec in specs.values() if spec}) > 1
-    chosen: dict[str, ConfirmationCandidate] = {}
-    for trial_id in best:
-        spec = specs.get(trial_id)
+    specs = {trial.root.name: spec for trial in folder.trials() if (spec := trial.read_spec())}
+    used = {spec.load.shuffle_seed for spec in specs.values()}
+
+    def candidate(trial_id: str, unmeasured: UnmeasuredKind | None = None) -> ConfirmationCandidate:
+        spec = unmeasured.spec if unmeasured else specs.get(trial_id)
         if spec is None:
             path = folder.trial(trial_id).root / "spec.json"
             raise ResumableError(f"{path}: found none; expected the configuration of the trial. Restore it.")
         repeats = tuple(islice(_repeats(spec, used), confirm.repeats))
-        kind = _kind(spec) if several else spec.identity_without_rate
-        chosen.setdefault(kind, ConfirmationCandidate(outcomes[trial_id], repeats))
-        if len(chosen) == confirm.configurations:
-            break
-    return tuple(chosen.values())
+        return ConfirmationCandidate(outcomes[trial_id], repeats, unmeasured)
+
+    measured = [candidate(trial_id) for trial_id in best]
+    held = _first_by(measured, kind_of)
+    order = kinds_to_confirm(posterior, outcomes[best[0]], list(held))
+    others = unmeasured_kinds(study, posterior, set(order) - set(held))
+    if not others and len({kind_of(spec) for spec in specs.values()}) == 1:
+        chosen = list(_first_by(measured, lambda spec: spec.identity_without_rate).values())
+    else:
+        known = held | {kind: candidate(best[0], other) for kind, other in others.items()}
+        chosen = [known[kind] for kind in order if kind in known]
+    return tuple(chosen[: confirm.configurations])
+
+
+def _first_by(
+    candidates: Sequence[ConfirmationCandidate], key: Callable[[TrialSpec], str]
+) -> dict[str, ConfirmationCandidate]:
+    """Return the first candidate of each `key` of its configuration."""
+    first: dict[str, ConfirmationCandidate] = {}
+    for candidate in candidates:
+        first.setdefault(key(candidate.specs[0]), candidate)
+    return first
 
 
 def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
@@ -109,15 +149,6 @@ def _repeats(spec: TrialSpec, used: set[int]) -> Iterator[TrialSpec]:
             again = {"mode": "capacity", "shuffle_seed": seed, "accuracy": False}
             load = spec.load.model_copy(update=again)
             yield spec.model_copy(update={"load": load})
-
-
-def _kind(spec: TrialSpec) -> str:
-    """Return the split with the tensor parallelism and pipeline stages of both pools, as an identity."""
-    parallel = (
-        f"TP{engine.tensor_parallel} CP{engine.context_parallel} PP{engine.pipeline_stages}"
-        for engine in (spec.prefill, spec.decode)
-    )
-    return f"{spec.split.label} {' '.join(parallel)}"
 
 
 def require_confirmable(study: StudyRecord, settings: Settings, command: Sequence[str]) -> None:

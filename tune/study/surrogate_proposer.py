@@ -10,7 +10,7 @@ import numpy as np
 
 from tune.capacity.simulator_forecast import MIN_RATE_FRAC
 from tune.records.outcome import Outcome
-from tune.records.posterior_summary import Interval, PosteriorSummary
+from tune.records.posterior_summary import Interval, KindPosterior, PosteriorSummary
 from tune.spec.bind import Point
 from tune.spec.cluster import Calibration
 from tune.spec.space import Dimension
@@ -124,9 +124,15 @@ class SurrogateProposer:
         numbered = [pair for pair in self._observations() if pair[1].status != "pending"]
         observations = [observation for _, observation in numbered]
         trials = [(trial_ids[number], number, seen) for number, seen in numbered if number in trial_ids]
-        return summarise_posterior(
+        summary = summarise_posterior(
             self._optimizer, self._optimizer.predict(observations), observations, trials
         )
+        return summary.model_copy(update={"kinds": tuple(map(self._with_params, summary.kinds))})
+
+    def _with_params(self, kind: KindPosterior) -> KindPosterior:
+        """Return `kind` with the point of its best candidate."""
+        index = self._nearby.index_of_trial(kind.trial_id)
+        return kind if index is None else kind.model_copy(update={"params": self._nearby.points[index]})
 
     def _enter(self, number: int, point: Point) -> None:
         """Keep the trial as running; its observation is pending where the point is a candidate."""

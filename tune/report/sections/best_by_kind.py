@@ -61,7 +61,8 @@ def kind_picture(
     """
     if len(kinds) < 2:
         return None
-    shown = [kind for place, kind in enumerate(kinds) if place < MAX_KINDS or kind.is_baseline]
+    farther = [kind for kind in kinds[MAX_KINDS:] if kind.is_baseline]
+    shown = [*kinds[: MAX_KINDS - len(farther)], *farther]
     baseline = baseline_trial(study, outcomes)
     level = baseline.output_tps_per_gpu if baseline and baseline.feasible else None
     ends = [end for kind in shown for end in (kind.held, kind.missed, *(_line(kind) or ())) if end]

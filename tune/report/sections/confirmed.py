@@ -26,7 +26,7 @@ class ConfirmedRow:
     """Hold the texts of one confirmed configuration; rates are in queries/s."""
 
     name: str
-    number: int
+    trial: str
     repeats: str
     mean: str
     interval: str
@@ -74,7 +74,7 @@ def _row(configuration: ConfirmedConfiguration, name: str, first: ConfirmedConfi
     mean, guaranteed_qps = configuration.capacity_qps, configuration.guaranteed_qps
     return ConfirmedRow(
         name=name,
-        number=configuration.number,
+        trial="not measured before" if configuration.predicted else str(configuration.number),
         repeats=_count_repeats(configuration),
         mean=f"{mean.mean:.4g}" if mean else formatting.DASH,
         interval=format_interval(configuration) or formatting.DASH,
