@@ -115,8 +115,8 @@ def _without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
         if value and looks_secret(name):
             raise PydanticCustomError(
                 SECRET_VALUE,
-                "{name} looks like a secret, and settings are recorded; expected its variable as null in `env` "
-                "of a pool, and set in the shell that starts tune",
+                "{name} looks like a secret, and settings are recorded; expected its variable as null in "
+                "`env` of a pool, and set in the shell that starts tune",
                 {"name": name},
             )
     return words
