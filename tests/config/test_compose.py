@@ -255,7 +255,7 @@ BAD = [
     (["load.target_qps=0"], "load.target_qps: found 0; expected greater than 0"),
     (["load.target_qps=nan"], "load.target_qps"),
     (["load.target_qps=inf"], "load.target_qps"),
-    (["load.target_qps=null"], "load.target_qps: found None; expected a valid number"),
+    (["load=fixed", "load.target_qps=null"], "load.target_qps: found None; expected a valid number"),
     (
         ["load.target_qps=14,15"],
         "load.target_qps=14,15: found several values; expected one. Write load.target_qps=[14,15] for",

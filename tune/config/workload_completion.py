@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from tune.errors import ConfigurationError
 from tune.spec.base import MAX_COUNT
 from tune.spec.dataset import Inputs, Outputs
-from tune.spec.load import Trace, recommended_qps
+from tune.spec.load import PUBLISHED_DATASET, Trace, recommended_qps
 from tune.workload.length_files import read_rows
 
 _LONGEST: dict[str, tuple[str, TypeAdapter[Any]]] = {
@@ -45,12 +45,14 @@ def complete_workload(load: dict[str, Any]) -> None:
 
 
 def complete_rate(load: dict[str, Any], hardware: object) -> None:
-    """Replace a rate of null in `load` by the one that suits the size of the rack `hardware`.
+    """Replace a rate of null in `load`, with the benchmark's workload, by the one that suits the rack.
 
-    Both are composed and not yet validated; where the size is none, the rate is that of one GPU. A trace has
-    its own rate, which `complete_workload` fills in.
+    `load` and `hardware` are composed and not yet validated; where the size is none, the rate is that of one
+    GPU. Any other workload says its rate itself.
     """
-    if load.get("target_qps", "") is not None or load.get("trace"):
+    dataset = load.get("dataset")
+    is_published = isinstance(dataset, dict) and dataset.get("name") == PUBLISHED_DATASET
+    if not is_published or load.get("target_qps", "") is not None or load.get("trace"):
         return
     sizes = [hardware.get(name) for name in ("nodes", "gpus_per_node")] if isinstance(hardware, dict) else []
     counts = [size for size in sizes if isinstance(size, int) and 0 < size <= MAX_COUNT]

@@ -34,6 +34,9 @@ LoadGenSeed = Annotated[int, Field(ge=0, lt=2**64)]
 """A seed of LoadGen: 64 unsigned bits. Source: MLPerf Inference, loadgen/test_settings.h."""
 
 
+PUBLISHED_DATASET = "mlperf-llama3.1-405b"
+"""Name of the benchmark's workload, as `load=mlperf_interactive` has it."""
+
 PUBLISHED_QPS, PUBLISHED_GPUS = 15.75, 72
 """Target of the published run, and the GPUs of its rack. Source: NVIDIA's MLPerf Inference v5.1 submission,
 18-node launch, which recommends to scale the one with the other."""
