@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from support.fake_deployment import free_ports
+from support.fake_deployment import consecutive_ports, free_ports
 from support.slurm_rack import NoSlurm, SlurmRack, slurm_rack
 
 from tune.config import compose_overrides
@@ -97,7 +97,8 @@ def dynamo(root: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _reached(venv: Path) -> tuple[str, ...]:
-    frontend, client, peer, nats, system = free_ports(5)
+    client, peer, nats, system = free_ports(4)
+    frontend = consecutive_ports(2)  # a second frontend listens on the next one
     return (
         *(f"cluster.dynamo_venv={venv}", f"cluster.model_path={venv / 'model'}"),
         *(f"stack.frontend_port={frontend}", f"stack.etcd_client_port={client}"),

@@ -110,10 +110,15 @@ def test_slow_decode_worker_is_distinguished_from_its_pool(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(BOTTLENECKS) - {"low rate"}))
 def test_recommended_settings_keep_rules_and_reduce_the_bottleneck(name: str, tmp_path: Path) -> None:
+    """Try all but larger workers, which are fewer: the simulator judges each before it is shown."""
     expected, overrides = BOTTLENECKS[name]
     before = run(tmp_path / "before", overrides)
     assert before.bottleneck is not None
-    settings = [remedy.overrides for remedy in before.bottleneck.recommendations if remedy.overrides]
+    settings = [
+        remedy.overrides
+        for remedy in before.bottleneck.recommendations
+        if remedy.overrides and "tensor_parallel_size" not in remedy.overrides[0]
+    ]
     assert settings
     for number, tried in enumerate(settings):
         assert not only_errors(check(short_trial((*overrides, *tried))[0]))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ def free_ports(count: int) -> list[int]:
     for opened in sockets:
         opened.close()
     return ports
+
+
+def consecutive_ports(count: int) -> int:
+    """Return the first of `count` consecutive ports that are free."""
+    while True:
+        with ExitStack() as opened:
+            first = opened.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with suppress(OSError, OverflowError):
+                for port in range(first + 1, first + count):
+                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
+                return int(first)
 
 
 @dataclass
