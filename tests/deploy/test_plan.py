@@ -28,7 +28,7 @@ MakeFacts = Callable[..., ClusterFacts]
 GOLDEN = Path(__file__).parent / "golden"
 SCRIPTS = {
     name: (Path(tune.deploy.__file__).parent / name).read_text()
-    for name in ("ready.py", "check_arguments.py")
+    for name in ("ready.py", "check_arguments.py", "collect_evidence.py")
 }
 
 
